@@ -1,0 +1,3 @@
+//! The stats binary.
+
+fn main() {}

@@ -1,0 +1,494 @@
+//! Commits: from the writer lock to the visible sequence number.
+//!
+//! The order of a commit, which everything rests on:
+//!
+//! 1. Take the writer lock. If the commit point is ahead of the visible sequence number, somebody was killed or
+//!    panicked in between: finish that commit.
+//! 2. Make room in the index and in the log. Whatever can fail fails here.
+//! 3. Append the records behind the tail, where nobody can reach them; the last one carries `COMMIT`.
+//! 4. Store the commit point: one word. From here on the commit survives a kill.
+//! 5. Publish the slots, then the counters, then the CRC of the last record and the new tail.
+//! 6. Store the visible sequence number. From here on the commit is seen, all of it at once.
+//!
+//! Steps 5 and 6 derive everything from the records, so that whoever finds them half done just does them again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::lock::Refusal;
+use super::{Engine, now};
+use crate::error::{Error, Result};
+use crate::file::index::{Index, Probe, Totals};
+use crate::file::layout::{
+    ExtentKind, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, commit_end, commit_seq, commit_word, flags, live,
+};
+use crate::file::log::{self, Entry, Record, Scan, Tail};
+use crate::file::region::Region;
+use crate::file::space::Space;
+use crate::file::totals;
+
+/// What the holder of the writer lock knows beyond the live words.
+pub(crate) struct Writer {
+    pub(crate) space: Space,
+    /// The extent that the tail is in: start and end.
+    pub(crate) extent: (u64, u64),
+    /// That extent was made from the reserve: nothing may be appended that makes the store larger.
+    pub(crate) on_reserve: bool,
+}
+
+impl Writer {
+    /// A writer's knowledge of a store whose log goes on at `tail`.
+    pub(crate) fn new(region: &Region, space: Space, tail: u64) -> Result<Writer> {
+        let mut writer = Writer { space, extent: (0, 0), on_reserve: false };
+        writer.settle(region, tail)?;
+        Ok(writer)
+    }
+
+    /// Finds the extent that the tail is in.
+    fn settle(&mut self, region: &Region, tail: u64) -> Result<()> {
+        let extent = self.space.log_extent_of(tail);
+        let extent = extent.ok_or_else(|| region.corrupt(tail, "the tail of the log lies in no extent"))?;
+        self.extent = (extent.offset, extent.end());
+        self.on_reserve = extent.kind == ExtentKind::ReserveLog;
+        Ok(())
+    }
+}
+
+/// A turn at writing: gives the writer lock back when it is dropped.
+pub(crate) struct Turn<'e> {
+    engine: &'e Engine,
+}
+
+impl Drop for Turn<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.engine.release();
+    }
+}
+
+/// How a change of one key was recorded, or would be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) prev: u64,
+    pub(crate) flags: u8,
+    /// The key has to be given a slot.
+    pub(crate) new_slot: bool,
+}
+
+impl Engine {
+    /// Takes the writer lock and leaves nothing half done behind the caller.
+    #[inline]
+    pub(crate) fn acquire(&self) -> Result<()> {
+        if self.frozen.is_some() {
+            return Err(Error::ReadOnly { path: self.region.path().to_owned() });
+        }
+        if let Err(refusal) = self.gate.acquire(self.settings.lock_timeout) {
+            return Err(self.refused(refusal));
+        }
+        let prepared = self.prepare();
+        if prepared.is_err() {
+            self.release();
+        }
+        prepared
+    }
+
+    #[cold]
+    fn refused(&self, refusal: Refusal) -> Error {
+        let path = self.region.path().to_owned();
+        match refusal {
+            Refusal::Mine => Error::WouldDeadlock { path },
+            Refusal::TimedOut(waited) => {
+                let since = self.writing_since.load(Ordering::Relaxed);
+                let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
+                Error::LockTimeout { path, waited, pid: std::process::id(), held }
+            }
+        }
+    }
+
+    #[inline]
+    fn prepare(&self) -> Result<()> {
+        let word = self.region.load(live::WRITER_LOCK)?;
+        let turns = (word as u32).wrapping_add(1);
+        self.region.store(live::WRITER_LOCK, ((self.process + 1) << 32) | u64::from(turns), Ordering::Relaxed)?;
+        if self.clean.load(Ordering::Relaxed) {
+            self.clear_clean_flag()?;
+        }
+        let (visible, commit) = (self.region.load(live::VISIBLE)?, self.region.load(live::COMMIT_POINT)?);
+        if commit_seq(commit, visible) != visible || commit_end(commit) != self.region.load(live::TAIL)? {
+            self.finish(&mut self.writer())?;
+        }
+        if word >> 32 != 0 {
+            self.bury(&mut self.writer())?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
+    /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
+    #[cold]
+    pub(crate) fn bury(&self, writer: &mut Writer) -> Result<()> {
+        self.tail(writer)?.wipe(&self.region).inspect_err(|_| self.poison())?;
+        self.abandon(writer)
+    }
+
+    /// Gives the writer lock back.
+    #[inline]
+    pub(crate) fn release(&self) {
+        // A writer who panics leaves the word as one who is killed does, and the next one cleans up behind both.
+        if !std::thread::panicking()
+            && let Ok(word) = self.region.word(live::WRITER_LOCK)
+        {
+            let turns = u64::from(word.relaxed() as u32);
+            // That word was stored when the lock was taken, so storing it now succeeds too.
+            let _ = self.region.store(live::WRITER_LOCK, turns, Ordering::Release);
+        }
+        self.gate.release();
+    }
+
+    /// Says since when a transaction holds the lock, and that the calling thread acts for it.
+    pub(crate) fn begin_long_turn(&self) {
+        self.writing_since.store(now(), Ordering::Relaxed);
+    }
+
+    /// The calling thread acts for the transaction that holds the lock.
+    pub(crate) fn adopt_turn(&self) {
+        self.gate.adopt();
+    }
+
+    /// A transaction gives the lock back.
+    pub(crate) fn end_long_turn(&self) {
+        self.writing_since.store(0, Ordering::Relaxed);
+        self.release();
+    }
+
+    #[inline]
+    fn turn(&self) -> Result<Turn<'_>> {
+        self.acquire()?;
+        Ok(Turn { engine: self })
+    }
+
+    /// The writer's knowledge.
+    #[inline]
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place where the log goes on.
+    #[inline]
+    pub(crate) fn tail(&self, writer: &Writer) -> Result<Tail> {
+        let at = self.region.load(live::TAIL)?;
+        Ok(Tail { at, chain: self.region.load(live::CHAIN)? as u32, extent_end: writer.extent.1 })
+    }
+
+    /// The number of the commit that is being made.
+    #[inline]
+    pub(crate) fn next_seq(&self) -> Result<u64> {
+        Ok(self.region.load(live::VISIBLE)? + 1)
+    }
+
+    /// The index of a map, for the holder of the writer lock.
+    #[inline]
+    pub(crate) fn index_for_writing(&self, map: u32) -> Result<Index<'_>> {
+        self.index(map)?.ok_or_else(|| self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region")))
+    }
+
+    /// Looks a key up for the holder of the writer lock.
+    #[inline]
+    pub(crate) fn probe(&self, index: &Index<'_>, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
+        index.probe(hash, |offset| self.is_key(map, key, offset))
+    }
+
+    /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
+    #[inline]
+    pub(crate) fn put_over(&self, newest: Option<u64>) -> Result<Change> {
+        let Some(prev) = newest else {
+            return Ok(Change { prev: 0, flags: flags::NEW, new_slot: true });
+        };
+        let removed = log::record(&self.region, prev)?.kind() == Some(Kind::Remove);
+        Ok(Change { prev, flags: if removed { flags::NEW } else { 0 }, new_slot: false })
+    }
+
+    /// Puts one key: a commit of one record.
+    pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8]) -> Result<()> {
+        check_lengths(key, value)?;
+        let turn = self.turn()?;
+        let mut writer = self.writer();
+        let done = self.put_in_turn(&mut writer, map, key, value);
+        if done.is_err() {
+            self.abandon(&mut writer)?;
+        }
+        drop(writer);
+        drop(turn);
+        done?;
+        self.after_commit()
+    }
+
+    #[inline]
+    fn put_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8], value: &[u8]) -> Result<()> {
+        let seq = self.next_seq()?;
+        let hash = KeyHash::of(key, self.seed);
+        let mut index = self.index_for_writing(map)?;
+        let mut probe = self.probe(&index, map, hash, key)?;
+        let mut totals = index.totals()?;
+        let takes_a_slot = matches!(probe, None | Some(Probe::Vacant(_, false)));
+        if takes_a_slot && totals.slots + totals.dead >= index.limit() {
+            index = self.make_index_room(writer, map, 1, seq, true)?;
+            probe = self.probe(&index, map, hash, key)?;
+            totals = index.totals()?;
+        }
+        let (at, newest, was_dead) = match probe {
+            Some(Probe::Found(at, newest)) => (at, Some(newest), false),
+            Some(Probe::Vacant(at, was_dead)) => (at, None, was_dead),
+            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
+        };
+        let change = self.put_over(newest)?;
+        let entry = Entry {
+            kind: Kind::Put,
+            flags: change.flags | flags::COMMIT,
+            seq,
+            prev: change.prev,
+            map,
+            key,
+            value,
+        };
+        let mut tail = self.tail(writer)?;
+        let jumped = self.make_log_room(writer, &mut tail, entry.len(), seq, false)?;
+        let offset = tail.append(&self.region, &entry)?;
+        self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
+
+        index.publish(at, hash, offset, change.new_slot)?;
+        self.count(&mut totals, log::record(&self.region, offset)?)?;
+        totals.seq = seq;
+        totals.dead -= u64::from(was_dead && totals.dead > 0);
+        index.set_totals(totals)?;
+        self.count_log(seq, entry.len() + if jumped { JUMP_LEN } else { 0 }, 1 + u64::from(jumped))?;
+        self.show(tail, seq)
+    }
+
+    /// Removes one key: a commit of one record, or nothing if the key is not there.
+    pub(crate) fn remove(&self, map: u32, key: &[u8]) -> Result<bool> {
+        if key.len() > MAX_KEY_LEN {
+            return Ok(false);
+        }
+        let turn = self.turn()?;
+        let mut writer = self.writer();
+        let done = self.remove_in_turn(&mut writer, map, key);
+        if done.is_err() {
+            self.abandon(&mut writer)?;
+        }
+        drop(writer);
+        drop(turn);
+        if done? {
+            self.after_commit()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn remove_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8]) -> Result<bool> {
+        let seq = self.next_seq()?;
+        let hash = KeyHash::of(key, self.seed);
+        let index = self.index_for_writing(map)?;
+        let Some(Probe::Found(at, prev)) = self.probe(&index, map, hash, key)? else {
+            return Ok(false);
+        };
+        if log::record(&self.region, prev)?.kind() == Some(Kind::Remove) {
+            return Ok(false);
+        }
+        let entry = Entry { kind: Kind::Remove, flags: flags::COMMIT, seq, prev, map, key, value: &[] };
+        let mut tail = self.tail(writer)?;
+        let jumped = self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
+        let offset = tail.append(&self.region, &entry)?;
+        self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
+
+        index.publish(at, hash, offset, false)?;
+        let mut totals = index.totals()?;
+        self.count(&mut totals, log::record(&self.region, offset)?)?;
+        totals.seq = seq;
+        index.set_totals(totals)?;
+        self.count_log(seq, entry.len() + if jumped { JUMP_LEN } else { 0 }, 1 + u64::from(jumped))?;
+        self.show(tail, seq)?;
+        Ok(true)
+    }
+
+    /// Removes all keys of a map: one record, and a fresh region.
+    pub(crate) fn clear(&self, map: u32) -> Result<()> {
+        let turn = self.turn()?;
+        let mut writer = self.writer();
+        let done = self.clear_in_turn(&mut writer, map);
+        if done.is_err() {
+            self.abandon(&mut writer)?;
+        }
+        drop(writer);
+        drop(turn);
+        if done? { self.after_commit() } else { Ok(()) }
+    }
+
+    fn clear_in_turn(&self, writer: &mut Writer, map: u32) -> Result<bool> {
+        let seq = self.next_seq()?;
+        let old = self.index_for_writing(map)?;
+        if old.totals()?.slots == 0 {
+            return Ok(false);
+        }
+        let fresh = self.fresh_region(writer, map, seq, old.offset())?;
+        let target = fresh.to_le_bytes();
+        let entry = Entry { kind: Kind::Clear, flags: flags::COMMIT, seq, prev: 0, map, key: &[], value: &target };
+        let mut tail = self.tail(writer)?;
+        self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
+        tail.append(&self.region, &entry)?;
+        self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
+        self.finish(writer)?;
+        Ok(true)
+    }
+
+    /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
+    /// derived from the records, and doing it twice does no harm.
+    pub(crate) fn finish(&self, writer: &mut Writer) -> Result<()> {
+        let visible = self.region.load(live::VISIBLE)?;
+        let commit = self.region.load(live::COMMIT_POINT)?;
+        let (seq, end) = (commit_seq(commit, visible), commit_end(commit));
+        let start = self.region.load(live::TAIL)?;
+        let mut chain = self.region.load(live::CHAIN)? as u32;
+        let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
+        let (mut bytes, mut records) = (0, 0);
+        for record in Scan::new(&self.region, start, end) {
+            let record = record?;
+            bytes += record.len();
+            records += 1;
+            chain = record.header.crc.get();
+            let map = record.header.map();
+            match record.kind() {
+                Some(Kind::Put | Kind::Remove) => {
+                    if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
+                        let index = self.index_for_writing(map)?;
+                        entry.insert((index, index.totals()?));
+                    }
+                    if let Some((index, totals)) = maps.get_mut(&map) {
+                        self.publish(index, totals, record)?;
+                    }
+                }
+                Some(Kind::Clear) => {
+                    let index = self.switch_to_fresh(writer, record)?;
+                    maps.insert(map, (index, index.totals()?));
+                }
+                _ => {}
+            }
+        }
+        for (index, mut totals) in maps.into_values() {
+            // Counted already, by whoever was killed after that?
+            if index.totals()?.seq < seq {
+                totals.seq = seq;
+                index.set_totals(totals)?;
+            }
+        }
+        if records > 0 {
+            self.count_log(seq, bytes, records)?;
+        }
+        writer.settle(&self.region, end)?;
+        self.show(Tail { at: end, chain, extent_end: writer.extent.1 }, seq)
+    }
+
+    /// Points the slot of a record's key at it, unless it does already, and counts it.
+    #[inline]
+    pub(crate) fn publish(&self, index: &Index<'_>, totals: &mut Totals, record: Record<'_>) -> Result<()> {
+        let (key, map) = (record.key(), record.header.map());
+        let hash = KeyHash::of(key, self.seed);
+        match self.probe(index, map, hash, key)? {
+            Some(Probe::Found(at, newest)) => {
+                if newest != record.offset {
+                    index.publish(at, hash, record.offset, false)?;
+                }
+            }
+            Some(Probe::Vacant(at, was_dead)) => {
+                index.publish(at, hash, record.offset, true)?;
+                totals.dead -= u64::from(was_dead && totals.dead > 0);
+            }
+            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
+        }
+        self.count(totals, record)
+    }
+
+    /// Adds a record to the counters of its map, by its own flags and the record that it replaces.
+    #[inline]
+    pub(crate) fn count(&self, totals: &mut Totals, record: Record<'_>) -> Result<()> {
+        let header = record.header;
+        let is_new = header.flags & flags::NEW != 0;
+        let replaced = if is_new || header.prev() == 0 { 0 } else { log::record(&self.region, header.prev())?.len() };
+        let remaining = totals.bytes.checked_sub(replaced);
+        totals.bytes = remaining.ok_or_else(|| self.region.corrupt(record.offset, "more is removed than there was"))?;
+        if record.kind() == Some(Kind::Put) {
+            totals.bytes += record.len();
+            totals.keys += u64::from(is_new);
+            totals.slots += u64::from(is_new && header.prev() == 0);
+        } else {
+            let remaining = totals.keys.checked_sub(1);
+            totals.keys = remaining.ok_or_else(|| self.region.corrupt(record.offset, "a removal of no key"))?;
+        }
+        Ok(())
+    }
+
+    /// Adds to the counters of the whole log.
+    fn count_log(&self, seq: u64, bytes: u64, records: u64) -> Result<()> {
+        let [counted, all_bytes, all_records] = self.log_totals()?;
+        if counted < seq {
+            totals::publish(&self.region, live::LOG_TOTALS, [seq, all_bytes + bytes, all_records + records])?;
+        }
+        Ok(())
+    }
+
+    /// The counters of the whole log: {seq, bytes, records}.
+    pub(crate) fn log_totals(&self) -> Result<[u64; 3]> {
+        totals::latest(&self.region, live::LOG_TOTALS)
+    }
+
+    /// The end of a commit: the new tail, and then what makes it seen.
+    #[inline]
+    fn show(&self, tail: Tail, seq: u64) -> Result<()> {
+        self.region.store(live::CHAIN, u64::from(tail.chain), Ordering::Relaxed)?;
+        self.region.store(live::TAIL, tail.at, Ordering::Relaxed)?;
+        self.region.store(live::VISIBLE, seq, Ordering::Release)?;
+        let changes = self.region.load(live::CHANGES)?;
+        self.region.store(live::CHANGES, changes.wrapping_add(1), Ordering::Release)
+    }
+
+    /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
+    /// skipped, so that nothing of it can complete a later commit.
+    pub(crate) fn abandon(&self, writer: &mut Writer) -> Result<()> {
+        let visible = self.region.load(live::VISIBLE)?;
+        let commit = self.region.load(live::COMMIT_POINT)?;
+        if commit_seq(commit, visible) != visible {
+            // It had passed the commit point; it only has to be finished.
+            return self.finish(writer);
+        }
+        let seq = visible + 1;
+        self.return_uncommitted(writer, visible)?;
+        let tail = self.region.load(live::TAIL)?;
+        writer.settle(&self.region, tail)?;
+        self.flusher.rewind(writer.extent);
+        self.region.store(live::COMMIT_POINT, commit_word(tail, seq), Ordering::Release)?;
+        self.region.store(live::VISIBLE, seq, Ordering::Release)
+    }
+
+    /// What is due after a commit, when the lock is free again.
+    pub(crate) fn after_commit(&self) -> Result<()> {
+        match self.settings.durability {
+            super::settings::Durability::Buffered => {}
+            super::settings::Durability::Synced => self.sync()?,
+        }
+        self.checkpoint_if_due();
+        Ok(())
+    }
+}
+
+/// Refuses keys and values that the format cannot hold.
+pub(crate) fn check_lengths(key: &[u8], value: &[u8]) -> Result<()> {
+    if key.len() > MAX_KEY_LEN {
+        return Err(Error::KeyTooLong { len: key.len(), max: MAX_KEY_LEN });
+    }
+    if value.len() as u64 > MAX_VALUE_LEN {
+        return Err(Error::ValueTooLong { len: value.len() as u64, max: MAX_VALUE_LEN });
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! The writer lock among the threads of a process: who may append.
+//!
+//! A lock that a transaction can hold while it moves from thread to thread, that can be waited for with a limit, and
+//! that tells a thread that it would wait for itself. It is unfair while that is cheap, since handing it from thread to
+//! thread costs a context switch each time, and fair as soon as somebody has waited for a millisecond: the scheme of
+//! Go's `sync.Mutex` ("starvation mode").
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// From this wait on, newcomers may not push in.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How often somebody in the queue looks again, should a wake-up be missed.
+const TICK: Duration = Duration::from_millis(50);
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Gate {
+    held: AtomicBool,
+    /// Somebody in the queue has lost patience.
+    starving: AtomicBool,
+    /// Number of the thread that holds the lock; zero if none.
+    owner: AtomicU64,
+    waiting: AtomicUsize,
+    /// Those who wait, in the order of their coming.
+    queue: Mutex<VecDeque<u64>>,
+    freed: Condvar,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The calling thread holds it.
+    Mine,
+    /// It did not become free in time; that long was waited.
+    TimedOut(Duration),
+}
+
+impl Gate {
+    /// Takes the lock, waiting at most `timeout`.
+    #[inline]
+    pub(crate) fn acquire(&self, timeout: Duration) -> Result<(), Refusal> {
+        let me = thread_number();
+        if !self.starving.load(Ordering::Relaxed) && self.take(me) { Ok(()) } else { self.acquire_slowly(me, timeout) }
+    }
+
+    #[inline]
+    fn take(&self, me: u64) -> bool {
+        let taken = self.held.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        if taken {
+            self.owner.store(me, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    #[cold]
+    fn acquire_slowly(&self, me: u64, timeout: Duration) -> Result<(), Refusal> {
+        if self.owner.load(Ordering::Relaxed) == me {
+            return Err(Refusal::Mine);
+        }
+        for _ in 0..100 {
+            if !self.starving.load(Ordering::Relaxed) && self.take(me) {
+                return Ok(());
+            }
+            std::hint::spin_loop();
+        }
+        let start = Instant::now();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push_back(me);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let result = loop {
+            let first = queue.front() == Some(&me);
+            if first && self.take(me) {
+                break Ok(());
+            }
+            let waited = start.elapsed();
+            if waited >= timeout {
+                break Err(Refusal::TimedOut(waited));
+            }
+            if waited >= PATIENCE {
+                self.starving.store(true, Ordering::Relaxed);
+            }
+            let tick = if waited < PATIENCE { PATIENCE } else { TICK }.min(timeout - waited);
+            queue = self.freed.wait_timeout(queue, tick).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        queue.retain(|&waiter| waiter != me);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if queue.is_empty() || result.is_ok() {
+            // Whoever still waits and has waited long says so again.
+            self.starving.store(false, Ordering::Relaxed);
+        }
+        if !queue.is_empty() {
+            self.freed.notify_all();
+        }
+        result
+    }
+
+    /// Says that the calling thread now acts for the holder: a transaction has moved here.
+    #[inline]
+    pub(crate) fn adopt(&self) {
+        self.owner.store(thread_number(), Ordering::Relaxed);
+    }
+
+    /// Gives the lock back. Only for who holds it.
+    #[inline]
+    pub(crate) fn release(&self) {
+        self.owner.store(0, Ordering::Relaxed);
+        self.held.store(false, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            self.freed.notify_all();
+        }
+    }
+}
+
+/// A number of the calling thread's own, never zero.
+#[inline]
+pub(crate) fn thread_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local! {
+        static NUMBER: Cell<u64> = const { Cell::new(0) };
+    }
+    // While a thread is being torn down its locals may be gone; then it gets a new number at each call, which only
+    // means that it is not warned of waiting for itself.
+    NUMBER
+        .try_with(|number| {
+            if number.get() == 0 {
+                number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            }
+            number.get()
+        })
+        .unwrap_or_else(|_| NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn it_excludes() {
+        let gate = Arc::new(Gate::default());
+        let count = Arc::new(AtomicU64::new(0));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (gate, count) = (gate.clone(), count.clone());
+                thread::spawn(move || {
+                    for _ in 0..10_000 {
+                        gate.acquire(LONG).unwrap();
+                        let seen = count.load(Ordering::Relaxed);
+                        count.store(seen + 1, Ordering::Relaxed);
+                        gate.release();
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(count.load(Ordering::Relaxed), 40_000);
+    }
+
+    #[test]
+    fn waiting_ends_and_waiting_for_oneself_is_refused() {
+        let gate = Gate::default();
+        gate.acquire(LONG).unwrap();
+        assert_eq!(gate.acquire(LONG), Err(Refusal::Mine));
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| gate.acquire(Duration::from_millis(20)));
+            assert!(matches!(waiter.join().unwrap(), Err(Refusal::TimedOut(waited)) if waited.as_millis() >= 20));
+        });
+        gate.release();
+        gate.acquire(LONG).unwrap();
+    }
+
+    #[test]
+    fn somebody_who_waits_is_served_although_others_never_rest() {
+        let gate = Gate::default();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        gate.acquire(LONG).unwrap();
+                        std::hint::spin_loop();
+                        gate.release();
+                    }
+                });
+            }
+            for _ in 0..50 {
+                gate.acquire(LONG).unwrap();
+                gate.release();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}

@@ -1,0 +1,134 @@
+//! Reading: a key's record at a sequence number.
+
+use super::Engine;
+use super::pins::Pin;
+use crate::error::Result;
+use crate::file::index::{Index, Totals};
+use crate::file::layout::{KeyHash, Kind, RECORD_HEADER};
+use crate::file::log::{self, Record};
+
+/// A pinned view of one commit. Gives the pin back when it is dropped.
+pub(crate) struct View<'e> {
+    engine: &'e Engine,
+    pin: Pin,
+}
+
+impl Drop for View<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.engine.unpin(&self.pin);
+    }
+}
+
+impl<'e> View<'e> {
+    /// The value of a key.
+    #[inline]
+    pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<&[u8]>> {
+        match self.engine.index_at(map, self.pin.seq)? {
+            Some(index) => Ok(self.engine.lookup(&index, map, self.pin.seq, key)?.map(|record| record.value())),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Engine {
+    /// A view of the last visible commit.
+    #[inline]
+    pub(crate) fn view(&self) -> Result<View<'_>> {
+        Ok(View { engine: self, pin: self.pin()? })
+    }
+
+    /// The index that tells the truth about a map at `seq`. The caller's pin keeps it.
+    #[inline]
+    pub(crate) fn index_at(&self, map: u32, seq: u64) -> Result<Option<Index<'_>>> {
+        let mut index = self.index(map)?;
+        while let Some(newer) = index.filter(|index| index.since() > seq) {
+            index = newer.previous()?.filter(|older| older.since() < newer.since());
+        }
+        Ok(index)
+    }
+
+    /// Whether the record at `offset` has this key.
+    #[inline]
+    pub(crate) fn is_key(&self, map: u32, key: &[u8], offset: u64) -> Result<bool> {
+        let record = log::record(&self.region, offset)?;
+        Ok(record.key() == key && record.header.map() == map)
+    }
+
+    /// The record that holds the value of a key at `seq`.
+    #[inline]
+    pub(crate) fn lookup(&self, index: &Index<'_>, map: u32, seq: u64, key: &[u8]) -> Result<Option<Record<'_>>> {
+        let hash = KeyHash::of(key, self.seed);
+        match index.find(hash, |offset| self.is_key(map, key, offset))? {
+            Some(offset) => self.version_at(log::record(&self.region, offset)?, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// The version of a record's key that was the newest at `seq`, if that was a value.
+    #[inline]
+    pub(crate) fn version_at(&self, newest: Record<'_>, seq: u64) -> Result<Option<Record<'_>>> {
+        let mut record = log::record(&self.region, newest.offset)?;
+        if record.seq() > seq {
+            match self.older_version(record, seq)? {
+                Some(older) => record = older,
+                None => return Ok(None),
+            }
+        }
+        match record.kind() {
+            Some(Kind::Put) => {
+                if self.settings.verify_reads && !record.crc_holds() {
+                    return Err(self.region.corrupt(record.offset, "the CRC of the record does not hold"));
+                }
+                Ok(Some(record))
+            }
+            Some(Kind::Remove) => Ok(None),
+            _ => Err(self.region.corrupt(record.offset, "expected a record with a key")),
+        }
+    }
+
+    /// Follows the version chain down to the first record that is not newer than `seq`.
+    #[cold]
+    fn older_version<'a>(&'a self, newest: Record<'a>, seq: u64) -> Result<Option<Record<'a>>> {
+        let mut record = newest;
+        // Within one commit a key may have been written many times; a chain in circles would be longer than the file.
+        let mut left = self.region.len() / RECORD_HEADER;
+        while record.seq() > seq {
+            if record.header.prev() == 0 {
+                return Ok(None);
+            }
+            let older = log::record(&self.region, record.header.prev())?;
+            let follows = older.seq() <= record.seq()
+                && older.header.map() == record.header.map()
+                && older.key() == record.key();
+            left -= 1;
+            if !follows || left == 0 {
+                return Err(self.region.corrupt(record.offset, "the version chain leads to another key"));
+            }
+            record = older;
+        }
+        Ok(Some(record))
+    }
+
+    /// The counters of a map and the pin that they belong to: together a view of one commit.
+    pub(crate) fn pin_with_totals(&self, map: u32) -> Result<(Pin, Option<Index<'_>>, Totals)> {
+        loop {
+            let pin = self.pin()?;
+            let found = (|| {
+                let Some(index) = self.index_at(map, pin.seq)? else {
+                    return Ok(Some((None, Totals::default())));
+                };
+                Ok(index.totals_at(pin.seq)?.map(|totals| (Some(index), totals)))
+            })();
+            match found {
+                Ok(Some((index, totals))) => return Ok((pin, index, totals)),
+                // Two commits came in between: begin again with a newer view.
+                Ok(None) => self.unpin(&pin),
+                Err(error) => {
+                    self.unpin(&pin);
+                    return Err(error);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Recovery: what opening does for a store that was not closed.
+//!
+//! * *After a kill* the page cache is as the dead process left it. The half-published commit is finished if there is
+//!   one, what the dead writer had appended without a commit is made unreachable for good, and that is all.
+//! * *After a power cut*, for a copied file, and in any doubt, only the newest valid superblock and the log count. A
+//!   first walk goes along the log as far as it holds and finds its end and its extents; then the regions are built
+//!   anew in space that the log does not use, from a second pass; then an incarnation record begins a new life, so that
+//!   nothing of an earlier one that lies behind the end can ever continue the log.
+//!
+//! Recovery that is itself cut comes out the same when it is done again: until its last step it changes nothing that
+//! the log consists of but the space behind the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use zerocopy::FromBytes;
+
+use super::Engine;
+use super::open::{LogFound, build};
+use super::settings::Settings;
+use crate::error::{Error, Result};
+use crate::file::index::{Index, Probe, Totals};
+use crate::file::layout::{
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, JUMP_LEN, KeyHash, Kind,
+    MAX_INCARNATION, PIN_LEN, PIN_TABLE, PINS, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align_block,
+    commit_word, extent_offset, flags, live, pin,
+};
+use crate::file::log::{self, Entry, Head, Record, Scan, Walk};
+use crate::file::region::Region;
+use crate::file::space::Space;
+use crate::file::totals;
+
+/// How a store was found when it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Opened {
+    /// There was none; it was created.
+    Created,
+    /// It had been closed. Nothing was to be done.
+    Clean,
+    /// The process that had it open was killed. Its last commit was completed, in constant time.
+    AfterKill,
+    /// The power was cut, or the file is a copy. The index was built anew from the log.
+    AfterPowerCut {
+        /// Records found in the log.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+}
+
+/// Takes over from a process that was killed.
+pub(crate) fn after_kill(region: Region, settings: Settings, superblock: Superblock, state: u64) -> Result<Engine> {
+    let space = Space::load(&region, region.load(live::SPACE_TABLE)?)?;
+    let unflushed = space.extents().filter(|extent| extent.is_log()).map(|extent| (extent.offset, extent.end()));
+    let unflushed = unflushed.collect();
+    let tail = region.load(live::TAIL)?;
+    let engine = Engine::assemble(region, settings, Opened::AfterKill, superblock, None, space, tail, unflushed)?;
+    let region = &engine.region;
+    for number in 0..PINS {
+        region.store(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
+    }
+    if state & live::STATE_CLOSING != 0 {
+        // A superblock with the clean flag may be on its way to the disk.
+        engine.clear_clean_flag()?;
+        region.store(live::STATE, state & !live::STATE_CLOSING, Ordering::Release)?;
+    }
+    let mut writer = engine.writer();
+    engine.finish(&mut writer)?;
+    let lock = region.load(live::WRITER_LOCK)?;
+    if lock >> 32 != 0 {
+        engine.bury(&mut writer)?;
+        region.store(live::WRITER_LOCK, u64::from(lock as u32), Ordering::Relaxed)?;
+    }
+    engine.free_unreferenced(&mut writer)?;
+    drop(writer);
+    engine.trust_live()?;
+    Ok(engine)
+}
+
+/// Builds everything anew from the log.
+pub(crate) fn after_power_cut(
+    region: Region,
+    settings: Settings,
+    superblock: Superblock,
+    in_force: usize,
+) -> Result<Engine> {
+    // What was read so far, and what will be, may have lived in the page cache only.
+    region.flush_all()?;
+    let (mut log, keys, bytes, records) = find_end(&region, &superblock)?;
+    // How long the last extent was is not known, but it had room for a jump.
+    if let Some(last) = log.extents.last_mut() {
+        last.1 = align_block(log.end + JUMP_LEN);
+        region.extend(last.1)?;
+    }
+
+    let engine = build(region, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
+    engine.region.store(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
+    totals::publish(&engine.region, live::LOG_TOTALS, [log.last, bytes, records])?;
+    engine.rebuild_maps(&keys, log.last)?;
+    engine.begin_incarnation(log.last)?;
+    engine.trust_live()?;
+    Ok(engine)
+}
+
+/// Walks the log to its end. Returns it, how many keys each map may have, and how many bytes and records there are.
+fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTreeMap<u32, u64>, u64, u64)> {
+    let mut walk = Walk::new(region, head(superblock), None);
+    let durable_end = superblock.log_end.get();
+    let mut reached = walk.at() == durable_end;
+    let mut end = (walk.at(), walk.last_crc(), walk.last_seq());
+    let mut extents = vec![(walk.extent(), 0, walk.last_seq())];
+    // Extents, keys and totals count once their commit is complete.
+    let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
+    let (mut bytes, mut records) = (0, 0);
+    let mut keys: BTreeMap<u32, u64> = BTreeMap::new();
+    while let Some(record) = walk.next() {
+        bytes += record.len();
+        records += 1;
+        match record.kind() {
+            Some(Kind::Jump) => {
+                if let Some(last) = extents.last_mut() {
+                    last.1 = align_block(record.end());
+                }
+                if walk.extent() % BLOCK != 0 || walk.extent() < crate::file::layout::EXTENTS {
+                    break;
+                }
+                extents.push((walk.extent(), 0, record.seq()));
+            }
+            // An upper bound is enough: this only decides how large the regions are to begin with.
+            Some(Kind::Put) if record.header.flags & (flags::NEW | flags::COPY) != 0 => {
+                *keys.entry(record.header.map()).or_default() += 1;
+            }
+            Some(Kind::Clear) => {
+                keys.insert(record.header.map(), 0);
+            }
+            _ => {}
+        }
+        if walk.is_between_commits() && record.kind() != Some(Kind::Jump) {
+            end = (walk.at(), walk.last_crc(), walk.last_seq());
+            (committed_extents, committed_bytes, committed_records) = (extents.len(), bytes, records);
+            reached |= walk.at() == durable_end;
+        }
+    }
+    if !reached {
+        let what = format!("the log ends before the last checkpoint, at offset {durable_end}: {}", walk.stop());
+        return Err(region.corrupt(walk.at(), what));
+    }
+    extents.truncate(committed_extents);
+    let (end, chain, last) = end;
+    check_extents(region, &extents, end)?;
+    Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
+}
+
+/// Where a superblock says that the log begins.
+pub(crate) fn head(superblock: &Superblock) -> Head {
+    Head {
+        at: superblock.log_head.get(),
+        extent: superblock.head_extent.get(),
+        chain: superblock.head_chain.get(),
+        seq: superblock.head_seq.get(),
+    }
+}
+
+/// Whether the extents of a log lie apart. Theirs are CRCs that hold, so this is about hostile files.
+fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Result<()> {
+    let mut sorted: Vec<(u64, u64)> = extents.iter().map(|&(start, end, _)| (start, end)).collect();
+    if let Some(last) = sorted.last_mut() {
+        last.1 = align_block(end + JUMP_LEN);
+    }
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+        Some(pair) => Err(region.corrupt(pair[1].0, "two extents of the log overlap")),
+        None => Ok(()),
+    }
+}
+
+impl Engine {
+    /// Builds the regions of all maps from the log. `keys` says how many keys each may have.
+    fn rebuild_maps(&self, keys: &BTreeMap<u32, u64>, seq: u64) -> Result<()> {
+        let (start, end) = (self.region.load(live::LOG_HEAD)?, self.region.load(live::TAIL)?);
+        let mut writer = self.writer();
+        let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
+        for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
+            if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
+                let keys = keys.get(&map).copied().unwrap_or(0);
+                let slots = if map == DEFAULT_MAP { keys.max(self.settings.initial_capacity) } else { keys };
+                entry.insert((self.create_map(&mut writer, map, slots, seq)?, Totals::default()));
+            }
+        }
+        for record in Scan::new(&self.region, start, end) {
+            let record = record?;
+            let map = record.header.map();
+            let kind = record.kind();
+            if !matches!(kind, Some(Kind::Put | Kind::Remove | Kind::Clear)) {
+                continue;
+            }
+            if !maps.contains_key(&map) {
+                maps.insert(map, (self.create_map(&mut writer, map, 0, seq)?, Totals::default()));
+            }
+            let Some((index, totals)) = maps.get_mut(&map) else { continue };
+            if kind == Some(Kind::Clear) {
+                let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
+                *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
+                *totals = Totals::default();
+                continue;
+            }
+            if totals.slots >= index.limit() {
+                index.set_totals(Totals { seq, ..*totals })?;
+                *index = self.make_index_room(&mut writer, map, 1, seq, true)?;
+                totals.slots = index.totals()?.slots;
+            }
+            self.publish_recovered(index, totals, record)?;
+        }
+        for (index, totals) in maps.values() {
+            index.set_totals(Totals { seq, ..*totals })?;
+        }
+        self.discard_unknown_maps(&mut writer)?;
+        // Nobody reads yet, so nothing has to wait.
+        writer.space.free_retired(&self.region, COUNT_MASK)
+    }
+
+    /// Points the slot of a record's key at it. What it replaces is what the slot points at, not what `prev` says: that
+    /// may lie behind the head.
+    fn publish_recovered(&self, index: &Index<'_>, totals: &mut Totals, record: Record<'_>) -> Result<()> {
+        let (key, map) = (record.key(), record.header.map());
+        let hash = KeyHash::of(key, self.seed);
+        let is_put = record.kind() == Some(Kind::Put);
+        match self.probe(index, map, hash, key)? {
+            Some(Probe::Found(at, newest)) => {
+                let newest = log::record(&self.region, newest)?;
+                if newest.kind() == Some(Kind::Put) {
+                    totals.keys -= 1;
+                    totals.bytes -= newest.len();
+                }
+                index.publish(at, hash, record.offset, false)?;
+            }
+            // A tombstone of a key that is not there says nothing.
+            Some(Probe::Vacant(..)) if !is_put => return Ok(()),
+            Some(Probe::Vacant(at, _)) => {
+                index.publish(at, hash, record.offset, true)?;
+                totals.slots += 1;
+            }
+            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
+        }
+        if is_put {
+            totals.keys += 1;
+            totals.bytes += record.len();
+        }
+        Ok(())
+    }
+
+    /// Lets go of the regions of maps that the catalogue does not have: their records are dead.
+    fn discard_unknown_maps(&self, writer: &mut super::commit::Writer) -> Result<()> {
+        let mut known = BTreeSet::from([CATALOGUE, DEFAULT_MAP]);
+        for slot in self.index_for_writing(CATALOGUE)?.iter() {
+            let Some(offset) = slot?.record else { continue };
+            let record = log::record(&self.region, offset)?;
+            if record.kind() == Some(Kind::Put)
+                && let Ok(entry) = CatalogueEntry::read_from_bytes(record.value())
+            {
+                known.insert(entry.map.get());
+            }
+        }
+        let table = self.map_table()?;
+        for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
+            table.remove(entry)?;
+            writer.space.free(&self.region, entry.region)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a new life of the store behind the end of the log that was found, durably, before anything is committed.
+    fn begin_incarnation(&self, last: u64) -> Result<()> {
+        let incarnation = (last >> COUNT_BITS) + 1;
+        if incarnation > MAX_INCARNATION {
+            return Err(self.region.corrupt(SUPERBLOCK_A, "the store has used up its incarnations"));
+        }
+        let seq = (incarnation << COUNT_BITS) | ((last & COUNT_MASK) + 1);
+        let mut writer = self.writer();
+        let mut tail = self.tail(&writer)?;
+        // A torn jump or incarnation record could become whole again under its own first words.
+        tail.wipe(&self.region)?;
+        let [_, bytes, records] = self.log_totals()?;
+        let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
+        let entry =
+            Entry { kind: Kind::Incarnation, flags: flags::COMMIT, seq, prev: 0, map: 0, key: &[], value: &[] };
+        tail.append(&self.region, &entry)?;
+        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
+        totals::publish(
+            &self.region,
+            live::LOG_TOTALS,
+            [seq, bytes + jump_bytes + RECORD_HEADER, records + jumps + 1],
+        )?;
+        for (offset, value) in [
+            (live::CHAIN, u64::from(tail.chain)),
+            (live::TAIL, tail.at),
+            (live::COMMIT_POINT, commit_word(tail.at, seq)),
+            (live::HORIZON, seq),
+            (live::VISIBLE, seq),
+        ] {
+            self.region.store(offset, value, Ordering::Release)?;
+        }
+        match self.keep_reserve(&mut writer, seq) {
+            // A full store was opened all the same; it just has no reserve.
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        drop(writer);
+        self.checkpoint()
+    }
+
+    /// Frees what a dead writer had taken and not put to use. Nobody else has the store open.
+    fn free_unreferenced(&self, writer: &mut super::commit::Writer) -> Result<()> {
+        self.return_uncommitted(writer, self.region.load(live::VISIBLE)?)?;
+        let mut referenced: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region).collect();
+        for table in [live::MAP_TABLE, live::SPACE_TABLE] {
+            referenced.insert(extent_offset(self.region.load(table)?));
+        }
+        let unused = |extent: &&crate::file::space::Extent| match extent.kind {
+            ExtentKind::Retired => true,
+            ExtentKind::Index | ExtentKind::Table => !referenced.contains(&extent.offset),
+            _ => false,
+        };
+        let unused: Vec<u64> = writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
+        unused.into_iter().try_for_each(|offset| writer.space.free(&self.region, offset))
+    }
+}

@@ -1,0 +1,304 @@
+//! Verifying: everything that the invariants say, held against the file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use zerocopy::FromBytes;
+
+use super::Engine;
+use super::commit::Writer;
+use super::recovery::head;
+use crate::error::Result;
+use crate::file::index::{Index, Probe};
+use crate::file::layout::{
+    BLOCK, ExtentKind, KeyHash, Kind, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, flags, live,
+};
+use crate::file::log::{Head, Walk};
+
+/// So many findings are kept; of more, only the number.
+const KEPT: usize = 1000;
+
+/// What [`Store::verify`](crate::Store::verify) found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    findings: Vec<Finding>,
+    count: u64,
+    records: u64,
+    keys: u64,
+}
+
+impl VerifyReport {
+    /// Whether everything holds.
+    pub fn is_clean(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What does not hold; the first thousand of it.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// How many things do not hold.
+    pub fn finding_count(&self) -> u64 {
+        self.count
+    }
+
+    /// Records of the log that were checked.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Keys, over all maps, whose values were found.
+    pub fn keys(&self) -> u64 {
+        self.keys
+    }
+
+    fn add(&mut self, offset: u64, what: impl Into<String>) {
+        self.count += 1;
+        if self.findings.len() < KEPT {
+            self.findings.push(Finding { offset, what: what.into() });
+        }
+    }
+}
+
+/// One thing that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// What was expected and what was found.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at offset {}: {}", self.offset, self.what)
+    }
+}
+
+/// What the log says of a map.
+#[derive(Default)]
+struct Derived {
+    /// Keys that have a value.
+    keys: u64,
+    /// Records that a slot points at.
+    slots: u64,
+    /// Those among them that hold a value.
+    reached: u64,
+    /// The bytes of these.
+    bytes: u64,
+}
+
+impl Engine {
+    /// Checks superblocks, extents, all records and all slots. Writers wait meanwhile.
+    pub(crate) fn verify(&self) -> Result<VerifyReport> {
+        let read_only = self.frozen.is_some();
+        if !read_only {
+            self.acquire()?;
+        }
+        let mut report = VerifyReport::default();
+        let done = {
+            let writer = self.writer();
+            self.verify_all(&writer, &mut report)
+        };
+        if !read_only {
+            self.release();
+        }
+        match done {
+            Ok(()) => Ok(report),
+            // Damage that stops the check is what was looked for.
+            Err(crate::Error::Corrupt { offset, what, .. }) => {
+                report.add(offset, what);
+                Ok(report)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn verify_all(&self, writer: &Writer, report: &mut VerifyReport) -> Result<()> {
+        self.verify_superblocks(report)?;
+        let maps: BTreeMap<u32, Index<'_>> = self.maps()?.into_iter().collect();
+        let derived = self.verify_log(writer, &maps, report)?;
+        self.verify_extents(writer, &maps, report)?;
+        for (map, index) in &maps {
+            self.verify_index(*map, index, derived.get(map), report)?;
+        }
+        Ok(())
+    }
+
+    fn verify_superblocks(&self, report: &mut VerifyReport) -> Result<()> {
+        for offset in [SUPERBLOCK_A, SUPERBLOCK_B] {
+            let bytes = self.region.frozen(offset, size_of::<Superblock>() as u64)?;
+            let Ok(superblock) = Superblock::read_from_bytes(bytes) else { continue };
+            let holds = superblock.magic == MAGIC && superblock.crc.get() == superblock.expected_crc();
+            let never_written = bytes.iter().all(|&byte| byte == 0);
+            if !holds && !never_written {
+                report.add(offset, "the CRC of the superblock does not hold");
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks the log and finds for each record whether its slot points at it.
+    fn verify_log(
+        &self,
+        writer: &Writer,
+        maps: &BTreeMap<u32, Index<'_>>,
+        report: &mut VerifyReport,
+    ) -> Result<BTreeMap<u32, Derived>> {
+        let (head, end, visible) = self.log_bounds()?;
+        let mut derived: BTreeMap<u32, Derived> = BTreeMap::new();
+        let (mut bytes, mut records) = (0, 0);
+        let mut walk = Walk::new(&self.region, head, Some(end));
+        while let Some(record) = walk.next() {
+            bytes += record.len();
+            records += 1;
+            if !writer.space.log_extent_of(record.offset).is_some_and(|extent| record.end() <= extent.end()) {
+                report.add(record.offset, "the record lies in no extent of the log");
+            }
+            let map = record.header.map();
+            let of_map = derived.entry(map).or_default();
+            match record.kind() {
+                Some(Kind::Clear) => *of_map = Derived::default(),
+                Some(kind @ (Kind::Put | Kind::Remove)) => {
+                    let is_new = record.header.flags & flags::NEW != 0;
+                    match kind {
+                        Kind::Put => of_map.keys += u64::from(is_new),
+                        _ if of_map.keys == 0 => report.add(record.offset, "the removal of a key that is not there"),
+                        _ => of_map.keys -= 1,
+                    }
+                    let Some(index) = maps.get(&map) else { continue };
+                    let hash = KeyHash::of(record.key(), self.seed);
+                    match self.probe(index, map, hash, record.key())? {
+                        Some(Probe::Found(_, newest)) if newest == record.offset => {
+                            of_map.slots += 1;
+                            if kind == Kind::Put {
+                                of_map.reached += 1;
+                                of_map.bytes += record.len();
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        if walk.at() != end {
+            report.add(walk.at(), format!("the log ends here and should end at {end}: {}", walk.stop()));
+        } else if !walk.is_between_commits() {
+            report.add(walk.at(), "the log ends within a commit");
+        } else if walk.last_seq() > visible {
+            report.add(walk.at(), format!("the last commit has number {}, beyond {visible}", walk.last_seq()));
+        } else {
+            let [_, counted_bytes, counted_records] = self.log_size()?;
+            if (counted_bytes, counted_records) != (bytes, records) {
+                let what = format!(
+                    "the log has {records} records of {bytes} bytes, and counts {counted_records} of {counted_bytes}"
+                );
+                report.add(live::LOG_TOTALS, what);
+            }
+        }
+        report.records = records;
+        Ok(derived)
+    }
+
+    fn verify_extents(
+        &self,
+        writer: &Writer,
+        maps: &BTreeMap<u32, Index<'_>>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let mut last = 0;
+        for extent in writer.space.extents() {
+            if extent.offset < last {
+                report.add(extent.offset, "two extents overlap");
+            }
+            last = extent.end();
+        }
+        if last > self.region.len() {
+            report.add(last, "an extent reaches beyond the end of the file");
+        }
+        let kind_at = |offset| writer.space.extent(offset).map(|extent| extent.kind);
+        for index in maps.values() {
+            if kind_at(index.offset()) != Some(ExtentKind::Index) {
+                report.add(index.offset(), "the region of a map is in no extent of its kind");
+            }
+        }
+        for word in [self.map_table_word()?, self.space_table_word()?] {
+            if kind_at(extent_offset(word)) != Some(ExtentKind::Table) {
+                report.add(extent_offset(word), "a table is in no extent of its kind");
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds what the slots and counters of a map say against what the log says.
+    fn verify_index(
+        &self,
+        map: u32,
+        index: &Index<'_>,
+        derived: Option<&Derived>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let nothing = Derived::default();
+        let derived = derived.unwrap_or(&nothing);
+        let (mut slots, mut dead) = (0, 0);
+        for slot in index.iter() {
+            match slot?.record {
+                Some(_) => slots += 1,
+                None => dead += 1,
+            }
+        }
+        let totals = index.totals()?;
+        let at = index.offset();
+        if derived.reached != derived.keys {
+            let (reached, keys) = (derived.reached, derived.keys);
+            report.add(at, format!("map {map}: the log has {keys} keys, and the index leads to {reached} of them"));
+        }
+        // Each record of the log was asked whether its slot points at it; a slot that is left over points elsewhere.
+        if derived.slots != slots {
+            let good = derived.slots;
+            report.add(at, format!("map {map}: of {slots} slots, {good} point at the newest record of their key"));
+        }
+        if (totals.keys, totals.bytes) != (derived.keys, derived.bytes) {
+            let what = format!(
+                "map {map}: counts {} keys of {} bytes, and has {} of {}",
+                totals.keys, totals.bytes, derived.keys, derived.bytes
+            );
+            report.add(at, what);
+        }
+        if totals.slots + totals.dead < slots + dead {
+            report.add(at, format!("map {map}: counts fewer used slots than the {} there are", slots + dead));
+        }
+        if index.lines() * 64 + crate::file::layout::REGION_HEADER > self.region.len() / BLOCK * BLOCK - at {
+            report.add(at, format!("map {map}: the region reaches beyond the end of the file"));
+        }
+        report.keys += derived.reached;
+        Ok(())
+    }
+
+    /// Where the log begins and ends, and its last sequence number.
+    fn log_bounds(&self) -> Result<(Head, u64, u64)> {
+        if let Some(frozen) = &self.frozen {
+            let superblock = self.superblock();
+            return Ok((head(&superblock), superblock.log_end.get(), frozen.visible));
+        }
+        let head = Head {
+            at: self.region.load(live::LOG_HEAD)?,
+            extent: self.region.load(live::HEAD_EXTENT)?,
+            chain: self.region.load(live::HEAD_CHAIN)? as u32,
+            seq: self.region.load(live::HEAD_SEQ)?,
+        };
+        Ok((head, self.region.load(live::TAIL)?, self.region.load(live::VISIBLE)?))
+    }
+
+    /// The counters of the whole log: {seq, bytes, records}.
+    pub(crate) fn log_size(&self) -> Result<[u64; 3]> {
+        if self.frozen.is_some() {
+            let superblock = self.superblock();
+            return Ok([superblock.next_seq.get() - 1, superblock.log_bytes.get(), superblock.log_records.get()]);
+        }
+        self.log_totals()
+    }
+}

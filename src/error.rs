@@ -1,0 +1,218 @@
+//! What can go wrong, by phase: naming the file, opening it, using it.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The result of everything that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, where, and what to do about it.
+///
+/// No error loses data: an operation that fails has not happened, and the store goes on as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file, or a folder on the way to it, does not exist.
+    #[error("{}: not found; create the folder, or open with `create(true)` to make the store", path.display())]
+    NotFound {
+        /// The path that was to be opened.
+        path: PathBuf,
+    },
+    /// There is a file already, and `create_new` was asked for.
+    #[error("{}: exists already, and `create_new` was asked for", path.display())]
+    AlreadyExists {
+        /// The path that was to be created.
+        path: PathBuf,
+    },
+    /// The path names a directory, a FIFO, a socket or a device.
+    #[error("{}: is {what}, and a store is a regular file", path.display())]
+    NotAFile {
+        /// The path that was to be opened.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The operating system forbids opening the file so.
+    #[error("{}: permission denied; check the rights of file and folder, or open with `Access::ReadOnly`", path.display())]
+    PermissionDenied {
+        /// The path that was to be opened.
+        path: PathBuf,
+    },
+    /// The file is something else. It was not touched.
+    #[error("{}: not a slotlog store ({what})", path.display())]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+        /// What shows it.
+        what: &'static str,
+    },
+    /// The file was written by a version of slotlog that this one does not understand.
+    #[error("{}: format version {found}, this build reads {supported}; use a newer slotlog", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u32,
+        /// The version of this build.
+        supported: u32,
+    },
+    /// The file uses features that this version does not understand.
+    #[error("{}: uses unknown features {features:#x}; use a newer slotlog", path.display())]
+    UnsupportedFeature {
+        /// The file.
+        path: PathBuf,
+        /// The unknown bits.
+        features: u64,
+    },
+    /// The file is shorter than its own superblock says.
+    #[error("{}: truncated to {len} bytes of {expected}; restore the file from a copy", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+        /// The length that it should have at least.
+        expected: u64,
+    },
+    /// The file is damaged.
+    #[error("{}: corrupt at offset {offset}: {what}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What was found, and what was expected.
+        what: Cow<'static, str>,
+    },
+    /// The store was not closed, and recovering it needs to write.
+    #[error("{}: was not closed, and recovery has to write; open it once with `Access::ReadWrite`", path.display())]
+    NeedsRecovery {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Someone holds the store in a mode that excludes this one.
+    #[error("{}: in use by another opener; close it there first", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The writer lock did not become free in time.
+    #[error(
+        "{}: gave up after {waited:?} waiting to write; process {pid} writes since {held:?}, perhaps in an open transaction",
+        path.display()
+    )]
+    LockTimeout {
+        /// The file.
+        path: PathBuf,
+        /// How long this call waited.
+        waited: Duration,
+        /// The process that holds the lock.
+        pid: u32,
+        /// How long it has held it.
+        held: Duration,
+    },
+    /// This thread has a transaction open and began a second write, which could only wait for itself.
+    #[error("{}: this thread already writes to the store; commit or drop its transaction first", path.display())]
+    WouldDeadlock {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key is too long.
+    #[error("a key of {len} bytes is too long; at most {max}")]
+    KeyTooLong {
+        /// Bytes of the key.
+        len: usize,
+        /// The most that is allowed.
+        max: usize,
+    },
+    /// The value is too long.
+    #[error("a value of {len} bytes is too long; at most {max}")]
+    ValueTooLong {
+        /// Bytes of the value.
+        len: u64,
+        /// The most that is allowed.
+        max: u64,
+    },
+    /// There is no room. What is there can still be read, and keys can still be removed.
+    #[error("{}: full: {needed} more bytes are needed and {why}", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes were to be added to the file.
+        needed: u64,
+        /// What stands in the way.
+        why: FullReason,
+    },
+    /// The store was opened with [`Access::ReadOnly`](crate::Access::ReadOnly).
+    #[error("{}: opened read-only", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Too many readers and snapshots at once.
+    #[error("{}: all {max} pins are taken; drop some snapshots", path.display())]
+    PinsExhausted {
+        /// The file.
+        path: PathBuf,
+        /// How many there are.
+        max: u64,
+    },
+    /// A flush has failed, now or before. What was committed since the last successful one can be read but may not be
+    /// durable; close the store and open it again, which recovers what the disk really holds.
+    #[error("{}: a flush failed, so durability is unknown; close the store and open it again", path.display())]
+    Poisoned {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The options contradict each other or ask for the impossible.
+    #[error("{}: {what}", path.display())]
+    InvalidOptions {
+        /// The path that was to be opened.
+        path: PathBuf,
+        /// What does not work.
+        what: &'static str,
+    },
+    /// The operating system reported an error.
+    #[error("{}: could not {doing}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// The error.
+        source: io::Error,
+    },
+}
+
+/// Why a store is [full](Error::Full).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FullReason {
+    /// The limit that [`Options::max_size`](crate::Options::max_size) sets.
+    #[error("`max_size` is {0} bytes; raise it, or remove keys")]
+    MaxSize(u64),
+    /// The disk, or the user's quota.
+    #[error("the disk is full; free some space, or remove keys")]
+    Disk,
+    /// The process may not make files larger (`RLIMIT_FSIZE`).
+    #[error("files of this process are limited to {0} bytes; raise the limit (`ulimit -f`), or remove keys")]
+    FileSizeLimit(u64),
+    /// The memory that an in-memory store may use, or the largest size that the format can address.
+    #[error("no more than {0} bytes can be addressed")]
+    AddressSpace(u64),
+}
+
+impl Error {
+    /// An operating-system error, with the phases that deserve a variant of their own picked out.
+    pub(crate) fn io(path: &Path, doing: &'static str, source: io::Error) -> Error {
+        Error::Io { path: path.to_owned(), doing, source }
+    }
+
+    /// Damage at `offset`.
+    #[cold]
+    pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<Cow<'static, str>>) -> Error {
+        Error::Corrupt { path: path.to_owned(), offset, what: what.into() }
+    }
+}

@@ -1,0 +1,397 @@
+//! The log: records one behind the other, in a chain of extents.
+//!
+//! [`record`] reads one in place. [`Tail`] appends. Two ways lead along the log: a [`Walk`] believes nothing and checks
+//! everything that [`layout`](super::layout) says a walk accepts; a [`Scan`] goes over records that are known to be
+//! committed.
+
+use zerocopy::IntoBytes;
+
+use super::layout::{
+    COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, align8, flags, record_len,
+};
+use super::region::Region;
+use crate::error::Result;
+
+/// Records up to this length are put together in one buffer and stored at once.
+const SMALL: u64 = 1024;
+
+/// A record, read in place.
+#[derive(Clone, Copy)]
+pub(crate) struct Record<'a> {
+    /// Its offset in the file.
+    pub(crate) offset: u64,
+    /// Its header.
+    pub(crate) header: &'a RecordHeader,
+    bytes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// The key.
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        let start = self.header.key_start() as usize;
+        &self.bytes[start..start + usize::from(self.header.key_len.get())]
+    }
+
+    /// The value.
+    #[inline]
+    pub(crate) fn value(&self) -> &'a [u8] {
+        let start = self.header.value_start() as usize;
+        &self.bytes[start..start + self.header.value_len.get() as usize]
+    }
+
+    /// What the record is, if its kind is a known one.
+    #[inline]
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        Kind::from_u8(self.header.kind)
+    }
+
+    /// Its sequence number.
+    #[inline]
+    pub(crate) fn seq(&self) -> u64 {
+        self.header.seq.get()
+    }
+
+    /// Its length in bytes.
+    #[inline]
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Offset of what comes behind it.
+    #[inline]
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.len()
+    }
+
+    /// Whether it is the last record of its commit.
+    #[inline]
+    pub(crate) fn is_commit(&self) -> bool {
+        self.header.flags & flags::COMMIT != 0
+    }
+
+    /// The offset that the value of a jump or a clear holds.
+    pub(crate) fn target(&self) -> Option<u64> {
+        self.value().try_into().ok().map(u64::from_le_bytes)
+    }
+
+    /// Whether the CRC holds.
+    pub(crate) fn crc_holds(&self) -> bool {
+        crc32fast::hash(&self.bytes[4..]) == self.header.crc.get()
+    }
+}
+
+/// The record at `offset`. That it lies inside the file is checked, nothing else.
+#[inline]
+pub(crate) fn record(region: &Region, offset: u64) -> Result<Record<'_>> {
+    if offset < EXTENTS || offset % 8 != 0 {
+        return Err(region.corrupt(offset, "a record was expected at this offset, and none can be"));
+    }
+    let header: &RecordHeader = region.header(offset)?;
+    let bytes = region.frozen(offset, header.record_len())?;
+    Ok(Record { offset, header, bytes })
+}
+
+/// The place where the log goes on. Only the holder of the writer lock has one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// Where the next record goes.
+    pub(crate) at: u64,
+    /// The CRC of the record before.
+    pub(crate) chain: u32,
+    /// End of the extent that `at` lies in.
+    pub(crate) extent_end: u64,
+}
+
+/// What a record says; the log adds chain and CRC.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) flags: u8,
+    pub(crate) seq: u64,
+    pub(crate) prev: u64,
+    pub(crate) map: u32,
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// Bytes of the record.
+    pub(crate) fn len(&self) -> u64 {
+        record_len(self.key.len() as u64, self.value.len() as u64)
+    }
+
+    fn header(&self, chain: u32) -> RecordHeader {
+        RecordHeader {
+            crc: 0.into(),
+            chain: chain.into(),
+            value_len: (self.value.len() as u32).into(),
+            key_len: (self.key.len() as u16).into(),
+            kind: self.kind as u8,
+            flags: self.flags,
+            seq: self.seq.into(),
+            prev_and_map: RecordHeader::pack_prev_and_map(self.prev, self.map),
+        }
+    }
+}
+
+impl Tail {
+    /// Whether a record of so many bytes fits into the extent, with the jump that may have to follow it.
+    #[inline]
+    pub(crate) fn has_room(&self, len: u64) -> bool {
+        len + JUMP_LEN <= self.extent_end - self.at
+    }
+
+    /// Appends a record that is complete: its flags are final. Returns its offset. There must be room.
+    pub(crate) fn append(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
+        let len = entry.len();
+        if len > SMALL {
+            let offset = self.append_open(region, entry)?;
+            self.seal(region, offset, 0)?;
+            return Ok(offset);
+        }
+        let mut buffer = [0; SMALL as usize];
+        let bytes = &mut buffer[..len as usize];
+        let (key_at, value_at) = (RECORD_HEADER as usize, (RECORD_HEADER + align8(entry.key.len() as u64)) as usize);
+        bytes[..key_at].copy_from_slice(entry.header(self.chain).as_bytes());
+        bytes[key_at..key_at + entry.key.len()].copy_from_slice(entry.key);
+        bytes[value_at..value_at + entry.value.len()].copy_from_slice(entry.value);
+        let crc = crc32fast::hash(&bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        region.write(self.at, bytes)?;
+        let offset = self.at;
+        self.at += len;
+        self.chain = crc;
+        Ok(offset)
+    }
+
+    /// Appends a record whose flags are not yet final, and returns its offset. It must be [sealed](Tail::seal) before
+    /// the next one is appended.
+    pub(crate) fn append_open(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
+        let offset = self.at;
+        region.write(offset, entry.header(self.chain).as_bytes())?;
+        let mut at = offset + RECORD_HEADER;
+        for part in [entry.key, entry.value] {
+            region.write(at, part)?;
+            at += part.len() as u64;
+            let padding = (align8(at) - at) as usize;
+            region.write(at, &[0; 8][..padding])?;
+            at += padding as u64;
+        }
+        self.at = at;
+        Ok(offset)
+    }
+
+    /// Completes the record at `offset`, the last one appended, with further flags and its CRC.
+    pub(crate) fn seal(&mut self, region: &Region, offset: u64, further: u8) -> Result<()> {
+        const FLAGS: u64 = std::mem::offset_of!(RecordHeader, flags) as u64;
+
+        if further != 0 {
+            let flags = record(region, offset)?.header.flags | further;
+            region.write(offset + FLAGS, &[flags])?;
+        }
+        let crc = crc32fast::hash(&record(region, offset)?.bytes[4..]);
+        region.write(offset, &crc.to_le_bytes())?;
+        self.chain = crc;
+        Ok(())
+    }
+
+    /// Appends the jump to the extent from `start` to `end` and goes on there. For the jump there is always room.
+    pub(crate) fn jump(&mut self, region: &Region, seq: u64, start: u64, end: u64) -> Result<()> {
+        let target = start.to_le_bytes();
+        let jump = Entry { kind: Kind::Jump, flags: 0, seq, prev: 0, map: 0, key: &[], value: &target };
+        self.append(region, &jump)?;
+        self.at = start;
+        self.extent_end = end;
+        Ok(())
+    }
+
+    /// Wipes the head of whatever lies behind the tail, durably, so that no walk can take it for a commit.
+    pub(crate) fn wipe(&self, region: &Region) -> Result<()> {
+        region.write(self.at, &[0; RECORD_HEADER as usize])?;
+        region.flush(self.at, RECORD_HEADER)
+    }
+}
+
+/// Goes over the records from `at` to `end`, which are known to be committed, and follows the jumps.
+pub(crate) struct Scan<'a> {
+    region: &'a Region,
+    at: u64,
+    end: u64,
+    left: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// The records from `at` to `end`.
+    pub(crate) fn new(region: &'a Region, at: u64, end: u64) -> Scan<'a> {
+        Scan { region, at, end, left: region.len() }
+    }
+
+    fn step(&mut self) -> Result<Record<'a>> {
+        let record = record(self.region, self.at)?;
+        // A chain of jumps that leads in circles is longer than the file.
+        self.left = (self.left.checked_sub(record.len()))
+            .ok_or_else(|| self.region.corrupt(self.at, "the log runs in circles"))?;
+        self.at = match record.kind() {
+            Some(Kind::Jump) => {
+                record.target().ok_or_else(|| self.region.corrupt(record.offset, "a jump without target"))?
+            }
+            Some(_) => record.end(),
+            None => return Err(self.region.corrupt(record.offset, "expected a record of the log")),
+        };
+        Ok(record)
+    }
+}
+
+impl<'a> Iterator for Scan<'a> {
+    type Item = Result<Record<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.end {
+            return None;
+        }
+        let step = self.step();
+        if step.is_err() {
+            self.at = self.end;
+        }
+        Some(step)
+    }
+}
+
+/// Where a walk begins: what the superblock says of the head of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) at: u64,
+    pub(crate) extent: u64,
+    pub(crate) chain: u32,
+    /// The smallest sequence number that the first record may have.
+    pub(crate) seq: u64,
+}
+
+/// Goes over the log from its head, as far as it holds.
+pub(crate) struct Walk<'a> {
+    region: &'a Region,
+    at: u64,
+    chain: u32,
+    /// Sequence number of the last complete commit.
+    last: u64,
+    /// Sequence number of the commit whose records are being passed.
+    open: Option<u64>,
+    left: u64,
+    /// Start of the extent that `at` lies in.
+    extent: u64,
+    /// Why the walk ended.
+    stop: &'static str,
+    end: Option<u64>,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk from `head` to where the log ends, or to `end` if that is known.
+    pub(crate) fn new(region: &'a Region, head: Head, end: Option<u64>) -> Walk<'a> {
+        Walk {
+            region,
+            at: head.at,
+            chain: head.chain,
+            last: head.seq - 1,
+            open: None,
+            left: region.len(),
+            extent: head.extent,
+            stop: "",
+            end,
+        }
+    }
+
+    /// Where the walk is: behind the last record that it accepted, and behind its jump if it was one.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Start of the extent that the walk is in.
+    pub(crate) fn extent(&self) -> u64 {
+        self.extent
+    }
+
+    /// The CRC of the last record that was accepted.
+    pub(crate) fn last_crc(&self) -> u32 {
+        self.chain
+    }
+
+    /// Sequence number of the last complete commit, or one less than the head's if there was none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last
+    }
+
+    /// Whether the walk is between two commits.
+    pub(crate) fn is_between_commits(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// What did not hold about the record at which the walk ended.
+    pub(crate) fn stop(&self) -> &'static str {
+        self.stop
+    }
+
+    fn check(&self) -> std::result::Result<Record<'a>, &'static str> {
+        let Ok(record) = record(self.region, self.at) else {
+            return Err("a record that lies inside the file was expected");
+        };
+        let Some(kind) = record.kind() else {
+            return Err("a record of a known kind was expected");
+        };
+        if record.len() > self.left {
+            return Err("the log runs in circles");
+        }
+        if record.header.chain.get() != self.chain {
+            return Err("the record does not follow the one before it (chain)");
+        }
+        if !record.crc_holds() {
+            return Err("the CRC of the record does not hold");
+        }
+        let seq = record.seq();
+        let declared = seq >> COUNT_BITS == self.last >> COUNT_BITS;
+        let in_order = match (self.open, kind) {
+            (Some(open), kind) => seq == open && kind != Kind::Incarnation,
+            (None, Kind::Incarnation) => seq > self.last && !declared && record.is_commit(),
+            (None, Kind::Jump) => seq >= self.last && declared,
+            (None, _) => seq > self.last && declared,
+        };
+        if !in_order {
+            return Err("the sequence number of the record is not the next");
+        }
+        if kind == Kind::Jump && (record.is_commit() || record.target().is_none()) {
+            return Err("the jump has no target");
+        }
+        Ok(record)
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        if self.end == Some(self.at) {
+            return None;
+        }
+        let record = match self.check() {
+            Ok(record) => record,
+            Err(stop) => {
+                self.stop = stop;
+                return None;
+            }
+        };
+        self.left -= record.len();
+        self.chain = record.header.crc.get();
+        self.at = record.end();
+        if record.kind() == Some(Kind::Jump) {
+            self.at = record.target().unwrap_or(self.at);
+            self.extent = self.at;
+        }
+        // A jump with the number of the commit before it leads to an incarnation record and begins no commit.
+        self.open = Some(record.seq()).filter(|&seq| seq > self.last && !record.is_commit());
+        if record.is_commit() {
+            self.last = record.seq();
+        }
+        Some(record)
+    }
+}
+

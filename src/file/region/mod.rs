@@ -1,0 +1,426 @@
+//! The mapping: the file as memory, and the one door through which it changes.
+//!
+//! Readers get three things from here: atomic words ([`Region::word`], [`Region::line`]; a [`Word`] can only be loaded), bytes that can change no
+//! more ([`Region::frozen`]) and headers among them ([`Region::header`]). Every access is checked against the length
+//! of the file. Writers go through the door, the methods [`write`](Region::write), [`store`](Region::store),
+//! [`compare_exchange`](Region::compare_exchange), [`flush`](Region::flush) and [`extend`](Region::extend), and
+//! nothing else changes the file; a test build can put a recorder behind it.
+//!
+//! # Why the references are sound
+//!
+//! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives: growth maps anew and keeps
+//!   the old mappings. They grow geometrically, so they are few.
+//! * The length only grows, and it is raised only after the file has been extended and the mapping covers it.
+//! * Nothing hands out `&mut` to the mapping, nor `&` to what may still change, words excepted, and those are atomics.
+//! * The trust boundary, stated in the crate's documentation: nobody but slotlog changes or truncates the file while it
+//!   is open. Within that, callers of [`Region::frozen`] ask only for bytes that were published, by a release store of
+//!   the slot or the commit point through which they found them, and that are not reused while they look (they hold a
+//!   pin or the writer lock).
+#![allow(unsafe_code)]
+
+mod os;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memmap2::{MmapOptions, MmapRaw};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use super::layout::MAX_FILE_LEN;
+use crate::error::{Error, FullReason, Result};
+
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("slotlog needs native 64-bit atomics");
+
+/// How much address space a mapping takes at least, where it may be longer than its file.
+const RESERVE: u64 = 256 << 20;
+
+/// A word that may change at any time: an atomic, of which everybody can load and only the door can store. It is
+/// little-endian in memory.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Word(AtomicU64);
+
+impl Word {
+    /// Loads the word so that what was stored before its release store can be seen. On memory that may be mapped
+    /// read-only, Rust promises relaxed loads only, so the acquire is a fence of its own.
+    #[inline(always)]
+    pub(crate) fn load(&self) -> u64 {
+        let value = self.relaxed();
+        fence(Ordering::Acquire);
+        value
+    }
+
+    /// Loads the word in no particular order to anything else.
+    #[inline(always)]
+    pub(crate) fn relaxed(&self) -> u64 {
+        u64::from_le(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Loads the word in the single total order of all sequentially consistent accesses. Only on writable memory.
+    #[inline(always)]
+    pub(crate) fn seq_cst(&self) -> u64 {
+        u64::from_le(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// The file, or memory in its place, as one run of bytes that can grow.
+pub(crate) struct Region {
+    base: AtomicPtr<u8>,
+    len: AtomicU64,
+    /// Every mapping made, with its length; the last one is in use, the others may still be borrowed from.
+    mappings: Mutex<Vec<Arc<MmapRaw>>>,
+    backing: Backing,
+    path: PathBuf,
+    max_len: u64,
+    #[cfg(test)]
+    recorder: std::sync::OnceLock<std::sync::Arc<dyn Recorder>>,
+}
+
+enum Backing {
+    File(File),
+    ReadOnlyFile(File),
+    /// Anonymous memory, all of it reserved at once.
+    Memory,
+}
+
+/// Sees every change of the file before it happens. The place for a test to stand that wants to know what a power cut
+/// could leave behind.
+#[cfg(test)]
+pub(crate) trait Recorder: Send + Sync {
+    fn write(&self, offset: u64, bytes: &[u8]);
+    fn store(&self, offset: u64, value: u64);
+    fn flush(&self, offset: u64, len: u64);
+    fn set_len(&self, len: u64);
+}
+
+impl Region {
+    /// Maps `file`, for reading only or for both. It must not be empty.
+    pub(crate) fn of_file(file: File, path: PathBuf, read_only: bool, max_len: u64) -> Result<Region> {
+        let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
+        let (mapping, backing) = if read_only {
+            let mapping = usize::try_from(len)
+                .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
+                .and_then(|len| MmapOptions::new().len(len).map_raw_read_only(&file));
+            (mapping, Backing::ReadOnlyFile(file))
+        } else {
+            (map_with_room(&file, len), Backing::File(file))
+        };
+        let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", e))?;
+        Ok(Region::new(mapping, len, backing, path, max_len))
+    }
+
+    /// Anonymous memory of `len` bytes, all zeros, that can grow to `max_len` if the system has that much to promise.
+    pub(crate) fn in_memory(len: u64, max_len: u64) -> Result<Region> {
+        let path = PathBuf::from("(in memory)");
+        // Only an address range is taken; pages are made when they are touched.
+        let mut room = max_len.clamp(len, 1 << 40);
+        loop {
+            let mapping = usize::try_from(room)
+                .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
+                .and_then(|room| MmapOptions::new().len(room).no_reserve_swap().map_anon());
+            match mapping {
+                Ok(mapping) => {
+                    return Ok(Region::new(MmapRaw::from(mapping), len, Backing::Memory, path, room.min(max_len)));
+                }
+                Err(_) if room / 2 >= len.max(RESERVE) => room /= 2,
+                Err(error) => return Err(Error::io(&path, "reserve memory", error)),
+            }
+        }
+    }
+
+    fn new(mapping: MmapRaw, len: u64, backing: Backing, path: PathBuf, max_len: u64) -> Region {
+        Region {
+            base: AtomicPtr::new(mapping.as_mut_ptr()),
+            len: AtomicU64::new(len),
+            mappings: Mutex::new(vec![Arc::new(mapping)]),
+            backing,
+            path,
+            max_len: max_len.min(MAX_FILE_LEN),
+            #[cfg(test)]
+            recorder: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Name of the file, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether nothing can be changed.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self.backing, Backing::ReadOnlyFile(_))
+    }
+
+    /// Bytes that can be accessed.
+    #[inline]
+    pub(crate) fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// The most bytes that there may ever be.
+    pub(crate) fn max_len(&self) -> u64 {
+        self.max_len
+    }
+
+    /// What tells this page cache from another; `None` if the system cannot say.
+    pub(crate) fn identity(&self) -> Option<[u64; 6]> {
+        match &self.backing {
+            Backing::File(file) | Backing::ReadOnlyFile(file) => os::identity(file),
+            Backing::Memory => None,
+        }
+    }
+
+    /// A damage report at `offset`.
+    #[cold]
+    pub(crate) fn corrupt(&self, offset: u64, what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::corrupt(&self.path, offset, what)
+    }
+
+    #[cold]
+    fn outside(&self, offset: u64, len: u64) -> Error {
+        let file_len = self.len();
+        self.corrupt(offset, format!("{len} bytes were to be read here, and the file has {file_len}"))
+    }
+
+    /// The address of `len` bytes at `offset`, after checking that they exist.
+    #[inline]
+    fn address(&self, offset: u64, len: u64) -> Result<*mut u8> {
+        // Length before base: a base that is newer than the length covers it all the same.
+        let valid = self.len.load(Ordering::Acquire);
+        match offset.checked_add(len) {
+            // SAFETY: offset + len is at most `valid`, so the result lies inside the mapping that `base` belongs to
+            // (see the module's documentation) and inside the file.
+            Some(end) if end <= valid => Ok(unsafe { self.base.load(Ordering::Acquire).add(offset as usize) }),
+            _ => Err(self.outside(offset, len)),
+        }
+    }
+
+    /// The word at `offset`, a multiple of 8.
+    #[inline]
+    pub(crate) fn word(&self, offset: u64) -> Result<&Word> {
+        if offset % 8 != 0 {
+            return Err(self.corrupt(offset, "a word was to be read here, and the offset is no multiple of 8"));
+        }
+        let address = self.address(offset, 8)?;
+        // SAFETY: `address` points to 8 bytes of the mapping, which lives as long as `self`; mappings start at a page
+        // and `offset` is a multiple of 8, so it is aligned. Words are only ever accessed as atomics.
+        Ok(unsafe { &*address.cast::<Word>() })
+    }
+
+    /// The value of the word at `offset`; see [`Word::load`].
+    #[inline]
+    pub(crate) fn load(&self, offset: u64) -> Result<u64> {
+        Ok(self.word(offset)?.load())
+    }
+
+    /// The eight words at `offset`, a multiple of 64: a line of an index.
+    #[inline]
+    pub(crate) fn line(&self, offset: u64) -> Result<&[Word; 8]> {
+        if offset % 64 != 0 {
+            return Err(self.corrupt(offset, "a line was to be read here, and the offset is no multiple of 64"));
+        }
+        let address = self.address(offset, 64)?;
+        // SAFETY: as in `word`, for eight words in a row; the alignment of 64 more than suffices.
+        Ok(unsafe { &*address.cast::<[Word; 8]>() })
+    }
+
+    /// Bytes that were published and can change no more.
+    #[inline]
+    pub(crate) fn frozen(&self, offset: u64, len: u64) -> Result<&[u8]> {
+        let address = self.address(offset, len)?;
+        let len = usize::try_from(len).map_err(|_| self.outside(offset, len))?;
+        // SAFETY: `address` points to `len` bytes of the mapping, which lives as long as `self`. They do not change
+        // while borrowed: see the module's documentation.
+        Ok(unsafe { std::slice::from_raw_parts(address, len) })
+    }
+
+    /// A header among frozen bytes, read in place.
+    #[inline]
+    pub(crate) fn header<T: FromBytes + KnownLayout + Immutable>(&self, offset: u64) -> Result<&T> {
+        let bytes = self.frozen(offset, size_of::<T>() as u64)?;
+        T::ref_from_bytes(bytes).map_err(|_| self.corrupt(offset, "a header was to be read here, and is misaligned"))
+    }
+
+    /// Tells the processor that the memory at `offset` is wanted soon. Harmless for any offset.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        #[cfg(target_arch = "x86_64")]
+        if offset < self.len.load(Ordering::Relaxed) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch accesses nothing and faults on nothing; the address lies in the mapping anyway.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.load(Ordering::Acquire).add(offset as usize).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+
+    // The door. Everything below changes the file; nothing above does.
+
+    fn check_writable(&self) -> Result<()> {
+        if self.is_read_only() {
+            return Err(Error::ReadOnly { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    /// Stores bytes that nobody can reach yet.
+    #[inline]
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        let address = self.address(offset, bytes.len() as u64)?;
+        #[cfg(test)]
+        self.record(|recorder| recorder.write(offset, bytes));
+        // SAFETY: `address` points to as many bytes of a writable mapping, which `bytes` does not overlap, since what
+        // is borrowed from the mapping is frozen and this range is not. Only the holder of the writer lock gets here,
+        // with bytes that are not published, so nobody reads or writes them meanwhile.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address, bytes.len()) };
+        Ok(())
+    }
+
+    /// Stores zeros where nobody looks.
+    pub(crate) fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        static ZEROS: [u8; 1 << 14] = [0; 1 << 14];
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(ZEROS.len() as u64);
+            self.write(offset + done, &ZEROS[..piece as usize])?;
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// Stores a word.
+    #[inline]
+    pub(crate) fn store(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
+        self.check_writable()?;
+        let word = self.word(offset)?;
+        #[cfg(test)]
+        self.record(|recorder| recorder.store(offset, value));
+        word.0.store(value.to_le(), order);
+        Ok(())
+    }
+
+    /// Replaces the word at `offset` by `new` if it is `current`; says whether it was.
+    #[inline]
+    pub(crate) fn compare_exchange(&self, offset: u64, current: u64, new: u64, order: Ordering) -> Result<bool> {
+        self.check_writable()?;
+        let word = self.word(offset)?;
+        let done = word.0.compare_exchange(current.to_le(), new.to_le(), order, Ordering::Relaxed).is_ok();
+        #[cfg(test)]
+        if done {
+            self.record(|recorder| recorder.store(offset, new));
+        }
+        Ok(done)
+    }
+
+    /// Makes a range durable. When this returns, what was stored in it before the call survives a power cut.
+    pub(crate) fn flush(&self, offset: u64, len: u64) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        if len == 0 {
+            return Ok(());
+        }
+        self.address(offset, len)?;
+        #[cfg(test)]
+        self.record(|recorder| recorder.flush(offset, len));
+        // The mapping is kept by a count of its own, so that a flush never holds up growth.
+        let mapping = self.mappings.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
+        let result = mapping.map_or(Ok(()), |mapping| mapping.flush_range(offset as usize, len as usize));
+        // On Linux and Windows the call above reaches the medium. Elsewhere it may end in the drive's cache.
+        let result = match result {
+            Ok(()) if cfg!(not(any(target_os = "linux", windows))) => file.sync_data(),
+            other => other,
+        };
+        result.map_err(|e| Error::io(&self.path, "flush", e))
+    }
+
+    /// Makes the whole file durable, its length included.
+    pub(crate) fn flush_all(&self) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        self.flush(0, self.len())?;
+        file.sync_all().map_err(|e| Error::io(&self.path, "flush", e))
+    }
+
+    /// Asks the system to begin writing a range back, and does not wait.
+    pub(crate) fn start_writeback(&self, offset: u64, len: u64) {
+        if let Backing::File(file) = &self.backing {
+            os::start_writeback(file, offset, len);
+        }
+    }
+
+    /// Makes the file `new` bytes long, with real space behind the new bytes, which are zeros. Borrows stay valid. On
+    /// failure everything is as before.
+    pub(crate) fn extend(&self, new: u64) -> Result<()> {
+        let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.len();
+        if new <= old {
+            return Ok(());
+        }
+        let full = |why| Error::Full { path: self.path.clone(), needed: new - old, why };
+        match &self.backing {
+            Backing::ReadOnlyFile(_) => self.check_writable()?,
+            Backing::Memory if new > self.max_len => return Err(full(FullReason::AddressSpace(self.max_len))),
+            Backing::Memory => {}
+            Backing::File(_) if new > self.max_len => return Err(full(FullReason::MaxSize(self.max_len))),
+            Backing::File(file) => {
+                os::extend(file, old, new).map_err(|refused| match refused {
+                    os::Refused::Full(why) => full(why),
+                    os::Refused::Io(source) => Error::io(&self.path, "extend the file", source),
+                })?;
+                if mappings.last().is_none_or(|mapping| (mapping.len() as u64) < new) {
+                    match map_with_room(file, new) {
+                        Ok(mapping) => {
+                            self.base.store(mapping.as_mut_ptr(), Ordering::Release);
+                            mappings.push(Arc::new(mapping));
+                        }
+                        Err(source) => {
+                            file.set_len(old).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
+                            return Err(Error::io(&self.path, "map the longer file into memory", source));
+                        }
+                    }
+                }
+            }
+        }
+        #[cfg(test)]
+        self.record(|recorder| recorder.set_len(new));
+        // Release: whoever sees the new length sees a base that covers it.
+        self.len.store(new, Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts a recorder behind the door.
+    #[cfg(test)]
+    pub(crate) fn set_recorder(&self, recorder: std::sync::Arc<dyn Recorder>) {
+        assert!(self.recorder.set(recorder).is_ok(), "one recorder is enough");
+    }
+
+    #[cfg(test)]
+    fn record(&self, tell: impl FnOnce(&dyn Recorder)) {
+        if let Some(recorder) = self.recorder.get() {
+            tell(&**recorder);
+        }
+    }
+}
+
+/// Maps a file for reading and writing. Where the system allows it, the mapping reaches beyond the end of the file, so
+/// that growing rarely needs a new one; under a tight limit on address space it takes less.
+fn map_with_room(file: &File, len: u64) -> io::Result<MmapRaw> {
+    let map = |len: u64| {
+        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        MmapOptions::new().len(len).map_raw(file)
+    };
+    if cfg!(all(target_os = "linux", target_pointer_width = "64")) {
+        for room in [len.saturating_mul(4).max(RESERVE), len.saturating_mul(2)] {
+            if let Ok(mapping) = map(room) {
+                return Ok(mapping);
+            }
+        }
+    }
+    map(len)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The few calls to the operating system that neither std nor memmap2 offers.
+
+use std::fs::File;
+use std::io;
+
+use crate::error::FullReason;
+
+/// Why a file could not be made longer.
+#[derive(Debug)]
+pub(super) enum Refused {
+    Full(FullReason),
+    Io(io::Error),
+}
+
+/// Makes `file` longer, from `old` to `new` bytes, with real space behind the new bytes, which read as zeros; a later
+/// store through a mapping cannot run into a full disk. Bytes before `old` are not touched. On failure the file has
+/// its old length.
+pub(super) fn extend(file: &File, old: u64, new: u64) -> Result<(), Refused> {
+    if let Some(limit) = file_size_limit()
+        && new > limit
+    {
+        // Beyond the limit the kernel does not just refuse, it sends SIGXFSZ, which kills.
+        return Err(Refused::Full(FullReason::FileSizeLimit(limit)));
+    }
+    allocate(file, old, new).map_err(|error| {
+        // A failed allocation may leave the file extended with a hole.
+        let restored = file.set_len(old);
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refused::Full(FullReason::Disk),
+            io::ErrorKind::FileTooLarge => Refused::Full(FullReason::AddressSpace(old)),
+            _ => Refused::Io(restored.err().unwrap_or(error)),
+        }
+    })
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+    let start = libc::off_t::try_from(old).map_err(too_large)?;
+    let delta = libc::off_t::try_from(new - old).map_err(too_large)?;
+    loop {
+        // SAFETY: `fallocate` takes a descriptor, which `file` keeps open during the call, and integers.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, start, delta) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            // Not `posix_fallocate`: where the file system lacks the call, that writes into every block of the range.
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return fill(file, old, new),
+            _ => return Err(error),
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
+    fill(file, old, new)
+}
+
+/// Writes zeros from `old` to `new`: the only allocation that every file system knows.
+fn fill(mut file: &File, old: u64, new: u64) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom, Write};
+
+    let zeros = [0; 1 << 16];
+    file.seek(SeekFrom::Start(old))?;
+    let mut left = new - old;
+    while left > 0 {
+        let piece = left.min(zeros.len() as u64);
+        file.write_all(&zeros[..piece as usize])?;
+        left -= piece;
+    }
+    Ok(())
+}
+
+/// The longest file that this process may write, if there is a limit.
+#[cfg(unix)]
+fn file_size_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `getrlimit` fills in the struct that it is given, which lives on this stack frame.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as u64)
+}
+
+#[cfg(not(unix))]
+fn file_size_limit() -> Option<u64> {
+    None
+}
+
+/// What tells one page cache of a file from another: boot id (two words), device, inode, birth time and mount. `None`
+/// where the system cannot tell, which costs a recovery after a kill its speed and never its data.
+#[cfg(target_os = "linux")]
+pub(super) fn identity(file: &File) -> Option<[u64; 6]> {
+    use std::os::fd::AsRawFd;
+
+    /// From Linux 6.8 on: a mount id that is never used again until the next boot, so that a disk that was pulled and
+    /// plugged in again shows.
+    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let boot = u128::from_str_radix(&boot.trim().replace('-', ""), 16).ok()?;
+
+    let wanted = libc::STATX_INO | libc::STATX_BTIME | STATX_MNT_ID_UNIQUE;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is a literal C string, and `found` has room for the struct that the call fills in.
+    let result =
+        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, found.as_mut_ptr()) };
+    // SAFETY: the struct consists of integers, for which the zeros that it began with are a value.
+    let found = unsafe { found.assume_init() };
+    if result != 0 || found.stx_mask & wanted != wanted {
+        return None;
+    }
+    let birth = (found.stx_btime.tv_sec as u64).wrapping_mul(1_000_000_000) + u64::from(found.stx_btime.tv_nsec);
+    Some([
+        (boot >> 64) as u64,
+        boot as u64,
+        (u64::from(found.stx_dev_major) << 32) | u64::from(found.stx_dev_minor),
+        found.stx_ino,
+        birth,
+        found.stx_mnt_id,
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn identity(_file: &File) -> Option<[u64; 6]> {
+    None
+}
+
+/// Asks the system to begin writing a range back, and does not wait. A hint: what it starts, a later flush need not do.
+#[cfg(target_os = "linux")]
+pub(super) fn start_writeback(file: &File, offset: u64, len: u64) {
+    use std::os::fd::AsRawFd;
+
+    if let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) {
+        // SAFETY: `sync_file_range` takes a descriptor, which `file` keeps open during the call, and integers.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn start_writeback(_file: &File, _offset: u64, _len: u64) {}

@@ -1,0 +1,162 @@
+//! Tables: a header and entries of two words. The map table is read here; the space table belongs to
+//! [`space`](super::space).
+
+use std::sync::atomic::Ordering;
+
+use super::layout::{
+    BLOCK, MAP_TABLE_MAGIC, TABLE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks, extent_blocks, extent_offset,
+};
+use super::region::Region;
+use crate::error::Result;
+
+/// One table, found and checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Table<'a> {
+    region: &'a Region,
+    offset: u64,
+    capacity: u64,
+}
+
+impl<'a> Table<'a> {
+    /// The table that `word` (see [`table_word`](super::layout::table_word)) names.
+    #[inline]
+    pub(crate) fn open(region: &'a Region, word: u64, magic: [u8; 8]) -> Result<Table<'a>> {
+        let (offset, blocks) = (extent_offset(word), extent_blocks(word));
+        let header: &TableHeader = region.header(offset)?;
+        let capacity = header.capacity.get();
+        if header.magic != magic || blocks == 0 || capacity != entries_of_blocks(blocks) {
+            return Err(region.corrupt(offset, "expected the header of a table"));
+        }
+        Ok(Table { region, offset, capacity })
+    }
+
+    /// Makes an empty table in an extent that nobody uses.
+    pub(crate) fn create(region: &'a Region, offset: u64, blocks: u64, magic: [u8; 8]) -> Result<Table<'a>> {
+        use zerocopy::IntoBytes;
+
+        let capacity = entries_of_blocks(blocks);
+        region.zero(offset, blocks * BLOCK)?;
+        let header = TableHeader { magic, capacity: capacity.into(), reserved: [0; 48] };
+        region.write(offset, header.as_bytes())?;
+        Ok(Table { region, offset, capacity })
+    }
+
+    /// Entries that there is room for.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Both words of an entry.
+    #[inline]
+    pub(crate) fn entry(&self, index: u64) -> Result<(u64, u64)> {
+        let at = self.at(index);
+        Ok((self.region.load(at)?, self.region.load(at + 8)?))
+    }
+
+    /// Writes an entry so that a reader sees both words or a vacant entry: `last` is the word (0 or 1) that makes it
+    /// count.
+    pub(crate) fn set(&self, index: u64, words: (u64, u64), last: u64) -> Result<()> {
+        let at = self.at(index);
+        let (first, value) = if last == 1 { (words.0, words.1) } else { (words.1, words.0) };
+        self.region.store(at + 8 * (1 - last), first, Ordering::Relaxed)?;
+        self.region.store(at + 8 * last, value, Ordering::Release)
+    }
+
+    /// Replaces one word of an entry.
+    pub(crate) fn set_word(&self, index: u64, word: u64, value: u64) -> Result<()> {
+        self.region.store(self.at(index) + 8 * word, value, Ordering::Release)
+    }
+
+    /// Copies the entries of `from` to the same places here.
+    pub(crate) fn copy_from(&self, from: &Table<'_>) -> Result<()> {
+        for index in 0..from.capacity.min(self.capacity) {
+            self.set(index, from.entry(index)?, 1)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn at(&self, index: u64) -> u64 {
+        self.offset + TABLE_HEADER + index * TABLE_ENTRY
+    }
+}
+
+/// The map table: where the region of each map is.
+#[derive(Clone, Copy)]
+pub(crate) struct MapTable<'a>(Table<'a>);
+
+impl<'a> MapTable<'a> {
+    /// The map table that `word` names.
+    #[inline]
+    pub(crate) fn open(region: &'a Region, word: u64) -> Result<MapTable<'a>> {
+        Ok(MapTable(Table::open(region, word, MAP_TABLE_MAGIC)?))
+    }
+
+    /// Makes an empty map table in an extent that nobody uses.
+    pub(crate) fn create(region: &'a Region, offset: u64, blocks: u64) -> Result<MapTable<'a>> {
+        Ok(MapTable(Table::create(region, offset, blocks, MAP_TABLE_MAGIC)?))
+    }
+
+    /// Offset of the region of `map`, which is expected in entry `hint`.
+    #[inline]
+    pub(crate) fn region_of(&self, map: u32, hint: u64) -> Result<Option<u64>> {
+        if hint < self.0.capacity {
+            let (id, region) = self.0.entry(hint)?;
+            if id == u64::from(map) + 1 {
+                return Ok(Some(region * BLOCK));
+            }
+        }
+        Ok(self.iter()?.find(|entry| entry.map == map).map(|entry| entry.region))
+    }
+
+    /// All maps.
+    pub(crate) fn iter(&self) -> Result<impl Iterator<Item = MapEntry> + use<'a>> {
+        let mut entries = Vec::new();
+        for index in 0..self.0.capacity {
+            if let (id @ 1.., region) = self.0.entry(index)? {
+                entries.push(MapEntry { index, map: (id - 1) as u32, region: region * BLOCK });
+            }
+        }
+        Ok(entries.into_iter())
+    }
+
+    /// Says that the region of `map` is at `offset` from now on: the one store that switches an index. `false` if the
+    /// map is new and the table full.
+    pub(crate) fn set_region(&self, map: u32, offset: u64) -> Result<bool> {
+        let mut vacant = None;
+        for index in 0..self.0.capacity {
+            match self.0.entry(index)?.0 {
+                0 if vacant.is_none() => vacant = Some(index),
+                id if id == u64::from(map) + 1 => {
+                    self.0.set_word(index, 1, offset / BLOCK)?;
+                    return Ok(true);
+                }
+                _ => {}
+            }
+        }
+        match vacant {
+            Some(index) => self.0.set(index, (u64::from(map) + 1, offset / BLOCK), 0).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Forgets a map.
+    pub(crate) fn remove(&self, entry: MapEntry) -> Result<()> {
+        self.0.set_word(entry.index, 0, 0)
+    }
+
+    /// Copies the entries of a smaller table.
+    pub(crate) fn copy_from(&self, from: &MapTable<'_>) -> Result<()> {
+        self.0.copy_from(&from.0)
+    }
+}
+
+/// One entry of the map table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MapEntry {
+    index: u64,
+    /// The map's id.
+    pub(crate) map: u32,
+    /// Offset of its region.
+    pub(crate) region: u64,
+}

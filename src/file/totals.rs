@@ -1,0 +1,95 @@
+//! Counters that survive a kill: two banks of words, the first of each the sequence number it was counted at.
+//!
+//! A commit writes the bank that does not count: its number to zero, the totals, then its new number. Whoever is killed
+//! in between leaves the other bank counting, and whoever finishes the commit sees by the number whether it was done.
+//! For readers this is a seqlock (Boehm, *Can Seqlocks Get Along With Programming Language Memory Models?*, 2012).
+
+use std::sync::atomic::{Ordering, fence};
+
+use super::region::Region;
+use crate::error::Result;
+
+/// The bank that counts, for the holder of the writer lock: `[seq, totals…]`.
+pub(crate) fn latest<const N: usize>(region: &Region, at: u64) -> Result<[u64; N]> {
+    let mut bank = [0; N];
+    let start = at + 8 * N as u64 * newest_bank(region, at, N)?;
+    for (offset, word) in (start..).step_by(8).zip(&mut bank) {
+        *word = region.load(offset)?;
+    }
+    Ok(bank)
+}
+
+/// The newest bank that was counted at `seq` or before, for a reader whose view is that of `seq`. `None` if commits
+/// have overtaken the reader, who should then take a newer view.
+pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Result<Option<[u64; N]>> {
+    let mut best: Option<[u64; N]> = None;
+    for bank in 0..2 {
+        let start = at + 8 * N as u64 * bank;
+        let counted = region.load(start)?;
+        if counted == 0 || counted > seq || best.is_some_and(|best| best[0] > counted) {
+            continue;
+        }
+        let mut found = [counted; N];
+        for (offset, word) in (start..).step_by(8).zip(&mut found).skip(1) {
+            *word = region.word(offset)?.relaxed();
+        }
+        fence(Ordering::Acquire);
+        if region.word(start)?.relaxed() == counted {
+            best = Some(found);
+        }
+    }
+    Ok(best)
+}
+
+/// Makes `[seq, totals…]` the bank that counts. Only for the holder of the writer lock.
+pub(crate) fn publish<const N: usize>(region: &Region, at: u64, bank: [u64; N]) -> Result<()> {
+    let start = at + 8 * N as u64 * (1 - newest_bank(region, at, N)?);
+    region.store(start, 0, Ordering::Relaxed)?;
+    fence(Ordering::Release);
+    for (offset, word) in (start..).step_by(8).zip(bank).skip(1) {
+        region.store(offset, word, Ordering::Relaxed)?;
+    }
+    region.store(start, bank[0], Ordering::Release)
+}
+
+/// Corrects one word of the bank that counts, one that no reader looks at. Only for the holder of the writer lock.
+pub(crate) fn amend<const N: usize>(region: &Region, at: u64, word: u64, value: u64) -> Result<()> {
+    let start = at + 8 * N as u64 * newest_bank(region, at, N)?;
+    region.store(start + 8 * word, value, Ordering::Relaxed)
+}
+
+fn newest_bank(region: &Region, at: u64, words: usize) -> Result<u64> {
+    Ok(u64::from(region.load(at + 8 * words as u64)? > region.load(at)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_get_the_bank_of_their_view() {
+        let region = Region::in_memory(4096, 4096).unwrap();
+        assert_eq!(at_most::<3>(&region, 64, 9).unwrap(), None);
+        publish(&region, 64, [5, 10, 11]).unwrap();
+        publish(&region, 64, [7, 20, 21]).unwrap();
+        assert_eq!(latest(&region, 64).unwrap(), [7, 20, 21]);
+        assert_eq!(at_most(&region, 64, 9).unwrap(), Some([7, 20, 21]));
+        assert_eq!(at_most(&region, 64, 6).unwrap(), Some([5, 10, 11]));
+        assert_eq!(at_most::<3>(&region, 64, 4).unwrap(), None);
+        publish(&region, 64, [8, 30, 31]).unwrap();
+        assert_eq!(at_most::<3>(&region, 64, 6).unwrap(), None, "overtaken");
+    }
+
+    #[test]
+    fn a_publication_cut_short_leaves_the_other_bank_counting() {
+        let region = Region::in_memory(4096, 4096).unwrap();
+        publish(&region, 64, [5, 10, 11]).unwrap();
+        publish(&region, 64, [7, 20, 21]).unwrap();
+        // The next one goes to the second bank.
+        region.store(64 + 24, 0, Ordering::Relaxed).unwrap();
+        region.store(64 + 32, 99, Ordering::Relaxed).unwrap();
+        assert_eq!(latest(&region, 64).unwrap(), [7, 20, 21]);
+        publish(&region, 64, [8, 30, 31]).unwrap();
+        assert_eq!(latest(&region, 64).unwrap(), [8, 30, 31]);
+    }
+}

@@ -1,0 +1,113 @@
+//! How to open a store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::engine::settings::{Access, Durability, Settings};
+use crate::{Result, Store};
+
+/// A builder for opening a store: [`Store::options`] begins it, [`open`](Options::open) ends it.
+///
+/// ```
+/// use std::time::Duration;
+/// use slotlog::{Durability, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("settings.slotlog");
+/// let store = Store::options()
+///     .durability(Durability::Synced)
+///     .lock_timeout(Duration::from_secs(1))
+///     .open(&path)?;
+/// store.insert("colour", "green")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until `open` is called"]
+pub struct Options {
+    settings: Settings,
+}
+
+impl Options {
+    /// Whether the store can be changed. Default: [`Access::ReadWrite`].
+    pub fn access(mut self, access: Access) -> Options {
+        self.settings.access = access;
+        self
+    }
+
+    /// Whether a store that does not exist is created. Default: `true`. A read-only opening never creates.
+    pub fn create(mut self, create: bool) -> Options {
+        self.settings.create = create;
+        self
+    }
+
+    /// Whether the store must not exist yet: if it does, the error is
+    /// [`Error::AlreadyExists`](crate::Error::AlreadyExists). Default: `false`.
+    pub fn create_new(mut self, create_new: bool) -> Options {
+        self.settings.create_new = create_new;
+        self.settings.create |= create_new;
+        self
+    }
+
+    /// What every commit has survived when it returns; a single transaction can ask for something else with
+    /// [`commit_with`](crate::Transaction::commit_with). Default: [`Durability::Buffered`].
+    pub fn durability(mut self, durability: Durability) -> Options {
+        self.settings.durability = durability;
+        self
+    }
+
+    /// How many keys a store that is created by this has room for before its index grows for the first time. The space
+    /// is really allocated. Default: 0, which means the smallest index there is. No effect on a store that exists.
+    pub fn initial_capacity(mut self, keys: u64) -> Options {
+        self.settings.initial_capacity = keys;
+        self
+    }
+
+    /// The most bytes that the file may have. A change that would need more is refused with
+    /// [`Error::Full`](crate::Error::Full); reading and removing go on. Default: no limit but that of the format, 8 TiB.
+    pub fn max_size(mut self, bytes: u64) -> Options {
+        self.settings.max_size = bytes;
+        self
+    }
+
+    /// How long a change waits for another thread that is writing, before it gives up with
+    /// [`Error::LockTimeout`](crate::Error::LockTimeout). Default: 10 seconds.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Options {
+        self.settings.lock_timeout = timeout;
+        self
+    }
+
+    /// Whether the CRC of a record is checked each time its value is read: then a value that the medium has damaged is
+    /// never returned, the error being [`Error::Corrupt`](crate::Error::Corrupt). It costs a pass over the whole
+    /// record. Default: `false`; then damage can show as wrong bytes within a value, never as anything worse.
+    pub fn verify_reads(mut self, verify: bool) -> Options {
+        self.settings.verify_reads = verify;
+        self
+    }
+
+    /// After how many bytes of log a [checkpoint](Store::checkpoint) is taken by whoever commits. Default: 64 MiB.
+    pub fn checkpoint_every(mut self, bytes: u64) -> Options {
+        self.settings.checkpoint_every = bytes;
+        self
+    }
+
+    /// Opens the store at `path`.
+    ///
+    /// After a [close](Store::close) or a kill this takes constant time. After a power cut, or for a file that was
+    /// copied while its store was open, the index is built anew, in one pass over the log to find its end and one to
+    /// read its keys.
+    ///
+    /// # Errors
+    /// * [`NotFound`](crate::Error::NotFound), [`AlreadyExists`](crate::Error::AlreadyExists),
+    ///   [`NotAFile`](crate::Error::NotAFile), [`PermissionDenied`](crate::Error::PermissionDenied),
+    ///   [`Io`](crate::Error::Io): the path does not lead to a file that can be opened so.
+    /// * [`NotAStore`](crate::Error::NotAStore), [`UnsupportedVersion`](crate::Error::UnsupportedVersion),
+    ///   [`UnsupportedFeature`](crate::Error::UnsupportedFeature): the file is not ours. It was not touched.
+    /// * [`Locked`](crate::Error::Locked): another opener has it. Any number may read one store at a time, or one may
+    ///   write.
+    /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
+    /// * [`NeedsRecovery`](crate::Error::NeedsRecovery): a read-only opening of a store that was not closed.
+    /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        Store::open_with(path.as_ref(), self.settings)
+    }
+}

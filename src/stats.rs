@@ -1,0 +1,202 @@
+//! What a store looks like from outside.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::Result;
+use crate::engine::Engine;
+use crate::engine::recovery::Opened;
+use crate::file::layout::{
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, SLOTS, VERSION,
+};
+
+/// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
+///
+/// What of the file is in memory is page cache, which the system takes back when it needs it; private to the process are
+/// only a few hundred kilobytes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The file.
+    pub path: PathBuf,
+    /// The store's random identity, as a UUID.
+    pub uuid: String,
+    /// Version of the file format.
+    pub format_version: u32,
+    /// When the store was created.
+    pub created: SystemTime,
+    /// In what state it was found when it was opened.
+    pub opened: Opened,
+    /// Length of the file.
+    pub file_len: u64,
+    /// How often the store was recovered after a power cut or as a copy.
+    pub incarnation: u64,
+    /// Commits since it was created, counting those that came to nothing.
+    pub commits: u64,
+    /// Records in the log.
+    pub log_records: u64,
+    /// Their size.
+    pub log_bytes: u64,
+    /// Size of the records that hold a value that can still be read.
+    pub live_bytes: u64,
+    /// Size of the others: replaced values, removals, jumps.
+    pub dead_bytes: u64,
+    /// The extents of the file, by kind, `Free` last.
+    pub extents: Vec<ExtentStats>,
+    /// The maps.
+    pub maps: Vec<MapStats>,
+    /// When the last checkpoint was written.
+    pub last_checkpoint: SystemTime,
+    /// Bytes of log since then, whose loss in a power cut would not be recognised as damage.
+    pub since_checkpoint: u64,
+    /// Readers and snapshots at work.
+    pub pins: u64,
+    /// Since when the oldest snapshot is held.
+    pub oldest_snapshot: Option<SystemTime>,
+    /// Whether a flush has failed.
+    pub poisoned: bool,
+}
+
+/// Extents of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExtentStats {
+    /// What they are used for: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog` or `Free`.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// One map.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct MapStats {
+    /// Its number in the file.
+    pub id: u32,
+    /// Its name; the catalogue, number 0, and the default map, number 1, have theirs in parentheses.
+    pub name: String,
+    /// Keys that have a value.
+    pub entries: u64,
+    /// Size of the records that hold the values.
+    pub live_bytes: u64,
+    /// Slots of its index.
+    pub slots: u64,
+    /// Slots that are in use: by a value, a tombstone or nothing any more.
+    pub used_slots: u64,
+    /// Share of the slots that are in use.
+    pub load: f64,
+    /// Size of the index.
+    pub index_bytes: u64,
+}
+
+impl Stats {
+    pub(crate) fn of(engine: &Engine) -> Result<Stats> {
+        let superblock = engine.superblock();
+        let [_, log_bytes, log_records] = engine.log_size()?;
+        let mut maps = Vec::new();
+        for id in engine.map_ids()? {
+            let (pin, index, totals) = engine.pin_with_totals(id)?;
+            engine.unpin(&pin);
+            let Some(index) = index else { continue };
+            let slots = index.lines() * SLOTS as u64;
+            let used_slots = totals.slots + totals.dead;
+            maps.push(MapStats {
+                id,
+                name: match id {
+                    CATALOGUE => "(catalogue)".to_owned(),
+                    DEFAULT_MAP => "(default)".to_owned(),
+                    other => format!("({other})"),
+                },
+                entries: totals.keys,
+                live_bytes: totals.bytes,
+                slots,
+                used_slots,
+                load: used_slots as f64 / slots as f64,
+                index_bytes: index.lines() * 64 + crate::file::layout::REGION_HEADER,
+            });
+        }
+        let live_bytes = maps.iter().map(|map| map.live_bytes).sum();
+        let visible = engine.visible()?;
+        let (pins, oldest) = engine.pins_in_use()?;
+        Ok(Stats {
+            path: engine.region.path().to_owned(),
+            uuid: uuid(superblock.uuid),
+            format_version: VERSION,
+            created: time(superblock.created.get()),
+            opened: engine.opened,
+            file_len: engine.region.len(),
+            incarnation: (visible >> COUNT_BITS) - 1,
+            commits: visible & COUNT_MASK,
+            log_records,
+            log_bytes,
+            live_bytes,
+            dead_bytes: log_bytes.saturating_sub(live_bytes),
+            extents: extents(engine),
+            maps,
+            last_checkpoint: time(superblock.written.get()),
+            since_checkpoint: engine.log_since_checkpoint()?,
+            pins,
+            oldest_snapshot: oldest.filter(|&(_, since)| since > 0).map(|(_, since)| time(since)),
+            poisoned: engine.is_poisoned(),
+        })
+    }
+}
+
+fn extents(engine: &Engine) -> Vec<ExtentStats> {
+    let kinds = [
+        ExtentKind::Log,
+        ExtentKind::Index,
+        ExtentKind::Table,
+        ExtentKind::Reserve,
+        ExtentKind::Retired,
+        ExtentKind::ReserveLog,
+    ];
+    let used = engine.extents();
+    let mut stats: Vec<ExtentStats> = Vec::new();
+    for kind in kinds {
+        let of_kind = used.iter().filter(|extent| extent.kind == kind);
+        let count = of_kind.clone().count() as u64;
+        if count > 0 {
+            let bytes = of_kind.map(|extent| extent.blocks * BLOCK).sum();
+            stats.push(ExtentStats { kind: format!("{kind:?}"), count, bytes });
+        }
+    }
+    let (mut end, mut count, mut bytes) = (EXTENTS, 0, 0);
+    for (start, next) in used.iter().map(|extent| (extent.offset, extent.end())).chain([(engine.region.len(), 0)]) {
+        if start > end {
+            count += 1;
+            bytes += start - end;
+        }
+        end = next;
+    }
+    stats.push(ExtentStats { kind: "Free".to_owned(), count, bytes });
+    stats
+}
+
+/// How many keys of a map are found in the first line, the second …
+pub(crate) fn probe_lengths(engine: &Engine, map: u32) -> Result<[u64; 8]> {
+    let (pin, index, _) = engine.pin_with_totals(map)?;
+    let counted = (|| {
+        let mut lengths = [0; 8];
+        for slot in index.iter().flat_map(|index| index.iter()) {
+            let slot = slot?;
+            if slot.record.is_some() {
+                lengths[(slot.probes as usize - 1).min(7)] += 1;
+            }
+        }
+        Ok(lengths)
+    })();
+    engine.unpin(&pin);
+    counted
+}
+
+fn time(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(milliseconds)
+}
+
+fn uuid(bytes: [u8; 16]) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]].map(hex).join("-")
+}

@@ -1,0 +1,283 @@
+//! The store itself.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::engine::batch::Batch;
+use crate::engine::recovery::Opened;
+use crate::engine::settings::Settings;
+use crate::engine::verify::VerifyReport;
+use crate::file::layout::DEFAULT_MAP;
+use crate::{Options, Result, Snapshot, Stats, Transaction};
+
+/// An open store: a persistent map from byte strings to byte strings.
+///
+/// A handle is cheap to clone, and all clones are one store. It can be used from any number of threads: reads take no
+/// lock and never wait; changes take turns. When the last handle, snapshot and transaction are gone the store is closed;
+/// [`close`](Store::close) does the same and can report what went wrong.
+///
+/// Each call is atomic, and one that changes something is a commit of its own. Every call may block for as long as the
+/// disk takes; from asynchronous code use something like `spawn_blocking`.
+///
+/// ```
+/// use slotlog::Store;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("app.slotlog");
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// store.close()?;
+///
+/// let store = Store::open(&path)?;
+/// assert_eq!(store.get("hello")?.as_deref(), Some(&b"world"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    engine: Arc<Engine>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.engine.region.path()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store at `path` for reading and writing, and creates it if it is missing: [`Store::options`] with
+    /// everything at its default.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Store> {
+        Store::options().open(path)
+    }
+
+    /// Begins to say how a store is to be opened.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// A store in memory, with nothing on disk. It vanishes with its last handle.
+    ///
+    /// ```
+    /// let store = slotlog::Store::in_memory()?;
+    /// store.insert("key", "value")?;
+    /// assert_eq!(store.len()?, 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io) if the system does not give the address space.
+    pub fn in_memory() -> Result<Store> {
+        let engine = Arc::new(Engine::in_memory(Settings::default())?);
+        Ok(Store { engine })
+    }
+
+    pub(crate) fn open_with(path: &Path, settings: Settings) -> Result<Store> {
+        let engine = Arc::new(Engine::open(path, settings)?);
+        Ok(Store { engine })
+    }
+
+    /// The value of a key, copied. One index line and one record are read: two cache misses if they are cold.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// assert_eq!(store.get("key")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`PinsExhausted`](crate::Error::PinsExhausted) if
+    /// snapshots hold all pins.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.get_with(key, <[u8]>::to_vec)
+    }
+
+    /// What `f` makes of the value of a key, which it sees in place, without a copy.
+    ///
+    /// `f` may read from the store. Space that the store has moved on from is not reused while it runs.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("key", "value")?;
+    /// assert_eq!(store.get_with("key", |value| value.len())?, Some(5));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    ///
+    /// # Panics
+    /// Only if `f` does.
+    #[inline]
+    pub fn get_with<R>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        let view = self.engine.view()?;
+        Ok(view.get(DEFAULT_MAP, key.as_ref())?.map(f))
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get_with(key, |_| ())?.is_some())
+    }
+
+    /// Sets the value of a key: one append to the log.
+    ///
+    /// When this returns, the change survives the death of the process, and with
+    /// [`Durability::Synced`](crate::Durability::Synced) a power cut.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("key", "one")?;
+    /// store.insert("key", "two")?;
+    /// assert_eq!(store.get("key")?.as_deref(), Some(&b"two"[..]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyTooLong`](crate::Error::KeyTooLong), [`ValueTooLong`](crate::Error::ValueTooLong),
+    /// [`Full`](crate::Error::Full), [`ReadOnly`](crate::Error::ReadOnly),
+    /// [`LockTimeout`](crate::Error::LockTimeout), [`WouldDeadlock`](crate::Error::WouldDeadlock),
+    /// [`Corrupt`](crate::Error::Corrupt): nothing has happened. [`Poisoned`](crate::Error::Poisoned): the change is
+    /// there, but may not survive a power cut.
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.engine.put(DEFAULT_MAP, key.as_ref(), value.as_ref())
+    }
+
+    /// Removes a key, and says whether it was there. If it was not, nothing is written. A full store can still do this.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("key", "value")?;
+    /// assert!(store.remove("key")?);
+    /// assert!(!store.remove("key")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Store::insert).
+    pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.engine.remove(DEFAULT_MAP, key.as_ref())
+    }
+
+    /// How many keys there are. Takes constant time.
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    pub fn len(&self) -> Result<u64> {
+        let (pin, _, totals) = self.engine.pin_with_totals(DEFAULT_MAP)?;
+        self.engine.unpin(&pin);
+        Ok(totals.keys)
+    }
+
+    /// Whether there are no keys.
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Removes all keys: one record in the log, whatever their number. Snapshots keep what they see.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Store::insert).
+    pub fn clear(&self) -> Result<()> {
+        self.engine.clear(DEFAULT_MAP)
+    }
+
+    /// The store as it is now, for as long as you like. See [`Snapshot`].
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::new(Arc::clone(&self.engine), DEFAULT_MAP)
+    }
+
+    /// Begins a transaction: many changes in one commit. It holds the writer lock until it is committed or dropped. See
+    /// [`Transaction`].
+    ///
+    /// # Errors
+    /// [`ReadOnly`](crate::Error::ReadOnly), [`LockTimeout`](crate::Error::LockTimeout),
+    /// [`WouldDeadlock`](crate::Error::WouldDeadlock) if this thread has one open already,
+    /// [`Corrupt`](crate::Error::Corrupt).
+    pub fn begin(&self) -> Result<Transaction> {
+        Ok(Transaction::new(Batch::begin(Arc::clone(&self.engine), DEFAULT_MAP)?))
+    }
+
+    /// Makes everything that is committed survive a power cut: one flush of what of the log is not flushed yet. Threads
+    /// that call this at the same time share one.
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io) if the flush fails. After that, and until the store is opened anew,
+    /// [`Poisoned`](crate::Error::Poisoned).
+    pub fn sync(&self) -> Result<()> {
+        self.engine.sync()
+    }
+
+    /// [Syncs](Store::sync), and writes down how far the log is durable, so that less than that is recognised as damage.
+    /// Writers go on meanwhile. Taken by itself every [`checkpoint_every`](Options::checkpoint_every) bytes.
+    ///
+    /// # Errors
+    /// Those of [`sync`](Store::sync).
+    pub fn checkpoint(&self) -> Result<()> {
+        self.engine.checkpoint()
+    }
+
+    /// Checks the whole file: superblocks, extents, every record of the log, every slot of every index, and the
+    /// counters. Damage is a finding of the report, not an error. Writers wait meanwhile; it takes one pass over the log
+    /// and one over the indexes.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let report = store.verify()?;
+    /// assert!(report.is_clean(), "{:?}", report.findings());
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Only if the check cannot be made, such as [`LockTimeout`](crate::Error::LockTimeout).
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.engine.verify()
+    }
+
+    /// Sizes and counters. Takes time in proportion to the number of maps and extents, not of keys.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`LockTimeout`](crate::Error::LockTimeout).
+    pub fn stats(&self) -> Result<Stats> {
+        Stats::of(&self.engine)
+    }
+
+    /// How many lines of the index a search for a key loads: the number of keys that take 1, 2, 3 … of them, the last
+    /// element standing for all longer searches too. One pass over the index.
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    pub fn probe_lengths(&self) -> Result<[u64; 8]> {
+        crate::stats::probe_lengths(&self.engine, DEFAULT_MAP)
+    }
+
+    /// In what state the store was found when it was opened, and so what opening it had to do.
+    pub fn opened(&self) -> Opened {
+        self.engine.opened
+    }
+
+    /// Gives up this handle. If it was the last one, and no snapshot or transaction is left, the store is closed:
+    /// everything is flushed, and the next opening has nothing to do. Otherwise this is a
+    /// [checkpoint](Store::checkpoint), and the store stays open for the others.
+    ///
+    /// # Errors
+    /// Those of [`sync`](Store::sync). Dropping the last handle does the same and cannot report.
+    pub fn close(self) -> Result<()> {
+        match Arc::try_unwrap(self.engine) {
+            Ok(engine) => engine.close(),
+            Err(shared) => shared.checkpoint(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Many changes in one commit.
+
+use std::fmt;
+
+use crate::Result;
+use crate::engine::batch::Batch;
+use crate::engine::settings::Durability;
+
+/// A write transaction: many changes that are seen, and survive, all together or not at all.
+///
+/// It holds the writer lock from its beginning to its end, so what it reads cannot be changed by others meanwhile. It
+/// reads its own changes; nobody else does before it is committed. Dropped without [`commit`](Transaction::commit) it
+/// leaves nothing. Its records go to the log as they come, so it may be much larger than memory; the heap holds about
+/// 20 bytes for each key that it touched.
+///
+/// It is `Send`: it may be committed by another thread than the one that began it. A thread that has one open and writes
+/// to the store itself gets [`Error::WouldDeadlock`](crate::Error::WouldDeadlock).
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let mut transfer = store.begin()?;
+/// transfer.insert("alice", "90")?;
+/// transfer.insert("bob", "110")?;
+/// assert_eq!(transfer.get("bob")?.as_deref(), Some(&b"110"[..]));
+/// assert_eq!(store.get("bob")?, None, "nobody else sees it yet");
+/// transfer.commit()?;
+/// assert_eq!(store.len()?, 2);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[must_use = "a transaction that is dropped leaves nothing"]
+pub struct Transaction {
+    batch: Batch,
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Transaction {
+    pub(crate) fn new(batch: Batch) -> Transaction {
+        Transaction { batch }
+    }
+
+    /// The value of a key, as this transaction has left it.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        Ok(self.batch.get(key.as_ref())?.map(<[u8]>::to_vec))
+    }
+
+    /// Whether a key has a value, as this transaction has left it.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.batch.get(key.as_ref())?.is_some())
+    }
+
+    /// Sets the value of a key.
+    ///
+    /// # Errors
+    /// [`KeyTooLong`](crate::Error::KeyTooLong), [`ValueTooLong`](crate::Error::ValueTooLong),
+    /// [`Full`](crate::Error::Full), [`Corrupt`](crate::Error::Corrupt): this one change was not made. The transaction
+    /// goes on, and can be committed without it.
+    pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.batch.put(key.as_ref(), value.as_ref())
+    }
+
+    /// Removes a key, and says whether it was there.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Transaction::insert).
+    pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.batch.remove(key.as_ref())
+    }
+
+    /// How many keys there are, as this transaction has left them.
+    pub fn len(&self) -> u64 {
+        self.batch.len()
+    }
+
+    /// Whether there are no keys, as this transaction has left them.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes all changes seen, at once, with the [durability](crate::Options::durability) of the store.
+    ///
+    /// # Errors
+    /// [`Full`](crate::Error::Full) if the index has to grow and cannot: nothing has happened.
+    /// [`Poisoned`](crate::Error::Poisoned), [`Io`](crate::Error::Io) with [`Durability::Synced`]: the changes are there
+    /// but may not survive a power cut.
+    pub fn commit(self) -> Result<()> {
+        let durability = self.batch.default_durability();
+        self.batch.commit(durability)
+    }
+
+    /// [Commits](Transaction::commit) with another durability than the store's.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Transaction::commit).
+    pub fn commit_with(self, durability: Durability) -> Result<()> {
+        self.batch.commit(durability)
+    }
+
+    /// Makes none of the changes. Dropping the transaction does the same.
+    pub fn rollback(self) {}
+}
