@@ -199,7 +199,7 @@ impl Engine {
             totals.slots += 1;
         }
         totals.dead = 0;
-        new.set_totals(totals)?;
+        new.reset_totals(totals)?;
         self.map_table()?.set_region(map, new.offset())?;
         writer.space.set_kind(&self.region, old.offset(), ExtentKind::Retired, seq)?;
         Ok(new)

@@ -206,14 +206,14 @@ impl Engine {
                 continue;
             }
             if totals.slots >= index.limit() {
-                index.set_totals(Totals { seq, ..*totals })?;
+                index.reset_totals(Totals { seq, ..*totals })?;
                 *index = self.make_index_room(&mut writer, map, 1, seq, true)?;
                 totals.slots = index.totals()?.slots;
             }
             self.publish_recovered(index, totals, record)?;
         }
         for (index, totals) in maps.values() {
-            index.set_totals(Totals { seq, ..*totals })?;
+            index.reset_totals(Totals { seq, ..*totals })?;
         }
         self.discard_unknown_maps(&mut writer)?;
         // Nobody reads yet, so nothing has to wait.

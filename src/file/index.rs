@@ -147,6 +147,12 @@ impl<'a> Index<'a> {
         totals::publish(self.region, self.offset + REGION_TOTALS, [seq, keys, bytes, slots, dead])
     }
 
+    /// Makes these the counters of an index that nobody looks at yet.
+    pub(crate) fn reset_totals(&self, totals: Totals) -> Result<()> {
+        let Totals { seq, keys, bytes, slots, dead } = totals;
+        totals::reset(self.region, self.offset + REGION_TOTALS, [seq, keys, bytes, slots, dead])
+    }
+
     /// Corrects how many slots are in use and dead, the keys staying what they are. Cut short, it leaves too many of
     /// them counted, never too few.
     pub(crate) fn amend_slots(&self, slots: u64, dead: u64) -> Result<()> {
@@ -241,7 +247,7 @@ impl<'a> Index<'a> {
 }
 
 /// How many slots of a region of so many lines may be in use.
-pub(crate) fn limit_of_lines(lines: u64) -> u64 {
+fn limit_of_lines(lines: u64) -> u64 {
     lines * SLOTS as u64 * 3 / 4
 }
 

@@ -52,6 +52,14 @@ pub(crate) fn publish<const N: usize>(region: &Region, at: u64, bank: [u64; N]) 
     region.store(start, bank[0], Ordering::Release)
 }
 
+/// Makes `[seq, totals…]` the only bank, where nobody looks yet.
+pub(crate) fn reset<const N: usize>(region: &Region, at: u64, bank: [u64; N]) -> Result<()> {
+    for (offset, word) in (at..).step_by(8).zip(bank.into_iter().chain([0; N])) {
+        region.store(offset, word, Ordering::Relaxed)?;
+    }
+    Ok(())
+}
+
 /// Corrects one word of the bank that counts, one that no reader looks at. Only for the holder of the writer lock.
 pub(crate) fn amend<const N: usize>(region: &Region, at: u64, word: u64, value: u64) -> Result<()> {
     let start = at + 8 * N as u64 * newest_bank(region, at, N)?;
