@@ -76,6 +76,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
+    #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<&[u8]>> {
         let Some(index) = self.index()? else { return Ok(None) };
         let record = self.engine.lookup(&index, self.map, self.pin.seq, key.as_ref())?;
@@ -112,7 +113,7 @@ impl Snapshot {
             keys.iter().for_each(|key| index.prefetch(hash(key)));
             for key in keys {
                 // The first slot whose tag fits is nearly always the right one.
-                if let Some(record) = index.find(hash(key), |_| Ok(true))? {
+                if let Some(record) = index.find(hash(key), |record| Ok(Some(record)))? {
                     region.prefetch(record);
                     region.prefetch(record + 64);
                 }

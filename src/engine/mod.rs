@@ -65,7 +65,7 @@ pub(crate) struct Frozen {
 
 impl Engine {
     /// The word that says where the map table is.
-    #[inline]
+    #[inline(always)]
     fn map_table_word(&self) -> Result<u64> {
         match &self.frozen {
             Some(frozen) => Ok(frozen.map_table),
@@ -78,13 +78,13 @@ impl Engine {
         if self.frozen.is_some() { Ok(self.superblock().space_table.get()) } else { self.region.load(live::SPACE_TABLE) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn map_table(&self) -> Result<MapTable<'_>> {
         MapTable::open(&self.region, self.map_table_word()?)
     }
 
     /// The index of a map in force. `None` if there is no such map.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
         match self.map_table()?.region_of(map, u64::from(map))? {
             Some(offset) => Index::open(&self.region, offset).map(Some),

@@ -33,7 +33,7 @@ thread_local! {
 
 impl Engine {
     /// Pins the last visible commit.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pin(&self) -> Result<Pin> {
         if let Some(frozen) = &self.frozen {
             return Ok(Pin { place: 0, seq: frozen.visible });
@@ -50,12 +50,12 @@ impl Engine {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn claim(&self, seq: u64) -> u64 {
         pin::claim(self.process, seq)
     }
 
-    #[inline]
+    #[inline(always)]
     fn claim_pin(&self, seq: u64) -> Result<u64> {
         let claim = self.claim(seq);
         let likely = LIKELY_FREE.try_with(Cell::get).unwrap_or(0);
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// Gives a pin back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn unpin(&self, pin: &Pin) {
         if pin.place != 0 {
             // The place was checked when the pin was taken, and a file only grows.

@@ -39,9 +39,17 @@ impl Engine {
     }
 
     /// The index that tells the truth about a map at `seq`. The caller's pin keeps it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn index_at(&self, map: u32, seq: u64) -> Result<Option<Index<'_>>> {
-        let mut index = self.index(map)?;
+        match self.index(map)? {
+            Some(index) if index.since() > seq => self.older_index(index, seq),
+            index => Ok(index),
+        }
+    }
+
+    #[cold]
+    fn older_index<'a>(&self, newest: Index<'a>, seq: u64) -> Result<Option<Index<'a>>> {
+        let mut index = Some(newest);
         while let Some(newer) = index.filter(|index| index.since() > seq) {
             index = newer.previous()?.filter(|older| older.since() < newer.since());
         }
@@ -49,26 +57,33 @@ impl Engine {
     }
 
     /// Whether the record at `offset` has this key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_key(&self, map: u32, key: &[u8], offset: u64) -> Result<bool> {
         let record = log::record(&self.region, offset)?;
         Ok(record.key() == key && record.header.map() == map)
     }
 
     /// The record that holds the value of a key at `seq`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup(&self, index: &Index<'_>, map: u32, seq: u64, key: &[u8]) -> Result<Option<Record<'_>>> {
-        let hash = KeyHash::of(key, self.seed);
-        match index.find(hash, |offset| self.is_key(map, key, offset))? {
-            Some(offset) => self.version_at(log::record(&self.region, offset)?, seq),
+        let newest = index.find(KeyHash::of(key, self.seed), #[inline(always)]
+        |offset| {
+            // The value is wanted as soon as the key fits; where it is shows only when the header is there.
+            self.region.prefetch(offset + 64);
+            self.region.prefetch(offset + 128);
+            let record = log::record(&self.region, offset)?;
+            Ok((record.key() == key && record.header.map() == map).then_some(record))
+        })?;
+        match newest {
+            Some(newest) => self.version_at(newest, seq),
             None => Ok(None),
         }
     }
 
     /// The version of a record's key that was the newest at `seq`, if that was a value.
-    #[inline]
-    pub(crate) fn version_at(&self, newest: Record<'_>, seq: u64) -> Result<Option<Record<'_>>> {
-        let mut record = log::record(&self.region, newest.offset)?;
+    #[inline(always)]
+    pub(crate) fn version_at<'a>(&'a self, newest: Record<'a>, seq: u64) -> Result<Option<Record<'a>>> {
+        let mut record = newest;
         if record.seq() > seq {
             match self.older_version(record, seq)? {
                 Some(older) => record = older,
@@ -76,15 +91,18 @@ impl Engine {
             }
         }
         match record.kind() {
-            Some(Kind::Put) => {
-                if self.settings.verify_reads && !record.crc_holds() {
-                    return Err(self.region.corrupt(record.offset, "the CRC of the record does not hold"));
-                }
-                Ok(Some(record))
-            }
+            Some(Kind::Put) if !self.settings.verify_reads => Ok(Some(record)),
+            Some(Kind::Put) if record.crc_holds() => Ok(Some(record)),
             Some(Kind::Remove) => Ok(None),
-            _ => Err(self.region.corrupt(record.offset, "expected a record with a key")),
+            kind => Err(self.damaged(record, kind)),
         }
+    }
+
+    #[cold]
+    fn damaged(&self, record: Record<'_>, kind: Option<Kind>) -> crate::Error {
+        let what =
+            if kind == Some(Kind::Put) { "the CRC of the record does not hold" } else { "expected a record with a key" };
+        self.region.corrupt(record.offset, what)
     }
 
     /// Follows the version chain down to the first record that is not newer than `seq`.

@@ -10,7 +10,7 @@ use super::layout::{
     COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, align8, flags, record_len,
 };
 use super::region::Region;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Records up to this length are put together in one buffer and stored at once.
 const SMALL: u64 = 1024;
@@ -82,14 +82,19 @@ impl<'a> Record<'a> {
 }
 
 /// The record at `offset`. That it lies inside the file is checked, nothing else.
-#[inline]
+#[inline(always)]
 pub(crate) fn record(region: &Region, offset: u64) -> Result<Record<'_>> {
     if offset < EXTENTS || offset % 8 != 0 {
-        return Err(region.corrupt(offset, "a record was expected at this offset, and none can be"));
+        return Err(not_a_record(region, offset));
     }
     let header: &RecordHeader = region.header(offset)?;
     let bytes = region.frozen(offset, header.record_len())?;
     Ok(Record { offset, header, bytes })
+}
+
+#[cold]
+fn not_a_record(region: &Region, offset: u64) -> Error {
+    region.corrupt(offset, "a record was expected at this offset, and none can be")
 }
 
 /// The place where the log goes on. Only the holder of the writer lock has one.

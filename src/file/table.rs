@@ -19,15 +19,20 @@ pub(crate) struct Table<'a> {
 
 impl<'a> Table<'a> {
     /// The table that `word` (see [`table_word`](super::layout::table_word)) names.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(region: &'a Region, word: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         let (offset, blocks) = (extent_offset(word), extent_blocks(word));
         let header: &TableHeader = region.header(offset)?;
         let capacity = header.capacity.get();
         if header.magic != magic || blocks == 0 || capacity != entries_of_blocks(blocks) {
-            return Err(region.corrupt(offset, "expected the header of a table"));
+            return Err(Table::not_a_table(region, offset));
         }
         Ok(Table { region, offset, capacity })
+    }
+
+    #[cold]
+    fn not_a_table(region: &Region, offset: u64) -> crate::Error {
+        region.corrupt(offset, "expected the header of a table")
     }
 
     /// Makes an empty table in an extent that nobody uses.
@@ -47,10 +52,10 @@ impl<'a> Table<'a> {
     }
 
     /// Both words of an entry.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn entry(&self, index: u64) -> Result<(u64, u64)> {
-        let at = self.at(index);
-        Ok((self.region.load(at)?, self.region.load(at + 8)?))
+        let [first, second] = self.region.words(self.at(index))?;
+        Ok((first.load(), second.load()))
     }
 
     /// Writes an entry so that a reader sees both words or a vacant entry: `last` is the word (0 or 1) that makes it
@@ -75,7 +80,7 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn at(&self, index: u64) -> u64 {
         self.offset + TABLE_HEADER + index * TABLE_ENTRY
     }
@@ -87,7 +92,7 @@ pub(crate) struct MapTable<'a>(Table<'a>);
 
 impl<'a> MapTable<'a> {
     /// The map table that `word` names.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(region: &'a Region, word: u64) -> Result<MapTable<'a>> {
         Ok(MapTable(Table::open(region, word, MAP_TABLE_MAGIC)?))
     }
@@ -98,7 +103,7 @@ impl<'a> MapTable<'a> {
     }
 
     /// Offset of the region of `map`, which is expected in entry `hint`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn region_of(&self, map: u32, hint: u64) -> Result<Option<u64>> {
         if hint < self.0.capacity {
             let (id, region) = self.0.entry(hint)?;
@@ -106,6 +111,11 @@ impl<'a> MapTable<'a> {
                 return Ok(Some(region * BLOCK));
             }
         }
+        self.search(map)
+    }
+
+    #[cold]
+    fn search(&self, map: u32) -> Result<Option<u64>> {
         Ok(self.iter()?.find(|entry| entry.map == map).map(|entry| entry.region))
     }
 

@@ -10,13 +10,11 @@ use super::region::Region;
 use crate::error::Result;
 
 /// The bank that counts, for the holder of the writer lock: `[seq, totals…]`.
+#[inline]
 pub(crate) fn latest<const N: usize>(region: &Region, at: u64) -> Result<[u64; N]> {
-    let mut bank = [0; N];
     let start = at + 8 * N as u64 * newest_bank(region, at, N)?;
-    for (offset, word) in (start..).step_by(8).zip(&mut bank) {
-        *word = region.load(offset)?;
-    }
-    Ok(bank)
+    let words = region.words::<N>(start)?;
+    Ok(std::array::from_fn(|index| words[index].relaxed()))
 }
 
 /// The newest bank that was counted at `seq` or before, for a reader whose view is that of `seq`. `None` if commits
@@ -24,17 +22,14 @@ pub(crate) fn latest<const N: usize>(region: &Region, at: u64) -> Result<[u64; N
 pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Result<Option<[u64; N]>> {
     let mut best: Option<[u64; N]> = None;
     for bank in 0..2 {
-        let start = at + 8 * N as u64 * bank;
-        let counted = region.load(start)?;
+        let words = region.words::<N>(at + 8 * N as u64 * bank)?;
+        let counted = words[0].load();
         if counted == 0 || counted > seq || best.is_some_and(|best| best[0] > counted) {
             continue;
         }
-        let mut found = [counted; N];
-        for (offset, word) in (start..).step_by(8).zip(&mut found).skip(1) {
-            *word = region.word(offset)?.relaxed();
-        }
+        let found = std::array::from_fn(|index| if index == 0 { counted } else { words[index].relaxed() });
         fence(Ordering::Acquire);
-        if region.word(start)?.relaxed() == counted {
+        if words[0].relaxed() == counted {
             best = Some(found);
         }
     }
@@ -42,20 +37,21 @@ pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Res
 }
 
 /// Makes `[seq, totals…]` the bank that counts. Only for the holder of the writer lock.
+#[inline]
 pub(crate) fn publish<const N: usize>(region: &Region, at: u64, bank: [u64; N]) -> Result<()> {
     let start = at + 8 * N as u64 * (1 - newest_bank(region, at, N)?);
     region.store(start, 0, Ordering::Relaxed)?;
     fence(Ordering::Release);
-    for (offset, word) in (start..).step_by(8).zip(bank).skip(1) {
-        region.store(offset, word, Ordering::Relaxed)?;
+    for (index, &word) in bank.iter().enumerate().skip(1) {
+        region.store(start + 8 * index as u64, word, Ordering::Relaxed)?;
     }
     region.store(start, bank[0], Ordering::Release)
 }
 
 /// Makes `[seq, totals…]` the only bank, where nobody looks yet.
 pub(crate) fn reset<const N: usize>(region: &Region, at: u64, bank: [u64; N]) -> Result<()> {
-    for (offset, word) in (at..).step_by(8).zip(bank.into_iter().chain([0; N])) {
-        region.store(offset, word, Ordering::Relaxed)?;
+    for (index, word) in bank.into_iter().chain([0; N]).enumerate() {
+        region.store(at + 8 * index as u64, word, Ordering::Relaxed)?;
     }
     Ok(())
 }
@@ -66,6 +62,7 @@ pub(crate) fn amend<const N: usize>(region: &Region, at: u64, word: u64, value: 
     region.store(start + 8 * word, value, Ordering::Relaxed)
 }
 
+#[inline]
 fn newest_bank(region: &Region, at: u64, words: usize) -> Result<u64> {
     Ok(u64::from(region.load(at + 8 * words as u64)? > region.load(at)?))
 }

@@ -1,6 +1,6 @@
 //! The mapping: the file as memory, and the one door through which it changes.
 //!
-//! Readers get three things from here: atomic words ([`Region::word`], [`Region::line`]; a [`Word`] can only be loaded), bytes that can change no
+//! Readers get three things from here: atomic words ([`Region::word`], [`Region::words`]; a [`Word`] can only be loaded), bytes that can change no
 //! more ([`Region::frozen`]) and headers among them ([`Region::header`]). Every access is checked against the length
 //! of the file. Writers go through the door, the methods [`write`](Region::write), [`store`](Region::store),
 //! [`compare_exchange`](Region::compare_exchange), [`flush`](Region::flush) and [`extend`](Region::extend), and
@@ -186,8 +186,13 @@ impl Region {
         self.corrupt(offset, format!("{len} bytes were to be read here, and the file has {file_len}"))
     }
 
+    #[cold]
+    fn misaligned(&self, offset: u64) -> Error {
+        self.corrupt(offset, "a word was to be read here, and the offset is no multiple of 8")
+    }
+
     /// The address of `len` bytes at `offset`, after checking that they exist.
-    #[inline]
+    #[inline(always)]
     fn address(&self, offset: u64, len: u64) -> Result<*mut u8> {
         // Length before base: a base that is newer than the length covers it all the same.
         let valid = self.len.load(Ordering::Acquire);
@@ -200,36 +205,31 @@ impl Region {
     }
 
     /// The word at `offset`, a multiple of 8.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn word(&self, offset: u64) -> Result<&Word> {
-        if offset % 8 != 0 {
-            return Err(self.corrupt(offset, "a word was to be read here, and the offset is no multiple of 8"));
-        }
-        let address = self.address(offset, 8)?;
-        // SAFETY: `address` points to 8 bytes of the mapping, which lives as long as `self`; mappings start at a page
-        // and `offset` is a multiple of 8, so it is aligned. Words are only ever accessed as atomics.
-        Ok(unsafe { &*address.cast::<Word>() })
+        Ok(&self.words::<1>(offset)?[0])
     }
 
     /// The value of the word at `offset`; see [`Word::load`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn load(&self, offset: u64) -> Result<u64> {
         Ok(self.word(offset)?.load())
     }
 
-    /// The eight words at `offset`, a multiple of 64: a line of an index.
-    #[inline]
-    pub(crate) fn line(&self, offset: u64) -> Result<&[Word; 8]> {
-        if offset % 64 != 0 {
-            return Err(self.corrupt(offset, "a line was to be read here, and the offset is no multiple of 64"));
+    /// The `N` words at `offset`, a multiple of 8.
+    #[inline(always)]
+    pub(crate) fn words<const N: usize>(&self, offset: u64) -> Result<&[Word; N]> {
+        if offset % 8 != 0 {
+            return Err(self.misaligned(offset));
         }
-        let address = self.address(offset, 64)?;
-        // SAFETY: as in `word`, for eight words in a row; the alignment of 64 more than suffices.
-        Ok(unsafe { &*address.cast::<[Word; 8]>() })
+        let address = self.address(offset, 8 * N as u64)?;
+        // SAFETY: `address` points to `N` words of the mapping, which lives as long as `self`; mappings start at a page
+        // and `offset` is a multiple of 8, so they are aligned. Words are only ever accessed as atomics.
+        Ok(unsafe { &*address.cast::<[Word; N]>() })
     }
 
     /// Bytes that were published and can change no more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn frozen(&self, offset: u64, len: u64) -> Result<&[u8]> {
         let address = self.address(offset, len)?;
         let len = usize::try_from(len).map_err(|_| self.outside(offset, len))?;
@@ -239,20 +239,21 @@ impl Region {
     }
 
     /// A header among frozen bytes, read in place.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn header<T: FromBytes + KnownLayout + Immutable>(&self, offset: u64) -> Result<&T> {
         let bytes = self.frozen(offset, size_of::<T>() as u64)?;
         T::ref_from_bytes(bytes).map_err(|_| self.corrupt(offset, "a header was to be read here, and is misaligned"))
     }
 
     /// Tells the processor that the memory at `offset` is wanted soon. Harmless for any offset.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prefetch(&self, offset: u64) {
         #[cfg(target_arch = "x86_64")]
-        if offset < self.len.load(Ordering::Relaxed) {
+        {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch accesses nothing and faults on nothing; the address lies in the mapping anyway.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.load(Ordering::Acquire).add(offset as usize).cast()) };
+            let address = self.base.load(Ordering::Relaxed).wrapping_add(offset as usize);
+            // SAFETY: a prefetch is a hint; it accesses nothing and faults on no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;
@@ -260,11 +261,14 @@ impl Region {
 
     // The door. Everything below changes the file; nothing above does.
 
+    #[inline(always)]
     fn check_writable(&self) -> Result<()> {
-        if self.is_read_only() {
-            return Err(Error::ReadOnly { path: self.path.clone() });
-        }
-        Ok(())
+        if self.is_read_only() { Err(self.read_only_error()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn read_only_error(&self) -> Error {
+        Error::ReadOnly { path: self.path.clone() }
     }
 
     /// Stores bytes that nobody can reach yet.
@@ -294,7 +298,7 @@ impl Region {
     }
 
     /// Stores a word.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
         self.check_writable()?;
         let word = self.word(offset)?;
@@ -305,7 +309,7 @@ impl Region {
     }
 
     /// Replaces the word at `offset` by `new` if it is `current`; says whether it was.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn compare_exchange(&self, offset: u64, current: u64, new: u64, order: Ordering) -> Result<bool> {
         self.check_writable()?;
         let word = self.word(offset)?;
