@@ -101,7 +101,7 @@ impl Stats {
             engine.unpin(&pin);
             let Some(index) = index else { continue };
             let slots = index.lines() * SLOTS as u64;
-            let used_slots = totals.slots + totals.dead;
+            let used_slots = totals.used();
             maps.push(MapStats {
                 id,
                 name: match id {
@@ -117,7 +117,7 @@ impl Stats {
                 index_bytes: index.lines() * 64 + crate::file::layout::REGION_HEADER,
             });
         }
-        let live_bytes = maps.iter().map(|map| map.live_bytes).sum();
+        let live_bytes = maps.iter().fold(0u64, |sum, map| sum.saturating_add(map.live_bytes));
         let visible = engine.visible()?;
         let (pins, oldest) = engine.pins_in_use()?;
         Ok(Stats {
@@ -127,7 +127,7 @@ impl Stats {
             created: time(superblock.created.get()),
             opened: engine.opened,
             file_len: engine.region.len(),
-            incarnation: (visible >> COUNT_BITS) - 1,
+            incarnation: (visible >> COUNT_BITS).saturating_sub(1),
             commits: visible & COUNT_MASK,
             log_records,
             log_bytes,

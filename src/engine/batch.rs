@@ -98,6 +98,7 @@ impl Batch {
 
     /// The value of a key as the batch sees it.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<&[u8]>> {
+        self.engine.adopt_turn();
         let record = self.newest(KeyHash::of(key, self.engine.seed), key)?;
         Ok(record.filter(|record| record.kind() == Some(Kind::Put)).map(|record| record.value()))
     }
@@ -112,7 +113,7 @@ impl Batch {
         let (kind, seq, map) = (Kind::Put, self.seq, self.map);
         self.append(hash, &Entry { kind, flags: change.flags, seq, prev: change.prev, map, key, value })?;
         self.new_slots += u64::from(change.new_slot);
-        self.keys += u64::from(change.flags & flags::NEW != 0);
+        self.keys = self.keys.saturating_add(u64::from(change.flags & flags::NEW != 0));
         Ok(())
     }
 
@@ -126,7 +127,7 @@ impl Batch {
         };
         let (kind, seq, map) = (Kind::Remove, self.seq, self.map);
         self.append(hash, &Entry { kind, flags: 0, seq, prev, map, key, value: &[] })?;
-        self.keys -= 1;
+        self.keys = self.keys.saturating_sub(1);
         Ok(true)
     }
 
@@ -159,6 +160,7 @@ impl Batch {
 
     /// Makes all of it seen, at once.
     pub(crate) fn commit(mut self, durability: Durability) -> Result<()> {
+        self.engine.adopt_turn();
         let engine = Arc::clone(&self.engine);
         if let Some(last) = self.last {
             let mut writer = engine.writer();
@@ -179,7 +181,7 @@ impl Batch {
         let engine = &self.engine;
         let index = engine.index_for_writing(self.map)?;
         let totals = index.totals()?;
-        if totals.slots + totals.dead + self.new_slots > index.limit() {
+        if totals.used().saturating_add(self.new_slots) > index.limit() {
             engine.make_index_room(writer, self.map, self.new_slots, self.seq, false)?;
         }
         self.tail.seal(&engine.region, last, flags::COMMIT)?;

@@ -211,7 +211,7 @@ impl Engine {
     /// A checkpoint that also flushes the regions and tables and sets the clean flag, so that the next opening has
     /// nothing to do. Nothing happens if nothing has changed.
     pub(crate) fn close(&self) -> Result<()> {
-        if self.frozen.is_some() || self.clean.load(Ordering::Acquire) {
+        if self.frozen.is_some() || self.clean.load(Ordering::Acquire) || !self.ready.load(Ordering::Acquire) {
             return Ok(());
         }
         self.acquire()?;

@@ -233,7 +233,7 @@ impl Engine {
         let mut probe = self.probe(&index, map, hash, key)?;
         let mut totals = index.totals()?;
         let takes_a_slot = matches!(probe, None | Some(Probe::Vacant(_, false)));
-        if takes_a_slot && totals.slots + totals.dead >= index.limit() {
+        if takes_a_slot && totals.used() >= index.limit() {
             index = self.make_index_room(writer, map, 1, seq, true)?;
             probe = self.probe(&index, map, hash, key)?;
             totals = index.totals()?;
@@ -259,7 +259,7 @@ impl Engine {
         self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
 
         index.publish(at, hash, offset, change.new_slot)?;
-        self.count(&mut totals, log::record(&self.region, offset)?)?;
+        self.count(&mut totals, log::record(&self.region, offset)?);
         totals.seq = seq;
         totals.dead -= u64::from(was_dead && totals.dead > 0);
         index.set_totals(totals)?;
@@ -305,7 +305,7 @@ impl Engine {
 
         index.publish(at, hash, offset, false)?;
         let mut totals = index.totals()?;
-        self.count(&mut totals, log::record(&self.region, offset)?)?;
+        self.count(&mut totals, log::record(&self.region, offset)?);
         totals.seq = seq;
         index.set_totals(totals)?;
         self.count_log(seq, entry.len() + if jumped { JUMP_LEN } else { 0 }, 1 + u64::from(jumped))?;
@@ -407,33 +407,33 @@ impl Engine {
             }
             None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
         }
-        self.count(totals, record)
+        self.count(totals, record);
+        Ok(())
     }
 
     /// Adds a record to the counters of its map, by its own flags and the record that it replaces.
     #[inline]
-    pub(crate) fn count(&self, totals: &mut Totals, record: Record<'_>) -> Result<()> {
+    fn count(&self, totals: &mut Totals, record: Record<'_>) {
         let header = record.header;
         let is_new = header.flags & flags::NEW != 0;
-        let replaced = if is_new || header.prev() == 0 { 0 } else { log::record(&self.region, header.prev())?.len() };
-        let remaining = totals.bytes.checked_sub(replaced);
-        totals.bytes = remaining.ok_or_else(|| self.region.corrupt(record.offset, "more is removed than there was"))?;
+        let replaced = if is_new || header.prev() == 0 { None } else { log::record(&self.region, header.prev()).ok() };
+        // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
+        totals.bytes = totals.bytes.saturating_sub(replaced.map_or(0, |replaced| replaced.len()));
         if record.kind() == Some(Kind::Put) {
-            totals.bytes += record.len();
-            totals.keys += u64::from(is_new);
-            totals.slots += u64::from(is_new && header.prev() == 0);
+            totals.bytes = totals.bytes.saturating_add(record.len());
+            totals.keys = totals.keys.saturating_add(u64::from(is_new));
+            totals.slots = totals.slots.saturating_add(u64::from(is_new && header.prev() == 0));
         } else {
-            let remaining = totals.keys.checked_sub(1);
-            totals.keys = remaining.ok_or_else(|| self.region.corrupt(record.offset, "a removal of no key"))?;
+            totals.keys = totals.keys.saturating_sub(1);
         }
-        Ok(())
     }
 
     /// Adds to the counters of the whole log.
     fn count_log(&self, seq: u64, bytes: u64, records: u64) -> Result<()> {
         let [counted, all_bytes, all_records] = self.log_totals()?;
         if counted < seq {
-            totals::publish(&self.region, live::LOG_TOTALS, [seq, all_bytes + bytes, all_records + records])?;
+            let (bytes, records) = (all_bytes.saturating_add(bytes), all_records.saturating_add(records));
+            totals::publish(&self.region, live::LOG_TOTALS, [seq, bytes, records])?;
         }
         Ok(())
     }

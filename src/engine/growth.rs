@@ -14,9 +14,11 @@ use crate::file::log::{self, Record, Tail};
 use crate::file::space::Extent;
 use crate::file::table::MapTable;
 
-/// What is held back for a full store: room for at least one tombstone, whatever its key.
-const RESERVE_BLOCKS: u64 = 18;
-const _: () = assert!(RESERVE_BLOCKS * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
+/// What is held back for the log of a full store: room for at least one tombstone, whatever its key.
+const LOG_RESERVE: u64 = 18;
+/// What is held back for a full store to be cleared: a region.
+const REGION_RESERVE: u64 = 1;
+const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
 
 /// Up to so many slots an index doubles; beyond it grows by half.
 const SMALL_INDEX: u64 = 1 << 20;
@@ -72,6 +74,13 @@ impl Engine {
         if matches!(taken, Err(Error::Full { .. })) && align_block(needed) < usual {
             taken = self.allocate(writer, align_block(needed) / BLOCK, ExtentKind::Log, seq);
         }
+        if taken.is_ok() {
+            // There was room, so what was held back and used up may be held back again; if not, then not.
+            match self.keep_reserve(writer, seq) {
+                Ok(()) | Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let extent = match taken {
             Err(full @ Error::Full { .. }) if shrinks => self.open_reserve(writer, needed, seq)?.ok_or(full)?,
             other => other?,
@@ -86,8 +95,7 @@ impl Engine {
 
     /// Makes the reserve the next extent of the log, if it is there and long enough.
     fn open_reserve(&self, writer: &mut Writer, needed: u64, seq: u64) -> Result<Option<Extent>> {
-        let fits = |extent: &&Extent| extent.kind == ExtentKind::Reserve && extent.blocks * BLOCK >= needed;
-        let Some(offset) = writer.space.extents().find(fits).map(|extent| extent.offset) else {
+        let Some(offset) = self.reserve(writer, LOG_RESERVE).filter(|_| needed <= LOG_RESERVE * BLOCK) else {
             return Ok(None);
         };
         writer.space.set_kind(&self.region, offset, ExtentKind::ReserveLog, seq)?;
@@ -96,17 +104,31 @@ impl Engine {
 
     /// Sets space aside that only a full store may use, if there is none.
     pub(crate) fn keep_reserve(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        if writer.space.extents().any(|extent| extent.kind == ExtentKind::Reserve) {
-            return Ok(());
+        for blocks in [LOG_RESERVE, REGION_RESERVE] {
+            if self.reserve(writer, blocks).is_none() {
+                self.allocate(writer, blocks, ExtentKind::Reserve, seq)?;
+            }
         }
-        self.allocate(writer, RESERVE_BLOCKS, ExtentKind::Reserve, seq).map(drop)
+        Ok(())
+    }
+
+    /// The extent of so many blocks that is held back, if it is there.
+    fn reserve(&self, writer: &Writer, blocks: u64) -> Option<u64> {
+        let mut extents = writer.space.extents();
+        let held = extents.find(|extent| extent.kind == ExtentKind::Reserve && extent.blocks == blocks);
+        held.map(|extent| extent.offset)
     }
 
     /// Gives back the extents that were taken for a commit that will not be: those younger than `visible`.
     pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
         let tail = self.region.load(live::TAIL)?;
+        let regions: Vec<u64> = self.map_table()?.iter()?.map(|entry| entry.region).collect();
         let uncommitted = |extent: &&Extent| {
-            extent.is_log() && extent.count > visible & COUNT_MASK && !(extent.offset..extent.end()).contains(&tail)
+            let used = match extent.kind {
+                ExtentKind::Index => regions.contains(&extent.offset),
+                _ => !extent.is_log() || (extent.offset..extent.end()).contains(&tail),
+            };
+            extent.count > visible & COUNT_MASK && !used
         };
         let extents: Vec<Extent> = writer.space.extents().filter(uncommitted).copied().collect();
         for extent in extents {
@@ -122,11 +144,19 @@ impl Engine {
     /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
     /// clear is committed.
     pub(crate) fn fresh_region(&self, writer: &mut Writer, map: u32, seq: u64, previous: u64) -> Result<u64> {
-        let extent = self.allocate(writer, 1, ExtentKind::Index, seq)?;
+        let offset = match self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq) {
+            Ok(extent) => extent.offset,
+            Err(full @ Error::Full { .. }) => {
+                let held = self.reserve(writer, REGION_RESERVE).ok_or(full)?;
+                writer.space.set_kind(&self.region, held, ExtentKind::Index, seq)?;
+                held
+            }
+            Err(error) => return Err(error),
+        };
         // One before the clear, so that whatever else the commit holds counts from here.
         let totals = Totals { seq: seq - 1, ..Totals::default() };
-        Index::create(&self.region, (extent.offset, 1), map, seq, previous, totals)?;
-        Ok(extent.offset)
+        Index::create(&self.region, (offset, REGION_RESERVE), map, seq, previous, totals)?;
+        Ok(offset)
     }
 
     /// Switches a map to the fresh region that the record of a clear names, unless that was done.
@@ -158,13 +188,13 @@ impl Engine {
         // Looking for them means a look at every record, so there must be something to gain.
         let drop_tombstones = may_drop_tombstones && tombstones > totals.slots / 4;
         let kept = if drop_tombstones { totals.keys } else { totals.slots };
-        let needed = kept + new;
-        let roomy = if needed < SMALL_INDEX { needed * 2 } else { needed / 2 * 3 };
+        let needed = kept.saturating_add(new);
+        let roomy = if needed < SMALL_INDEX { needed * 2 } else { needed.saturating_add(needed / 2) };
         match self.rebuild_index(writer, map, roomy, seq, drop_tombstones) {
             Err(full @ Error::Full { .. }) if may_drop_tombstones => {
                 // Dead slots can be given to new keys, so there is room as long as the values leave some.
                 let totals = self.retire_tombstones(&old)?;
-                if totals.slots + new <= old.limit() { Ok(old) } else { Err(full) }
+                if totals.slots.saturating_add(new) <= old.limit() { Ok(old) } else { Err(full) }
             }
             rebuilt => rebuilt,
         }
@@ -208,8 +238,7 @@ impl Engine {
     /// Marks the slots of tombstones dead that are older than every pin, in place.
     fn retire_tombstones(&self, index: &Index<'_>) -> Result<Totals> {
         let unread_below = self.raise_horizon()?;
-        let mut totals = index.totals()?;
-        totals.dead = 0;
+        let mut totals = Totals { slots: 0, dead: 0, ..index.totals()? };
         for slot in index.iter() {
             let slot = slot?;
             let Some(offset) = slot.record else {
@@ -219,8 +248,9 @@ impl Engine {
             let record = log::record(&self.region, offset)?;
             if record.kind() == Some(Kind::Remove) && record.seq() & COUNT_MASK <= unread_below {
                 index.retire(slot.at)?;
-                totals.slots -= 1;
                 totals.dead += 1;
+            } else {
+                totals.slots += 1;
             }
         }
         index.amend_slots(totals.slots, totals.dead)?;
@@ -233,7 +263,7 @@ impl Engine {
         let index = self.index_for_writing(map)?;
         let totals = index.totals()?;
         let tombstones = totals.slots.saturating_sub(totals.keys);
-        if totals.slots + totals.dead > index.limit() / 2 && tombstones > totals.slots / 2 {
+        if totals.used() > index.limit() / 2 && tombstones > totals.slots / 2 {
             let seq = self.next_seq()?;
             match self.make_index_room(writer, map, 1, seq, true) {
                 // A full store does without.

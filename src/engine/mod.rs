@@ -54,6 +54,8 @@ pub(crate) struct Engine {
     /// The superblock in force says that the store is closed; so it must go before anything changes.
     clean: AtomicBool,
     poisoned: AtomicBool,
+    /// Opening has come to its end. An engine that is given up before that must not close what it never understood.
+    ready: AtomicBool,
 }
 
 /// A read-only view of a closed store.

@@ -16,10 +16,10 @@ use super::settings::{Access, Settings};
 use super::{Engine, Frozen, now};
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, PROCESS_TABLE,
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, PROCESS_TABLE,
     SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live, process,
 };
-use crate::file::region::Region;
+use crate::file::region::{self, Region};
 use crate::file::space::{SMALLEST_LOG, Space};
 use crate::file::totals;
 
@@ -45,11 +45,14 @@ impl Engine {
                 Err(Error::NotAStore { path: path.to_owned(), what: "it is empty, or its creation was cut short" })
             }
             Found::Nothing => {
+                // Of one file both hold the lock, so it is ours until we have tidied up.
+                let lock = file.try_clone().map_err(|e| Error::io(path, "duplicate the file's handle", e))?;
                 let result = create(file, path, settings);
                 if result.is_err() && created {
-                    // It is ours and holds nothing; should this fail, the next opening recognises it.
+                    // It holds nothing. Should this fail, the next opening recognises what is left.
                     let _ = fs::remove_file(path);
                 }
+                drop(lock);
                 result
             }
             Found::Store(_) if settings.create_new => Err(Error::AlreadyExists { path: path.to_owned() }),
@@ -88,6 +91,7 @@ impl Engine {
             clean: AtomicBool::new(superblock.is_clean()),
             superblock: Mutex::new(superblock),
             poisoned: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
             region,
             settings,
             opened,
@@ -211,7 +215,8 @@ fn inspect(file: &mut File, path: &Path) -> Result<Found> {
         let bytes = pages.get(at as usize..)?;
         Superblock::read_from_prefix(bytes).ok().map(|(superblock, _)| superblock)
     });
-    if pages.starts_with(&CREATION_MAGIC) && !found[1].is_some_and(|b| b.magic == MAGIC) {
+    // Behind the mark there are zeros until the first superblock takes its place.
+    if pages.starts_with(&CREATION_MAGIC) && pages[CREATION_MAGIC.len()..].iter().all(|&byte| byte == 0) {
         return Ok(Found::Nothing);
     }
     let mut ours = found.iter().flatten().filter(|superblock| superblock.magic == MAGIC).peekable();
@@ -243,13 +248,15 @@ fn inspect(file: &mut File, path: &Path) -> Result<Found> {
 /// Whether what a superblock says can be true. Its CRC holds, so this is about hostile files.
 fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
     let (head, extent) = (superblock.log_head.get(), superblock.head_extent.get());
+    let room_to_count = |seq: u64| seq >> COUNT_BITS > 0 && seq & COUNT_MASK < COUNT_MASK - (1 << COUNT_BITS >> 4);
     let sane = u64::from(superblock.block.get()) == BLOCK
         && extent >= EXTENTS
         && extent % BLOCK == 0
         && head >= extent
         && head % 8 == 0
         && superblock.log_end.get() % 8 == 0
-        && superblock.head_seq.get() > 0
+        && room_to_count(superblock.head_seq.get())
+        && room_to_count(superblock.next_seq.get())
         && superblock.next_seq.get() >= superblock.head_seq.get();
     if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
 }
@@ -259,6 +266,8 @@ fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
 /// First a mark goes to the disk that says "creation has begun", and the folder after it; the superblock takes its
 /// place only when everything else is flushed. So a cut leaves a file that is recognised.
 fn create(mut file: File, path: &Path, settings: Settings) -> Result<Engine> {
+    // The mark itself must not be what runs into a limit.
+    region::check_file_size(path, settings.max_size, BLOCK)?;
     let mut mark = [0; BLOCK as usize];
     mark[..CREATION_MAGIC.len()].copy_from_slice(&CREATION_MAGIC);
     file.set_len(0)
@@ -384,13 +393,16 @@ fn open_store(
     superblocks: [Option<Superblock>; 2],
 ) -> Result<Engine> {
     let read_only = settings.access == Access::ReadOnly;
+    let again = file.try_clone().map_err(|e| Error::io(path, "duplicate the file's handle", e))?;
     let region = Region::of_file(file, path.to_owned(), read_only, settings.max_size)?;
     let generation = |superblock: &Option<Superblock>| superblock.map_or(0, |s| s.generation.get());
     let newest = usize::from(generation(&superblocks[1]) > generation(&superblocks[0]));
 
-    let same_cache = live_is_current(&region)?;
+    let which = |place: u64| usize::from(place == SUPERBLOCK_B);
+    let same_cache = live_is_current(&region)?
+        && superblocks[which(region.load(live::SUPERBLOCK)?)].is_some_and(|s| live_is_sane(&region, &s).unwrap_or(false));
     let state = if same_cache { region.load(live::STATE)? } else { 0 };
-    let in_force = if same_cache { usize::from(region.load(live::SUPERBLOCK)? == SUPERBLOCK_B) } else { newest };
+    let in_force = if same_cache { which(region.load(live::SUPERBLOCK)?) } else { newest };
     let Some(mut superblock) = superblocks[in_force] else {
         return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
     };
@@ -404,10 +416,25 @@ fn open_store(
         return Err(Error::NeedsRecovery { path: path.to_owned() });
     }
     if same_cache && state & live::STATE_POISONED == 0 {
-        super::recovery::after_kill(region, settings, superblock, state)
-    } else {
-        super::recovery::after_power_cut(region, settings, superblock, in_force)
+        match super::recovery::after_kill(region, settings.clone(), superblock, state) {
+            // What was killed left something behind that does not add up. The log decides.
+            Err(Error::Corrupt { .. }) => {}
+            opened => return opened,
+        }
+        let region = Region::of_file(again, path.to_owned(), read_only, settings.max_size)?;
+        return super::recovery::after_power_cut(region, settings, superblock, in_force);
     }
+    super::recovery::after_power_cut(region, settings, superblock, in_force)
+}
+
+/// Whether the live area can be that of the store whose superblock is in force.
+fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
+    let visible = region.load(live::VISIBLE)?;
+    Ok(visible >= superblock.next_seq.get() - 1
+        && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
+        && region.load(live::HORIZON)? <= visible
+        && region.load(live::LOG_HEAD)? >= EXTENTS
+        && region.load(live::TAIL)? >= EXTENTS)
 }
 
 /// Opens a store that was closed: there is nothing to do but to set the live area up.
@@ -479,7 +506,8 @@ fn live_is_current(region: &Region) -> Result<bool> {
 }
 
 impl Engine {
-    /// Says that the live area can be believed as long as this page cache lives, and enters us in the process table.
+    /// Ends the opening: says that the live area can be believed as long as this page cache lives, and enters us in the
+    /// process table.
     pub(crate) fn trust_live(&self) -> Result<()> {
         let entry = PROCESS_TABLE;
         let identity = self.region.identity().unwrap_or_default();
@@ -490,6 +518,8 @@ impl Engine {
         for (index, word) in identity.into_iter().enumerate() {
             self.region.store(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
         }
-        self.region.store(live::VERSION_WORD, live::VERSION, Ordering::Release)
+        self.region.store(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
+        self.ready.store(true, Ordering::Release);
+        Ok(())
     }
 }

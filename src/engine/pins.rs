@@ -45,6 +45,11 @@ impl Engine {
                 return Ok(Pin { place, seq });
             }
             let newer = self.region.load(live::VISIBLE)?;
+            if newer <= seq {
+                // The horizon is never raised beyond what is visible.
+                self.region.store(place, 0, Ordering::Release)?;
+                return Err(self.region.corrupt(live::HORIZON, "the horizon lies beyond the last visible commit"));
+            }
             self.region.compare_exchange(place, self.claim(seq), self.claim(newer), Ordering::SeqCst)?;
             seq = newer;
         }

@@ -4,7 +4,7 @@ use super::Engine;
 use super::pins::Pin;
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
-use crate::file::layout::{KeyHash, Kind, RECORD_HEADER};
+use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, live};
 use crate::file::log::{self, Record};
 
 /// A pinned view of one commit. Gives the pin back when it is dropped.
@@ -141,7 +141,12 @@ impl Engine {
             match found {
                 Ok(Some((index, totals))) => return Ok((pin, index, totals)),
                 // Two commits came in between: begin again with a newer view.
-                Ok(None) => self.unpin(&pin),
+                Ok(None) => {
+                    self.unpin(&pin);
+                    if self.visible()? == pin.seq {
+                        return Err(self.region.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
+                    }
+                }
                 Err(error) => {
                     self.unpin(&pin);
                     return Err(error);

@@ -103,7 +103,7 @@ pub(crate) fn after_power_cut(
     Ok(engine)
 }
 
-/// Walks the log to its end. Returns it, how many keys each map may have, and how many bytes and records there are.
+/// Walks the log to its end. Returns it, how many keys each map had at most, and how many bytes and records there are.
 fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTreeMap<u32, u64>, u64, u64)> {
     let mut walk = Walk::new(region, head(superblock), None);
     let durable_end = superblock.log_end.get();
@@ -113,7 +113,8 @@ fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTree
     // Extents, keys and totals count once their commit is complete.
     let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
     let (mut bytes, mut records) = (0, 0);
-    let mut keys: BTreeMap<u32, u64> = BTreeMap::new();
+    // Of each map, how many keys it has and the most that it ever had.
+    let mut keys: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     while let Some(record) = walk.next() {
         bytes += record.len();
         records += 1;
@@ -127,13 +128,17 @@ fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTree
                 }
                 extents.push((walk.extent(), 0, record.seq()));
             }
-            // An upper bound is enough: this only decides how large the regions are to begin with.
+            // This only decides how large the regions are to begin with, so it need not be exact.
             Some(Kind::Put) if record.header.flags & (flags::NEW | flags::COPY) != 0 => {
-                *keys.entry(record.header.map()).or_default() += 1;
+                let (now, most) = keys.entry(record.header.map()).or_default();
+                *now += 1;
+                *most = (*most).max(*now);
             }
-            Some(Kind::Clear) => {
-                keys.insert(record.header.map(), 0);
+            Some(Kind::Remove) => {
+                let (now, _) = keys.entry(record.header.map()).or_default();
+                *now = now.saturating_sub(1);
             }
+            Some(Kind::Clear) => keys.entry(record.header.map()).or_default().0 = 0,
             _ => {}
         }
         if walk.is_between_commits() && record.kind() != Some(Kind::Jump) {
@@ -149,6 +154,7 @@ fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTree
     extents.truncate(committed_extents);
     let (end, chain, last) = end;
     check_extents(region, &extents, end)?;
+    let keys = keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
     Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
 }
 
@@ -205,10 +211,10 @@ impl Engine {
                 *totals = Totals::default();
                 continue;
             }
-            if totals.slots >= index.limit() {
+            if totals.used() >= index.limit() {
                 index.reset_totals(Totals { seq, ..*totals })?;
                 *index = self.make_index_room(&mut writer, map, 1, seq, true)?;
-                totals.slots = index.totals()?.slots;
+                (totals.slots, totals.dead) = (index.totals()?.slots, 0);
             }
             self.publish_recovered(index, totals, record)?;
         }
@@ -229,17 +235,23 @@ impl Engine {
         match self.probe(index, map, hash, key)? {
             Some(Probe::Found(at, newest)) => {
                 let newest = log::record(&self.region, newest)?;
-                if newest.kind() == Some(Kind::Put) {
-                    totals.keys -= 1;
-                    totals.bytes -= newest.len();
+                totals.keys -= 1;
+                totals.bytes -= newest.len();
+                if is_put {
+                    index.publish(at, hash, record.offset, false)?;
+                } else {
+                    // There is no reader yet who could need the tombstone.
+                    index.retire(at)?;
+                    totals.slots -= 1;
+                    totals.dead += 1;
                 }
-                index.publish(at, hash, record.offset, false)?;
             }
             // A tombstone of a key that is not there says nothing.
-            Some(Probe::Vacant(..)) if !is_put => return Ok(()),
-            Some(Probe::Vacant(at, _)) => {
+            Some(Probe::Vacant(..)) if !is_put => {}
+            Some(Probe::Vacant(at, was_dead)) => {
                 index.publish(at, hash, record.offset, true)?;
                 totals.slots += 1;
+                totals.dead -= u64::from(was_dead);
             }
             None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
         }

@@ -46,6 +46,13 @@ pub(crate) struct Totals {
     pub(crate) dead: u64,
 }
 
+impl Totals {
+    /// Slots that a search has to pass.
+    pub(crate) fn used(&self) -> u64 {
+        self.slots.saturating_add(self.dead)
+    }
+}
+
 impl From<[u64; 5]> for Totals {
     fn from([seq, keys, bytes, slots, dead]: [u64; 5]) -> Totals {
         Totals { seq, keys, bytes, slots, dead }

@@ -108,7 +108,7 @@ impl<'a> MapTable<'a> {
         if hint < self.0.capacity {
             let (id, region) = self.0.entry(hint)?;
             if id == u64::from(map) + 1 {
-                return Ok(Some(region * BLOCK));
+                return Ok(Some(region.saturating_mul(BLOCK)));
             }
         }
         self.search(map)
@@ -124,7 +124,7 @@ impl<'a> MapTable<'a> {
         let mut entries = Vec::new();
         for index in 0..self.0.capacity {
             if let (id @ 1.., region) = self.0.entry(index)? {
-                entries.push(MapEntry { index, map: (id - 1) as u32, region: region * BLOCK });
+                entries.push(MapEntry { index, map: (id - 1) as u32, region: region.saturating_mul(BLOCK) });
             }
         }
         Ok(entries.into_iter())

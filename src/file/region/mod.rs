@@ -409,6 +409,16 @@ impl Region {
     }
 }
 
+/// Refuses a file of `len` bytes that is to be written without a mapping, if a limit forbids it.
+pub(crate) fn check_file_size(path: &Path, max_len: u64, len: u64) -> Result<()> {
+    let why = match os::file_size_limit() {
+        _ if len > max_len => FullReason::MaxSize(max_len),
+        Some(limit) if len > limit => FullReason::FileSizeLimit(limit),
+        _ => return Ok(()),
+    };
+    Err(Error::Full { path: path.to_owned(), needed: len, why })
+}
+
 /// Maps a file for reading and writing. Where the system allows it, the mapping reaches beyond the end of the file, so
 /// that growing rarely needs a new one; under a tight limit on address space it takes less.
 fn map_with_room(file: &File, len: u64) -> io::Result<MmapRaw> {

@@ -77,7 +77,7 @@ fn fill(mut file: &File, old: u64, new: u64) -> io::Result<()> {
 
 /// The longest file that this process may write, if there is a limit.
 #[cfg(unix)]
-fn file_size_limit() -> Option<u64> {
+pub(super) fn file_size_limit() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `getrlimit` fills in the struct that it is given, which lives on this stack frame.
     let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
@@ -85,7 +85,7 @@ fn file_size_limit() -> Option<u64> {
 }
 
 #[cfg(not(unix))]
-fn file_size_limit() -> Option<u64> {
+pub(super) fn file_size_limit() -> Option<u64> {
     None
 }
 

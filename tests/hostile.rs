@@ -1,0 +1,474 @@
+//! Damaged and hostile files: whatever bytes a file has, the store gives an error or an answer, never a panic, a crash
+//! or an endless loop, and never another key's value.
+//!
+//! A small store is damaged in thousands of ways, the same ones each time: flipped bits, words that matter overwritten
+//! with words that matter, pieces copied from elsewhere in the file, superblocks and records whose CRC was made to hold
+//! again, truncation. After each, everything that the interface offers is tried on it.
+//!
+//! `SLOTLOG_HOSTILE_ROUNDS` sets how many ways per test, `SLOTLOG_HOSTILE_SEED` which ones.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use slotlog::format::{
+    EXTENTS, Kind, LIVE, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align8, live,
+};
+use slotlog::{Access, Opened, Store};
+use support::{Random, folder};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The values that a key ever had, oldest first.
+type History = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
+
+/// A file to be damaged, and what is known of it.
+struct Image {
+    bytes: Vec<u8>,
+    /// Ranges of the records in the log.
+    records: Vec<Range<usize>>,
+    /// Pieces of 64 bytes that are not all zeros: where damage does something.
+    interesting: Vec<usize>,
+    history: History,
+    /// What the store held in the end.
+    current: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Image {
+    fn of(bytes: Vec<u8>, history: History, current: BTreeMap<Vec<u8>, Vec<u8>>) -> Image {
+        let interesting =
+            (0..bytes.len()).step_by(64).filter(|&at| bytes[at..at + 64].iter().any(|&byte| byte != 0)).collect();
+        // The log of so small a store is one extent, and begins where extents begin.
+        let (mut records, mut at) = (Vec::new(), EXTENTS as usize);
+        while let Ok((header, _)) = RecordHeader::ref_from_prefix(&bytes[at..]) {
+            if Kind::from_u8(header.kind).is_none() {
+                break;
+            }
+            records.push(at..at + header.record_len() as usize);
+            at += header.record_len() as usize;
+        }
+        assert!(records.len() > 40, "only {} records", records.len());
+        Image { bytes, records, interesting, history, current }
+    }
+}
+
+/// A store with a bit of everything: keys written once and often, removed, cleared, in transactions, an empty key, an
+/// empty value, and a value that fills several blocks.
+fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
+    let mut history = History::new();
+    let mut current = BTreeMap::new();
+    let mut value = |key: &str, number: u32| {
+        let len = if key == "key 7" { 9000 } else { 20 + number as usize % 50 };
+        let mut value = format!("{key} has value {number} ").into_bytes();
+        value.resize(len.max(value.len()), b'.');
+        history.entry(key.as_bytes().to_vec()).or_default().push(value.clone());
+        current.insert(key.as_bytes().to_vec(), value.clone());
+        value
+    };
+    store.insert("cleared", value("cleared", 0)).unwrap();
+    store.clear().unwrap();
+    for number in 0..24 {
+        let key = format!("key {number}");
+        store.insert(&key, value(&key, number)).unwrap();
+    }
+    store.insert("", value("", 1)).unwrap();
+    let mut transaction = store.begin().unwrap();
+    for number in (0..24).step_by(3) {
+        let key = format!("key {number}");
+        transaction.insert(&key, value(&key, 100 + number)).unwrap();
+        transaction.insert(&key, value(&key, 200 + number)).unwrap();
+    }
+    transaction.commit().unwrap();
+    store.checkpoint().unwrap();
+    store.insert("nothing", "").unwrap();
+    current.remove(&b"cleared"[..]);
+    current.insert(b"nothing".to_vec(), Vec::new());
+    history.insert(b"nothing".to_vec(), vec![Vec::new()]);
+    for number in (0..24).step_by(5) {
+        let key = format!("key {number}");
+        assert!(store.remove(&key).unwrap());
+        current.remove(key.as_bytes());
+    }
+    (history, current)
+}
+
+/// What was done to a file.
+#[derive(Debug, Default)]
+struct Damage {
+    /// What kind of damage.
+    what: &'static str,
+    /// Where, unless it is a truncation.
+    ranges: Vec<Range<usize>>,
+    /// CRCs were made to hold again, so the damage may be a valid store that says something else.
+    sealed: bool,
+}
+
+impl Damage {
+    fn new(what: &'static str, at: usize, len: usize) -> Damage {
+        Damage { what, ranges: vec![at..at + len], sealed: false }
+    }
+
+    fn touches(&self, range: Range<usize>) -> bool {
+        self.ranges.iter().any(|damaged| damaged.start < range.end && range.start < damaged.end)
+    }
+}
+
+/// A place to damage: mostly one where there is something.
+fn place(image: &Image, random: &mut Random) -> usize {
+    match random.below(10) {
+        0 => random.below(image.bytes.len() as u64 / 8) as usize * 8,
+        1..3 => image.records[random.below(image.records.len() as u64) as usize].start + random.below(4) as usize * 8,
+        3 => (LIVE + random.below(64) * 8) as usize,
+        _ => {
+            let piece = image.interesting[random.below(image.interesting.len() as u64) as usize];
+            piece + random.below(8) as usize * 8
+        }
+    }
+}
+
+/// A word that is likelier than others to lead astray.
+fn word(image: &Image, random: &mut Random) -> u64 {
+    match random.below(10) {
+        0 => 0,
+        1 => 1,
+        2 => u64::MAX,
+        3 => 1 << random.below(64),
+        4 => random.below(image.bytes.len() as u64 * 2),
+        5 => (image.records[random.below(image.records.len() as u64) as usize].start / 8) as u64,
+        6 => image.records[random.below(image.records.len() as u64) as usize].start as u64,
+        7 => u64::MAX >> random.below(64),
+        8 => random.next(),
+        _ => {
+            let at = place(image, random).min(image.bytes.len() - 8);
+            u64::from_le_bytes(image.bytes[at..at + 8].try_into().unwrap())
+        }
+    }
+}
+
+/// Damages `bytes`, a copy of the image's.
+fn damage(image: &Image, bytes: &mut Vec<u8>, random: &mut Random) -> Damage {
+    let at = place(image, random).min(bytes.len() - 64);
+    match random.below(12) {
+        0..3 => {
+            let at = at + random.below(8) as usize;
+            bytes[at] ^= 1 << random.below(8);
+            Damage::new("a flipped bit", at, 1)
+        }
+        3..6 => {
+            bytes[at..at + 8].copy_from_slice(&word(image, random).to_le_bytes());
+            Damage::new("a word overwritten", at, 8)
+        }
+        6 => {
+            let len = 1 + random.below(64) as usize;
+            bytes[at..at + len].copy_from_slice(&random.bytes(len));
+            Damage::new("bytes overwritten", at, len)
+        }
+        7 => {
+            let from = place(image, random).min(bytes.len() - 64);
+            let len = 8 << random.below(4);
+            bytes.copy_within(from..from + len, at);
+            Damage::new("bytes copied from elsewhere", at, len)
+        }
+        8 => {
+            let len = if random.one_in(2) { random.below(bytes.len() as u64) } else { at as u64 };
+            bytes.truncate(len as usize);
+            Damage { what: "truncated", ..Damage::default() }
+        }
+        9..11 => {
+            // Hostile superblocks: any field, and a CRC that holds. Word 1 is the version, which has tests of its own.
+            let field = 16 + 8 * random.below(21) as usize;
+            let value = word(image, random);
+            let places = [SUPERBLOCK_A as usize, SUPERBLOCK_B as usize];
+            let both = random.one_in(2);
+            for at in &places[..if both { 2 } else { 1 + random.below(2) as usize }] {
+                bytes[at + field..at + field + 8].copy_from_slice(&value.to_le_bytes());
+                let sealed = Superblock::read_from_prefix(&bytes[*at..]).unwrap().0.sealed();
+                bytes[*at..at + 512].copy_from_slice(sealed.as_bytes());
+            }
+            Damage { what: "superblocks with a CRC that holds", ranges: vec![0..512, 4096..4608], sealed: true }
+        }
+        _ => {
+            // A hostile record, and a log that holds: this record and all behind it get the CRC that belongs to them.
+            let victim = random.below(image.records.len() as u64) as usize;
+            let header = image.records[victim].start;
+            match random.below(4) {
+                0 => bytes[header + 14] = random.below(7) as u8,
+                1 => bytes[header + 15] ^= 1 << random.below(8),
+                2 => bytes[header + 16..header + 24].copy_from_slice(&word(image, random).to_le_bytes()),
+                _ => bytes[header + 24..header + 32].copy_from_slice(&word(image, random).to_le_bytes()),
+            }
+            let mut chain = bytes[header + 4..header + 8].to_vec();
+            for record in &image.records[victim..] {
+                bytes[record.start + 4..record.start + 8].copy_from_slice(&chain);
+                let crc = crc32(&bytes[record.start + 4..record.end]);
+                chain = crc.to_le_bytes().to_vec();
+                bytes[record.start..record.start + 4].copy_from_slice(&chain);
+            }
+            Damage { what: "records with a CRC that holds", ranges: vec![header..header + 32], sealed: true }
+        }
+    }
+}
+
+/// The CRC-32 of zip and Ethernet, bit by bit: an independent second opinion on the one in the library.
+fn crc32(bytes: &[u8]) -> u32 {
+    static TABLE: std::sync::OnceLock<Vec<u32>> = std::sync::OnceLock::new();
+    let table = TABLE.get_or_init(|| {
+        let step = |crc: u32| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        (0..256).map(|byte| (0..8).fold(byte, |crc, _| step(crc))).collect()
+    });
+    !bytes.iter().fold(!0, |crc, &byte| (crc >> 8) ^ table[((crc ^ u32::from(byte)) & 0xff) as usize])
+}
+
+/// Whether `value` is an answer that a get of `key` may give.
+fn may_be_value(image: &Image, damage: &Damage, history: &History, verified: bool, key: &[u8], value: &[u8]) -> bool {
+    let Some(values) = history.get(key) else { return false };
+    // Whoever can make a CRC hold can turn a removal into an empty value.
+    if values.iter().any(|stored| stored == value) || (damage.sealed && value.is_empty()) {
+        return true;
+    }
+    if verified {
+        // The CRC of the record was looked at.
+        return false;
+    }
+    // Bytes that the medium changed within a value show as such, nothing else.
+    let len_damaged = image.records.iter().any(|record| damage.touches(record.start + 8..record.start + 16));
+    let damaged_bytes: usize = damage.ranges.iter().map(ExactSizeIterator::len).sum();
+    len_damaged
+        || values.iter().any(|stored| {
+            let wrong = stored.iter().zip(value).filter(|(a, b)| a != b).count();
+            stored.len() == value.len() && wrong <= damaged_bytes
+        })
+}
+
+/// Reads everything there is. What cannot be read is an error, what can be read is what was once written.
+fn read_all(store: &Store, image: &Image, damage: &Damage, history: &History, verified: bool) {
+    let check = |how: &str, key: &[u8], value: &[u8]| {
+        assert!(
+            may_be_value(image, damage, history, verified, key, value),
+            "{how}: {:?} => {:?}",
+            String::from_utf8_lossy(key),
+            String::from_utf8_lossy(value),
+        );
+    };
+    for key in history.keys() {
+        if let Ok(Some(value)) = store.get(key) {
+            check("get", key, &value);
+        }
+        let _ = store.contains_key(key);
+    }
+    let _ = (store.len(), store.is_empty(), store.stats(), store.probe_lengths());
+    let Ok(snapshot) = store.snapshot() else { return };
+    let _ = snapshot.get_many(&history.keys().collect::<Vec<_>>());
+    // An index can name one record many times, but has no more slots than the file has words.
+    for entry in snapshot.iter().take(image.bytes.len() / 8 * 4) {
+        let Ok((key, value)) = entry else { continue };
+        // A key whose bytes are damaged is another key; that one was never written.
+        if verified || history.contains_key(key) {
+            check("iterate", key, value);
+        }
+    }
+}
+
+/// Changes this and that. Errors are fine.
+fn change(store: &Store, history: &mut History, random: &mut Random) {
+    let mut keys: Vec<Vec<u8>> = history.keys().cloned().collect();
+    keys.push(b"a new key".to_vec());
+    for round in 0..8 {
+        let key = &keys[random.below(keys.len() as u64) as usize];
+        let value = format!("{} later {round}", String::from_utf8_lossy(key)).into_bytes();
+        history.entry(key.clone()).or_default().push(value.clone());
+        let written = store.insert(key, &value);
+        if let (Ok(()), Ok(Some(found))) = (written, store.get(key)) {
+            assert_eq!(found, value, "what was just written");
+        }
+        let _ = store.remove(&keys[random.below(keys.len() as u64) as usize]);
+    }
+    if let Ok(mut transaction) = store.begin() {
+        for round in 0..8 {
+            let key = &keys[random.below(keys.len() as u64) as usize];
+            let value = format!("{} at once {round}", String::from_utf8_lossy(key)).into_bytes();
+            history.entry(key.clone()).or_default().push(value.clone());
+            let _ = transaction.insert(key, &value);
+            let _ = transaction.remove(&keys[random.below(keys.len() as u64) as usize]);
+            let _ = (transaction.get(key), transaction.len());
+        }
+        let _ = if random.one_in(3) { transaction.rollback() } else { drop(transaction.commit()) };
+    }
+    let _ = (store.sync(), store.checkpoint());
+    if random.one_in(4) {
+        let _ = store.clear();
+    }
+}
+
+/// Tries everything on a damaged file.
+fn exercise(path: &Path, image: &Image, damage: &Damage, random: &mut Random) {
+    let mut history = image.history.clone();
+    let verified = random.one_in(2);
+    if let Ok(store) = Store::options().access(Access::ReadOnly).verify_reads(verified).open(path) {
+        read_all(&store, image, damage, &history, verified);
+        let _ = store.verify();
+    }
+    let Ok(store) = Store::options().verify_reads(verified).open(path) else { return };
+    read_all(&store, image, damage, &history, verified);
+    let report = store.verify();
+    if !damage.sealed && store.opened() == Opened::Clean && report.is_ok_and(|report| report.is_clean()) {
+        // The damage hit nothing that matters, so nothing that matters has changed.
+        let found: BTreeMap<Vec<u8>, Vec<u8>> =
+            store.snapshot().unwrap().iter().map(|entry| entry.unwrap()).map(|(k, v)| (k.into(), v.into())).collect();
+        assert_eq!(found, image.current, "verify found nothing, and the content is another");
+        for (key, value) in &image.current {
+            assert_eq!(store.get(key).unwrap().as_ref(), Some(value), "verify found nothing, and a value is missing");
+        }
+    }
+    change(&store, &mut history, random);
+    read_all(&store, image, damage, &history, verified);
+    let _ = store.verify();
+    if random.one_in(2) {
+        let _ = store.close();
+    }
+    // If that could not close it, this is an opening after a kill.
+    let Ok(store) = Store::options().verify_reads(verified).open(path) else { return };
+    read_all(&store, image, damage, &history, verified);
+    let _ = store.insert("the last", "word");
+    let _ = store.verify();
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+/// Damages the image in many ways and tries everything on each. `write` puts the bytes where `exercise` finds them.
+fn many_ways(test: &'static str, image: &Image, path: &Path, write: impl Fn(&[u8])) {
+    let rounds = number("SLOTLOG_HOSTILE_ROUNDS", 1000);
+    let first = number("SLOTLOG_HOSTILE_SEED", 1);
+    let seed = Arc::new(AtomicU64::new(first));
+    watch(test, Arc::clone(&seed));
+    let mut kinds = BTreeSet::new();
+    for round in first..first + rounds {
+        seed.store(round, Ordering::Relaxed);
+        let mut random = Random(round);
+        let mut bytes = image.bytes.clone();
+        let damage = damage(image, &mut bytes, &mut random);
+        write(&bytes);
+        let outcome = catch_unwind(AssertUnwindSafe(|| exercise(path, image, &damage, &mut random)));
+        if let Err(panic) = outcome {
+            eprintln!("{test}: SLOTLOG_HOSTILE_SEED={round} SLOTLOG_HOSTILE_ROUNDS=1: {damage:?}");
+            resume_unwind(panic);
+        }
+        kinds.insert(damage.what);
+    }
+    seed.store(u64::MAX, Ordering::Relaxed);
+    assert!(rounds < 1000 || kinds.len() == 7, "all kinds of damage were done: {kinds:?}");
+}
+
+/// Ends the process if a round takes so long that it has to be an endless loop, which no assertion can see.
+fn watch(test: &'static str, seed: Arc<AtomicU64>) {
+    std::thread::spawn(move || {
+        let mut last = u64::MAX;
+        loop {
+            std::thread::sleep(Duration::from_secs(30));
+            match seed.load(Ordering::Relaxed) {
+                u64::MAX => return,
+                now if now == last => {
+                    eprintln!("{test}: SLOTLOG_HOSTILE_SEED={now} does not end");
+                    std::process::abort();
+                }
+                now => last = now,
+            }
+        }
+    });
+}
+
+/// Puts bytes into a new file: not the one that a store was open in, so nothing of the live area is believed.
+fn anew(path: &Path) -> impl Fn(&[u8]) {
+    move |bytes| {
+        let _ = fs::remove_file(path);
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_store_that_was_closed_is_read_or_refused() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let (history, current) = fill(&store);
+    store.close().unwrap();
+    let image = Image::of(fs::read(&path).unwrap(), history, current);
+    many_ways("closed", &image, &path, anew(&path));
+}
+
+#[test]
+fn a_damaged_copy_of_an_open_store_is_recovered_or_refused() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(folder.path().join("original")).unwrap();
+    let (history, current) = fill(&store);
+    let image = Image::of(fs::read(folder.path().join("original")).unwrap(), history, current);
+    drop(store);
+    many_ways("copied", &image, &path, anew(&path));
+}
+
+/// Here the live area is believed, since it is the very file that the killed process had open.
+#[test]
+fn a_damaged_store_whose_process_was_killed_is_taken_over_or_refused() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let status = support::child("die", &path).status().unwrap();
+    assert!(!status.success(), "the child was to die: {status}");
+    let memory = Store::in_memory().unwrap();
+    let (history, current) = fill(&memory);
+    let image = Image::of(fs::read(&path).unwrap(), history, current);
+    // Into the same file, so that it stays the same to the store.
+    let write = |bytes: &[u8]| {
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(0).unwrap();
+        (&file).write_all(bytes).unwrap();
+    };
+    use std::io::Write;
+    write(&image.bytes);
+    let opened = Store::open(&path).unwrap();
+    if cfg!(target_os = "linux") {
+        assert_eq!(opened.opened(), Opened::AfterKill, "else this tests the wrong road");
+    }
+    assert_eq!(opened.len().unwrap(), image.current.len() as u64);
+    drop(opened);
+    many_ways("killed", &image, &path, write);
+}
+
+#[test]
+#[ignore = "what other tests start in a process of its own"]
+fn child() {
+    let Some((role, path)) = support::role() else { return };
+    assert_eq!(role, "die");
+    let store = Store::open(path).unwrap();
+    fill(&store);
+    std::process::abort();
+}
+
+/// Without damage the exercise itself must find nothing wrong, or the tests above would prove little.
+#[test]
+fn an_undamaged_store_passes_the_same_exercise() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let (history, current) = fill(&store);
+    store.close().unwrap();
+    let image = Image::of(fs::read(&path).unwrap(), history, current);
+    for seed in 0..20 {
+        anew(&path)(&image.bytes);
+        exercise(&path, &image, &Damage::default(), &mut Random(seed));
+    }
+    anew(&path)(&image.bytes);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.opened(), Opened::Clean);
+    assert_eq!(store.len().unwrap(), image.current.len() as u64);
+    assert_eq!(align8(live::VISIBLE), live::VISIBLE);
+}
