@@ -19,9 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use slotlog::format::{
-    EXTENTS, Kind, LIVE, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align8, live,
-};
+use slotlog::format::{EXTENTS, Kind, LIVE, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align8, live};
 use slotlog::{Access, Opened, Store};
 use support::{Random, folder};
 use zerocopy::{FromBytes, IntoBytes};

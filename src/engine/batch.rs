@@ -78,10 +78,11 @@ impl Batch {
         let (engine, map) = (&*self.engine, self.map);
         let mut damage = None;
         let own = self.own.find(hash.bits(), |own| {
-            own.hash == hash && engine.is_key(map, key, own.record).unwrap_or_else(|error| {
-                damage = Some(error);
-                false
-            })
+            own.hash == hash
+                && engine.is_key(map, key, own.record).unwrap_or_else(|error| {
+                    damage = Some(error);
+                    false
+                })
         });
         if let Some(error) = damage {
             return Err(error);

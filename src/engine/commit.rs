@@ -244,15 +244,8 @@ impl Engine {
             None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
         };
         let change = self.put_over(newest)?;
-        let entry = Entry {
-            kind: Kind::Put,
-            flags: change.flags | flags::COMMIT,
-            seq,
-            prev: change.prev,
-            map,
-            key,
-            value,
-        };
+        let entry =
+            Entry { kind: Kind::Put, flags: change.flags | flags::COMMIT, seq, prev: change.prev, map, key, value };
         let mut tail = self.tail(writer)?;
         let jumped = self.make_log_room(writer, &mut tail, entry.len(), seq, false)?;
         let offset = tail.append(&self.region, &entry)?;

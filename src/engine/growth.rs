@@ -51,14 +51,7 @@ impl Engine {
     }
 
     #[cold]
-    fn leave_extent(
-        &self,
-        writer: &mut Writer,
-        tail: &mut Tail,
-        len: u64,
-        seq: u64,
-        shrinks: bool,
-    ) -> Result<bool> {
+    fn leave_extent(&self, writer: &mut Writer, tail: &mut Tail, len: u64, seq: u64, shrinks: bool) -> Result<bool> {
         if writer.on_reserve && !shrinks {
             // There may be room again, for a new reserve; then this extent is one like any other.
             self.keep_reserve(writer, seq)?;

@@ -77,7 +77,11 @@ impl Engine {
 
     /// The word that says where the space table is.
     fn space_table_word(&self) -> Result<u64> {
-        if self.frozen.is_some() { Ok(self.superblock().space_table.get()) } else { self.region.load(live::SPACE_TABLE) }
+        if self.frozen.is_some() {
+            Ok(self.superblock().space_table.get())
+        } else {
+            self.region.load(live::SPACE_TABLE)
+        }
     }
 
     #[inline(always)]

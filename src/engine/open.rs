@@ -3,8 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use zerocopy::FromBytes;
 
@@ -16,8 +16,8 @@ use super::settings::{Access, Settings};
 use super::{Engine, Frozen, now};
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, PROCESS_TABLE,
-    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live, process,
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC,
+    PROCESS_TABLE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live, process,
 };
 use crate::file::region::{self, Region};
 use crate::file::space::{SMALLEST_LOG, Space};
@@ -130,11 +130,8 @@ fn open_file(path: &Path, settings: &Settings) -> Result<(File, bool)> {
         };
         let metadata = file.metadata().map_err(|e| Error::io(path, "look at the file", e))?;
         check_is_file(path, &metadata)?;
-        let locked = if read_only {
-            fs2::FileExt::try_lock_shared(&file)
-        } else {
-            fs2::FileExt::try_lock_exclusive(&file)
-        };
+        let locked =
+            if read_only { fs2::FileExt::try_lock_shared(&file) } else { fs2::FileExt::try_lock_exclusive(&file) };
         match locked {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
@@ -319,7 +316,8 @@ fn build_empty(region: Region, settings: Settings) -> Result<Engine> {
     superblock.uuid[8] = superblock.uuid[8] & 0x3f | 0x80;
     superblock.hash_seed = u64::from_le_bytes(seed.try_into().unwrap_or_default()).into();
 
-    let log = LogFound { extents: vec![(first_extent.0, first_extent.1, seq - 1)], end: EXTENTS, chain: 0, last: seq - 1 };
+    let log =
+        LogFound { extents: vec![(first_extent.0, first_extent.1, seq - 1)], end: EXTENTS, chain: 0, last: seq - 1 };
     let initial = settings.initial_capacity;
     let engine = build(region, settings, Opened::Created, superblock, &log)?;
     let mut writer = engine.writer();
@@ -386,12 +384,7 @@ pub(crate) fn build(
 }
 
 /// Opens a file that is a store.
-fn open_store(
-    file: File,
-    path: &Path,
-    settings: Settings,
-    superblocks: [Option<Superblock>; 2],
-) -> Result<Engine> {
+fn open_store(file: File, path: &Path, settings: Settings, superblocks: [Option<Superblock>; 2]) -> Result<Engine> {
     let read_only = settings.access == Access::ReadOnly;
     let again = file.try_clone().map_err(|e| Error::io(path, "duplicate the file's handle", e))?;
     let region = Region::of_file(file, path.to_owned(), read_only, settings.max_size)?;
@@ -400,7 +393,8 @@ fn open_store(
 
     let which = |place: u64| usize::from(place == SUPERBLOCK_B);
     let same_cache = live_is_current(&region)?
-        && superblocks[which(region.load(live::SUPERBLOCK)?)].is_some_and(|s| live_is_sane(&region, &s).unwrap_or(false));
+        && superblocks[which(region.load(live::SUPERBLOCK)?)]
+            .is_some_and(|s| live_is_sane(&region, &s).unwrap_or(false));
     let state = if same_cache { region.load(live::STATE)? } else { 0 };
     let in_force = if same_cache { which(region.load(live::SUPERBLOCK)?) } else { newest };
     let Some(mut superblock) = superblocks[in_force] else {
@@ -455,11 +449,7 @@ fn open_clean(region: Region, settings: Settings, superblock: Superblock, in_for
     region.store(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
     region.store(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;
     region.store(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    totals::publish(
-        &region,
-        live::LOG_TOTALS,
-        [last, superblock.log_bytes.get(), superblock.log_records.get()],
-    )?;
+    totals::publish(&region, live::LOG_TOTALS, [last, superblock.log_bytes.get(), superblock.log_records.get()])?;
     region.store(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
     let space = Space::load(&region, superblock.space_table.get())?;
     let engine = Engine::assemble(region, settings, Opened::Clean, superblock, None, space, end, Vec::new())?;

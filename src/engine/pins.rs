@@ -80,9 +80,7 @@ impl Engine {
         for _ in 0..ATTEMPTS {
             for number in (first..PINS).chain(0..first) {
                 let place = PIN_TABLE + number * PIN_LEN + pin::CLAIM;
-                if self.region.load(place)? == 0
-                    && self.region.compare_exchange(place, 0, claim, Ordering::SeqCst)?
-                {
+                if self.region.load(place)? == 0 && self.region.compare_exchange(place, 0, claim, Ordering::SeqCst)? {
                     // A thread without locals, at its very end, can do without the hint.
                     let _ = LIKELY_FREE.try_with(|likely| likely.set(number));
                     return Ok(place);

@@ -66,14 +66,17 @@ impl Engine {
     /// The record that holds the value of a key at `seq`.
     #[inline(always)]
     pub(crate) fn lookup(&self, index: &Index<'_>, map: u32, seq: u64, key: &[u8]) -> Result<Option<Record<'_>>> {
-        let newest = index.find(KeyHash::of(key, self.seed), #[inline(always)]
-        |offset| {
-            // The value is wanted as soon as the key fits; where it is shows only when the header is there.
-            self.region.prefetch(offset + 64);
-            self.region.prefetch(offset + 128);
-            let record = log::record(&self.region, offset)?;
-            Ok((record.key() == key && record.header.map() == map).then_some(record))
-        })?;
+        let newest = index.find(
+            KeyHash::of(key, self.seed),
+            #[inline(always)]
+            |offset| {
+                // The value is wanted as soon as the key fits; where it is shows only when the header is there.
+                self.region.prefetch(offset + 64);
+                self.region.prefetch(offset + 128);
+                let record = log::record(&self.region, offset)?;
+                Ok((record.key() == key && record.header.map() == map).then_some(record))
+            },
+        )?;
         match newest {
             Some(newest) => self.version_at(newest, seq),
             None => Ok(None),
@@ -100,8 +103,11 @@ impl Engine {
 
     #[cold]
     fn damaged(&self, record: Record<'_>, kind: Option<Kind>) -> crate::Error {
-        let what =
-            if kind == Some(Kind::Put) { "the CRC of the record does not hold" } else { "expected a record with a key" };
+        let what = if kind == Some(Kind::Put) {
+            "the CRC of the record does not hold"
+        } else {
+            "expected a record with a key"
+        };
         self.region.corrupt(record.offset, what)
     }
 
@@ -116,9 +122,8 @@ impl Engine {
                 return Ok(None);
             }
             let older = log::record(&self.region, record.header.prev())?;
-            let follows = older.seq() <= record.seq()
-                && older.header.map() == record.header.map()
-                && older.key() == record.key();
+            let follows =
+                older.seq() <= record.seq() && older.header.map() == record.header.map() && older.key() == record.key();
             left -= 1;
             if !follows || left == 0 {
                 return Err(self.region.corrupt(record.offset, "the version chain leads to another key"));

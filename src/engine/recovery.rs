@@ -295,8 +295,7 @@ impl Engine {
         tail.wipe(&self.region)?;
         let [_, bytes, records] = self.log_totals()?;
         let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
-        let entry =
-            Entry { kind: Kind::Incarnation, flags: flags::COMMIT, seq, prev: 0, map: 0, key: &[], value: &[] };
+        let entry = Entry { kind: Kind::Incarnation, flags: flags::COMMIT, seq, prev: 0, map: 0, key: &[], value: &[] };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         totals::publish(

@@ -6,9 +6,7 @@
 
 use zerocopy::IntoBytes;
 
-use super::layout::{
-    COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, align8, flags, record_len,
-};
+use super::layout::{COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, align8, flags, record_len};
 use super::region::Region;
 use crate::error::{Error, Result};
 
@@ -399,4 +397,3 @@ impl<'a> Iterator for Walk<'a> {
         Some(record)
     }
 }
-

@@ -6,8 +6,8 @@
 
 pub(crate) mod index;
 pub mod layout;
-pub(crate) mod totals;
 pub(crate) mod log;
 pub(crate) mod region;
 pub(crate) mod space;
 pub(crate) mod table;
+pub(crate) mod totals;

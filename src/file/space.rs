@@ -93,8 +93,7 @@ impl Space {
     /// Makes a table that lists `log`, the extents of the log with their sequence numbers, and itself. Everything else
     /// is free.
     pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], seq: u64) -> Result<Space> {
-        let mut space =
-            Space { used: BTreeMap::new(), vacant: Vec::new(), end: region.len() / BLOCK * BLOCK };
+        let mut space = Space { used: BTreeMap::new(), vacant: Vec::new(), end: region.len() / BLOCK * BLOCK };
         for (entry, &(offset, end, seq)) in log.iter().enumerate() {
             let blocks = (end - offset) / BLOCK;
             let (kind, count, entry) = (ExtentKind::Log, seq & COUNT_MASK, entry as u64);

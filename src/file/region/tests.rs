@@ -110,8 +110,5 @@ fn a_recorder_sees_every_change_in_order() {
     assert!(region.compare_exchange(24, 5, 6, Ordering::AcqRel).unwrap());
     region.flush(0, 64).unwrap();
     region.extend(8192).unwrap();
-    assert_eq!(
-        *notes.0.lock().unwrap(),
-        ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64", "len 8192"]
-    );
+    assert_eq!(*notes.0.lock().unwrap(), ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64", "len 8192"]);
 }
