@@ -245,17 +245,22 @@ fn inspect(file: &mut File, path: &Path) -> Result<Found> {
 /// Whether what a superblock says can be true. Its CRC holds, so this is about hostile files.
 fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
     let (head, extent) = (superblock.log_head.get(), superblock.head_extent.get());
-    let room_to_count = |seq: u64| seq >> COUNT_BITS > 0 && seq & COUNT_MASK < COUNT_MASK - (1 << COUNT_BITS >> 4);
     let sane = u64::from(superblock.block.get()) == BLOCK
         && extent >= EXTENTS
         && extent % BLOCK == 0
         && head >= extent
         && head % 8 == 0
         && superblock.log_end.get() % 8 == 0
-        && room_to_count(superblock.head_seq.get())
-        && room_to_count(superblock.next_seq.get())
+        && is_sane(superblock.head_seq.get())
+        && is_sane(superblock.next_seq.get())
+        && superblock.generation.get() < u64::MAX / 2
         && superblock.next_seq.get() >= superblock.head_seq.get();
     if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
+}
+
+/// Whether a sequence number is one that a store can have reached, with many more to come.
+fn is_sane(seq: u64) -> bool {
+    seq >> COUNT_BITS > 0 && seq & COUNT_MASK < COUNT_MASK / 2
 }
 
 /// Creates a store in an empty file.
@@ -424,7 +429,8 @@ fn open_store(file: File, path: &Path, settings: Settings, superblocks: [Option<
 /// Whether the live area can be that of the store whose superblock is in force.
 fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
     let visible = region.load(live::VISIBLE)?;
-    Ok(visible >= superblock.next_seq.get() - 1
+    Ok(is_sane(visible)
+        && visible >= superblock.next_seq.get() - 1
         && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
         && region.load(live::HORIZON)? <= visible
         && region.load(live::LOG_HEAD)? >= EXTENTS

@@ -11,9 +11,10 @@ use super::recovery::head;
 use crate::error::Result;
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{
-    BLOCK, ExtentKind, KeyHash, Kind, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, flags, live,
+    ExtentKind, KeyHash, Kind, MAGIC, RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, flags,
+    lines_of_blocks, live,
 };
-use crate::file::log::{Head, Walk};
+use crate::file::log::{self, Head, Walk};
 
 /// So many findings are kept; of more, only the number.
 const KEPT: usize = 1000;
@@ -122,7 +123,7 @@ impl Engine {
         let derived = self.verify_log(writer, &maps, report)?;
         self.verify_extents(writer, &maps, report)?;
         for (map, index) in &maps {
-            self.verify_index(*map, index, derived.get(map), report)?;
+            self.verify_index(writer, *map, index, derived.get(map), report)?;
         }
         Ok(())
     }
@@ -236,6 +237,7 @@ impl Engine {
     /// Holds what the slots and counters of a map say against what the log says.
     fn verify_index(
         &self,
+        writer: &Writer,
         map: u32,
         index: &Index<'_>,
         derived: Option<&Derived>,
@@ -243,15 +245,22 @@ impl Engine {
     ) -> Result<()> {
         let nothing = Derived::default();
         let derived = derived.unwrap_or(&nothing);
+        let at = index.offset();
+        self.verify_region(writer, map, index, report)?;
         let (mut slots, mut dead) = (0, 0);
         for slot in index.iter() {
-            match slot?.record {
-                Some(_) => slots += 1,
-                None => dead += 1,
+            let slot = slot?;
+            let Some(offset) = slot.record else {
+                dead += 1;
+                continue;
+            };
+            slots += 1;
+            // A search looks at the tag only, a rebuild of the index at all the bits.
+            if log::record(&self.region, offset).is_ok_and(|record| KeyHash::of(record.key(), self.seed) != slot.hash) {
+                report.add(at, format!("map {map}: the slot of the record at offset {offset} has another key's hash"));
             }
         }
         let totals = index.totals()?;
-        let at = index.offset();
         if derived.reached != derived.keys {
             let (reached, keys) = (derived.reached, derived.keys);
             report.add(at, format!("map {map}: the log has {keys} keys, and the index leads to {reached} of them"));
@@ -268,13 +277,29 @@ impl Engine {
             );
             report.add(at, what);
         }
-        if totals.slots + totals.dead < slots + dead {
+        if totals.used() < slots + dead {
             report.add(at, format!("map {map}: counts fewer used slots than the {} there are", slots + dead));
         }
-        if index.lines() * 64 + crate::file::layout::REGION_HEADER > self.region.len() / BLOCK * BLOCK - at {
-            report.add(at, format!("map {map}: the region reaches beyond the end of the file"));
-        }
         report.keys += derived.reached;
+        Ok(())
+    }
+
+    /// Checks the header of a region.
+    fn verify_region(&self, writer: &Writer, map: u32, index: &Index<'_>, report: &mut VerifyReport) -> Result<()> {
+        let at = index.offset();
+        let visible = self.visible()?;
+        let header: &RegionHeader = self.region.header(at)?;
+        let extent = writer.space.extent(at);
+        if header.map.get() != u64::from(map) {
+            report.add(at, format!("the region of map {map} says that it is that of map {}", header.map.get()));
+        }
+        let blocks = header.blocks.get();
+        if extent.is_none_or(|extent| extent.blocks != blocks) || lines_of_blocks(blocks.max(1)) != index.lines() {
+            report.add(at, format!("map {map}: the region has another size than its extent"));
+        }
+        if index.since() > visible || index.totals()?.seq > visible {
+            report.add(at, format!("map {map}: the region is from a commit that is still to come"));
+        }
         Ok(())
     }
 
