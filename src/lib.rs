@@ -1,4 +1,154 @@
-//! slotlog
+//! A persistent map in one memory-mapped file: an append-log and a fixed-slot hash index over it.
+//!
+//! ```
+//! use slotlog::Store;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("visits.slotlog");
+//! let store = Store::open(&path)?;                       // created if it is missing
+//! store.insert("alice", "3 visits")?;                    // survives a kill from here on
+//! store.sync()?;                                         // … and a power cut
+//! assert_eq!(store.get("alice")?.as_deref(), Some(&b"3 visits"[..]));
+//!
+//! let mut transaction = store.begin()?;                  // many changes, all or nothing
+//! transaction.insert("bob", "1 visit")?;
+//! transaction.remove("alice")?;
+//! transaction.commit()?;
+//!
+//! for entry in store.snapshot()?.iter() {                // one commit's view, borrowed from the file
+//!     let (name, visits) = entry?;
+//!     assert_eq!((name, visits), (&b"bob"[..], &b"1 visit"[..]));
+//! }
+//! # store.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # One sentence
+//!
+//! **The log is the truth; everything else is derived from it.** A change is one record appended to the log. The index
+//! says where the newest record of each key is, and could be thrown away at any time: recovery after a power cut does
+//! just that, and builds it anew. So there is one thing whose durability has to be thought about, one thing to flush, one
+//! thing to walk when in doubt, and two data structures never have to be kept in step on the disk. When a question about
+//! this crate comes up, that sentence usually answers it.
+//!
+//! # The file
+//!
+//! ```text
+//!  0      4 KiB    8 KiB                           64 KiB
+//!  ├──────┼────────┼──────────┬──────────┬─────────┼───────────────┬────────┬──────────────┬───────┬┈┈
+//!  │ super│ super  │ live     │ process  │ pin     │ log extent    │ index  │ log extent   │ free  │
+//!  │ block│ block  │ page     │ table    │ table   │ ▤▤▤▤▤▤▤▤▤▤▤ ⤳ │ ▦▦▦▦▦  │ ▤▤▤▤         │       │
+//!  │ A    │ B      │          │          │         │ records  jump │ lines  │ records tail │       │
+//!  └──────┴────────┴──────────┴──────────┴─────────┴───────────────┴────────┴──────────────┴───────┴┈┈
+//! ```
+//!
+//! * The **superblocks** say who the store is and how far its log is known to be durable. A checkpoint writes them in
+//!   turn.
+//! * The **live area** holds what changes while the store is open, as atomic words: the commit point, the visible
+//!   sequence number, the tail of the log, and the pins of readers. It lives in the page cache; after a power cut it is
+//!   rebuilt and not believed.
+//! * **Extents** of 4 KiB blocks hold the log, the indexes, two small tables, or nothing. The log's extents are a chain:
+//!   each ends in a record that jumps to the next.
+//!
+//! Every byte is specified in [`mod@format`], beside the code that reads it.
+//!
+//! # A read
+//!
+//! The key is hashed to 45 bits. They choose a *line* of the index, 64 bytes, one cache line with six *slots*; each slot
+//! is one word with 24 of the hash bits and the offset of a record. A slot whose bits fit leads to a record, whose key is
+//! compared. That is two memory accesses, if the line is not full; a full line overflows into the next (at three quarters
+//! full, 1.15 lines for a key that is there). No lock, no system call, no allocation.
+//!
+//! A reader *pins* the visible sequence number first. A record newer than that leads by its `prev` to the version before.
+//! So a [`Snapshot`] is nothing but a pin that is held: it costs the same whatever the size of the store.
+//!
+//! **The invariants of a slot.** It points at the newest committed record of its key, a value or a tombstone. It is
+//! published by one release store, its further hash bits before it. It never goes back to never-used in place, so a search
+//! may stop at the first slot that was never used. It is given to another key only when its tombstone is older than every
+//! pin.
+//!
+//! **The invariant of pins.** The reader writes its pin at the visible number N, then looks whether the *horizon* is above
+//! N, and only then loads where the index is. Whoever wants to reuse space raises the horizon, then looks at all pins.
+//! Both in one total order, so one of the two sees the other.
+//!
+//! # A commit
+//!
+//! 1. Take the writer lock. If a commit was left half published, by a panic or a kill, finish it.
+//! 2. Make room, in the index and in the log. What can fail fails here.
+//! 3. Append the records behind the tail, where nobody can reach them. The last one carries the flag `COMMIT`.
+//! 4. Store the **commit point**, one word: from here on the commit survives a kill.
+//! 5. Publish the slots; then the counters, the chain and the tail.
+//! 6. Store the **visible sequence number**, one word: from here on the commit is seen, all of it at once.
+//!
+//! Between 4 and 6 everything is derived from the records in the log. So a writer who dies there has committed: whoever
+//! takes the lock next does 5 and 6 again, and doing them twice is the same as doing them once. A writer who dies before 4
+//! leaves bytes that nobody can reach; the next one wipes their head, flushes that, and skips their sequence number, so
+//! that they can never be taken for, nor complete, a commit.
+//!
+//! # Opening
+//!
+//! | found | done | time |
+//! | --- | --- | --- |
+//! | closed, nothing changed since | nothing | constant |
+//! | killed, but provably the same page cache (boot, device, inode, birth, mount) | the half-published commit is finished | constant |
+//! | power cut, copied file, any doubt | the log is walked from its head as far as it holds, and the index built anew | in proportion to the log |
+//!
+//! A walk believes a record only if its CRC holds, its `chain` is the CRC of the record before it, and its sequence number
+//! belongs to an *incarnation* that the log has declared; and a commit only when its last record is reached. Each recovery
+//! after a power cut begins a new incarnation, durably, before anything else is written: a record of an earlier life that
+//! lies behind the end of the log, however valid it looks, can never continue it.
+//!
+//! # What survives what
+//!
+//! | | the process is killed | the power is cut |
+//! | --- | --- | --- |
+//! | a commit that returned, [`Durability::Buffered`] | survives | survives after the next [`sync`](Store::sync), checkpoint or close |
+//! | a commit that returned, [`Durability::Synced`] | survives | survives |
+//! | a commit that did not return | all of it or nothing | all of it or nothing |
+//!
+//! Assumed of the medium: a 512-byte sector is written whole or not at all, and a flush that returned has happened. A flush
+//! that *failed* is never tried again and called durable: the store is [`Poisoned`](Error::Poisoned) until it is opened
+//! anew, by a full recovery.
+//!
+//! # Memory mapping, and what speaks against it
+//!
+//! Crotty, Leis and Pavlo, *Are You Sure You Want to Use MMAP in Your Database Management System?* (CIDR 2022), name four
+//! problems. Of each, what is done here and what is not:
+//!
+//! * **Transactional safety.** The system may write any dirty page at any time. Nothing here depends on the order: the log
+//!   is only appended to and every record proves itself; the index is never believed after a power cut; a superblock is
+//!   written over the one that is not in force.
+//! * **I/O stalls.** A page that is not in memory is read when it is touched, and the thread waits.
+//!   [`Snapshot::get_many`] and iteration ask ahead for cache lines, not for pages. With a store much larger than memory
+//!   and random reads, every read is a page fault: expect the latency of the disk, on the thread that reads. From
+//!   asynchronous code, use `spawn_blocking`.
+//! * **Error handling.** Checksums: every record has one; [`verify`](Store::verify) checks all,
+//!   [`verify_reads`](Options::verify_reads) each one that is read. A store into a mapping on a full disk would be a
+//!   signal (SIGBUS): so space is really allocated before it is used, and a full disk is [`Error::Full`]. A medium that
+//!   cannot *read* a page any more still is that signal, as it is for every program that maps a file.
+//! * **Performance under eviction.** Page-table contention and TLB shootdowns come with a working set larger than memory
+//!   and many threads; nothing here avoids them.
+//!
+//! # Whom the file is trusted to
+//!
+//! The interface is safe under one condition, the one that every mapping of a file has: while a store is open, nobody but
+//! this crate writes to its file or truncates it. slotlog keeps its own kind out with a lock on the file; it cannot keep
+//! out a program that does not ask. A file that was damaged, or made up, *before* it was opened is another matter: every
+//! offset and length in it is checked before use, and what does not hold is an [`Error`].
+//!
+//! # In this version
+//!
+//! One process has a store open for writing, or any number for reading; a further one gets [`Error::Locked`]. An index
+//! grows in one go, which the insert that hits the limit waits for. The space of replaced and removed values is not
+//! reclaimed yet. Keys have at most 65,535 bytes, values 4 GiB − 1, a store 8 TiB; at most 704 reads and snapshots at the
+//! same time. There are no ordered range scans (a hash index has no order), no server, and no background threads.
+//!
+//! # Reading the source
+//!
+//! Three floors; imports run downwards only. Begin at the top for what a user sees, at the bottom for what is on the disk:
+//! `format` (every byte), `file/region` (the mapping, and the one door through which the file changes), `file/log` and
+//! `file/index` (which do not know each other), `engine/commit` (the order that everything rests on), `engine/recovery`
+//! (the three roads), `engine/pins` (why a reader's space is not reused).
 
 mod engine;
 mod error;

@@ -26,13 +26,8 @@ use crate::file::totals;
 /// Our entry of the process table: a read-write opener is alone.
 const PROCESS: u64 = 0;
 
-/// What the first pages of a file say.
-enum Found {
-    /// Nothing, or a creation that did not end.
-    Nothing,
-    /// A store; of each superblock, whether it is valid.
-    Store([Option<Superblock>; 2]),
-}
+/// The two superblocks of a store, those of them that are valid.
+type Superblocks = [Option<Superblock>; 2];
 
 impl Engine {
     /// Opens the store at `path`, or creates it.
@@ -41,10 +36,10 @@ impl Engine {
         let (mut file, created) = open_file(path, &settings)?;
         let found = inspect(&mut file, path)?;
         match found {
-            Found::Nothing if read_only || !settings.create => {
+            None if read_only || !settings.create => {
                 Err(Error::NotAStore { path: path.to_owned(), what: "it is empty, or its creation was cut short" })
             }
-            Found::Nothing => {
+            None => {
                 // Of one file both hold the lock, so it is ours until we have tidied up.
                 let lock = file.try_clone().map_err(|e| Error::io(path, "duplicate the file's handle", e))?;
                 let result = create(file, path, settings);
@@ -55,8 +50,8 @@ impl Engine {
                 drop(lock);
                 result
             }
-            Found::Store(_) if settings.create_new => Err(Error::AlreadyExists { path: path.to_owned() }),
-            Found::Store(superblocks) => open_store(file, path, settings, superblocks),
+            Some(_) if settings.create_new => Err(Error::AlreadyExists { path: path.to_owned() }),
+            Some(superblocks) => open_store(file, path, settings, superblocks),
         }
     }
 
@@ -196,8 +191,9 @@ fn opening_error(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// Looks at the superblocks, and refuses what is not ours to touch.
-fn inspect(file: &mut File, path: &Path) -> Result<Found> {
+/// Looks at the superblocks, and refuses what is not ours to touch. `None` if the file is empty, or what a creation that
+/// did not end has left.
+fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
     let not_a_store = |what| Err(Error::NotAStore { path: path.to_owned(), what });
     let mut pages = Vec::new();
     file.seek(SeekFrom::Start(0))
@@ -206,7 +202,7 @@ fn inspect(file: &mut File, path: &Path) -> Result<Found> {
     let len = file.metadata().map_err(|e| Error::io(path, "read the length", e))?.len();
     // A new file is one page of zeros before its mark is on the disk.
     if pages.is_empty() || (len == BLOCK && pages.iter().all(|&byte| byte == 0)) {
-        return Ok(Found::Nothing);
+        return Ok(None);
     }
     let found = [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| {
         let bytes = pages.get(at as usize..)?;
@@ -214,7 +210,7 @@ fn inspect(file: &mut File, path: &Path) -> Result<Found> {
     });
     // Behind the mark there are zeros until the first superblock takes its place.
     if pages.starts_with(&CREATION_MAGIC) && pages[CREATION_MAGIC.len()..].iter().all(|&byte| byte == 0) {
-        return Ok(Found::Nothing);
+        return Ok(None);
     }
     let mut ours = found.iter().flatten().filter(|superblock| superblock.magic == MAGIC).peekable();
     if ours.peek().is_none() {
@@ -239,7 +235,7 @@ fn inspect(file: &mut File, path: &Path) -> Result<Found> {
     for superblock in valid.iter().flatten() {
         check_fields(superblock, path)?;
     }
-    Ok(Found::Store(valid))
+    Ok(Some(valid))
 }
 
 /// Whether what a superblock says can be true. Its CRC holds, so this is about hostile files.
@@ -247,10 +243,10 @@ fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
     let (head, extent) = (superblock.log_head.get(), superblock.head_extent.get());
     let sane = u64::from(superblock.block.get()) == BLOCK
         && extent >= EXTENTS
-        && extent % BLOCK == 0
+        && extent.is_multiple_of(BLOCK)
         && head >= extent
-        && head % 8 == 0
-        && superblock.log_end.get() % 8 == 0
+        && head.is_multiple_of(8)
+        && superblock.log_end.get().is_multiple_of(8)
         && is_sane(superblock.head_seq.get())
         && is_sane(superblock.next_seq.get())
         && superblock.generation.get() < u64::MAX / 2
@@ -389,7 +385,7 @@ pub(crate) fn build(
 }
 
 /// Opens a file that is a store.
-fn open_store(file: File, path: &Path, settings: Settings, superblocks: [Option<Superblock>; 2]) -> Result<Engine> {
+fn open_store(file: File, path: &Path, settings: Settings, superblocks: Superblocks) -> Result<Engine> {
     let read_only = settings.access == Access::ReadOnly;
     let again = file.try_clone().map_err(|e| Error::io(path, "duplicate the file's handle", e))?;
     let region = Region::of_file(file, path.to_owned(), read_only, settings.max_size)?;

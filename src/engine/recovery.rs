@@ -10,7 +10,8 @@
 //! Recovery that is itself cut comes out the same when it is done again: until its last step it changes nothing that
 //! the log consists of but the space behind the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::Ordering;
 
 use zerocopy::FromBytes;
@@ -21,11 +22,11 @@ use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, JUMP_LEN, KeyHash, Kind,
-    MAX_INCARNATION, PIN_LEN, PIN_TABLE, PINS, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align_block,
-    commit_word, extent_offset, flags, live, pin,
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash,
+    Kind, MAX_INCARNATION, PIN_LEN, PIN_TABLE, PINS, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
+    align_block, commit_word, extent_offset, flags, live, pin,
 };
-use crate::file::log::{self, Entry, Head, Record, Scan, Walk};
+use crate::file::log::{self, Head, Record, Scan, Walk};
 use crate::file::region::Region;
 use crate::file::space::Space;
 use crate::file::totals;
@@ -123,7 +124,7 @@ fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTree
                 if let Some(last) = extents.last_mut() {
                     last.1 = align_block(record.end());
                 }
-                if walk.extent() % BLOCK != 0 || walk.extent() < crate::file::layout::EXTENTS {
+                if !walk.extent().is_multiple_of(BLOCK) || walk.extent() < EXTENTS {
                     break;
                 }
                 extents.push((walk.extent(), 0, record.seq()));
@@ -188,7 +189,7 @@ impl Engine {
         let mut writer = self.writer();
         let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
-            if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
+            if let Entry::Vacant(entry) = maps.entry(map) {
                 let keys = keys.get(&map).copied().unwrap_or(0);
                 let slots = if map == DEFAULT_MAP { keys.max(self.settings.initial_capacity) } else { keys };
                 entry.insert((self.create_map(&mut writer, map, slots, seq)?, Totals::default()));
@@ -201,10 +202,10 @@ impl Engine {
             if !matches!(kind, Some(Kind::Put | Kind::Remove | Kind::Clear)) {
                 continue;
             }
-            if !maps.contains_key(&map) {
-                maps.insert(map, (self.create_map(&mut writer, map, 0, seq)?, Totals::default()));
-            }
-            let Some((index, totals)) = maps.get_mut(&map) else { continue };
+            let (index, totals) = match maps.entry(map) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert((self.create_map(&mut writer, map, 0, seq)?, Totals::default())),
+            };
             if kind == Some(Kind::Clear) {
                 let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
                 *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
@@ -295,7 +296,8 @@ impl Engine {
         tail.wipe(&self.region)?;
         let [_, bytes, records] = self.log_totals()?;
         let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
-        let entry = Entry { kind: Kind::Incarnation, flags: flags::COMMIT, seq, prev: 0, map: 0, key: &[], value: &[] };
+        let entry =
+            log::Entry { kind: Kind::Incarnation, flags: flags::COMMIT, seq, prev: 0, map: 0, key: &[], value: &[] };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         totals::publish(

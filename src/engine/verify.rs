@@ -152,10 +152,10 @@ impl Engine {
         let mut derived: BTreeMap<u32, Derived> = BTreeMap::new();
         let (mut bytes, mut records) = (0, 0);
         let mut walk = Walk::new(&self.region, head, Some(end));
-        while let Some(record) = walk.next() {
+        for record in walk.by_ref() {
             bytes += record.len();
             records += 1;
-            if !writer.space.log_extent_of(record.offset).is_some_and(|extent| record.end() <= extent.end()) {
+            if writer.space.log_extent_of(record.offset).is_none_or(|extent| record.end() > extent.end()) {
                 report.add(record.offset, "the record lies in no extent of the log");
             }
             let map = record.header.map();

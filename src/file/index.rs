@@ -1,7 +1,7 @@
 //! The index: lines of six slots, open addressing from line to line.
 //!
 //! It knows hashes and offsets and nothing of records: whether the record that a slot points at has the key in
-//! question, it asks through a closure. What a slot may and may not do stands with [`slot`](super::layout::slot).
+//! question, it asks through a closure. What a slot may and may not do stands with [`slot`].
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -274,11 +274,10 @@ impl Matches {
     fn of(line: &[Word; 8], tag: u64) -> Matches {
         let mut matches = Matches { values: [0; SLOTS], tagged: 0 };
         let wanted = slot::new(tag, 0);
-        for place in 0..SLOTS {
-            let value = line[place].relaxed();
-            matches.values[place] = value;
+        for (place, (word, value)) in line.iter().zip(&mut matches.values).enumerate() {
+            *value = word.relaxed();
             // Equal tags leave nothing above the offset.
-            matches.tagged |= u32::from((value ^ wanted) < slot::new(1, 0)) << place;
+            matches.tagged |= u32::from((*value ^ wanted) < slot::new(1, 0)) << place;
         }
         // What the slots point at was stored before they were.
         fence(Ordering::Acquire);
@@ -341,6 +340,21 @@ pub(crate) struct Slots<'a> {
     words: Option<&'a [Word; 8]>,
 }
 
+impl Slots<'_> {
+    fn slot(&self, words: &[Word; 8], place: usize, value: u64) -> Slot {
+        let further = words[SLOTS + place / 3].relaxed() >> (KeyHash::FURTHER_BITS * (place % 3) as u32);
+        let hash = KeyHash::from_parts(slot::tag(value), further & ((1 << KeyHash::FURTHER_BITS) - 1));
+        let first = hash.line(self.index.lines);
+        let behind = if self.line >= first { self.line - first } else { self.line + self.index.lines - first };
+        Slot {
+            at: SlotAt { line: self.line, place },
+            hash,
+            record: (value != slot::DEAD).then(|| slot::offset(value)),
+            probes: behind + 1,
+        }
+    }
+}
+
 impl Iterator for Slots<'_> {
     type Item = Result<Slot>;
 
@@ -356,24 +370,11 @@ impl Iterator for Slots<'_> {
                     }
                 },
             };
-            while self.place < SLOTS {
-                let place = self.place;
-                let value = words[place].load();
-                if value == slot::EMPTY {
-                    break;
-                }
+            let place = self.place;
+            let value = if place < SLOTS { words[place].load() } else { slot::EMPTY };
+            if value != slot::EMPTY {
                 self.place += 1;
-                let further = words[SLOTS + place / 3].relaxed() >> (KeyHash::FURTHER_BITS * (place % 3) as u32);
-                let further = further & ((1 << KeyHash::FURTHER_BITS) - 1);
-                let hash = KeyHash::from_parts(slot::tag(value), further);
-                let first = hash.line(self.index.lines);
-                let behind = if self.line >= first { self.line - first } else { self.line + self.index.lines - first };
-                return Some(Ok(Slot {
-                    at: SlotAt { line: self.line, place },
-                    hash,
-                    record: (value != slot::DEAD).then(|| slot::offset(value)),
-                    probes: behind + 1,
-                }));
+                return Some(Ok(self.slot(words, place, value)));
             }
             self.line += 1;
             self.place = 0;

@@ -82,7 +82,7 @@ impl<'a> Record<'a> {
 /// The record at `offset`. That it lies inside the file is checked, nothing else.
 #[inline(always)]
 pub(crate) fn record(region: &Region, offset: u64) -> Result<Record<'_>> {
-    if offset < EXTENTS || offset % 8 != 0 {
+    if offset < EXTENTS || !offset.is_multiple_of(8) {
         return Err(not_a_record(region, offset));
     }
     let header: &RecordHeader = region.header(offset)?;

@@ -7,16 +7,16 @@ use std::process::Command;
 
 /// A folder in memory if the system has such a thing: what these tests do is not about the disk, and flushes of a real
 /// one would take most of their time.
-pub fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
 /// Random numbers (SplitMix64: Steele, Lea and Flood, 2014): the same for the same seed.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,16 +25,16 @@ impl Random {
     }
 
     /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
     /// True once in `n` times.
-    pub fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len + 8);
         while bytes.len() < len {
             bytes.extend(self.next().to_le_bytes());
@@ -49,19 +49,19 @@ const STORE: &str = "SLOTLOG_TEST_STORE";
 
 /// This very test program, about to play `role` with the store at `path` in a process of its own. The test file has to
 /// have a test named `child` for that, which does what [`role`] says and is ignored otherwise.
-pub fn child(role: &str, path: &Path) -> Command {
+pub(crate) fn child(role: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"]).env(ROLE, role).env(STORE, path);
     command
 }
 
 /// Which role this process plays and with which store; `None` in the process that the user started.
-pub fn role() -> Option<(String, std::path::PathBuf)> {
+pub(crate) fn role() -> Option<(String, std::path::PathBuf)> {
     Some((std::env::var(ROLE).ok()?, std::env::var_os(STORE)?.into()))
 }
 
 /// Runs a role to its end, and returns the lines that it [said](say).
-pub fn run_child(role: &str, path: &Path) -> Vec<String> {
+pub(crate) fn run_child(role: &str, path: &Path) -> Vec<String> {
     let output = child(role, path).output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -70,7 +70,7 @@ pub fn run_child(role: &str, path: &Path) -> Vec<String> {
 }
 
 /// Says something to the process that started this one.
-pub fn say(what: &str) {
+pub(crate) fn say(what: &str) {
     use std::io::Write;
 
     let mut out = std::io::stdout().lock();
@@ -80,6 +80,6 @@ pub fn say(what: &str) {
 }
 
 /// What a line of a child's output says, if it is one from [`say`].
-pub fn said(line: &str) -> Option<&str> {
+pub(crate) fn said(line: &str) -> Option<&str> {
     line.strip_prefix('>')
 }

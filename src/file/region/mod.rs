@@ -219,7 +219,7 @@ impl Region {
     /// The `N` words at `offset`, a multiple of 8.
     #[inline(always)]
     pub(crate) fn words<const N: usize>(&self, offset: u64) -> Result<&[Word; N]> {
-        if offset % 8 != 0 {
+        if !offset.is_multiple_of(8) {
             return Err(self.misaligned(offset));
         }
         let address = self.address(offset, 8 * N as u64)?;

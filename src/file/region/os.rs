@@ -81,7 +81,8 @@ pub(super) fn file_size_limit() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `getrlimit` fills in the struct that it is given, which lives on this stack frame.
     let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as u64)
+    #[allow(clippy::useless_conversion, reason = "on some targets the limit has 32 bits")]
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then(|| limit.rlim_cur.into())
 }
 
 #[cfg(not(unix))]

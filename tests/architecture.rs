@@ -1,0 +1,126 @@
+//! The house rules that a compiler does not check: imports run down only, `unsafe` stays in its room, and nothing is left
+//! lying about.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// All sources but tests, with their paths below `src`.
+fn sources() -> Vec<(String, String)> {
+    fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    visit(&root, &mut found);
+    assert!(found.len() > 20, "the sources were found");
+    let name = |path: &Path| path.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
+    found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The lines of code, without comments and without what follows the tests.
+fn code(source: &str) -> impl Iterator<Item = &str> {
+    source.lines().take_while(|line| *line != "mod tests {").filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// The floor of a room: 0 below, 2 on top. The errors are what all floors stand on.
+fn floor(room: &str) -> Option<u8> {
+    match room.split('/').next()? {
+        "error.rs" | "error" => None,
+        "file" => Some(0),
+        "engine" => Some(1),
+        "bin" => Some(3),
+        _ => Some(2),
+    }
+}
+
+#[test]
+fn imports_run_down_only() {
+    for (name, source) in sources().iter().filter(|(name, _)| name != "lib.rs") {
+        for line in code(source) {
+            for (at, _) in line.match_indices("crate::") {
+                let room: String = line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                // Names of the public interface are re-exported at the root.
+                let target = match room.as_str() {
+                    "file" | "engine" | "error" => floor(&room),
+                    "Result" | "Error" => None,
+                    _ => Some(2),
+                };
+                let (Some(here), Some(target)) = (floor(name), target) else { continue };
+                assert!(target <= here, "{name} imports upwards: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn log_and_index_do_not_know_each_other() {
+    for (name, source) in sources() {
+        let forbidden = match name.as_str() {
+            "file/log.rs" => "index::",
+            "file/index.rs" => "log::",
+            _ => continue,
+        };
+        assert!(code(&source).all(|line| !line.contains(forbidden)), "{name} knows its sibling");
+    }
+}
+
+#[test]
+fn the_binaries_see_the_public_interface_only() {
+    for (name, source) in sources().iter().filter(|(name, _)| name.starts_with("bin/")) {
+        assert!(!source.contains("crate::"), "{name} reaches into the library");
+        assert!(!source.contains("#[path"), "{name} includes the library's files");
+    }
+}
+
+#[test]
+fn unsafe_stays_in_the_room_that_maps_memory() {
+    for (name, source) in sources() {
+        if name.starts_with("file/region/") {
+            let lines: Vec<&str> = source.lines().collect();
+            for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("unsafe {")) {
+                let above = &lines[number.saturating_sub(6)..=number];
+                assert!(above.iter().any(|line| line.contains("SAFETY:")), "{name}: no reason for `{}`", line.trim());
+            }
+        } else {
+            assert!(code(&source).all(|line| !line.contains("unsafe")), "{name} has unsafe code");
+        }
+    }
+}
+
+/// The file changes through the door of the region only: nobody else writes to a file or gets at its memory.
+#[test]
+fn the_file_changes_through_one_door() {
+    for (name, source) in sources() {
+        let allowed = name.starts_with("file/region/") || name.starts_with("bin/");
+        // Creating a file writes a mark before there is a mapping.
+        let allowed = allowed || name == "engine/open.rs";
+        for line in code(&source) {
+            let writes = [".set_len(", ".write_all(", "MmapRaw", "as_mut_ptr", "fs::write"];
+            assert!(allowed || !writes.iter().any(|call| line.contains(call)), "{name} goes round the door: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_library_neither_prints_nor_starts_threads_nor_leaves_work_behind() {
+    for (name, source) in sources() {
+        for line in code(&source) {
+            let loud =
+                ["println!", "eprintln!", "print!(", "dbg!", "thread::spawn", "todo!", "unimplemented!", ".unwrap()"];
+            let loud = loud.iter().find(|word| line.contains(**word));
+            assert!(name.starts_with("bin/") || loud.is_none(), "{name}: {line}");
+        }
+        for word in ["TODO", "FIXME", "XXX"] {
+            assert!(!source.contains(word), "{name} has a {word}");
+        }
+    }
+}

@@ -1,0 +1,658 @@
+//! Many at once: threads that read and write one store, transactions that change threads, processes that want the same
+//! file, and processes that are killed while they write.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use slotlog::{Access, Error, Opened, Store};
+use support::{Random, folder, run_child, said, say};
+
+/// A value that says which counter it belongs to and shows whether it is whole.
+fn value(counter: u64, len: usize) -> Vec<u8> {
+    let mut value = counter.to_le_bytes().to_vec();
+    value.extend(Random(counter).bytes(len));
+    value.extend(sum(&value).to_le_bytes());
+    value
+}
+
+/// The counter of a [`value`], which must be whole.
+#[track_caller]
+fn counter(value: &[u8]) -> u64 {
+    let (body, end) = value.split_at(value.len() - 8);
+    assert_eq!(sum(body).to_le_bytes(), end, "a torn value");
+    u64::from_le_bytes(body[..8].try_into().unwrap())
+}
+
+/// FNV-1a.
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[track_caller]
+fn assert_clean(store: &Store) {
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{:#?}", report.findings());
+}
+
+const PAIRS: u64 = 50;
+const READERS: u64 = 8;
+const WRITERS: u64 = 2;
+
+/// Writes what the readers of the next test check: pairs in transactions, and single keys, more and more of them, so
+/// that the file and the index have to grow all the time.
+fn write(store: &Store, writer: u64, ticket: &AtomicU64, turns: u64) {
+    let mut random = Random(writer);
+    for turn in 0..turns {
+        // Each writer owns every second pair. The counters of a pair only ever rise.
+        let pair = random.below(PAIRS / WRITERS) * WRITERS + writer;
+        let value = value(ticket.fetch_add(1, Ordering::Relaxed), random.below(300) as usize);
+        let mut transaction = store.begin().unwrap();
+        transaction.insert(format!("a/{pair}"), &value).unwrap();
+        if random.one_in(8) {
+            // What is given up must never be seen; a counter this high would stay.
+            transaction.insert(format!("b/{pair}"), self::value(u64::MAX, 0)).unwrap();
+            transaction.rollback();
+        } else {
+            transaction.insert(format!("b/{pair}"), &value).unwrap();
+            transaction.commit().unwrap();
+        }
+        store.insert(format!("single/{writer}/{turn}"), self::value(turn, 40)).unwrap();
+        if random.one_in(3) {
+            let gone = random.below(turn + 1);
+            store.remove(format!("single/{writer}/{gone}")).unwrap();
+        }
+        if random.one_in(500) {
+            store.checkpoint().unwrap();
+        }
+    }
+}
+
+/// Checks what must hold in every snapshot and between snapshots, until `done`. Returns how many snapshots that were.
+fn read(store: &Store, reader: u64, done: &AtomicBool) -> u64 {
+    let mut random = Random(100 + reader);
+    let mut seen = vec![0; PAIRS as usize];
+    let mut rounds = 0;
+    while !done.load(Ordering::Relaxed) {
+        rounds += 1;
+        // Single reads: whole, and never older than what this thread has seen.
+        for _ in 0..50 {
+            let pair = random.below(PAIRS);
+            let side = if random.one_in(2) { "a" } else { "b" };
+            if let Some(found) = store.get_with(format!("{side}/{pair}"), counter).unwrap() {
+                assert!(found >= seen[pair as usize], "pair {pair} went back");
+                seen[pair as usize] = found;
+            }
+        }
+        let snapshot = store.snapshot().unwrap();
+        let mut first = BTreeMap::new();
+        for pair in 0..PAIRS {
+            let a = snapshot.get(format!("a/{pair}")).unwrap();
+            assert_eq!(a, snapshot.get(format!("b/{pair}")).unwrap(), "half a transaction shows");
+            if let Some(a) = a {
+                assert!(counter(a) >= seen[pair as usize], "pair {pair} went back between two snapshots");
+                seen[pair as usize] = counter(a);
+            }
+            first.insert(pair, a);
+        }
+        if rounds % 4 == reader % 4 {
+            let mut keys = BTreeSet::new();
+            for entry in &snapshot {
+                let (key, value) = entry.unwrap();
+                counter(value);
+                assert!(keys.insert(key), "{:?} comes twice", String::from_utf8_lossy(key));
+            }
+            assert_eq!(keys.len() as u64, snapshot.len());
+            thread::sleep(Duration::from_millis(random.below(20)));
+            // The same once more, some hundred commits later.
+            let again: BTreeSet<&[u8]> = snapshot.keys().map(Result::unwrap).collect();
+            assert!(again == keys, "the keys of a snapshot have changed");
+        }
+        for (pair, before) in first {
+            assert_eq!(snapshot.get(format!("a/{pair}")).unwrap(), before, "a snapshot has changed");
+        }
+    }
+    rounds
+}
+
+#[test]
+fn readers_see_whole_commits_while_writers_grow_the_store() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let (ticket, done) = (AtomicU64::new(1), AtomicBool::new(false));
+    let turns = 6000;
+    let before = store.stats().unwrap();
+    let rounds: Vec<u64> = thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS)
+            .map(|reader| {
+                let (store, done) = (store.clone(), &done);
+                scope.spawn(move || read(&store, reader, done))
+            })
+            .collect();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (store, ticket) = (&store, &ticket);
+                scope.spawn(move || write(store, writer, ticket, turns))
+            })
+            .collect();
+        let written: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        let rounds = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+        written.into_iter().for_each(Result::unwrap);
+        rounds
+    });
+    assert!(rounds.iter().all(|&rounds| rounds > 3), "all readers got to read: {rounds:?}");
+    let after = store.stats().unwrap();
+    assert!(after.file_len > 4 * before.file_len && after.maps[1].slots > 8 * before.maps[1].slots, "it did grow");
+    assert_eq!(after.pins, 0, "all pins were given back");
+    assert_clean(&store);
+    assert_eq!(store.snapshot().unwrap().iter().count() as u64, store.len().unwrap());
+    store.close().unwrap();
+    assert_clean(&Store::open(&path).unwrap());
+}
+
+#[test]
+fn single_writers_lose_no_update() {
+    let store = Store::in_memory().unwrap();
+    thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let store = &store;
+            scope.spawn(move || {
+                for round in 0..500 {
+                    // Read and write under one lock.
+                    let mut transaction = store.begin().unwrap();
+                    let count = transaction.get("count").unwrap().map_or(0, |count| counter(&count));
+                    transaction.insert("count", value(count + 1, 0)).unwrap();
+                    transaction.commit().unwrap();
+                    store.insert(format!("{thread}/{round}"), value(round, 0)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.get_with("count", counter).unwrap(), Some(2000));
+    assert_eq!(store.len().unwrap(), 2001);
+    assert_clean(&store);
+}
+
+#[test]
+fn clears_are_seen_whole_by_readers() {
+    let store = Store::in_memory().unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut empty, mut full) = (0, 0);
+                    while !done.load(Ordering::Relaxed) {
+                        let snapshot = store.snapshot().unwrap();
+                        assert!(snapshot.len() % 20 == 0, "{} keys: half a transaction", snapshot.len());
+                        let values: Vec<&[u8]> = snapshot.values().map(Result::unwrap).collect();
+                        assert_eq!(values.len() as u64, snapshot.len());
+                        for key in 0..20 {
+                            assert_eq!(snapshot.get([key]).unwrap().is_some(), snapshot.len() > 0);
+                        }
+                        values.into_iter().for_each(|value| drop(counter(value)));
+                        if snapshot.is_empty() { empty += 1 } else { full += 1 }
+                    }
+                    (empty, full)
+                })
+            })
+            .collect();
+        for round in 0..400 {
+            let mut transaction = store.begin().unwrap();
+            for key in 0..20 {
+                transaction.insert([key], value(round, 500)).unwrap();
+            }
+            transaction.commit().unwrap();
+            store.clear().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        let counts: Vec<(u64, u64)> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+        assert!(counts.iter().all(|&(empty, full)| empty + full > 0));
+    });
+    assert!(store.is_empty().unwrap());
+    assert_clean(&store);
+    // The space of so many cleared indexes was used again.
+    let index = store.stats().unwrap().extents.iter().find(|extent| extent.kind == "Retired").map_or(0, |e| e.count);
+    assert!(index < 20, "{index} old indexes are kept");
+}
+
+// Transactions and the writer lock.
+
+#[test]
+fn a_transaction_may_be_committed_by_another_thread() {
+    let store = Store::in_memory().unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.insert("from", "here").unwrap();
+    let elsewhere = store.clone();
+    thread::spawn(move || {
+        assert_eq!(transaction.get("from").unwrap().unwrap(), b"here");
+        transaction.insert("and", "there").unwrap();
+        assert!(matches!(elsewhere.insert("x", "y"), Err(Error::WouldDeadlock { .. })), "it is this thread's now");
+        transaction.commit().unwrap();
+        elsewhere.insert("then", "free").unwrap();
+    })
+    .join()
+    .unwrap();
+    store.insert("here", "too").unwrap();
+    assert_eq!(store.len().unwrap(), 4);
+    assert_clean(&store);
+}
+
+#[test]
+fn the_thread_that_a_transaction_has_left_waits_like_any_other() {
+    let store = Store::in_memory().unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.insert("from", "here").unwrap();
+    let (started, has_started) = std::sync::mpsc::channel();
+    let other = thread::spawn(move || {
+        transaction.insert("and", "there").unwrap();
+        started.send(()).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        transaction.commit().unwrap();
+    });
+    has_started.recv().unwrap();
+    store.insert("here", "too").unwrap();
+    assert_eq!(store.len().unwrap(), 3, "the insert came after the commit");
+    other.join().unwrap();
+}
+
+#[test]
+fn a_second_write_by_the_same_thread_is_refused_at_once() {
+    let store = Store::in_memory().unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.insert("key", "in the transaction").unwrap();
+    let start = Instant::now();
+    let refused: [slotlog::Result<()>; 5] = [
+        store.insert("key", "beside it"),
+        store.remove("key").map(drop),
+        store.clear(),
+        store.begin().map(drop),
+        store.verify().map(drop),
+    ];
+    for outcome in refused {
+        assert!(matches!(outcome, Err(Error::WouldDeadlock { .. })), "{outcome:?}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "at once, not after the lock timeout");
+    assert_eq!(store.get("key").unwrap(), None, "reading is always possible");
+    store.sync().unwrap();
+    store.stats().unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(store.get("key").unwrap().unwrap(), b"in the transaction");
+    store.insert("key", "afterwards").unwrap();
+    assert_clean(&store);
+}
+
+#[test]
+fn another_thread_gives_up_after_the_lock_timeout() {
+    let folder = folder();
+    let timeout = Duration::from_millis(200);
+    let store = Store::options().lock_timeout(timeout).open(folder.path().join("store")).unwrap();
+    let transaction = store.begin().unwrap();
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let start = Instant::now();
+                let outcome = store.insert("key", "value");
+                let took = start.elapsed();
+                let Err(Error::LockTimeout { waited, pid, held, .. }) = outcome else { panic!("{outcome:?}") };
+                assert!(waited >= timeout && took >= timeout && took < 20 * timeout, "{waited:?} {took:?}");
+                assert_eq!(pid, std::process::id());
+                assert!(held >= timeout / 2, "{held:?}");
+            });
+        }
+    });
+    transaction.rollback();
+    store.insert("key", "value").unwrap();
+    // Whoever waits gets it as soon as it is free.
+    let transaction = store.begin().unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| store.insert("key", "later"));
+        thread::sleep(timeout / 4);
+        transaction.commit().unwrap();
+        waiter.join().unwrap().unwrap();
+    });
+    assert_eq!(store.get("key").unwrap().unwrap(), b"later");
+}
+
+#[test]
+fn a_panic_with_a_transaction_open_leaves_a_usable_store() {
+    let store = Store::in_memory().unwrap();
+    store.insert("key", "before").unwrap();
+    let panicking = store.clone();
+    let outcome = thread::spawn(move || {
+        let mut transaction = panicking.begin().unwrap();
+        transaction.insert("key", "in the transaction").unwrap();
+        transaction.insert("other", vec![1; 100_000]).unwrap();
+        // Not `panic!`: the hook would print it, and this one is meant to be.
+        std::panic::resume_unwind(Box::new("as planned"));
+    })
+    .join();
+    assert!(outcome.is_err());
+    assert_eq!(store.get("key").unwrap().unwrap(), b"before");
+    store.insert("other", "after").unwrap();
+    assert_eq!(store.len().unwrap(), 2);
+    assert_clean(&store);
+}
+
+// Snapshots.
+
+#[test]
+fn a_snapshot_outlives_the_store() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    let snapshot = store.snapshot().unwrap();
+    store.insert("key", "newer").unwrap();
+    store.close().unwrap();
+    assert_eq!(snapshot.get("key").unwrap(), Some(&b"value"[..]));
+    assert!(matches!(Store::open(&path), Err(Error::Locked { .. })), "it keeps the file open");
+    thread::spawn(move || assert_eq!(snapshot.iter().count(), 1)).join().unwrap();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.opened(), Opened::Clean, "the last one to go has closed it");
+    assert_eq!(store.get("key").unwrap().unwrap(), b"newer");
+}
+
+#[test]
+fn when_snapshots_hold_all_pins_readers_are_told_and_writers_go_on() {
+    const PINS: u64 = slotlog::format::PINS;
+
+    let store = Store::in_memory().unwrap();
+    store.insert("key", "value").unwrap();
+    let snapshots: Vec<_> = (0..PINS).map(|_| store.snapshot().unwrap()).collect();
+    assert!(matches!(store.snapshot(), Err(Error::PinsExhausted { max: PINS, .. })));
+    assert!(matches!(store.get("key"), Err(Error::PinsExhausted { max: PINS, .. })));
+    assert!(matches!(store.len(), Err(Error::PinsExhausted { .. })));
+    store.insert("key", "newer").unwrap();
+    for key in 0..1000_u32 {
+        store.insert(key.to_le_bytes(), "").unwrap();
+    }
+    let transaction = store.begin().unwrap();
+    assert_eq!(transaction.get("key").unwrap().unwrap(), b"newer", "a transaction needs no pin");
+    transaction.rollback();
+    assert_clean(&store);
+    for snapshot in &snapshots {
+        assert_eq!((snapshot.get("key").unwrap(), snapshot.len()), (Some(&b"value"[..]), 1));
+    }
+    let mut snapshots = snapshots;
+    snapshots.pop();
+    assert_eq!(store.get("key").unwrap().unwrap(), b"newer", "one free pin is enough");
+    drop(snapshots);
+    let again: Vec<_> = (0..PINS).map(|_| store.snapshot().unwrap()).collect();
+    assert!(again.iter().all(|snapshot| snapshot.len() == 1001));
+    drop(again);
+    assert_eq!(store.stats().unwrap().pins, 0);
+}
+
+// Openers.
+
+#[test]
+fn of_many_threads_that_open_a_new_path_at_once_one_wins() {
+    let folder = folder();
+    for round in 0..30 {
+        let path = folder.path().join(format!("store {round}"));
+        let barrier = Barrier::new(8);
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let open = || {
+                barrier.wait();
+                Store::open(&path)
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let winners: Vec<&Store> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+        assert_eq!(winners.len(), 1, "{outcomes:?}");
+        for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            assert!(matches!(error, Error::Locked { .. }), "{error}");
+        }
+        winners[0].insert("key", "value").unwrap();
+        drop(outcomes);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.get("key").unwrap().unwrap(), b"value");
+        assert_clean(&store);
+    }
+}
+
+#[test]
+fn of_many_processes_that_open_a_new_path_at_once_one_wins() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let mut children: Vec<_> = (0..4)
+        .map(|_| support::child("open at once", &path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+        .collect();
+    let mut outputs: Vec<_> =
+        children.iter_mut().map(|child| BufReader::new(child.stdout.take().unwrap()).lines()).collect();
+    let mut next = |child: usize| outputs[child].find_map(|line| said(&line.unwrap()).map(str::to_owned)).unwrap();
+    for child in 0..4 {
+        assert_eq!(next(child), "ready");
+    }
+    // They start at a time that is said to all of them, and hold what they have until all of them have tried.
+    let start = std::time::SystemTime::now() + Duration::from_millis(50);
+    let start = start.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+    for child in &mut children {
+        use std::io::Write;
+        writeln!(child.stdin.as_mut().unwrap(), "{start}").unwrap();
+    }
+    let mut said: Vec<String> = (0..4).map(&mut next).collect();
+    said.sort();
+    assert_eq!(said, ["locked", "locked", "locked", "opened"]);
+    for child in &mut children {
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.opened(), Opened::Clean);
+    assert_eq!(store.get("key").unwrap().unwrap(), b"value");
+    assert_clean(&store);
+}
+
+fn open_at_once(path: &Path) {
+    say("ready");
+    let mut lines = std::io::stdin().lines();
+    let start = Duration::from_micros(lines.next().unwrap().unwrap().parse().unwrap());
+    while std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap() < start {}
+    let outcome = Store::open(path);
+    match &outcome {
+        Ok(store) => {
+            store.insert("key", "value").unwrap();
+            say("opened");
+        }
+        Err(Error::Locked { .. }) => say("locked"),
+        Err(error) => say(&error.to_string()),
+    }
+    assert!(lines.next().is_none());
+}
+
+#[test]
+fn a_second_process_is_kept_out_and_readers_go_together() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    assert_eq!(run_child("try to open", &path), ["write: locked", "read: locked"]);
+    assert!(matches!(Store::open(&path), Err(Error::Locked { .. })), "nor can this process open it twice");
+    store.close().unwrap();
+
+    let one = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    let two = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    assert_eq!(run_child("try to open", &path), ["write: locked", "read: 1 keys"]);
+    assert_eq!(one.get("key").unwrap(), two.get("key").unwrap());
+    drop(one);
+    assert!(matches!(Store::open(&path), Err(Error::Locked { .. })), "one reader is left");
+    drop(two);
+    assert_eq!(run_child("try to open", &path), ["write: 1 keys", "read: 1 keys"]);
+}
+
+fn try_to_open(path: &Path) {
+    for (name, access) in [("write", Access::ReadWrite), ("read", Access::ReadOnly)] {
+        match Store::options().access(access).open(path) {
+            Ok(store) => say(&format!("{name}: {} keys", store.len().unwrap())),
+            Err(Error::Locked { .. }) => say(&format!("{name}: locked")),
+            Err(error) => say(&format!("{name}: {error}")),
+        }
+    }
+}
+
+// Kills.
+
+/// What a store holds.
+type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A change of commit number `number`: a key, and its new value if it gets one.
+type Change = (String, Option<Vec<u8>>);
+
+/// What commit number `number` consists of; `None` for a clear. The same whenever it is asked.
+fn commit(number: u64) -> Option<Vec<Change>> {
+    let mut random = Random(number);
+    let body = |len: usize| Some(value(number, len));
+    Some(match number % 16 {
+        0 if number % 2048 == 0 => return None,
+        // Transactions, small and not so small, that overwrite what earlier ones have put and remove some of it.
+        0..4 => {
+            let size = if number % 64 == 1 { 300 } else { 6 };
+            let mut changes: Vec<Change> = (0..size).map(|n| (format!("t/{}", random.below(40) * 300 + n), body(30))).collect();
+            changes.push((format!("t/{}", random.below(40) * 300), None));
+            changes.push(("last transaction".to_owned(), body(0)));
+            changes
+        }
+        4 => vec![(format!("s/{}", random.below(500)), None)],
+        5 => vec![(format!("large/{}", random.below(4)), body(random.below(100_000) as usize))],
+        // New keys, so that the index has to grow.
+        6..8 => vec![(format!("new/{number}"), body(10))],
+        _ => vec![(format!("s/{}", random.below(500)), body(random.below(200) as usize))],
+    })
+}
+
+/// Makes commit number `number` in the store.
+fn perform(store: &Store, number: u64) {
+    match commit(number) {
+        None => store.clear().unwrap(),
+        Some(changes) if changes.len() == 1 => match &changes[0] {
+            (key, Some(value)) => store.insert(key, value).unwrap(),
+            (key, None) => drop(store.remove(key).unwrap()),
+        },
+        Some(changes) => {
+            let mut transaction = store.begin().unwrap();
+            for (key, value) in changes {
+                match value {
+                    Some(value) => transaction.insert(key, value).unwrap(),
+                    None => drop(transaction.remove(key).unwrap()),
+                }
+            }
+            transaction.commit().unwrap();
+        }
+    }
+}
+
+/// What commit number `number` makes of the content.
+fn apply(content: &mut Content, number: u64) {
+    match commit(number) {
+        None => content.clear(),
+        Some(changes) => {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => drop(content.insert(key.into_bytes(), value)),
+                    None => drop(content.remove(key.as_bytes())),
+                }
+            }
+        }
+    }
+}
+
+/// Commits one after the other until somebody ends it, and says the number of each when it has returned.
+fn commit_for_ever(path: &Path, first: u64) {
+    let store = Store::options().checkpoint_every(1 << 20).open(path).unwrap();
+    for number in first.. {
+        perform(&store, number);
+        say(&number.to_string());
+    }
+}
+
+#[test]
+fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let seed = std::process::id().into();
+    eprintln!("random moments from seed {seed}");
+    let mut random = Random(seed);
+    let mut expected = Content::new();
+    let mut done = 0;
+    Store::open(&path).unwrap().close().unwrap();
+    for round in 0..20 {
+        let mut child = support::child(&format!("commit from {}", done + 1), &path).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // It may take a while to start; what counts is the time in which it commits.
+        let first = lines.find_map(|line| said(&line.unwrap()).map(|said| said.parse::<u64>().unwrap()));
+        assert_eq!(first, Some(done + 1));
+        let reader = thread::spawn(move || {
+            let numbers = lines.filter_map(|line| said(&line.unwrap()).and_then(|said| said.parse::<u64>().ok()));
+            numbers.last()
+        });
+        thread::sleep(Duration::from_micros(random.below(60_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let reported = reader.join().unwrap().unwrap_or(done + 1);
+        for number in done + 1..=reported {
+            apply(&mut expected, number);
+        }
+        done = reported;
+
+        let store = Store::open(&path).unwrap();
+        if cfg!(target_os = "linux") {
+            assert_eq!(store.opened(), Opened::AfterKill, "round {round}");
+        }
+        let snapshot = store.snapshot().unwrap();
+        let found: Content = snapshot.iter().map(|entry| entry.unwrap()).map(|(k, v)| (k.into(), v.into())).collect();
+        if found != expected {
+            // One commit may have been done and its report not have got out.
+            done += 1;
+            apply(&mut expected, done);
+            assert!(found == expected, "round {round}: neither the content after commit {reported} nor after {done}");
+        }
+        assert_eq!(snapshot.len(), expected.len() as u64);
+        for (key, value) in &expected {
+            assert_eq!(snapshot.get(key).unwrap(), Some(&value[..]));
+        }
+        assert_clean(&store);
+        // The log alone says the same.
+        let copy = folder.path().join("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        let copy = Store::open(&copy).unwrap();
+        assert!(matches!(copy.opened(), Opened::AfterPowerCut { .. }));
+        let copied = copy.snapshot().unwrap();
+        let found: Content = copied.iter().map(|entry| entry.unwrap()).map(|(k, v)| (k.into(), v.into())).collect();
+        assert!(found == expected, "round {round}: the copy has another content");
+        assert_clean(&copy);
+        drop((snapshot, copied));
+        // Every third time the next child takes over from this process instead of from the dead one.
+        if round % 3 == 0 {
+            done += 1;
+            perform(&store, done);
+            apply(&mut expected, done);
+        }
+        store.close().unwrap();
+    }
+    eprintln!("{done} commits, {} keys", expected.len());
+    assert!(done > 500, "only {done} commits: too few to prove anything");
+}
+
+#[test]
+#[ignore = "what other tests start in a process of its own"]
+fn child() {
+    let Some((role, path)) = support::role() else { return };
+    match &*role {
+        "open at once" => open_at_once(&path),
+        "try to open" => try_to_open(&path),
+        _ => commit_for_ever(&path, role.strip_prefix("commit from ").unwrap().parse().unwrap()),
+    }
+}
