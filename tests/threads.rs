@@ -520,7 +520,8 @@ fn commit(number: u64) -> Option<Vec<Change>> {
         // Transactions, small and not so small, that overwrite what earlier ones have put and remove some of it.
         0..4 => {
             let size = if number % 64 == 1 { 300 } else { 6 };
-            let mut changes: Vec<Change> = (0..size).map(|n| (format!("t/{}", random.below(40) * 300 + n), body(30))).collect();
+            let mut changes: Vec<Change> =
+                (0..size).map(|n| (format!("t/{}", random.below(40) * 300 + n), body(30))).collect();
             changes.push((format!("t/{}", random.below(40) * 300), None));
             changes.push(("last transaction".to_owned(), body(0)));
             changes
@@ -589,7 +590,8 @@ fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
     let mut done = 0;
     Store::open(&path).unwrap().close().unwrap();
     for round in 0..20 {
-        let mut child = support::child(&format!("commit from {}", done + 1), &path).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            support::child(&format!("commit from {}", done + 1), &path).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // It may take a while to start; what counts is the time in which it commits.
         let first = lines.find_map(|line| said(&line.unwrap()).map(|said| said.parse::<u64>().unwrap()));

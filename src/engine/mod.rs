@@ -16,6 +16,9 @@ pub(crate) mod recovery;
 pub(crate) mod settings;
 pub(crate) mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};

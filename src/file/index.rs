@@ -8,7 +8,8 @@ use std::sync::atomic::{Ordering, fence};
 use zerocopy::IntoBytes;
 
 use super::layout::{
-    BLOCK, KeyHash, LINE, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS, lines_of_blocks, slot,
+    BLOCK, KeyHash, LINE, MAX_FILE_LEN, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS,
+    lines_of_blocks, slot,
 };
 use super::region::{Region, Word};
 use super::totals;
@@ -75,7 +76,7 @@ impl<'a> Index<'a> {
     pub(crate) fn open(region: &'a Region, offset: u64) -> Result<Index<'a>> {
         let header: &RegionHeader = region.header(offset)?;
         let lines = header.lines.get();
-        if header.magic != REGION_MAGIC || lines == 0 {
+        if header.magic != REGION_MAGIC || lines.wrapping_sub(1) >= MAX_FILE_LEN / LINE {
             return Err(Index::not_a_region(region, offset));
         }
         Ok(Index { region, offset, lines, since: header.since.get(), previous: header.previous.get() })

@@ -1,0 +1,441 @@
+//! Tests that stand behind the door: they see every store and stop the world between two of them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use super::batch::Batch;
+use super::*;
+use crate::engine::settings::Durability;
+use crate::error::Error;
+use crate::file::layout::{DEFAULT_MAP, Kind, PIN_TABLE};
+use crate::file::log::{self, Entry};
+use crate::file::region::Recorder;
+
+type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn open(path: &Path) -> Engine {
+    Engine::open(path, Settings::default()).unwrap()
+}
+
+fn content(engine: &Engine) -> Content {
+    let mut content = Content::new();
+    let (pin, index, totals) = engine.pin_with_totals(DEFAULT_MAP).unwrap();
+    for slot in index.unwrap().iter() {
+        let Some(offset) = slot.unwrap().record else { continue };
+        let newest = log::record(&engine.region, offset).unwrap();
+        if let Some(record) = engine.version_at(newest, pin.seq).unwrap() {
+            content.insert(record.key().to_vec(), record.value().to_vec());
+        }
+    }
+    assert_eq!(content.len() as u64, totals.keys, "the counter of keys");
+    engine.unpin(&pin);
+    content
+}
+
+fn key(number: u32) -> Vec<u8> {
+    format!("key {number}").into_bytes()
+}
+
+/// One change of the file, as it went through the door.
+#[derive(Clone, Debug)]
+enum Event {
+    Write(u64, Vec<u8>),
+    Flush,
+    SetLen(u64),
+}
+
+#[derive(Default)]
+struct Tape(Mutex<Vec<Event>>);
+
+impl Recorder for Tape {
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        self.0.lock().unwrap().push(Event::Write(offset, bytes.to_vec()));
+    }
+    fn store(&self, offset: u64, value: u64) {
+        self.write(offset, &value.to_le_bytes());
+    }
+    fn flush(&self, _offset: u64, _len: u64) {
+        self.0.lock().unwrap().push(Event::Flush);
+    }
+    fn set_len(&self, len: u64) {
+        self.0.lock().unwrap().push(Event::SetLen(len));
+    }
+}
+
+fn replay(image: &mut Vec<u8>, event: &Event) {
+    match event {
+        Event::Write(offset, bytes) => {
+            image[*offset as usize..*offset as usize + bytes.len()].copy_from_slice(bytes);
+        }
+        Event::Flush => {}
+        Event::SetLen(len) => image.resize(*len as usize, 0),
+    }
+}
+
+/// Puts an image in place of the file, as the page cache of this file: as if a process had been killed at that moment.
+fn put_back(path: &Path, image: &[u8]) {
+    let mut image = image.to_vec();
+    fs::write(path, &image).unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let identity = Region::of_file(file, path.to_owned(), true, u64::MAX).unwrap().identity();
+    for (word, at) in identity.unwrap_or_default().into_iter().zip((live::IDENTITY as usize..).step_by(8)) {
+        image[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    }
+    fs::write(path, &image).unwrap();
+}
+
+fn scratch() -> (tempfile::TempDir, PathBuf) {
+    // Many flushes of no interest; a file system in memory makes them cheap.
+    let shm = Path::new("/dev/shm");
+    let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
+    let path = folder.path().join("store");
+    (folder, path)
+}
+
+/// Kills the process before each store that `change` makes, and once more after the last, and takes over. Then the
+/// content must be the one before the change or the one after it, the latter for sure once the commit point is stored;
+/// the store must verify clean and take another change.
+fn killed_at_every_store(prepare: impl Fn(&Engine), change: impl Fn(&Arc<Engine>)) {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    prepare(&engine);
+    let before = content(&engine);
+    let base = fs::read(&path).unwrap();
+    let tape = Arc::new(Tape::default());
+    engine.region.set_recorder(tape.clone());
+    change(&engine);
+    let events = tape.0.lock().unwrap().clone();
+    let after = content(&engine);
+    drop(engine);
+    assert_ne!(before, after, "the change changes something");
+
+    let killed = path.with_extension("killed");
+    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+    let end = |word| crate::file::layout::commit_end(word);
+    let at = live::COMMIT_POINT as usize;
+    let old_end = end(word(&base[at..at + 8]));
+    let (mut image, mut committed) = (base, false);
+    let (mut seen_before, mut seen_after) = (false, false);
+    for number in 0..=events.len() {
+        let note = format!("killed before store {number} of {}: {:?}", events.len(), events.get(number));
+        for power_cut in [false, true] {
+            put_back(&killed, &image);
+            if power_cut {
+                // A copy is another file: nothing but its log is believed.
+                fs::copy(&killed, path.with_extension("copy")).unwrap();
+                fs::rename(path.with_extension("copy"), &killed).unwrap();
+            }
+            let engine = open(&killed);
+            match engine.opened {
+                Opened::AfterKill => assert!(!power_cut),
+                Opened::AfterPowerCut { .. } => assert!(power_cut || engine.region.identity().is_none()),
+                other => panic!("{note}: {other:?}"),
+            }
+            let found = content(&engine);
+            assert!(found == before || found == after, "{note}: {found:?}");
+            assert!(!committed || found == after, "{note}: the commit point was stored, and the commit is lost");
+            seen_before |= found == before;
+            seen_after |= found == after;
+            let report = engine.verify().unwrap();
+            assert!(report.is_clean(), "{note}: {:?}", report.findings());
+            // What the dead writer left behind must not come back with the next commit.
+            let mut expected = found;
+            engine.put(DEFAULT_MAP, b"next", b"one").unwrap();
+            expected.insert(b"next".to_vec(), b"one".to_vec());
+            assert_eq!(content(&engine), expected, "{note}");
+            assert!(engine.verify().unwrap().is_clean(), "{note}");
+        }
+        if let Some(event) = events.get(number) {
+            replay(&mut image, event);
+            // Giving up stores that word too, with the old end, to skip a number.
+            committed |= matches!(event, Event::Write(live::COMMIT_POINT, bytes) if end(word(bytes)) != old_end);
+        }
+    }
+    assert!(seen_before && seen_after);
+}
+
+fn some_keys(engine: &Engine) {
+    for number in 0..20 {
+        engine.put(DEFAULT_MAP, &key(number), b"old").unwrap();
+    }
+    engine.remove(DEFAULT_MAP, &key(7)).unwrap();
+}
+
+#[test]
+fn a_kill_at_any_store_of_an_insert() {
+    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, b"new", b"value").unwrap());
+}
+
+#[test]
+fn a_kill_at_any_store_of_an_overwrite() {
+    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, &key(3), b"another value").unwrap());
+}
+
+#[test]
+fn a_kill_at_any_store_of_an_insert_over_a_tombstone() {
+    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, &key(7), b"back").unwrap());
+}
+
+#[test]
+fn a_kill_at_any_store_of_a_removal() {
+    killed_at_every_store(some_keys, |engine| assert!(engine.remove(DEFAULT_MAP, &key(3)).unwrap()));
+}
+
+#[test]
+fn a_kill_at_any_store_of_a_clear() {
+    killed_at_every_store(some_keys, |engine| engine.clear(DEFAULT_MAP).unwrap());
+}
+
+#[test]
+fn a_kill_at_any_store_of_a_transaction() {
+    killed_at_every_store(some_keys, |engine| {
+        let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
+        batch.put(b"new", b"first").unwrap();
+        batch.put(b"new", b"second").unwrap();
+        batch.put(&key(1), b"overwritten").unwrap();
+        assert!(batch.remove(&key(2)).unwrap());
+        batch.put(&key(2), b"and back").unwrap();
+        assert!(batch.remove(&key(4)).unwrap());
+        batch.put(&key(7), b"over a tombstone").unwrap();
+        batch.commit(Durability::Buffered).unwrap();
+    });
+}
+
+#[test]
+fn a_kill_at_any_store_while_the_log_moves_to_another_extent() {
+    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, b"long", &[7; 70_000]).unwrap());
+}
+
+#[test]
+fn a_kill_at_any_store_of_a_transaction_over_several_extents() {
+    killed_at_every_store(some_keys, |engine| {
+        let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
+        for number in 0..3 {
+            batch.put(&key(number), &[7; 50_000]).unwrap();
+        }
+        batch.commit(Durability::Buffered).unwrap();
+    });
+}
+
+#[test]
+fn a_kill_at_any_store_while_the_index_grows() {
+    // The smallest index takes 279 keys.
+    let fill = |engine: &Engine| {
+        for number in 0..279 {
+            engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
+        }
+    };
+    let lines = |engine: &Engine| engine.index(DEFAULT_MAP).unwrap().unwrap().lines();
+    killed_at_every_store(fill, |engine| {
+        let before = lines(engine);
+        engine.put(DEFAULT_MAP, b"one more", b"").unwrap();
+        assert!(lines(engine) > before, "the index was to grow");
+    });
+}
+
+#[test]
+fn a_kill_at_any_store_of_a_transaction_that_is_given_up_and_one_that_follows() {
+    killed_at_every_store(some_keys, |engine| {
+        let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
+        batch.put(&key(1), b"never").unwrap();
+        batch.put(b"never", &[7; 70_000]).unwrap();
+        drop(batch);
+        engine.put(DEFAULT_MAP, &key(1), b"seen").unwrap();
+    });
+}
+
+/// Sees the store from outside at each of its own stores: a reader in another thread could.
+struct Onlooker {
+    engine: OnceLock<Weak<Engine>>,
+    seen: Mutex<Vec<Content>>,
+    looking: AtomicBool,
+}
+
+impl Onlooker {
+    fn look(&self) {
+        let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
+        // Looking pins, which is a store as well.
+        if !self.looking.swap(true, Ordering::SeqCst) {
+            self.seen.lock().unwrap().push(content(&engine));
+            self.looking.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Recorder for Onlooker {
+    fn write(&self, _offset: u64, _bytes: &[u8]) {
+        self.look();
+    }
+    fn store(&self, _offset: u64, _value: u64) {
+        self.look();
+    }
+    fn flush(&self, _offset: u64, _len: u64) {}
+    fn set_len(&self, _len: u64) {}
+}
+
+#[test]
+fn a_reader_between_any_two_stores_sees_all_of_a_commit_or_nothing() {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    some_keys(&engine);
+    let before = content(&engine);
+    let onlooker =
+        Arc::new(Onlooker { engine: OnceLock::new(), seen: Mutex::default(), looking: AtomicBool::new(false) });
+    engine.region.set_recorder(onlooker.clone());
+    onlooker.engine.set(Arc::downgrade(&engine)).unwrap();
+    let mut batch = Batch::begin(Arc::clone(&engine), DEFAULT_MAP).unwrap();
+    for number in 0..300 {
+        batch.put(&key(number), b"new").unwrap();
+    }
+    assert!(batch.remove(&key(5)).unwrap());
+    batch.commit(Durability::Buffered).unwrap();
+    let mut after = before.clone();
+    after.extend((0..300).map(|number| (key(number), b"new".to_vec())));
+    after.remove(&key(5));
+
+    let seen = onlooker.seen.lock().unwrap();
+    let turn = seen.iter().position(|content| *content != before).unwrap();
+    assert!(seen[turn..].iter().all(|content| *content == after), "half a commit was seen");
+    assert!(turn > 1000 && turn < seen.len(), "the reader looked before and after");
+}
+
+/// Between a reader's pin and its look at the horizon, a reclaimer raises the horizon and finds no pin below it.
+struct Reclaimer {
+    engine: OnceLock<Weak<Engine>>,
+    done: AtomicBool,
+}
+
+impl Recorder for Reclaimer {
+    fn write(&self, _offset: u64, _bytes: &[u8]) {}
+    fn store(&self, offset: u64, _value: u64) {
+        let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
+        if offset >= PIN_TABLE && !self.done.swap(true, Ordering::SeqCst) {
+            let newer = engine.region.load(live::VISIBLE).unwrap() + 1;
+            engine.region.store(live::VISIBLE, newer, Ordering::SeqCst).unwrap();
+            engine.region.store(live::HORIZON, newer, Ordering::SeqCst).unwrap();
+        }
+    }
+    fn flush(&self, _offset: u64, _len: u64) {}
+    fn set_len(&self, _len: u64) {}
+}
+
+#[test]
+fn a_reader_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
+    let engine = Arc::new(Engine::in_memory(Settings { max_size: 1 << 30, ..Settings::default() }).unwrap());
+    some_keys(&engine);
+    let reclaimer = Arc::new(Reclaimer { engine: OnceLock::new(), done: AtomicBool::new(false) });
+    engine.region.set_recorder(reclaimer.clone());
+    reclaimer.engine.set(Arc::downgrade(&engine)).unwrap();
+    let pin = engine.pin().unwrap();
+    assert!(reclaimer.done.load(Ordering::SeqCst));
+    assert!(pin.seq >= engine.region.load(live::HORIZON).unwrap(), "a reader below the horizon");
+    engine.unpin(&pin);
+}
+
+#[test]
+fn space_is_not_reused_below_a_pin() {
+    let engine = Arc::new(Engine::in_memory(Settings { max_size: 1 << 30, ..Settings::default() }).unwrap());
+    some_keys(&engine);
+    let retired = |engine: &Engine| {
+        engine.extents().iter().filter(|extent| extent.kind == crate::file::layout::ExtentKind::Retired).count()
+    };
+    let pin = engine.pin().unwrap();
+    let old = engine.index(DEFAULT_MAP).unwrap().unwrap();
+    for number in 0..2000 {
+        engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
+    }
+    assert!(retired(&engine) >= 2, "the index grew, and the pin holds what it was");
+    let seen = |slot: Result<crate::file::index::Slot>| {
+        let newest = log::record(&engine.region, slot.unwrap().record.unwrap()).unwrap();
+        engine.version_at(newest, pin.seq).unwrap().is_some()
+    };
+    assert_eq!(old.iter().map(seen).filter(|&seen| seen).count(), 19, "what the pin holds is still there");
+    engine.unpin(&pin);
+    for number in 2000..8000 {
+        engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
+    }
+    assert!(retired(&engine) <= 1, "without the pin the space is used again");
+}
+
+#[test]
+fn tombstones_that_nobody_needs_make_room_in_a_full_store() {
+    let max_size = 256 << 10;
+    let engine = Arc::new(Engine::in_memory(Settings { max_size, ..Settings::default() }).unwrap());
+    let mut number = 0;
+    // The index cannot grow when the file cannot; but there is always room for one key at a time.
+    let full = loop {
+        match engine.put(DEFAULT_MAP, &key(number), b"") {
+            Ok(()) => {
+                assert!(engine.remove(DEFAULT_MAP, &key(number)).unwrap());
+                number += 1;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::Full { .. }), "{full}");
+    assert!(number > 279, "more keys came and went than the index has slots: {number}");
+    assert!(engine.verify().unwrap().is_clean());
+}
+
+/// A record that is whole and has the right number, but follows another one than that before it, is from another life.
+#[test]
+fn a_walk_stops_at_a_record_of_another_chain() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let expected = content(&engine);
+    let seq = engine.next_seq().unwrap();
+    let mut tail = engine.tail(&engine.writer()).unwrap();
+    tail.chain ^= 1;
+    let (key, value) = (&b"stale"[..], &b"stale"[..]);
+    let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
+    let stale = Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, key, value };
+    tail.append(&engine.region, &stale).unwrap();
+    fs::copy(&path, path.with_extension("copy")).unwrap();
+    let copy = open(&path.with_extension("copy"));
+    assert_eq!(content(&copy), expected);
+}
+
+/// Records of a transaction that did not come to its end are whole, in their order, and of no account.
+#[test]
+fn a_walk_needs_the_end_of_a_commit() {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    some_keys(&engine);
+    let expected = content(&engine);
+    let mut batch = Batch::begin(Arc::clone(&engine), DEFAULT_MAP).unwrap();
+    for number in 100..110 {
+        batch.put(&key(number), b"uncommitted").unwrap();
+    }
+    fs::copy(&path, path.with_extension("copy")).unwrap();
+    let copy = open(&path.with_extension("copy"));
+    assert_eq!(content(&copy), expected);
+}
+
+/// A writer that died just before its commit point leaves a commit that is whole; nobody may ever see it.
+#[test]
+fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let expected = content(&engine);
+    engine.acquire().unwrap();
+    let mut tail = engine.tail(&engine.writer()).unwrap();
+    let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
+    let seq = engine.next_seq().unwrap();
+    let dead = Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, key: b"dead", value: b"dead" };
+    tail.append(&engine.region, &dead).unwrap();
+    // The lock word keeps naming the dead one; the lock of this process goes on.
+    engine.gate.release();
+
+    assert!(!engine.remove(DEFAULT_MAP, b"dead").unwrap(), "the next writer comes, and goes without a commit");
+    fs::copy(&path, path.with_extension("copy")).unwrap();
+    let copy = open(&path.with_extension("copy"));
+    assert_eq!(content(&copy), expected, "the power is cut after that");
+    engine.put(DEFAULT_MAP, b"next", b"").unwrap();
+    let index = engine.index(DEFAULT_MAP).unwrap().unwrap();
+    let next = engine.lookup(&index, DEFAULT_MAP, u64::MAX, b"next").unwrap().unwrap();
+    assert!(next.seq() > seq, "the number of the dead one is skipped");
+}

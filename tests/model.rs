@@ -1,0 +1,462 @@
+//! A store behaves like a `HashMap<Vec<u8>, Vec<u8>>`: long random sequences of everything that can be done to one,
+//! checked step by step against that map.
+//!
+//! The keys are few, so that they are overwritten, removed and made again, and there are bursts of many new ones, so
+//! that file and index have to grow. Snapshots are held over all that follows, and have to keep showing the map as it
+//! was. A power cut is played by copying the file while the store is open: a copy is recovered from its log alone.
+//!
+//! `PROPTEST_CASES` sets how many sequences are tried. The last test goes on for as long as `SLOTLOG_SOAK_SECONDS`
+//! says; run it with `cargo test --release --test model -- --ignored --nocapture`.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use slotlog::{Durability, Opened, Snapshot, Store};
+use support::{Random, folder};
+use tempfile::TempDir;
+
+type Map = HashMap<Vec<u8>, Vec<u8>>;
+
+/// Which key, in a form that shrinks well.
+#[derive(Clone, Copy, Debug)]
+enum Key {
+    Empty,
+    Few(u8),
+    /// One of a few long ones.
+    Long(u8, u16),
+}
+
+impl Key {
+    fn bytes(self) -> Vec<u8> {
+        match self {
+            Key::Empty => Vec::new(),
+            // Of different lengths, and some the beginnings of others.
+            Key::Few(number) => {
+                format!("key {}", "x".repeat(number as usize % 9)).into_bytes().into_iter().chain([number]).collect()
+            }
+            Key::Long(number, len) => vec![number; len as usize],
+        }
+    }
+}
+
+/// Which value.
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    seed: u8,
+    len: u32,
+}
+
+impl Value {
+    fn bytes(self) -> Vec<u8> {
+        Random(self.seed.into()).bytes(self.len as usize)
+    }
+}
+
+/// One step within a transaction.
+#[derive(Clone, Debug)]
+enum Change {
+    Insert(Key, Value),
+    Remove(Key),
+    Get(Key),
+    /// As many new keys, or keys of an earlier burst.
+    Burst(u8, u16),
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Insert(Key, Value),
+    Remove(Key),
+    Get(Key),
+    /// So many inserts of keys that belong to burst number `.0`, each a commit of its own.
+    Burst(u8, u16),
+    /// So many removals of the keys of a burst.
+    BurstGone(u8, u16),
+    Clear,
+    /// Changes at once; committed, or given up.
+    Transaction(Vec<Change>, Ending),
+    /// Takes a snapshot to be looked at much later; at most a few are held.
+    TakeSnapshot,
+    /// Looks at a held snapshot, and drops it.
+    CheckSnapshot(u8),
+    /// Looks at everything.
+    Iterate,
+    Sync,
+    Checkpoint,
+    Reopen,
+    /// Copies the file and goes on with the copy; perhaps in the middle of a transaction that is then lost.
+    PowerCut(bool),
+    Verify,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Commit,
+    CommitSynced,
+    Rollback,
+    Drop,
+}
+
+fn keys() -> impl Strategy<Value = Key> {
+    prop_oneof![
+        1 => Just(Key::Empty),
+        40 => any::<u8>().prop_map(|number| Key::Few(number % 200)),
+        1 => (0..3_u8, prop_oneof![Just(65_535), 200..65_535_u16]).prop_map(|(number, len)| Key::Long(number, len)),
+    ]
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let len = prop_oneof![
+        2 => Just(0),
+        20 => 0..200_u32,
+        // Around the length up to which records are put together in one piece.
+        3 => 900..1100_u32,
+        2 => 1000..20_000_u32,
+        // Longer than the smallest extent of the log.
+        1 => 60_000..300_000_u32,
+    ];
+    (any::<u8>(), len).prop_map(|(seed, len)| Value { seed, len })
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        8 => (keys(), values()).prop_map(|(key, value)| Change::Insert(key, value)),
+        5 => keys().prop_map(Change::Remove),
+        3 => keys().prop_map(Change::Get),
+        1 => (0..6_u8, 0..600_u16).prop_map(|(burst, keys)| Change::Burst(burst, keys)),
+    ]
+}
+
+fn endings() -> impl Strategy<Value = Ending> {
+    prop_oneof![4 => Just(Ending::Commit), 1 => Just(Ending::CommitSynced), 1 => Just(Ending::Rollback), 1 => Just(Ending::Drop)]
+}
+
+fn operations() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        30 => (keys(), values()).prop_map(|(key, value)| Operation::Insert(key, value)),
+        20 => keys().prop_map(Operation::Remove),
+        10 => keys().prop_map(Operation::Get),
+        3 => (0..6_u8, 0..700_u16).prop_map(|(burst, keys)| Operation::Burst(burst, keys)),
+        2 => (0..6_u8, 0..700_u16).prop_map(|(burst, keys)| Operation::BurstGone(burst, keys)),
+        1 => Just(Operation::Clear),
+        8 => (prop::collection::vec(changes(), 0..20), endings())
+            .prop_map(|(changes, ending)| Operation::Transaction(changes, ending)),
+        4 => Just(Operation::TakeSnapshot),
+        3 => any::<u8>().prop_map(Operation::CheckSnapshot),
+        2 => Just(Operation::Iterate),
+        1 => Just(Operation::Sync),
+        1 => Just(Operation::Checkpoint),
+        2 => Just(Operation::Reopen),
+        2 => any::<bool>().prop_map(Operation::PowerCut),
+        1 => Just(Operation::Verify),
+    ]
+}
+
+/// Key number `number` of a burst.
+fn burst_key(burst: u8, number: u16) -> Vec<u8> {
+    format!("burst {burst} key {number}").into_bytes()
+}
+
+/// Where a store is, if it is anywhere.
+struct Place {
+    folder: TempDir,
+    copies: u32,
+}
+
+impl Place {
+    fn path(&self) -> PathBuf {
+        self.folder.path().join(format!("store {}", self.copies))
+    }
+}
+
+/// A store and the map that it has to be like.
+struct Pair {
+    /// `None` only while it is being reopened.
+    store: Option<Store>,
+    place: Option<Place>,
+    map: Map,
+    held: Vec<(Snapshot, Map)>,
+    operations: u64,
+}
+
+impl Pair {
+    fn on_disk() -> Pair {
+        let place = Place { folder: folder(), copies: 0 };
+        // A checkpoint now and then on its own account.
+        let store = Store::options().checkpoint_every(1 << 20).open(place.path()).unwrap();
+        Pair { store: Some(store), place: Some(place), map: Map::new(), held: Vec::new(), operations: 0 }
+    }
+
+    fn in_memory() -> Pair {
+        let store = Store::in_memory().unwrap();
+        Pair { store: Some(store), place: None, map: Map::new(), held: Vec::new(), operations: 0 }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn run(&mut self, operation: &Operation) {
+        self.operations += 1;
+        match operation {
+            Operation::Insert(key, value) => {
+                let (key, value) = (key.bytes(), value.bytes());
+                self.store().insert(&key, &value).unwrap();
+                assert_eq!(self.store().get(&key).unwrap().as_ref(), Some(&value), "what was just written");
+                self.map.insert(key, value);
+            }
+            Operation::Remove(key) => {
+                let key = key.bytes();
+                assert_eq!(self.store().remove(&key).unwrap(), self.map.remove(&key).is_some());
+                assert_eq!(self.store().get(&key).unwrap(), None, "what was just removed");
+            }
+            Operation::Get(key) => {
+                let key = key.bytes();
+                let expected = self.map.get(&key);
+                assert_eq!(self.store().get(&key).unwrap().as_ref(), expected);
+                assert_eq!(self.store().contains_key(&key).unwrap(), expected.is_some());
+                assert_eq!(self.store().get_with(&key, <[u8]>::len).unwrap(), expected.map(Vec::len));
+            }
+            Operation::Burst(burst, keys) => {
+                for number in 0..*keys {
+                    self.store().insert(burst_key(*burst, number), number.to_le_bytes()).unwrap();
+                    self.map.insert(burst_key(*burst, number), number.to_le_bytes().to_vec());
+                }
+            }
+            Operation::BurstGone(burst, keys) => {
+                for number in 0..*keys {
+                    let key = burst_key(*burst, number);
+                    assert_eq!(self.store().remove(&key).unwrap(), self.map.remove(&key).is_some());
+                }
+            }
+            Operation::Clear => {
+                self.store().clear().unwrap();
+                self.map.clear();
+                assert!(self.store().is_empty().unwrap());
+            }
+            Operation::Transaction(changes, ending) => self.transaction(changes, *ending),
+            Operation::TakeSnapshot => {
+                if self.held.len() < 6 {
+                    self.held.push((self.store().snapshot().unwrap(), self.map.clone()));
+                }
+            }
+            Operation::CheckSnapshot(number) => {
+                if !self.held.is_empty() {
+                    let (snapshot, map) = self.held.swap_remove(*number as usize % self.held.len());
+                    compare(&snapshot, &map);
+                }
+            }
+            Operation::Iterate => compare(&self.store().snapshot().unwrap(), &self.map),
+            Operation::Sync => self.store().sync().unwrap(),
+            Operation::Checkpoint => self.store().checkpoint().unwrap(),
+            Operation::Reopen => self.reopen(),
+            Operation::PowerCut(in_transaction) => self.cut_power(*in_transaction),
+            Operation::Verify => self.verify(),
+        }
+        assert_eq!(self.store().len().unwrap(), self.map.len() as u64);
+    }
+
+    fn transaction(&mut self, changes: &[Change], ending: Ending) {
+        let mut map = self.map.clone();
+        let mut transaction = self.store().begin().unwrap();
+        for change in changes {
+            match change {
+                Change::Insert(key, value) => {
+                    let (key, value) = (key.bytes(), value.bytes());
+                    transaction.insert(&key, &value).unwrap();
+                    assert_eq!(transaction.get(&key).unwrap().as_ref(), Some(&value), "its own write");
+                    assert_eq!(self.store().get(&key).unwrap().as_ref(), self.map.get(&key), "nobody else sees it");
+                    map.insert(key, value);
+                }
+                Change::Remove(key) => {
+                    let key = key.bytes();
+                    assert_eq!(transaction.remove(&key).unwrap(), map.remove(&key).is_some());
+                    assert_eq!(self.store().get(&key).unwrap().as_ref(), self.map.get(&key), "nobody else sees it");
+                }
+                Change::Get(key) => {
+                    let key = key.bytes();
+                    assert_eq!(transaction.get(&key).unwrap().as_ref(), map.get(&key));
+                    assert_eq!(transaction.contains_key(&key).unwrap(), map.contains_key(&key));
+                }
+                Change::Burst(burst, keys) => {
+                    for number in 0..*keys {
+                        let key = burst_key(*burst, number);
+                        transaction.insert(&key, b"from a transaction").unwrap();
+                        map.insert(key, b"from a transaction".to_vec());
+                    }
+                }
+            }
+            assert_eq!(transaction.len(), map.len() as u64);
+        }
+        assert_eq!(self.store().len().unwrap(), self.map.len() as u64, "nobody else counts it");
+        match ending {
+            Ending::Commit => transaction.commit().unwrap(),
+            Ending::CommitSynced => transaction.commit_with(Durability::Synced).unwrap(),
+            Ending::Rollback => return transaction.rollback(),
+            Ending::Drop => return drop(transaction),
+        }
+        self.map = map;
+    }
+
+    /// Closes the store, by name or by dropping it, and opens it again.
+    fn reopen(&mut self) {
+        let Some(path) = self.place.as_ref().map(Place::path) else { return };
+        self.check_held();
+        let store = self.store.take().unwrap();
+        if self.operations % 2 == 0 {
+            store.close().unwrap()
+        } else {
+            drop(store)
+        }
+        let store = Store::options().checkpoint_every(1 << 20).open(path).unwrap();
+        assert_eq!(store.opened(), Opened::Clean);
+        self.store = Some(store);
+        self.verify();
+    }
+
+    /// Goes on with a copy of the file, made while the store was open, perhaps with a transaction half done.
+    fn cut_power(&mut self, in_transaction: bool) {
+        let Some(place) = &mut self.place else { return };
+        let old = place.path();
+        place.copies += 1;
+        let new = place.path();
+        let store = self.store.take().unwrap();
+        if in_transaction {
+            let mut transaction = store.begin().unwrap();
+            for number in 0..100 {
+                transaction.insert(burst_key(1, number), vec![1; 50 * number as usize]).unwrap();
+            }
+            std::fs::copy(&old, &new).unwrap();
+            transaction.rollback();
+        } else {
+            std::fs::copy(&old, &new).unwrap();
+        }
+        self.check_held();
+        drop(store);
+        std::fs::remove_file(old).unwrap();
+        let store = Store::options().checkpoint_every(1 << 20).open(new).unwrap();
+        // Right after a reopening there is nothing to recover: the copy is one of a closed store.
+        assert!(in_transaction || matches!(store.opened(), Opened::AfterPowerCut { .. } | Opened::Clean));
+        self.store = Some(store);
+        compare(&self.store().snapshot().unwrap(), &self.map);
+        self.verify();
+    }
+
+    /// Looks at all snapshots that are held, and drops them.
+    fn check_held(&mut self) {
+        for (snapshot, map) in self.held.drain(..) {
+            compare(&snapshot, &map);
+        }
+    }
+
+    fn verify(&self) {
+        let report = self.store().verify().unwrap();
+        assert!(report.is_clean(), "{:#?}", report.findings());
+        assert_eq!(report.keys(), self.map.len() as u64);
+        let stats = self.store().stats().unwrap();
+        let record =
+            |(key, value): (&Vec<u8>, &Vec<u8>)| slotlog::format::record_len(key.len() as u64, value.len() as u64);
+        let live: u64 = self.map.iter().map(record).sum();
+        let map = &stats.maps[1];
+        assert_eq!((stats.live_bytes, map.live_bytes, map.entries), (live, live, self.map.len() as u64));
+        assert_eq!(stats.log_bytes, stats.live_bytes + stats.dead_bytes);
+        assert_eq!(stats.log_records, report.records());
+        assert_eq!(stats.pins, self.held.len() as u64);
+        assert!(map.used_slots >= map.entries && map.used_slots < map.slots, "{map:?}");
+        let extents: u64 = stats.extents.iter().map(|extent| extent.bytes).sum();
+        assert_eq!(extents + slotlog::format::EXTENTS, stats.file_len, "every block is accounted for");
+        let probes: u64 = self.store().probe_lengths().unwrap().iter().sum();
+        assert!(probes >= map.entries && probes <= map.used_slots, "{probes} slots are reached: {map:?}");
+    }
+
+    fn finish(mut self) {
+        compare(&self.store().snapshot().unwrap(), &self.map);
+        self.check_held();
+        self.verify();
+        self.reopen();
+        compare(&self.store().snapshot().unwrap(), &self.map);
+    }
+}
+
+/// Whether a snapshot shows exactly this map, whichever way it is asked.
+fn compare(snapshot: &Snapshot, map: &Map) {
+    assert_eq!(snapshot.len(), map.len() as u64);
+    let mut count = 0;
+    for entry in snapshot {
+        let (key, value) = entry.unwrap();
+        assert_eq!(map.get(key).map(Vec::as_slice), Some(value), "{:?}", String::from_utf8_lossy(key));
+        count += 1;
+    }
+    // With the comparisons above: each key once.
+    assert_eq!(count, map.len());
+    let keys: Vec<&Vec<u8>> = map.keys().collect();
+    for (key, found) in keys.iter().zip(snapshot.get_many(&keys).unwrap()) {
+        assert_eq!(map.get(*key).map(Vec::as_slice), found);
+    }
+    for number in 0..=u8::MAX {
+        let key = Key::Few(number).bytes();
+        assert_eq!(snapshot.get(&key).unwrap(), map.get(&key).map(Vec::as_slice));
+    }
+}
+
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig { max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 32;
+    }
+    config
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_store_in_a_file_is_like_a_map(operations in prop::collection::vec(operations(), 1..250)) {
+        let mut pair = Pair::on_disk();
+        operations.iter().for_each(|operation| pair.run(operation));
+        pair.finish();
+    }
+
+    #[test]
+    fn a_store_in_memory_is_like_a_map(operations in prop::collection::vec(operations(), 1..250)) {
+        let mut pair = Pair::in_memory();
+        operations.iter().for_each(|operation| pair.run(operation));
+        pair.finish();
+    }
+}
+
+/// One long life instead of many short ones: what only shows after hours of growth, churn and reopening.
+#[test]
+#[ignore = "takes as long as SLOTLOG_SOAK_SECONDS says, 60 by default"]
+fn a_store_is_like_a_map_for_a_long_time() {
+    let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
+    let seconds = number("SLOTLOG_SOAK_SECONDS").unwrap_or(60);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = number("SLOTLOG_SOAK_SEED").unwrap_or(now);
+    eprintln!("SLOTLOG_SOAK_SEED={seed}");
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let random = proptest::test_runner::TestRng::from_seed(proptest::test_runner::RngAlgorithm::ChaCha, &bytes);
+    let mut runner = proptest::test_runner::TestRunner::new_with_rng(ProptestConfig::default(), random);
+    let strategy = operations();
+    let mut pair = Pair::on_disk();
+    while Instant::now() < end {
+        let operation = strategy.new_tree(&mut runner).unwrap().current();
+        pair.run(&operation);
+        // The log is kept whole, so the file grows for ever: begin again at some size.
+        if pair.operations % 5000 == 0 {
+            let stats = pair.store().stats().unwrap();
+            eprintln!("{} operations, {} keys, {} MiB", pair.operations, pair.map.len(), stats.file_len >> 20);
+            if stats.file_len > 1 << 30 {
+                std::mem::replace(&mut pair, Pair::on_disk()).finish();
+            }
+        }
+    }
+    pair.finish();
+}
