@@ -269,9 +269,13 @@ impl Engine {
 
     /// Gives a map its first region, with room for `slots`.
     pub(crate) fn create_map(&self, writer: &mut Writer, map: u32, slots: u64, seq: u64) -> Result<Index<'_>> {
-        let blocks = index::blocks_for(slots);
-        let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
-        let new = (extent.offset, blocks);
+        let mut extent = self.allocate(writer, index::blocks_for(slots), ExtentKind::Index, seq);
+        if matches!(extent, Err(Error::Full { .. })) {
+            // A full store is to be recovered in the space that it has, be it with longer searches.
+            extent = self.allocate(writer, index::tight_blocks_for(slots), ExtentKind::Index, seq);
+        }
+        let extent = extent?;
+        let new = (extent.offset, extent.blocks);
         let index = Index::create(&self.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
         if !self.map_table()?.set_region(map, index.offset())? {
             self.grow_map_table(writer, seq)?;

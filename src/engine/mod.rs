@@ -143,6 +143,9 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // Whoever wants to know calls `close`. What is lost here is the clean flag: the next opening recovers.
         let _ = self.close();
+        if self.ready.load(Ordering::Acquire) {
+            self.region.unlock();
+        }
     }
 }
 

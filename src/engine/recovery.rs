@@ -214,8 +214,14 @@ impl Engine {
             }
             if totals.used() >= index.limit() {
                 index.reset_totals(Totals { seq, ..*totals })?;
-                *index = self.make_index_room(&mut writer, map, 1, seq, true)?;
-                (totals.slots, totals.dead) = (index.totals()?.slots, 0);
+                match self.make_index_room(&mut writer, map, 1, seq, true) {
+                    Ok(larger) => *index = larger,
+                    // As long as there is a slot left at all, it goes on without.
+                    Err(Error::Full { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                let counted = index.totals()?;
+                (totals.slots, totals.dead) = (counted.slots, counted.dead);
             }
             self.publish_recovered(index, totals, record)?;
         }

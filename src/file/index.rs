@@ -321,6 +321,11 @@ pub(crate) fn blocks_for(slots: u64) -> u64 {
     (lines.saturating_mul(LINE) + REGION_HEADER).div_ceil(BLOCK)
 }
 
+/// How many blocks a region needs so that `slots` of it can be in use if it must be: one in sixteen stays empty.
+pub(crate) fn tight_blocks_for(slots: u64) -> u64 {
+    blocks_for(slots.saturating_mul(3 * 16) / (4 * 15) + 1)
+}
+
 /// A used slot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {

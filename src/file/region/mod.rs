@@ -155,6 +155,15 @@ impl Region {
         matches!(self.backing, Backing::ReadOnlyFile(_))
     }
 
+    /// Gives up the lock on the file now. Closing the file alone would leave it held as long as a child process that was
+    /// just forked has not come to its exec.
+    pub(crate) fn unlock(&self) {
+        if let Backing::File(file) | Backing::ReadOnlyFile(file) = &self.backing {
+            // Should this fail, the lock goes when the file is closed everywhere.
+            let _ = fs2::FileExt::unlock(file);
+        }
+    }
+
     /// Bytes that can be accessed.
     #[inline]
     pub(crate) fn len(&self) -> u64 {
