@@ -549,6 +549,7 @@ fn a_store_at_max_size_is_full_and_unharmed() {
         assert_eq!(store.opened(), Opened::Clean);
         assert!(content(&store) == expected, "nothing is half-written after reopening");
         assert_clean(&store);
+        drop(store);
         // A full store can be recovered too, in the space that it has.
         let store = open(&copy);
         assert!(matches!(store.opened(), Opened::AfterPowerCut { .. }));

@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::*;
 use crate::engine::settings::Durability;
 use crate::error::Error;
-use crate::file::layout::{DEFAULT_MAP, Kind, PIN_TABLE};
+use crate::file::layout::{DEFAULT_MAP, EXTENTS, Kind, PIN_TABLE};
 use crate::file::log::{self, Entry};
 use crate::file::region::Recorder;
 
@@ -412,6 +412,28 @@ fn a_walk_needs_the_end_of_a_commit() {
     fs::copy(&path, path.with_extension("copy")).unwrap();
     let copy = open(&path.with_extension("copy"));
     assert_eq!(content(&copy), expected);
+}
+
+/// The flag of a clean close says that the index can be believed. It has to be gone before that stops to be true.
+#[test]
+fn a_change_takes_the_clean_flag_from_the_disk_first() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    drop(engine);
+    let engine = open(&path);
+    assert_eq!(engine.opened, Opened::Clean);
+    let tape = Arc::new(Tape::default());
+    engine.region.set_recorder(tape.clone());
+    engine.put(DEFAULT_MAP, b"new", b"value").unwrap();
+    let events = tape.0.lock().unwrap().clone();
+    let flush = events.iter().position(|event| matches!(event, Event::Flush)).unwrap();
+    let record = events.iter().position(|event| matches!(event, Event::Write(at, _) if *at >= EXTENTS)).unwrap();
+    assert!(flush < record, "the flag has to be flushed away before anything is appended");
+    fs::copy(&path, path.with_extension("copy")).unwrap();
+    let copy = open(&path.with_extension("copy"));
+    assert!(matches!(copy.opened, Opened::AfterPowerCut { .. }), "{:?}", copy.opened);
+    assert_eq!(content(&copy), content(&engine));
 }
 
 /// A writer that died just before its commit point leaves a commit that is whole; nobody may ever see it.

@@ -1,6 +1,6 @@
 //! Verifying: everything that the invariants say, held against the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use zerocopy::FromBytes;
@@ -11,8 +11,8 @@ use super::recovery::head;
 use crate::error::Result;
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{
-    ExtentKind, KeyHash, Kind, MAGIC, RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, flags,
-    lines_of_blocks, live,
+    COUNT_BITS, ExtentKind, KeyHash, Kind, MAGIC, RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset,
+    flags, lines_of_blocks, live,
 };
 use crate::file::log::{self, Head, Walk};
 
@@ -151,13 +151,18 @@ impl Engine {
         let (head, end, visible) = self.log_bounds()?;
         let mut derived: BTreeMap<u32, Derived> = BTreeMap::new();
         let (mut bytes, mut records) = (0, 0);
+        let mut visited = BTreeSet::new();
         let mut walk = Walk::new(&self.region, head, Some(end));
         for record in walk.by_ref() {
             bytes += record.len();
             records += 1;
-            if writer.space.log_extent_of(record.offset).is_none_or(|extent| record.end() > extent.end()) {
-                report.add(record.offset, "the record lies in no extent of the log");
-            }
+            match writer.space.log_extent_of(record.offset).filter(|extent| record.end() <= extent.end()) {
+                Some(extent) => visited.insert(extent.offset),
+                None => {
+                    report.add(record.offset, "the record lies in no extent of the log");
+                    continue;
+                }
+            };
             let map = record.header.map();
             let of_map = derived.entry(map).or_default();
             match record.kind() {
@@ -185,12 +190,19 @@ impl Engine {
                 _ => {}
             }
         }
+        visited.extend(writer.space.log_extent_of(end).map(|extent| extent.offset));
+        for extent in writer.space.extents().filter(|extent| extent.is_log() && !visited.contains(&extent.offset)) {
+            report.add(extent.offset, "the log does not lead to this extent of it");
+        }
         if walk.at() != end {
             report.add(walk.at(), format!("the log ends here and should end at {end}: {}", walk.stop()));
         } else if !walk.is_between_commits() {
             report.add(walk.at(), "the log ends within a commit");
-        } else if walk.last_seq() > visible {
-            report.add(walk.at(), format!("the last commit has number {}, beyond {visible}", walk.last_seq()));
+        } else if walk.last_seq() > visible || walk.last_seq() >> COUNT_BITS != visible >> COUNT_BITS {
+            // Numbers may be skipped, but not those of a whole incarnation.
+            let what =
+                format!("the last commit has number {:#x}, which does not lead to {visible:#x}", walk.last_seq());
+            report.add(walk.at(), what);
         } else {
             let [_, counted_bytes, counted_records] = self.log_size()?;
             if (counted_bytes, counted_records) != (bytes, records) {

@@ -24,7 +24,7 @@ pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Res
     for bank in 0..2 {
         let words = region.words::<N>(at + 8 * N as u64 * bank)?;
         let counted = words[0].load();
-        if counted == 0 || counted > seq || best.is_some_and(|best| best[0] > counted) {
+        if counted == 0 || counted > seq || best.is_some_and(|best| best[0] >= counted) {
             continue;
         }
         let found = std::array::from_fn(|index| if index == 0 { counted } else { words[index].relaxed() });
