@@ -479,15 +479,14 @@ fn a_value_of_4_gib_less_a_byte_is_stored_and_one_byte_more_is_refused() {
 
 // A full store.
 
-/// Inserts until there is no room. Returns how many went in, and the error.
+/// Inserts until there is no room, neither for new keys in the index nor for records in the log. Returns how many keys
+/// went in, and the first error.
 fn fill_up(store: &Store, value: &[u8]) -> (u32, Error) {
-    for key in 0.. {
-        match store.insert(format!("fill {key:08}"), value) {
-            Ok(()) => {}
-            Err(error) => return (key, error),
-        }
-    }
-    unreachable!("no store is endless");
+    let (keys, error) =
+        (0..).find_map(|key| store.insert(format!("fill {key:08}"), value).err().map(|error| (key, error))).unwrap();
+    // An old key takes no room in the index.
+    while store.insert("fill 00000000", value).is_ok() {}
+    (keys, error)
 }
 
 /// What must hold of a store that has just refused an insert, with `keys` keys from [`fill_up`].
@@ -593,12 +592,13 @@ fn a_store_that_churn_has_filled_can_be_recovered_at_its_max_size() {
 }
 
 #[test]
-fn a_full_store_in_memory_is_like_any_other() {
+fn snapshots_of_a_store_that_fills_up_keep_what_they_see() {
     let folder = folder();
     let path = folder.path().join("store");
     let store = Store::options().max_size(300_000).open(&path).unwrap();
     let snapshot = store.snapshot().unwrap();
     let (keys, _) = fill_up(&store, b"value");
+    assert!(keys > 1000, "only {keys} keys");
     assert_eq!(snapshot.len(), 0);
     assert_eq!(snapshot.iter().count(), 0, "a snapshot from before sees none of it");
     let full = store.snapshot().unwrap();

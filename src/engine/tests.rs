@@ -301,42 +301,68 @@ fn a_reader_between_any_two_stores_sees_all_of_a_commit_or_nothing() {
     assert!(turn > 1000 && turn < seen.len(), "the reader looked before and after");
 }
 
-/// Between a reader's pin and its look at the horizon, a reclaimer raises the horizon and finds no pin below it.
-struct Reclaimer {
+/// Does something at the moment when a reader has written its first pin and looked at nothing yet.
+struct AtFirstPin {
     engine: OnceLock<Weak<Engine>>,
+    action: fn(&Engine),
     done: AtomicBool,
 }
 
-impl Recorder for Reclaimer {
+impl AtFirstPin {
+    fn watch(engine: &Arc<Engine>, action: fn(&Engine)) -> Arc<AtFirstPin> {
+        let watch = Arc::new(AtFirstPin { engine: OnceLock::new(), action, done: AtomicBool::new(false) });
+        engine.region.set_recorder(watch.clone());
+        watch.engine.set(Arc::downgrade(engine)).unwrap();
+        watch
+    }
+}
+
+impl Recorder for AtFirstPin {
     fn write(&self, _offset: u64, _bytes: &[u8]) {}
     fn store(&self, offset: u64, _value: u64) {
         let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
-        if offset >= PIN_TABLE && !self.done.swap(true, Ordering::SeqCst) {
-            let newer = engine.region.load(live::VISIBLE).unwrap() + 1;
-            engine.region.store(live::VISIBLE, newer, Ordering::SeqCst).unwrap();
-            engine.region.store(live::HORIZON, newer, Ordering::SeqCst).unwrap();
+        if (PIN_TABLE..EXTENTS).contains(&offset) && !self.done.swap(true, Ordering::SeqCst) {
+            (self.action)(&engine);
         }
     }
     fn flush(&self, _offset: u64, _len: u64) {}
     fn set_len(&self, _len: u64) {}
 }
 
+fn in_memory() -> Arc<Engine> {
+    Arc::new(Engine::in_memory(Settings { max_size: 1 << 30, ..Settings::default() }).unwrap())
+}
+
 #[test]
 fn a_reader_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
-    let engine = Arc::new(Engine::in_memory(Settings { max_size: 1 << 30, ..Settings::default() }).unwrap());
+    let engine = in_memory();
     some_keys(&engine);
-    let reclaimer = Arc::new(Reclaimer { engine: OnceLock::new(), done: AtomicBool::new(false) });
-    engine.region.set_recorder(reclaimer.clone());
-    reclaimer.engine.set(Arc::downgrade(&engine)).unwrap();
+    // As if a commit had been made and space reclaimed after it, with no pin yet in sight.
+    let watch = AtFirstPin::watch(&engine, |engine| {
+        let newer = engine.region.load(live::VISIBLE).unwrap() + 1;
+        engine.region.store(live::VISIBLE, newer, Ordering::SeqCst).unwrap();
+        engine.region.store(live::HORIZON, newer, Ordering::SeqCst).unwrap();
+    });
     let pin = engine.pin().unwrap();
-    assert!(reclaimer.done.load(Ordering::SeqCst));
+    assert!(watch.done.load(Ordering::SeqCst));
     assert!(pin.seq >= engine.region.load(live::HORIZON).unwrap(), "a reader below the horizon");
     engine.unpin(&pin);
 }
 
 #[test]
+fn a_reader_that_is_overtaken_by_a_clear_reads_the_region_of_its_time() {
+    let engine = in_memory();
+    some_keys(&engine);
+    let before = content(&engine);
+    let watch = AtFirstPin::watch(&engine, |engine| engine.clear(DEFAULT_MAP).unwrap());
+    assert_eq!(content(&engine), before);
+    assert!(watch.done.load(Ordering::SeqCst));
+    assert!(content(&engine).is_empty());
+}
+
+#[test]
 fn space_is_not_reused_below_a_pin() {
-    let engine = Arc::new(Engine::in_memory(Settings { max_size: 1 << 30, ..Settings::default() }).unwrap());
+    let engine = in_memory();
     some_keys(&engine);
     let retired = |engine: &Engine| {
         engine.extents().iter().filter(|extent| extent.kind == crate::file::layout::ExtentKind::Retired).count()

@@ -439,9 +439,9 @@ mod tests {
     fn a_dead_slot_is_passed_by_searches_and_taken_by_inserts() {
         let region = Region::in_memory(BLOCK, BLOCK).unwrap();
         let index = index(&region, 1);
-        // Three keys of one line.
-        let hash = |further| KeyHash::from_parts(3 + further, further);
-        for key in 2..5 {
+        // Seven keys of one line, so that the last one is in the next.
+        let hash = |key| KeyHash::from_parts(3 + key, 0);
+        for key in 2..9 {
             insert(&index, key, hash(key));
         }
         let Some(Probe::Found(at, _)) = index.probe(hash(2), |offset| Ok(offset == 16)).unwrap() else {
@@ -449,7 +449,8 @@ mod tests {
         };
         index.retire(at).unwrap();
         assert_eq!(find(&index, hash(2), 2), None);
-        assert_eq!(find(&index, hash(4), 4), Some(4), "the probe goes on");
+        assert_eq!(find(&index, hash(4), 4), Some(4), "the search goes on in the line");
+        assert_eq!(find(&index, hash(8), 8), Some(8), "and behind it");
         assert_eq!(index.probe(hash(9), |_| Ok(false)).unwrap(), Some(Probe::Vacant(at, true)));
     }
 
