@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use hashbrown::HashTable;
 
 use super::Engine;
-use super::commit::{Writer, check_lengths};
+use super::change::check_lengths;
+use super::commit::Writer;
 use super::settings::Durability;
 use crate::error::Result;
 use crate::file::index::Probe;

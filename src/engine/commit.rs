@@ -21,10 +21,8 @@ use super::lock::Refusal;
 use super::{Engine, now};
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, Totals};
-use crate::file::layout::{
-    ExtentKind, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, commit_end, commit_seq, commit_word, flags, live,
-};
-use crate::file::log::{self, Entry, Record, Scan, Tail};
+use crate::file::layout::{ExtentKind, KeyHash, Kind, commit_end, commit_seq, commit_word, flags, live};
+use crate::file::log::{self, Record, Scan, Tail};
 use crate::file::region::Region;
 use crate::file::space::Space;
 use crate::file::totals;
@@ -66,15 +64,6 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.engine.release();
     }
-}
-
-/// How a change of one key was recorded, or would be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Change {
-    pub(crate) prev: u64,
-    pub(crate) flags: u8,
-    /// The key has to be given a slot.
-    pub(crate) new_slot: bool,
 }
 
 impl Engine {
@@ -164,7 +153,7 @@ impl Engine {
     }
 
     #[inline]
-    fn turn(&self) -> Result<Turn<'_>> {
+    pub(crate) fn turn(&self) -> Result<Turn<'_>> {
         self.acquire()?;
         Ok(Turn { engine: self })
     }
@@ -198,142 +187,6 @@ impl Engine {
     #[inline]
     pub(crate) fn probe(&self, index: &Index<'_>, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
         index.probe(hash, |offset| self.is_key(map, key, offset))
-    }
-
-    /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
-    #[inline]
-    pub(crate) fn put_over(&self, newest: Option<u64>) -> Result<Change> {
-        let Some(prev) = newest else {
-            return Ok(Change { prev: 0, flags: flags::NEW, new_slot: true });
-        };
-        let removed = log::record(&self.region, prev)?.kind() == Some(Kind::Remove);
-        Ok(Change { prev, flags: if removed { flags::NEW } else { 0 }, new_slot: false })
-    }
-
-    /// Puts one key: a commit of one record.
-    pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8]) -> Result<()> {
-        check_lengths(key, value)?;
-        let turn = self.turn()?;
-        let mut writer = self.writer();
-        let done = self.put_in_turn(&mut writer, map, key, value);
-        if done.is_err() {
-            self.abandon(&mut writer)?;
-        }
-        drop(writer);
-        drop(turn);
-        done?;
-        self.after_commit()
-    }
-
-    #[inline]
-    fn put_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8], value: &[u8]) -> Result<()> {
-        let seq = self.next_seq()?;
-        let hash = KeyHash::of(key, self.seed);
-        let mut index = self.index_for_writing(map)?;
-        let mut probe = self.probe(&index, map, hash, key)?;
-        let mut totals = index.totals()?;
-        let takes_a_slot = matches!(probe, None | Some(Probe::Vacant(_, false)));
-        if takes_a_slot && totals.used() >= index.limit() {
-            index = self.make_index_room(writer, map, 1, seq, true)?;
-            probe = self.probe(&index, map, hash, key)?;
-            totals = index.totals()?;
-        }
-        let (at, newest, was_dead) = match probe {
-            Some(Probe::Found(at, newest)) => (at, Some(newest), false),
-            Some(Probe::Vacant(at, was_dead)) => (at, None, was_dead),
-            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
-        };
-        let change = self.put_over(newest)?;
-        let entry =
-            Entry { kind: Kind::Put, flags: change.flags | flags::COMMIT, seq, prev: change.prev, map, key, value };
-        let mut tail = self.tail(writer)?;
-        let jumped = self.make_log_room(writer, &mut tail, entry.len(), seq, false)?;
-        let offset = tail.append(&self.region, &entry)?;
-        self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
-
-        index.publish(at, hash, offset, change.new_slot)?;
-        self.count(&mut totals, log::record(&self.region, offset)?);
-        totals.seq = seq;
-        totals.dead -= u64::from(was_dead && totals.dead > 0);
-        index.set_totals(totals)?;
-        self.count_log(seq, entry.len() + if jumped { JUMP_LEN } else { 0 }, 1 + u64::from(jumped))?;
-        self.show(tail, seq)
-    }
-
-    /// Removes one key: a commit of one record, or nothing if the key is not there.
-    pub(crate) fn remove(&self, map: u32, key: &[u8]) -> Result<bool> {
-        if key.len() > MAX_KEY_LEN {
-            return Ok(false);
-        }
-        let turn = self.turn()?;
-        let mut writer = self.writer();
-        let done = self.remove_in_turn(&mut writer, map, key);
-        if done.is_err() {
-            self.abandon(&mut writer)?;
-        }
-        drop(writer);
-        drop(turn);
-        if done? {
-            self.after_commit()?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    fn remove_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8]) -> Result<bool> {
-        let seq = self.next_seq()?;
-        let hash = KeyHash::of(key, self.seed);
-        let index = self.index_for_writing(map)?;
-        let Some(Probe::Found(at, prev)) = self.probe(&index, map, hash, key)? else {
-            return Ok(false);
-        };
-        if log::record(&self.region, prev)?.kind() == Some(Kind::Remove) {
-            return Ok(false);
-        }
-        let entry = Entry { kind: Kind::Remove, flags: flags::COMMIT, seq, prev, map, key, value: &[] };
-        let mut tail = self.tail(writer)?;
-        let jumped = self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
-        let offset = tail.append(&self.region, &entry)?;
-        self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
-
-        index.publish(at, hash, offset, false)?;
-        let mut totals = index.totals()?;
-        self.count(&mut totals, log::record(&self.region, offset)?);
-        totals.seq = seq;
-        index.set_totals(totals)?;
-        self.count_log(seq, entry.len() + if jumped { JUMP_LEN } else { 0 }, 1 + u64::from(jumped))?;
-        self.show(tail, seq)?;
-        Ok(true)
-    }
-
-    /// Removes all keys of a map: one record, and a fresh region.
-    pub(crate) fn clear(&self, map: u32) -> Result<()> {
-        let turn = self.turn()?;
-        let mut writer = self.writer();
-        let done = self.clear_in_turn(&mut writer, map);
-        if done.is_err() {
-            self.abandon(&mut writer)?;
-        }
-        drop(writer);
-        drop(turn);
-        if done? { self.after_commit() } else { Ok(()) }
-    }
-
-    fn clear_in_turn(&self, writer: &mut Writer, map: u32) -> Result<bool> {
-        let seq = self.next_seq()?;
-        let old = self.index_for_writing(map)?;
-        if old.totals()?.slots == 0 {
-            return Ok(false);
-        }
-        let fresh = self.fresh_region(writer, map, seq, old.offset())?;
-        let target = fresh.to_le_bytes();
-        let entry = Entry { kind: Kind::Clear, flags: flags::COMMIT, seq, prev: 0, map, key: &[], value: &target };
-        let mut tail = self.tail(writer)?;
-        self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
-        tail.append(&self.region, &entry)?;
-        self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
-        self.finish(writer)?;
-        Ok(true)
     }
 
     /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
@@ -406,7 +259,7 @@ impl Engine {
 
     /// Adds a record to the counters of its map, by its own flags and the record that it replaces.
     #[inline]
-    fn count(&self, totals: &mut Totals, record: Record<'_>) {
+    pub(crate) fn count(&self, totals: &mut Totals, record: Record<'_>) {
         let header = record.header;
         let is_new = header.flags & flags::NEW != 0;
         let replaced = if is_new || header.prev() == 0 { None } else { log::record(&self.region, header.prev()).ok() };
@@ -422,7 +275,7 @@ impl Engine {
     }
 
     /// Adds to the counters of the whole log.
-    fn count_log(&self, seq: u64, bytes: u64, records: u64) -> Result<()> {
+    pub(crate) fn count_log(&self, seq: u64, bytes: u64, records: u64) -> Result<()> {
         let [counted, all_bytes, all_records] = self.log_totals()?;
         if counted < seq {
             let (bytes, records) = (all_bytes.saturating_add(bytes), all_records.saturating_add(records));
@@ -438,7 +291,7 @@ impl Engine {
 
     /// The end of a commit: the new tail, and then what makes it seen.
     #[inline]
-    fn show(&self, tail: Tail, seq: u64) -> Result<()> {
+    pub(crate) fn show(&self, tail: Tail, seq: u64) -> Result<()> {
         self.region.store(live::CHAIN, u64::from(tail.chain), Ordering::Relaxed)?;
         self.region.store(live::TAIL, tail.at, Ordering::Relaxed)?;
         self.region.store(live::VISIBLE, seq, Ordering::Release)?;
@@ -473,15 +326,4 @@ impl Engine {
         self.checkpoint_if_due();
         Ok(())
     }
-}
-
-/// Refuses keys and values that the format cannot hold.
-pub(crate) fn check_lengths(key: &[u8], value: &[u8]) -> Result<()> {
-    if key.len() > MAX_KEY_LEN {
-        return Err(Error::KeyTooLong { len: key.len(), max: MAX_KEY_LEN });
-    }
-    if value.len() as u64 > MAX_VALUE_LEN {
-        return Err(Error::ValueTooLong { len: value.len() as u64, max: MAX_VALUE_LEN });
-    }
-    Ok(())
 }

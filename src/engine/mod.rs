@@ -1,10 +1,11 @@
 //! The middle floor: what keeps the promise.
 //!
 //! [`open`] finds out what state a file is in and [`recovery`] brings it back; [`read`] looks keys up under a pin
-//! ([`pins`]); [`lock`], [`commit`] and [`batch`] append; [`growth`] makes room; [`checkpoint`] makes things durable;
+//! ([`pins`]); [`lock`], [`commit`], [`change`] and [`batch`] append; [`growth`] makes room; [`checkpoint`] makes things durable;
 //! [`verify`] checks them.
 
 pub(crate) mod batch;
+pub(crate) mod change;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod growth;

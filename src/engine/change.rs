@@ -1,0 +1,160 @@
+//! Changes of one key, and of all: each a commit of one record.
+
+use std::sync::atomic::Ordering;
+
+use super::Engine;
+use super::commit::Writer;
+use crate::error::{Error, Result};
+use crate::file::index::{Index, Probe, SlotAt, Totals};
+use crate::file::layout::{JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, commit_word, flags, live};
+use crate::file::log::{self, Entry};
+
+/// How a change of one key was recorded, or would be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) prev: u64,
+    pub(crate) flags: u8,
+    /// The key has to be given a slot.
+    pub(crate) new_slot: bool,
+}
+
+/// Where the record of a change goes in the index.
+struct Place<'a> {
+    index: Index<'a>,
+    totals: Totals,
+    hash: KeyHash,
+    at: SlotAt,
+    new_key: bool,
+    was_dead: bool,
+}
+
+impl Engine {
+    /// Takes a turn at writing for one change. `step` says whether it committed anything.
+    #[inline]
+    fn change(&self, step: impl FnOnce(&mut Writer) -> Result<bool>) -> Result<bool> {
+        let turn = self.turn()?;
+        let mut writer = self.writer();
+        let done = step(&mut writer);
+        if done.is_err() {
+            self.abandon(&mut writer)?;
+        }
+        drop(writer);
+        drop(turn);
+        let committed = done?;
+        if committed {
+            self.after_commit()?;
+        }
+        Ok(committed)
+    }
+
+    /// Puts one key.
+    pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8]) -> Result<()> {
+        check_lengths(key, value)?;
+        self.change(|writer| self.put_in_turn(writer, map, key, value)).map(drop)
+    }
+
+    /// Removes one key and says whether it was there. If it was not, nothing is written.
+    pub(crate) fn remove(&self, map: u32, key: &[u8]) -> Result<bool> {
+        self.change(|writer| self.remove_in_turn(writer, map, key))
+    }
+
+    /// Removes all keys of a map: one record, and a fresh region.
+    pub(crate) fn clear(&self, map: u32) -> Result<()> {
+        self.change(|writer| self.clear_in_turn(writer, map)).map(drop)
+    }
+
+    /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
+    #[inline]
+    pub(crate) fn put_over(&self, newest: Option<u64>) -> Result<Change> {
+        let Some(prev) = newest else {
+            return Ok(Change { prev: 0, flags: flags::NEW, new_slot: true });
+        };
+        let removed = log::record(&self.region, prev)?.kind() == Some(Kind::Remove);
+        Ok(Change { prev, flags: if removed { flags::NEW } else { 0 }, new_slot: false })
+    }
+
+    fn put_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8], value: &[u8]) -> Result<bool> {
+        let seq = self.next_seq()?;
+        let hash = KeyHash::of(key, self.seed);
+        let mut index = self.index_for_writing(map)?;
+        let mut probe = self.probe(&index, map, hash, key)?;
+        let mut totals = index.totals()?;
+        let takes_a_slot = matches!(probe, None | Some(Probe::Vacant(_, false)));
+        if takes_a_slot && totals.used() >= index.limit() {
+            index = self.make_index_room(writer, map, 1, seq, true)?;
+            probe = self.probe(&index, map, hash, key)?;
+            totals = index.totals()?;
+        }
+        let (at, newest, was_dead) = match probe {
+            Some(Probe::Found(at, newest)) => (at, Some(newest), false),
+            Some(Probe::Vacant(at, was_dead)) => (at, None, was_dead),
+            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
+        };
+        let Change { prev, flags, new_slot: new_key } = self.put_over(newest)?;
+        let place = Place { index, totals, hash, at, new_key, was_dead };
+        self.commit_one(writer, place, &Entry { kind: Kind::Put, flags, seq, prev, map, key, value })
+    }
+
+    fn remove_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8]) -> Result<bool> {
+        let seq = self.next_seq()?;
+        let hash = KeyHash::of(key, self.seed);
+        let index = self.index_for_writing(map)?;
+        let Some(Probe::Found(at, prev)) = self.probe(&index, map, hash, key)? else {
+            return Ok(false);
+        };
+        if log::record(&self.region, prev)?.kind() == Some(Kind::Remove) {
+            return Ok(false);
+        }
+        let place = Place { index, totals: index.totals()?, hash, at, new_key: false, was_dead: false };
+        self.commit_one(writer, place, &Entry { kind: Kind::Remove, flags: 0, seq, prev, map, key, value: &[] })
+    }
+
+    /// Steps 3 to 6 of a commit of one record, whose place in the index is known.
+    #[inline]
+    fn commit_one(&self, writer: &mut Writer, place: Place<'_>, entry: &Entry<'_>) -> Result<bool> {
+        let entry = Entry { flags: entry.flags | flags::COMMIT, ..*entry };
+        let mut tail = self.tail(writer)?;
+        let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, entry.kind == Kind::Remove)?;
+        let offset = tail.append(&self.region, &entry)?;
+        self.region.store(live::COMMIT_POINT, commit_word(tail.at, entry.seq), Ordering::Release)?;
+
+        let Place { index, mut totals, hash, at, new_key, was_dead } = place;
+        index.publish(at, hash, offset, new_key)?;
+        self.count(&mut totals, log::record(&self.region, offset)?);
+        totals.seq = entry.seq;
+        totals.dead = totals.dead.saturating_sub(u64::from(was_dead));
+        index.set_totals(totals)?;
+        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
+        self.count_log(entry.seq, entry.len() + jump_bytes, 1 + jumps)?;
+        self.show(tail, entry.seq)?;
+        Ok(true)
+    }
+
+    fn clear_in_turn(&self, writer: &mut Writer, map: u32) -> Result<bool> {
+        let seq = self.next_seq()?;
+        let old = self.index_for_writing(map)?;
+        if old.totals()?.slots == 0 {
+            return Ok(false);
+        }
+        let fresh = self.fresh_region(writer, map, seq, old.offset())?;
+        let target = fresh.to_le_bytes();
+        let entry = Entry { kind: Kind::Clear, flags: flags::COMMIT, seq, prev: 0, map, key: &[], value: &target };
+        let mut tail = self.tail(writer)?;
+        self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
+        tail.append(&self.region, &entry)?;
+        self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
+        self.finish(writer)?;
+        Ok(true)
+    }
+}
+
+/// Refuses keys and values that the format cannot hold.
+pub(crate) fn check_lengths(key: &[u8], value: &[u8]) -> Result<()> {
+    if key.len() > MAX_KEY_LEN {
+        return Err(Error::KeyTooLong { len: key.len(), max: MAX_KEY_LEN });
+    }
+    if value.len() as u64 > MAX_VALUE_LEN {
+        return Err(Error::ValueTooLong { len: value.len() as u64, max: MAX_VALUE_LEN });
+    }
+    Ok(())
+}
