@@ -171,7 +171,7 @@ pub struct Iter<'a> {
     snapshot: &'a Snapshot,
     slots: Option<Slots<'a>>,
     /// Records that were asked for and not yet looked at.
-    ahead: VecDeque<u64>,
+    ahead: VecDeque<(u64, KeyHash)>,
     error: Option<crate::Error>,
 }
 
@@ -190,7 +190,7 @@ impl<'a> Iter<'a> {
                     if let Some(record) = slot.record {
                         region.prefetch(record);
                         region.prefetch(record + 64);
-                        self.ahead.push_back(record);
+                        self.ahead.push_back((record, slot.hash));
                     }
                 }
                 Some(Err(error)) => self.error = Some(error),
@@ -199,9 +199,14 @@ impl<'a> Iter<'a> {
         }
     }
 
-    fn version(&self, offset: u64) -> Result<Option<Record<'a>>> {
+    fn version(&self, (offset, hash): (u64, KeyHash)) -> Result<Option<Record<'a>>> {
         let engine: &'a Engine = &self.snapshot.engine;
-        engine.version_at(log::record(&engine.region, offset)?, self.snapshot.pin.seq)
+        let newest = log::record(&engine.region, offset)?;
+        // Here nobody asks for a key, so it is the slot that says whether the record has the right one.
+        if KeyHash::of(newest.key(), engine.seed) != hash {
+            return Err(engine.region.corrupt(offset, "the record has another key than its slot says"));
+        }
+        engine.version_at(newest, self.snapshot.pin.seq)
     }
 }
 

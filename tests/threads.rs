@@ -194,13 +194,15 @@ fn clears_are_seen_whole_by_readers() {
                     let (mut empty, mut full) = (0, 0);
                     while !done.load(Ordering::Relaxed) {
                         let snapshot = store.snapshot().unwrap();
-                        assert!(snapshot.len() % 20 == 0, "{} keys: half a transaction", snapshot.len());
+                        assert!(snapshot.len().is_multiple_of(20), "{} keys: half a transaction", snapshot.len());
                         let values: Vec<&[u8]> = snapshot.values().map(Result::unwrap).collect();
                         assert_eq!(values.len() as u64, snapshot.len());
                         for key in 0..20 {
-                            assert_eq!(snapshot.get([key]).unwrap().is_some(), snapshot.len() > 0);
+                            assert_eq!(snapshot.get([key]).unwrap().is_none(), snapshot.is_empty());
                         }
-                        values.into_iter().for_each(|value| drop(counter(value)));
+                        for value in values {
+                            counter(value);
+                        }
                         if snapshot.is_empty() { empty += 1 } else { full += 1 }
                     }
                     (empty, full)
@@ -388,9 +390,18 @@ fn when_snapshots_hold_all_pins_readers_are_told_and_writers_go_on() {
     snapshots.pop();
     assert_eq!(store.get("key").unwrap().unwrap(), b"newer", "one free pin is enough");
     drop(snapshots);
-    let again: Vec<_> = (0..PINS).map(|_| store.snapshot().unwrap()).collect();
+    // That one this thread keeps, so it can go on reading when the others are taken.
+    let again: Vec<_> = (1..PINS).map(|_| store.snapshot().unwrap()).collect();
     assert!(again.iter().all(|snapshot| snapshot.len() == 1001));
+    assert!(matches!(store.snapshot(), Err(Error::PinsExhausted { .. })));
+    assert_eq!(store.get("key").unwrap().unwrap(), b"newer");
+    let elsewhere = thread::scope(|scope| scope.spawn(|| store.get("key")).join().unwrap());
+    assert!(matches!(elsewhere, Err(Error::PinsExhausted { .. })));
     drop(again);
+    // What a thread keeps is free again when it ends.
+    for _ in 0..2 * PINS {
+        thread::scope(|scope| scope.spawn(|| store.get("key").unwrap().unwrap()).join().unwrap());
+    }
     assert_eq!(store.stats().unwrap().pins, 0);
 }
 
@@ -516,7 +527,7 @@ fn commit(number: u64) -> Option<Vec<Change>> {
     let mut random = Random(number);
     let body = |len: usize| Some(value(number, len));
     Some(match number % 16 {
-        0 if number % 2048 == 0 => return None,
+        0 if number.is_multiple_of(2048) => return None,
         // Transactions, small and not so small, that overwrite what earlier ones have put and remove some of it.
         0..4 => {
             let size = if number % 64 == 1 { 300 } else { 6 };

@@ -7,8 +7,8 @@ use super::commit::Writer;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, align_block, extent_offset, live, record_len,
-    table_word,
+    BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, align_block, extent_offset, extent_word, live,
+    record_len, table_word,
 };
 use crate::file::log::{self, Record, Tail};
 use crate::file::space::Extent;
@@ -115,7 +115,7 @@ impl Engine {
     /// Gives back the extents that were taken for a commit that will not be: those younger than `visible`.
     pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
         let tail = self.region.load(live::TAIL)?;
-        let regions: Vec<u64> = self.map_table()?.iter()?.map(|entry| entry.region).collect();
+        let regions: Vec<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         let uncommitted = |extent: &&Extent| {
             let used = match extent.kind {
                 ExtentKind::Index => regions.contains(&extent.offset),
@@ -157,7 +157,7 @@ impl Engine {
         let fresh = clear.target().ok_or_else(|| self.region.corrupt(clear.offset, "a clear without a region"))?;
         let (map, old) = (clear.header.map(), self.index_for_writing(clear.header.map())?.offset());
         if old != fresh {
-            self.map_table()?.set_region(map, fresh)?;
+            self.map_table()?.set_region(map, extent_word(fresh, REGION_RESERVE))?;
             writer.space.set_kind(&self.region, old, ExtentKind::Retired, clear.seq())?;
         }
         Index::open(&self.region, fresh)
@@ -184,7 +184,7 @@ impl Engine {
         let needed = kept.saturating_add(new);
         let roomy = if needed < SMALL_INDEX { needed * 2 } else { needed.saturating_add(needed / 2) };
         match self.rebuild_index(writer, map, roomy, seq, drop_tombstones) {
-            Err(full @ Error::Full { .. }) if may_drop_tombstones => {
+            Err(full @ Error::Full { .. }) if may_drop_tombstones && tombstones > 0 => {
                 // Dead slots can be given to new keys, so there is room as long as the values leave some.
                 let totals = self.retire_tombstones(&old)?;
                 if totals.slots.saturating_add(new) <= old.limit() { Ok(old) } else { Err(full) }
@@ -223,7 +223,7 @@ impl Engine {
         }
         totals.dead = 0;
         new.reset_totals(totals)?;
-        self.map_table()?.set_region(map, new.offset())?;
+        self.map_table()?.set_region(map, new.extent())?;
         writer.space.set_kind(&self.region, old.offset(), ExtentKind::Retired, seq)?;
         Ok(new)
     }
@@ -277,9 +277,9 @@ impl Engine {
         let extent = extent?;
         let new = (extent.offset, extent.blocks);
         let index = Index::create(&self.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
-        if !self.map_table()?.set_region(map, index.offset())? {
+        if !self.map_table()?.set_region(map, index.extent())? {
             self.grow_map_table(writer, seq)?;
-            self.map_table()?.set_region(map, index.offset())?;
+            self.map_table()?.set_region(map, index.extent())?;
         }
         Ok(index)
     }

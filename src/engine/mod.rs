@@ -33,6 +33,7 @@ use crate::file::table::MapTable;
 use checkpoint::Flusher;
 use commit::Writer;
 use lock::Gate;
+use pins::KeptPins;
 use recovery::Opened;
 use settings::Settings;
 
@@ -47,6 +48,7 @@ pub(crate) struct Engine {
     process: u64,
     /// Set in a read-only store: what to read, since the live area is not ours to believe.
     pub(crate) frozen: Option<Frozen>,
+    kept_pins: KeptPins,
     gate: Gate,
     /// When the transaction that holds the gate began: milliseconds since 1970, zero if none does.
     writing_since: AtomicU64,
@@ -88,7 +90,7 @@ impl Engine {
         }
     }
 
-    #[inline(always)]
+    /// The map table.
     fn map_table(&self) -> Result<MapTable<'_>> {
         MapTable::open(&self.region, self.map_table_word()?)
     }
@@ -96,22 +98,22 @@ impl Engine {
     /// The index of a map in force. `None` if there is no such map.
     #[inline(always)]
     pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
-        match self.map_table()?.region_of(map, u64::from(map))? {
-            Some(offset) => Index::open(&self.region, offset).map(Some),
+        match MapTable::region_of(&self.region, self.map_table_word()?, map, u64::from(map))? {
+            Some(extent) => Index::of_extent(&self.region, extent).map(Some),
             None => Ok(None),
         }
     }
 
-    /// The ids of all maps.
+    /// The ids of all maps, whose regions are looked at closer than a read does.
     pub(crate) fn map_ids(&self) -> Result<Vec<u32>> {
         let _view = self.view()?;
-        Ok(self.map_table()?.iter()?.map(|entry| entry.map).collect())
+        Ok(self.maps()?.into_iter().map(|(map, _)| map).collect())
     }
 
     /// All maps, with their indexes in force.
     pub(crate) fn maps(&self) -> Result<Vec<(u32, Index<'_>)>> {
         let entries = self.map_table()?.iter()?;
-        entries.map(|entry| Ok((entry.map, Index::open(&self.region, entry.region)?))).collect()
+        entries.map(|entry| Ok((entry.map, Index::open(&self.region, entry.region())?))).collect()
     }
 
     /// The sequence number of the last visible commit.

@@ -11,6 +11,7 @@ use zerocopy::FromBytes;
 use super::checkpoint::Flusher;
 use super::commit::Writer;
 use super::lock::Gate;
+use super::pins::KeptPins;
 use super::recovery::Opened;
 use super::settings::{Access, Settings};
 use super::{Engine, Frozen, now};
@@ -79,6 +80,7 @@ impl Engine {
             seed: superblock.hash_seed.get(),
             process: PROCESS,
             frozen,
+            kept_pins: KeptPins::default(),
             gate: Gate::default(),
             writing_since: AtomicU64::new(0),
             flusher: Flusher::new(unflushed, writer.extent, durable.0, durable.1),

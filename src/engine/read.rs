@@ -35,7 +35,7 @@ impl Engine {
     /// A view of the last visible commit.
     #[inline]
     pub(crate) fn view(&self) -> Result<View<'_>> {
-        Ok(View { engine: self, pin: self.pin()? })
+        Ok(View { engine: self, pin: self.pin_here()? })
     }
 
     /// The index that tells the truth about a map at `seq`. The caller's pin keeps it.

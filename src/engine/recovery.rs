@@ -284,7 +284,7 @@ impl Engine {
         let table = self.map_table()?;
         for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
             table.remove(entry)?;
-            writer.space.free(&self.region, entry.region)?;
+            writer.space.free(&self.region, entry.region())?;
         }
         Ok(())
     }
@@ -332,7 +332,7 @@ impl Engine {
     /// Frees what a dead writer had taken and not put to use. Nobody else has the store open.
     fn free_unreferenced(&self, writer: &mut super::commit::Writer) -> Result<()> {
         self.return_uncommitted(writer, self.region.load(live::VISIBLE)?)?;
-        let mut referenced: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region).collect();
+        let mut referenced: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         for table in [live::MAP_TABLE, live::SPACE_TABLE] {
             referenced.insert(extent_offset(self.region.load(table)?));
         }

@@ -184,6 +184,9 @@ impl Engine {
                                 of_map.bytes += record.len();
                             }
                         }
+                        Some(Probe::Found(_, newest)) if newest == record.header.prev() => {
+                            report.add(record.offset, "the slot points at the record that this one replaces");
+                        }
                         _ => {}
                     }
                 }

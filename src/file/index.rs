@@ -3,13 +3,13 @@
 //! It knows hashes and offsets and nothing of records: whether the record that a slot points at has the key in
 //! question, it asks through a closure. What a slot may and may not do stands with [`slot`].
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use zerocopy::IntoBytes;
 
 use super::layout::{
-    BLOCK, KeyHash, LINE, MAX_FILE_LEN, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS,
-    lines_of_blocks, slot,
+    BLOCK, KeyHash, LINE, MAX_FILE_LEN, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS, extent_blocks,
+    extent_offset, extent_word, lines_of_blocks, slot,
 };
 use super::region::{Region, Word};
 use super::totals;
@@ -60,6 +60,9 @@ impl From<[u64; 5]> for Totals {
     }
 }
 
+/// Offset of the field `since` in a region's header; `previous` follows it.
+const SINCE: u64 = std::mem::offset_of!(RegionHeader, since) as u64;
+
 /// One map's index.
 #[derive(Clone, Copy)]
 pub(crate) struct Index<'a> {
@@ -71,20 +74,24 @@ pub(crate) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    /// The index whose region is at `offset`, after a look at its header.
+    /// The index whose region is in the extent that a word of the map table names. A damaged one shows in what the
+    /// searches find, as damaged slots do; nothing of the header is looked at but what a read needs.
     #[inline(always)]
+    pub(crate) fn of_extent(region: &'a Region, extent: u64) -> Result<Index<'a>> {
+        let offset = extent_offset(extent);
+        let [since, previous] = region.words(offset + SINCE)?;
+        let lines = lines_of_blocks(extent_blocks(extent).max(1));
+        Ok(Index { region, offset, lines, since: since.load(), previous: previous.load() })
+    }
+
+    /// The index whose region is at `offset`, after a look at its header.
     pub(crate) fn open(region: &'a Region, offset: u64) -> Result<Index<'a>> {
         let header: &RegionHeader = region.header(offset)?;
         let lines = header.lines.get();
         if header.magic != REGION_MAGIC || lines.wrapping_sub(1) >= MAX_FILE_LEN / LINE {
-            return Err(Index::not_a_region(region, offset));
+            return Err(region.corrupt(offset, "expected the header of an index region"));
         }
         Ok(Index { region, offset, lines, since: header.since.get(), previous: header.previous.get() })
-    }
-
-    #[cold]
-    fn not_a_region(region: &Region, offset: u64) -> crate::Error {
-        region.corrupt(offset, "expected the header of an index region")
     }
 
     /// Makes an empty index for `map` in an extent that nobody uses. It tells the truth from `since` on; readers from
@@ -111,6 +118,11 @@ impl<'a> Index<'a> {
         };
         region.write(offset, header.as_bytes())?;
         Ok(Index { region, offset, lines, since, previous })
+    }
+
+    /// Where the region is, as a word of the map table.
+    pub(crate) fn extent(&self) -> u64 {
+        extent_word(self.offset, (REGION_HEADER + self.lines * LINE).div_ceil(BLOCK))
     }
 
     /// Offset of the region.
@@ -146,7 +158,10 @@ impl<'a> Index<'a> {
 
     /// The counters that count, for the holder of the writer lock.
     pub(crate) fn totals(&self) -> Result<Totals> {
-        totals::latest(self.region, self.offset + REGION_TOTALS).map(Totals::from)
+        let totals = Totals::from(totals::latest(self.region, self.offset + REGION_TOTALS)?);
+        // Damaged counters shall not make a larger index out of this one than its slots can fill.
+        let most = self.lines * SLOTS as u64;
+        Ok(Totals { keys: totals.keys.min(most), slots: totals.slots.min(most), dead: totals.dead.min(most), ..totals })
     }
 
     /// The counters as of `seq`; `None` if commits have overtaken the reader.
@@ -194,13 +209,21 @@ impl<'a> Index<'a> {
     pub(crate) fn find<T>(&self, hash: KeyHash, mut is_key: impl FnMut(u64) -> Result<Option<T>>) -> Result<Option<T>> {
         let mut at = hash.line(self.lines);
         for _ in 0..self.lines {
-            let found = Matches::of(self.line(at)?, hash.tag());
-            for (_, offset) in found.candidates() {
-                if let Some(key) = is_key(offset)? {
+            let line = self.line(at)?;
+            let mut tagged = tagged(line, hash.tag());
+            while tagged != 0 {
+                // Loaded again, so that the offset is one that was published, whatever happened since.
+                let value = line[(tagged.trailing_zeros() as usize).min(SLOTS)].load();
+                tagged &= tagged - 1;
+                // A slot without a key looks like one of tag zero.
+                if value > slot::DEAD
+                    && let Some(key) = is_key(slot::offset(value))?
+                {
                     return Ok(Some(key));
                 }
             }
-            if found.has_empty() {
+            // Slots are first used in their order, so if the last one was, all were.
+            if line[SLOTS - 1].load() == slot::EMPTY {
                 return Ok(None);
             }
             at = self.next_line(at);
@@ -214,14 +237,19 @@ impl<'a> Index<'a> {
         let mut line = hash.line(self.lines);
         let mut dead = None;
         for _ in 0..self.lines {
-            let found = Matches::of(self.line(line)?, hash.tag());
-            for (place, offset) in found.candidates() {
-                if is_key(offset)? {
-                    return Ok(Some(Probe::Found(SlotAt { line, place }, offset)));
+            let words = self.line(line)?;
+            let mut tagged = tagged(words, hash.tag());
+            while tagged != 0 {
+                let place = tagged.trailing_zeros() as usize;
+                tagged &= tagged - 1;
+                let value = words[place.min(SLOTS)].load();
+                if value > slot::DEAD && is_key(slot::offset(value))? {
+                    return Ok(Some(Probe::Found(SlotAt { line, place }, slot::offset(value))));
                 }
             }
-            dead = dead.or(found.first(slot::DEAD).map(|place| SlotAt { line, place }));
-            if let Some(place) = found.first(slot::EMPTY) {
+            let first = |wanted| words[..SLOTS].iter().position(|word| word.relaxed() == wanted);
+            dead = dead.or(first(slot::DEAD).map(|place| SlotAt { line, place }));
+            if let Some(place) = first(slot::EMPTY) {
                 return Ok(Some(Probe::Vacant(dead.unwrap_or(SlotAt { line, place }), dead.is_some())));
             }
             line = self.next_line(line);
@@ -259,55 +287,17 @@ impl<'a> Index<'a> {
     }
 }
 
-/// What a search makes of a line.
+/// A bit for each slot of a line whose tag is the one that is looked for.
 ///
-/// All six slots are compared without a branch on what they hold. Where in its line a key is found is random, so such a
-/// branch would be mispredicted once in each search, and only when the line has come from memory: the processor could
-/// not begin with anything that follows. (The same reason for which SwissTable compares a group at once.)
-struct Matches {
-    values: [u64; SLOTS],
-    /// A bit for each slot with the tag that is looked for.
-    tagged: u32,
-}
-
-impl Matches {
-    #[inline(always)]
-    fn of(line: &[Word; 8], tag: u64) -> Matches {
-        let mut matches = Matches { values: [0; SLOTS], tagged: 0 };
-        let wanted = slot::new(tag, 0);
-        for (place, (word, value)) in line.iter().zip(&mut matches.values).enumerate() {
-            *value = word.relaxed();
-            // Equal tags leave nothing above the offset.
-            matches.tagged |= u32::from((*value ^ wanted) < slot::new(1, 0)) << place;
-        }
-        // What the slots point at was stored before they were.
-        fence(Ordering::Acquire);
-        matches
-    }
-
-    /// Places and offsets of the slots whose tag fits.
-    #[inline(always)]
-    fn candidates(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        let mut left = self.tagged;
-        let tagged = std::iter::from_fn(move || {
-            let place = left.trailing_zeros() as usize;
-            left &= left.wrapping_sub(1);
-            self.values.get(place).map(|&value| (place, value))
-        });
-        // A slot without a key looks like one of tag zero.
-        tagged.filter(|&(_, value)| value > slot::DEAD).map(|(place, value)| (place, slot::offset(value)))
-    }
-
-    /// Whether the line has a slot that was never used, where a search ends. Slots are first used in their order.
-    #[inline(always)]
-    fn has_empty(&self) -> bool {
-        self.values[SLOTS - 1] == slot::EMPTY
-    }
-
-    /// The first slot with this value.
-    fn first(&self, value: u64) -> Option<usize> {
-        self.values.iter().position(|&found| found == value)
-    }
+/// All six are compared without a branch on what they hold. Where in its line a key is found is random, so such a branch
+/// would be mispredicted once in each search, and only when the line has come from memory: the processor could not begin
+/// with anything that follows. (The same reason for which SwissTable compares a group at once.)
+#[inline(always)]
+fn tagged(line: &[Word; 8], tag: u64) -> u32 {
+    let wanted = slot::new(tag, 0);
+    // Equal tags leave nothing above the offset.
+    let is_tagged = |place: usize| u32::from((line[place].relaxed() ^ wanted) < slot::new(1, 0)) << place;
+    is_tagged(0) | is_tagged(1) | is_tagged(2) | is_tagged(3) | is_tagged(4) | is_tagged(5)
 }
 
 /// How many slots of a region of so many lines may be in use.
@@ -318,7 +308,7 @@ fn limit_of_lines(lines: u64) -> u64 {
 /// How many blocks a region needs so that `slots` of it may be in use.
 pub(crate) fn blocks_for(slots: u64) -> u64 {
     let lines = (slots.saturating_mul(4)).div_ceil(SLOTS as u64 * 3).max(1);
-    (lines.saturating_mul(LINE) + REGION_HEADER).div_ceil(BLOCK)
+    lines.saturating_mul(LINE).saturating_add(REGION_HEADER).div_ceil(BLOCK)
 }
 
 /// How many blocks a region needs so that `slots` of it can be in use if it must be: one in sixteen stays empty.

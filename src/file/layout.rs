@@ -297,7 +297,7 @@ pub mod pin {
     use super::{COUNT_BITS, COUNT_MASK};
 
     /// Word offset of the claim: process-table entry plus one above [`COUNT_BITS`], the counting part of the pinned
-    /// sequence number below; zero while the pin is free.
+    /// sequence number below, or [`COUNT_MASK`] while a thread keeps the pin and does not use it; zero while it is free.
     pub const CLAIM: u64 = 0;
     /// Word offset of the time at which a snapshot took the pin: milliseconds since 1970, zero for a single read.
     pub const SINCE: u64 = 8;
@@ -405,6 +405,7 @@ pub struct RecordHeader {
     pub prev_and_map: U64,
 }
 const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER as usize);
+const _: () = assert!(flags::EXPIRES == 8);
 
 /// Bytes of a [`RecordHeader`].
 pub const RECORD_HEADER: u64 = 32;
@@ -433,7 +434,8 @@ impl RecordHeader {
     /// Bytes of the optional fields between header and key.
     #[inline]
     pub fn optional_len(&self) -> u64 {
-        if self.flags & flags::EXPIRES != 0 { 8 } else { 0 }
+        // The bit has the value of the length that it stands for.
+        u64::from(self.flags & flags::EXPIRES)
     }
 
     /// Bytes from the start of the record to its key.
@@ -619,8 +621,8 @@ pub const MAP_TABLE_MAGIC: [u8; 8] = *b"slotmap\0";
 pub const SPACE_TABLE_MAGIC: [u8; 8] = *b"slotspc\0";
 /// Bytes of a [`TableHeader`].
 pub const TABLE_HEADER: u64 = 64;
-/// Bytes of an entry, two words. In the map table: the map id plus one (0: vacant), then the offset of its region in
-/// blocks. In the space table: an [`extent_word`], then a [`state_word`] (0: vacant).
+/// Bytes of an entry, two words. In the map table: the map id plus one (0: vacant), then the [`extent_word`] of its
+/// region. In the space table: an [`extent_word`], then a [`state_word`] (0: vacant).
 pub const TABLE_ENTRY: u64 = 16;
 
 /// How many entries a table of so many blocks has.

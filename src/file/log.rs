@@ -295,7 +295,7 @@ impl<'a> Walk<'a> {
             region,
             at: head.at,
             chain: head.chain,
-            last: head.seq - 1,
+            last: head.seq.saturating_sub(1),
             open: None,
             left: region.len(),
             extent: head.extent,

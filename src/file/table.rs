@@ -19,20 +19,14 @@ pub(crate) struct Table<'a> {
 
 impl<'a> Table<'a> {
     /// The table that `word` (see [`table_word`](super::layout::table_word)) names.
-    #[inline(always)]
     pub(crate) fn open(region: &'a Region, word: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         let (offset, blocks) = (extent_offset(word), extent_blocks(word));
         let header: &TableHeader = region.header(offset)?;
         let capacity = header.capacity.get();
         if header.magic != magic || blocks == 0 || capacity != entries_of_blocks(blocks) {
-            return Err(Table::not_a_table(region, offset));
+            return Err(region.corrupt(offset, "expected the header of a table"));
         }
         Ok(Table { region, offset, capacity })
-    }
-
-    #[cold]
-    fn not_a_table(region: &Region, offset: u64) -> crate::Error {
-        region.corrupt(offset, "expected the header of a table")
     }
 
     /// Makes an empty table in an extent that nobody uses.
@@ -52,7 +46,6 @@ impl<'a> Table<'a> {
     }
 
     /// Both words of an entry.
-    #[inline(always)]
     pub(crate) fn entry(&self, index: u64) -> Result<(u64, u64)> {
         let [first, second] = self.region.words(self.at(index))?;
         Ok((first.load(), second.load()))
@@ -80,7 +73,6 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    #[inline(always)]
     fn at(&self, index: u64) -> u64 {
         self.offset + TABLE_HEADER + index * TABLE_ENTRY
     }
@@ -92,7 +84,6 @@ pub(crate) struct MapTable<'a>(Table<'a>);
 
 impl<'a> MapTable<'a> {
     /// The map table that `word` names.
-    #[inline(always)]
     pub(crate) fn open(region: &'a Region, word: u64) -> Result<MapTable<'a>> {
         Ok(MapTable(Table::open(region, word, MAP_TABLE_MAGIC)?))
     }
@@ -102,50 +93,52 @@ impl<'a> MapTable<'a> {
         Ok(MapTable(Table::create(region, offset, blocks, MAP_TABLE_MAGIC)?))
     }
 
-    /// Offset of the region of `map`, which is expected in entry `hint`.
+    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names. Looks
+    /// at nothing but the entry `hint`, where most maps are, and goes on to search only if it is another's.
     #[inline(always)]
-    pub(crate) fn region_of(&self, map: u32, hint: u64) -> Result<Option<u64>> {
-        if hint < self.0.capacity {
-            let (id, region) = self.0.entry(hint)?;
-            if id == u64::from(map) + 1 {
-                return Ok(Some(region.saturating_mul(BLOCK)));
+    pub(crate) fn region_of(region: &'a Region, word: u64, map: u32, hint: u64) -> Result<Option<u64>> {
+        if hint < entries_of_blocks(extent_blocks(word).max(1)) {
+            let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + hint * TABLE_ENTRY)?;
+            let extent = extent.load();
+            if id.load() == u64::from(map) + 1 {
+                return Ok(Some(extent));
             }
         }
-        self.search(map)
+        MapTable::search(region, word, map)
     }
 
     #[cold]
-    fn search(&self, map: u32) -> Result<Option<u64>> {
-        Ok(self.iter()?.find(|entry| entry.map == map).map(|entry| entry.region))
+    fn search(region: &'a Region, word: u64, map: u32) -> Result<Option<u64>> {
+        Ok(MapTable::open(region, word)?.iter()?.find(|entry| entry.map == map).map(|entry| entry.extent))
     }
 
     /// All maps.
     pub(crate) fn iter(&self) -> Result<impl Iterator<Item = MapEntry> + use<'a>> {
         let mut entries = Vec::new();
         for index in 0..self.0.capacity {
-            if let (id @ 1.., region) = self.0.entry(index)? {
-                entries.push(MapEntry { index, map: (id - 1) as u32, region: region.saturating_mul(BLOCK) });
+            if let (id @ 1.., extent) = self.0.entry(index)? {
+                entries.push(MapEntry { index, map: (id - 1) as u32, extent });
             }
         }
         Ok(entries.into_iter())
     }
 
-    /// Says that the region of `map` is at `offset` from now on: the one store that switches an index. `false` if the
-    /// map is new and the table full.
-    pub(crate) fn set_region(&self, map: u32, offset: u64) -> Result<bool> {
+    /// Says where the region of `map` is from now on: the one store that switches an index. `false` if the map is new
+    /// and the table full.
+    pub(crate) fn set_region(&self, map: u32, extent: u64) -> Result<bool> {
         let mut vacant = None;
         for index in 0..self.0.capacity {
             match self.0.entry(index)?.0 {
                 0 if vacant.is_none() => vacant = Some(index),
                 id if id == u64::from(map) + 1 => {
-                    self.0.set_word(index, 1, offset / BLOCK)?;
+                    self.0.set_word(index, 1, extent)?;
                     return Ok(true);
                 }
                 _ => {}
             }
         }
         match vacant {
-            Some(index) => self.0.set(index, (u64::from(map) + 1, offset / BLOCK), 0).map(|()| true),
+            Some(index) => self.0.set(index, (u64::from(map) + 1, extent), 0).map(|()| true),
             None => Ok(false),
         }
     }
@@ -167,6 +160,13 @@ pub(crate) struct MapEntry {
     index: u64,
     /// The map's id.
     pub(crate) map: u32,
+    /// Where its region is, as an [`extent_word`](super::layout::extent_word).
+    pub(crate) extent: u64,
+}
+
+impl MapEntry {
     /// Offset of its region.
-    pub(crate) region: u64,
+    pub(crate) fn region(&self) -> u64 {
+        extent_offset(self.extent)
+    }
 }

@@ -18,6 +18,7 @@
 //!   pin or the writer lock).
 #![allow(unsafe_code)]
 
+pub(crate) mod barrier;
 mod os;
 
 use std::fs::File;
