@@ -15,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The file, or a folder on the way to it, does not exist.
-    #[error("{}: not found; create the folder, or open with `create(true)` to make the store", path.display())]
+    #[error("{}: not found; check the path (a store is only created for writing, in a folder that exists)", path.display())]
     NotFound {
         /// The path that was to be opened.
         path: PathBuf,

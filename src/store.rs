@@ -255,7 +255,8 @@ impl Store {
     }
 
     /// How many lines of the index a search for a key loads: the number of keys that take 1, 2, 3 … of them, the last
-    /// element standing for all longer searches too. One pass over the index.
+    /// element standing for all longer searches too. A removed key counts as long as the index keeps its tombstone. One
+    /// pass over the index.
     ///
     /// # Errors
     /// Those of [`get`](Store::get).

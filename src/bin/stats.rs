@@ -1,3 +1,348 @@
-//! The stats binary.
+//! `slotlog-stats`: what is in a store, and whether all of it is sound.
+//!
+//! The file is opened read-only and not a byte of it is changed. Exit code: 0, 1 if `--verify` has findings, 2 for an
+//! error.
 
-fn main() {}
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytesize::ByteSize;
+use clap::Parser;
+use serde_json::{Value, json};
+use slotlog::{Access, Error, Stats, Store, VerifyReport};
+
+/// Shows what is in a slotlog store, without changing it. The store must be closed.
+///
+/// Exit code: 0, 1 if --verify has findings, 2 for an error.
+#[derive(Parser)]
+#[command(name = "slotlog-stats", version)]
+struct Arguments {
+    /// The file of the store
+    file: PathBuf,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Check the whole file too, and print what does not hold
+    #[arg(long)]
+    verify: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = examine(&arguments).map_err(|error| error.to_string()).and_then(|examined| {
+        // In one piece: nothing is printed of what could not be read to its end.
+        print(&examined.render(arguments.json)).map_err(|error| format!("could not print: {error}"))?;
+        Ok(examined.is_clean())
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(message) => {
+            // If this fails too there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "slotlog-stats: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints to standard output. A reader that has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
+/// Opens the store and reads everything that is to be printed.
+fn examine(arguments: &Arguments) -> slotlog::Result<Examined> {
+    let store = Store::options().access(Access::ReadOnly).create(false).open(&arguments.file)?;
+    let report = if arguments.verify { Some(store.verify()?) } else { None };
+    let figures = match (Figures::of(&store), &report) {
+        // What keeps the figures from being read is among the findings, and those are worth more than one error.
+        (Err(Error::Corrupt { .. }), Some(report)) if !report.is_clean() => None,
+        (figures, _) => Some(figures?),
+    };
+    Ok(Examined { figures, report })
+}
+
+/// Everything that was found out.
+struct Examined {
+    /// Missing if the damage that the report tells of is in their way.
+    figures: Option<Figures>,
+    /// Only with `--verify`.
+    report: Option<VerifyReport>,
+}
+
+impl Examined {
+    fn is_clean(&self) -> bool {
+        self.report.as_ref().is_none_or(VerifyReport::is_clean)
+    }
+
+    fn render(&self, json: bool) -> String {
+        if json {
+            let mut object = self.figures.as_ref().map_or_else(|| json!({}), Figures::to_json);
+            if let Some(report) = &self.report {
+                object["verify"] = report_to_json(report);
+            }
+            format!("{object:#}\n")
+        } else {
+            let figures = self.figures.as_ref().map(Figures::to_text);
+            let report = self.report.as_ref().map(report_to_text);
+            figures.into_iter().chain(report).collect::<Vec<String>>().join("\n")
+        }
+    }
+}
+
+/// What the store says of itself.
+struct Figures {
+    stats: Stats,
+    /// How many keys take 1, 2, 3 … lines of the index; the last, so many or more.
+    probe_lengths: [u64; 8],
+}
+
+impl Figures {
+    fn of(store: &Store) -> slotlog::Result<Figures> {
+        Ok(Figures { stats: store.stats()?, probe_lengths: store.probe_lengths()? })
+    }
+
+    fn dead_share(&self) -> f64 {
+        ratio(self.stats.dead_bytes, self.stats.log_bytes)
+    }
+
+    /// How many lines of the index a search for a key takes on average, once there are keys.
+    fn average_probe_length(&self) -> Option<f64> {
+        let keys: u64 = self.probe_lengths.iter().sum();
+        let lines: u64 = (1..).zip(self.probe_lengths).map(|(length, keys)| length * keys).sum();
+        (keys > 0).then(|| ratio(lines, keys))
+    }
+
+    fn to_json(&self) -> Value {
+        let stats = &self.stats;
+        let extents = stats
+            .extents
+            .iter()
+            .map(|extents| json!({ "kind": extents.kind, "count": extents.count, "bytes": extents.bytes }));
+        let maps = stats.maps.iter().map(|map| {
+            json!({
+                "id": map.id,
+                "name": map.name,
+                "entries": map.entries,
+                "slots": map.slots,
+                "used_slots": map.used_slots,
+                "load": map.load,
+                "index_bytes": map.index_bytes,
+                "live_bytes": map.live_bytes,
+            })
+        });
+        json!({
+            "path": stats.path.to_string_lossy(),
+            "uuid": stats.uuid,
+            "format_version": stats.format_version,
+            "created": date(stats.created),
+            "last_checkpoint": date(stats.last_checkpoint),
+            "since_checkpoint": stats.since_checkpoint,
+            "incarnation": stats.incarnation,
+            "commits": stats.commits,
+            "file_len": stats.file_len,
+            "log_records": stats.log_records,
+            "log_bytes": stats.log_bytes,
+            "live_bytes": stats.live_bytes,
+            "dead_bytes": stats.dead_bytes,
+            "dead_share": self.dead_share(),
+            "extents": extents.collect::<Vec<Value>>(),
+            "maps": maps.collect::<Vec<Value>>(),
+            "probe_lengths": self.probe_lengths,
+            "average_probe_length": self.average_probe_length(),
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let stats = &self.stats;
+        let identity = [
+            ("store", printable(&stats.path)),
+            ("uuid", stats.uuid.clone()),
+            ("format version", stats.format_version.to_string()),
+            ("created", date(stats.created)),
+            (
+                "last checkpoint",
+                format!("{}, {} bytes of log since", date(stats.last_checkpoint), stats.since_checkpoint),
+            ),
+            ("incarnation", stats.incarnation.to_string()),
+            ("commits", stats.commits.to_string()),
+        ];
+        let mut text = String::new();
+        for (name, value) in identity {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name:<15}  {value}");
+        }
+        for table in [self.space().to_text(), self.extents().to_text(), self.maps().to_text(), self.probes().to_text()]
+        {
+            text.push('\n');
+            text.push_str(&table);
+        }
+        text
+    }
+
+    fn space(&self) -> Table<5> {
+        let stats = &self.stats;
+        let mut table = Table::new(["space", "size", "bytes", "share", "records"]);
+        let share = |bytes| percent(ratio(bytes, stats.log_bytes));
+        table.row(["file".to_owned(), size(stats.file_len), stats.file_len.to_string(), String::new(), String::new()]);
+        table.row([
+            "log".to_owned(),
+            size(stats.log_bytes),
+            stats.log_bytes.to_string(),
+            String::new(),
+            stats.log_records.to_string(),
+        ]);
+        for (name, bytes) in [("  live", stats.live_bytes), ("  dead", stats.dead_bytes)] {
+            table.row([name.to_owned(), size(bytes), bytes.to_string(), share(bytes), String::new()]);
+        }
+        table
+    }
+
+    fn extents(&self) -> Table<4> {
+        let mut table = Table::new(["extents", "count", "size", "bytes"]);
+        for of_kind in &self.stats.extents {
+            table.row([
+                of_kind.kind.clone(),
+                of_kind.count.to_string(),
+                size(of_kind.bytes),
+                of_kind.bytes.to_string(),
+            ]);
+        }
+        table
+    }
+
+    fn maps(&self) -> Table<9> {
+        let mut table =
+            Table::new(["map", "entries", "slots", "used", "load", "index", "index bytes", "live", "live bytes"]);
+        for map in &self.stats.maps {
+            table.row([
+                map.name.clone(),
+                map.entries.to_string(),
+                map.slots.to_string(),
+                map.used_slots.to_string(),
+                percent(map.load),
+                size(map.index_bytes),
+                map.index_bytes.to_string(),
+                size(map.live_bytes),
+                map.live_bytes.to_string(),
+            ]);
+        }
+        table
+    }
+
+    fn probes(&self) -> Table<3> {
+        let mut table = Table::new(["lines per search", "keys", "share"]);
+        let all: u64 = self.probe_lengths.iter().sum();
+        let last = self.probe_lengths.len();
+        for (length, keys) in (1..).zip(self.probe_lengths).filter(|&(_, keys)| keys > 0) {
+            let length = if length == last { format!("{length} or more") } else { length.to_string() };
+            table.row([length, keys.to_string(), percent(ratio(keys, all))]);
+        }
+        let average = self.average_probe_length().map_or_else(|| "-".to_owned(), |average| format!("{average:.3}"));
+        table.row(["average".to_owned(), average, String::new()]);
+        table
+    }
+}
+
+fn report_to_json(report: &VerifyReport) -> Value {
+    let findings = report.findings().iter().map(|finding| json!({ "offset": finding.offset, "what": finding.what }));
+    json!({
+        "clean": report.is_clean(),
+        "records": report.records(),
+        "keys": report.keys(),
+        "finding_count": report.finding_count(),
+        "findings": findings.collect::<Vec<Value>>(),
+    })
+}
+
+fn report_to_text(report: &VerifyReport) -> String {
+    let (records, keys) = (report.records(), report.keys());
+    let mut text = format!("verified {records} records and {keys} keys: ");
+    // Writing to a string cannot fail.
+    let _ = match report.finding_count() {
+        0 => writeln!(text, "no findings"),
+        1 => writeln!(text, "1 finding"),
+        count => writeln!(text, "{count} findings"),
+    };
+    for finding in report.findings() {
+        let _ = writeln!(text, "  {finding}");
+    }
+    let unnamed = report.finding_count() - report.findings().len() as u64;
+    if unnamed > 0 {
+        let _ = writeln!(text, "  and {unnamed} more");
+    }
+    text
+}
+
+/// Rows of cells: the first column to the left, the others, which are figures, to the right.
+struct Table<const COLUMNS: usize> {
+    rows: Vec<[String; COLUMNS]>,
+}
+
+impl<const COLUMNS: usize> Table<COLUMNS> {
+    fn new(head: [&str; COLUMNS]) -> Table<COLUMNS> {
+        Table { rows: vec![head.map(str::to_owned)] }
+    }
+
+    fn row(&mut self, cells: [String; COLUMNS]) {
+        self.rows.push(cells);
+    }
+
+    fn to_text(&self) -> String {
+        let mut widths = [0; COLUMNS];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+                // Writing to a string cannot fail.
+                let _ = if column == 0 { write!(line, "{cell:<width$}") } else { write!(line, "  {cell:>width$}") };
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// A size for people: `1.5 MiB`.
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// How much of the whole a part is; of nothing, nothing.
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// A time as RFC 3339 in UTC. Years that it has no room for can only come from a damaged file.
+fn date(time: SystemTime) -> String {
+    let mut text = String::new();
+    match write!(text, "{}", humantime::format_rfc3339_millis(time)) {
+        Ok(()) => text,
+        Err(_) => {
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            format!("{} ms after 1970-01-01T00:00:00Z", since.as_millis())
+        }
+    }
+}
+
+/// A path on one line, whatever is in its name.
+fn printable(path: &Path) -> String {
+    path.to_string_lossy().replace(char::is_control, "\u{fffd}")
+}
