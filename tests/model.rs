@@ -308,7 +308,7 @@ impl Pair {
         let Some(path) = self.place.as_ref().map(Place::path) else { return };
         self.check_held();
         let store = self.store.take().unwrap();
-        if self.operations % 2 == 0 {
+        if self.operations.is_multiple_of(2) {
             store.close().unwrap()
         } else {
             drop(store)
@@ -450,7 +450,7 @@ fn a_store_is_like_a_map_for_a_long_time() {
         let operation = strategy.new_tree(&mut runner).unwrap().current();
         pair.run(&operation);
         // The log is kept whole, so the file grows for ever: begin again at some size.
-        if pair.operations % 5000 == 0 {
+        if pair.operations.is_multiple_of(5000) {
             let stats = pair.store().stats().unwrap();
             eprintln!("{} operations, {} keys, {} MiB", pair.operations, pair.map.len(), stats.file_len >> 20);
             if stats.file_len > 1 << 30 {
