@@ -187,7 +187,7 @@ impl Batch {
             engine.make_index_room(writer, self.map, self.new_slots, self.seq, false)?;
         }
         self.tail.seal(&engine.region, last, flags::COMMIT)?;
-        engine.region.store(live::COMMIT_POINT, commit_word(self.tail.at, self.seq), Ordering::Release)?;
+        engine.region.store_live(live::COMMIT_POINT, commit_word(self.tail.at, self.seq), Ordering::Release)?;
         engine.finish(writer)
     }
 }

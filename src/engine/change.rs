@@ -116,7 +116,7 @@ impl Engine {
         let mut tail = self.tail(writer)?;
         let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, entry.kind == Kind::Remove)?;
         let offset = tail.append(&self.region, &entry)?;
-        self.region.store(live::COMMIT_POINT, commit_word(tail.at, entry.seq), Ordering::Release)?;
+        self.region.store_live(live::COMMIT_POINT, commit_word(tail.at, entry.seq), Ordering::Release)?;
 
         let Place { index, mut totals, hash, at, new_key, was_dead } = place;
         index.publish(at, hash, offset, new_key)?;
@@ -142,7 +142,7 @@ impl Engine {
         let mut tail = self.tail(writer)?;
         self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
         tail.append(&self.region, &entry)?;
-        self.region.store(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
+        self.region.store_live(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
         self.finish(writer)?;
         Ok(true)
     }

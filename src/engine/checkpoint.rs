@@ -93,7 +93,7 @@ impl Engine {
 
     /// Makes every visible commit durable, and returns how far the log is.
     fn sync_to_commit(&self) -> Result<Durable> {
-        let wanted = self.region.load(live::VISIBLE)?;
+        let wanted = self.region.live(live::VISIBLE)?;
         let mut durable = self.flusher.durable.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_poisoned() {
             return Err(self.poisoned_error());
@@ -102,8 +102,8 @@ impl Engine {
             return Ok(*durable);
         }
         let mut ranges = self.flusher.ranges();
-        let visible = self.region.load(live::VISIBLE)?;
-        let commit = self.region.load(live::COMMIT_POINT)?;
+        let visible = self.region.live(live::VISIBLE)?;
+        let commit = self.region.live(live::COMMIT_POINT)?;
         let (end, seq) = (commit_end(commit), commit_seq(commit, visible));
         let mut dirty = std::mem::take(&mut ranges.left);
         // If a writer has jumped and not committed yet, the last commit is in one of the pieces left behind.
@@ -136,7 +136,7 @@ impl Engine {
             flags: 0.into(),
             ..*superblock
         };
-        self.region.store(live::CHECKPOINT_BYTES, self.log_totals()?[1], Ordering::Relaxed)?;
+        self.region.store_live(live::CHECKPOINT_BYTES, self.log_totals()?[1], Ordering::Relaxed)?;
         self.write_superblock(&mut superblock, next)
     }
 
@@ -151,7 +151,7 @@ impl Engine {
             let begun = self.flusher.writeback.load(Ordering::Relaxed);
             if bytes.saturating_sub(begun) >= WRITEBACK_EVERY {
                 self.flusher.writeback.store(bytes, Ordering::Relaxed);
-                let end = commit_end(self.region.load(live::COMMIT_POINT)?);
+                let end = commit_end(self.region.live(live::COMMIT_POINT)?);
                 let from = self.flusher.ranges().from;
                 if from < end {
                     self.region.start_writeback(from, end - from);
@@ -168,19 +168,19 @@ impl Engine {
         if self.frozen.is_some() {
             return Ok(0);
         }
-        Ok(self.log_totals()?[1].saturating_sub(self.region.load(live::CHECKPOINT_BYTES)?))
+        Ok(self.log_totals()?[1].saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
     }
 
     /// Writes a superblock over the one that is not in force, and puts it in force once it is flushed.
     pub(crate) fn write_superblock(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
-        let in_force = self.region.load(live::SUPERBLOCK)?;
+        let in_force = self.region.live(live::SUPERBLOCK)?;
         let place = if in_force == SUPERBLOCK_A { SUPERBLOCK_B } else { SUPERBLOCK_A };
         next.generation = (current.generation.get() + 1).into();
         next.written = now().into();
         let next = next.sealed();
         self.region.write(place, next.as_bytes())?;
         self.region.flush(place, size_of::<Superblock>() as u64).inspect_err(|_| self.poison())?;
-        self.region.store(live::SUPERBLOCK, place, Ordering::Release)?;
+        self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
         *current = next;
         self.clean.store(next.is_clean(), Ordering::Release);
         Ok(())
@@ -197,9 +197,9 @@ impl Engine {
     /// Remembers that a flush has failed: nothing since is known to be durable.
     pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
-        if let Ok(word) = self.region.word(live::STATE) {
+        if let Ok(word) = self.region.live_word(live::STATE) {
             // The word was just found, so this succeeds.
-            let _ = self.region.store(live::STATE, word.relaxed() | live::STATE_POISONED, Ordering::Release);
+            let _ = self.region.store_live(live::STATE, word.relaxed() | live::STATE_POISONED, Ordering::Release);
         }
     }
 
@@ -224,25 +224,25 @@ impl Engine {
         if self.is_poisoned() {
             return Err(self.poisoned_error());
         }
-        let state = self.region.load(live::STATE)?;
+        let state = self.region.live(live::STATE)?;
         // A closer who is killed half-way must not leave a clean flag under later changes.
-        self.region.store(live::STATE, state | live::STATE_CLOSING, Ordering::SeqCst)?;
+        self.region.store_live(live::STATE, state | live::STATE_CLOSING, Ordering::SeqCst)?;
         let mut superblock = self.lock_superblock();
         self.region.flush_all().inspect_err(|_| self.poison())?;
         let [_, log_bytes, log_records] = self.log_totals()?;
         let next = Superblock {
-            log_end: self.region.load(live::TAIL)?.into(),
-            end_chain: (self.region.load(live::CHAIN)? as u32).into(),
+            log_end: self.region.live(live::TAIL)?.into(),
+            end_chain: (self.region.live(live::CHAIN)? as u32).into(),
             next_seq: self.next_seq()?.into(),
             file_len: self.region.len().into(),
-            map_table: self.region.load(live::MAP_TABLE)?.into(),
-            space_table: self.region.load(live::SPACE_TABLE)?.into(),
+            map_table: self.region.live(live::MAP_TABLE)?.into(),
+            space_table: self.region.live(live::SPACE_TABLE)?.into(),
             log_bytes: log_bytes.into(),
             log_records: log_records.into(),
             flags: superblock_flags::CLEAN.into(),
             ..*superblock
         };
         self.write_superblock(&mut superblock, next)?;
-        self.region.store(live::STATE, state & !live::STATE_CLOSING, Ordering::Release)
+        self.region.store_live(live::STATE, state & !live::STATE_CLOSING, Ordering::Release)
     }
 }

@@ -98,14 +98,14 @@ impl Engine {
 
     #[inline]
     fn prepare(&self) -> Result<()> {
-        let word = self.region.load(live::WRITER_LOCK)?;
+        let word = self.region.live(live::WRITER_LOCK)?;
         let turns = (word as u32).wrapping_add(1);
-        self.region.store(live::WRITER_LOCK, ((self.process + 1) << 32) | u64::from(turns), Ordering::Relaxed)?;
+        self.region.store_live(live::WRITER_LOCK, ((self.process + 1) << 32) | u64::from(turns), Ordering::Relaxed)?;
         if self.clean.load(Ordering::Relaxed) {
             self.clear_clean_flag()?;
         }
-        let (visible, commit) = (self.region.load(live::VISIBLE)?, self.region.load(live::COMMIT_POINT)?);
-        if commit_seq(commit, visible) != visible || commit_end(commit) != self.region.load(live::TAIL)? {
+        let (visible, commit) = (self.region.live(live::VISIBLE)?, self.region.live(live::COMMIT_POINT)?);
+        if commit_seq(commit, visible) != visible || commit_end(commit) != self.region.live(live::TAIL)? {
             self.finish(&mut self.writer())?;
         }
         if word >> 32 != 0 {
@@ -127,11 +127,11 @@ impl Engine {
     pub(crate) fn release(&self) {
         // A writer who panics leaves the word as one who is killed does, and the next one cleans up behind both.
         if !std::thread::panicking()
-            && let Ok(word) = self.region.word(live::WRITER_LOCK)
+            && let Ok(word) = self.region.live_word(live::WRITER_LOCK)
         {
             let turns = u64::from(word.relaxed() as u32);
             // That word was stored when the lock was taken, so storing it now succeeds too.
-            let _ = self.region.store(live::WRITER_LOCK, turns, Ordering::Release);
+            let _ = self.region.store_live(live::WRITER_LOCK, turns, Ordering::Release);
         }
         self.gate.release();
     }
@@ -167,14 +167,14 @@ impl Engine {
     /// The place where the log goes on.
     #[inline]
     pub(crate) fn tail(&self, writer: &Writer) -> Result<Tail> {
-        let at = self.region.load(live::TAIL)?;
-        Ok(Tail { at, chain: self.region.load(live::CHAIN)? as u32, extent_end: writer.extent.1 })
+        let at = self.region.live(live::TAIL)?;
+        Ok(Tail { at, chain: self.region.live(live::CHAIN)? as u32, extent_end: writer.extent.1 })
     }
 
     /// The number of the commit that is being made.
     #[inline]
     pub(crate) fn next_seq(&self) -> Result<u64> {
-        Ok(self.region.load(live::VISIBLE)? + 1)
+        Ok(self.region.live(live::VISIBLE)? + 1)
     }
 
     /// The index of a map, for the holder of the writer lock.
@@ -192,11 +192,11 @@ impl Engine {
     /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
     /// derived from the records, and doing it twice does no harm.
     pub(crate) fn finish(&self, writer: &mut Writer) -> Result<()> {
-        let visible = self.region.load(live::VISIBLE)?;
-        let commit = self.region.load(live::COMMIT_POINT)?;
+        let visible = self.region.live(live::VISIBLE)?;
+        let commit = self.region.live(live::COMMIT_POINT)?;
         let (seq, end) = (commit_seq(commit, visible), commit_end(commit));
-        let start = self.region.load(live::TAIL)?;
-        let mut chain = self.region.load(live::CHAIN)? as u32;
+        let start = self.region.live(live::TAIL)?;
+        let mut chain = self.region.live(live::CHAIN)? as u32;
         let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
         let (mut bytes, mut records) = (0, 0);
         for record in Scan::new(&self.region, start, end) {
@@ -292,29 +292,29 @@ impl Engine {
     /// The end of a commit: the new tail, and then what makes it seen.
     #[inline]
     pub(crate) fn show(&self, tail: Tail, seq: u64) -> Result<()> {
-        self.region.store(live::CHAIN, u64::from(tail.chain), Ordering::Relaxed)?;
-        self.region.store(live::TAIL, tail.at, Ordering::Relaxed)?;
-        self.region.store(live::VISIBLE, seq, Ordering::Release)?;
-        let changes = self.region.load(live::CHANGES)?;
-        self.region.store(live::CHANGES, changes.wrapping_add(1), Ordering::Release)
+        self.region.store_live(live::CHAIN, u64::from(tail.chain), Ordering::Relaxed)?;
+        self.region.store_live(live::TAIL, tail.at, Ordering::Relaxed)?;
+        self.region.store_live(live::VISIBLE, seq, Ordering::Release)?;
+        let changes = self.region.live(live::CHANGES)?;
+        self.region.store_live(live::CHANGES, changes.wrapping_add(1), Ordering::Release)
     }
 
     /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
     /// skipped, so that nothing of it can complete a later commit.
     pub(crate) fn abandon(&self, writer: &mut Writer) -> Result<()> {
-        let visible = self.region.load(live::VISIBLE)?;
-        let commit = self.region.load(live::COMMIT_POINT)?;
+        let visible = self.region.live(live::VISIBLE)?;
+        let commit = self.region.live(live::COMMIT_POINT)?;
         if commit_seq(commit, visible) != visible {
             // It had passed the commit point; it only has to be finished.
             return self.finish(writer);
         }
         let seq = visible + 1;
         self.return_uncommitted(writer, visible)?;
-        let tail = self.region.load(live::TAIL)?;
+        let tail = self.region.live(live::TAIL)?;
         writer.settle(&self.region, tail)?;
         self.flusher.rewind(writer.extent);
-        self.region.store(live::COMMIT_POINT, commit_word(tail, seq), Ordering::Release)?;
-        self.region.store(live::VISIBLE, seq, Ordering::Release)
+        self.region.store_live(live::COMMIT_POINT, commit_word(tail, seq), Ordering::Release)?;
+        self.region.store_live(live::VISIBLE, seq, Ordering::Release)
     }
 
     /// What is due after a commit, when the lock is free again.

@@ -114,7 +114,7 @@ impl Engine {
 
     /// Gives back the extents that were taken for a commit that will not be: those younger than `visible`.
     pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
-        let tail = self.region.load(live::TAIL)?;
+        let tail = self.region.live(live::TAIL)?;
         let regions: Vec<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         let uncommitted = |extent: &&Extent| {
             let used = match extent.kind {
@@ -288,16 +288,16 @@ impl Engine {
     pub(crate) fn create_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
         let extent = self.allocate(writer, 1, ExtentKind::Table, seq)?;
         MapTable::create(&self.region, extent.offset, 1)?;
-        self.region.store(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
+        self.region.store_live(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
     }
 
     fn grow_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let old_word = self.region.load(live::MAP_TABLE)?;
+        let old_word = self.region.live(live::MAP_TABLE)?;
         let old = MapTable::open(&self.region, old_word)?;
         let blocks = crate::file::layout::extent_blocks(old_word) * 2;
         let extent = self.allocate(writer, blocks, ExtentKind::Table, seq)?;
         MapTable::create(&self.region, extent.offset, blocks)?.copy_from(&old)?;
-        self.region.store(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
+        self.region.store_live(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
         writer.space.set_kind(&self.region, extent_offset(old_word), ExtentKind::Retired, seq)
     }
 }

@@ -77,7 +77,7 @@ impl Engine {
     fn map_table_word(&self) -> Result<u64> {
         match &self.frozen {
             Some(frozen) => Ok(frozen.map_table),
-            None => self.region.load(live::MAP_TABLE),
+            None => self.region.live(live::MAP_TABLE),
         }
     }
 
@@ -86,7 +86,7 @@ impl Engine {
         if self.frozen.is_some() {
             Ok(self.superblock().space_table.get())
         } else {
-            self.region.load(live::SPACE_TABLE)
+            self.region.live(live::SPACE_TABLE)
         }
     }
 
@@ -118,7 +118,7 @@ impl Engine {
 
     /// The sequence number of the last visible commit.
     pub(crate) fn visible(&self) -> Result<u64> {
-        self.frozen.map_or_else(|| self.region.load(live::VISIBLE), |frozen| Ok(frozen.visible))
+        self.frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))
     }
 
     /// The superblock in force.

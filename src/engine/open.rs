@@ -58,7 +58,7 @@ impl Engine {
 
     /// A store in memory.
     pub(crate) fn in_memory(settings: Settings) -> Result<Engine> {
-        build_empty(Region::in_memory(BLOCK, settings.max_size)?, settings)
+        build_empty(Region::in_memory(settings.max_size)?, settings)
     }
 
     /// Puts the pieces together.
@@ -304,7 +304,7 @@ fn sync_folder(_path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes an empty store of a region of one page.
+/// Makes an empty store of a region that has nothing behind the live area.
 fn build_empty(region: Region, settings: Settings) -> Result<Engine> {
     let first_extent = (EXTENTS, EXTENTS + SMALLEST_LOG);
     region.extend(first_extent.1)?;
@@ -376,7 +376,7 @@ pub(crate) fn build(
     region.zero(live::VERSION_WORD, EXTENTS - live::VERSION_WORD)?;
     set_live(&region, &superblock, log.end, log.chain, log.last)?;
     // The first superblock of a new store goes to A; in any other case the word is set again.
-    region.store(live::SUPERBLOCK, SUPERBLOCK_B, Ordering::Relaxed)?;
+    region.store_live(live::SUPERBLOCK, SUPERBLOCK_B, Ordering::Relaxed)?;
     let space = Space::create(&region, &log.extents, log.last)?;
     let engine = Engine::assemble(region, settings, opened, superblock, None, space, log.end, Vec::new())?;
     {
@@ -396,10 +396,10 @@ fn open_store(file: File, path: &Path, settings: Settings, superblocks: Superblo
 
     let which = |place: u64| usize::from(place == SUPERBLOCK_B);
     let same_cache = live_is_current(&region)?
-        && superblocks[which(region.load(live::SUPERBLOCK)?)]
+        && superblocks[which(region.live(live::SUPERBLOCK)?)]
             .is_some_and(|s| live_is_sane(&region, &s).unwrap_or(false));
-    let state = if same_cache { region.load(live::STATE)? } else { 0 };
-    let in_force = if same_cache { which(region.load(live::SUPERBLOCK)?) } else { newest };
+    let state = if same_cache { region.live(live::STATE)? } else { 0 };
+    let in_force = if same_cache { which(region.live(live::SUPERBLOCK)?) } else { newest };
     let Some(mut superblock) = superblocks[in_force] else {
         return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
     };
@@ -426,13 +426,13 @@ fn open_store(file: File, path: &Path, settings: Settings, superblocks: Superblo
 
 /// Whether the live area can be that of the store whose superblock is in force.
 fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
-    let visible = region.load(live::VISIBLE)?;
+    let visible = region.live(live::VISIBLE)?;
     Ok(is_sane(visible)
         && visible >= superblock.next_seq.get() - 1
         && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
-        && region.load(live::HORIZON)? <= visible
-        && region.load(live::LOG_HEAD)? >= EXTENTS
-        && region.load(live::TAIL)? >= EXTENTS)
+        && region.live(live::HORIZON)? <= visible
+        && region.live(live::LOG_HEAD)? >= EXTENTS
+        && region.live(live::TAIL)? >= EXTENTS)
 }
 
 /// Opens a store that was closed: there is nothing to do but to set the live area up.
@@ -450,11 +450,11 @@ fn open_clean(region: Region, settings: Settings, superblock: Superblock, in_for
     distrust_live(&region)?;
     region.zero(live::VERSION_WORD, EXTENTS - live::VERSION_WORD)?;
     set_live(&region, &superblock, end, superblock.end_chain.get(), last)?;
-    region.store(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
-    region.store(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;
-    region.store(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
+    region.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
+    region.store_live(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;
+    region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
     totals::publish(&region, live::LOG_TOTALS, [last, superblock.log_bytes.get(), superblock.log_records.get()])?;
-    region.store(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
+    region.store_live(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
     let space = Space::load(&region, superblock.space_table.get())?;
     let engine = Engine::assemble(region, settings, Opened::Clean, superblock, None, space, end, Vec::new())?;
     engine.trust_live()?;
@@ -482,17 +482,17 @@ fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last
 
 /// Says that the live area must not be believed: it is about to be rebuilt.
 fn distrust_live(region: &Region) -> Result<()> {
-    region.store(live::VERSION_WORD, 0, Ordering::SeqCst)
+    region.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
 }
 
 /// Whether the live area was written under this very page cache.
 fn live_is_current(region: &Region) -> Result<bool> {
     let Some(identity) = region.identity() else { return Ok(false) };
-    if region.load(live::VERSION_WORD)? != live::VERSION {
+    if region.live(live::VERSION_WORD)? != live::VERSION {
         return Ok(false);
     }
     for (index, word) in identity.into_iter().enumerate() {
-        if region.load(live::IDENTITY + 8 * index as u64)? != word {
+        if region.live(live::IDENTITY + 8 * index as u64)? != word {
             return Ok(false);
         }
     }
@@ -510,9 +510,9 @@ impl Engine {
         self.region.store(entry + process::BOOT, identity[0], Ordering::Relaxed)?;
         self.region.store(entry + process::PID, u64::from(std::process::id()) + 1, Ordering::Relaxed)?;
         for (index, word) in identity.into_iter().enumerate() {
-            self.region.store(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
+            self.region.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
         }
-        self.region.store(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
+        self.region.store_live(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
         self.ready.store(true, Ordering::Release);
         Ok(())
     }

@@ -94,12 +94,12 @@ impl Engine {
         if store != self.kept_pins.store {
             return self.pin_elsewhere();
         }
-        if self.region.word(place)?.relaxed() != self.idle() {
+        if self.region.live_word(place)?.relaxed() != self.idle() {
             // A read inside a read.
             return self.pin();
         }
-        let seq = self.region.load(live::VISIBLE)?;
-        self.region.store(place, self.claim(seq), Ordering::Relaxed)?;
+        let seq = self.region.live(live::VISIBLE)?;
+        self.region.store_live(place, self.claim(seq), Ordering::Relaxed)?;
         if self.kept_pins.asymmetric {
             // What the processor reorders, the barrier of a reclaimer puts in order.
             compiler_fence(Ordering::SeqCst);
@@ -152,7 +152,7 @@ impl Engine {
         if let Some(frozen) = &self.frozen {
             return Ok(Pin { place: 0, seq: frozen.visible, kept: false });
         }
-        let seq = self.region.load(live::VISIBLE)?;
+        let seq = self.region.live(live::VISIBLE)?;
         let place = self.claim_pin(seq)?;
         let seq = self.confirm(place, seq)?;
         Ok(Pin { place, seq, kept: false })
@@ -161,7 +161,7 @@ impl Engine {
     /// Accepts a pin at `seq`, or moves it to a newer number until no reclaimer can have missed it.
     #[inline(always)]
     fn confirm(&self, place: u64, seq: u64) -> Result<u64> {
-        if self.region.word(live::HORIZON)?.seq_cst() <= seq {
+        if self.region.live_word(live::HORIZON)?.seq_cst() <= seq {
             return Ok(seq);
         }
         self.catch_up(place, seq)
@@ -170,16 +170,16 @@ impl Engine {
     #[cold]
     fn catch_up(&self, place: u64, mut seq: u64) -> Result<u64> {
         loop {
-            let newer = self.region.load(live::VISIBLE)?;
+            let newer = self.region.live(live::VISIBLE)?;
             if newer <= seq {
                 // The horizon is never raised beyond what is visible.
-                self.region.store(place, 0, Ordering::Release)?;
+                self.region.store_live(place, 0, Ordering::Release)?;
                 return Err(self.region.corrupt(live::HORIZON, "the horizon lies beyond the last visible commit"));
             }
             seq = newer;
-            self.region.store(place, self.claim(seq), Ordering::SeqCst)?;
+            self.region.store_live(place, self.claim(seq), Ordering::SeqCst)?;
             fence(Ordering::SeqCst);
-            if self.region.word(live::HORIZON)?.seq_cst() <= seq {
+            if self.region.live_word(live::HORIZON)?.seq_cst() <= seq {
                 return Ok(seq);
             }
         }
@@ -229,7 +229,7 @@ impl Engine {
 
     /// Writes down since when a pin is held, for those who wonder what space waits for.
     pub(crate) fn date_pin(&self, pin: &Pin, since: u64) -> Result<()> {
-        if pin.place == 0 { Ok(()) } else { self.region.store(pin.place + pin::SINCE, since, Ordering::Relaxed) }
+        if pin.place == 0 { Ok(()) } else { self.region.store_live(pin.place + pin::SINCE, since, Ordering::Relaxed) }
     }
 
     /// Gives a pin back.
@@ -238,16 +238,16 @@ impl Engine {
         if pin.place != 0 {
             let free = if pin.kept { self.idle() } else { 0 };
             // The place was checked when the pin was taken, and a file only grows.
-            let _ = self.region.store(pin.place, free, Ordering::Release);
+            let _ = self.region.store_live(pin.place, free, Ordering::Release);
         }
     }
 
     /// Raises the horizon to the visible sequence number and says below which count nobody reads any more. Only for the
     /// holder of the writer lock.
     pub(crate) fn raise_horizon(&self) -> Result<u64> {
-        let visible = self.region.load(live::VISIBLE)?;
-        if self.region.load(live::HORIZON)? < visible {
-            self.region.store(live::HORIZON, visible, Ordering::SeqCst)?;
+        let visible = self.region.live(live::VISIBLE)?;
+        if self.region.live(live::HORIZON)? < visible {
+            self.region.store_live(live::HORIZON, visible, Ordering::SeqCst)?;
         }
         if self.kept_pins.asymmetric && !barrier::everywhere() {
             // Without the barrier that readers rely on, every pin could be one that is not seen yet.

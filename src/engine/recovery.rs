@@ -52,10 +52,10 @@ pub enum Opened {
 
 /// Takes over from a process that was killed.
 pub(crate) fn after_kill(region: Region, settings: Settings, superblock: Superblock, state: u64) -> Result<Engine> {
-    let space = Space::load(&region, region.load(live::SPACE_TABLE)?)?;
+    let space = Space::load(&region, region.live(live::SPACE_TABLE)?)?;
     let unflushed = space.extents().filter(|extent| extent.is_log()).map(|extent| (extent.offset, extent.end()));
     let unflushed = unflushed.collect();
-    let tail = region.load(live::TAIL)?;
+    let tail = region.live(live::TAIL)?;
     let engine = Engine::assemble(region, settings, Opened::AfterKill, superblock, None, space, tail, unflushed)?;
     let region = &engine.region;
     for number in 0..PINS {
@@ -64,14 +64,14 @@ pub(crate) fn after_kill(region: Region, settings: Settings, superblock: Superbl
     if state & live::STATE_CLOSING != 0 {
         // A superblock with the clean flag may be on its way to the disk.
         engine.clear_clean_flag()?;
-        region.store(live::STATE, state & !live::STATE_CLOSING, Ordering::Release)?;
+        region.store_live(live::STATE, state & !live::STATE_CLOSING, Ordering::Release)?;
     }
     let mut writer = engine.writer();
     engine.finish(&mut writer)?;
-    let lock = region.load(live::WRITER_LOCK)?;
+    let lock = region.live(live::WRITER_LOCK)?;
     if lock >> 32 != 0 {
         engine.bury(&mut writer)?;
-        region.store(live::WRITER_LOCK, u64::from(lock as u32), Ordering::Relaxed)?;
+        region.store_live(live::WRITER_LOCK, u64::from(lock as u32), Ordering::Relaxed)?;
     }
     engine.free_unreferenced(&mut writer)?;
     drop(writer);
@@ -96,7 +96,7 @@ pub(crate) fn after_power_cut(
     }
 
     let engine = build(region, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
-    engine.region.store(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
+    engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
     totals::publish(&engine.region, live::LOG_TOTALS, [log.last, bytes, records])?;
     engine.rebuild_maps(&keys, log.last)?;
     engine.begin_incarnation(log.last)?;
@@ -185,7 +185,7 @@ fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Resu
 impl Engine {
     /// Builds the regions of all maps from the log. `keys` says how many keys each may have.
     fn rebuild_maps(&self, keys: &BTreeMap<u32, u64>, seq: u64) -> Result<()> {
-        let (start, end) = (self.region.load(live::LOG_HEAD)?, self.region.load(live::TAIL)?);
+        let (start, end) = (self.region.live(live::LOG_HEAD)?, self.region.live(live::TAIL)?);
         let mut writer = self.writer();
         let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
@@ -331,7 +331,7 @@ impl Engine {
 
     /// Frees what a dead writer had taken and not put to use. Nobody else has the store open.
     fn free_unreferenced(&self, writer: &mut super::commit::Writer) -> Result<()> {
-        self.return_uncommitted(writer, self.region.load(live::VISIBLE)?)?;
+        self.return_uncommitted(writer, self.region.live(live::VISIBLE)?)?;
         let mut referenced: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         for table in [live::MAP_TABLE, live::SPACE_TABLE] {
             referenced.insert(extent_offset(self.region.load(table)?));

@@ -339,13 +339,13 @@ fn a_reader_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     some_keys(&engine);
     // As if a commit had been made and space reclaimed after it, with no pin yet in sight.
     let watch = AtFirstPin::watch(&engine, |engine| {
-        let newer = engine.region.load(live::VISIBLE).unwrap() + 1;
-        engine.region.store(live::VISIBLE, newer, Ordering::SeqCst).unwrap();
-        engine.region.store(live::HORIZON, newer, Ordering::SeqCst).unwrap();
+        let newer = engine.region.live(live::VISIBLE).unwrap() + 1;
+        engine.region.store_live(live::VISIBLE, newer, Ordering::SeqCst).unwrap();
+        engine.region.store_live(live::HORIZON, newer, Ordering::SeqCst).unwrap();
     });
     let pin = engine.pin().unwrap();
     assert!(watch.done.load(Ordering::SeqCst));
-    assert!(pin.seq >= engine.region.load(live::HORIZON).unwrap(), "a reader below the horizon");
+    assert!(pin.seq >= engine.region.live(live::HORIZON).unwrap(), "a reader below the horizon");
     engine.unpin(&pin);
 }
 

@@ -325,12 +325,12 @@ impl Engine {
             return Ok((head(&superblock), superblock.log_end.get(), frozen.visible));
         }
         let head = Head {
-            at: self.region.load(live::LOG_HEAD)?,
-            extent: self.region.load(live::HEAD_EXTENT)?,
-            chain: self.region.load(live::HEAD_CHAIN)? as u32,
-            seq: self.region.load(live::HEAD_SEQ)?,
+            at: self.region.live(live::LOG_HEAD)?,
+            extent: self.region.live(live::HEAD_EXTENT)?,
+            chain: self.region.live(live::HEAD_CHAIN)? as u32,
+            seq: self.region.live(live::HEAD_SEQ)?,
         };
-        Ok((head, self.region.load(live::TAIL)?, self.region.load(live::VISIBLE)?))
+        Ok((head, self.region.live(live::TAIL)?, self.region.live(live::VISIBLE)?))
     }
 
     /// The counters of the whole log: {seq, bytes, records}.

@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn every_slot_can_be_used_and_found() {
-        let region = Region::in_memory(2 * BLOCK, 2 * BLOCK).unwrap();
+        let region = Region::in_memory(2 * BLOCK).unwrap();
         let index = index(&region, 2);
         let all = index.lines() * SLOTS as u64;
         for key in 2..all + 2 {
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_dead_slot_is_passed_by_searches_and_taken_by_inserts() {
-        let region = Region::in_memory(BLOCK, BLOCK).unwrap();
+        let region = Region::in_memory(BLOCK).unwrap();
         let index = index(&region, 1);
         // Seven keys of one line, so that the last one is in the next.
         let hash = |key| KeyHash::from_parts(3 + key, 0);

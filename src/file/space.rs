@@ -147,7 +147,7 @@ impl Space {
 
     fn take(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
         let offset = self.find_or_grow(region, blocks)?;
-        let table = Table::open(region, region.load(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         let Some(entry) = self.vacant.pop() else {
             return Err(region.corrupt(0, "the space table has no vacant entry"));
         };
@@ -181,7 +181,7 @@ impl Space {
 
     /// Gives an extent another kind.
     pub(crate) fn set_kind(&mut self, region: &Region, offset: u64, kind: ExtentKind, seq: u64) -> Result<()> {
-        let table = Table::open(region, region.load(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         if let Some(extent) = self.used.get_mut(&offset) {
             table.set_word(extent.entry, 1, state_word(kind, seq))?;
             (extent.kind, extent.count) = (kind, seq & COUNT_MASK);
@@ -191,7 +191,7 @@ impl Space {
 
     /// Frees an extent that nobody can be looking at.
     pub(crate) fn free(&mut self, region: &Region, offset: u64) -> Result<()> {
-        let table = Table::open(region, region.load(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         if let Some(extent) = self.used.remove(&offset) {
             table.set_word(extent.entry, 1, 0)?;
             self.vacant.push(extent.entry);
@@ -211,7 +211,7 @@ impl Space {
         let blocks = (super::layout::TABLE_HEADER + entries * super::layout::TABLE_ENTRY).div_ceil(BLOCK);
         let offset = self.find_or_grow(region, blocks)?;
         let table = Table::create(region, offset, blocks, SPACE_TABLE_MAGIC)?;
-        let old = region.load(live::SPACE_TABLE)?;
+        let old = region.live(live::SPACE_TABLE)?;
         let mut used: Vec<&mut Extent> = self.used.values_mut().collect();
         for (entry, extent) in used.iter_mut().enumerate() {
             let state = state_word(extent.kind, extent.count);
@@ -223,7 +223,7 @@ impl Space {
         let (kind, count) = (ExtentKind::Table, seq & COUNT_MASK);
         self.used.insert(offset, Extent { offset, blocks, kind, count, entry });
         self.vacant = (entry + 1..table.capacity()).rev().collect();
-        region.store(live::SPACE_TABLE, table_word(offset, blocks), Ordering::Release)?;
+        region.store_live(live::SPACE_TABLE, table_word(offset, blocks), Ordering::Release)?;
         if old != 0 && self.used.contains_key(&extent_offset(old)) {
             self.set_kind(region, extent_offset(old), ExtentKind::Retired, seq)?;
         }
@@ -233,6 +233,6 @@ impl Space {
 
 /// Tells other processes that what they know of the table is old.
 fn count_change(region: &Region) -> Result<()> {
-    let changes = region.load(live::SPACE_CHANGES)?;
-    region.store(live::SPACE_CHANGES, changes.wrapping_add(1), Ordering::Release)
+    let changes = region.live(live::SPACE_CHANGES)?;
+    region.store_live(live::SPACE_CHANGES, changes.wrapping_add(1), Ordering::Release)
 }

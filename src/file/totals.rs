@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn readers_get_the_bank_of_their_view() {
-        let region = Region::in_memory(4096, 4096).unwrap();
+        let region = Region::in_memory(4096).unwrap();
         assert_eq!(at_most::<3>(&region, 64, 9).unwrap(), None);
         publish(&region, 64, [5, 10, 11]).unwrap();
         publish(&region, 64, [7, 20, 21]).unwrap();
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_publication_cut_short_leaves_the_other_bank_counting() {
-        let region = Region::in_memory(4096, 4096).unwrap();
+        let region = Region::in_memory(4096).unwrap();
         publish(&region, 64, [5, 10, 11]).unwrap();
         publish(&region, 64, [7, 20, 21]).unwrap();
         // The next one goes to the second bank.

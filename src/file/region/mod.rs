@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use memmap2::{MmapOptions, MmapRaw};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::layout::MAX_FILE_LEN;
+use super::layout::{EXTENTS, MAX_FILE_LEN};
 use crate::error::{Error, FullReason, Result};
 
 #[cfg(not(target_has_atomic = "64"))]
@@ -99,9 +99,17 @@ pub(crate) trait Recorder: Send + Sync {
 }
 
 impl Region {
-    /// Maps `file`, for reading only or for both. It must not be empty.
+    /// Maps `file`, for reading only or for both. A shorter one is made as long as the part in front of the extents.
     pub(crate) fn of_file(file: File, path: PathBuf, read_only: bool, max_len: u64) -> Result<Region> {
-        let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
+        let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
+        if len < EXTENTS && !read_only {
+            check_file_size(&path, max_len, EXTENTS)?;
+            os::extend(&file, len, EXTENTS).map_err(|refused| refusal(&path, EXTENTS - len, refused))?;
+            len = EXTENTS;
+        }
+        if len < EXTENTS {
+            return Err(Error::Truncated { path, len, expected: EXTENTS });
+        }
         let (mapping, backing) = if read_only {
             let mapping = usize::try_from(len)
                 .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
@@ -114,8 +122,9 @@ impl Region {
         Ok(Region::new(mapping, len, backing, path, max_len))
     }
 
-    /// Anonymous memory of `len` bytes, all zeros, that can grow to `max_len` if the system has that much to promise.
-    pub(crate) fn in_memory(len: u64, max_len: u64) -> Result<Region> {
+    /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the system has that much to promise.
+    pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
+        let len = EXTENTS;
         let path = PathBuf::from("(in memory)");
         // Only an address range is taken; pages are made when they are touched.
         let mut room = max_len.clamp(len, 1 << 40);
@@ -133,6 +142,7 @@ impl Region {
         }
     }
 
+    /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`].
     fn new(mapping: MmapRaw, len: u64, backing: Backing, path: PathBuf, max_len: u64) -> Region {
         Region {
             base: AtomicPtr::new(mapping.as_mut_ptr()),
@@ -212,6 +222,24 @@ impl Region {
             Some(end) if end <= valid => Ok(unsafe { self.base.load(Ordering::Acquire).add(offset as usize) }),
             _ => Err(self.outside(offset, len)),
         }
+    }
+
+    /// The word at `offset`, a multiple of 8, in front of the extents. Every region is at least that long, so for an
+    /// offset that the compiler knows nothing is left to check.
+    #[inline(always)]
+    pub(crate) fn live_word(&self, offset: u64) -> Result<&Word> {
+        if !offset.is_multiple_of(8) || offset >= EXTENTS {
+            return Err(self.misaligned(offset));
+        }
+        // SAFETY: the mapping that `base` belongs to has at least `EXTENTS` bytes, which is a multiple of 8, and so does the
+        // file (see `new`); `offset` is a smaller multiple of 8. The rest as in `words`.
+        Ok(unsafe { &*self.base.load(Ordering::Acquire).add(offset as usize).cast::<Word>() })
+    }
+
+    /// The value of a word in front of the extents; see [`Word::load`].
+    #[inline(always)]
+    pub(crate) fn live(&self, offset: u64) -> Result<u64> {
+        Ok(self.live_word(offset)?.load())
     }
 
     /// The word at `offset`, a multiple of 8.
@@ -307,6 +335,17 @@ impl Region {
         Ok(())
     }
 
+    /// Stores a word in front of the extents.
+    #[inline(always)]
+    pub(crate) fn store_live(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
+        self.check_writable()?;
+        let word = self.live_word(offset)?;
+        #[cfg(test)]
+        self.record(|recorder| recorder.store(offset, value));
+        word.0.store(value.to_le(), order);
+        Ok(())
+    }
+
     /// Stores a word.
     #[inline(always)]
     pub(crate) fn store(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
@@ -380,10 +419,7 @@ impl Region {
             Backing::Memory => {}
             Backing::File(_) if new > self.max_len => return Err(full(FullReason::MaxSize(self.max_len))),
             Backing::File(file) => {
-                os::extend(file, old, new).map_err(|refused| match refused {
-                    os::Refused::Full(why) => full(why),
-                    os::Refused::Io(source) => Error::io(&self.path, "extend the file", source),
-                })?;
+                os::extend(file, old, new).map_err(|refused| refusal(&self.path, new - old, refused))?;
                 if mappings.last().is_none_or(|mapping| (mapping.len() as u64) < new) {
                     match map_with_room(file, new) {
                         Ok(mapping) => {
@@ -416,6 +452,13 @@ impl Region {
         if let Some(recorder) = self.recorder.get() {
             tell(&**recorder);
         }
+    }
+}
+
+fn refusal(path: &Path, needed: u64, refused: os::Refused) -> Error {
+    match refused {
+        os::Refused::Full(why) => Error::Full { path: path.to_owned(), needed, why },
+        os::Refused::Io(source) => Error::io(path, "extend the file", source),
     }
 }
 

@@ -1,28 +1,32 @@
 use super::*;
 
-fn region_of_file(len: u64, max_len: u64) -> (tempfile::TempDir, Region) {
+fn region_of_file(max_len: u64) -> (tempfile::TempDir, Region) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("region");
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-    file.set_len(len).unwrap();
     (folder, Region::of_file(file, path, false, max_len).unwrap())
 }
 
 #[test]
 fn accesses_beyond_the_end_are_refused() {
-    let (_folder, region) = region_of_file(4096, 1 << 30);
-    assert!(region.word(4088).is_ok());
-    assert!(region.frozen(4096, 0).is_ok());
+    let (_folder, region) = region_of_file(1 << 30);
+    let len = EXTENTS;
+    assert_eq!(region.len(), len);
+    assert!(region.word(len - 8).is_ok());
+    assert!(region.live_word(len - 8).is_ok());
+    assert!(region.frozen(len, 0).is_ok());
     for error in [
-        region.word(4096).unwrap_err(),
-        region.word(4092).unwrap_err(),
+        region.word(len).unwrap_err(),
+        region.word(len - 4).unwrap_err(),
         region.word(u64::MAX - 7).unwrap_err(),
-        region.words::<8>(4064).unwrap_err(),
-        region.words::<8>(4096).unwrap_err(),
-        region.frozen(4000, 97).unwrap_err(),
+        region.live_word(len).unwrap_err(),
+        region.live_word(4).unwrap_err(),
+        region.words::<8>(len - 32).unwrap_err(),
+        region.words::<8>(len).unwrap_err(),
+        region.frozen(len - 96, 97).unwrap_err(),
         region.frozen(1, u64::MAX).unwrap_err(),
-        region.write(4095, b"ab").unwrap_err(),
-        region.flush(0, 4097).unwrap_err(),
+        region.write(len - 1, b"ab").unwrap_err(),
+        region.flush(0, len + 1).unwrap_err(),
     ] {
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
@@ -30,12 +34,12 @@ fn accesses_beyond_the_end_are_refused() {
 
 #[test]
 fn borrows_survive_growth_beyond_the_mapping() {
-    let (_folder, region) = region_of_file(4096, 1 << 40);
+    let (_folder, region) = region_of_file(1 << 40);
     region.write(8, b"still here").unwrap();
     let borrowed = region.frozen(8, 10).unwrap();
     let word = region.word(64).unwrap();
     // More than the room that the first mapping has.
-    for len in [8192, RESERVE, RESERVE + 4096] {
+    for len in [EXTENTS + 4096, RESERVE, RESERVE + 4096] {
         region.extend(len).unwrap();
         region.write(len - 4, b"tail").unwrap();
     }
@@ -44,22 +48,23 @@ fn borrows_survive_growth_beyond_the_mapping() {
     assert_eq!(borrowed, b"still here");
     assert_eq!(word.load(), 7, "old and new mapping show the same file");
     assert_eq!(region.frozen(8, 10).unwrap(), b"still here");
-    assert_eq!(region.frozen(4096, 8).unwrap(), [0; 8], "new space is zeros");
+    assert_eq!(region.frozen(EXTENTS, 8).unwrap(), [0; 8], "new space is zeros");
 }
 
 #[test]
 fn growth_stops_at_the_limit_and_leaves_everything_as_it_was() {
-    let (_folder, region) = region_of_file(4096, 8192);
-    region.extend(8192).unwrap();
-    let error = region.extend(8193).unwrap_err();
-    assert!(matches!(error, Error::Full { needed: 1, why: FullReason::MaxSize(8192), .. }), "{error}");
-    assert_eq!(region.len(), 8192);
-    assert_eq!(std::fs::metadata(region.path()).unwrap().len(), 8192);
+    let (_folder, region) = region_of_file(EXTENTS + 4096);
+    let max = EXTENTS + 4096;
+    region.extend(max).unwrap();
+    let error = region.extend(max + 1).unwrap_err();
+    assert!(matches!(error, Error::Full { needed: 1, why: FullReason::MaxSize(limit), .. } if limit == max), "{error}");
+    assert_eq!(region.len(), max);
+    assert_eq!(std::fs::metadata(region.path()).unwrap().len(), max);
 }
 
 #[test]
 fn memory_grows_in_place() {
-    let region = Region::in_memory(4096, 1 << 20).unwrap();
+    let region = Region::in_memory(1 << 20).unwrap();
     region.write(0, b"abc").unwrap();
     region.extend(1 << 20).unwrap();
     assert_eq!(region.frozen(0, 3).unwrap(), b"abc");
@@ -68,7 +73,7 @@ fn memory_grows_in_place() {
 
 #[test]
 fn a_read_only_region_refuses_every_change() {
-    let (_folder, region) = region_of_file(4096, 1 << 20);
+    let (_folder, region) = region_of_file(1 << 20);
     region.write(0, b"abc").unwrap();
     let path = region.path().to_owned();
     let region = Region::of_file(File::open(&path).unwrap(), path, true, 1 << 20).unwrap();
@@ -77,7 +82,7 @@ fn a_read_only_region_refuses_every_change() {
         region.write(0, b"x"),
         region.store(0, 1, Ordering::Relaxed),
         region.compare_exchange(0, 0, 1, Ordering::Relaxed).map(drop),
-        region.extend(8192),
+        region.extend(2 * EXTENTS),
     ] {
         assert!(matches!(result, Err(Error::ReadOnly { .. })));
     }
@@ -101,7 +106,7 @@ fn a_recorder_sees_every_change_in_order() {
             self.0.lock().unwrap().push(format!("len {len}"));
         }
     }
-    let (_folder, region) = region_of_file(4096, 1 << 20);
+    let (_folder, region) = region_of_file(1 << 20);
     let notes = Arc::new(Notes::default());
     region.set_recorder(notes.clone());
     region.write(16, &[1, 2]).unwrap();
@@ -109,6 +114,6 @@ fn a_recorder_sees_every_change_in_order() {
     assert!(!region.compare_exchange(24, 4, 6, Ordering::AcqRel).unwrap());
     assert!(region.compare_exchange(24, 5, 6, Ordering::AcqRel).unwrap());
     region.flush(0, 64).unwrap();
-    region.extend(8192).unwrap();
-    assert_eq!(*notes.0.lock().unwrap(), ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64", "len 8192"]);
+    region.extend(2 * EXTENTS).unwrap();
+    assert_eq!(*notes.0.lock().unwrap(), ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64", "len 131072"]);
 }
