@@ -80,7 +80,7 @@ impl Engine {
             seed: superblock.hash_seed.get(),
             process: PROCESS,
             frozen,
-            kept_pins: KeptPins::default(),
+            kept_pins: KeptPins::new(PROCESS),
             gate: Gate::default(),
             writing_since: AtomicU64::new(0),
             flusher: Flusher::new(unflushed, writer.extent, durable.0, durable.1),

@@ -43,6 +43,8 @@ pub(crate) struct Pin {
 pub(crate) struct KeptPins {
     /// A number that no other store of this process has or had.
     store: u64,
+    /// What a pin says that a thread keeps and does not use: a number that no commit reaches holds nothing back.
+    idle: u64,
     /// Readers need no barrier, since a reclaimer can make them execute one.
     asymmetric: bool,
     /// How many were ever kept.
@@ -51,11 +53,13 @@ pub(crate) struct KeptPins {
     returned: Arc<Mutex<Vec<u64>>>,
 }
 
-impl Default for KeptPins {
-    fn default() -> KeptPins {
+impl KeptPins {
+    /// None yet, of the entry `process` of the process table.
+    pub(crate) fn new(process: u64) -> KeptPins {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         KeptPins {
             store: NEXT.fetch_add(1, Ordering::Relaxed),
+            idle: pin::claim(process, COUNT_MASK),
             asymmetric: barrier::register(),
             count: AtomicU64::new(0),
             returned: Arc::default(),
@@ -94,7 +98,7 @@ impl Engine {
         if store != self.kept_pins.store {
             return self.pin_elsewhere();
         }
-        if self.region.live_word(place)?.relaxed() != self.idle() {
+        if self.region.live_word(place)?.relaxed() != self.kept_pins.idle {
             // A read inside a read.
             return self.pin();
         }
@@ -144,7 +148,7 @@ impl Engine {
             self.kept_pins.count.fetch_sub(1, Ordering::Relaxed);
             return Ok(None);
         }
-        self.search_pin(self.idle()).map(Some)
+        self.search_pin(self.kept_pins.idle).map(Some)
     }
 
     /// Pins the last visible commit, for a holder that may go anywhere.
@@ -187,13 +191,7 @@ impl Engine {
 
     #[inline(always)]
     fn claim(&self, seq: u64) -> u64 {
-        pin::claim(self.process, seq)
-    }
-
-    /// What a pin says that a thread keeps and does not use: a number that no commit reaches holds nothing back.
-    #[inline(always)]
-    fn idle(&self) -> u64 {
-        pin::claim(self.process, COUNT_MASK)
+        self.kept_pins.idle & !COUNT_MASK | seq & COUNT_MASK
     }
 
     #[inline(always)]
@@ -236,7 +234,7 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn unpin(&self, pin: &Pin) {
         if pin.place != 0 {
-            let free = if pin.kept { self.idle() } else { 0 };
+            let free = if pin.kept { self.kept_pins.idle } else { 0 };
             // The place was checked when the pin was taken, and a file only grows.
             let _ = self.region.store_live(pin.place, free, Ordering::Release);
         }

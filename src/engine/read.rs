@@ -14,7 +14,7 @@ pub(crate) struct View<'e> {
 }
 
 impl Drop for View<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.engine.unpin(&self.pin);
     }
@@ -22,7 +22,7 @@ impl Drop for View<'_> {
 
 impl<'e> View<'e> {
     /// The value of a key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<&[u8]>> {
         match self.engine.index_at(map, self.pin.seq)? {
             Some(index) => Ok(self.engine.lookup(&index, map, self.pin.seq, key)?.map(|record| record.value())),
@@ -33,7 +33,7 @@ impl<'e> View<'e> {
 
 impl Engine {
     /// A view of the last visible commit.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn view(&self) -> Result<View<'_>> {
         Ok(View { engine: self, pin: self.pin_here()? })
     }

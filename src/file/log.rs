@@ -25,14 +25,14 @@ pub(crate) struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// The key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn key(&self) -> &'a [u8] {
         let start = self.header.key_start() as usize;
         &self.bytes[start..start + usize::from(self.header.key_len.get())]
     }
 
     /// The value.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value(&self) -> &'a [u8] {
         let start = self.header.value_start() as usize;
         &self.bytes[start..start + self.header.value_len.get() as usize]
