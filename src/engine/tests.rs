@@ -360,18 +360,24 @@ fn a_reader_that_is_overtaken_by_a_clear_reads_the_region_of_its_time() {
     assert!(content(&engine).is_empty());
 }
 
-#[test]
-fn space_is_not_reused_below_a_pin() {
-    let engine = in_memory();
-    some_keys(&engine);
-    let retired = |engine: &Engine| {
-        engine.extents().iter().filter(|extent| extent.kind == crate::file::layout::ExtentKind::Retired).count()
-    };
-    let pin = engine.pin().unwrap();
-    let old = engine.index(DEFAULT_MAP).unwrap().unwrap();
-    for number in 0..2000 {
+fn retired(engine: &Engine) -> usize {
+    engine.extents().iter().filter(|extent| extent.kind == crate::file::layout::ExtentKind::Retired).count()
+}
+
+/// Inserts so many keys that the index grows several times.
+fn grow_index(engine: &Engine, numbers: std::ops::Range<u32>) {
+    for number in numbers {
         engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
     }
+}
+
+#[test]
+fn space_is_not_reused_below_the_pin_of_a_snapshot() {
+    let engine = in_memory();
+    some_keys(&engine);
+    let pin = engine.pin().unwrap();
+    let old = engine.index(DEFAULT_MAP).unwrap().unwrap();
+    grow_index(&engine, 0..2000);
     assert!(retired(&engine) >= 2, "the index grew, and the pin holds what it was");
     let seen = |slot: Result<crate::file::index::Slot>| {
         let newest = log::record(&engine.region, slot.unwrap().record.unwrap()).unwrap();
@@ -379,10 +385,22 @@ fn space_is_not_reused_below_a_pin() {
     };
     assert_eq!(old.iter().map(seen).filter(|&seen| seen).count(), 19, "what the pin holds is still there");
     engine.unpin(&pin);
-    for number in 2000..8000 {
-        engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
-    }
+    grow_index(&engine, 2000..8000);
     assert!(retired(&engine) <= 1, "without the pin the space is used again");
+}
+
+#[test]
+fn space_is_not_reused_below_a_read_and_is_behind_it() {
+    let engine = in_memory();
+    some_keys(&engine);
+    let view = engine.view().unwrap();
+    let inner = engine.view().unwrap();
+    drop(inner);
+    grow_index(&engine, 0..8000);
+    assert!(retired(&engine) >= 2, "the index grew, and the read holds what it was");
+    drop(view);
+    grow_index(&engine, 20_000..80_000);
+    assert!(retired(&engine) <= 1, "the pin that the thread keeps holds nothing");
 }
 
 #[test]
