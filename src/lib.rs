@@ -57,7 +57,8 @@
 //! The key is hashed to 45 bits. They choose a *line* of the index, 64 bytes, one cache line with six *slots*; each slot
 //! is one word with 24 of the hash bits and the offset of a record. A slot whose bits fit leads to a record, whose key is
 //! compared. That is two memory accesses, if the line is not full; a full line overflows into the next (at three quarters
-//! full, 1.15 lines for a key that is there). No lock, no system call, no allocation.
+//! full, 1.15 lines for a key that is there). No lock, no system call, no allocation, and with two accesses to wait for
+//! little else to do, so that the processor overlaps those of one read with those of the next.
 //!
 //! A reader *pins* the visible sequence number first. A record newer than that leads by its `prev` to the version before.
 //! So a [`Snapshot`] is nothing but a pin that is held: it costs the same whatever the size of the store.
@@ -69,7 +70,7 @@
 //!
 //! **The invariant of pins.** The reader writes its pin at the visible number N, then looks whether the *horizon* is above
 //! N, and only then loads where the index is. Whoever wants to reuse space raises the horizon, then looks at all pins.
-//! Both in one total order, so one of the two sees the other.
+//! Between the two steps there is a full barrier on either side, so one of the two sees the other.
 //!
 //! # A commit
 //!

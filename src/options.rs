@@ -69,6 +69,13 @@ impl Options {
         self
     }
 
+    /// Whether nobody else may have the store open meanwhile, not even to read. Default: `false`. Whoever opens a store
+    /// for writing has it alone in any case in this version; so for now this makes a difference to read-only openings.
+    pub fn exclusive(mut self, exclusive: bool) -> Options {
+        self.settings.exclusive = exclusive;
+        self
+    }
+
     /// How long a change waits for another thread that is writing, before it gives up with
     /// [`Error::LockTimeout`](crate::Error::LockTimeout). Default: 10 seconds.
     pub fn lock_timeout(mut self, timeout: Duration) -> Options {

@@ -1,0 +1,132 @@
+//! The live area: the words of a running store, its processes and its pins.
+
+/// File offsets of the words of the live page, grouped by who writes them when; a group is one cache line.
+pub mod live {
+    use crate::file::layout::LIVE;
+
+    /// Version of the live area; another one is not trusted.
+    pub const VERSION_WORD: u64 = LIVE;
+    /// The value of [`VERSION_WORD`] in this build.
+    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x01\0\0\0");
+    /// Six words that say which page cache this is: boot id (two words), device, inode, birth time, mount.
+    pub const IDENTITY: u64 = LIVE + 8;
+    /// Words in [`IDENTITY`].
+    pub const IDENTITY_WORDS: u64 = 6;
+    /// Bits that survive a kill; see the constants `STATE_*`.
+    pub const STATE: u64 = LIVE + 56;
+    /// In [`STATE`]: a flush has failed, so nothing since is known to be durable.
+    pub const STATE_POISONED: u64 = 1;
+    /// In [`STATE`]: a superblock that says CLEAN may be on its way to the disk.
+    pub const STATE_CLOSING: u64 = 2;
+
+    /// Sequence number below which space may have been reused: no reader may start below it.
+    pub const HORIZON: u64 = LIVE + 64;
+    /// Where the map table is; see [`table_word`](crate::file::layout::table_word).
+    pub const MAP_TABLE: u64 = LIVE + 72;
+    /// Where the space table is.
+    pub const SPACE_TABLE: u64 = LIVE + 80;
+    /// Offset of the superblock in force, the one that is known to be flushed.
+    pub const SUPERBLOCK: u64 = LIVE + 88;
+    /// Offset of the first record of the log.
+    pub const LOG_HEAD: u64 = LIVE + 96;
+    /// Offset of the extent that holds the first record.
+    pub const HEAD_EXTENT: u64 = LIVE + 104;
+    /// The `chain` of the first record.
+    pub const HEAD_CHAIN: u64 = LIVE + 112;
+    /// The smallest sequence number that the first record may have.
+    pub const HEAD_SEQ: u64 = LIVE + 120;
+
+    /// The writer lock word: the holder's process-table entry plus one in the high 32 bits, zero when nobody writes; how
+    /// often the lock was taken in the low 32.
+    pub const WRITER_LOCK: u64 = LIVE + 128;
+
+    /// The commit point: see [`commit_word`](crate::file::layout::commit_word). From its store on, a commit survives a kill.
+    pub const COMMIT_POINT: u64 = LIVE + 192;
+    /// Offset behind the last commit whose slots are all published.
+    pub const TAIL: u64 = LIVE + 200;
+    /// The CRC of the last record before [`TAIL`].
+    pub const CHAIN: u64 = LIVE + 208;
+
+    /// Sequence number of the last visible commit.
+    pub const VISIBLE: u64 = LIVE + 256;
+    /// Counts user commits; what a waiter for changes sleeps on.
+    pub const CHANGES: u64 = LIVE + 264;
+
+    /// Two banks of {seq, bytes, records} for the whole log; the one with the larger seq counts.
+    pub const LOG_TOTALS: u64 = LIVE + 320;
+    /// Words of one bank of [`LOG_TOTALS`].
+    pub const LOG_TOTALS_WORDS: u64 = 3;
+
+    /// An index resize at work: map plus one in the high 32 bits, next line in the low 32; zero when there is none.
+    pub const RESIZE_CURSOR: u64 = LIVE + 384;
+    /// Offset of the region that a resize builds.
+    pub const RESIZE_TARGET: u64 = LIVE + 392;
+    /// The log's bytes when the last checkpoint was taken.
+    pub const CHECKPOINT_BYTES: u64 = LIVE + 400;
+    /// Counts changes of the space table, for those who keep a copy of what it says.
+    pub const SPACE_CHANGES: u64 = LIVE + 408;
+    /// The highest sequence number that compaction has left behind the head.
+    pub const BEHIND_SEQ: u64 = LIVE + 416;
+}
+
+/// Word offsets inside an entry of the process table.
+pub mod process {
+    /// The process id plus one, zero while the entry is free.
+    pub const PID: u64 = 0;
+    /// When the store was opened: milliseconds since 1970.
+    pub const SINCE: u64 = 8;
+    /// How it was opened: one of the three constants below.
+    pub const MODE: u64 = 16;
+    /// In [`MODE`]: for reading and writing, together with others.
+    pub const SHARED: u64 = 1;
+    /// In [`MODE`]: for reading only.
+    pub const READ_ONLY: u64 = 2;
+    /// In [`MODE`]: for reading and writing, alone.
+    pub const EXCLUSIVE: u64 = 3;
+    /// The boot id of the system that holds the entry, first word.
+    pub const BOOT: u64 = 24;
+}
+
+/// Words of a pin: the claim and, for pins that are held for long, when it was taken.
+pub mod pin {
+    use crate::file::layout::{COUNT_BITS, COUNT_MASK};
+
+    /// Word offset of the claim: process-table entry plus one above [`COUNT_BITS`], the counting part of the pinned
+    /// sequence number below, or [`COUNT_MASK`] while a thread keeps the pin and does not use it; zero while it is free.
+    pub const CLAIM: u64 = 0;
+    /// Word offset of the time at which a snapshot took the pin: milliseconds since 1970, zero for a single read.
+    pub const SINCE: u64 = 8;
+
+    /// The claim of `entry` at sequence number `seq`.
+    #[inline]
+    pub const fn claim(entry: u64, seq: u64) -> u64 {
+        ((entry + 1) << COUNT_BITS) | (seq & COUNT_MASK)
+    }
+
+    /// The counting part of the sequence number in a claim.
+    #[inline]
+    pub const fn count(claim: u64) -> u64 {
+        claim & COUNT_MASK
+    }
+}
+
+/// The commit point word: the offset behind the commit in the low 40 bits, in units of 8 bytes, and the low 24 bits of
+/// its sequence number above. Since it never runs ahead of the visible sequence number by more than a few, that is
+/// enough to know all of it.
+#[inline]
+pub const fn commit_word(end: u64, seq: u64) -> u64 {
+    (end / 8) | (seq << 40)
+}
+
+/// The end offset in a [`commit_word`].
+#[inline]
+pub const fn commit_end(word: u64) -> u64 {
+    (word & ((1 << 40) - 1)) * 8
+}
+
+/// The sequence number in a [`commit_word`], given the visible one.
+#[inline]
+pub const fn commit_seq(word: u64, visible: u64) -> u64 {
+    let ahead = (word >> 40).wrapping_sub(visible) & 0xff_ffff;
+    visible + ahead
+}

@@ -1,0 +1,249 @@
+//! Every byte of a slotlog file, in one place.
+//!
+//! This module is the specification of the file format and the only home of its numbers. All integers are
+//! little-endian. Everything with a name here is either a plain-old-data struct that is read in place through a
+//! zero-copy cast (the crate `zerocopy`), with its size asserted at compile time, or the offset of an atomic word.
+//! What changes while the store is shared (live area, tables, slots) is only ever touched as an atomic 64-bit word;
+//! what is a struct never changes once it is reachable.
+//!
+//! # The file
+//!
+//! ```text
+//! 0        superblock A   512 bytes used of 4 KiB; identity and checkpoint, with a CRC-32
+//! 4 KiB    superblock B   the same; a checkpoint writes A and B in turn
+//! 8 KiB    live page      atomic words of the running store: see [`live`]
+//! 12 KiB   process table  128 entries of 64 bytes, one for each open store instance
+//! 20 KiB   pin table      704 entries of 64 bytes, one for each reader at work
+//! 64 KiB   extents        runs of 4 KiB blocks: log, index, table, or free, to the end of the file
+//! ```
+//!
+//! A superblock fills less than one 512-byte sector, the unit that a disk writes whole or not at all, so it is never
+//! torn. The live area (8 KiB to 64 KiB) is rebuilt after a power cut and never trusted then.
+//!
+//! # The log
+//!
+//! The log is a chain of extents that starts at the superblock's `log_head`. It consists of [records](RecordHeader)
+//! one behind the other, each 8-byte aligned; the last one in each extent is a [jump](Kind::Jump) to the first of the
+//! next. A record is laid out as
+//!
+//! ```text
+//! header            32 bytes
+//! deadline           8 bytes, only with the flag EXPIRES: milliseconds since 1970
+//! key               key_len bytes, then zeros up to a multiple of 8
+//! value             value_len bytes, then zeros up to a multiple of 8
+//! ```
+//!
+//! so that values start 8-byte aligned and plain-old-data can be borrowed in place. The CRC covers all of it after
+//! the CRC itself, padding included, in one contiguous pass.
+//!
+//! # What a walk of the log accepts
+//!
+//! A walk accepts a record only if its CRC holds, its `chain` is the CRC of the record before it, and its sequence
+//! number does not go back and belongs to an incarnation that an [incarnation record](Kind::Incarnation) (or the
+//! superblock) has declared. It accepts a commit only when it reaches the record that carries
+//! [`COMMIT`](flags::COMMIT). A record of a later commit has a larger sequence number than the commit before;
+//! numbers may be skipped. Kind zero is reserved, so zero-filled space never parses as a record.
+//!
+//! # The index
+//!
+//! Each map has one [region](RegionHeader): a header and then *lines* of 64 bytes, one cache line each. A line is six
+//! [slots](slot) and two words with 21 further hash bits for each slot. A slot holds 24 bits of the key's hash and
+//! the file offset of the newest record of that key. All that is derived from the log and can be built anew from it.
+//!
+//! # Tables
+//!
+//! The *map table* says where the region of each map is. The *space table* lists every extent in use; space that it
+//! does not list is free. Both are extents of their own with a [`TableHeader`] and entries of two words; one word in
+//! the live area says where each is, so that replacing a table is one store.
+//!
+//! # Maps
+//!
+//! Map 0 is the catalogue, an ordinary map from the name of a map to a [`CatalogueEntry`]. The empty name holds the
+//! next map id to give out; ids are never used again. Map 1 is the default map, which has no name and no entry.
+
+mod index;
+mod live_area;
+mod record;
+mod table;
+
+pub use index::*;
+pub use live_area::*;
+pub use record::*;
+pub use table::*;
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The unit of allocation, in bytes. Extents start and end at multiples of it.
+pub const BLOCK: u64 = 4096;
+/// The first eight bytes of a slotlog file.
+pub const MAGIC: [u8; 8] = *b"slotlog\0";
+/// The first eight bytes of a file whose creation has begun and not ended. Nothing in such a file is of value.
+pub const CREATION_MAGIC: [u8; 8] = *b"slotlog+";
+/// The version of the format that this build reads and writes.
+pub const VERSION: u32 = 1;
+/// Incompatible features that this build understands. A file that has another bit set is refused.
+pub const KNOWN_INCOMPATIBLE: u64 = 0;
+
+/// File offset of superblock A.
+pub const SUPERBLOCK_A: u64 = 0;
+/// File offset of superblock B.
+pub const SUPERBLOCK_B: u64 = 4096;
+/// File offset of the live page.
+pub const LIVE: u64 = 8192;
+/// File offset of the process table.
+pub const PROCESS_TABLE: u64 = 12288;
+/// Entries in the process table.
+pub const PROCESSES: u64 = 128;
+/// Bytes of an entry of the process table.
+pub const PROCESS_LEN: u64 = 64;
+/// File offset of the pin table.
+pub const PIN_TABLE: u64 = 20480;
+/// Entries in the pin table.
+pub const PINS: u64 = 704;
+/// Bytes of an entry of the pin table: a cache line, so that readers do not disturb each other.
+pub const PIN_LEN: u64 = 64;
+/// File offset of the first extent.
+pub const EXTENTS: u64 = 65536;
+
+const _: () = assert!(PROCESS_TABLE + PROCESSES * PROCESS_LEN == PIN_TABLE);
+const _: () = assert!(PIN_TABLE + PINS * PIN_LEN == EXTENTS);
+
+/// Bits of a sequence number that count commits; the 20 bits above them are the incarnation.
+pub const COUNT_BITS: u32 = 44;
+/// Mask of the counting part of a sequence number.
+pub const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+/// The largest incarnation.
+pub const MAX_INCARNATION: u64 = (1 << 20) - 1;
+/// File offsets are stored in 40 bits, in units of 8 bytes: a store has at most 8 TiB.
+pub const MAX_FILE_LEN: u64 = 1 << 43;
+/// The longest key, in bytes.
+pub const MAX_KEY_LEN: usize = u16::MAX as usize;
+/// The longest value, in bytes.
+pub const MAX_VALUE_LEN: u64 = u32::MAX as u64;
+/// Map ids have 24 bits.
+pub const MAX_MAP: u32 = (1 << 24) - 1;
+
+/// The id of the catalogue.
+pub const CATALOGUE: u32 = 0;
+/// The id of the default map.
+pub const DEFAULT_MAP: u32 = 1;
+
+/// Who the store is, and what of its log was known to be durable when this was written.
+///
+/// A superblock is overwritten only when the other one is known to be flushed; the valid one with the higher
+/// `generation` counts.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Superblock {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// [`VERSION`]. Compared before anything else that follows is believed.
+    pub version: U32,
+    /// [`BLOCK`].
+    pub block: U32,
+    /// Features without which the file cannot be read; see [`KNOWN_INCOMPATIBLE`].
+    pub incompatible: U64,
+    /// Features that a reader may ignore.
+    pub compatible: U64,
+    /// Random identity of the store.
+    pub uuid: [u8; 16],
+    /// Random seed of the key hash.
+    pub hash_seed: U64,
+    /// Counts superblocks written.
+    pub generation: U64,
+    /// Offset of the first record of the log.
+    pub log_head: U64,
+    /// Offset of the extent that holds `log_head`.
+    pub head_extent: U64,
+    /// The smallest sequence number that the record at `log_head` may have; its incarnation is declared by this.
+    pub head_seq: U64,
+    /// The `chain` that the record at `log_head` has.
+    pub head_chain: U32,
+    /// The CRC of the last record before `log_end`. Only meaningful with [`CLEAN`](superblock_flags::CLEAN).
+    pub end_chain: U32,
+    /// Offset behind the last record of the last commit that was durable. A walk that does not get here means damage.
+    pub log_end: U64,
+    /// The sequence number of the next commit.
+    pub next_seq: U64,
+    /// The highest sequence number that compaction has left behind the head.
+    pub behind_seq: U64,
+    /// Length of the file in bytes.
+    pub file_len: U64,
+    /// The map table's word (see [`table_word`]). Only meaningful with `CLEAN`.
+    pub map_table: U64,
+    /// The space table's word. Only meaningful with `CLEAN`.
+    pub space_table: U64,
+    /// Bytes of the records between head and end. Only meaningful with `CLEAN`.
+    pub log_bytes: U64,
+    /// Number of the records between head and end. Only meaningful with `CLEAN`.
+    pub log_records: U64,
+    /// When the store was created: milliseconds since 1970.
+    pub created: U64,
+    /// When this superblock was written: milliseconds since 1970.
+    pub written: U64,
+    /// See [`superblock_flags`].
+    pub flags: U32,
+    /// Zeros.
+    pub reserved: [u8; 328],
+    /// CRC-32 of the 508 bytes before.
+    pub crc: U32,
+}
+const _: () = assert!(size_of::<Superblock>() == 512);
+
+/// Bits of [`Superblock::flags`].
+pub mod superblock_flags {
+    /// The store was closed: log, regions and tables were flushed, and nothing has changed since.
+    pub const CLEAN: u32 = 1;
+}
+
+impl Superblock {
+    /// The CRC-32 that belongs into `crc`.
+    pub fn expected_crc(&self) -> u32 {
+        crc32fast::hash(&self.as_bytes()[..508])
+    }
+
+    /// The same superblock with its CRC set.
+    pub fn sealed(mut self) -> Superblock {
+        self.crc = self.expected_crc().into();
+        self
+    }
+
+    /// Whether the store was closed and not changed since.
+    pub fn is_clean(&self) -> bool {
+        self.flags.get() & superblock_flags::CLEAN != 0
+    }
+}
+
+/// The next multiple of [`BLOCK`].
+#[inline]
+pub const fn align_block(n: u64) -> u64 {
+    (n + BLOCK - 1) & !(BLOCK - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_word_gives_back_what_went_in() {
+        for visible in [1, 0xff_fffe, 0xff_ffff, 1 << 44, (7 << 44) | 0xff_ffff] {
+            for ahead in 0..3 {
+                let word = commit_word(0x7_1234_5678, visible + ahead);
+                assert_eq!(commit_end(word), 0x7_1234_5678);
+                assert_eq!(commit_seq(word, visible), visible + ahead);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hash_is_its_tag_and_its_further_bits() {
+        let hash = KeyHash::of(b"key", 7);
+        assert_eq!(KeyHash::from_parts(hash.tag(), hash.further()), hash);
+        assert!(hash.tag() < 1 << 24 && hash.further() < 1 << 21);
+        for lines in [1, 62, 1000, 1 << 37] {
+            assert!(hash.line(lines) < lines);
+        }
+        assert_eq!(KeyHash::from_parts(0xff_ffff, 0x1f_ffff).line(62), 61);
+    }
+}

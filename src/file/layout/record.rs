@@ -1,0 +1,137 @@
+//! The records of the log.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The key has this value from now on.
+    Put = 1,
+    /// The key is gone from now on: a tombstone.
+    Remove = 2,
+    /// All keys of the map are gone from now on. The value is the offset of the fresh region (8 bytes), of use only to
+    /// whoever finishes the commit of a killed process.
+    Clear = 3,
+    /// The log goes on elsewhere. The value is the offset of the next extent (8 bytes). Its sequence number is that
+    /// of the commit that it leads to; before an incarnation record, that of the record before it.
+    Jump = 4,
+    /// A new life of the store begins: its sequence number declares the incarnation.
+    Incarnation = 5,
+}
+
+impl Kind {
+    /// The kind with this number, if there is one.
+    #[inline]
+    pub const fn from_u8(kind: u8) -> Option<Kind> {
+        match kind {
+            1 => Some(Kind::Put),
+            2 => Some(Kind::Remove),
+            3 => Some(Kind::Clear),
+            4 => Some(Kind::Jump),
+            5 => Some(Kind::Incarnation),
+            _ => None,
+        }
+    }
+}
+
+/// Bits of [`RecordHeader::flags`].
+pub mod flags {
+    /// The last record of its commit.
+    pub const COMMIT: u8 = 1;
+    /// The put made a key that was not there. Counters derive from it.
+    pub const NEW: u8 = 2;
+    /// Compaction moved this record here.
+    pub const COPY: u8 = 4;
+    /// Eight bytes before the key say when the entry expires.
+    pub const EXPIRES: u8 = 8;
+}
+
+/// The header of a record of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct RecordHeader {
+    /// CRC-32 of everything in the record behind this field.
+    pub crc: U32,
+    /// The `crc` of the record before it in the log. Only a walk looks at it.
+    pub chain: U32,
+    /// Bytes of the value.
+    pub value_len: U32,
+    /// Bytes of the key.
+    pub key_len: U16,
+    /// A [`Kind`].
+    pub kind: u8,
+    /// See [`flags`].
+    pub flags: u8,
+    /// The number of the commit that wrote the record: 20 bits of incarnation, 44 bits of count.
+    pub seq: U64,
+    /// The record that this one replaces (its offset in units of 8 bytes, 0 if none) in the low 40 bits, the map in
+    /// the 24 bits above.
+    pub prev_and_map: U64,
+}
+const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER as usize);
+const _: () = assert!(flags::EXPIRES == 8);
+
+/// Bytes of a [`RecordHeader`].
+pub const RECORD_HEADER: u64 = 32;
+/// Bytes of a jump record, which every log extent keeps free at its end.
+pub const JUMP_LEN: u64 = RECORD_HEADER + 8;
+
+impl RecordHeader {
+    /// Packs the fields that share a word.
+    #[inline]
+    pub fn pack_prev_and_map(prev: u64, map: u32) -> U64 {
+        U64::new((prev / 8) | (u64::from(map) << 40))
+    }
+
+    /// Offset of the record that this one replaces; zero if none.
+    #[inline]
+    pub fn prev(&self) -> u64 {
+        (self.prev_and_map.get() & ((1 << 40) - 1)) * 8
+    }
+
+    /// The map that the record belongs to.
+    #[inline]
+    pub fn map(&self) -> u32 {
+        (self.prev_and_map.get() >> 40) as u32
+    }
+
+    /// Bytes of the optional fields between header and key.
+    #[inline]
+    pub fn optional_len(&self) -> u64 {
+        // The bit has the value of the length that it stands for.
+        u64::from(self.flags & flags::EXPIRES)
+    }
+
+    /// Bytes from the start of the record to its key.
+    #[inline]
+    pub fn key_start(&self) -> u64 {
+        RECORD_HEADER + self.optional_len()
+    }
+
+    /// Bytes from the start of the record to its value: a multiple of 8.
+    #[inline]
+    pub fn value_start(&self) -> u64 {
+        self.key_start() + align8(u64::from(self.key_len.get()))
+    }
+
+    /// Bytes of the whole record: a multiple of 8.
+    #[inline]
+    pub fn record_len(&self) -> u64 {
+        self.value_start() + align8(u64::from(self.value_len.get()))
+    }
+}
+
+/// Bytes of a record with a key and a value of these lengths and no optional fields.
+#[inline]
+pub const fn record_len(key_len: u64, value_len: u64) -> u64 {
+    RECORD_HEADER + align8(key_len) + align8(value_len)
+}
+
+/// The next multiple of 8.
+#[inline]
+pub const fn align8(n: u64) -> u64 {
+    (n + 7) & !7
+}
