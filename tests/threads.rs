@@ -408,6 +408,21 @@ fn when_snapshots_hold_all_pins_readers_are_told_and_writers_go_on() {
 // Openers.
 
 #[test]
+fn an_exclusive_reader_is_alone() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    Store::open(&path).unwrap().close().unwrap();
+    let reader = || Store::options().access(Access::ReadOnly);
+    let alone = reader().exclusive(true).open(&path).unwrap();
+    assert!(matches!(reader().open(&path), Err(Error::Locked { .. })));
+    drop(alone);
+    let first = reader().open(&path).unwrap();
+    let second = reader().open(&path).unwrap();
+    assert!(matches!(reader().exclusive(true).open(&path), Err(Error::Locked { .. })));
+    drop((first, second));
+}
+
+#[test]
 fn of_many_threads_that_open_a_new_path_at_once_one_wins() {
     let folder = folder();
     for round in 0..30 {

@@ -127,8 +127,8 @@ fn open_file(path: &Path, settings: &Settings) -> Result<(File, bool)> {
         };
         let metadata = file.metadata().map_err(|e| Error::io(path, "look at the file", e))?;
         check_is_file(path, &metadata)?;
-        let locked =
-            if read_only { fs2::FileExt::try_lock_shared(&file) } else { fs2::FileExt::try_lock_exclusive(&file) };
+        let alone = !read_only || settings.exclusive;
+        let locked = if alone { fs2::FileExt::try_lock_exclusive(&file) } else { fs2::FileExt::try_lock_shared(&file) };
         match locked {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
