@@ -223,9 +223,12 @@ fn clears_are_seen_whole_by_readers() {
     });
     assert!(store.is_empty().unwrap());
     assert_clean(&store);
-    // The space of so many cleared indexes was used again.
+    // A reader that was put to sleep may have held many cleared indexes. Now that none is left, the next clear finds
+    // their space free.
+    store.insert("key", "value").unwrap();
+    store.clear().unwrap();
     let index = store.stats().unwrap().extents.iter().find(|extent| extent.kind == "Retired").map_or(0, |e| e.count);
-    assert!(index < 20, "{index} old indexes are kept");
+    assert!(index <= 2, "{index} old indexes are kept");
 }
 
 // Transactions and the writer lock.
