@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::region::Region;
+use super::region::{Region, Word};
 use crate::error::Result;
 
 /// The bank that counts, for the holder of the writer lock: `[seq, totals…]`.
@@ -20,20 +20,20 @@ pub(crate) fn latest<const N: usize>(region: &Region, at: u64) -> Result<[u64; N
 /// The newest bank that was counted at `seq` or before, for a reader whose view is that of `seq`. `None` if commits
 /// have overtaken the reader, who should then take a newer view.
 pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Result<Option<[u64; N]>> {
-    let mut best: Option<[u64; N]> = None;
-    for bank in 0..2 {
-        let words = region.words::<N>(at + 8 * N as u64 * bank)?;
+    let banks = [region.words::<N>(at)?, region.words::<N>(at + 8 * N as u64)?];
+    let mut best: Option<(&Word, [u64; N])> = None;
+    for words in banks {
         let counted = words[0].load();
-        if counted == 0 || counted > seq || best.is_some_and(|best| best[0] >= counted) {
+        if counted == 0 || counted > seq || best.is_some_and(|(_, best)| best[0] >= counted) {
             continue;
         }
         let found = std::array::from_fn(|index| if index == 0 { counted } else { words[index].relaxed() });
-        fence(Ordering::Acquire);
-        if words[0].relaxed() == counted {
-            best = Some(found);
-        }
+        best = Some((&words[0], found));
     }
-    Ok(best)
+    // If its number is still there, the bank was not written meanwhile. Nor was the other one more than once, since they
+    // take turns: so no count in between has come and gone.
+    fence(Ordering::Acquire);
+    Ok(best.filter(|(number, bank)| number.relaxed() == bank[0]).map(|(_, bank)| bank))
 }
 
 /// Makes `[seq, totals…]` the bank that counts. Only for the holder of the writer lock.
@@ -83,6 +83,30 @@ mod tests {
         assert_eq!(at_most::<3>(&region, 64, 4).unwrap(), None);
         publish(&region, 64, [8, 30, 31]).unwrap();
         assert_eq!(at_most::<3>(&region, 64, 6).unwrap(), None, "overtaken");
+    }
+
+    #[test]
+    fn a_reader_that_is_overtaken_between_the_banks_does_not_get_an_older_one() {
+        let region = Region::in_memory(1 << 16).unwrap();
+        publish(&region, 64, [1, 3, 5]).unwrap();
+        region.store(8, 1, Ordering::Release).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for seq in 2..1_000_000 {
+                    publish(&region, 64, [seq, 3 * seq, 5 * seq]).unwrap();
+                    region.store(8, seq, Ordering::Release).unwrap();
+                }
+                region.store(16, 1, Ordering::Release).unwrap();
+            });
+            let mut found = 0;
+            while region.load(16).unwrap() == 0 || found == 0 {
+                let visible = region.load(8).unwrap();
+                if let Some(bank) = at_most::<3>(&region, 64, visible).unwrap() {
+                    assert_eq!(bank, [visible, 3 * visible, 5 * visible]);
+                    found += 1;
+                }
+            }
+        });
     }
 
     #[test]
