@@ -15,7 +15,6 @@ use crate::file::layout::{
     flags, lines_of_blocks, live,
 };
 use crate::file::log::{self, Head, Walk};
-use crate::file::totals;
 
 /// So many findings are kept; of more, only the number.
 const KEPT: usize = 1000;
@@ -340,11 +339,6 @@ impl Engine {
             let superblock = self.superblock();
             return Ok([superblock.next_seq.get() - 1, superblock.log_bytes.get(), superblock.log_records.get()]);
         }
-        // Without the writer lock the newest bank may change while it is read.
-        loop {
-            if let Some(totals) = totals::at_most(&self.region, live::LOG_TOTALS, self.visible()?)? {
-                return Ok(totals);
-            }
-        }
+        self.log_totals()
     }
 }
