@@ -170,3 +170,8 @@ pub use snapshot::{Iter, Snapshot};
 pub use stats::{ExtentStats, MapStats, Stats};
 pub use store::Store;
 pub use transaction::Transaction;
+
+/// The program in the README has to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
