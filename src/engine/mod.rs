@@ -113,7 +113,17 @@ impl Engine {
     /// All maps, with their indexes in force.
     pub(crate) fn maps(&self) -> Result<Vec<(u32, Index<'_>)>> {
         let entries = self.map_table()?.iter()?;
-        entries.map(|entry| Ok((entry.map, Index::open(&self.region, entry.region())?))).collect()
+        entries
+            .map(|entry| {
+                let index = Index::open(&self.region, entry.region())?;
+                // Reads go by what the table says, without a look at the header.
+                if index.extent() != entry.extent {
+                    let what = format!("map {}: the map table and the region differ in its size", entry.map);
+                    return Err(self.region.corrupt(entry.region(), what));
+                }
+                Ok((entry.map, index))
+            })
+            .collect()
     }
 
     /// The sequence number of the last visible commit.

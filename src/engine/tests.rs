@@ -505,3 +505,18 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     let next = engine.lookup(&index, DEFAULT_MAP, u64::MAX, b"next").unwrap().unwrap();
     assert!(next.seq() > seq, "the number of the dead one is skipped");
 }
+
+/// Reads take the size of a region from the map table, so `verify` has to hold that against the region.
+#[test]
+fn verify_finds_a_region_of_another_size_than_the_map_table_says() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    assert!(engine.verify().unwrap().is_clean());
+    let table = crate::file::layout::extent_offset(engine.region.live(live::MAP_TABLE).unwrap());
+    // The entry of the default map, its second word, the block count.
+    let word = table + crate::file::layout::TABLE_HEADER + crate::file::layout::TABLE_ENTRY + 8;
+    let damaged = engine.region.load(word).unwrap() + (1 << 32);
+    engine.region.store(word, damaged, Ordering::Release).unwrap();
+    assert!(!engine.verify().unwrap().is_clean());
+}
