@@ -520,3 +520,16 @@ fn verify_finds_a_region_of_another_size_than_the_map_table_says() {
     engine.region.store(word, damaged, Ordering::Release).unwrap();
     assert!(!engine.verify().unwrap().is_clean());
 }
+
+/// A commit behind a chain that is wrong would be lost to every later walk, and all that follows it.
+#[test]
+fn verify_finds_a_chain_that_the_next_commit_would_break() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    assert!(engine.verify().unwrap().is_clean(), "an empty log");
+    some_keys(&engine);
+    assert!(engine.verify().unwrap().is_clean());
+    let chain = engine.region.live(live::CHAIN).unwrap();
+    engine.region.store_live(live::CHAIN, chain ^ 1, Ordering::Release).unwrap();
+    assert!(!engine.verify().unwrap().is_clean());
+}

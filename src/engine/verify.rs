@@ -201,6 +201,8 @@ impl Engine {
             report.add(walk.at(), format!("the log ends here and should end at {end}: {}", walk.stop()));
         } else if !walk.is_between_commits() {
             report.add(walk.at(), "the log ends within a commit");
+        } else if walk.last_crc() != self.chain()? {
+            report.add(walk.at(), "the next record would not follow the last one (chain)");
         } else if walk.last_seq() > visible || walk.last_seq() >> COUNT_BITS != visible >> COUNT_BITS {
             // Numbers may be skipped, but not those of a whole incarnation.
             let what =
@@ -316,6 +318,14 @@ impl Engine {
             report.add(at, format!("map {map}: the region is from a commit that is still to come"));
         }
         Ok(())
+    }
+
+    /// What the next record of the log will say of the one before it.
+    fn chain(&self) -> Result<u32> {
+        if self.frozen.is_some() {
+            return Ok(self.superblock().end_chain.get());
+        }
+        Ok(self.region.live(live::CHAIN)? as u32)
     }
 
     /// Where the log begins and ends, and its last sequence number.
