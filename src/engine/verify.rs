@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 
 use super::Engine;
 use super::commit::Writer;
-use super::recovery::head;
+use super::recovery::head as recovery_head;
 use crate::error::Result;
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{
@@ -149,6 +149,10 @@ impl Engine {
         report: &mut VerifyReport,
     ) -> Result<BTreeMap<u32, Derived>> {
         let (head, end, visible) = self.log_bounds()?;
+        if head != recovery_head(&self.superblock()) {
+            // After the next close, the log would be looked for where the superblock says.
+            report.add(head.at, "the superblock has the log begin elsewhere, or with another record");
+        }
         let mut derived: BTreeMap<u32, Derived> = BTreeMap::new();
         let (mut bytes, mut records) = (0, 0);
         let mut visited = BTreeSet::new();
@@ -332,7 +336,7 @@ impl Engine {
     fn log_bounds(&self) -> Result<(Head, u64, u64)> {
         if let Some(frozen) = &self.frozen {
             let superblock = self.superblock();
-            return Ok((head(&superblock), superblock.log_end.get(), frozen.visible));
+            return Ok((recovery_head(&superblock), superblock.log_end.get(), frozen.visible));
         }
         let head = Head {
             at: self.region.live(live::LOG_HEAD)?,

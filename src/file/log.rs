@@ -262,7 +262,7 @@ impl<'a> Iterator for Scan<'a> {
 }
 
 /// Where a walk begins: what the superblock says of the head of the log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) at: u64,
     pub(crate) extent: u64,
