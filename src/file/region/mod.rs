@@ -339,10 +339,7 @@ impl Region {
     #[inline(always)]
     pub(crate) fn store_live(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
         self.check_writable()?;
-        let word = self.live_word(offset)?;
-        #[cfg(test)]
-        self.record(|recorder| recorder.store(offset, value));
-        word.0.store(value.to_le(), order);
+        self.store_to(self.live_word(offset)?, offset, value, order);
         Ok(())
     }
 
@@ -350,11 +347,18 @@ impl Region {
     #[inline(always)]
     pub(crate) fn store(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
         self.check_writable()?;
-        let word = self.word(offset)?;
+        self.store_to(self.word(offset)?, offset, value, order);
+        Ok(())
+    }
+
+    /// Stores a word that was found at `offset`, in a region that can be written to.
+    #[inline(always)]
+    fn store_to(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
         #[cfg(test)]
         self.record(|recorder| recorder.store(offset, value));
+        #[cfg(not(test))]
+        let _ = offset;
         word.0.store(value.to_le(), order);
-        Ok(())
     }
 
     /// Replaces the word at `offset` by `new` if it is `current`; says whether it was.
