@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The result of everything that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -93,8 +93,24 @@ pub enum Error {
         path: PathBuf,
     },
     /// Someone holds the store in a mode that excludes this one.
-    #[error("{}: in use by another opener; close it there first", path.display())]
+    #[error("{}: in use by {by}; close it there first", path.display())]
     Locked {
+        /// The file.
+        path: PathBuf,
+        /// Who holds it.
+        by: HeldBy,
+    },
+    /// As many processes as there can be have the store open for writing.
+    #[error("{}: {max} openers write to the store already; close one of them", path.display())]
+    ProcessesExhausted {
+        /// The file.
+        path: PathBuf,
+        /// How many there can be.
+        max: u64,
+    },
+    /// The store was opened before this process was forked. It belongs to the parent.
+    #[error("{}: opened before a fork, and belongs to the parent process; open it anew in the child", path.display())]
+    Forked {
         /// The file.
         path: PathBuf,
     },
@@ -166,6 +182,15 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The log does not go back to this sequence number without a gap, or never had it in this life of the store: it is
+    /// older than what compaction has left, or newer than what a power cut has left.
+    #[error("{}: the changes since {seq:#x} are not in the log any more; read everything, and go on from there", path.display())]
+    HistoryTruncated {
+        /// The file.
+        path: PathBuf,
+        /// The sequence number that was asked for.
+        seq: u64,
+    },
     /// The options contradict each other or ask for the impossible.
     #[error("{}: {what}", path.display())]
     InvalidOptions {
@@ -184,6 +209,43 @@ pub enum Error {
         /// The error.
         source: io::Error,
     },
+}
+
+/// Who has a store open in a way that [excludes](Error::Locked) another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeldBy {
+    /// A process that has the store alone.
+    #[error("process {pid}, which has it alone,")]
+    Exclusive {
+        /// Its process id, as it sees it itself.
+        pid: u32,
+        /// Since when.
+        since: SystemTime,
+    },
+    /// A process that writes, together with others.
+    #[error("process {pid}, which writes to it,")]
+    Writer {
+        /// Its process id, as it sees it itself.
+        pid: u32,
+        /// Since when.
+        since: SystemTime,
+    },
+    /// Openers with [`Access::ReadOnly`](crate::Access::ReadOnly), who leave no name in the file.
+    #[error("a process that reads it (`Access::ReadOnly`)")]
+    Readers,
+    /// A process that runs under another operating system: the file is shared over a network or with a virtual machine.
+    #[error("process {pid} of another system")]
+    OtherSystem {
+        /// Its process id, as it sees it itself.
+        pid: u32,
+    },
+    /// Somebody who is opening or closing the store, which takes its time after a power cut.
+    #[error("a process that is opening or closing it")]
+    Opening,
+    /// Somebody who holds a lock on the file and has no entry in it.
+    #[error("another program, which holds a lock on the file")]
+    Unknown,
 }
 
 /// Why a store is [full](Error::Full).

@@ -151,6 +151,7 @@
 //! `file/index` (which do not know each other), `engine/commit` (the order that everything rests on), `engine/recovery`
 //! (the three roads), `engine/pins` (why a reader's space is not reused).
 
+mod changes;
 mod engine;
 mod error;
 mod file;
@@ -160,10 +161,11 @@ mod stats;
 mod store;
 mod transaction;
 
+pub use changes::{Change, ChangeKind, Changes, ChangesIter};
 pub use engine::recovery::Opened;
 pub use engine::settings::{Access, Durability};
 pub use engine::verify::{Finding, VerifyReport};
-pub use error::{Error, FullReason, Result};
+pub use error::{Error, FullReason, HeldBy, Result};
 pub use file::layout as format;
 pub use options::Options;
 pub use snapshot::{Iter, Snapshot};

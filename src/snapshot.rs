@@ -48,6 +48,10 @@ impl fmt::Debug for Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
+        if self.engine.is_forked() {
+            // It is the parent's.
+            return;
+        }
         // It only informs; without it the pin looks older than it is.
         let _ = self.engine.date_pin(&self.pin, 0);
         self.engine.unpin(&self.pin);
@@ -78,6 +82,7 @@ impl Snapshot {
 
     #[inline(always)]
     fn index(&self) -> Result<Option<Index<'_>>> {
+        self.engine.check_not_forked()?;
         self.region.map(|extent| Index::of_extent(&self.engine.region, extent)).transpose()
     }
 

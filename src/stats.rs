@@ -1,11 +1,11 @@
 //! What a store looks like from outside.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use crate::Result;
-use crate::engine::Engine;
 use crate::engine::recovery::Opened;
+use crate::engine::{Engine, time};
 use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, SLOTS, VERSION};
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
@@ -51,8 +51,41 @@ pub struct Stats {
     pub pins: u64,
     /// Since when the oldest snapshot is held.
     pub oldest_snapshot: Option<SystemTime>,
+    /// The reader or snapshot that sees the oldest commit, and so holds back the most space. Snapshots of processes that
+    /// opened the store for reading leave no name, and are not among these.
+    pub oldest_pin: Option<PinStats>,
+    /// The processes that have the store open for writing; those that only read leave no name.
+    pub processes: Vec<ProcessStats>,
+    /// Process id of who is writing at this moment.
+    pub writing: Option<u32>,
+    /// Since when, if it is a transaction.
+    pub writing_since: Option<SystemTime>,
     /// Whether a flush has failed.
     pub poisoned: bool,
+}
+
+/// A process that has the store open for writing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessStats {
+    /// Its process id, as it sees it itself.
+    pub pid: u32,
+    /// When it opened the store.
+    pub since: SystemTime,
+    /// Whether nobody else may open it meanwhile.
+    pub exclusive: bool,
+}
+
+/// A pin: a reader or a snapshot at work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PinStats {
+    /// How many commits were made since the one that it sees.
+    pub behind: u64,
+    /// Since when, if it is a snapshot.
+    pub since: Option<SystemTime>,
+    /// Process id of its holder, if that still has the store open.
+    pub pid: Option<u32>,
 }
 
 /// Extents of one kind.
@@ -91,7 +124,8 @@ pub struct MapStats {
 
 impl Stats {
     pub(crate) fn of(engine: &Engine) -> Result<Stats> {
-        let superblock = engine.superblock();
+        engine.check_not_forked()?;
+        let superblock = engine.superblock()?;
         let [_, log_bytes, log_records] = engine.log_size()?;
         let mut maps = Vec::new();
         for id in engine.map_ids()? {
@@ -118,31 +152,49 @@ impl Stats {
         let live_bytes = maps.iter().fold(0u64, |sum, map| sum.saturating_add(map.live_bytes));
         let visible = engine.visible()?;
         let (pins, oldest) = engine.pins_in_use()?;
+        let processes = engine.processes()?;
+        let writing = engine.writing()?;
+        let pid = |entry| processes.iter().find(|process| process.entry == entry).map(|process| process.pid);
         Ok(Stats {
             path: engine.region.path().to_owned(),
             uuid: uuid(superblock.uuid),
             format_version: VERSION,
             created: time(superblock.created.get()),
             opened: engine.opened,
-            file_len: engine.region.len(),
+            file_len: engine.region.refresh()?,
             incarnation: (visible >> COUNT_BITS).saturating_sub(1),
             commits: visible & COUNT_MASK,
             log_records,
             log_bytes,
             live_bytes,
             dead_bytes: log_bytes.saturating_sub(live_bytes),
-            extents: extents(engine),
+            extents: extents(engine)?,
             maps,
             last_checkpoint: time(superblock.written.get()),
             since_checkpoint: engine.log_since_checkpoint()?,
             pins,
-            oldest_snapshot: oldest.filter(|&(_, since)| since > 0).map(|(_, since)| time(since)),
+            oldest_snapshot: oldest.filter(|oldest| oldest.since > 0).map(|oldest| time(oldest.since)),
+            oldest_pin: oldest.map(|oldest| PinStats {
+                behind: (visible & COUNT_MASK).saturating_sub(oldest.count),
+                since: (oldest.since > 0).then(|| time(oldest.since)),
+                pid: pid(oldest.entry),
+            }),
+            writing: writing.and_then(|(entry, _)| pid(entry)),
+            writing_since: writing.and_then(|(_, since)| (since > 0).then(|| time(since))),
+            processes: processes
+                .iter()
+                .map(|process| ProcessStats {
+                    pid: process.pid,
+                    since: time(process.since),
+                    exclusive: process.exclusive,
+                })
+                .collect(),
             poisoned: engine.is_poisoned(),
         })
     }
 }
 
-fn extents(engine: &Engine) -> Vec<ExtentStats> {
+fn extents(engine: &Engine) -> Result<Vec<ExtentStats>> {
     let kinds = [
         ExtentKind::Log,
         ExtentKind::Index,
@@ -151,7 +203,7 @@ fn extents(engine: &Engine) -> Vec<ExtentStats> {
         ExtentKind::Retired,
         ExtentKind::ReserveLog,
     ];
-    let used = engine.extents();
+    let used = engine.extents()?;
     let mut stats: Vec<ExtentStats> = Vec::new();
     for kind in kinds {
         let of_kind = used.iter().filter(|extent| extent.kind == kind);
@@ -170,7 +222,7 @@ fn extents(engine: &Engine) -> Vec<ExtentStats> {
         end = next;
     }
     stats.push(ExtentStats { kind: "Free".to_owned(), count, bytes });
-    stats
+    Ok(stats)
 }
 
 /// How many keys of a map are found in the first line, the second …
@@ -188,10 +240,6 @@ pub(crate) fn probe_lengths(engine: &Engine, map: u32) -> Result<[u64; 8]> {
     })();
     engine.unpin(&pin);
     counted
-}
-
-fn time(milliseconds: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(milliseconds)
 }
 
 fn uuid(bytes: [u8; 16]) -> String {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
@@ -10,7 +11,7 @@ use crate::engine::recovery::Opened;
 use crate::engine::settings::Settings;
 use crate::engine::verify::VerifyReport;
 use crate::file::layout::DEFAULT_MAP;
-use crate::{Options, Result, Snapshot, Stats, Transaction};
+use crate::{Changes, Options, Result, Snapshot, Stats, Transaction};
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
@@ -114,6 +115,9 @@ impl Store {
     /// Only if `f` does.
     #[inline]
     pub fn get_with<R>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        if self.engine.read_only {
+            return Ok(self.engine.get_unpinned(DEFAULT_MAP, key.as_ref())?.map(|value| f(&value)));
+        }
         let view = self.engine.view()?;
         Ok(view.get(DEFAULT_MAP, key.as_ref())?.map(f))
     }
@@ -170,6 +174,9 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn len(&self) -> Result<u64> {
+        if self.engine.read_only {
+            return self.engine.len_unpinned(DEFAULT_MAP);
+        }
         let (pin, _, totals) = self.engine.pin_with_totals(DEFAULT_MAP)?;
         self.engine.unpin(&pin);
         Ok(totals.keys)
@@ -229,6 +236,56 @@ impl Store {
         self.engine.checkpoint()
     }
 
+    /// The sequence number of the last visible commit: what [`wait_for_change`](Store::wait_for_change) and
+    /// [`changes_since`](Store::changes_since) go on from. It only goes up, and a commit may skip numbers.
+    ///
+    /// # Errors
+    /// [`Forked`](crate::Error::Forked).
+    pub fn seq(&self) -> Result<u64> {
+        self.engine.check_not_forked()?;
+        self.engine.visible()
+    }
+
+    /// Waits until a commit is visible that is newer than `seq`, made by any process, and says whether there is one; `false`
+    /// after `timeout`.
+    ///
+    /// The thread sleeps, and the writer wakes it; with [`Access::ReadOnly`](crate::Access::ReadOnly), and where the system
+    /// cannot wake other processes, it looks every few milliseconds. Writers make no system call for this as long as nobody
+    /// waits.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut seen = store.seq()?;
+    /// store.insert("job", "1")?;
+    /// while store.wait_for_change(seen, Duration::from_millis(10))? {
+    ///     let changes = store.changes_since(seen)?;
+    ///     for change in &changes {
+    ///         println!("{:?}", change?.kind);
+    ///     }
+    ///     seen = changes.seq();
+    /// }
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Forked`](crate::Error::Forked).
+    pub fn wait_for_change(&self, seq: u64, timeout: Duration) -> Result<bool> {
+        self.engine.wait_for_change(seq, timeout)
+    }
+
+    /// What was committed after `seq`, up to now, oldest first, straight from the log: each change of each key, not only the
+    /// last one. Takes time in proportion to what was written since, give or take an extent of the log (one sixteenth of
+    /// the file).
+    ///
+    /// # Errors
+    /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not go back that far, or `seq` is of a commit
+    /// that a power cut has undone; [`Corrupt`](crate::Error::Corrupt); [`PinsExhausted`](crate::Error::PinsExhausted).
+    pub fn changes_since(&self, seq: u64) -> Result<Changes> {
+        Changes::new(Arc::clone(&self.engine), seq)
+    }
+
     /// Checks the whole file: superblocks, extents, every record of the log, every slot of every index, and the
     /// counters. Damage is a finding of the report, not an error. Writers wait meanwhile; it takes one pass over the log
     /// and one over the indexes.
@@ -278,6 +335,7 @@ impl Store {
     pub fn close(self) -> Result<()> {
         match Arc::try_unwrap(self.engine) {
             Ok(engine) => engine.close(),
+            Err(shared) if shared.is_forked() => shared.check_not_forked(),
             Err(shared) => shared.checkpoint(),
         }
     }

@@ -384,7 +384,11 @@ fn a_store_that_is_not_closed_is_an_error() {
     fs::copy(&path, &copy).unwrap();
     assert_error(&stats(&copy, &[]), &copy, "was not closed");
     assert_error(&stats(&copy, &["--verify"]), &copy, "was not closed");
-    assert_error(&stats(&path, &[]), &path, "in use");
+    let live = stdout(&stats(&path, &["--verify"]));
+    assert_eq!(line(&live, "(default)")[0], "951", "it looks on while others write");
+    store.close().unwrap();
+    let store = Store::options().exclusive(true).open(&path).unwrap();
+    assert_error(&stats(&path, &[]), &path, "in use by process");
     store.close().unwrap();
     assert_eq!(line(&stdout(&stats(&path, &[])), "(default)")[0], "951");
 }
@@ -546,7 +550,7 @@ fn wordcount_says_what_is_wrong() {
     assert!(!folder.path().join("wordcount.slotlog").exists());
 
     // A store in which something else is.
-    let store = Store::open(folder.path().join("wordcount.slotlog")).unwrap();
+    let store = Store::options().exclusive(true).open(folder.path().join("wordcount.slotlog")).unwrap();
     store.insert("the", "text").unwrap();
     let output = wordcount(folder.path()).arg("texts").output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -161,7 +161,7 @@ fn the_places() {
         live::TAIL,
         live::CHAIN,
         live::VISIBLE,
-        live::CHANGES,
+        live::CHANGED,
         live::LOG_TOTALS,
         live::RESIZE_CURSOR,
         live::RESIZE_TARGET,

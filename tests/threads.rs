@@ -361,7 +361,8 @@ fn a_snapshot_outlives_the_store() {
     store.insert("key", "newer").unwrap();
     store.close().unwrap();
     assert_eq!(snapshot.get("key").unwrap(), Some(&b"value"[..]));
-    assert!(matches!(Store::open(&path), Err(Error::Locked { .. })), "it keeps the file open");
+    let alone = Store::options().exclusive(true).open(&path);
+    assert!(matches!(alone, Err(Error::Locked { .. })), "it keeps the file open: {alone:?}");
     thread::spawn(move || assert_eq!(snapshot.iter().count(), 1)).join().unwrap();
     let store = Store::open(&path).unwrap();
     assert_eq!(store.opened(), Opened::Clean, "the last one to go has closed it");
@@ -393,7 +394,8 @@ fn when_snapshots_hold_all_pins_readers_are_told_and_writers_go_on() {
     snapshots.pop();
     assert_eq!(store.get("key").unwrap().unwrap(), b"newer", "one free pin is enough");
     drop(snapshots);
-    // That one this thread keeps, so it can go on reading when the others are taken.
+    // With many free pins a thread keeps one, so it can go on reading when the others are taken.
+    assert_eq!(store.get("key").unwrap().unwrap(), b"newer");
     let again: Vec<_> = (1..PINS).map(|_| store.snapshot().unwrap()).collect();
     assert!(again.iter().all(|snapshot| snapshot.len() == 1001));
     assert!(matches!(store.snapshot(), Err(Error::PinsExhausted { .. })));
@@ -426,7 +428,7 @@ fn an_exclusive_reader_is_alone() {
 }
 
 #[test]
-fn of_many_threads_that_open_a_new_path_at_once_one_wins() {
+fn many_threads_open_a_new_path_at_once() {
     let folder = folder();
     for round in 0..30 {
         let path = folder.path().join(format!("store {round}"));
@@ -439,13 +441,12 @@ fn of_many_threads_that_open_a_new_path_at_once_one_wins() {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let winners: Vec<&Store> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
-        assert_eq!(winners.len(), 1, "{outcomes:?}");
-        for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-            assert!(matches!(error, Error::Locked { .. }), "{error}");
-        }
-        winners[0].insert("key", "value").unwrap();
-        drop(outcomes);
+        let stores: Vec<Store> = outcomes.into_iter().map(Result::unwrap).collect();
+        let created = stores.iter().filter(|store| store.opened() == Opened::Created).count();
+        assert_eq!(created, 1);
+        stores[0].insert("key", "value").unwrap();
+        assert!(stores.iter().all(|store| store.get("key").unwrap().is_some()), "it is one store");
+        drop(stores);
         let store = Store::open(&path).unwrap();
         assert_eq!(store.get("key").unwrap().unwrap(), b"value");
         assert_clean(&store);
@@ -453,7 +454,7 @@ fn of_many_threads_that_open_a_new_path_at_once_one_wins() {
 }
 
 #[test]
-fn of_many_processes_that_open_a_new_path_at_once_one_wins() {
+fn many_processes_open_a_new_path_at_once() {
     let folder = folder();
     let path = folder.path().join("store");
     let mut children: Vec<_> = (0..4)
@@ -472,9 +473,8 @@ fn of_many_processes_that_open_a_new_path_at_once_one_wins() {
         use std::io::Write;
         writeln!(child.stdin.as_mut().unwrap(), "{start}").unwrap();
     }
-    let mut said: Vec<String> = (0..4).map(&mut next).collect();
-    said.sort();
-    assert_eq!(said, ["locked", "locked", "locked", "opened"]);
+    let said: Vec<String> = (0..4).map(&mut next).collect();
+    assert_eq!(said, ["opened"; 4]);
     for child in &mut children {
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());
@@ -496,28 +496,34 @@ fn open_at_once(path: &Path) {
             store.insert("key", "value").unwrap();
             say("opened");
         }
-        Err(Error::Locked { .. }) => say("locked"),
         Err(error) => say(&error.to_string()),
     }
     assert!(lines.next().is_none());
 }
 
 #[test]
-fn a_second_process_is_kept_out_and_readers_go_together() {
+fn processes_go_together_unless_one_wants_to_be_alone() {
     let folder = folder();
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
     store.insert("key", "value").unwrap();
-    assert_eq!(run_child("try to open", &path), ["write: locked", "read: locked"]);
-    assert!(matches!(Store::open(&path), Err(Error::Locked { .. })), "nor can this process open it twice");
+    assert_eq!(run_child("try to open", &path), ["write: 1 keys", "read: 1 keys"]);
+    assert_eq!(Store::open(&path).unwrap().len().unwrap(), 1, "and this process may open it twice");
     store.close().unwrap();
+
+    let alone = Store::options().exclusive(true).open(&path).unwrap();
+    assert_eq!(run_child("try to open", &path), ["write: locked", "read: locked"]);
+    let again = Store::open(&path).unwrap_err();
+    assert!(again.to_string().contains(&format!("process {}", std::process::id())), "{again}");
+    drop(alone);
 
     let one = Store::options().access(Access::ReadOnly).open(&path).unwrap();
     let two = Store::options().access(Access::ReadOnly).open(&path).unwrap();
-    assert_eq!(run_child("try to open", &path), ["write: locked", "read: 1 keys"]);
+    assert_eq!(run_child("try to open", &path), ["write: 1 keys", "read: 1 keys"]);
     assert_eq!(one.get("key").unwrap(), two.get("key").unwrap());
     drop(one);
-    assert!(matches!(Store::open(&path), Err(Error::Locked { .. })), "one reader is left");
+    let alone = Store::options().exclusive(true).open(&path);
+    assert!(matches!(alone, Err(Error::Locked { .. })), "one reader is left: {alone:?}");
     drop(two);
     assert_eq!(run_child("try to open", &path), ["write: 1 keys", "read: 1 keys"]);
 }

@@ -100,6 +100,7 @@ impl Batch {
 
     /// The value of a key as the batch sees it.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<&[u8]>> {
+        self.engine.check_not_forked()?;
         self.engine.adopt_turn();
         let record = self.newest(KeyHash::of(key, self.engine.seed), key)?;
         Ok(record.filter(|record| record.kind() == Some(Kind::Put)).map(|record| record.value()))
@@ -107,6 +108,7 @@ impl Batch {
 
     /// Puts a key.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.engine.check_not_forked()?;
         check_lengths(key, value)?;
         self.engine.adopt_turn();
         let hash = KeyHash::of(key, self.engine.seed);
@@ -121,6 +123,7 @@ impl Batch {
 
     /// Removes a key and says whether it was there.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Result<bool> {
+        self.engine.check_not_forked()?;
         self.engine.adopt_turn();
         let hash = KeyHash::of(key, self.engine.seed);
         let newest = self.newest(hash, key)?.filter(|record| record.kind() == Some(Kind::Put));
@@ -162,6 +165,7 @@ impl Batch {
 
     /// Makes all of it seen, at once.
     pub(crate) fn commit(mut self, durability: Durability) -> Result<()> {
+        self.engine.check_not_forked()?;
         self.engine.adopt_turn();
         let engine = Arc::clone(&self.engine);
         if let Some(last) = self.last {
@@ -170,6 +174,7 @@ impl Batch {
         }
         self.committed = true;
         let changed = self.last.is_some();
+        engine.changed.fetch_or(changed, Ordering::Relaxed);
         drop(self);
         match durability {
             Durability::Synced if changed => engine.sync()?,
@@ -194,9 +199,13 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        if self.engine.is_forked() {
+            // It is the parent's.
+            return;
+        }
         if !self.committed && self.last.is_some() {
             let mut writer = self.engine.writer();
-            // Should this fail, the next writer finds the lock word as a dead one's and does it again.
+            // Should this fail, the next writer does it again.
             let _ = self.engine.abandon(&mut writer);
         }
         self.engine.end_long_turn();

@@ -5,36 +5,35 @@
 //! there was flushed. The clean flag is gone from the disk before anything changes. A flush that failed is never tried
 //! again and called durable: the failure is remembered, in memory and in the file.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Engine, now};
+use super::open::distrust_live;
+use super::processes::{living, lock_error, poll};
+use super::{Engine, now, turn};
 use crate::error::{Error, Result};
-use crate::file::layout::{SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, superblock_flags};
+use crate::file::layout::{
+    COUNT_MASK, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, superblock_flags,
+    writer_lock,
+};
+use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
+use crate::file::space::Extent;
 
 /// After so many bytes of log the system is asked to begin writing them back, so that the flush of a checkpoint finds
 /// little left to do.
 const WRITEBACK_EVERY: u64 = 4 << 20;
 
-/// What of the log is not flushed yet.
+/// How far the log is known to be durable, to this process. What another process has flushed is flushed again, which
+/// costs nothing where nothing is left to write.
 pub(crate) struct Flusher {
-    ranges: Mutex<Ranges>,
-    /// How far the log is known to be durable. Who holds this flushes; the others wait and then mostly find that it was
-    /// done for them.
+    /// Who holds this flushes; the others wait and then mostly find that it was done for them.
     durable: Mutex<Durable>,
-    /// The log's bytes when writing them back was last begun.
-    writeback: AtomicU64,
-}
-
-struct Ranges {
-    /// Pieces of extents that the log has left behind.
-    left: Vec<(u64, u64)>,
-    /// The extent that the log is in.
-    extent: (u64, u64),
-    /// From where on that extent is not flushed.
-    from: u64,
+    /// The log's bytes when writing them back was last begun, and where it ended then.
+    writeback: Mutex<(u64, u64)>,
 }
 
 /// A point of the log.
@@ -47,37 +46,33 @@ struct Durable {
 }
 
 impl Flusher {
-    /// A flusher for a log whose last extent is `extent`. `left` are pieces of others that may not be flushed. Durable is
-    /// what was committed up to `seq`.
-    pub(crate) fn new(left: Vec<(u64, u64)>, extent: (u64, u64), end: u64, seq: u64) -> Flusher {
-        Flusher {
-            ranges: Mutex::new(Ranges { left, extent, from: extent.0 }),
-            durable: Mutex::new(Durable { end, seq }),
-            writeback: AtomicU64::new(0),
-        }
+    /// A flusher for a log that is durable up to `end`, behind the commit `seq`.
+    pub(crate) fn new(end: u64, seq: u64) -> Flusher {
+        Flusher { durable: Mutex::new(Durable { end, seq }), writeback: Mutex::new((0, end)) }
     }
+}
 
-    fn ranges(&self) -> MutexGuard<'_, Ranges> {
-        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+/// The superblock in force, while nobody else writes one.
+pub(crate) struct SuperblockGuard<'e> {
+    engine: &'e Engine,
+    superblock: MutexGuard<'e, Superblock>,
+    /// The byte for other processes is locked.
+    locked: bool,
+}
+
+impl Deref for SuperblockGuard<'_> {
+    type Target = Superblock;
+
+    fn deref(&self) -> &Superblock {
+        &self.superblock
     }
+}
 
-    /// The log has left its extent, with a jump that ends at `end`, for another one. To be told after the jump is
-    /// written, else a sync in between would not flush it, and before anything behind it is committed.
-    pub(crate) fn jumped(&self, end: u64, extent: (u64, u64)) {
-        let mut ranges = self.ranges();
-        let from = ranges.from;
-        ranges.left.push((from, end));
-        ranges.extent = extent;
-        ranges.from = extent.0;
-    }
-
-    /// The log is back in an extent that it had left for a commit that came to nothing. What of it is flushed is
-    /// forgotten.
-    pub(crate) fn rewind(&self, extent: (u64, u64)) {
-        let mut ranges = self.ranges();
-        if ranges.extent != extent {
-            ranges.extent = extent;
-            ranges.from = extent.0;
+impl Drop for SuperblockGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(locks) = self.engine.locks.as_ref().filter(|_| self.locked) {
+            // Should this fail, the lock goes with the store.
+            let _ = locks.unlock(CHECKPOINT);
         }
     }
 }
@@ -85,7 +80,8 @@ impl Flusher {
 impl Engine {
     /// Makes every commit that is visible now durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        if self.frozen.is_some() {
+        self.check_not_forked()?;
+        if self.read_only {
             return Ok(());
         }
         self.sync_to_commit().map(drop)
@@ -101,30 +97,56 @@ impl Engine {
         if durable.seq >= wanted {
             return Ok(*durable);
         }
-        let mut ranges = self.flusher.ranges();
         let visible = self.region.live(live::VISIBLE)?;
         let commit = self.region.live(live::COMMIT_POINT)?;
-        let (end, seq) = (commit_end(commit), commit_seq(commit, visible));
-        let mut dirty = std::mem::take(&mut ranges.left);
-        // If a writer has jumped and not committed yet, the last commit is in one of the pieces left behind.
-        if ranges.from < end && end < ranges.extent.1 {
-            dirty.push((ranges.from, end));
-            ranges.from = end;
+        let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible) };
+        match self.unflushed(*durable, reached)? {
+            Some(ranges) => {
+                for (from, end) in ranges {
+                    self.region.flush(from, end - from).inspect_err(|_| self.poison())?;
+                }
+            }
+            None => self.region.flush_all().inspect_err(|_| self.poison())?,
         }
-        drop(ranges);
-        for (from, end) in dirty {
-            self.region.flush(from, end - from).inspect_err(|_| self.poison())?;
+        *durable = reached;
+        Ok(reached)
+    }
+
+    /// Where the log went between two points of it, from the extents that it has: those taken by a commit in between.
+    /// `None` if the space table cannot be read for all that is being changed in it.
+    fn unflushed(&self, from: Durable, to: Durable) -> Result<Option<Vec<(u64, u64)>>> {
+        let Some(space) = self.space_now()? else { return Ok(None) };
+        let contains = |extent: &Extent, point: Durable| (extent.offset..=extent.end()).contains(&point.end);
+        let mut ranges = Vec::new();
+        let mut arrived = false;
+        for extent in space.extents().filter(|extent| extent.is_log()) {
+            let begins = contains(extent, from);
+            // A log that is in the last byte of an extent would have left it.
+            let ends = contains(extent, to) && to.end > extent.offset;
+            let between = extent.count > from.seq & COUNT_MASK && extent.count <= to.seq & COUNT_MASK;
+            if !(begins || ends || between) {
+                continue;
+            }
+            arrived |= ends;
+            let start = if begins && !(ends && to.end < from.end) { from.end } else { extent.offset };
+            let end = if ends && !(begins && to.end < from.end) { to.end } else { extent.end() };
+            ranges.push((start, end));
         }
-        *durable = Durable { end, seq };
-        Ok(*durable)
+        // If the table is ahead of the log or behind it, better too much than too little.
+        Ok(arrived.then_some(ranges))
     }
 
     /// Syncs, and writes down in a superblock how far the log is durable.
     pub(crate) fn checkpoint(&self) -> Result<()> {
-        if self.frozen.is_some() {
+        self.check_not_forked()?;
+        if self.read_only {
             return Ok(());
         }
-        let mut superblock = self.lock_superblock();
+        let superblock = self.lock_superblock(self.settings.lock_timeout)?;
+        self.checkpoint_over(superblock)
+    }
+
+    fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<()> {
         let Durable { end, seq } = self.sync_to_commit()?;
         if superblock.log_end.get() == end && superblock.next_seq.get() == seq + 1 {
             return Ok(());
@@ -132,7 +154,7 @@ impl Engine {
         let next = Superblock {
             log_end: end.into(),
             next_seq: (seq + 1).into(),
-            file_len: self.region.len().into(),
+            file_len: self.region.refresh()?.into(),
             flags: 0.into(),
             ..*superblock
         };
@@ -145,17 +167,21 @@ impl Engine {
     pub(crate) fn checkpoint_if_due(&self) {
         let due = (|| {
             if self.log_since_checkpoint()? >= self.settings.checkpoint_every {
-                return self.checkpoint();
+                // If somebody else is at it, it is done.
+                return match self.lock_superblock(Duration::ZERO) {
+                    Ok(superblock) => self.checkpoint_over(superblock),
+                    Err(Error::LockTimeout { .. }) => Ok(()),
+                    Err(error) => Err(error),
+                };
             }
             let [_, bytes, _] = self.log_totals()?;
-            let begun = self.flusher.writeback.load(Ordering::Relaxed);
-            if bytes.saturating_sub(begun) >= WRITEBACK_EVERY {
-                self.flusher.writeback.store(bytes, Ordering::Relaxed);
+            let Ok(mut begun) = self.flusher.writeback.try_lock() else { return Ok(()) };
+            if bytes.saturating_sub(begun.0) >= WRITEBACK_EVERY {
                 let end = commit_end(self.region.live(live::COMMIT_POINT)?);
-                let from = self.flusher.ranges().from;
-                if from < end {
-                    self.region.start_writeback(from, end - from);
-                }
+                // A hint: when the log has moved to another extent, only what it has there.
+                let from = if begun.1 < end { begun.1.max(end.saturating_sub(2 * WRITEBACK_EVERY)) } else { end };
+                *begun = (bytes, end);
+                self.region.start_writeback(from, end - from);
             }
             Ok(())
         })();
@@ -165,14 +191,49 @@ impl Engine {
 
     /// Bytes of log since the last checkpoint.
     pub(crate) fn log_since_checkpoint(&self) -> Result<u64> {
-        if self.frozen.is_some() {
+        if !self.is_live()? {
             return Ok(0);
         }
         Ok(self.log_totals()?[1].saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
     }
 
+    /// The superblock in force, as somebody may have written it just now.
+    pub(crate) fn superblock(&self) -> Result<Superblock> {
+        self.lock_superblock(self.settings.lock_timeout).map(|superblock| *superblock)
+    }
+
+    /// The superblock that this process has made or found and nobody else can have changed: in an opening.
+    pub(crate) fn lock_new_superblock(&self) -> SuperblockGuard<'_> {
+        let superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
+        SuperblockGuard { engine: self, superblock, locked: false }
+    }
+
+    /// Locks the superblock in force, waiting at most `timeout` for another process.
+    pub(crate) fn lock_superblock(&self, timeout: Duration) -> Result<SuperblockGuard<'_>> {
+        let mut guard = self.lock_new_superblock();
+        let Some(locks) = self.locks.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
+            return Ok(guard);
+        };
+        let sharing = if self.read_only { Sharing::Shared } else { Sharing::Exclusive };
+        let lock = || locks.try_lock(CHECKPOINT, sharing).map_err(|e| lock_error(&self.region, e));
+        if !poll(timeout, lock)? {
+            return Err(self.lock_timeout(timeout));
+        }
+        guard.locked = true;
+        if self.is_live()? {
+            let mut bytes = [0; size_of::<Superblock>()];
+            let place = self.region.live(live::SUPERBLOCK)?;
+            self.region.read(place, &mut bytes)?;
+            let read = Superblock::read_from_bytes(&bytes).ok();
+            let read = read
+                .filter(|superblock| superblock.magic == MAGIC && superblock.crc.get() == superblock.expected_crc());
+            *guard.superblock = read.ok_or_else(|| self.region.corrupt(place, "the superblock in force is damaged"))?;
+        }
+        Ok(guard)
+    }
+
     /// Writes a superblock over the one that is not in force, and puts it in force once it is flushed.
-    pub(crate) fn write_superblock(&self, current: &mut Superblock, mut next: Superblock) -> Result<()> {
+    pub(crate) fn write_superblock(&self, current: &mut SuperblockGuard<'_>, mut next: Superblock) -> Result<()> {
         let in_force = self.region.live(live::SUPERBLOCK)?;
         let place = if in_force == SUPERBLOCK_A { SUPERBLOCK_B } else { SUPERBLOCK_A };
         next.generation = (current.generation.get() + 1).into();
@@ -181,7 +242,7 @@ impl Engine {
         self.region.write(place, next.as_bytes())?;
         self.region.flush(place, size_of::<Superblock>() as u64).inspect_err(|_| self.poison())?;
         self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
-        *current = next;
+        *current.superblock = next;
         self.clean.store(next.is_clean(), Ordering::Release);
         Ok(())
     }
@@ -189,7 +250,12 @@ impl Engine {
     /// Takes the clean flag from the disk, before the first change.
     #[cold]
     pub(crate) fn clear_clean_flag(&self) -> Result<()> {
-        let mut superblock = self.lock_superblock();
+        let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
+        if !superblock.is_clean() {
+            // Somebody else has.
+            self.clean.store(false, Ordering::Release);
+            return Ok(());
+        }
         let next = Superblock { flags: 0.into(), ..*superblock };
         self.write_superblock(&mut superblock, next)
     }
@@ -197,10 +263,8 @@ impl Engine {
     /// Remembers that a flush has failed: nothing since is known to be durable.
     pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
-        if let Ok(word) = self.region.live_word(live::STATE) {
-            // The word was just found, so this succeeds.
-            let _ = self.region.store_live(live::STATE, word.relaxed() | live::STATE_POISONED, Ordering::Release);
-        }
+        // The word is always there.
+        let _ = self.region.change_bits(live::STATE, live::STATE_POISONED, 0);
     }
 
     /// The error of a store whose flush has failed.
@@ -208,10 +272,44 @@ impl Engine {
         Error::Poisoned { path: self.region.path().to_owned() }
     }
 
-    /// A checkpoint that also flushes the regions and tables and sets the clean flag, so that the next opening has
-    /// nothing to do. Nothing happens if nothing has changed.
+    /// Leaves the store: if nobody else writes to it, with a checkpoint that also flushes the regions and tables and sets the
+    /// clean flag, so that the next opening has nothing to do; else with an ordinary one.
     pub(crate) fn close(&self) -> Result<()> {
-        if self.frozen.is_some() || self.clean.load(Ordering::Acquire) || !self.ready.load(Ordering::Acquire) {
+        self.check_not_forked()?;
+        if !self.ready.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let Some(locks) = &self.locks else { return Ok(()) };
+        let closed = if self.read_only { Ok(()) } else { self.leave(locks) };
+        locks.release();
+        closed
+    }
+
+    fn leave(&self, locks: &Locks) -> Result<()> {
+        let lock = || locks.try_lock(OPENING, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e));
+        // Should somebody take too long to open it, that one is there after us.
+        let last = poll(self.settings.lock_timeout, lock)? && living(&self.region, locks)?.is_empty();
+        self.ready.store(true, Ordering::Release);
+        let closed = if last {
+            self.close_last()
+        } else if self.changed.load(Ordering::Relaxed) {
+            self.checkpoint()
+        } else {
+            Ok(())
+        };
+        self.ready.store(false, Ordering::Release);
+        if self.exclusive {
+            let word = self.region.live(live::WRITER_LOCK)?;
+            if writer_lock::holder(word) == self.process + 1 && !std::thread::panicking() {
+                turn::give_back(self, word, false)?;
+            }
+        }
+        self.clean_entry(self.process)?;
+        closed
+    }
+
+    fn close_last(&self) -> Result<()> {
+        if self.superblock()?.is_clean() {
             return Ok(());
         }
         self.acquire()?;
@@ -224,17 +322,17 @@ impl Engine {
         if self.is_poisoned() {
             return Err(self.poisoned_error());
         }
-        let state = self.region.live(live::STATE)?;
         // A closer who is killed half-way must not leave a clean flag under later changes.
-        self.region.store_live(live::STATE, state | live::STATE_CLOSING, Ordering::SeqCst)?;
-        let mut superblock = self.lock_superblock();
+        self.region.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
+        let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
         self.region.flush_all().inspect_err(|_| self.poison())?;
         let [_, log_bytes, log_records] = self.log_totals()?;
+        self.region.store_live(live::CHECKPOINT_BYTES, log_bytes, Ordering::Relaxed)?;
         let next = Superblock {
             log_end: self.region.live(live::TAIL)?.into(),
             end_chain: (self.region.live(live::CHAIN)? as u32).into(),
             next_seq: self.next_seq()?.into(),
-            file_len: self.region.len().into(),
+            file_len: self.region.refresh()?.into(),
             map_table: self.region.live(live::MAP_TABLE)?.into(),
             space_table: self.region.live(live::SPACE_TABLE)?.into(),
             log_bytes: log_bytes.into(),
@@ -243,6 +341,10 @@ impl Engine {
             ..*superblock
         };
         self.write_superblock(&mut superblock, next)?;
-        self.region.store_live(live::STATE, state & !live::STATE_CLOSING, Ordering::Release)
+        if self.region.identity().is_none() {
+            // Where nobody could tell this memory from that of another boot, it is not to be believed.
+            distrust_live(&self.region)?;
+        }
+        self.region.change_bits(live::STATE, 0, live::STATE_CLOSING)
     }
 }

@@ -14,16 +14,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{LazyLock, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::lock::Refusal;
-use super::{Engine, now};
+use super::{Engine, now, processes, turn};
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, Totals};
-use crate::file::layout::{ExtentKind, KeyHash, Kind, commit_end, commit_seq, commit_word, flags, live};
+use crate::file::layout::{
+    ExtentKind, KeyHash, Kind, PROCESSES, commit_end, commit_seq, commit_word, flags, live, writer_lock,
+};
 use crate::file::log::{self, Record, Scan, Tail};
-use crate::file::region::Region;
+use crate::file::region::{Half, Region};
 use crate::file::space::Space;
 use crate::file::totals;
 
@@ -42,6 +44,11 @@ impl Writer {
         let mut writer = Writer { space, extent: (0, 0), on_reserve: false };
         writer.settle(region, tail)?;
         Ok(writer)
+    }
+
+    /// A writer that has to look at the space table first.
+    pub(crate) fn unknowing() -> Writer {
+        Writer { space: Space::unknown(), extent: (0, 0), on_reserve: false }
     }
 
     /// Finds the extent that the tail is in.
@@ -70,47 +77,102 @@ impl Engine {
     /// Takes the writer lock and leaves nothing half done behind the caller.
     #[inline]
     pub(crate) fn acquire(&self) -> Result<()> {
-        if self.frozen.is_some() {
+        self.check_not_forked()?;
+        if self.read_only {
             return Err(Error::ReadOnly { path: self.region.path().to_owned() });
         }
         if let Err(refusal) = self.gate.acquire(self.settings.lock_timeout) {
             return Err(self.refused(refusal));
         }
-        let prepared = self.prepare();
+        let abandoned = self.take_turn().inspect_err(|_| self.gate.release())?;
+        let prepared = self.prepare(abandoned);
         if prepared.is_err() {
+            if abandoned {
+                self.left_something.store(true, Ordering::Relaxed);
+            }
             self.release();
         }
         prepared
     }
 
-    #[cold]
-    fn refused(&self, refusal: Refusal) -> Error {
-        let path = self.region.path().to_owned();
-        match refusal {
-            Refusal::Mine => Error::WouldDeadlock { path },
-            Refusal::TimedOut(waited) => {
-                let since = self.writing_since.load(Ordering::Relaxed);
-                let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
-                Error::LockTimeout { path, waited, pid: std::process::id(), held }
+    /// Takes the lock word, and says whether its last holder has left something behind.
+    #[inline]
+    fn take_turn(&self) -> Result<bool> {
+        if self.exclusive {
+            let word = self.region.live(live::WRITER_LOCK)?;
+            if writer_lock::holder(word) == self.process + 1 {
+                return Ok(false);
             }
+            self.region.store_live(live::WRITER_LOCK, writer_lock::taken(word, self.process), Ordering::Relaxed)?;
+            return Ok(writer_lock::holder(word) != writer_lock::FREE);
+        }
+        match turn::take(self, self.process, self.settings.lock_timeout)? {
+            Some(taken) => Ok(taken == turn::Taken::Abandoned),
+            None => Err(self.lock_timeout(self.settings.lock_timeout)),
         }
     }
 
-    #[inline]
-    fn prepare(&self) -> Result<()> {
+    #[cold]
+    fn refused(&self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Mine => Error::WouldDeadlock { path: self.region.path().to_owned() },
+            Refusal::TimedOut(waited) => self.lock_timeout(waited),
+        }
+    }
+
+    /// The error of one who has waited too long for the writer lock. Who holds it now may be somebody else than all the
+    /// time; so this is what can be said.
+    #[cold]
+    pub(crate) fn lock_timeout(&self, waited: Duration) -> Error {
+        let path = self.region.path().to_owned();
+        let word = self.region.live(live::WRITER_LOCK).unwrap_or(0);
+        let entry = writer_lock::holder(word).wrapping_sub(1);
+        let holder = if entry < PROCESSES { processes::read(&self.region, entry).ok().flatten() } else { None };
+        let pid = holder.map_or_else(std::process::id, |process| process.pid);
+        let since = self.region.live(live::WRITING_SINCE).unwrap_or(0);
+        let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
+        Error::LockTimeout { path, waited, pid, held }
+    }
+
+    /// The process-table entry of who holds the writer lock, and since when a transaction of it does (milliseconds since
+    /// 1970, zero if it is no transaction).
+    pub(crate) fn writing(&self) -> Result<Option<(u64, u64)>> {
+        if !self.is_live()? {
+            return Ok(None);
+        }
         let word = self.region.live(live::WRITER_LOCK)?;
-        let turns = (word as u32).wrapping_add(1);
-        self.region.store_live(live::WRITER_LOCK, ((self.process + 1) << 32) | u64::from(turns), Ordering::Relaxed)?;
+        // Who is alone holds it all the time.
+        let at_rest = self.exclusive && !self.gate.is_held();
+        let holder = (!writer_lock::is_free(word) && !at_rest).then(|| writer_lock::holder(word) - 1);
+        Ok(holder.zip(Some(self.region.live(live::WRITING_SINCE)?)))
+    }
+
+    #[inline]
+    fn prepare(&self, abandoned: bool) -> Result<()> {
         if self.clean.load(Ordering::Relaxed) {
             self.clear_clean_flag()?;
+        }
+        {
+            let mut writer = self.writer();
+            if !writer.space.is_current(&self.region)? {
+                self.reload(&mut writer)?;
+            }
         }
         let (visible, commit) = (self.region.live(live::VISIBLE)?, self.region.live(live::COMMIT_POINT)?);
         if commit_seq(commit, visible) != visible || commit_end(commit) != self.region.live(live::TAIL)? {
             self.finish(&mut self.writer())?;
         }
-        if word >> 32 != 0 {
+        if abandoned {
             self.bury(&mut self.writer())?;
         }
+        Ok(())
+    }
+
+    /// Learns anew what extents there are: another process has changed that.
+    #[cold]
+    fn reload(&self, writer: &mut Writer) -> Result<()> {
+        let space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
+        *writer = Writer::new(&self.region, space, self.region.live(live::TAIL)?)?;
         Ok(())
     }
 
@@ -118,27 +180,31 @@ impl Engine {
     /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
     #[cold]
     pub(crate) fn bury(&self, writer: &mut Writer) -> Result<()> {
+        self.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
         self.tail(writer)?.wipe(&self.region).inspect_err(|_| self.poison())?;
-        self.abandon(writer)
+        self.abandon(writer)?;
+        self.retire_unreferenced(writer)
     }
 
     /// Gives the writer lock back.
     #[inline]
     pub(crate) fn release(&self) {
-        // A writer who panics leaves the word as one who is killed does, and the next one cleans up behind both.
-        if !std::thread::panicking()
-            && let Ok(word) = self.region.live_word(live::WRITER_LOCK)
+        // What a writer has left behind who panics, or could not clean up, is left to the next one.
+        let left_something = std::thread::panicking() || self.left_something.load(Ordering::Relaxed);
+        if (left_something || !self.exclusive)
+            && let Ok(word) = self.region.live(live::WRITER_LOCK)
         {
-            let turns = u64::from(word.relaxed() as u32);
-            // That word was stored when the lock was taken, so storing it now succeeds too.
-            let _ = self.region.store_live(live::WRITER_LOCK, turns, Ordering::Release);
+            self.left_something.store(false, Ordering::Relaxed);
+            // The word was just found, so storing it succeeds.
+            let _ = turn::give_back(self, word, left_something);
         }
         self.gate.release();
     }
 
     /// Says since when a transaction holds the lock, and that the calling thread acts for it.
     pub(crate) fn begin_long_turn(&self) {
-        self.writing_since.store(now(), Ordering::Relaxed);
+        // It informs those who wait.
+        let _ = self.region.store_live(live::WRITING_SINCE, now(), Ordering::Relaxed);
     }
 
     /// The calling thread acts for the transaction that holds the lock.
@@ -148,7 +214,7 @@ impl Engine {
 
     /// A transaction gives the lock back.
     pub(crate) fn end_long_turn(&self) {
-        self.writing_since.store(0, Ordering::Relaxed);
+        let _ = self.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
         self.release();
     }
 
@@ -294,14 +360,20 @@ impl Engine {
     pub(crate) fn show(&self, tail: Tail, seq: u64) -> Result<()> {
         self.region.store_live(live::CHAIN, u64::from(tail.chain), Ordering::Relaxed)?;
         self.region.store_live(live::TAIL, tail.at, Ordering::Relaxed)?;
+        // Before what makes it seen: should this process be killed in between, the next writer does both again. In the
+        // single total order, for those who go to sleep over it: see `changes`.
+        self.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
         self.region.store_live(live::VISIBLE, seq, Ordering::Release)?;
-        let changes = self.region.live(live::CHANGES)?;
-        self.region.store_live(live::CHANGES, changes.wrapping_add(1), Ordering::Release)
+        self.wake_watchers()
     }
 
     /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
     /// skipped, so that nothing of it can complete a later commit.
     pub(crate) fn abandon(&self, writer: &mut Writer) -> Result<()> {
+        self.forget_uncommitted(writer).inspect_err(|_| self.left_something.store(true, Ordering::Relaxed))
+    }
+
+    fn forget_uncommitted(&self, writer: &mut Writer) -> Result<()> {
         let visible = self.region.live(live::VISIBLE)?;
         let commit = self.region.live(live::COMMIT_POINT)?;
         if commit_seq(commit, visible) != visible {
@@ -312,18 +384,53 @@ impl Engine {
         self.return_uncommitted(writer, visible)?;
         let tail = self.region.live(live::TAIL)?;
         writer.settle(&self.region, tail)?;
-        self.flusher.rewind(writer.extent);
         self.region.store_live(live::COMMIT_POINT, commit_word(tail, seq), Ordering::Release)?;
         self.region.store_live(live::VISIBLE, seq, Ordering::Release)
     }
 
     /// What is due after a commit, when the lock is free again.
     pub(crate) fn after_commit(&self) -> Result<()> {
+        self.changed.store(true, Ordering::Relaxed);
         match self.settings.durability {
             super::settings::Durability::Buffered => {}
             super::settings::Durability::Synced => self.sync()?,
         }
         self.checkpoint_if_due();
         Ok(())
+    }
+}
+
+/// What the writer lock needs of a store.
+impl turn::Shared for Engine {
+    #[inline]
+    fn load(&self, at: u64) -> Result<u64> {
+        Ok(self.region.live_word(at)?.seq_cst())
+    }
+
+    #[inline]
+    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool> {
+        self.region.compare_exchange(at, current, new, Ordering::SeqCst)
+    }
+
+    #[inline]
+    fn swap(&self, at: u64, new: u64) -> Result<u64> {
+        self.region.swap_live(at, new)
+    }
+
+    fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+        Engine::clean_if_dead(self, entry)
+    }
+
+    fn sleep(&self, seen: u64, timeout: Duration) -> Result<()> {
+        self.region.sleep(live::WRITER_LOCK, Half::High, (seen >> 32) as u32, timeout)
+    }
+
+    fn wake(&self) -> Result<()> {
+        self.region.wake(live::WRITER_LOCK, Half::High)
+    }
+
+    fn clock(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
     }
 }

@@ -78,9 +78,7 @@ impl Engine {
             Err(full @ Error::Full { .. }) if shrinks => self.open_reserve(writer, needed, seq)?.ok_or(full)?,
             other => other?,
         };
-        let left = tail.at + JUMP_LEN;
         tail.jump(&self.region, seq, extent.offset, extent.end())?;
-        self.flusher.jumped(left, (extent.offset, extent.end()));
         writer.extent = (extent.offset, extent.end());
         writer.on_reserve = extent.kind == ExtentKind::ReserveLog;
         Ok(true)

@@ -99,6 +99,11 @@ impl Gate {
         result
     }
 
+    /// Whether somebody holds the lock.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Says that the calling thread now acts for the holder: a transaction has moved here.
     #[inline]
     pub(crate) fn adopt(&self) {

@@ -1,92 +1,148 @@
 //! The middle floor: what keeps the promise.
 //!
-//! [`open`] finds out what state a file is in and [`recovery`] brings it back; [`read`] looks keys up under a pin
-//! ([`pins`]); [`lock`], [`commit`], [`change`] and [`batch`] append; [`growth`] makes room; [`checkpoint`] makes things durable;
-//! [`verify`] checks them.
+//! [`open`] finds out what state a file is in and [`recovery`] brings it back; [`processes`] knows who has it open;
+//! [`read`] looks keys up under a pin ([`pins`]), [`copying`] without one; [`lock`] and [`turn`] say who may write, [`commit`],
+//! [`change`] and [`batch`] append; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
+//! committed; [`verify`] checks everything.
 
 pub(crate) mod batch;
 pub(crate) mod change;
+pub(crate) mod changes;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
+pub(crate) mod copying;
 pub(crate) mod growth;
 pub(crate) mod lock;
 pub(crate) mod open;
 pub(crate) mod pins;
+pub(crate) mod processes;
 pub(crate) mod read;
 pub(crate) mod recovery;
 pub(crate) mod settings;
+pub(crate) mod turn;
 pub(crate) mod verify;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{Superblock, live};
+use crate::file::locks::{Locks, fork};
 use crate::file::region::Region;
-use crate::file::space::Extent;
+use crate::file::space::{self, Extent, Space};
 use crate::file::table::MapTable;
 use checkpoint::Flusher;
 use commit::Writer;
 use lock::Gate;
-use pins::KeptPins;
+use pins::{KeptPins, SnapshotLocks};
 use recovery::Opened;
 use settings::Settings;
 
 /// One open store: what all its handles, snapshots and transactions share.
 pub(crate) struct Engine {
+    /// What keeps other openers of the file apart from us; a store in memory has none.
+    locks: Option<Locks>,
     pub(crate) region: Region,
     pub(crate) settings: Settings,
     pub(crate) opened: Opened,
     /// Seed of the key hash.
     pub(crate) seed: u64,
-    /// Our entry of the process table.
+    /// How often this process was forked from another when the store was opened.
+    generation: u64,
+    /// Our entry of the process table; of no meaning in a read-only store.
     process: u64,
-    /// Set in a read-only store: what to read, since the live area is not ours to believe.
-    pub(crate) frozen: Option<Frozen>,
+    /// Nobody else can have the store open. Then the writer lock is ours for good.
+    exclusive: bool,
+    pub(crate) read_only: bool,
+    /// Set if the store was opened for reading while nobody vouched for its live area.
+    frozen: Option<Frozen>,
+    /// Somebody does by now.
+    thawed: AtomicBool,
     kept_pins: KeptPins,
+    snapshot_locks: SnapshotLocks,
     gate: Gate,
-    /// When the transaction that holds the gate began: milliseconds since 1970, zero if none does.
-    writing_since: AtomicU64,
     /// Taken for each step of a change by the holder of the gate, who hardly ever waits for it.
     writer: Mutex<Writer>,
     flusher: Flusher,
-    /// The superblock in force. Held while the next one is written.
+    /// The superblock in force when it was last looked at. Held while the next one is written.
     superblock: Mutex<Superblock>,
-    /// The superblock in force says that the store is closed; so it must go before anything changes.
+    /// The superblock in force may say that the store is closed; so it must go before anything changes.
     clean: AtomicBool,
+    /// We have committed something.
+    changed: AtomicBool,
+    /// The holder of the writer lock could not clean up behind itself; whoever takes it next has to.
+    left_something: AtomicBool,
     poisoned: AtomicBool,
     /// Opening has come to its end. An engine that is given up before that must not close what it never understood.
     ready: AtomicBool,
 }
 
-/// A read-only view of a closed store.
+/// What to read of a closed store as long as nobody has opened it for writing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frozen {
     pub(crate) visible: u64,
     pub(crate) map_table: u64,
+    pub(crate) space_table: u64,
+    pub(crate) identity: Option<[u64; 6]>,
 }
 
 impl Engine {
     /// The word that says where the map table is.
     #[inline(always)]
     fn map_table_word(&self) -> Result<u64> {
-        match &self.frozen {
-            Some(frozen) => Ok(frozen.map_table),
-            None => self.region.live(live::MAP_TABLE),
+        if self.frozen.is_some()
+            && let Some(frozen) = self.frozen()?
+        {
+            return Ok(frozen.map_table);
         }
+        self.region.live(live::MAP_TABLE)
+    }
+
+    /// What to read of a closed store, if it still is one. Once somebody has opened it for writing, the live area says it,
+    /// and goes on doing so.
+    #[cold]
+    fn frozen(&self) -> Result<Option<Frozen>> {
+        let Some(frozen) = &self.frozen else { return Ok(None) };
+        if self.thawed.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        if open::live_is_current(&self.region, frozen.identity)? {
+            self.thawed.store(true, Ordering::Release);
+            return Ok(None);
+        }
+        Ok(Some(*frozen))
+    }
+
+    /// Whether the live area is to be believed.
+    pub(crate) fn is_live(&self) -> Result<bool> {
+        Ok(self.frozen()?.is_none())
+    }
+
+    /// Refuses to work in a process that was forked from the one that opened the store.
+    #[inline(always)]
+    pub(crate) fn check_not_forked(&self) -> Result<()> {
+        if fork::generation() == self.generation { Ok(()) } else { Err(self.forked()) }
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        fork::generation() != self.generation
+    }
+
+    #[cold]
+    fn forked(&self) -> Error {
+        Error::Forked { path: self.region.path().to_owned() }
     }
 
     /// The word that says where the space table is.
     fn space_table_word(&self) -> Result<u64> {
-        if self.frozen.is_some() {
-            Ok(self.superblock().space_table.get())
-        } else {
-            self.region.live(live::SPACE_TABLE)
+        match self.frozen()? {
+            Some(frozen) => Ok(frozen.space_table),
+            None => self.region.live(live::SPACE_TABLE),
         }
     }
 
@@ -128,27 +184,27 @@ impl Engine {
 
     /// The sequence number of the last visible commit.
     pub(crate) fn visible(&self) -> Result<u64> {
-        self.frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))
+        match self.frozen()? {
+            Some(frozen) => Ok(frozen.visible),
+            None => self.region.live(live::VISIBLE),
+        }
     }
 
-    /// The superblock in force.
-    pub(crate) fn superblock(&self) -> Superblock {
-        *self.lock_superblock()
+    /// What the space table says now.
+    pub(crate) fn space_now(&self) -> Result<Option<Space>> {
+        space::read(&self.region, || self.space_table_word())
     }
 
-    fn lock_superblock(&self) -> MutexGuard<'_, Superblock> {
-        self.superblock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The extents in use, by offset.
-    pub(crate) fn extents(&self) -> Vec<Extent> {
-        // A transaction takes the writer's knowledge for each of its steps, not for its life; so this wait is short.
-        self.writer().space.extents().copied().collect()
+    /// The extents in use, by offset. None if they change faster than they can be read.
+    pub(crate) fn extents(&self) -> Result<Vec<Extent>> {
+        Ok(self.space_now()?.map_or(Vec::new(), |space| space.extents().copied().collect()))
     }
 
     /// Whether a flush has failed.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
+            || self.is_live().unwrap_or(false)
+                && self.region.live(live::STATE).is_ok_and(|state| state & live::STATE_POISONED != 0)
     }
 }
 
@@ -156,13 +212,15 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // Whoever wants to know calls `close`. What is lost here is the clean flag: the next opening recovers.
         let _ = self.close();
-        if self.ready.load(Ordering::Acquire) {
-            self.region.unlock();
-        }
     }
 }
 
 /// Milliseconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The time that is so many milliseconds after the beginning of 1970.
+pub(crate) fn time(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(milliseconds)
 }

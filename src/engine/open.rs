@@ -2,91 +2,94 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes;
 
 use super::checkpoint::Flusher;
 use super::commit::Writer;
 use super::lock::Gate;
-use super::pins::KeptPins;
+use super::pins::{KeptPins, SnapshotLocks};
 use super::recovery::Opened;
 use super::settings::{Access, Settings};
-use super::{Engine, Frozen, now};
-use crate::error::{Error, Result};
+use super::{Engine, Frozen, now, processes};
+use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC,
-    PROCESS_TABLE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live, process,
+    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live,
 };
+use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, Sharing, fork};
 use crate::file::region::{self, Region};
 use crate::file::space::{SMALLEST_LOG, Space};
 use crate::file::totals;
-
-/// Our entry of the process table: a read-write opener is alone.
-const PROCESS: u64 = 0;
 
 /// The two superblocks of a store, those of them that are valid.
 type Superblocks = [Option<Superblock>; 2];
 
 impl Engine {
     /// Opens the store at `path`, or creates it.
-    pub(crate) fn open(path: &Path, settings: Settings) -> Result<Engine> {
-        let read_only = settings.access == Access::ReadOnly;
-        let (mut file, created) = open_file(path, &settings)?;
-        let found = inspect(&mut file, path)?;
-        match found {
-            None if read_only || !settings.create => {
-                Err(Error::NotAStore { path: path.to_owned(), what: "it is empty, or its creation was cut short" })
+    pub(crate) fn open(path: &Path, mut settings: Settings) -> Result<Engine> {
+        check_path(path, &settings)?;
+        let start = Instant::now();
+        let mut trust = true;
+        loop {
+            let Some(opening) = Opening::begin(path, &mut settings)? else { continue };
+            match opening.proceed(trust) {
+                Ok(Some(engine)) => return Ok(engine),
+                // What was killed left something behind that does not add up. The log decides.
+                Ok(None) => trust = false,
+                // Readers come and go; while they are there, some things cannot be done.
+                Err(Error::Locked { by: HeldBy::Readers, .. }) if start.elapsed() < GRACE => thread::sleep(GRACE / 20),
+                Err(error) => return Err(error),
             }
-            None => {
-                // Of one file both hold the lock, so it is ours until we have tidied up.
-                let lock = file.try_clone().map_err(|e| Error::io(path, "duplicate the file's handle", e))?;
-                let result = create(file, path, settings);
-                if result.is_err() && created {
-                    // It holds nothing. Should this fail, the next opening recognises what is left.
-                    let _ = fs::remove_file(path);
-                }
-                drop(lock);
-                result
-            }
-            Some(_) if settings.create_new => Err(Error::AlreadyExists { path: path.to_owned() }),
-            Some(superblocks) => open_store(file, path, settings, superblocks),
         }
     }
 
     /// A store in memory.
     pub(crate) fn in_memory(settings: Settings) -> Result<Engine> {
-        build_empty(Region::in_memory(settings.max_size)?, settings)
+        build_empty(Region::in_memory(settings.max_size)?, Seat::alone(), settings)?.end_opening(false)
     }
 
     /// Puts the pieces together.
     #[expect(clippy::too_many_arguments, reason = "the one place where an engine is made")]
     pub(crate) fn assemble(
         region: Region,
+        seat: Seat,
         settings: Settings,
         opened: Opened,
         superblock: Superblock,
         frozen: Option<Frozen>,
-        space: Space,
+        space: Option<Space>,
         tail: u64,
-        unflushed: Vec<(u64, u64)>,
     ) -> Result<Engine> {
-        let writer = Writer::new(&region, space, tail)?;
+        let writer = match space {
+            Some(space) => Writer::new(&region, space, tail)?,
+            None => Writer::unknowing(),
+        };
         // What the superblock does not vouch for counts as not flushed.
         let durable = (superblock.log_end.get(), superblock.next_seq.get() - 1);
         Ok(Engine {
             seed: superblock.hash_seed.get(),
-            process: PROCESS,
+            locks: seat.locks,
+            generation: fork::generation(),
+            process: seat.entry,
+            exclusive: seat.exclusive,
+            read_only: region.is_read_only(),
             frozen,
-            kept_pins: KeptPins::new(PROCESS),
+            thawed: AtomicBool::new(false),
+            kept_pins: KeptPins::new(seat.entry),
+            snapshot_locks: SnapshotLocks::default(),
             gate: Gate::default(),
-            writing_since: AtomicU64::new(0),
-            flusher: Flusher::new(unflushed, writer.extent, durable.0, durable.1),
+            flusher: Flusher::new(durable.0, durable.1),
             writer: Mutex::new(writer),
             clean: AtomicBool::new(superblock.is_clean()),
             superblock: Mutex::new(superblock),
+            changed: AtomicBool::new(false),
+            left_something: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             region,
@@ -96,49 +99,309 @@ impl Engine {
     }
 }
 
-/// Opens and locks the file, and says whether it was made for us.
-fn open_file(path: &Path, settings: &Settings) -> Result<(File, bool)> {
-    let read_only = settings.access == Access::ReadOnly;
-    if read_only && settings.create_new {
+/// How long an opening waits for readers whose presence it cannot do with.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// What an opener holds.
+pub(crate) struct Seat {
+    pub(crate) locks: Option<Locks>,
+    /// The entry of the process table whose byte is locked.
+    pub(crate) entry: u64,
+    /// Nobody else can open the store meanwhile.
+    pub(crate) exclusive: bool,
+}
+
+impl Seat {
+    /// In memory there is nobody else.
+    fn alone() -> Seat {
+        Seat { locks: None, entry: 0, exclusive: true }
+    }
+}
+
+/// An opening that has begun: the file is open, and nobody else can open or close it meanwhile.
+struct Opening<'s> {
+    path: PathBuf,
+    settings: &'s Settings,
+    file: File,
+    locks: Locks,
+    /// The file was made for us.
+    created: bool,
+    /// Nobody else has the file open, but for those who are about to.
+    alone: bool,
+}
+
+impl<'s> Opening<'s> {
+    /// Opens the file and takes the locks that belong to the way in which it is opened. `None` if the file was replaced
+    /// meanwhile.
+    fn begin(path: &Path, settings: &'s mut Settings) -> Result<Option<Opening<'s>>> {
+        let read_only = settings.access == Access::ReadOnly;
+        let (file, created) = open_file(path, settings)?;
+        // Another machine does not see what is shared in this one's memory.
+        settings.exclusive |= !read_only && locks::network_file_system(&file).is_some();
+        let mut options = OpenOptions::new();
+        options.read(true).write(!read_only);
+        let locks = Locks::open(&file, || options.open(path)).map_err(|error| opening_error(path, error))?;
+        let locking = |error| Error::io(path, "lock the file", error);
+        let metadata = |file: &File| file.metadata().map_err(|e| Error::io(path, "look at the file", e));
+        let (of_data, of_locks) = (metadata(&file)?, metadata(locks.file())?);
+        check_is_file(path, &of_data)?;
+
+        let sharing = if read_only { Sharing::Shared } else { Sharing::Exclusive };
+        let free = processes::poll(settings.lock_timeout, || locks.try_lock(OPENING, sharing).map_err(locking))?;
+        if !free {
+            return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Opening });
+        }
+        let start = Instant::now();
+        let alone = loop {
+            // A reader has no use for being alone unless it asks for that.
+            if (settings.exclusive || !read_only) && locks.try_whole(Sharing::Exclusive).map_err(locking)? {
+                break true;
+            }
+            if !settings.exclusive && locks.try_whole(Sharing::Shared).map_err(locking)? {
+                break false;
+            }
+            let by = who_holds(path, &file, &locks, settings.exclusive);
+            // A reader may be about to go, like a program that prints statistics.
+            if !matches!(by, HeldBy::Readers) || start.elapsed() >= GRACE {
+                return Err(Error::Locked { path: path.to_owned(), by });
+            }
+            thread::sleep(GRACE / 20);
+        };
+        // Was the file deleted or replaced before we had the lock?
+        if !is_same(&of_data, &of_locks) || !is_at(&of_data, path) {
+            return Ok(None);
+        }
+        Ok(Some(Opening { path: path.to_owned(), settings, file, locks, created, alone }))
+    }
+
+    /// Finds out what is in the file, and opens that. `None` if the memory that a dead process left cannot be trusted, and
+    /// all has to be done again without.
+    fn proceed(mut self, trust: bool) -> Result<Option<Engine>> {
+        let read_only = self.settings.access == Access::ReadOnly;
+        let locking = |error| Error::io(&self.path, "lock the file", error);
+        // Superblocks are read in peace. The last step of the opening lets others write them again.
+        let lock = || self.locks.try_lock(CHECKPOINT, Sharing::Shared).map_err(locking);
+        if !processes::poll(self.settings.lock_timeout, lock)? {
+            return Err(Error::Locked { path: self.path, by: HeldBy::Opening });
+        }
+        let found = inspect(&mut self.file, &self.path)?;
+        match found {
+            None if read_only || !self.settings.create => {
+                Err(Error::NotAStore { path: self.path, what: "it is empty, or its creation was cut short" })
+            }
+            None if !self.alone => Err(Error::Locked { path: self.path, by: HeldBy::Readers }),
+            None => {
+                let (path, created) = (self.path.clone(), self.created);
+                let result = self.create();
+                if result.is_err() && created {
+                    // It holds nothing. Should this fail, the next opening recognises what is left.
+                    let _ = fs::remove_file(path);
+                }
+                result.map(Some)
+            }
+            Some(_) if self.settings.create_new => Err(Error::AlreadyExists { path: self.path }),
+            Some(superblocks) if read_only => self.open_for_reading(superblocks).map(Some),
+            Some(superblocks) => self.open_for_writing(superblocks, trust),
+        }
+    }
+
+    /// Takes a place among those who write.
+    fn seat(locks: Locks, region: &Region, settings: &Settings) -> Result<Seat> {
+        let entry = processes::claim(region, &locks)?;
+        Ok(Seat { locks: Some(locks), entry, exclusive: settings.exclusive })
+    }
+
+    /// Creates a store in an empty file.
+    ///
+    /// First a mark goes to the disk that says "creation has begun", and the folder after it; the superblock takes its
+    /// place only when everything else is flushed. So a cut leaves a file that is recognised.
+    fn create(mut self) -> Result<Engine> {
+        let (path, settings) = (&self.path, self.settings);
+        // The mark itself must not be what runs into a limit.
+        region::check_file_size(path, settings.max_size, BLOCK)?;
+        let mut mark = [0; BLOCK as usize];
+        mark[..CREATION_MAGIC.len()].copy_from_slice(&CREATION_MAGIC);
+        (self.file.set_len(0))
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
+            .and_then(|_| self.file.write_all(&mark))
+            .and_then(|()| self.file.sync_all())
+            .map_err(|e| creation_error(path, e))?;
+        sync_folder(path)?;
+        let region = Region::of_file(self.file, self.path, false, settings.max_size)?;
+        let seat = Opening::seat(self.locks, &region, settings)?;
+        let engine = build_empty(region, seat, settings.clone())?;
+        engine.end_opening(self.alone)
+    }
+
+    /// Opens a file that is a store, for reading.
+    fn open_for_reading(self, superblocks: Superblocks) -> Result<Engine> {
+        let Opening { path, settings, file, locks, .. } = self;
+        let region = Region::of_file(file, path, true, settings.max_size)?;
+        let identity = region.identity();
+        let writers = processes::living(&region, &locks)?;
+        let newest = newest(&superblocks);
+        let is_live = live_is_current(&region, identity)? && (identity.is_some() || !writers.is_empty());
+        let in_force = superblocks[which(region.live(live::SUPERBLOCK)?)];
+        let seat = Seat { locks: Some(locks), entry: 0, exclusive: settings.exclusive };
+        // With somebody there who writes, or the memory as a dead one left it, it tells what there is.
+        if is_live && let Some(superblock) = in_force.filter(|s| live_is_sane(&region, s).unwrap_or(false)) {
+            if superblock.is_clean() {
+                check_len(&region, &superblock)?;
+            }
+            let opened = if writers.is_empty() { Opened::AfterKill } else { Opened::Attached };
+            let opened = if superblock.is_clean() { Opened::Clean } else { opened };
+            let engine = Engine::for_reading(region, seat, settings.clone(), opened, superblock, None, None)?;
+            return engine.end_opening(false);
+        }
+        let Some(superblock) = superblocks[newest] else {
+            return Err(region.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
+        };
+        if !superblock.is_clean() {
+            return Err(Error::NeedsRecovery { path: region.path().to_owned() });
+        }
+        check_len(&region, &superblock)?;
+        let frozen = Frozen {
+            visible: superblock.next_seq.get() - 1,
+            map_table: superblock.map_table.get(),
+            space_table: superblock.space_table.get(),
+            identity,
+        };
+        // A damaged table shall show now.
+        let space = Space::load(&region, frozen.space_table)?;
+        let opened = Opened::Clean;
+        let engine =
+            Engine::for_reading(region, seat, settings.clone(), opened, superblock, Some(frozen), Some(space))?;
+        engine.end_opening(false)
+    }
+
+    /// Opens a file that is a store, for reading and writing.
+    fn open_for_writing(self, superblocks: Superblocks, trust: bool) -> Result<Option<Engine>> {
+        let Opening { path, settings, file, locks, alone, .. } = self;
+        let region = Region::of_file(file, path.clone(), false, settings.max_size)?;
+        let writers = processes::living(&region, &locks)?;
+        if alone && let Some(other) = writers.first() {
+            // The lock on the file does not reach them, but that on their entry does.
+            return Err(Error::Locked { path, by: other.holder() });
+        }
+        let current = live_is_current(&region, region.identity())?;
+        let current = current && (region.identity().is_some() || !writers.is_empty());
+        let in_force = which(region.live(live::SUPERBLOCK)?);
+        let same_cache = current && superblocks[in_force].is_some_and(|s| live_is_sane(&region, &s).unwrap_or(false));
+        let state = if same_cache { region.live(live::STATE)? } else { 0 };
+        let newest = newest(&superblocks);
+        let in_force = if same_cache { in_force } else { newest };
+        let Some(mut superblock) = superblocks[in_force] else {
+            return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
+        };
+        // The next one has to be newer than both.
+        superblock.generation = generation(&superblocks[newest]).into();
+
+        if superblock.is_clean() {
+            check_len(&region, &superblock)?;
+        }
+        let seat = Opening::seat(locks, &region, settings)?;
+        if !writers.is_empty() {
+            if !same_cache {
+                let what = "other processes have the store open, and its live area says nothing that can be used";
+                return Err(region.corrupt(live::VERSION_WORD, what));
+            }
+            let engine = attach(region, seat, settings.clone(), Opened::Attached, superblock)?;
+            return engine.end_opening(alone).map(Some);
+        }
+        let same_cache = same_cache && trust;
+        let is_clean = superblock.is_clean() && state & live::STATE_CLOSING == 0;
+        let is_poisoned = state & live::STATE_POISONED != 0;
+        let engine = if is_clean && same_cache && !is_poisoned {
+            attach(region, seat, settings.clone(), Opened::Clean, superblock)?
+        } else if is_clean {
+            open_clean(region, seat, settings.clone(), superblock, in_force)?
+        } else if same_cache && !is_poisoned {
+            match super::recovery::after_kill(region, seat, settings.clone(), superblock, state) {
+                Err(Error::Corrupt { .. }) => return Ok(None),
+                engine => engine?,
+            }
+        } else if alone {
+            super::recovery::after_power_cut(region, seat, settings.clone(), superblock, in_force)?
+        } else {
+            // Everything is about to be written anew, under the eyes of those who read.
+            return Err(Error::Locked { path, by: HeldBy::Readers });
+        };
+        engine.end_opening(alone).map(Some)
+    }
+}
+
+fn generation(superblock: &Option<Superblock>) -> u64 {
+    superblock.map_or(0, |s| s.generation.get())
+}
+
+/// Which of the two superblocks is the newer one.
+fn newest(superblocks: &Superblocks) -> usize {
+    usize::from(generation(&superblocks[1]) > generation(&superblocks[0]))
+}
+
+/// Which superblock is at this offset.
+fn which(place: u64) -> usize {
+    usize::from(place == SUPERBLOCK_B)
+}
+
+/// Who it is that keeps us out, as far as the file tells.
+fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy {
+    let found = (|| {
+        let region = Region::of_file(file.try_clone().ok()?, path.to_owned(), true, u64::MAX).ok()?;
+        match processes::living(&region, locks) {
+            Ok(writers) => writers.first().map(processes::Process::holder),
+            Err(Error::Locked { by, .. }) => Some(by),
+            Err(_) => None,
+        }
+    })();
+    // Only to be alone is made impossible by those who read.
+    found.unwrap_or(if exclusive { HeldBy::Readers } else { HeldBy::Unknown })
+}
+
+/// Whether a store that was closed is as long as it was then.
+fn check_len(region: &Region, superblock: &Superblock) -> Result<()> {
+    let (len, expected) = (region.len(), superblock.file_len.get());
+    if len < expected { Err(Error::Truncated { path: region.path().to_owned(), len, expected }) } else { Ok(()) }
+}
+
+/// Opens a store whose live area is as it should be, because others use it or have left it so.
+fn attach(region: Region, seat: Seat, settings: Settings, opened: Opened, superblock: Superblock) -> Result<Engine> {
+    // The space table changes while others write; it is read when the writer lock is held.
+    Engine::assemble(region, seat, settings, opened, superblock, None, None, 0)
+}
+
+/// Refuses what cannot be a store before it is opened: to open a FIFO may wait for ever.
+fn check_path(path: &Path, settings: &Settings) -> Result<()> {
+    if settings.access == Access::ReadOnly && settings.create_new {
         return Err(Error::InvalidOptions {
             path: path.to_owned(),
             what: "a store that is opened read-only cannot be created",
         });
     }
-    // Before opening: to open a FIFO may wait for ever.
-    if let Ok(metadata) = fs::metadata(path) {
-        check_is_file(path, &metadata)?;
+    match fs::metadata(path) {
+        Ok(metadata) => check_is_file(path, &metadata),
+        Err(_) => Ok(()),
     }
+}
+
+/// Opens the file, and says whether it was made for us.
+fn open_file(path: &Path, settings: &Settings) -> Result<(File, bool)> {
+    let read_only = settings.access == Access::ReadOnly;
     let mut options = OpenOptions::new();
     options.read(true).write(!read_only);
     // A file may appear or vanish between two looks at its path; that settles after a few rounds.
     for _ in 0..16 {
-        let (file, created) = match options.clone().create_new(false).open(path) {
+        match options.clone().create_new(false).open(path) {
             Ok(_) if settings.create_new => return Err(Error::AlreadyExists { path: path.to_owned() }),
-            Ok(file) => (file, false),
+            Ok(file) => return Ok((file, false)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && settings.create && !read_only => {
                 match options.clone().create_new(true).open(path) {
-                    Ok(file) => (file, true),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    Ok(file) => return Ok((file, true)),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(opening_error(path, error)),
                 }
             }
             Err(error) => return Err(opening_error(path, error)),
-        };
-        let metadata = file.metadata().map_err(|e| Error::io(path, "look at the file", e))?;
-        check_is_file(path, &metadata)?;
-        let alone = !read_only || settings.exclusive;
-        let locked = if alone { fs2::FileExt::try_lock_exclusive(&file) } else { fs2::FileExt::try_lock_shared(&file) };
-        match locked {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
-                return Err(Error::Locked { path: path.to_owned() });
-            }
-            Err(error) => return Err(Error::io(path, "lock the file", error)),
-        }
-        // Was it deleted or replaced before we had the lock?
-        if is_at(&metadata, path) {
-            return Ok((file, created));
         }
     }
     Err(Error::NotFound { path: path.to_owned() })
@@ -170,10 +433,21 @@ fn special_kind(_kind: fs::FileType) -> &'static str {
 }
 
 #[cfg(unix)]
-fn is_at(metadata: &fs::Metadata, path: &Path) -> bool {
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
 
-    fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (metadata.dev(), metadata.ino()))
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(unix)]
+fn is_at(metadata: &fs::Metadata, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| is_same(metadata, &there))
+}
+
+#[cfg(not(unix))]
+fn is_same(_one: &fs::Metadata, _other: &fs::Metadata) -> bool {
+    // See `is_at`.
+    true
 }
 
 #[cfg(not(unix))]
@@ -261,25 +535,6 @@ fn is_sane(seq: u64) -> bool {
     seq >> COUNT_BITS > 0 && seq & COUNT_MASK < COUNT_MASK / 2
 }
 
-/// Creates a store in an empty file.
-///
-/// First a mark goes to the disk that says "creation has begun", and the folder after it; the superblock takes its
-/// place only when everything else is flushed. So a cut leaves a file that is recognised.
-fn create(mut file: File, path: &Path, settings: Settings) -> Result<Engine> {
-    // The mark itself must not be what runs into a limit.
-    region::check_file_size(path, settings.max_size, BLOCK)?;
-    let mut mark = [0; BLOCK as usize];
-    mark[..CREATION_MAGIC.len()].copy_from_slice(&CREATION_MAGIC);
-    file.set_len(0)
-        .and_then(|()| file.seek(SeekFrom::Start(0)))
-        .and_then(|_| file.write_all(&mark))
-        .and_then(|()| file.sync_all())
-        .map_err(|e| creation_error(path, e))?;
-    sync_folder(path)?;
-    let region = Region::of_file(file, path.to_owned(), false, settings.max_size)?;
-    build_empty(region, settings)
-}
-
 /// A full disk may show before anything is mapped.
 fn creation_error(path: &Path, error: io::Error) -> Error {
     use crate::error::FullReason;
@@ -305,9 +560,9 @@ fn sync_folder(_path: &Path) -> Result<()> {
 }
 
 /// Makes an empty store of a region that has nothing behind the live area.
-fn build_empty(region: Region, settings: Settings) -> Result<Engine> {
+fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine> {
     let first_extent = (EXTENTS, EXTENTS + SMALLEST_LOG);
-    region.extend(first_extent.1)?;
+    region.allocate(EXTENTS, first_extent.1)?;
     let seq = (1 << COUNT_BITS) + 1;
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(|e| Error::io(region.path(), "get random bytes", io::Error::other(e)))?;
@@ -322,7 +577,7 @@ fn build_empty(region: Region, settings: Settings) -> Result<Engine> {
     let log =
         LogFound { extents: vec![(first_extent.0, first_extent.1, seq - 1)], end: EXTENTS, chain: 0, last: seq - 1 };
     let initial = settings.initial_capacity;
-    let engine = build(region, settings, Opened::Created, superblock, &log)?;
+    let engine = build(region, seat, settings, Opened::Created, superblock, &log)?;
     let mut writer = engine.writer();
     for (map, slots) in [(CATALOGUE, 0), (DEFAULT_MAP, initial)] {
         engine.create_map(&mut writer, map, slots, seq - 1)?;
@@ -331,7 +586,7 @@ fn build_empty(region: Region, settings: Settings) -> Result<Engine> {
     drop(writer);
     engine.region.flush_all()?;
     {
-        let mut superblock = engine.lock_superblock();
+        let mut superblock = engine.lock_new_superblock();
         let next = Superblock { file_len: engine.region.len().into(), ..*superblock };
         engine.write_superblock(&mut superblock, next)?;
     }
@@ -367,6 +622,7 @@ pub(crate) struct LogFound {
 /// Sets the live area up anew around a log, with an empty map table and nothing allocated but the log.
 pub(crate) fn build(
     region: Region,
+    seat: Seat,
     settings: Settings,
     opened: Opened,
     superblock: Superblock,
@@ -378,50 +634,12 @@ pub(crate) fn build(
     // The first superblock of a new store goes to A; in any other case the word is set again.
     region.store_live(live::SUPERBLOCK, SUPERBLOCK_B, Ordering::Relaxed)?;
     let space = Space::create(&region, &log.extents, log.last)?;
-    let engine = Engine::assemble(region, settings, opened, superblock, None, space, log.end, Vec::new())?;
+    let engine = Engine::assemble(region, seat, settings, opened, superblock, None, Some(space), log.end)?;
     {
         let mut writer = engine.writer();
         engine.create_map_table(&mut writer, log.last)?;
     }
     Ok(engine)
-}
-
-/// Opens a file that is a store.
-fn open_store(file: File, path: &Path, settings: Settings, superblocks: Superblocks) -> Result<Engine> {
-    let read_only = settings.access == Access::ReadOnly;
-    let again = file.try_clone().map_err(|e| Error::io(path, "duplicate the file's handle", e))?;
-    let region = Region::of_file(file, path.to_owned(), read_only, settings.max_size)?;
-    let generation = |superblock: &Option<Superblock>| superblock.map_or(0, |s| s.generation.get());
-    let newest = usize::from(generation(&superblocks[1]) > generation(&superblocks[0]));
-
-    let which = |place: u64| usize::from(place == SUPERBLOCK_B);
-    let same_cache = live_is_current(&region)?
-        && superblocks[which(region.live(live::SUPERBLOCK)?)]
-            .is_some_and(|s| live_is_sane(&region, &s).unwrap_or(false));
-    let state = if same_cache { region.live(live::STATE)? } else { 0 };
-    let in_force = if same_cache { which(region.live(live::SUPERBLOCK)?) } else { newest };
-    let Some(mut superblock) = superblocks[in_force] else {
-        return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
-    };
-    // The next one has to be newer than both.
-    superblock.generation = generation(&superblocks[newest]).into();
-
-    if superblock.is_clean() && state & live::STATE_CLOSING == 0 {
-        return open_clean(region, settings, superblock, in_force);
-    }
-    if read_only {
-        return Err(Error::NeedsRecovery { path: path.to_owned() });
-    }
-    if same_cache && state & live::STATE_POISONED == 0 {
-        match super::recovery::after_kill(region, settings.clone(), superblock, state) {
-            // What was killed left something behind that does not add up. The log decides.
-            Err(Error::Corrupt { .. }) => {}
-            opened => return opened,
-        }
-        let region = Region::of_file(again, path.to_owned(), read_only, settings.max_size)?;
-        return super::recovery::after_power_cut(region, settings, superblock, in_force);
-    }
-    super::recovery::after_power_cut(region, settings, superblock, in_force)
 }
 
 /// Whether the live area can be that of the store whose superblock is in force.
@@ -436,17 +654,14 @@ fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
 }
 
 /// Opens a store that was closed: there is nothing to do but to set the live area up.
-fn open_clean(region: Region, settings: Settings, superblock: Superblock, in_force: usize) -> Result<Engine> {
-    let expected = superblock.file_len.get();
-    if region.len() < expected {
-        return Err(Error::Truncated { path: region.path().to_owned(), len: region.len(), expected });
-    }
+fn open_clean(
+    region: Region,
+    seat: Seat,
+    settings: Settings,
+    superblock: Superblock,
+    in_force: usize,
+) -> Result<Engine> {
     let (end, last) = (superblock.log_end.get(), superblock.next_seq.get() - 1);
-    if region.is_read_only() {
-        let frozen = Frozen { visible: last, map_table: superblock.map_table.get() };
-        let space = Space::load(&region, superblock.space_table.get())?;
-        return Engine::assemble(region, settings, Opened::Clean, superblock, Some(frozen), space, end, Vec::new());
-    }
     distrust_live(&region)?;
     region.zero(live::VERSION_WORD, EXTENTS - live::VERSION_WORD)?;
     set_live(&region, &superblock, end, superblock.end_chain.get(), last)?;
@@ -456,7 +671,7 @@ fn open_clean(region: Region, settings: Settings, superblock: Superblock, in_for
     totals::publish(&region, live::LOG_TOTALS, [last, superblock.log_bytes.get(), superblock.log_records.get()])?;
     region.store_live(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
     let space = Space::load(&region, superblock.space_table.get())?;
-    let engine = Engine::assemble(region, settings, Opened::Clean, superblock, None, space, end, Vec::new())?;
+    let engine = Engine::assemble(region, seat, settings, Opened::Clean, superblock, None, Some(space), end)?;
     engine.trust_live()?;
     Ok(engine)
 }
@@ -473,6 +688,7 @@ fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last
         (live::COMMIT_POINT, commit_word(end, last)),
         (live::TAIL, end),
         (live::CHAIN, u64::from(chain)),
+        (live::CHANGED, last),
         (live::VISIBLE, last),
     ] {
         region.store(offset, value, Ordering::Relaxed)?;
@@ -481,17 +697,17 @@ fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last
 }
 
 /// Says that the live area must not be believed: it is about to be rebuilt.
-fn distrust_live(region: &Region) -> Result<()> {
+pub(crate) fn distrust_live(region: &Region) -> Result<()> {
     region.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
 }
 
-/// Whether the live area was written under this very page cache.
-fn live_is_current(region: &Region) -> Result<bool> {
-    let Some(identity) = region.identity() else { return Ok(false) };
+/// Whether the live area was written under this very page cache. Where the system cannot tell, whether somebody has
+/// vouched for it.
+pub(crate) fn live_is_current(region: &Region, identity: Option<[u64; 6]>) -> Result<bool> {
     if region.live(live::VERSION_WORD)? != live::VERSION {
         return Ok(false);
     }
-    for (index, word) in identity.into_iter().enumerate() {
+    for (index, word) in identity.into_iter().flatten().enumerate() {
         if region.live(live::IDENTITY + 8 * index as u64)? != word {
             return Ok(false);
         }
@@ -500,20 +716,47 @@ fn live_is_current(region: &Region) -> Result<bool> {
 }
 
 impl Engine {
-    /// Ends the opening: says that the live area can be believed as long as this page cache lives, and enters us in the
-    /// process table.
+    /// An engine that only reads.
+    fn for_reading(
+        region: Region,
+        seat: Seat,
+        settings: Settings,
+        opened: Opened,
+        superblock: Superblock,
+        frozen: Option<Frozen>,
+        space: Option<Space>,
+    ) -> Result<Engine> {
+        let end = superblock.log_end.get();
+        Engine::assemble(region, seat, settings, opened, superblock, frozen, space, end)
+    }
+
+    /// Says that the live area can be believed as long as this page cache lives.
     pub(crate) fn trust_live(&self) -> Result<()> {
-        let entry = PROCESS_TABLE;
         let identity = self.region.identity().unwrap_or_default();
-        self.region.store(entry + process::SINCE, now(), Ordering::Relaxed)?;
-        self.region.store(entry + process::MODE, process::EXCLUSIVE, Ordering::Relaxed)?;
-        self.region.store(entry + process::BOOT, identity[0], Ordering::Relaxed)?;
-        self.region.store(entry + process::PID, u64::from(std::process::id()) + 1, Ordering::Relaxed)?;
         for (index, word) in identity.into_iter().enumerate() {
             self.region.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
         }
         self.region.store_live(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
         self.ready.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// The last steps of every opening: the process table, and letting others in again.
+    fn end_opening(self, alone: bool) -> Result<Engine> {
+        if !self.read_only {
+            // Whoever had our entry before is dead, for we hold its byte.
+            self.clean_entry(self.process)?;
+            self.sweep()?;
+            self.enter()?;
+        }
+        self.ready.store(true, Ordering::Release);
+        if let Some(locks) = &self.locks {
+            let locking = |error| Error::io(self.region.path(), "lock the file", error);
+            if alone && !self.exclusive && !locks.try_whole(Sharing::Shared).map_err(locking)? {
+                return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Readers });
+            }
+            locks.unlock(CHECKPOINT).and_then(|()| locks.unlock(OPENING)).map_err(locking)?;
+        }
+        Ok(self)
     }
 }

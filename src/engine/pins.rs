@@ -11,15 +11,23 @@
 //! who is rare, makes every running thread execute a barrier, and readers need none (as in `liburcu` and in folly's
 //! hazard pointers). For that, each thread keeps a pin of its own between reads, which it writes with a plain store.
 //! Snapshots, which wander from thread to thread, claim a pin by compare-and-swap; so does a read inside a read.
+//!
+//! A store that is opened for reading cannot write pins. Its snapshots take a shared lock on a byte whose place says the
+//! sequence number; the reclaimer asks the kernel for such locks. Here the kernel's own lock is the barrier.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Engine;
 use super::lock::thread_number;
+use super::processes::lock_error;
 use crate::error::{Error, Result};
-use crate::file::layout::{COUNT_MASK, PIN_LEN, PIN_TABLE, PINS, live, pin};
+use crate::file::layout::{
+    COUNT_MASK, PIN_LEN, PIN_TABLE, PINS, PROCESS_LEN, PROCESS_TABLE, PROCESSES, live, pin, process,
+};
+use crate::file::locks::{self, Sharing};
 use crate::file::region::barrier;
 
 /// How often all pins are looked through before a reader gives up. Single reads hold a pin for well under a
@@ -32,7 +40,7 @@ const MOST_KEPT: u64 = PINS / 4;
 /// A pin that is held: its place in the table, and the sequence number that its holder reads at.
 #[derive(Debug)]
 pub(crate) struct Pin {
-    /// Zero in a read-only store, which nobody changes and which needs no pins.
+    /// Zero in a read-only store, whose pins are locks.
     place: u64,
     pub(crate) seq: u64,
     /// It stays with its thread.
@@ -65,7 +73,16 @@ impl KeptPins {
             returned: Arc::default(),
         }
     }
+
+    /// Whether readers here rely on a reclaimer for their barrier.
+    pub(crate) fn is_asymmetric(&self) -> bool {
+        self.asymmetric
+    }
 }
+
+/// How many snapshots of a read-only store hold the lock of each count.
+#[derive(Default)]
+pub(crate) struct SnapshotLocks(Mutex<BTreeMap<u64, u64>>);
 
 /// A pin that this thread keeps. It does not keep the store alive.
 struct Kept {
@@ -94,6 +111,7 @@ impl Engine {
     /// Pins the last visible commit for a read that begins and ends in this thread.
     #[inline(always)]
     pub(crate) fn pin_here(&self) -> Result<Pin> {
+        self.check_not_forked()?;
         let (store, place) = LAST.try_with(Cell::get).unwrap_or_default();
         if store != self.kept_pins.store {
             return self.pin_elsewhere();
@@ -117,8 +135,8 @@ impl Engine {
     /// The thread has not just read from this store: looks for the pin that it keeps here, or gets one.
     #[cold]
     fn pin_elsewhere(&self) -> Result<Pin> {
-        if let Some(frozen) = &self.frozen {
-            return Ok(Pin { place: 0, seq: frozen.visible, kept: false });
+        if self.read_only {
+            return self.pin();
         }
         let store = self.kept_pins.store;
         let found = KEPT.try_with(|kept| {
@@ -144,6 +162,10 @@ impl Engine {
         if returned.is_some() {
             return Ok(returned);
         }
+        // Many processes may have many threads each; the rest is for all of them to share.
+        if self.free_pins()? < PINS / 2 {
+            return Ok(None);
+        }
         if self.kept_pins.count.fetch_add(1, Ordering::Relaxed) >= MOST_KEPT {
             self.kept_pins.count.fetch_sub(1, Ordering::Relaxed);
             return Ok(None);
@@ -151,15 +173,71 @@ impl Engine {
         self.search_pin(self.kept_pins.idle).map(Some)
     }
 
+    fn free_pins(&self) -> Result<u64> {
+        let mut free = 0;
+        for number in 0..PINS {
+            free += u64::from(self.region.live(PIN_TABLE + number * PIN_LEN + pin::CLAIM)? == 0);
+        }
+        Ok(free)
+    }
+
     /// Pins the last visible commit, for a holder that may go anywhere.
     pub(crate) fn pin(&self) -> Result<Pin> {
-        if let Some(frozen) = &self.frozen {
-            return Ok(Pin { place: 0, seq: frozen.visible, kept: false });
+        self.check_not_forked()?;
+        if self.read_only {
+            return self.pin_by_lock();
         }
         let seq = self.region.live(live::VISIBLE)?;
         let place = self.claim_pin(seq)?;
         let seq = self.confirm(place, seq)?;
         Ok(Pin { place, seq, kept: false })
+    }
+
+    /// A pin in a store that is opened for reading.
+    fn pin_by_lock(&self) -> Result<Pin> {
+        loop {
+            let frozen = self.frozen()?;
+            let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
+            let pin = Pin { place: 0, seq, kept: false };
+            self.lock_snapshot(seq)?;
+            fence(Ordering::SeqCst);
+            let holds = match frozen {
+                // As long as nobody has opened the store for writing, there is nobody who could reuse anything.
+                Some(_) => !self.is_live()?,
+                None => self.region.live(live::HORIZON)? <= seq,
+            };
+            if holds {
+                return Ok(pin);
+            }
+            self.unpin(&pin);
+        }
+    }
+
+    fn lock_snapshot(&self, seq: u64) -> Result<()> {
+        let Some(locks) = &self.locks else { return Ok(()) };
+        let mut held = self.snapshot_locks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let holders = held.entry(seq & COUNT_MASK).or_default();
+        if *holders == 0 {
+            // Nobody ever takes one of these exclusively, so it cannot be refused.
+            locks
+                .try_lock(locks::snapshot(seq & COUNT_MASK), Sharing::Shared)
+                .map_err(|e| lock_error(&self.region, e))?;
+        }
+        *holders += 1;
+        Ok(())
+    }
+
+    #[cold]
+    fn unlock_snapshot(&self, seq: u64) {
+        let Some(locks) = &self.locks else { return };
+        let mut held = self.snapshot_locks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(holders) = held.get_mut(&(seq & COUNT_MASK)) else { return };
+        *holders -= 1;
+        if *holders == 0 {
+            held.remove(&(seq & COUNT_MASK));
+            // Should this fail, space is held back until the store is closed.
+            let _ = locks.unlock(locks::snapshot(seq & COUNT_MASK));
+        }
     }
 
     /// Accepts a pin at `seq`, or moves it to a newer number until no reclaimer can have missed it.
@@ -211,7 +289,7 @@ impl Engine {
     fn search_pin(&self, claim: u64) -> Result<u64> {
         // Threads begin at different places, so that they settle on pins of their own.
         let first = thread_number().wrapping_mul(17) % PINS;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             for number in (first..PINS).chain(0..first) {
                 let place = PIN_TABLE + number * PIN_LEN + pin::CLAIM;
                 if self.region.load(place)? == 0 && self.region.compare_exchange(place, 0, claim, Ordering::SeqCst)? {
@@ -219,6 +297,10 @@ impl Engine {
                     let _ = LIKELY_FREE.try_with(|likely| likely.set(number));
                     return Ok(place);
                 }
+            }
+            // The dead hold none for long.
+            if attempt == 0 {
+                self.sweep()?;
             }
             std::thread::yield_now();
         }
@@ -233,7 +315,9 @@ impl Engine {
     /// Gives a pin back.
     #[inline(always)]
     pub(crate) fn unpin(&self, pin: &Pin) {
-        if pin.place != 0 {
+        if pin.place == 0 {
+            self.unlock_snapshot(pin.seq);
+        } else if pin.kept || !self.is_forked() {
             let free = if pin.kept { self.kept_pins.idle } else { 0 };
             // The place was checked when the pin was taken, and a file only grows.
             let _ = self.region.store_live(pin.place, free, Ordering::Release);
@@ -247,33 +331,77 @@ impl Engine {
         if self.region.live(live::HORIZON)? < visible {
             self.region.store_live(live::HORIZON, visible, Ordering::SeqCst)?;
         }
-        if self.kept_pins.asymmetric && !barrier::everywhere() {
+        fence(Ordering::SeqCst);
+        if self.some_need_a_barrier()? && !barrier::everywhere() {
             // Without the barrier that readers rely on, every pin could be one that is not seen yet.
             return Ok(0);
         }
-        fence(Ordering::SeqCst);
         let mut lowest = visible & COUNT_MASK;
+        let mut asked = BTreeSet::from([self.process]);
         for number in 0..PINS {
-            let claim = self.region.word(PIN_TABLE + number * PIN_LEN + pin::CLAIM)?.seq_cst();
-            if claim != 0 {
-                lowest = lowest.min(pin::count(claim));
+            let word = self.region.live_word(PIN_TABLE + number * PIN_LEN + pin::CLAIM)?;
+            let claim = word.seq_cst();
+            if claim == 0 || pin::count(claim) >= lowest {
+                continue;
+            }
+            // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
+            let owner = pin::owner(claim);
+            if asked.insert(owner) && self.clean_if_dead(owner)? && word.seq_cst() == 0 {
+                continue;
+            }
+            if word.seq_cst() != 0 {
+                lowest = pin::count(claim);
+            }
+        }
+        if let Some(locks) = self.locks.as_ref().filter(|_| !self.exclusive) {
+            let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(lowest));
+            if let Some(place) = held.map_err(|e| lock_error(&self.region, e))? {
+                lowest = place - locks::snapshot(0);
             }
         }
         Ok(lowest)
     }
 
-    /// Pins in use, and the lowest count among them with the time since when it is held.
-    pub(crate) fn pins_in_use(&self) -> Result<(u64, Option<(u64, u64)>)> {
+    /// Whether there are readers who leave the barrier to the reclaimer.
+    fn some_need_a_barrier(&self) -> Result<bool> {
+        for entry in 0..PROCESSES {
+            let at = PROCESS_TABLE + entry * PROCESS_LEN;
+            if self.region.live_word(at + process::PID)?.seq_cst() != 0
+                && self.region.live(at + process::ASYMMETRIC)? != 0
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many pins are in use, and the one with the lowest count.
+    pub(crate) fn pins_in_use(&self) -> Result<(u64, Option<Held>)> {
         let (mut used, mut oldest) = (0, None);
+        if !self.is_live()? {
+            return Ok((used, oldest));
+        }
         for number in 0..PINS {
             let place = PIN_TABLE + number * PIN_LEN;
             let claim = self.region.load(place + pin::CLAIM)?;
             if claim != 0 && pin::count(claim) != COUNT_MASK {
                 used += 1;
-                let found = (pin::count(claim), self.region.load(place + pin::SINCE)?);
-                oldest = Some(oldest.map_or(found, |oldest: (u64, u64)| oldest.min(found)));
+                let since = self.region.load(place + pin::SINCE)?;
+                let held = Held { count: pin::count(claim), since, entry: pin::owner(claim) };
+                oldest = Some(oldest.map_or(held, |oldest: Held| oldest.min(held)));
             }
         }
         Ok((used, oldest))
     }
+}
+
+/// A pin as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Held {
+    /// The counting part of the sequence number that its holder reads at.
+    pub(crate) count: u64,
+    /// When a snapshot took it: milliseconds since 1970; zero for a single read.
+    pub(crate) since: u64,
+    /// Process-table entry of its holder.
+    pub(crate) entry: u64,
 }

@@ -17,14 +17,14 @@ use std::sync::atomic::Ordering;
 use zerocopy::FromBytes;
 
 use super::Engine;
-use super::open::{LogFound, build};
+use super::open::{LogFound, Seat, build};
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash,
     Kind, MAX_INCARNATION, PIN_LEN, PIN_TABLE, PINS, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
-    align_block, commit_word, extent_offset, flags, live, pin,
+    align_block, commit_word, extent_offset, flags, live, pin, writer_lock,
 };
 use crate::file::log::{self, Head, Record, Scan, Walk};
 use crate::file::region::Region;
@@ -39,8 +39,10 @@ pub enum Opened {
     Created,
     /// It had been closed. Nothing was to be done.
     Clean,
-    /// The process that had it open was killed. Its last commit was completed, in constant time.
+    /// The processes that had it open were killed. The last commit was completed, in constant time.
     AfterKill,
+    /// Other processes have it open. Nothing was to be done.
+    Attached,
     /// The power was cut, or the file is a copy. The index was built anew from the log.
     AfterPowerCut {
         /// Records found in the log.
@@ -50,30 +52,37 @@ pub enum Opened {
     },
 }
 
-/// Takes over from a process that was killed.
-pub(crate) fn after_kill(region: Region, settings: Settings, superblock: Superblock, state: u64) -> Result<Engine> {
+/// Takes over from a process that was killed. There may be others who read.
+pub(crate) fn after_kill(
+    region: Region,
+    seat: Seat,
+    settings: Settings,
+    superblock: Superblock,
+    state: u64,
+) -> Result<Engine> {
     let space = Space::load(&region, region.live(live::SPACE_TABLE)?)?;
-    let unflushed = space.extents().filter(|extent| extent.is_log()).map(|extent| (extent.offset, extent.end()));
-    let unflushed = unflushed.collect();
     let tail = region.live(live::TAIL)?;
-    let engine = Engine::assemble(region, settings, Opened::AfterKill, superblock, None, space, tail, unflushed)?;
+    let engine = Engine::assemble(region, seat, settings, Opened::AfterKill, superblock, None, Some(space), tail)?;
     let region = &engine.region;
+    // Nobody is there who could write a pin.
     for number in 0..PINS {
         region.store(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
     }
     if state & live::STATE_CLOSING != 0 {
         // A superblock with the clean flag may be on its way to the disk.
         engine.clear_clean_flag()?;
-        region.store_live(live::STATE, state & !live::STATE_CLOSING, Ordering::Release)?;
+        region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
     }
     let mut writer = engine.writer();
     engine.finish(&mut writer)?;
     let lock = region.live(live::WRITER_LOCK)?;
-    if lock >> 32 != 0 {
+    if writer_lock::holder(lock) != writer_lock::FREE {
         engine.bury(&mut writer)?;
-        region.store_live(live::WRITER_LOCK, u64::from(lock as u32), Ordering::Relaxed)?;
     }
-    engine.free_unreferenced(&mut writer)?;
+    engine.retire_unreferenced(&mut writer)?;
+    let unread_below = engine.raise_horizon()?;
+    writer.space.free_retired(region, unread_below)?;
+    region.store_live(live::WRITER_LOCK, writer_lock::freed(lock, writer_lock::FREE), Ordering::Release)?;
     drop(writer);
     engine.trust_live()?;
     Ok(engine)
@@ -82,6 +91,7 @@ pub(crate) fn after_kill(region: Region, settings: Settings, superblock: Superbl
 /// Builds everything anew from the log.
 pub(crate) fn after_power_cut(
     region: Region,
+    seat: Seat,
     settings: Settings,
     superblock: Superblock,
     in_force: usize,
@@ -92,10 +102,10 @@ pub(crate) fn after_power_cut(
     // How long the last extent was is not known, but it had room for a jump.
     if let Some(last) = log.extents.last_mut() {
         last.1 = align_block(log.end + JUMP_LEN);
-        region.extend(last.1)?;
+        region.allocate(last.1.min(region.len()), last.1)?;
     }
 
-    let engine = build(region, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
+    let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
     totals::publish(&engine.region, live::LOG_TOTALS, [log.last, bytes, records])?;
     engine.rebuild_maps(&keys, log.last)?;
@@ -316,6 +326,7 @@ impl Engine {
             (live::TAIL, tail.at),
             (live::COMMIT_POINT, commit_word(tail.at, seq)),
             (live::HORIZON, seq),
+            (live::CHANGED, seq),
             (live::VISIBLE, seq),
         ] {
             self.region.store(offset, value, Ordering::Release)?;
@@ -329,19 +340,20 @@ impl Engine {
         self.checkpoint()
     }
 
-    /// Frees what a dead writer had taken and not put to use. Nobody else has the store open.
-    fn free_unreferenced(&self, writer: &mut super::commit::Writer) -> Result<()> {
-        self.return_uncommitted(writer, self.region.live(live::VISIBLE)?)?;
+    /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may still
+    /// be reading that.
+    pub(crate) fn retire_unreferenced(&self, writer: &mut super::commit::Writer) -> Result<()> {
+        let visible = self.region.live(live::VISIBLE)?;
+        self.return_uncommitted(writer, visible)?;
         let mut referenced: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         for table in [live::MAP_TABLE, live::SPACE_TABLE] {
             referenced.insert(extent_offset(self.region.load(table)?));
         }
-        let unused = |extent: &&crate::file::space::Extent| match extent.kind {
-            ExtentKind::Retired => true,
-            ExtentKind::Index | ExtentKind::Table => !referenced.contains(&extent.offset),
-            _ => false,
+        let unused = |extent: &&crate::file::space::Extent| {
+            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table) && !referenced.contains(&extent.offset)
         };
         let unused: Vec<u64> = writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
-        unused.into_iter().try_for_each(|offset| writer.space.free(&self.region, offset))
+        let retire = |offset| writer.space.set_kind(&self.region, offset, ExtentKind::Retired, visible);
+        unused.into_iter().try_for_each(retire)
     }
 }

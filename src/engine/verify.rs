@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes;
 
 use super::Engine;
-use super::commit::Writer;
 use super::recovery::head as recovery_head;
 use crate::error::Result;
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{
     COUNT_BITS, ExtentKind, KeyHash, Kind, MAGIC, RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset,
-    flags, lines_of_blocks, live,
+    flags, lines_of_blocks, live, writer_lock,
 };
 use crate::file::log::{self, Head, Walk};
+use crate::file::space::Space;
 
 /// So many findings are kept; of more, only the number.
 const KEPT: usize = 1000;
@@ -92,21 +94,37 @@ struct Derived {
 }
 
 impl Engine {
-    /// Checks superblocks, extents, all records and all slots. Writers wait meanwhile.
+    /// Checks superblocks, extents, all records and all slots. Writers wait meanwhile; a store that is opened for reading
+    /// cannot make them, and looks again if somebody has written.
     pub(crate) fn verify(&self) -> Result<VerifyReport> {
-        let read_only = self.frozen.is_some();
-        if !read_only {
+        if !self.read_only {
             self.acquire()?;
-        }
-        let mut report = VerifyReport::default();
-        let done = {
-            let writer = self.writer();
-            self.verify_all(&writer, &mut report)
-        };
-        if !read_only {
+            let report = self.verify_once(&self.writer().space);
             self.release();
+            return report;
         }
-        match done {
+        let start = Instant::now();
+        loop {
+            let before = self.region.live(live::WRITER_LOCK)?;
+            let space = self.space_now()?;
+            // Nothing is reused while it looks.
+            let pin = self.pin()?;
+            let report = space.as_ref().map(|space| self.verify_once(space));
+            self.unpin(&pin);
+            fence(Ordering::Acquire);
+            let undisturbed = !self.is_live()?
+                || writer_lock::is_free(before) && self.region.live(live::WRITER_LOCK)? as u32 == before as u32;
+            match report {
+                Some(report) if undisturbed => return report,
+                _ if start.elapsed() >= self.settings.lock_timeout => return Err(self.lock_timeout(start.elapsed())),
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    fn verify_once(&self, space: &Space) -> Result<VerifyReport> {
+        let mut report = VerifyReport::default();
+        match self.verify_all(space, &mut report) {
             Ok(()) => Ok(report),
             // Damage that stops the check is what was looked for.
             Err(crate::Error::Corrupt { offset, what, .. }) => {
@@ -117,13 +135,13 @@ impl Engine {
         }
     }
 
-    fn verify_all(&self, writer: &Writer, report: &mut VerifyReport) -> Result<()> {
+    fn verify_all(&self, space: &Space, report: &mut VerifyReport) -> Result<()> {
         self.verify_superblocks(report)?;
         let maps: BTreeMap<u32, Index<'_>> = self.maps()?.into_iter().collect();
-        let derived = self.verify_log(writer, &maps, report)?;
-        self.verify_extents(writer, &maps, report)?;
+        let derived = self.verify_log(space, &maps, report)?;
+        self.verify_extents(space, &maps, report)?;
         for (map, index) in &maps {
-            self.verify_index(writer, *map, index, derived.get(map), report)?;
+            self.verify_index(space, *map, index, derived.get(map), report)?;
         }
         Ok(())
     }
@@ -144,12 +162,12 @@ impl Engine {
     /// Walks the log and finds for each record whether its slot points at it.
     fn verify_log(
         &self,
-        writer: &Writer,
+        space: &Space,
         maps: &BTreeMap<u32, Index<'_>>,
         report: &mut VerifyReport,
     ) -> Result<BTreeMap<u32, Derived>> {
         let (head, end, visible) = self.log_bounds()?;
-        if head != recovery_head(&self.superblock()) {
+        if head != recovery_head(&self.superblock()?) {
             // After the next close, the log would be looked for where the superblock says.
             report.add(head.at, "the superblock has the log begin elsewhere, or with another record");
         }
@@ -160,7 +178,7 @@ impl Engine {
         for record in walk.by_ref() {
             bytes += record.len();
             records += 1;
-            match writer.space.log_extent_of(record.offset).filter(|extent| record.end() <= extent.end()) {
+            match space.log_extent_of(record.offset).filter(|extent| record.end() <= extent.end()) {
                 Some(extent) => visited.insert(extent.offset),
                 None => {
                     report.add(record.offset, "the record lies in no extent of the log");
@@ -197,8 +215,8 @@ impl Engine {
                 _ => {}
             }
         }
-        visited.extend(writer.space.log_extent_of(end).map(|extent| extent.offset));
-        for extent in writer.space.extents().filter(|extent| extent.is_log() && !visited.contains(&extent.offset)) {
+        visited.extend(space.log_extent_of(end).map(|extent| extent.offset));
+        for extent in space.extents().filter(|extent| extent.is_log() && !visited.contains(&extent.offset)) {
             report.add(extent.offset, "the log does not lead to this extent of it");
         }
         if walk.at() != end {
@@ -225,23 +243,18 @@ impl Engine {
         Ok(derived)
     }
 
-    fn verify_extents(
-        &self,
-        writer: &Writer,
-        maps: &BTreeMap<u32, Index<'_>>,
-        report: &mut VerifyReport,
-    ) -> Result<()> {
+    fn verify_extents(&self, space: &Space, maps: &BTreeMap<u32, Index<'_>>, report: &mut VerifyReport) -> Result<()> {
         let mut last = 0;
-        for extent in writer.space.extents() {
+        for extent in space.extents() {
             if extent.offset < last {
                 report.add(extent.offset, "two extents overlap");
             }
             last = extent.end();
         }
-        if last > self.region.len() {
+        if last > self.region.refresh()? {
             report.add(last, "an extent reaches beyond the end of the file");
         }
-        let kind_at = |offset| writer.space.extent(offset).map(|extent| extent.kind);
+        let kind_at = |offset| space.extent(offset).map(|extent| extent.kind);
         for index in maps.values() {
             if kind_at(index.offset()) != Some(ExtentKind::Index) {
                 report.add(index.offset(), "the region of a map is in no extent of its kind");
@@ -258,7 +271,7 @@ impl Engine {
     /// Holds what the slots and counters of a map say against what the log says.
     fn verify_index(
         &self,
-        writer: &Writer,
+        space: &Space,
         map: u32,
         index: &Index<'_>,
         derived: Option<&Derived>,
@@ -267,7 +280,7 @@ impl Engine {
         let nothing = Derived::default();
         let derived = derived.unwrap_or(&nothing);
         let at = index.offset();
-        self.verify_region(writer, map, index, report)?;
+        self.verify_region(space, map, index, report)?;
         let (mut slots, mut dead) = (0, 0);
         for slot in index.iter() {
             let slot = slot?;
@@ -306,11 +319,11 @@ impl Engine {
     }
 
     /// Checks the header of a region.
-    fn verify_region(&self, writer: &Writer, map: u32, index: &Index<'_>, report: &mut VerifyReport) -> Result<()> {
+    fn verify_region(&self, space: &Space, map: u32, index: &Index<'_>, report: &mut VerifyReport) -> Result<()> {
         let at = index.offset();
         let visible = self.visible()?;
         let header: &RegionHeader = self.region.header(at)?;
-        let extent = writer.space.extent(at);
+        let extent = space.extent(at);
         if header.map.get() != u64::from(map) {
             report.add(at, format!("the region of map {map} says that it is that of map {}", header.map.get()));
         }
@@ -326,16 +339,16 @@ impl Engine {
 
     /// What the next record of the log will say of the one before it.
     fn chain(&self) -> Result<u32> {
-        if self.frozen.is_some() {
-            return Ok(self.superblock().end_chain.get());
+        if !self.is_live()? {
+            return Ok(self.superblock()?.end_chain.get());
         }
         Ok(self.region.live(live::CHAIN)? as u32)
     }
 
     /// Where the log begins and ends, and its last sequence number.
     fn log_bounds(&self) -> Result<(Head, u64, u64)> {
-        if let Some(frozen) = &self.frozen {
-            let superblock = self.superblock();
+        if let Some(frozen) = self.frozen()? {
+            let superblock = self.superblock()?;
             return Ok((recovery_head(&superblock), superblock.log_end.get(), frozen.visible));
         }
         let head = Head {
@@ -349,8 +362,8 @@ impl Engine {
 
     /// The counters of the whole log: {seq, bytes, records}.
     pub(crate) fn log_size(&self) -> Result<[u64; 3]> {
-        if self.frozen.is_some() {
-            let superblock = self.superblock();
+        if !self.is_live()? {
+            let superblock = self.superblock()?;
             return Ok([superblock.next_seq.get() - 1, superblock.log_bytes.get(), superblock.log_records.get()]);
         }
         self.log_totals()

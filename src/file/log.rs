@@ -4,7 +4,7 @@
 //! everything that [`layout`](super::layout) says a walk accepts; a [`Scan`] goes over records that are known to be
 //! committed.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, align8, flags, record_len};
 use super::region::Region;
@@ -93,6 +93,16 @@ pub(crate) fn record(region: &Region, offset: u64) -> Result<Record<'_>> {
 #[cold]
 fn not_a_record(region: &Region, offset: u64) -> Error {
     region.corrupt(offset, "a record was expected at this offset, and none can be")
+}
+
+/// The header of what may be a record, for a reader without a pin: what is there may be overwritten at the same time,
+/// which the reader finds out afterwards.
+pub(crate) fn copy_header(region: &Region, offset: u64) -> Result<RecordHeader> {
+    if offset < EXTENTS || !offset.is_multiple_of(8) {
+        return Err(not_a_record(region, offset));
+    }
+    let bytes = region.copy(offset, RECORD_HEADER)?;
+    RecordHeader::read_from_bytes(&bytes).map_err(|_| not_a_record(region, offset))
 }
 
 /// The place where the log goes on. Only the holder of the writer lock has one.

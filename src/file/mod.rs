@@ -6,6 +6,7 @@
 
 pub(crate) mod index;
 pub mod layout;
+pub(crate) mod locks;
 pub(crate) mod log;
 pub(crate) mod region;
 pub(crate) mod space;

@@ -3,12 +3,16 @@
 //! The space table in the file lists the extents in use; what it does not list is free. Each change is the store of
 //! one word, so a process that dies in the middle leaves at most an extent that nobody refers to.
 //!
+//! Who holds the writer lock keeps a copy of what the table says. A counter of changes tells when another process has
+//! changed the table since. It is odd while the table is being changed, so that one who reads the table without the lock
+//! knows whether it was the same all the time (a seqlock).
+//!
 //! **Invariants.** Space is handed out from the lowest free run that fits, else the file grows, with real allocation
 //! behind the new range. A retired extent becomes free only when no pin is below the sequence number at which it was
 //! retired.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use super::layout::{
     BLOCK, COUNT_MASK, EXTENTS, ExtentKind, SPACE_TABLE_MAGIC, align_block, extent_blocks, extent_offset, extent_word,
@@ -56,16 +60,19 @@ pub(crate) struct Space {
     used: BTreeMap<u64, Extent>,
     /// Entries of the table that are vacant, the lowest last.
     vacant: Vec<u64>,
-    /// Bytes of the file, as far as they make whole blocks.
+    /// How far the file is known to have real space behind it.
     end: u64,
+    /// The counter of changes that this is the table of.
+    changes: u64,
 }
 
 impl Space {
     /// Reads the table that `word` names.
     pub(crate) fn load(region: &Region, word: u64) -> Result<Space> {
         let table = Table::open(region, word, SPACE_TABLE_MAGIC)?;
-        let mut space = Space { used: BTreeMap::new(), vacant: Vec::new(), end: 0 };
-        space.end = region.len() / BLOCK * BLOCK;
+        let changes = region.live(live::SPACE_CHANGES)?;
+        let mut space = Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes };
+        let file_end = region.refresh()? / BLOCK * BLOCK;
         for entry in (0..table.capacity()).rev() {
             let (place, state) = table.entry(entry)?;
             if state == 0 {
@@ -75,7 +82,7 @@ impl Space {
             let (offset, blocks) = (extent_offset(place), extent_blocks(place));
             let kind = ExtentKind::from_u8((state >> 56) as u8);
             let extent = kind.map(|kind| Extent { offset, blocks, kind, count: state & COUNT_MASK, entry });
-            let Some(extent) = extent.filter(|e| e.offset >= EXTENTS && e.blocks > 0 && e.end() <= space.end) else {
+            let Some(extent) = extent.filter(|e| e.offset >= EXTENTS && e.blocks > 0 && e.end() <= file_end) else {
                 return Err(region.corrupt(extent_offset(word), format!("entry {entry} of the space table is damaged")));
             };
             space.used.insert(offset, extent);
@@ -87,13 +94,29 @@ impl Space {
             }
             last = extent.end();
         }
+        // What lies behind the last extent in use may have been allocated or not, by somebody who died.
+        space.end = last;
         Ok(space)
+    }
+
+    /// Of a table that was not looked at yet.
+    pub(crate) fn unknown() -> Space {
+        // No table that can be read has an odd counter.
+        Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes: u64::MAX }
+    }
+
+    /// Whether the table in the file says what this does. For the holder of the writer lock.
+    #[inline]
+    pub(crate) fn is_current(&self, region: &Region) -> Result<bool> {
+        Ok(region.live(live::SPACE_CHANGES)? == self.changes)
     }
 
     /// Makes a table that lists `log`, the extents of the log with their sequence numbers, and itself. Everything else
     /// is free.
     pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], seq: u64) -> Result<Space> {
-        let mut space = Space { used: BTreeMap::new(), vacant: Vec::new(), end: region.len() / BLOCK * BLOCK };
+        let changes = region.live(live::SPACE_CHANGES)?;
+        let mut space = Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes };
+        space.end = log.iter().map(|&(_, end, _)| end).max().unwrap_or(EXTENTS);
         for (entry, &(offset, end, seq)) in log.iter().enumerate() {
             let blocks = (end - offset) / BLOCK;
             let (kind, count, entry) = (ExtentKind::Log, seq & COUNT_MASK, entry as u64);
@@ -151,8 +174,7 @@ impl Space {
         let Some(entry) = self.vacant.pop() else {
             return Err(region.corrupt(0, "the space table has no vacant entry"));
         };
-        table.set(entry, (extent_word(offset, blocks), state_word(kind, seq)), 1)?;
-        count_change(region)?;
+        self.change(region, |_| table.set(entry, (extent_word(offset, blocks), state_word(kind, seq)), 1))?;
         let extent = Extent { offset, blocks, kind, count: seq & COUNT_MASK, entry };
         self.used.insert(offset, extent);
         Ok(extent)
@@ -173,7 +195,7 @@ impl Space {
             free = extent.end();
         }
         if self.end - free < len {
-            region.extend(free + len)?;
+            region.allocate(self.end.max(free), free + len)?;
             self.end = free + len;
         }
         Ok(free)
@@ -182,21 +204,37 @@ impl Space {
     /// Gives an extent another kind.
     pub(crate) fn set_kind(&mut self, region: &Region, offset: u64, kind: ExtentKind, seq: u64) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
-        if let Some(extent) = self.used.get_mut(&offset) {
-            table.set_word(extent.entry, 1, state_word(kind, seq))?;
-            (extent.kind, extent.count) = (kind, seq & COUNT_MASK);
-        }
-        count_change(region)
+        self.change(region, |space| {
+            if let Some(extent) = space.used.get_mut(&offset) {
+                table.set_word(extent.entry, 1, state_word(kind, seq))?;
+                (extent.kind, extent.count) = (kind, seq & COUNT_MASK);
+            }
+            Ok(())
+        })
     }
 
     /// Frees an extent that nobody can be looking at.
     pub(crate) fn free(&mut self, region: &Region, offset: u64) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
-        if let Some(extent) = self.used.remove(&offset) {
-            table.set_word(extent.entry, 1, 0)?;
-            self.vacant.push(extent.entry);
-        }
-        count_change(region)
+        self.change(region, |space| {
+            if let Some(extent) = space.used.remove(&offset) {
+                table.set_word(extent.entry, 1, 0)?;
+                space.vacant.push(extent.entry);
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes one change of the table, between two steps of the counter of changes.
+    fn change<R>(&mut self, region: &Region, make: impl FnOnce(&mut Space) -> Result<R>) -> Result<R> {
+        // Odd already, if somebody died in the middle of a change.
+        let odd = region.live(live::SPACE_CHANGES)?.wrapping_add(1) | 1;
+        region.store_live(live::SPACE_CHANGES, odd, Ordering::Relaxed)?;
+        fence(Ordering::Release);
+        let made = make(self);
+        self.changes = odd.wrapping_add(1);
+        region.store_live(live::SPACE_CHANGES, self.changes, Ordering::Release)?;
+        made
     }
 
     /// Frees what was retired at `count` or before; the caller knows that no pin is below it.
@@ -223,7 +261,7 @@ impl Space {
         let (kind, count) = (ExtentKind::Table, seq & COUNT_MASK);
         self.used.insert(offset, Extent { offset, blocks, kind, count, entry });
         self.vacant = (entry + 1..table.capacity()).rev().collect();
-        region.store_live(live::SPACE_TABLE, table_word(offset, blocks), Ordering::Release)?;
+        self.change(region, |_| region.store_live(live::SPACE_TABLE, table_word(offset, blocks), Ordering::Release))?;
         if old != 0 && self.used.contains_key(&extent_offset(old)) {
             self.set_kind(region, extent_offset(old), ExtentKind::Retired, seq)?;
         }
@@ -231,8 +269,21 @@ impl Space {
     }
 }
 
-/// Tells other processes that what they know of the table is old.
-fn count_change(region: &Region) -> Result<()> {
-    let changes = region.live(live::SPACE_CHANGES)?;
-    region.store_live(live::SPACE_CHANGES, changes.wrapping_add(1), Ordering::Release)
+/// What the table that `word` finds says at one moment, for one who does not hold the writer lock. `None` if it is being changed all the time, or by somebody who does not go on.
+pub(crate) fn read(region: &Region, word: impl Fn() -> Result<u64>) -> Result<Option<Space>> {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 10 {
+            std::thread::yield_now();
+        }
+        let before = region.live(live::SPACE_CHANGES)?;
+        let space = Space::load(region, word()?);
+        fence(Ordering::Acquire);
+        if before.is_multiple_of(2) && region.live_word(live::SPACE_CHANGES)?.relaxed() == before {
+            return space.map(Some);
+        }
+    }
+    Ok(None)
 }
+
+/// How often [`read`] tries.
+const ATTEMPTS: u32 = 1000;

@@ -21,9 +21,9 @@ impl<'a> Table<'a> {
     /// The table that `word` (see [`table_word`](super::layout::table_word)) names.
     pub(crate) fn open(region: &'a Region, word: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         let (offset, blocks) = (extent_offset(word), extent_blocks(word));
-        let header: &TableHeader = region.header(offset)?;
-        let capacity = header.capacity.get();
-        if header.magic != magic || blocks == 0 || capacity != entries_of_blocks(blocks) {
+        // Word by word: who comes here without lock or pin may find that the table has moved and this is something else.
+        let capacity = region.load(offset + std::mem::offset_of!(TableHeader, capacity) as u64)?;
+        if region.load(offset)? != u64::from_le_bytes(magic) || blocks == 0 || capacity != entries_of_blocks(blocks) {
             return Err(region.corrupt(offset, "expected the header of a table"));
         }
         Ok(Table { region, offset, capacity })

@@ -36,9 +36,13 @@ pub mod live {
     /// The smallest sequence number that the first record may have.
     pub const HEAD_SEQ: u64 = LIVE + 120;
 
-    /// The writer lock word: the holder's process-table entry plus one in the high 32 bits, zero when nobody writes; how
-    /// often the lock was taken in the low 32.
+    /// The writer lock word: see [`writer_lock`](super::writer_lock).
     pub const WRITER_LOCK: u64 = LIVE + 128;
+    /// Who has waited long for the writer lock and shall have it next: a process-table entry plus one in the high 32 bits, a
+    /// stamp in the low 32. Zero if nobody has.
+    pub const NEXT_TURN: u64 = LIVE + 136;
+    /// Since when a transaction holds the writer lock: milliseconds since 1970, zero if none does.
+    pub const WRITING_SINCE: u64 = LIVE + 144;
 
     /// The commit point: see [`commit_word`](crate::file::layout::commit_word). From its store on, a commit survives a kill.
     pub const COMMIT_POINT: u64 = LIVE + 192;
@@ -49,8 +53,11 @@ pub mod live {
 
     /// Sequence number of the last visible commit.
     pub const VISIBLE: u64 = LIVE + 256;
-    /// Counts user commits; what a waiter for changes sleeps on.
-    pub const CHANGES: u64 = LIVE + 264;
+    /// Sequence number of the last commit that changed what a user sees: what those who wait for changes sleep on. It is
+    /// stored just before [`VISIBLE`].
+    pub const CHANGED: u64 = LIVE + 264;
+    /// Not zero if somebody sleeps on [`CHANGED`].
+    pub const WATCHERS: u64 = LIVE + 272;
 
     /// Two banks of {seq, bytes, records} for the whole log; the one with the larger seq counts.
     pub const LOG_TOTALS: u64 = LIVE + 320;
@@ -63,28 +70,63 @@ pub mod live {
     pub const RESIZE_TARGET: u64 = LIVE + 392;
     /// The log's bytes when the last checkpoint was taken.
     pub const CHECKPOINT_BYTES: u64 = LIVE + 400;
-    /// Counts changes of the space table, for those who keep a copy of what it says.
+    /// Counts changes of the space table, for those who keep a copy of what it says: odd while it is being changed.
     pub const SPACE_CHANGES: u64 = LIVE + 408;
     /// The highest sequence number that compaction has left behind the head.
     pub const BEHIND_SEQ: u64 = LIVE + 416;
 }
 
-/// Word offsets inside an entry of the process table.
+/// The writer lock word: its holder in the high 32 bits, how often it was taken in the low 32.
+pub mod writer_lock {
+    /// Somebody sleeps until the word changes.
+    pub const WAITERS: u64 = 1 << 63;
+    /// As the holder: nobody. Somebody is named by the process-table entry plus one.
+    pub const FREE: u64 = 0;
+    /// As the holder: nobody, and the last one died or panicked. Whoever takes the lock next has to see what it left.
+    pub const ABANDONED: u64 = 0x7fff_ffff;
+
+    /// The holder.
+    #[inline]
+    pub const fn holder(word: u64) -> u64 {
+        (word >> 32) & 0x7fff_ffff
+    }
+
+    /// Whether the lock can be taken.
+    #[inline]
+    pub const fn is_free(word: u64) -> bool {
+        matches!(holder(word), FREE | ABANDONED)
+    }
+
+    /// The word when `entry` has taken the lock. Whoever sleeps goes on sleeping.
+    #[inline]
+    pub const fn taken(word: u64, entry: u64) -> u64 {
+        (word & WAITERS) | ((entry + 1) << 32) | (word as u32).wrapping_add(1) as u64
+    }
+
+    /// The word when the lock is given back, and whoever sleeps is woken.
+    #[inline]
+    pub const fn freed(word: u64, holder: u64) -> u64 {
+        (holder << 32) | (word as u32) as u64
+    }
+}
+
+/// Word offsets inside an entry of the process table. Only who holds the [lock](crate::format#locks) of an entry writes to
+/// it.
 pub mod process {
     /// The process id plus one, zero while the entry is free.
     pub const PID: u64 = 0;
     /// When the store was opened: milliseconds since 1970.
     pub const SINCE: u64 = 8;
-    /// How it was opened: one of the three constants below.
+    /// How it was opened: one of the constants below.
     pub const MODE: u64 = 16;
     /// In [`MODE`]: for reading and writing, together with others.
     pub const SHARED: u64 = 1;
-    /// In [`MODE`]: for reading only.
-    pub const READ_ONLY: u64 = 2;
     /// In [`MODE`]: for reading and writing, alone.
     pub const EXCLUSIVE: u64 = 3;
     /// The boot id of the system that holds the entry, first word.
     pub const BOOT: u64 = 24;
+    /// 1 if readers of this process need a barrier from whoever reuses space, 0 if they have one of their own.
+    pub const ASYMMETRIC: u64 = 32;
 }
 
 /// Words of a pin: the claim and, for pins that are held for long, when it was taken.
@@ -101,6 +143,12 @@ pub mod pin {
     #[inline]
     pub const fn claim(entry: u64, seq: u64) -> u64 {
         ((entry + 1) << COUNT_BITS) | (seq & COUNT_MASK)
+    }
+
+    /// The process-table entry of who made a claim.
+    #[inline]
+    pub const fn owner(claim: u64) -> u64 {
+        (claim >> COUNT_BITS).wrapping_sub(1)
     }
 
     /// The counting part of the sequence number in a claim.

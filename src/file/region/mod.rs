@@ -3,14 +3,15 @@
 //! Readers get three things from here: atomic words ([`Region::word`], [`Region::words`]; a [`Word`] can only be loaded), bytes that can change no
 //! more ([`Region::frozen`]) and headers among them ([`Region::header`]). Every access is checked against the length
 //! of the file. Writers go through the door, the methods [`write`](Region::write), [`store`](Region::store),
-//! [`compare_exchange`](Region::compare_exchange), [`flush`](Region::flush) and [`extend`](Region::extend), and
+//! [`compare_exchange`](Region::compare_exchange), [`flush`](Region::flush) and [`allocate`](Region::allocate), and
 //! nothing else changes the file; a test build can put a recorder behind it.
 //!
 //! # Why the references are sound
 //!
 //! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives: growth maps anew and keeps
 //!   the old mappings. They grow geometrically, so they are few.
-//! * The length only grows, and it is raised only after the file has been extended and the mapping covers it.
+//! * The length only grows, and it is raised only after the file has been extended, by us or by another process, and the
+//!   mapping covers it.
 //! * Nothing hands out `&mut` to the mapping, nor `&` to what may still change, words excepted, and those are atomics.
 //! * The trust boundary, stated in the crate's documentation: nobody but slotlog changes or truncates the file while it
 //!   is open. Within that, callers of [`Region::frozen`] ask only for bytes that were published, by a release store of
@@ -24,8 +25,9 @@ mod os;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -68,6 +70,13 @@ impl Word {
     }
 }
 
+/// Half of a [`Word`]: what a sleeper can watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Low,
+    High,
+}
+
 /// The file, or memory in its place, as one run of bytes that can grow.
 pub(crate) struct Region {
     base: AtomicPtr<u8>,
@@ -104,21 +113,15 @@ impl Region {
         let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         if len < EXTENTS && !read_only {
             check_file_size(&path, max_len, EXTENTS)?;
-            os::extend(&file, len, EXTENTS).map_err(|refused| refusal(&path, EXTENTS - len, refused))?;
+            os::extend(&file, len, len, EXTENTS).map_err(|refused| refusal(&path, EXTENTS - len, refused))?;
             len = EXTENTS;
         }
         if len < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
-        let (mapping, backing) = if read_only {
-            let mapping = usize::try_from(len)
-                .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
-                .and_then(|len| MmapOptions::new().len(len).map_raw_read_only(&file));
-            (mapping, Backing::ReadOnlyFile(file))
-        } else {
-            (map_with_room(&file, len), Backing::File(file))
-        };
+        let mapping = map_with_room(&file, len, read_only);
         let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", e))?;
+        let backing = if read_only { Backing::ReadOnlyFile(file) } else { Backing::File(file) };
         Ok(Region::new(mapping, len, backing, path, max_len))
     }
 
@@ -166,12 +169,11 @@ impl Region {
         matches!(self.backing, Backing::ReadOnlyFile(_))
     }
 
-    /// Gives up the lock on the file now. Closing the file alone would leave it held as long as a child process that was
-    /// just forked has not come to its exec.
-    pub(crate) fn unlock(&self) {
-        if let Backing::File(file) | Backing::ReadOnlyFile(file) = &self.backing {
-            // Should this fail, the lock goes when the file is closed everywhere.
-            let _ = fs2::FileExt::unlock(file);
+    /// The file, if there is one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match &self.backing {
+            Backing::File(file) | Backing::ReadOnlyFile(file) => Some(file),
+            Backing::Memory => None,
         }
     }
 
@@ -188,10 +190,7 @@ impl Region {
 
     /// What tells this page cache from another; `None` if the system cannot say.
     pub(crate) fn identity(&self) -> Option<[u64; 6]> {
-        match &self.backing {
-            Backing::File(file) | Backing::ReadOnlyFile(file) => os::identity(file),
-            Backing::Memory => None,
-        }
+        self.file().and_then(os::identity)
     }
 
     /// A damage report at `offset`.
@@ -220,8 +219,45 @@ impl Region {
             // SAFETY: offset + len is at most `valid`, so the result lies inside the mapping that `base` belongs to
             // (see the module's documentation) and inside the file.
             Some(end) if end <= valid => Ok(unsafe { self.base.load(Ordering::Acquire).add(offset as usize) }),
+            _ => self.address_in_longer_file(offset, len),
+        }
+    }
+
+    /// The address of bytes behind the end that we know: another process may have made the file longer.
+    #[cold]
+    fn address_in_longer_file(&self, offset: u64, len: u64) -> Result<*mut u8> {
+        match offset.checked_add(len) {
+            Some(end) if end <= MAX_FILE_LEN && end <= self.refresh()? => {
+                // SAFETY: as in `address`; `refresh` has just raised the length to at least `end`.
+                Ok(unsafe { self.base.load(Ordering::Acquire).add(offset as usize) })
+            }
             _ => Err(self.outside(offset, len)),
         }
+    }
+
+    /// Looks how long the file is by now, and maps it anew if it has outgrown the mapping. Returns its length.
+    pub(crate) fn refresh(&self) -> Result<u64> {
+        let Some(file) = self.file() else { return Ok(self.len()) };
+        let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
+        if len > self.len() {
+            self.cover(&mut mappings, file, len)?;
+            // Release: whoever sees the new length sees a base that covers it.
+            self.len.store(len, Ordering::Release);
+        }
+        Ok(len)
+    }
+
+    /// Sees to it that the mapping in use has at least `len` bytes.
+    fn cover(&self, mappings: &mut Vec<Arc<MmapRaw>>, file: &File, len: u64) -> Result<()> {
+        if mappings.last().is_some_and(|mapping| mapping.len() as u64 >= len) {
+            return Ok(());
+        }
+        let mapping = map_with_room(file, len, self.is_read_only());
+        let mapping = mapping.map_err(|e| Error::io(&self.path, "map the longer file into memory", e))?;
+        self.base.store(mapping.as_mut_ptr(), Ordering::Release);
+        mappings.push(Arc::new(mapping));
+        Ok(())
     }
 
     /// The word at `offset`, a multiple of 8, in front of the extents. Every region is at least that long, so for an
@@ -281,6 +317,56 @@ impl Region {
     pub(crate) fn header<T: FromBytes + KnownLayout + Immutable>(&self, offset: u64) -> Result<&T> {
         let bytes = self.frozen(offset, size_of::<T>() as u64)?;
         T::ref_from_bytes(bytes).map_err(|_| self.corrupt(offset, "a header was to be read here, and is misaligned"))
+    }
+
+    /// A copy of bytes that may change while they are copied, from `offset`, a multiple of 8, on. They are taken word by
+    /// word, so a change shows as a mixture of old and new words; whoever asks for this has a way to find that out.
+    pub(crate) fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(len).map_err(|_| self.outside(offset, len))? + 8);
+        // So that a damaged length is an error before it is a lot of memory.
+        self.address(offset, len)?;
+        let mut at = offset;
+        while at < offset + len {
+            bytes.extend_from_slice(&self.word(at)?.relaxed().to_le_bytes());
+            at += 8;
+        }
+        bytes.truncate(len as usize);
+        Ok(bytes)
+    }
+
+    /// Reads bytes that another process may be writing, through the file and not the mapping.
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        match self.file() {
+            Some(file) => os::read_at(file, offset, bytes).map_err(|e| Error::io(&self.path, "read the file", e)),
+            None => {
+                bytes.copy_from_slice(self.frozen(offset, bytes.len() as u64)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sleeps while one half of a word in front of the extents has the value `seen`, until somebody [wakes](Region::wake)
+    /// it or `timeout` is over; sometimes for no reason. Where the system cannot wake other processes it sleeps a little.
+    pub(crate) fn sleep(&self, offset: u64, half: Half, seen: u32, timeout: Duration) -> Result<()> {
+        os::wait(self.half(offset, half)?, seen, timeout);
+        Ok(())
+    }
+
+    /// Wakes everybody, in all processes, who [sleeps](Region::sleep) on this half of this word.
+    pub(crate) fn wake(&self, offset: u64, half: Half) -> Result<()> {
+        os::wake(self.half(offset, half)?);
+        Ok(())
+    }
+
+    fn half(&self, offset: u64, half: Half) -> Result<&AtomicU32> {
+        let word: *const Word = self.live_word(offset)?;
+        let index = match half {
+            Half::Low => 0,
+            Half::High => 1,
+        };
+        // SAFETY: a word is eight bytes, aligned to eight, in a mapping that lives as long as `self`; it is little-endian,
+        // so its low half comes first. It is given to the kernel only, which reads it atomically.
+        Ok(unsafe { &*word.cast::<AtomicU32>().add(index) })
     }
 
     /// Tells the processor that the memory at `offset` is wanted soon. Harmless for any offset.
@@ -374,6 +460,26 @@ impl Region {
         Ok(done)
     }
 
+    /// Replaces a word in front of the extents, in the single total order, and returns what it was.
+    #[inline(always)]
+    pub(crate) fn swap_live(&self, offset: u64, value: u64) -> Result<u64> {
+        self.check_writable()?;
+        let word = self.live_word(offset)?;
+        #[cfg(test)]
+        self.record(|recorder| recorder.store(offset, value));
+        Ok(u64::from_le(word.0.swap(value.to_le(), Ordering::SeqCst)))
+    }
+
+    /// Sets and clears bits of a word in front of the extents that others change as well.
+    pub(crate) fn change_bits(&self, offset: u64, set: u64, clear: u64) -> Result<()> {
+        loop {
+            let value = self.live(offset)?;
+            if self.compare_exchange(offset, value, value & !clear | set, Ordering::SeqCst)? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Makes a range durable. When this returns, what was stored in it before the call survives a power cut.
     pub(crate) fn flush(&self, offset: u64, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
@@ -408,40 +514,32 @@ impl Region {
         }
     }
 
-    /// Makes the file `new` bytes long, with real space behind the new bytes, which are zeros. Borrows stay valid. On
-    /// failure everything is as before.
-    pub(crate) fn extend(&self, new: u64) -> Result<()> {
+    /// Makes the file at least `to` bytes long, with real space behind `from..to`, of which nothing is in use yet; new
+    /// bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of the writer lock.
+    pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<()> {
+        let old = self.refresh()?;
+        let needed = to.saturating_sub(old);
+        let full = |why| Error::Full { path: self.path.clone(), needed, why };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.len();
-        if new <= old {
-            return Ok(());
-        }
-        let full = |why| Error::Full { path: self.path.clone(), needed: new - old, why };
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
-            Backing::Memory if new > self.max_len => return Err(full(FullReason::AddressSpace(self.max_len))),
+            Backing::Memory if to > self.max_len => return Err(full(FullReason::AddressSpace(self.max_len))),
             Backing::Memory => {}
-            Backing::File(_) if new > self.max_len => return Err(full(FullReason::MaxSize(self.max_len))),
+            Backing::File(_) if needed > 0 && to > self.max_len => return Err(full(FullReason::MaxSize(self.max_len))),
             Backing::File(file) => {
-                os::extend(file, old, new).map_err(|refused| refusal(&self.path, new - old, refused))?;
-                if mappings.last().is_none_or(|mapping| (mapping.len() as u64) < new) {
-                    match map_with_room(file, new) {
-                        Ok(mapping) => {
-                            self.base.store(mapping.as_mut_ptr(), Ordering::Release);
-                            mappings.push(Arc::new(mapping));
-                        }
-                        Err(source) => {
-                            file.set_len(old).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
-                            return Err(Error::io(&self.path, "map the longer file into memory", source));
-                        }
-                    }
+                os::extend(file, from.min(old), old, to).map_err(|refused| refusal(&self.path, needed, refused))?;
+                if let Err(error) = self.cover(&mut mappings, file, to) {
+                    file.set_len(old).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
+                    return Err(error);
                 }
             }
         }
-        #[cfg(test)]
-        self.record(|recorder| recorder.set_len(new));
-        // Release: whoever sees the new length sees a base that covers it.
-        self.len.store(new, Ordering::Release);
+        if to > self.len() {
+            #[cfg(test)]
+            self.record(|recorder| recorder.set_len(to));
+            // Release: whoever sees the new length sees a base that covers it.
+            self.len.store(to, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -476,12 +574,13 @@ pub(crate) fn check_file_size(path: &Path, max_len: u64, len: u64) -> Result<()>
     Err(Error::Full { path: path.to_owned(), needed: len, why })
 }
 
-/// Maps a file for reading and writing. Where the system allows it, the mapping reaches beyond the end of the file, so
+/// Maps a file. Where the system allows it, the mapping reaches beyond the end of the file, so
 /// that growing rarely needs a new one; under a tight limit on address space it takes less.
-fn map_with_room(file: &File, len: u64) -> io::Result<MmapRaw> {
+fn map_with_room(file: &File, len: u64, read_only: bool) -> io::Result<MmapRaw> {
     let map = |len: u64| {
         let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        MmapOptions::new().len(len).map_raw(file)
+        let options = MmapOptions::new().len(len).clone();
+        if read_only { options.map_raw_read_only(file) } else { options.map_raw(file) }
     };
     if cfg!(all(target_os = "linux", target_pointer_width = "64")) {
         for room in [len.saturating_mul(4).max(RESERVE), len.saturating_mul(2)] {

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use crate::error::FullReason;
 
@@ -12,19 +14,23 @@ pub(super) enum Refused {
     Io(io::Error),
 }
 
-/// Makes `file` longer, from `old` to `new` bytes, with real space behind the new bytes, which read as zeros; a later
-/// store through a mapping cannot run into a full disk. Bytes before `old` are not touched. On failure the file has
-/// its old length.
-pub(super) fn extend(file: &File, old: u64, new: u64) -> Result<(), Refused> {
+/// Makes a file of `old` bytes at least `to` bytes long, with real space behind `from..to`, of which nothing is in use;
+/// a later store through a mapping cannot run into a full disk. What was behind `old` reads as zeros, bytes before
+/// `from` are not touched. On failure the file has its old length.
+pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Refused> {
     if let Some(limit) = file_size_limit()
-        && new > limit
+        && to > old
+        && to > limit
     {
         // Beyond the limit the kernel does not just refuse, it sends SIGXFSZ, which kills.
         return Err(Refused::Full(FullReason::FileSizeLimit(limit)));
     }
-    allocate(file, old, new).map_err(|error| {
+    if from >= to {
+        return Ok(());
+    }
+    allocate(file, from, to).map_err(|error| {
         // A failed allocation may leave the file extended with a hole.
-        let restored = file.set_len(old);
+        let restored = if to > old { file.set_len(old) } else { Ok(()) };
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refused::Full(FullReason::Disk),
             io::ErrorKind::FileTooLarge => Refused::Full(FullReason::AddressSpace(old)),
@@ -142,3 +148,50 @@ pub(super) fn start_writeback(file: &File, offset: u64, len: u64) {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn start_writeback(_file: &File, _offset: u64, _len: u64) {}
+
+#[cfg(unix)]
+pub(super) fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+pub(super) fn read_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+
+    while !bytes.is_empty() {
+        match file.seek_read(bytes, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                offset += read as u64;
+                bytes = &mut bytes[read..];
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sleeps while `word`, which is little-endian, is `seen`, until [`wake`] or the end of `timeout`.
+#[cfg(target_os = "linux")]
+pub(super) fn wait(word: &AtomicU32, seen: u32, timeout: Duration) {
+    let seconds = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
+    let timeout = libc::timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos() as _ };
+    // Not FUTEX_PRIVATE_FLAG: the word is shared with other processes.
+    // SAFETY: the kernel reads the word, which is aligned and lives during the call, and the timeout on this stack frame.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen.to_le(), &raw const timeout) };
+}
+
+/// Wakes all who sleep on `word`, in all processes.
+#[cfg(target_os = "linux")]
+pub(super) fn wake(word: &AtomicU32) {
+    // SAFETY: the address only names the queue of sleepers.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, libc::c_int::MAX) };
+}
+
+/// Nobody can be woken across processes here, so this looks again soon.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn wait(_word: &AtomicU32, _seen: u32, timeout: Duration) {
+    std::thread::sleep(timeout.min(Duration::from_millis(1)));
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn wake(_word: &AtomicU32) {}

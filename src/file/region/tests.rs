@@ -40,7 +40,7 @@ fn borrows_survive_growth_beyond_the_mapping() {
     let word = region.word(64).unwrap();
     // More than the room that the first mapping has.
     for len in [EXTENTS + 4096, RESERVE, RESERVE + 4096] {
-        region.extend(len).unwrap();
+        region.allocate(region.len(), len).unwrap();
         region.write(len - 4, b"tail").unwrap();
     }
     assert!(region.mappings.lock().unwrap().len() > 1, "growth was to need a new mapping");
@@ -55,8 +55,8 @@ fn borrows_survive_growth_beyond_the_mapping() {
 fn growth_stops_at_the_limit_and_leaves_everything_as_it_was() {
     let (_folder, region) = region_of_file(EXTENTS + 4096);
     let max = EXTENTS + 4096;
-    region.extend(max).unwrap();
-    let error = region.extend(max + 1).unwrap_err();
+    region.allocate(region.len(), max).unwrap();
+    let error = region.allocate(region.len(), max + 1).unwrap_err();
     assert!(matches!(error, Error::Full { needed: 1, why: FullReason::MaxSize(limit), .. } if limit == max), "{error}");
     assert_eq!(region.len(), max);
     assert_eq!(std::fs::metadata(region.path()).unwrap().len(), max);
@@ -66,9 +66,12 @@ fn growth_stops_at_the_limit_and_leaves_everything_as_it_was() {
 fn memory_grows_in_place() {
     let region = Region::in_memory(1 << 20).unwrap();
     region.write(0, b"abc").unwrap();
-    region.extend(1 << 20).unwrap();
+    region.allocate(region.len(), 1 << 20).unwrap();
     assert_eq!(region.frozen(0, 3).unwrap(), b"abc");
-    assert!(matches!(region.extend((1 << 20) + 1), Err(Error::Full { why: FullReason::AddressSpace(_), .. })));
+    assert!(matches!(
+        region.allocate(region.len(), (1 << 20) + 1),
+        Err(Error::Full { why: FullReason::AddressSpace(_), .. })
+    ));
 }
 
 #[test]
@@ -82,7 +85,7 @@ fn a_read_only_region_refuses_every_change() {
         region.write(0, b"x"),
         region.store(0, 1, Ordering::Relaxed),
         region.compare_exchange(0, 0, 1, Ordering::Relaxed).map(drop),
-        region.extend(2 * EXTENTS),
+        region.allocate(region.len(), 2 * EXTENTS),
     ] {
         assert!(matches!(result, Err(Error::ReadOnly { .. })));
     }
@@ -114,6 +117,6 @@ fn a_recorder_sees_every_change_in_order() {
     assert!(!region.compare_exchange(24, 4, 6, Ordering::AcqRel).unwrap());
     assert!(region.compare_exchange(24, 5, 6, Ordering::AcqRel).unwrap());
     region.flush(0, 64).unwrap();
-    region.extend(2 * EXTENTS).unwrap();
+    region.allocate(region.len(), 2 * EXTENTS).unwrap();
     assert_eq!(*notes.0.lock().unwrap(), ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64", "len 131072"]);
 }

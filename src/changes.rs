@@ -1,0 +1,136 @@
+//! What was committed since.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::Result;
+use crate::engine::Engine;
+use crate::engine::changes::{Changed, History};
+use crate::engine::pins::Pin;
+use crate::file::layout::{DEFAULT_MAP, Kind};
+
+/// The committed changes after a sequence number, oldest first, straight from the log. See
+/// [`Store::changes_since`](crate::Store::changes_since).
+///
+/// Keys and values are borrowed from the file, and the borrows live as long as this. Like a
+/// [`Snapshot`](crate::Snapshot) it holds up nobody; held for long, it keeps space from being reused.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let before = store.seq()?;
+/// store.insert("key", "value")?;
+/// store.remove("key")?;
+/// let mut seen = Vec::new();
+/// for change in &store.changes_since(before)? {
+///     seen.push(change?.kind);
+/// }
+/// use slotlog::ChangeKind::{Insert, Remove};
+/// assert_eq!(seen.len(), 2);
+/// assert!(matches!(store.changes_since(before)?.iter().next(), Some(Ok(change))
+///     if change.kind == Insert { key: b"key", value: b"value" }));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+pub struct Changes {
+    engine: Arc<Engine>,
+    pin: Pin,
+    history: History,
+}
+
+/// One change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change<'a> {
+    /// The sequence number of the commit that made it. All changes of one transaction have the same.
+    pub seq: u64,
+    /// What was changed.
+    pub kind: ChangeKind<'a>,
+}
+
+/// What a change was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChangeKind<'a> {
+    /// A key was given a value.
+    Insert {
+        /// The key.
+        key: &'a [u8],
+        /// Its new value.
+        value: &'a [u8],
+    },
+    /// A key was removed.
+    Remove {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// All keys were removed.
+    Clear,
+}
+
+impl Changes {
+    pub(crate) fn new(engine: Arc<Engine>, seq: u64) -> Result<Changes> {
+        let (pin, history) = engine.history(seq)?;
+        Ok(Changes { engine, pin, history })
+    }
+
+    /// The changes, oldest first.
+    pub fn iter(&self) -> ChangesIter<'_> {
+        ChangesIter { changed: self.engine.changes(&self.history, DEFAULT_MAP) }
+    }
+
+    /// The sequence number up to which these are all changes: where the next look may begin.
+    pub fn seq(&self) -> u64 {
+        self.pin.seq
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes").field("seq", &self.seq()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        // A forked child leaves it to its parent.
+        if !self.engine.is_forked() {
+            self.engine.unpin(&self.pin);
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Changes {
+    type Item = Result<Change<'a>>;
+    type IntoIter = ChangesIter<'a>;
+
+    fn into_iter(self) -> ChangesIter<'a> {
+        self.iter()
+    }
+}
+
+/// See [`Changes::iter`].
+pub struct ChangesIter<'a> {
+    changed: Changed<'a>,
+}
+
+impl fmt::Debug for ChangesIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChangesIter").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Iterator for ChangesIter<'a> {
+    type Item = Result<Change<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let change = self.changed.next()?.map(|record| {
+            let key = record.key();
+            let kind = match record.kind() {
+                Some(Kind::Put) => ChangeKind::Insert { key, value: record.value() },
+                Some(Kind::Remove) => ChangeKind::Remove { key },
+                _ => ChangeKind::Clear,
+            };
+            Change { seq: record.seq(), kind }
+        });
+        Some(change)
+    }
+}

@@ -1,0 +1,101 @@
+//! Reading without a pin: what a store does that is opened for reading, and so cannot write one.
+//!
+//! It copies what it finds, word by word, and looks at the horizon afterwards. If that has not passed the sequence number
+//! that it reads at, nothing that it saw was being reused meanwhile; otherwise it begins again at a newer number. This
+//! is a seqlock with the horizon for its counter (Boehm, *Can Seqlocks Get Along With Programming Language Memory
+//! Models?*, 2012). What it finds before it knows may be anything, and so may be the errors that come of it.
+
+use std::sync::atomic::{Ordering, fence};
+
+use super::Engine;
+use crate::error::Result;
+use crate::file::index::Totals;
+use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};
+use crate::file::log;
+
+impl Engine {
+    /// Reads at the last visible commit until nobody has come in between.
+    fn unpinned<T>(&self, read: impl Fn(u64) -> Result<T>) -> Result<T> {
+        self.check_not_forked()?;
+        loop {
+            let frozen = self.frozen()?;
+            let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
+            let found = read(seq);
+            fence(Ordering::Acquire);
+            let undisturbed = match frozen {
+                Some(_) => !self.is_live()?,
+                None => self.region.live(live::HORIZON)? <= seq,
+            };
+            if undisturbed {
+                return found;
+            }
+        }
+    }
+
+    /// A copy of the value of a key.
+    pub(crate) fn get_unpinned(&self, map: u32, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.unpinned(|seq| self.copy_at(map, key, seq))
+    }
+
+    /// How many keys a map has.
+    pub(crate) fn len_unpinned(&self, map: u32) -> Result<u64> {
+        loop {
+            let totals = self.unpinned(|seq| match self.index_at(map, seq)? {
+                Some(index) => Ok((seq, index.totals_at(seq)?)),
+                None => Ok((seq, Some(Totals::default()))),
+            })?;
+            match totals {
+                (_, Some(totals)) => return Ok(totals.keys),
+                // Two commits came in between.
+                (seq, None) if self.visible()? != seq => {}
+                (_, None) => {
+                    return Err(self.region.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
+                }
+            }
+        }
+    }
+
+    fn copy_at(&self, map: u32, key: &[u8], seq: u64) -> Result<Option<Vec<u8>>> {
+        let Some(index) = self.index_at(map, seq)? else { return Ok(None) };
+        let newest = index.find(KeyHash::of(key, self.seed), |offset| {
+            let header = log::copy_header(&self.region, offset)?;
+            Ok(self.has_key(offset, &header, map, key)?.then_some((offset, header)))
+        })?;
+        let Some((mut offset, mut header)) = newest else { return Ok(None) };
+        // A chain in circles would be longer than the file.
+        let mut left = self.region.len() / RECORD_HEADER;
+        while header.seq.get() > seq {
+            if header.prev() == 0 {
+                return Ok(None);
+            }
+            let newer = offset;
+            offset = header.prev();
+            header = log::copy_header(&self.region, offset)?;
+            left -= 1;
+            if left == 0 || !self.has_key(offset, &header, map, key)? {
+                return Err(self.region.corrupt(newer, "the version chain leads to another key"));
+            }
+        }
+        match Kind::from_u8(header.kind) {
+            Some(Kind::Put) if self.settings.verify_reads => {
+                let record = self.region.copy(offset, header.record_len())?;
+                if crc32fast::hash(&record[4..]) != header.crc.get() {
+                    return Err(self.region.corrupt(offset, "the CRC of the record does not hold"));
+                }
+                let start = header.value_start() as usize;
+                Ok(Some(record[start..start + header.value_len.get() as usize].to_vec()))
+            }
+            Some(Kind::Put) => {
+                self.region.copy(offset + header.value_start(), u64::from(header.value_len.get())).map(Some)
+            }
+            Some(Kind::Remove) => Ok(None),
+            _ => Err(self.region.corrupt(offset, "expected a record with a key")),
+        }
+    }
+
+    fn has_key(&self, offset: u64, header: &RecordHeader, map: u32, key: &[u8]) -> Result<bool> {
+        Ok(header.map() == map
+            && usize::from(header.key_len.get()) == key.len()
+            && self.region.copy(offset + header.key_start(), key.len() as u64)? == key)
+    }
+}

@@ -1,0 +1,178 @@
+//! The process table: who has the store open, and who of them is alive.
+//!
+//! An entry belongs to whoever holds its byte of the lock table. The kernel gives the byte up with the process, however
+//! that ends, so a held byte is a living opener: process ids would not do, since they are used again and mean nothing
+//! in another container.
+//!
+//! **Invariant.** An entry is claimed or cleaned only while its byte is held. Cleaning releases a lock word that names
+//! the entry first, then its pins, then the entry itself; a cleaner that dies in between is followed by another.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Engine, now, turn};
+use crate::error::{Error, HeldBy, Result};
+use crate::file::layout::{COUNT_BITS, PIN_LEN, PIN_TABLE, PINS, PROCESS_LEN, PROCESS_TABLE, PROCESSES, pin, process};
+use crate::file::locks::{self, Locks, Sharing};
+use crate::file::region::Region;
+
+/// What a process says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    /// Its number in the table.
+    pub(crate) entry: u64,
+    pub(crate) pid: u32,
+    /// Milliseconds since 1970.
+    pub(crate) since: u64,
+    pub(crate) exclusive: bool,
+    boot: u64,
+}
+
+impl Process {
+    /// As the one who stands in somebody's way.
+    pub(crate) fn holder(&self) -> HeldBy {
+        let (pid, since) = (self.pid, super::time(self.since));
+        if self.exclusive { HeldBy::Exclusive { pid, since } } else { HeldBy::Writer { pid, since } }
+    }
+}
+
+fn place(entry: u64) -> u64 {
+    PROCESS_TABLE + entry * PROCESS_LEN
+}
+
+/// What the entry says, if it says anything.
+pub(crate) fn read(region: &Region, entry: u64) -> Result<Option<Process>> {
+    let at = place(entry);
+    let pid = region.live(at + process::PID)?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Process {
+        entry,
+        pid: (pid - 1) as u32,
+        since: region.live(at + process::SINCE)?,
+        exclusive: region.live(at + process::MODE)? == process::EXCLUSIVE,
+        boot: region.live(at + process::BOOT)?,
+    }))
+}
+
+/// Those who have the store open for writing and are alive, but for ourselves.
+///
+/// # Errors
+/// [`Error::Locked`] if one of them runs under another kernel: its memory and ours are not the same.
+pub(crate) fn living(region: &Region, locks: &Locks) -> Result<Vec<Process>> {
+    let boot = region.identity().unwrap_or_default()[0];
+    let mut living = Vec::new();
+    for entry in 0..PROCESSES {
+        let Some(process) = read(region, entry)? else { continue };
+        if !locks.is_held(locks::entry(entry)).map_err(|e| lock_error(region, e))? {
+            continue;
+        }
+        if process.boot != boot {
+            let by = HeldBy::OtherSystem { pid: process.pid };
+            return Err(Error::Locked { path: region.path().to_owned(), by });
+        }
+        living.push(process);
+    }
+    Ok(living)
+}
+
+/// Takes the lock of an entry that nobody has.
+pub(crate) fn claim(region: &Region, locks: &Locks) -> Result<u64> {
+    for entry in 0..PROCESSES {
+        if locks.try_lock(locks::entry(entry), Sharing::Exclusive).map_err(|e| lock_error(region, e))? {
+            return Ok(entry);
+        }
+    }
+    Err(Error::ProcessesExhausted { path: region.path().to_owned(), max: PROCESSES })
+}
+
+/// The error of a lock call that failed, rather than finding the lock taken.
+pub(crate) fn lock_error(region: &Region, error: io::Error) -> Error {
+    Error::io(region.path(), "lock a byte of the lock table", error)
+}
+
+/// Tries until it is done or the time is over. For locks that are held for a moment.
+pub(crate) fn poll(timeout: Duration, mut step: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(50);
+    loop {
+        if step()? {
+            return Ok(true);
+        }
+        let left = timeout.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+impl Engine {
+    /// Writes our entry, whose lock we hold.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let at = place(self.process);
+        let mode = if self.exclusive { process::EXCLUSIVE } else { process::SHARED };
+        let region = &self.region;
+        region.store_live(at + process::SINCE, now(), Ordering::Relaxed)?;
+        region.store_live(at + process::MODE, mode, Ordering::Relaxed)?;
+        region.store_live(at + process::BOOT, region.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
+        region.store_live(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
+        region.store_live(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
+    }
+
+    /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one.
+    pub(crate) fn clean_entry(&self, entry: u64) -> Result<()> {
+        turn::disown(self, entry)?;
+        for number in 0..PINS {
+            let at = PIN_TABLE + number * PIN_LEN;
+            let claim = self.region.live(at + pin::CLAIM)?;
+            if claim >> COUNT_BITS == entry + 1 {
+                self.region.store_live(at + pin::SINCE, 0, Ordering::Relaxed)?;
+                self.region.store_live(at + pin::CLAIM, 0, Ordering::Release)?;
+            }
+        }
+        self.region.store_live(place(entry) + process::PID, 0, Ordering::Release)
+    }
+
+    /// Cleans an entry if its opener is dead, and says whether it did.
+    pub(crate) fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+        // The kernel calls a lock of one's own descriptor free. But who asks is alive.
+        if entry == self.process || entry >= PROCESSES {
+            return Ok(false);
+        }
+        let Some(locks) = &self.locks else { return Ok(false) };
+        let byte = locks::entry(entry);
+        if !locks.try_lock(byte, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e))? {
+            return Ok(false);
+        }
+        let cleaned = self.clean_entry(entry);
+        locks.unlock(byte).map_err(|e| lock_error(&self.region, e))?;
+        cleaned.map(|()| true)
+    }
+
+    /// Cleans the entries of all who are dead.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        for entry in 0..PROCESSES {
+            if entry != self.process && read(&self.region, entry)?.is_some() {
+                self.clean_if_dead(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who has the store open for writing, ourselves included.
+    pub(crate) fn processes(&self) -> Result<Vec<Process>> {
+        let mut processes = match &self.locks {
+            Some(locks) if self.is_live()? => living(&self.region, locks)?,
+            _ => Vec::new(),
+        };
+        if !self.read_only {
+            processes.extend(read(&self.region, self.process)?);
+            processes.sort_by_key(|process| process.entry);
+        }
+        Ok(processes)
+    }
+}

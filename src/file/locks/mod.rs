@@ -1,0 +1,145 @@
+//! Locks on the file: what keeps openers apart, and proves who of them is alive.
+//!
+//! Each lock is on one byte, far above the data, where nothing of the file is: the kernel locks ranges whether they
+//! exist or not. A lock belongs to an open file, not to a process ("open-file-description locks"), so that two openings
+//! in one process are two. The kernel gives it up with its process, however that ends.
+//!
+//! The locks have a descriptor of their own, that is never mapped. A mapping keeps the open file that it was made from
+//! alive, and a forked child inherits all mappings: the locks of a dead parent would live on in its child. This
+//! descriptor is replaced in a child ([`fork`]).
+//!
+//! The lock of the whole file, `flock` on Linux, is another kind that does not collide with those on bytes there; where
+//! the two do, one more byte stands in for it.
+
+pub(crate) mod fork;
+mod os;
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+/// Where the lock table begins. A file can be 8 TiB long.
+const LOCKS: u64 = 1 << 62;
+
+/// Held while somebody opens or closes the store: exclusively by those who write, shared by those who read.
+pub(crate) const OPENING: u64 = LOCKS;
+/// Held while a superblock is written, or, shared, read.
+pub(crate) const CHECKPOINT: u64 = LOCKS + 1;
+/// Stands in for the whole file.
+#[cfg(not(target_os = "linux"))]
+const WHOLE: u64 = LOCKS + 2;
+
+/// The byte of an entry of the process table: held by its owner for the life of the opening.
+pub(crate) const fn entry(number: u64) -> u64 {
+    LOCKS + 256 + number
+}
+
+/// The byte that pins the sequence number whose counting part is `count`, held shared by the snapshots of those who opened
+/// the store for reading.
+pub(crate) const fn snapshot(count: u64) -> u64 {
+    LOCKS + (1 << 48) + count
+}
+
+/// Who else may hold a lock at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Others who share it.
+    Shared,
+    /// Nobody.
+    Exclusive,
+}
+
+/// The locks of one opening.
+#[derive(Debug)]
+pub(crate) struct Locks {
+    file: File,
+}
+
+impl Locks {
+    /// For the file that `open` opens; `data` is the same file, opened for being mapped. A fork does not come between the
+    /// opening and what has to be known of it for a fork.
+    pub(crate) fn open(data: &File, open: impl FnOnce() -> io::Result<File>) -> io::Result<Locks> {
+        fork::guarded(|openings| {
+            let file = open()?;
+            openings.add(&file, data);
+            Ok(Locks { file })
+        })
+    }
+
+    /// The file that the locks are on.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Locks the whole file, or says that somebody else has it locked. To hold it in one way and ask for the other is not
+    /// one step: in between it is not held, and if the answer is no it is lost.
+    pub(crate) fn try_whole(&self, sharing: Sharing) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        {
+            let locked = match sharing {
+                Sharing::Shared => fs2::FileExt::try_lock_shared(&self.file),
+                Sharing::Exclusive => fs2::FileExt::try_lock_exclusive(&self.file),
+            };
+            match locked {
+                Ok(()) => Ok(true),
+                Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
+                Err(error) => Err(error),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        self.try_lock(WHOLE, sharing)
+    }
+
+    /// Locks a byte, or says that somebody else has it locked.
+    pub(crate) fn try_lock(&self, place: u64, sharing: Sharing) -> io::Result<bool> {
+        os::try_lock(&self.file, place..place + 1, sharing)
+    }
+
+    /// Unlocks a byte.
+    pub(crate) fn unlock(&self, place: u64) -> io::Result<()> {
+        os::unlock(&self.file, place..place + 1)
+    }
+
+    /// Whether somebody else has a lock on the byte. Our own does not count.
+    pub(crate) fn is_held(&self, place: u64) -> io::Result<bool> {
+        Ok(os::held(&self.file, place..place + 1)?.is_some())
+    }
+
+    /// The lowest of these bytes that somebody else has a lock on.
+    pub(crate) fn lowest_held(&self, places: Range<u64>) -> io::Result<Option<u64>> {
+        let mut lowest = None;
+        let mut end = places.end;
+        // The kernel names one of the locks, not the first.
+        while places.start < end {
+            let Some(place) = os::held(&self.file, places.start..end)? else { break };
+            end = place.max(places.start);
+            lowest = Some(end);
+        }
+        Ok(lowest)
+    }
+
+    /// Gives up everything now. Closing the file alone would leave it held as long as a child process that was just
+    /// forked has not come to its exec.
+    pub(crate) fn release(&self) {
+        // Should this fail, the locks go when the file is closed everywhere.
+        #[cfg(target_os = "linux")]
+        let _ = fs2::FileExt::unlock(&self.file);
+        let _ = os::unlock(&self.file, LOCKS..snapshot(1 << 44));
+    }
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        fork::guarded(|openings| openings.remove(&self.file));
+    }
+}
+
+/// What kind of file system the file is on, if it is one where another machine may have it open: what is shared in memory
+/// here is not shared with that.
+pub(crate) fn network_file_system(file: &File) -> Option<&'static str> {
+    os::network_file_system(file)
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests;
