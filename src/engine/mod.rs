@@ -16,13 +16,16 @@ pub(crate) mod lock;
 pub(crate) mod open;
 pub(crate) mod pins;
 pub(crate) mod processes;
+pub(crate) mod protocol;
 pub(crate) mod read;
 pub(crate) mod recovery;
 pub(crate) mod settings;
 pub(crate) mod turn;
 pub(crate) mod verify;
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::sync::Mutex;

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::Engine;
 use super::lock::thread_number;
 use super::processes::lock_error;
+use super::protocol;
 use crate::error::{Error, Result};
 use crate::file::layout::{
     COUNT_MASK, PIN_LEN, PIN_TABLE, PINS, PROCESS_LEN, PROCESS_TABLE, PROCESSES, live, pin, process,
@@ -121,14 +122,15 @@ impl Engine {
             return self.pin();
         }
         let seq = self.region.live(live::VISIBLE)?;
-        self.region.store_live(place, self.claim(seq), Ordering::Relaxed)?;
+        // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
+        self.region.store_live(place, self.claim(seq), Ordering::Release)?;
         if self.kept_pins.asymmetric {
             // What the processor reorders, the barrier of a reclaimer puts in order.
             compiler_fence(Ordering::SeqCst);
         } else {
             fence(Ordering::SeqCst);
         }
-        let seq = self.confirm(place, seq)?;
+        let seq = protocol::settle(self, place, seq)?;
         Ok(Pin { place, seq, kept: true })
     }
 
@@ -189,7 +191,7 @@ impl Engine {
         }
         let seq = self.region.live(live::VISIBLE)?;
         let place = self.claim_pin(seq)?;
-        let seq = self.confirm(place, seq)?;
+        let seq = protocol::settle(self, place, seq)?;
         Ok(Pin { place, seq, kept: false })
     }
 
@@ -237,33 +239,6 @@ impl Engine {
             held.remove(&(seq & COUNT_MASK));
             // Should this fail, space is held back until the store is closed.
             let _ = locks.unlock(locks::snapshot(seq & COUNT_MASK));
-        }
-    }
-
-    /// Accepts a pin at `seq`, or moves it to a newer number until no reclaimer can have missed it.
-    #[inline(always)]
-    fn confirm(&self, place: u64, seq: u64) -> Result<u64> {
-        if self.region.live_word(live::HORIZON)?.seq_cst() <= seq {
-            return Ok(seq);
-        }
-        self.catch_up(place, seq)
-    }
-
-    #[cold]
-    fn catch_up(&self, place: u64, mut seq: u64) -> Result<u64> {
-        loop {
-            let newer = self.region.live(live::VISIBLE)?;
-            if newer <= seq {
-                // The horizon is never raised beyond what is visible.
-                self.region.store_live(place, 0, Ordering::Release)?;
-                return Err(self.region.corrupt(live::HORIZON, "the horizon lies beyond the last visible commit"));
-            }
-            seq = newer;
-            self.region.store_live(place, self.claim(seq), Ordering::SeqCst)?;
-            fence(Ordering::SeqCst);
-            if self.region.live_word(live::HORIZON)?.seq_cst() <= seq {
-                return Ok(seq);
-            }
         }
     }
 
@@ -328,10 +303,7 @@ impl Engine {
     /// holder of the writer lock.
     pub(crate) fn raise_horizon(&self) -> Result<u64> {
         let visible = self.region.live(live::VISIBLE)?;
-        if self.region.live(live::HORIZON)? < visible {
-            self.region.store_live(live::HORIZON, visible, Ordering::SeqCst)?;
-        }
-        fence(Ordering::SeqCst);
+        protocol::raise(self, visible)?;
         if self.some_need_a_barrier()? && !barrier::everywhere() {
             // Without the barrier that readers rely on, every pin could be one that is not seen yet.
             return Ok(0);
@@ -392,6 +364,34 @@ impl Engine {
             }
         }
         Ok((used, oldest))
+    }
+}
+
+/// What pinning needs of a store.
+impl protocol::Words for Engine {
+    #[inline(always)]
+    fn load(&self, at: u64) -> Result<u64> {
+        Ok(self.region.live_word(at)?.seq_cst())
+    }
+
+    #[inline(always)]
+    fn store(&self, at: u64, value: u64) -> Result<()> {
+        self.region.store_live(at, value, Ordering::SeqCst)
+    }
+
+    #[inline(always)]
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    #[inline(always)]
+    fn claim(&self, seq: u64) -> u64 {
+        Engine::claim(self, seq)
+    }
+
+    #[cold]
+    fn impossible(&self) -> Error {
+        self.region.corrupt(live::HORIZON, "the horizon lies beyond the last visible commit")
     }
 }
 

@@ -1,0 +1,346 @@
+//! Models of the protocols among processes: `loom` goes through the orders in which the steps of their threads can be
+//! taken and their memory accesses take effect. The protocols are the ones that the store runs, word for word; what
+//! is modelled is what they run on.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release --lib models`
+
+use std::time::Duration;
+
+use loom::cell::{Cell, UnsafeCell};
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+
+use super::protocol::{self, Words};
+use super::turn::{self, Shared, Taken};
+use crate::error::{Error, Result};
+use crate::file::layout::{live, writer_lock};
+
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+// The writer lock.
+
+const PROCESSES: usize = 3;
+
+/// The writer lock and the entries of some processes.
+struct World {
+    lock: AtomicU64,
+    next: AtomicU64,
+    /// The byte of each entry, and whether its owner has died without its entry having been cleaned.
+    bytes: [Mutex<()>; PROCESSES],
+    dead: [AtomicBool; PROCESSES],
+    /// What only the holder touches: loom sees if two do.
+    held: UnsafeCell<()>,
+    cleaned: AtomicU64,
+}
+
+impl World {
+    fn new() -> Arc<World> {
+        Arc::new(World {
+            lock: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            bytes: std::array::from_fn(|_| Mutex::new(())),
+            dead: std::array::from_fn(|_| AtomicBool::new(false)),
+            held: UnsafeCell::new(()),
+            cleaned: AtomicU64::new(0),
+        })
+    }
+
+    fn touch(&self) {
+        self.held.with_mut(|_| ());
+    }
+}
+
+/// A process of the model.
+struct Process {
+    world: Arc<World>,
+    me: u64,
+    /// Each look at the clock takes some of it, so that all that depends on time comes to pass.
+    time: Cell<u64>,
+}
+
+impl Process {
+    fn new(world: &Arc<World>, me: u64) -> Process {
+        Process { world: Arc::clone(world), me, time: Cell::new(0) }
+    }
+
+    fn word(&self, at: u64) -> &AtomicU64 {
+        if at == live::WRITER_LOCK { &self.world.lock } else { &self.world.next }
+    }
+
+    fn take(&self) -> Option<Taken> {
+        turn::take(self, self.me, Duration::from_millis(60)).unwrap()
+    }
+
+    fn give_back(&self) {
+        turn::give_back(self, self.load(live::WRITER_LOCK).unwrap(), false).unwrap();
+    }
+
+    /// Dies: the kernel gives its byte back.
+    fn die(self) {
+        self.world.dead[self.me as usize].store(true, Ordering::SeqCst);
+    }
+}
+
+impl Shared for Process {
+    fn load(&self, at: u64) -> Result<u64> {
+        Ok(self.word(at).load(Ordering::SeqCst))
+    }
+
+    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool> {
+        Ok(self.word(at).compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
+    }
+
+    fn swap(&self, at: u64, new: u64) -> Result<u64> {
+        Ok(self.word(at).swap(new, Ordering::SeqCst))
+    }
+
+    fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+        let dead = &self.world.dead[entry as usize];
+        let Ok(_byte) = self.world.bytes[entry as usize].try_lock() else { return Ok(false) };
+        if !dead.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        turn::disown(self, entry)?;
+        dead.store(false, Ordering::SeqCst);
+        self.world.cleaned.fetch_add(1, Ordering::SeqCst);
+        Ok(true)
+    }
+
+    fn sleep(&self, _seen: u64, _timeout: Duration) -> Result<()> {
+        thread::yield_now();
+        Ok(())
+    }
+
+    fn wake(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn clock(&self) -> Duration {
+        self.time.set(self.time.get() + 7);
+        Duration::from_millis(self.time.get())
+    }
+}
+
+#[test]
+fn two_writers_exclude_each_other() {
+    check(|| {
+        let world = World::new();
+        let other = Process::new(&world, 1);
+        let other = thread::spawn(move || {
+            if other.take().is_some() {
+                other.world.touch();
+                other.give_back();
+            }
+        });
+        let me = Process::new(&world, 0);
+        if let Some(taken) = me.take() {
+            assert_eq!(taken, Taken::Orderly, "nobody has died");
+            me.world.touch();
+            me.give_back();
+        }
+        other.join().unwrap();
+        assert_eq!(writer_lock::holder(world.lock.load(Ordering::SeqCst)), writer_lock::FREE);
+        assert_eq!(world.next.load(Ordering::SeqCst), 0, "nobody waits any more");
+    });
+}
+
+#[test]
+fn the_lock_of_a_dead_one_is_taken_once_and_never_that_of_a_living_one() {
+    check(|| {
+        let world = World::new();
+        // Dies with the lock in its hands.
+        let dying = Process::new(&world, 2);
+        assert_eq!(dying.take(), Some(Taken::Orderly));
+        let death = thread::spawn(move || {
+            dying.world.touch();
+            dying.die();
+        });
+        let writer = |me: u64| {
+            let writer = Process::new(&world, me);
+            move || {
+                let taken = writer.take();
+                if taken.is_some() {
+                    writer.world.touch();
+                    writer.give_back();
+                }
+                taken
+            }
+        };
+        let other = thread::spawn(writer(1));
+        let outcomes = [writer(0)(), other.join().unwrap()];
+        death.join().unwrap();
+        let abandoned = outcomes.iter().filter(|taken| **taken == Some(Taken::Abandoned)).count() as u64;
+        let cleaned = world.cleaned.load(Ordering::SeqCst);
+        assert!(cleaned <= 1);
+        assert_eq!(abandoned, cleaned.min(abandoned), "abandoned without a death");
+        // Whoever comes first after the cleaning is told, and nobody else.
+        assert!(outcomes.iter().all(|taken| taken.is_none()) || abandoned == 1, "{outcomes:?}");
+    });
+}
+
+#[test]
+fn an_entry_that_was_given_to_another_is_not_taken_for_the_dead_one() {
+    check(|| {
+        let world = World::new();
+        let dead = Process::new(&world, 2);
+        assert_eq!(dead.take(), Some(Taken::Orderly));
+        dead.world.touch();
+        dead.die();
+        // Somebody new cleans the entry and keeps it.
+        let newcomer = Process::new(&world, 2);
+        let newcomer = thread::spawn(move || {
+            let world = Arc::clone(&newcomer.world);
+            let Ok(_byte) = world.bytes[2].try_lock() else { return };
+            turn::disown(&newcomer, 2).unwrap();
+            world.dead[2].store(false, Ordering::SeqCst);
+            if newcomer.take().is_some() {
+                world.touch();
+                newcomer.give_back();
+            }
+        });
+        let me = Process::new(&world, 0);
+        if me.take().is_some() {
+            me.world.touch();
+            me.give_back();
+        }
+        newcomer.join().unwrap();
+    });
+}
+
+// Pins, reuse, and the switch to another index.
+
+const GARBAGE: u64 = 99;
+const PIN: u64 = 1;
+
+/// A store with one key, of which commit 1 wrote value 1, in index 0; and a pin.
+struct Store {
+    visible: AtomicU64,
+    horizon: AtomicU64,
+    pin: AtomicU64,
+    /// Which index is in force.
+    index: AtomicU64,
+    /// The space of each index. Loom sees if it is written while somebody reads it.
+    indexes: [UnsafeCell<()>; 2],
+    /// What each index says of the key: the number of its newest record.
+    slots: [AtomicU64; 2],
+    /// The space of the first record, which commit 2 replaces.
+    first_record: UnsafeCell<()>,
+}
+
+impl Store {
+    fn new() -> Arc<Store> {
+        Arc::new(Store {
+            visible: AtomicU64::new(1),
+            horizon: AtomicU64::new(0),
+            pin: AtomicU64::new(0),
+            index: AtomicU64::new(0),
+            indexes: [UnsafeCell::new(()), UnsafeCell::new(())],
+            slots: [AtomicU64::new(1), AtomicU64::new(0)],
+            first_record: UnsafeCell::new(()),
+        })
+    }
+
+    /// Pins, as `Engine::pin_here` does where a reader has a barrier of its own.
+    fn pin(&self) -> u64 {
+        let seq = self.visible.load(Ordering::Acquire);
+        self.pin.store(self.claim(seq), Ordering::Release);
+        fence(Ordering::SeqCst);
+        protocol::settle(self, PIN, seq).unwrap()
+    }
+
+    /// The value of the key at `seq`.
+    fn get(&self, seq: u64) -> u64 {
+        let index = self.index.load(Ordering::Acquire) as usize;
+        self.indexes[index].with(|_| ());
+        // Record number n was written by commit n, and leads to the one before.
+        let record = self.slots[index].load(Ordering::Acquire).min(seq);
+        if record == 1 {
+            self.first_record.with(|_| ());
+        }
+        record
+    }
+
+    /// Whether no pin lies below `seq`.
+    fn unread_below(&self, seq: u64) -> bool {
+        let claim = self.pin.load(Ordering::SeqCst);
+        claim == 0 || claim >= seq
+    }
+
+    /// Commit 2, for which the index is built anew; the old one is reused as soon as that may be.
+    fn commit_with_a_new_index(&self) {
+        self.indexes[1].with_mut(|_| ());
+        self.slots[1].store(1, Ordering::Relaxed);
+        self.index.store(1, Ordering::Release);
+        self.slots[1].store(2, Ordering::Release);
+        self.visible.store(2, Ordering::Release);
+
+        protocol::raise(self, 2).unwrap();
+        if self.unread_below(2) {
+            self.indexes[0].with_mut(|_| ());
+            self.first_record.with_mut(|_| ());
+            self.slots[0].store(GARBAGE, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Words for Store {
+    fn load(&self, at: u64) -> Result<u64> {
+        Ok(match at {
+            live::HORIZON => self.horizon.load(Ordering::SeqCst),
+            live::VISIBLE => self.visible.load(Ordering::SeqCst),
+            _ => self.pin.load(Ordering::SeqCst),
+        })
+    }
+
+    fn store(&self, at: u64, value: u64) -> Result<()> {
+        let word = if at == live::HORIZON { &self.horizon } else { &self.pin };
+        word.store(value, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn claim(&self, seq: u64) -> u64 {
+        seq
+    }
+
+    fn impossible(&self) -> Error {
+        unreachable!("the horizon lies beyond what is visible")
+    }
+}
+
+#[test]
+fn nothing_is_reused_under_a_reader() {
+    check(|| {
+        let store = Store::new();
+        let writer = Arc::clone(&store);
+        let writer = thread::spawn(move || writer.commit_with_a_new_index());
+        let seq = store.pin();
+        assert_eq!(store.get(seq), seq, "the view of commit {seq}");
+        store.pin.store(0, Ordering::Release);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_snapshot_stays_what_it_is_while_the_index_is_switched() {
+    check(|| {
+        let store = Store::new();
+        let seq = store.pin();
+        let writer = Arc::clone(&store);
+        let writer = thread::spawn(move || writer.commit_with_a_new_index());
+        // Each look may find another index.
+        assert_eq!([store.get(seq), store.get(seq)], [1, 1]);
+        store.pin.store(0, Ordering::Release);
+        let newer = store.pin();
+        assert_eq!(store.get(newer), newer);
+        writer.join().unwrap();
+    });
+}
