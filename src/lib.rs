@@ -86,10 +86,37 @@
 //! leaves bytes that nobody can reach; the next one wipes their head, flushes that, and skips their sequence number, so
 //! that they can never be taken for, nor complete, a commit.
 //!
+//! # Many processes
+//!
+//! Any number of readers and up to 128 writers may have one store open, in as many processes. Who opens it for writing
+//! gets an entry in the *process table* and locks one byte for it, far above the data. The kernel gives that lock up when
+//! the process ends, however it ends: so a locked byte is a living process, and that is all that file locks are for.
+//!
+//! * The **writer lock** is a word in the file, taken by compare-and-swap. Who waits for it sleeps, and asks now and then
+//!   whether the holder's byte is still locked. If not, the holder is dead, and whoever takes the lock next finishes or
+//!   wipes what it had begun. After a millisecond of waiting the next turn is yours, so that nobody waits for ever.
+//! * **Readers** take no lock and make no system call. The pins of a dead reader are cleared by whoever needs the space,
+//!   under the lock of its byte.
+//! * **Growth** by one process is noticed by another when it meets an offset beyond the end that it knows.
+//! * With [`Access::ReadOnly`] not a byte is written, so there are no pins: a single read copies the value and looks
+//!   afterwards whether anything can have been reused meanwhile; a snapshot is a shared lock on a byte whose place says the
+//!   sequence number.
+//! * After a **fork** the store belongs to the parent; in the child every call is [`Error::Forked`], and opening it anew
+//!   works. The child does not inherit locks.
+//! * [`wait_for_change`](Store::wait_for_change) sleeps until somebody commits, in whatever process, and
+//!   [`changes_since`](Store::changes_since) reads what that was, straight from the log.
+//!
+//! | opened as | goes together with |
+//! | --- | --- |
+//! | [`Access::ReadWrite`] (the default) | others like it, and readers |
+//! | the same with [`exclusive`](Options::exclusive), and always on a network file system | nobody |
+//! | [`Access::ReadOnly`] | everybody who is not exclusive |
+//!
 //! # Opening
 //!
 //! | found | done | time |
 //! | --- | --- | --- |
+//! | open in other processes | nothing | constant |
 //! | closed, nothing changed since | nothing | constant |
 //! | killed, but provably the same page cache (boot, device, inode, birth, mount) | the half-published commit is finished | constant |
 //! | power cut, copied file, any doubt | the log is walked from its head as far as it holds, and the index built anew | in proportion to the log |
@@ -133,14 +160,13 @@
 //! # Whom the file is trusted to
 //!
 //! The interface is safe under one condition, the one that every mapping of a file has: while a store is open, nobody but
-//! this crate writes to its file or truncates it. slotlog keeps its own kind out with a lock on the file; it cannot keep
-//! out a program that does not ask. A file that was damaged, or made up, *before* it was opened is another matter: every
+//! this crate writes to its file or truncates it. Programs that use this crate keep out of each other's way; a program that
+//! does not ask cannot be kept out. A file that was damaged, or made up, *before* it was opened is another matter: every
 //! offset and length in it is checked before use, and what does not hold is an [`Error`].
 //!
 //! # In this version
 //!
-//! One process has a store open for writing, or any number for reading; a further one gets [`Error::Locked`]. An index
-//! grows in one go, which the insert that hits the limit waits for. The space of replaced and removed values is not
+//! At most 128 openers write to one store at a time. An index grows in one go, which the insert that hits the limit waits for. The space of replaced and removed values is not
 //! reclaimed yet. Keys have at most 65,535 bytes, values 4 GiB − 1, a store 8 TiB; at most 704 reads and snapshots at the
 //! same time. There are no ordered range scans (a hash index has no order), no server, and no background threads.
 //!
@@ -148,8 +174,8 @@
 //!
 //! Three floors; imports run downwards only. Begin at the top for what a user sees, at the bottom for what is on the disk:
 //! `format` (every byte), `file/region` (the mapping, and the one door through which the file changes), `file/log` and
-//! `file/index` (which do not know each other), `engine/commit` (the order that everything rests on), `engine/recovery`
-//! (the three roads), `engine/pins` (why a reader's space is not reused).
+//! `file/index` (which do not know each other), `file/locks` (who is alive), `engine/commit` (the order that everything rests on), `engine/recovery`
+//! (the three roads), `engine/turn` (the writer lock among processes), `engine/pins` (why a reader's space is not reused).
 
 mod changes;
 mod engine;

@@ -69,15 +69,17 @@ impl Options {
         self
     }
 
-    /// Whether nobody else may have the store open meanwhile, not even to read. Default: `false`. Whoever opens a store
-    /// for writing has it alone in any case in this version; so for now this makes a difference to read-only openings.
+    /// Whether nobody else may have the store open meanwhile, not even to read. Default: `false`. An insert is slightly
+    /// faster then, since the writer lock is held all the time. On a network file system, and on one that is shared with a
+    /// virtual machine, whoever opens a store for writing has it alone in any case.
     pub fn exclusive(mut self, exclusive: bool) -> Options {
         self.settings.exclusive = exclusive;
         self
     }
 
-    /// How long a change waits for another thread that is writing, before it gives up with
-    /// [`Error::LockTimeout`](crate::Error::LockTimeout). Default: 10 seconds.
+    /// How long a change waits for another thread or process that is writing, before it gives up with
+    /// [`Error::LockTimeout`](crate::Error::LockTimeout), and how long an opening waits for somebody else who is opening or
+    /// closing the store. Default: 10 seconds.
     pub fn lock_timeout(mut self, timeout: Duration) -> Options {
         self.settings.lock_timeout = timeout;
         self
@@ -109,8 +111,10 @@ impl Options {
     ///   [`Io`](crate::Error::Io): the path does not lead to a file that can be opened so.
     /// * [`NotAStore`](crate::Error::NotAStore), [`UnsupportedVersion`](crate::Error::UnsupportedVersion),
     ///   [`UnsupportedFeature`](crate::Error::UnsupportedFeature): the file is not ours. It was not touched.
-    /// * [`Locked`](crate::Error::Locked): another opener has it. Any number may read one store at a time, or one may
-    ///   write.
+    /// * [`Locked`](crate::Error::Locked): another opener has it in a way that excludes this one, and the error names it:
+    ///   one that is [exclusive](Options::exclusive), or one on another machine. Also if the index has to be built anew
+    ///   while somebody reads.
+    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): 128 openers write to it already.
     /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
     /// * [`NeedsRecovery`](crate::Error::NeedsRecovery): a read-only opening of a store that was not closed.
     /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery.

@@ -15,8 +15,8 @@ use crate::{Changes, Options, Result, Snapshot, Stats, Transaction};
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
-/// A handle is cheap to clone, and all clones are one store. It can be used from any number of threads: reads take no
-/// lock and never wait; changes take turns. When the last handle, snapshot and transaction are gone the store is closed;
+/// A handle is cheap to clone, and all clones are one store. It can be used from any number of threads, and other processes
+/// may have the same file open: reads take no lock and never wait; changes take turns. When the last handle, snapshot and transaction are gone the store is closed;
 /// [`close`](Store::close) does the same and can report what went wrong.
 ///
 /// Each call is atomic, and one that changes something is a commit of its own. Every call may block for as long as the
@@ -99,7 +99,8 @@ impl Store {
 
     /// What `f` makes of the value of a key, which it sees in place, without a copy.
     ///
-    /// `f` may read from the store. Space that the store has moved on from is not reused while it runs.
+    /// `f` may read from the store. Space that the store has moved on from is not reused while it runs. With
+    /// [`Access::ReadOnly`](crate::Access::ReadOnly) `f` sees a copy.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -326,8 +327,8 @@ impl Store {
         self.engine.opened
     }
 
-    /// Gives up this handle. If it was the last one, and no snapshot or transaction is left, the store is closed:
-    /// everything is flushed, and the next opening has nothing to do. Otherwise this is a
+    /// Gives up this handle. If it was the last one of all processes, and no snapshot or transaction is left, the store is
+    /// closed: everything is flushed, and the next opening has nothing to do. Otherwise this is a
     /// [checkpoint](Store::checkpoint), and the store stays open for the others.
     ///
     /// # Errors

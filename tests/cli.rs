@@ -386,6 +386,18 @@ fn a_store_that_is_not_closed_is_an_error() {
     assert_error(&stats(&copy, &["--verify"]), &copy, "was not closed");
     let live = stdout(&stats(&path, &["--verify"]));
     assert_eq!(line(&live, "(default)")[0], "951", "it looks on while others write");
+    assert!(live.contains("open for writing") && live.contains("writing now      nobody"), "{live}");
+    let snapshot = store.snapshot().unwrap();
+    let transaction = store.begin().unwrap();
+    let live = stdout(&stats(&path, &[]));
+    let pid = std::process::id();
+    assert!(live.contains(&format!("writing now      process {pid}, a transaction since")), "{live}");
+    assert!(live.contains(&format!("0 commits behind, held by process {pid}, since")), "{live}");
+    let json: serde_json::Value = serde_json::from_str(&stdout(&stats(&path, &["--json"]))).unwrap();
+    assert_eq!(json["processes"][0]["pid"], pid);
+    assert_eq!(json["writing"]["pid"], pid);
+    assert_eq!((&json["pins"], &json["oldest_pin"]["pid"]), (&1.into(), &pid.into()));
+    drop((snapshot, transaction));
     store.close().unwrap();
     let store = Store::options().exclusive(true).open(&path).unwrap();
     assert_error(&stats(&path, &[]), &path, "in use by process");

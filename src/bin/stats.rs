@@ -1,6 +1,6 @@
 //! `slotlog-stats`: what is in a store, and whether all of it is sound.
 //!
-//! The file is opened read-only and not a byte of it is changed. Exit code: 0, 1 if `--verify` has findings, 2 for an
+//! The file is opened read-only and not a byte of it is changed; others may use it meanwhile. Exit code: 0, 1 if `--verify` has findings, 2 for an
 //! error.
 
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use slotlog::{Access, Error, Stats, Store, VerifyReport};
 
-/// Shows what is in a slotlog store, without changing it. The store must be closed.
+/// Shows what is in a slotlog store, without changing it. Others may have it open, and are not disturbed.
 ///
 /// Exit code: 0, 1 if --verify has findings, 2 for an error.
 #[derive(Parser)]
@@ -138,7 +138,21 @@ impl Figures {
                 "live_bytes": map.live_bytes,
             })
         });
+        let processes = stats
+            .processes
+            .iter()
+            .map(|process| json!({ "pid": process.pid, "since": date(process.since), "exclusive": process.exclusive }));
+        let oldest_pin = stats
+            .oldest_pin
+            .as_ref()
+            .map(|pin| json!({ "pid": pin.pid, "since": pin.since.map(date), "behind": pin.behind }));
+        let writing = stats.writing.map(|pid| json!({ "pid": pid, "since": stats.writing_since.map(date) }));
         json!({
+            "processes": processes.collect::<Vec<Value>>(),
+            "writing": writing,
+            "pins": stats.pins,
+            "oldest_pin": oldest_pin,
+            "poisoned": stats.poisoned,
             "path": stats.path.to_string_lossy(),
             "uuid": stats.uuid,
             "format_version": stats.format_version,
@@ -173,11 +187,20 @@ impl Figures {
             ),
             ("incarnation", stats.incarnation.to_string()),
             ("commits", stats.commits.to_string()),
+            ("writing now", self.writing()),
+            ("pins", self.pins()),
         ];
         let mut text = String::new();
         for (name, value) in identity {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{name:<15}  {value}");
+        }
+        if stats.poisoned {
+            let _ = writeln!(text, "a flush has failed, so it is not known what would survive a power cut");
+        }
+        if !stats.processes.is_empty() {
+            text.push('\n');
+            text.push_str(&self.processes().to_text());
         }
         for table in [self.space().to_text(), self.extents().to_text(), self.maps().to_text(), self.probes().to_text()]
         {
@@ -185,6 +208,35 @@ impl Figures {
             text.push_str(&table);
         }
         text
+    }
+
+    /// Who holds the writer lock.
+    fn writing(&self) -> String {
+        match (self.stats.writing, self.stats.writing_since) {
+            (None, _) => "nobody".to_owned(),
+            (Some(pid), None) => format!("process {pid}"),
+            (Some(pid), Some(since)) => format!("process {pid}, a transaction since {}", date(since)),
+        }
+    }
+
+    fn pins(&self) -> String {
+        let mut text = self.stats.pins.to_string();
+        if let Some(oldest) = &self.stats.oldest_pin {
+            let holder = oldest.pid.map_or_else(|| "a process that is gone".to_owned(), |pid| format!("process {pid}"));
+            let since = oldest.since.map_or_else(String::new, |since| format!(", since {}", date(since)));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "; the oldest is {} commits behind, held by {holder}{since}", oldest.behind);
+        }
+        text
+    }
+
+    fn processes(&self) -> Table<3> {
+        let mut table = Table::new(["open for writing", "since", "mode"]);
+        for process in &self.stats.processes {
+            let mode = if process.exclusive { "exclusive" } else { "shared" };
+            table.row([process.pid.to_string(), date(process.since), mode.to_owned()]);
+        }
+        table
     }
 
     fn space(&self) -> Table<5> {

@@ -15,7 +15,7 @@ use crate::file::log;
 
 impl Engine {
     /// Reads at the last visible commit until nobody has come in between.
-    fn unpinned<T>(&self, read: impl Fn(u64) -> Result<T>) -> Result<T> {
+    pub(crate) fn unpinned<T>(&self, read: impl Fn(u64) -> Result<T>) -> Result<T> {
         self.check_not_forked()?;
         loop {
             let frozen = self.frozen()?;

@@ -23,9 +23,11 @@ pub(crate) mod settings;
 pub(crate) mod turn;
 pub(crate) mod verify;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 use std::sync::Mutex;

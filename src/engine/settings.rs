@@ -10,8 +10,9 @@ pub enum Access {
     #[default]
     ReadWrite,
     /// Reading only: not a byte of the file is changed, and every change is refused with
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly). Works on a file without write permission. The store must have been
-    /// closed, else the error is [`Error::NeedsRecovery`](crate::Error::NeedsRecovery).
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly). Works on a file without write permission, and beside others who write,
+    /// whose commits are seen at once. A single read copies what it finds. After a power cut the store has to be opened
+    /// for writing once, else the error is [`Error::NeedsRecovery`](crate::Error::NeedsRecovery).
     ReadOnly,
 }
 

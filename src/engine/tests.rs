@@ -360,6 +360,35 @@ fn a_reader_that_is_overtaken_by_a_clear_reads_the_region_of_its_time() {
     assert!(content(&engine).is_empty());
 }
 
+/// A read-only store cannot write a pin, so its reads look afterwards whether they were overtaken.
+#[test]
+fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let reader = Engine::open(&path, Settings { access: settings::Access::ReadOnly, ..Settings::default() }).unwrap();
+    // Between the sequence number that a read begins with and its end, a writer comes in.
+    let looks = std::cell::Cell::new(0);
+    let seen = reader.unpinned(|seq| {
+        looks.set(looks.get() + 1);
+        if looks.get() == 1 {
+            engine.put(DEFAULT_MAP, b"new", b"value").unwrap();
+            engine.raise_horizon().unwrap();
+        }
+        Ok(seq)
+    });
+    assert_eq!((seen.unwrap(), looks.get()), (engine.visible().unwrap(), 2));
+    // A commit alone does not disturb: what it replaces is still there.
+    looks.set(0);
+    let before = engine.visible().unwrap();
+    let seen = reader.unpinned(|seq| {
+        looks.set(looks.get() + 1);
+        engine.put(DEFAULT_MAP, b"new", b"newer").unwrap();
+        Ok(seq)
+    });
+    assert_eq!((seen.unwrap(), looks.get()), (before, 1));
+}
+
 fn retired(engine: &Engine) -> usize {
     engine.extents().unwrap().iter().filter(|extent| extent.kind == crate::file::layout::ExtentKind::Retired).count()
 }
