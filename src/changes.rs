@@ -16,18 +16,15 @@ use crate::file::layout::{DEFAULT_MAP, Kind};
 /// [`Snapshot`](crate::Snapshot) it holds up nobody; held for long, it keeps space from being reused.
 ///
 /// ```
+/// use slotlog::ChangeKind::{Insert, Remove};
+///
 /// # let store = slotlog::Store::in_memory()?;
 /// let before = store.seq()?;
 /// store.insert("key", "value")?;
 /// store.remove("key")?;
-/// let mut seen = Vec::new();
-/// for change in &store.changes_since(before)? {
-///     seen.push(change?.kind);
-/// }
-/// use slotlog::ChangeKind::{Insert, Remove};
-/// assert_eq!(seen.len(), 2);
-/// assert!(matches!(store.changes_since(before)?.iter().next(), Some(Ok(change))
-///     if change.kind == Insert { key: b"key", value: b"value" }));
+/// let changes = store.changes_since(before)?;
+/// let kinds = changes.iter().map(|change| Ok(change?.kind)).collect::<slotlog::Result<Vec<_>>>()?;
+/// assert_eq!(kinds, [Insert { key: b"key", value: b"value" }, Remove { key: b"key" }]);
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub struct Changes {

@@ -1,6 +1,6 @@
 //! Many processes, one file. Each test here starts this program several times over, and some of it gets killed.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![allow(unsafe_code, reason = "signals, forks and a clock that processes share")]
 #![cfg(unix)]
 
