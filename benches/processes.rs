@@ -3,9 +3,8 @@
 //!
 //! `SLOTLOG_BENCH_KEYS` keys of 16 bytes, half a million unless it says otherwise, with values of 100 bytes. The
 //! variants take turns, chunk by chunk, and the medians of the chunks are printed, with their ratios.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
-#[allow(dead_code, reason = "one part of what the benches share")]
 mod common;
 
 use std::env;

@@ -116,7 +116,7 @@ impl Engine {
         if self.thawed.load(Ordering::Acquire) {
             return Ok(None);
         }
-        if open::live_is_current(&self.region, frozen.identity)? {
+        if open::live_is_current(&self.region, frozen.identity, open::SAME_FILE)? {
             self.thawed.store(true, Ordering::Release);
             return Ok(None);
         }

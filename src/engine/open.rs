@@ -240,7 +240,10 @@ impl<'s> Opening<'s> {
         let identity = region.identity();
         let writers = processes::living(&region, &locks)?;
         let newest = newest(&superblocks);
-        let is_live = live_is_current(&region, identity)? && (identity.is_some() || !writers.is_empty());
+        let is_live = match writers.is_empty() {
+            true => identity.is_some() && live_is_current(&region, identity, SAME_MOUNT)?,
+            false => live_is_current(&region, None, 0)?,
+        };
         let in_force = superblocks[which(region.live(live::SUPERBLOCK)?)];
         let seat = Seat { locks: Some(locks), entry: 0, exclusive: settings.exclusive };
         // With somebody there who writes, or the memory as a dead one left it, it tells what there is.
@@ -283,8 +286,13 @@ impl<'s> Opening<'s> {
             // The lock on the file does not reach them, but that on their entry does.
             return Err(Error::Locked { path, by: other.holder() });
         }
-        let current = live_is_current(&region, region.identity())?;
-        let current = current && (region.identity().is_some() || !writers.is_empty());
+        let identity = region.identity();
+        // Somebody who is alive vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that
+        // was pulled out and plugged in again.
+        let current = match writers.is_empty() {
+            true => identity.is_some() && live_is_current(&region, identity, SAME_MOUNT)?,
+            false => live_is_current(&region, None, 0)?,
+        };
         let in_force = which(region.live(live::SUPERBLOCK)?);
         let same_cache = current && superblocks[in_force].is_some_and(|s| live_is_sane(&region, &s).unwrap_or(false));
         let state = if same_cache { region.live(live::STATE)? } else { 0 };
@@ -311,7 +319,10 @@ impl<'s> Opening<'s> {
         let same_cache = same_cache && trust;
         let is_clean = superblock.is_clean() && state & live::STATE_CLOSING == 0;
         let is_poisoned = state & live::STATE_POISONED != 0;
-        let engine = if is_clean && same_cache && !is_poisoned {
+        // Readers who look at the live area of a closed store shall not see it vanish.
+        let as_closed =
+            is_clean && live_is_current(&region, identity, SAME_FILE)? && live_is_as_closed(&region, &superblock)?;
+        let engine = if as_closed && trust && identity.is_some() && !is_poisoned {
             attach(region, seat, settings.clone(), Opened::Clean, superblock)?
         } else if is_clean {
             open_clean(region, seat, settings.clone(), superblock, in_force)?
@@ -701,13 +712,38 @@ pub(crate) fn distrust_live(region: &Region) -> Result<()> {
     region.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
 }
 
-/// Whether the live area was written under this very page cache. Where the system cannot tell, whether somebody has
-/// vouched for it.
-pub(crate) fn live_is_current(region: &Region, identity: Option<[u64; 6]>) -> Result<bool> {
+/// Whether the live area says what the superblock of a closed store does.
+fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
+    let [counted, bytes, records] = totals::latest(region, live::LOG_TOTALS)?;
+    let last = superblock.next_seq.get() - 1;
+    Ok(region.live(live::VISIBLE)? == last
+        && region.live(live::TAIL)? == superblock.log_end.get()
+        && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last)
+        && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
+        && region.live(live::LOG_HEAD)? == superblock.log_head.get()
+        && region.live(live::HEAD_EXTENT)? == superblock.head_extent.get()
+        && region.live(live::HEAD_CHAIN)? == u64::from(superblock.head_chain.get())
+        && region.live(live::HEAD_SEQ)? == superblock.head_seq.get()
+        && region.live(live::BEHIND_SEQ)? == superblock.behind_seq.get()
+        && region.live(live::MAP_TABLE)? == superblock.map_table.get()
+        && region.live(live::SPACE_TABLE)? == superblock.space_table.get()
+        && region.live(live::HORIZON)? <= last
+        && region.live(live::CHANGED)? <= last
+        && counted <= last
+        && (bytes, records) == (superblock.log_bytes.get(), superblock.log_records.get()))
+}
+
+/// How many words of the [identity](live::IDENTITY) say that it is the same file, under the same kernel.
+pub(crate) const SAME_FILE: usize = 5;
+/// How many say that it was mounted all the time. In another mount namespace it is another mount.
+const SAME_MOUNT: usize = 6;
+
+/// Whether somebody has vouched for the live area, under this very page cache as far as `words` of the identity tell.
+pub(crate) fn live_is_current(region: &Region, identity: Option<[u64; 6]>, words: usize) -> Result<bool> {
     if region.live(live::VERSION_WORD)? != live::VERSION {
         return Ok(false);
     }
-    for (index, word) in identity.into_iter().flatten().enumerate() {
+    for (index, word) in identity.into_iter().flatten().take(words).enumerate() {
         if region.live(live::IDENTITY + 8 * index as u64)? != word {
             return Ok(false);
         }

@@ -309,7 +309,7 @@ impl Engine {
             return Ok(0);
         }
         let mut lowest = visible & COUNT_MASK;
-        let mut asked = BTreeSet::from([self.process]);
+        let mut asked = BTreeSet::new();
         for number in 0..PINS {
             let word = self.region.live_word(PIN_TABLE + number * PIN_LEN + pin::CLAIM)?;
             let claim = word.seq_cst();

@@ -130,6 +130,7 @@ impl Locks {
 
 impl Drop for Locks {
     fn drop(&mut self) {
+        self.release();
         fork::guarded(|openings| openings.remove(&self.file));
     }
 }
