@@ -6,14 +6,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// All sources but tests, with their paths below `src`.
+/// All sources but tests and models, with their paths below `src`.
 fn sources() -> Vec<(String, String)> {
     fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 visit(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+                && !path.ends_with("models.rs")
+            {
                 found.push(path);
             }
         }

@@ -4,6 +4,7 @@
 //! The keys are few, so that they are overwritten, removed and made again, and there are bursts of many new ones, so
 //! that file and index have to grow. Snapshots are held over all that follows, and have to keep showing the map as it
 //! was. A power cut is played by copying the file while the store is open: a copy is recovered from its log alone.
+//! Several openings of one file, which are to each other what processes are, take turns at all this.
 //!
 //! `PROPTEST_CASES` sets how many sequences are tried. The last test goes on for as long as `SLOTLOG_SOAK_SECONDS`
 //! says; run it with `cargo test --release --test model -- --ignored --nocapture`.
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use slotlog::{Durability, Opened, Snapshot, Store};
+use slotlog::{Access, Durability, Opened, Snapshot, Store};
 use support::{Random, folder};
 use tempfile::TempDir;
 
@@ -178,6 +179,9 @@ impl Place {
 struct Pair {
     /// `None` only while it is being reopened.
     store: Option<Store>,
+    /// Other openings of the same file for writing, and one for reading; none, or all of them.
+    beside: Vec<Store>,
+    reader: Option<Store>,
     place: Option<Place>,
     map: Map,
     held: Vec<(Snapshot, Map)>,
@@ -189,16 +193,48 @@ impl Pair {
         let place = Place { folder: folder(), copies: 0 };
         // A checkpoint now and then on its own account.
         let store = Store::options().checkpoint_every(1 << 20).open(place.path()).unwrap();
-        Pair { store: Some(store), place: Some(place), map: Map::new(), held: Vec::new(), operations: 0 }
+        Pair { store: Some(store), place: Some(place), ..Pair::empty() }
+    }
+
+    /// With others that have the file open as well.
+    fn among_others() -> Pair {
+        let mut pair = Pair::on_disk();
+        pair.invite();
+        pair
+    }
+
+    fn empty() -> Pair {
+        Pair {
+            store: None,
+            beside: Vec::new(),
+            reader: None,
+            place: None,
+            map: Map::new(),
+            held: Vec::new(),
+            operations: 0,
+        }
+    }
+
+    fn invite(&mut self) {
+        let path = self.place.as_ref().unwrap().path();
+        self.beside = (0..2).map(|_| Store::options().checkpoint_every(1 << 20).open(&path).unwrap()).collect();
+        self.reader = Some(Store::options().access(Access::ReadOnly).open(&path).unwrap());
     }
 
     fn in_memory() -> Pair {
-        let store = Store::in_memory().unwrap();
-        Pair { store: Some(store), place: None, map: Map::new(), held: Vec::new(), operations: 0 }
+        Pair { store: Some(Store::in_memory().unwrap()), ..Pair::empty() }
     }
 
+    /// The opening whose turn it is to write.
     fn store(&self) -> &Store {
-        self.store.as_ref().unwrap()
+        let turn = self.operations as usize % (self.beside.len() + 1);
+        self.beside.get(turn).unwrap_or_else(|| self.store.as_ref().unwrap())
+    }
+
+    /// The opening whose turn it is to read.
+    fn seen_by(&self) -> &Store {
+        let reads = self.reader.as_ref().filter(|_| self.operations.is_multiple_of(2));
+        reads.unwrap_or_else(|| self.store.as_ref().unwrap())
     }
 
     fn run(&mut self, operation: &Operation) {
@@ -218,9 +254,9 @@ impl Pair {
             Operation::Get(key) => {
                 let key = key.bytes();
                 let expected = self.map.get(&key);
-                assert_eq!(self.store().get(&key).unwrap().as_ref(), expected);
-                assert_eq!(self.store().contains_key(&key).unwrap(), expected.is_some());
-                assert_eq!(self.store().get_with(&key, <[u8]>::len).unwrap(), expected.map(Vec::len));
+                assert_eq!(self.seen_by().get(&key).unwrap().as_ref(), expected);
+                assert_eq!(self.seen_by().contains_key(&key).unwrap(), expected.is_some());
+                assert_eq!(self.seen_by().get_with(&key, <[u8]>::len).unwrap(), expected.map(Vec::len));
             }
             Operation::Burst(burst, keys) => {
                 for number in 0..*keys {
@@ -242,7 +278,7 @@ impl Pair {
             Operation::Transaction(changes, ending) => self.transaction(changes, *ending),
             Operation::TakeSnapshot => {
                 if self.held.len() < 6 {
-                    self.held.push((self.store().snapshot().unwrap(), self.map.clone()));
+                    self.held.push((self.seen_by().snapshot().unwrap(), self.map.clone()));
                 }
             }
             Operation::CheckSnapshot(number) => {
@@ -251,14 +287,14 @@ impl Pair {
                     compare(&snapshot, &map);
                 }
             }
-            Operation::Iterate => compare(&self.store().snapshot().unwrap(), &self.map),
+            Operation::Iterate => compare(&self.seen_by().snapshot().unwrap(), &self.map),
             Operation::Sync => self.store().sync().unwrap(),
             Operation::Checkpoint => self.store().checkpoint().unwrap(),
             Operation::Reopen => self.reopen(),
             Operation::PowerCut(in_transaction) => self.cut_power(*in_transaction),
             Operation::Verify => self.verify(),
         }
-        assert_eq!(self.store().len().unwrap(), self.map.len() as u64);
+        assert_eq!(self.seen_by().len().unwrap(), self.map.len() as u64);
     }
 
     fn transaction(&mut self, changes: &[Change], ending: Ending) {
@@ -313,9 +349,18 @@ impl Pair {
         } else {
             drop(store)
         }
+        if self.operations.is_multiple_of(3) {
+            // The others, too; but not the one that reads.
+            self.beside.clear();
+        }
         let store = Store::options().checkpoint_every(1 << 20).open(path).unwrap();
-        assert_eq!(store.opened(), Opened::Clean);
+        assert_eq!(store.opened(), if self.beside.is_empty() { Opened::Clean } else { Opened::Attached });
         self.store = Some(store);
+        if self.reader.is_some() && self.beside.is_empty() {
+            let reader = self.reader.take();
+            self.invite();
+            assert_eq!(reader.unwrap().len().unwrap(), self.map.len() as u64, "who stayed open goes on");
+        }
         self.verify();
     }
 
@@ -338,11 +383,17 @@ impl Pair {
         }
         self.check_held();
         drop(store);
+        let invited = self.reader.is_some();
+        self.beside.clear();
+        self.reader = None;
         std::fs::remove_file(old).unwrap();
         let store = Store::options().checkpoint_every(1 << 20).open(new).unwrap();
         // Right after a reopening there is nothing to recover: the copy is one of a closed store.
         assert!(in_transaction || matches!(store.opened(), Opened::AfterPowerCut { .. } | Opened::Clean));
         self.store = Some(store);
+        if invited {
+            self.invite();
+        }
         compare(&self.store().snapshot().unwrap(), &self.map);
         self.verify();
     }
@@ -366,7 +417,9 @@ impl Pair {
         assert_eq!((stats.live_bytes, map.live_bytes, map.entries), (live, live, self.map.len() as u64));
         assert_eq!(stats.log_bytes, stats.live_bytes + stats.dead_bytes);
         assert_eq!(stats.log_records, report.records());
-        assert_eq!(stats.pins, self.held.len() as u64);
+        let pins = self.held.len() as u64;
+        // The snapshots of one who only reads are locks, not pins.
+        assert!(stats.pins == pins || self.reader.is_some() && stats.pins < pins, "{} pins", stats.pins);
         assert!(map.used_slots >= map.entries && map.used_slots < map.slots, "{map:?}");
         let extents: u64 = stats.extents.iter().map(|extent| extent.bytes).sum();
         assert_eq!(extents + slotlog::format::EXTENTS, stats.file_len, "every block is accounted for");
@@ -418,6 +471,13 @@ proptest! {
     #[test]
     fn a_store_in_a_file_is_like_a_map(operations in prop::collection::vec(operations(), 1..250)) {
         let mut pair = Pair::on_disk();
+        operations.iter().for_each(|operation| pair.run(operation));
+        pair.finish();
+    }
+
+    #[test]
+    fn a_store_that_several_have_open_is_like_a_map(operations in prop::collection::vec(operations(), 1..250)) {
+        let mut pair = Pair::among_others();
         operations.iter().for_each(|operation| pair.run(operation));
         pair.finish();
     }

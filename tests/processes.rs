@@ -439,6 +439,25 @@ fn no_increment_is_lost() {
     assert_eq!(number(&Store::open(&path).unwrap().get("count").unwrap().unwrap()), 4 * TIMES);
 }
 
+#[test]
+fn somebody_who_waits_to_write_is_served_although_others_never_rest() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let players: Vec<_> = (0..3).map(|n| Player::start("writer", n, &path)).collect();
+    players.iter().for_each(|player| assert_eq!(player.next(), "0"));
+    let mut longest = Duration::ZERO;
+    for n in 0..100_u64 {
+        let start = Instant::now();
+        store.insert("mine", value(n)).unwrap();
+        longest = longest.max(start.elapsed());
+        thread::sleep(Duration::from_millis(3));
+    }
+    players.into_iter().for_each(|player| drop(player.stop()));
+    println!("the longest wait was {longest:?}");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
 // Single keys as registers.
 
 /// Nanoseconds of the clock that all processes of the system share.
