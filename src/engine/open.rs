@@ -788,8 +788,12 @@ impl Engine {
         self.ready.store(true, Ordering::Release);
         if let Some(locks) = &self.locks {
             let locking = |error| Error::io(self.region.path(), "lock the file", error);
-            if alone && !self.exclusive && !locks.try_whole(Sharing::Shared).map_err(locking)? {
-                return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Readers });
+            if alone && !self.exclusive && !self.read_only {
+                // Nobody can come in between: that takes the lock for opening, which is still ours.
+                locks.unlock_whole().map_err(locking)?;
+                if !locks.try_whole(Sharing::Shared).map_err(locking)? {
+                    return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
+                }
             }
             locks.unlock(CHECKPOINT).and_then(|()| locks.unlock(OPENING)).map_err(locking)?;
         }

@@ -56,6 +56,20 @@
 //! does not list is free. Both are extents of their own with a [`TableHeader`] and entries of two words; one word in
 //! the live area says where each is, so that replacing a table is one store.
 //!
+//! # Locks
+//!
+//! Who opens the file locks bytes far above the data, for its open file description, and the file as a whole. All who
+//! open one file have to agree on these, so they belong to the format. With L = 2⁶²:
+//!
+//! | byte | held by |
+//! | --- | --- |
+//! | L | who opens or closes the store: exclusively to write, shared to read |
+//! | L + 1 | who writes a superblock: exclusively; who reads one: shared |
+//! | L + 2 | stands in for the whole file where the two kinds of lock collide, that is everywhere but on Linux |
+//! | L + 256 + n | the owner of entry n of the process table, for as long as it has the store open |
+//! | L + 2⁴⁸ + c | shared, by each snapshot of a read-only opener of a commit whose sequence number counts c |
+//! | the whole file | everybody shared; exclusively by an exclusive opener, and by one who recovers |
+//!
 //! # Maps
 //!
 //! Map 0 is the catalogue, an ordinary map from the name of a map to a [`CatalogueEntry`]. The empty name holds the

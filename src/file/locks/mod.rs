@@ -71,8 +71,8 @@ impl Locks {
         &self.file
     }
 
-    /// Locks the whole file, or says that somebody else has it locked. To hold it in one way and ask for the other is not
-    /// one step: in between it is not held, and if the answer is no it is lost.
+    /// Locks the whole file, or says that somebody else has it locked. Only for one who does not hold it yet: to change how
+    /// it is held is not one step on any system, and in some it is refused.
     pub(crate) fn try_whole(&self, sharing: Sharing) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         {
@@ -88,6 +88,14 @@ impl Locks {
         }
         #[cfg(not(target_os = "linux"))]
         self.try_lock(WHOLE, sharing)
+    }
+
+    /// Unlocks the whole file.
+    pub(crate) fn unlock_whole(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        return fs2::FileExt::unlock(&self.file);
+        #[cfg(not(target_os = "linux"))]
+        self.unlock(WHOLE)
     }
 
     /// Locks a byte, or says that somebody else has it locked.
@@ -122,8 +130,7 @@ impl Locks {
     /// forked has not come to its exec.
     pub(crate) fn release(&self) {
         // Should this fail, the locks go when the file is closed everywhere.
-        #[cfg(target_os = "linux")]
-        let _ = fs2::FileExt::unlock(&self.file);
+        let _ = self.unlock_whole();
         let _ = os::unlock(&self.file, LOCKS..snapshot(1 << 44));
     }
 }
