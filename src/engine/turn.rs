@@ -10,8 +10,8 @@
 //! entry anew. One's own entry is always alive.
 //!
 //! Who waits sleeps, and is woken when the lock is given back. Whoever comes first takes it, which is cheapest; but
-//! who has waited for a millisecond says that the next turn is his, and then nobody else takes it. Should he die, or be
-//! stopped, the others give him some time while the lock is free, and go on.
+//! who has waited for a millisecond says that the next turn is his, and then nobody else takes it; of several, the one who
+//! came first. Should he die, or be stopped, the others give him some time while the lock is free, and go on.
 //!
 //! All this is written against [`Shared`], so that a model can go through all the ways in which it can happen.
 
@@ -101,6 +101,8 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
         std::hint::spin_loop();
     }
     let start = shared.clock();
+    // How often the lock had been taken when we came: who has the smaller number has waited longer.
+    let came = shared.load(live::WRITER_LOCK)? as u32;
     let mut asked = None;
     // The turn of another that the lock is kept free for, and since when.
     let mut kept_free: Option<(u64, Duration)> = None;
@@ -140,9 +142,12 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
             withdraw(shared, me)?;
             return Ok(None);
         }
-        if waited >= PATIENCE && shared.load(live::NEXT_TURN)? == 0 {
-            let stamp = seen as u32;
-            shared.compare_exchange(live::NEXT_TURN, 0, ((me + 1) << 32) | u64::from(stamp))?;
+        if waited >= PATIENCE {
+            let turn = shared.load(live::NEXT_TURN)?;
+            let came_later = (turn as u32).wrapping_sub(came) as i32 > 0;
+            if turn == 0 || turn >> 32 != me + 1 && came_later {
+                shared.compare_exchange(live::NEXT_TURN, turn, ((me + 1) << 32) | u64::from(came))?;
+            }
         }
         if seen & writer_lock::WAITERS == 0 {
             // Again, should it have changed: then there may be nobody to wake us.

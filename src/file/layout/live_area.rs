@@ -38,8 +38,8 @@ pub mod live {
 
     /// The writer lock word: see [`writer_lock`](super::writer_lock).
     pub const WRITER_LOCK: u64 = LIVE + 128;
-    /// Who has waited long for the writer lock and shall have it next: a process-table entry plus one in the high 32 bits, a
-    /// stamp in the low 32. Zero if nobody has.
+    /// Who has waited long for the writer lock and shall have it next: a process-table entry plus one in the high 32 bits; in
+    /// the low 32, how often the lock had been taken when it came. Zero if nobody has.
     pub const NEXT_TURN: u64 = LIVE + 136;
     /// Since when a transaction holds the writer lock: milliseconds since 1970, zero if none does.
     pub const WRITING_SINCE: u64 = LIVE + 144;
