@@ -19,8 +19,8 @@ use super::settings::{Access, Settings};
 use super::{Engine, Frozen, now, processes};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC,
-    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live,
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, PIN_LEN,
+    PIN_TABLE, PINS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live, pin, writer_lock,
 };
 use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, Sharing, fork};
 use crate::file::region::{self, Region};
@@ -323,6 +323,7 @@ impl<'s> Opening<'s> {
         let as_closed =
             is_clean && live_is_current(&region, identity, SAME_FILE)? && live_is_as_closed(&region, &superblock)?;
         let engine = if as_closed && trust && identity.is_some() && !is_poisoned {
+            forget_the_dead(&region)?;
             attach(region, seat, settings.clone(), Opened::Clean, superblock)?
         } else if is_clean {
             open_clean(region, seat, settings.clone(), superblock, in_force)?
@@ -353,6 +354,22 @@ fn newest(superblocks: &Superblocks) -> usize {
 /// Which superblock is at this offset.
 fn which(place: u64) -> usize {
     usize::from(place == SUPERBLOCK_B)
+}
+
+/// Clears what says who writes and who reads, where nobody can: before anybody else is let in.
+pub(crate) fn forget_the_dead(region: &Region) -> Result<()> {
+    for number in 0..PINS {
+        region.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
+    }
+    let word = region.live(live::WRITER_LOCK)?;
+    if writer_lock::holder(word) != writer_lock::FREE {
+        region.store_live(live::WRITER_LOCK, writer_lock::freed(word, writer_lock::ABANDONED), Ordering::Relaxed)?;
+    }
+    for word in [live::NEXT_TURN, live::WRITING_SINCE, live::WATCHERS] {
+        region.store_live(word, 0, Ordering::Relaxed)?;
+    }
+    let changes = region.live(live::SPACE_CHANGES)?;
+    region.store_live(live::SPACE_CHANGES, changes.wrapping_add(changes & 1), Ordering::Release)
 }
 
 /// Who it is that keeps us out, as far as the file tells.

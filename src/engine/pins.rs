@@ -318,7 +318,7 @@ impl Engine {
             }
             // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
             let owner = pin::owner(claim);
-            if asked.insert(owner) && self.clean_if_dead(owner)? && word.seq_cst() == 0 {
+            if asked.insert(owner) && owner < PROCESSES && self.clean_if_dead(owner)? && word.seq_cst() == 0 {
                 continue;
             }
             if word.seq_cst() != 0 {

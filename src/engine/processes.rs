@@ -140,8 +140,13 @@ impl Engine {
     /// Cleans an entry if its opener is dead, and says whether it did.
     pub(crate) fn clean_if_dead(&self, entry: u64) -> Result<bool> {
         // The kernel calls a lock of one's own descriptor free. But who asks is alive.
-        if entry == self.process || entry >= PROCESSES {
+        if entry == self.process {
             return Ok(false);
+        }
+        if entry >= PROCESSES {
+            return Err(self
+                .region
+                .corrupt(PROCESS_TABLE, "the live area names a process that the table has no entry for"));
         }
         let Some(locks) = &self.locks else { return Ok(false) };
         let byte = locks::entry(entry);

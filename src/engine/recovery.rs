@@ -17,14 +17,14 @@ use std::sync::atomic::Ordering;
 use zerocopy::FromBytes;
 
 use super::Engine;
-use super::open::{LogFound, Seat, build};
+use super::open::{LogFound, Seat, build, forget_the_dead};
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash,
-    Kind, MAX_INCARNATION, PIN_LEN, PIN_TABLE, PINS, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
-    align_block, commit_word, extent_offset, flags, live, pin, writer_lock,
+    Kind, MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align_block, commit_word,
+    extent_offset, flags, live, writer_lock,
 };
 use crate::file::log::{self, Head, Record, Scan, Walk};
 use crate::file::region::Region;
@@ -64,10 +64,7 @@ pub(crate) fn after_kill(
     let tail = region.live(live::TAIL)?;
     let engine = Engine::assemble(region, seat, settings, Opened::AfterKill, superblock, None, Some(space), tail)?;
     let region = &engine.region;
-    // Nobody is there who could write a pin.
-    for number in 0..PINS {
-        region.store(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
-    }
+    forget_the_dead(region)?;
     if state & live::STATE_CLOSING != 0 {
         // A superblock with the clean flag may be on its way to the disk.
         engine.clear_clean_flag()?;

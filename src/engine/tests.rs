@@ -360,6 +360,26 @@ fn a_reader_that_is_overtaken_by_a_clear_reads_the_region_of_its_time() {
     assert!(content(&engine).is_empty());
 }
 
+/// What the live area of a closed store says of who writes and reads is not believed: nobody does.
+#[test]
+fn a_closed_store_has_no_writer_and_no_readers_whatever_it_says() {
+    for damage in [7 << 32, 0x1234_5678 << 32, u64::MAX] {
+        let (_folder, path) = scratch();
+        drop(open(&path));
+        let mut image = fs::read(&path).unwrap();
+        for at in [live::WRITER_LOCK, live::NEXT_TURN, live::SPACE_CHANGES, PIN_TABLE] {
+            image[at as usize..at as usize + 8].copy_from_slice(&u64::to_le_bytes(damage));
+        }
+        put_back(&path, &image);
+        let start = std::time::Instant::now();
+        let engine = open(&path);
+        grow_index(&engine, 0..2000);
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "it waited for nobody");
+        assert!(retired(&engine) <= 1, "a pin of nobody holds nothing");
+        assert!(engine.verify().unwrap().is_clean());
+    }
+}
+
 /// A read-only store cannot write a pin, so its reads look afterwards whether they were overtaken.
 #[test]
 fn a_copy_that_is_overtaken_by_reuse_is_made_again() {

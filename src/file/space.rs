@@ -101,14 +101,14 @@ impl Space {
 
     /// Of a table that was not looked at yet.
     pub(crate) fn unknown() -> Space {
-        // No table that can be read has an odd counter.
+        // An odd counter is that of no table.
         Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes: u64::MAX }
     }
 
     /// Whether the table in the file says what this does. For the holder of the writer lock.
     #[inline]
     pub(crate) fn is_current(&self, region: &Region) -> Result<bool> {
-        Ok(region.live(live::SPACE_CHANGES)? == self.changes)
+        Ok(region.live(live::SPACE_CHANGES)? == self.changes && self.changes.is_multiple_of(2))
     }
 
     /// Makes a table that lists `log`, the extents of the log with their sequence numbers, and itself. Everything else
