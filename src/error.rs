@@ -86,12 +86,6 @@ pub enum Error {
         /// What was found, and what was expected.
         what: Cow<'static, str>,
     },
-    /// The store was not closed, and recovering it needs to write.
-    #[error("{}: was not closed, and recovery has to write; open it once with `Access::ReadWrite`", path.display())]
-    NeedsRecovery {
-        /// The file.
-        path: PathBuf,
-    },
     /// Someone holds the store in a mode that excludes this one.
     #[error("{}: in use by {by}; close it there first", path.display())]
     Locked {
@@ -175,9 +169,10 @@ pub enum Error {
         /// How many there are.
         max: u64,
     },
-    /// A flush has failed, now or before. What was committed since the last successful one can be read but may not be
-    /// durable; close the store and open it again, which recovers what the disk really holds.
-    #[error("{}: a flush failed, so durability is unknown; close the store and open it again", path.display())]
+    /// A flush has failed, now or before, in this process or in another. What was committed since the last successful one
+    /// can be read but may not be durable, and nothing is called durable any more. When everybody has closed the store, the
+    /// next opening writes its whole log to the disk once more.
+    #[error("{}: a flush failed, so durability is unknown; close the store everywhere and open it again", path.display())]
     Poisoned {
         /// The file.
         path: PathBuf,

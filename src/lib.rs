@@ -188,6 +188,7 @@ mod store;
 mod transaction;
 
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
+pub use engine::progress::{RecoveryPhase, RecoveryProgress};
 pub use engine::recovery::Opened;
 pub use engine::settings::{Access, Durability};
 pub use engine::verify::{Finding, VerifyReport};

@@ -1,8 +1,10 @@
 //! How to open a store.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::progress::{OnRecovery, RecoveryProgress};
 use crate::engine::settings::{Access, Durability, Settings};
 use crate::{Result, Store};
 
@@ -93,9 +95,30 @@ impl Options {
         self
     }
 
-    /// After how many bytes of log a [checkpoint](Store::checkpoint) is taken by whoever commits. Default: 64 MiB.
+    /// After how many bytes of log a [checkpoint](Store::checkpoint) is taken by whoever commits. Default: 64 MiB. Until then
+    /// each commit that completes a slice of the log (a sixteenth of this, at most 1 MiB) asks the system to write it back, and
+    /// waits for the slice four before: so the disk keeps up, and no commit waits for much at once.
     pub fn checkpoint_every(mut self, bytes: u64) -> Options {
         self.settings.checkpoint_every = bytes;
+        self
+    }
+
+    /// What is to be called now and then while [`open`](Options::open) recovers a store after a power cut: at the beginning
+    /// and the end of each of the two passes over the log, and after every 4 MiB of it in between. It runs in the thread that
+    /// opens. Default: nothing.
+    ///
+    /// ```
+    /// use slotlog::Store;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("large.slotlog");
+    /// let store = Store::options()
+    ///     .on_recovery(|progress| eprintln!("{:?}: {} of {} bytes", progress.phase, progress.done, progress.total))
+    ///     .open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_recovery(mut self, call: impl Fn(RecoveryProgress) + Send + Sync + 'static) -> Options {
+        self.settings.on_recovery = Some(OnRecovery(Arc::new(call)));
         self
     }
 
@@ -116,7 +139,6 @@ impl Options {
     ///   while somebody reads.
     /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): 128 openers write to it already.
     /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
-    /// * [`NeedsRecovery`](crate::Error::NeedsRecovery): a read-only opening of a store that was not closed.
     /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(path.as_ref(), self.settings)

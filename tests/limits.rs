@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use slotlog::format::{BLOCK, CREATION_MAGIC, EXTENTS, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION};
-use slotlog::{Access, Error, FullReason, Opened, Store};
+use slotlog::{Access, Error, FullReason, HeldBy, Opened, Store};
 use support::{folder, run_child, say};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -722,22 +723,60 @@ fn a_read_only_store_refuses_every_change_and_changes_nothing() {
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), modified);
 }
 
+/// After a power cut, which a copy of an open store stands for here, one who may not write recovers the store in memory of
+/// his own.
 #[test]
-fn a_read_only_store_that_was_not_closed_needs_recovery() {
+fn a_reader_recovers_for_himself_and_keeps_writers_out() {
     let folder = folder();
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
-    store.insert("key", "value").unwrap();
+    let big = vec![7; 100_000];
+    for number in 0..2000u32 {
+        store.insert(number.to_le_bytes(), "value").unwrap();
+    }
+    store.remove(7u32.to_le_bytes()).unwrap();
+    store.insert("big", &big).unwrap();
     let copy = folder.path().join("copy");
     fs::copy(&path, &copy).unwrap();
-    let beside = Store::options().access(Access::ReadOnly).open(&path).unwrap();
-    assert_eq!(beside.get("key").unwrap().unwrap(), b"value", "beside one who vouches for it");
-    let bytes = fs::read(&copy).unwrap();
-    assert!(matches!(Store::options().access(Access::ReadOnly).open(&copy), Err(Error::NeedsRecovery { .. })));
-    assert!(fs::read(&copy).unwrap() == bytes);
-    Store::open(&copy).unwrap().close().unwrap();
-    let store = Store::options().access(Access::ReadOnly).open(&copy).unwrap();
-    assert_eq!(store.get("key").unwrap().unwrap(), b"value");
+    let mut permissions = fs::metadata(&copy).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&copy, permissions).unwrap();
+    let (bytes, modified) = (fs::read(&copy).unwrap(), fs::metadata(&copy).unwrap().modified().unwrap());
+
+    let readers: Vec<Store> = (0..2).map(|_| Store::options().access(Access::ReadOnly).open(&copy).unwrap()).collect();
+    for reader in &readers {
+        assert!(matches!(reader.opened(), Opened::AfterPowerCut { records: 2002.., .. }), "{:?}", reader.opened());
+        assert_eq!(reader.len().unwrap(), 2000);
+        assert_eq!(reader.get("big").unwrap().unwrap(), big);
+        assert_eq!(reader.get(7u32.to_le_bytes()).unwrap(), None);
+        let snapshot = reader.snapshot().unwrap();
+        assert_eq!(snapshot.iter().map(Result::unwrap).count(), 2000);
+        assert_eq!(snapshot.get("big").unwrap().unwrap(), big);
+        assert!(reader.verify().unwrap().is_clean(), "{:?}", reader.verify().unwrap().findings());
+        assert!(matches!(reader.insert("key", "value"), Err(Error::ReadOnly { .. })));
+        assert!(matches!(reader.begin(), Err(Error::ReadOnly { .. })));
+        assert!(!reader.wait_for_change(reader.seq().unwrap(), Duration::from_millis(10)).unwrap_or(true));
+        reader.stats().unwrap();
+        reader.sync().unwrap();
+        reader.checkpoint().unwrap();
+    }
+    let mut permissions = fs::metadata(&copy).unwrap().permissions();
+    #[expect(clippy::permissions_set_readonly_false, reason = "the folder is this test's own")]
+    permissions.set_readonly(false);
+    fs::set_permissions(&copy, permissions).unwrap();
+    let refused = Store::open(&copy).unwrap_err();
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Readers, .. }), "{refused}");
+    for reader in readers {
+        assert_eq!(reader.get(8u32.to_le_bytes()).unwrap().unwrap(), b"value", "nothing has changed under it");
+        reader.close().unwrap();
+    }
+    assert!(fs::read(&copy).unwrap() == bytes, "not a byte was written");
+    assert_eq!(fs::metadata(&copy).unwrap().modified().unwrap(), modified);
+
+    let writer = Store::open(&copy).unwrap();
+    assert_eq!(writer.len().unwrap(), 2000);
+    drop(writer);
+    drop(store);
 }
 
 #[test]

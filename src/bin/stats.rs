@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytesize::ByteSize;
 use clap::Parser;
 use serde_json::{Value, json};
-use slotlog::{Access, Error, Stats, Store, VerifyReport};
+use slotlog::{Access, Error, Opened, Stats, Store, VerifyReport};
 
 /// Shows what is in a slotlog store, without changing it. Others may have it open, and are not disturbed.
 ///
@@ -154,6 +154,7 @@ impl Figures {
             "oldest_pin": oldest_pin,
             "poisoned": stats.poisoned,
             "path": stats.path.to_string_lossy(),
+            "found": self.found(),
             "uuid": stats.uuid,
             "format_version": stats.format_version,
             "created": date(stats.created),
@@ -178,6 +179,7 @@ impl Figures {
         let stats = &self.stats;
         let identity = [
             ("store", printable(&stats.path)),
+            ("found", self.found().into()),
             ("uuid", stats.uuid.clone()),
             ("format version", stats.format_version.to_string()),
             ("created", date(stats.created)),
@@ -208,6 +210,16 @@ impl Figures {
             text.push_str(&table);
         }
         text
+    }
+
+    /// In what state the file was.
+    fn found(&self) -> &'static str {
+        match self.stats.opened {
+            Opened::Clean => "closed",
+            Opened::AfterKill => "as killed processes have left it",
+            Opened::AfterPowerCut { .. } => "as a power cut leaves it, or a copy of an open store; recovered in memory",
+            _ => "open for writing",
+        }
     }
 
     /// Who holds the writer lock.

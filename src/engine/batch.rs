@@ -4,6 +4,7 @@
 //! for each key that was touched. All records of a batch have one sequence number. A batch that is not committed leaves
 //! bytes that nobody can reach, and the number is skipped.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use super::Engine;
 use super::change::check_lengths;
 use super::commit::Writer;
 use super::settings::Durability;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::index::Probe;
 use crate::file::layout::{KeyHash, Kind, commit_word, flags, live};
 use crate::file::log::{self, Entry, Record, Tail};
@@ -36,6 +37,10 @@ pub(crate) struct Batch {
     /// Slots that the commit will have to find.
     new_slots: u64,
     keys: u64,
+    /// Something was appended, or there was an attempt.
+    touched: bool,
+    /// An append has failed behind a jump: the records do not hang together any more.
+    broken: bool,
     committed: bool,
 }
 
@@ -60,6 +65,8 @@ impl Batch {
                 own: HashTable::new(),
                 new_slots: 0,
                 keys,
+                touched: false,
+                broken: false,
                 committed: false,
             }),
             Err(error) => {
@@ -137,14 +144,16 @@ impl Batch {
     }
 
     fn append(&mut self, hash: KeyHash, entry: &Entry<'_>) -> Result<()> {
+        self.check_not_broken()?;
+        self.touched = true;
         let region = &self.engine.region;
         if let Some(last) = self.last {
             self.tail.seal(region, last, 0)?;
         }
         let mut writer = self.engine.writer();
         let shrinks = entry.kind == Kind::Remove;
-        self.engine.make_log_room(&mut writer, &mut self.tail, entry.len(), self.seq, shrinks)?;
-        let record = self.tail.append_open(region, entry)?;
+        let jumped = self.engine.make_log_room(&mut writer, &mut self.tail, entry.len(), self.seq, shrinks)?;
+        let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
 
         let (engine, map, key) = (&*self.engine, self.map, entry.key);
@@ -158,6 +167,14 @@ impl Batch {
         Ok(())
     }
 
+    fn check_not_broken(&self) -> Result<()> {
+        if !self.broken {
+            return Ok(());
+        }
+        let source = io::Error::other("an append of this transaction has failed before");
+        Err(Error::io(self.engine.region.path(), "append to the log", source))
+    }
+
     /// The durability that the store's commits have.
     pub(crate) fn default_durability(&self) -> Durability {
         self.engine.settings.durability
@@ -168,6 +185,8 @@ impl Batch {
         self.engine.check_not_forked()?;
         self.engine.adopt_turn();
         let engine = Arc::clone(&self.engine);
+        engine.check_can_be(durability)?;
+        self.check_not_broken()?;
         if let Some(last) = self.last {
             let mut writer = engine.writer();
             self.commit_in_turn(&mut writer, last)?;
@@ -203,7 +222,7 @@ impl Drop for Batch {
             // It is the parent's.
             return;
         }
-        if !self.committed && self.last.is_some() {
+        if !self.committed && self.touched {
             let mut writer = self.engine.writer();
             // Should this fail, the next writer does it again.
             let _ = self.engine.abandon(&mut writer);

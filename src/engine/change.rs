@@ -33,6 +33,7 @@ impl Engine {
     #[inline]
     fn change(&self, step: impl FnOnce(&mut Writer) -> Result<bool>) -> Result<bool> {
         let turn = self.turn()?;
+        self.check_can_be(self.settings.durability)?;
         let mut writer = self.writer();
         let done = step(&mut writer);
         if done.is_err() {
@@ -126,7 +127,7 @@ impl Engine {
         index.set_totals(totals)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         self.count_log(entry.seq, entry.len() + jump_bytes, 1 + jumps)?;
-        self.show(tail, entry.seq)?;
+        self.show(tail.at, tail.chain, entry.seq)?;
         Ok(true)
     }
 

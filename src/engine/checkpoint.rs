@@ -3,37 +3,97 @@
 //! **Invariants.** A superblock is overwritten only when the other one is known to be flushed; the live word that names
 //! the one in force changes only after its flush has returned. A superblock says `log_end` only after the log up to
 //! there was flushed. The clean flag is gone from the disk before anything changes. A flush that failed is never tried
-//! again and called durable: the failure is remembered, in memory and in the file.
+//! again and called durable: the failure is remembered, in memory and in the file, and only a recovery that writes all of
+//! the log once more ends that ("fsyncgate": PostgreSQL, 2018). A process that is killed while it flushes may have been told
+//! of a failure and not have passed it on; so who comes after it writes once more what that flush was about.
+//!
+//! Callers of sync who come while a flush is going on wait for it and then share the next one (group commit: DeWitt et
+//! al., 1984). The log is written back in slices while it grows, each by the commit that completes it, so that the flush
+//! of a checkpoint finds little left to do and no commit does much of it.
 
+use std::collections::VecDeque;
 use std::ops::Deref;
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::open::distrust_live;
 use super::processes::{living, lock_error, poll};
+use super::settings::Durability;
 use super::{Engine, now, turn};
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    COUNT_MASK, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, superblock_flags,
-    writer_lock,
+    BLOCK, COUNT_MASK, EXTENTS, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live,
+    superblock_flags, writer_lock,
 };
 use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
+use crate::file::region::Region;
 use crate::file::space::Extent;
 
-/// After so many bytes of log the system is asked to begin writing them back, so that the flush of a checkpoint finds
-/// little left to do.
-const WRITEBACK_EVERY: u64 = 4 << 20;
+/// The log is written back in slices of a sixteenth of what makes a checkpoint due, and not more than this.
+const LARGEST_SLICE: u64 = 1 << 20;
+
+/// How often somebody who is about to flush lets others commit first, if there are such.
+const MOST_YIELDS: u32 = 4;
+
+/// So many slices may be on their way to the disk before somebody waits for the oldest.
+const SLICES_UNDER_WAY: usize = 4;
 
 /// How far the log is known to be durable, to this process. What another process has flushed is flushed again, which
 /// costs nothing where nothing is left to write.
 pub(crate) struct Flusher {
-    /// Who holds this flushes; the others wait and then mostly find that it was done for them.
-    durable: Mutex<Durable>,
-    /// The log's bytes when writing them back was last begun, and where it ended then.
-    writeback: Mutex<(u64, u64)>,
+    group: Mutex<Group>,
+    /// Told when a flush has ended.
+    flushed: Condvar,
+    /// What the superblock vouched for when the store was opened.
+    opened: Durable,
+    /// The log's bytes at which the next slice is complete.
+    next_slice: AtomicU64,
+    slices: Mutex<Slices>,
+}
+
+/// Those who want the log to be durable: one of them flushes, the others wait and then mostly find that it was done for
+/// them.
+struct Group {
+    durable: Durable,
+    /// Somebody is at it.
+    flushing: bool,
+    /// So many wait for that to end.
+    waiting: u32,
+    /// So many waited when a flush last ended: they are about to commit again.
+    company: u32,
+}
+
+/// A flush that is going on. When it is dropped, the next one can begin.
+struct Flush<'f> {
+    flusher: &'f Flusher,
+}
+
+impl Flush<'_> {
+    /// It has succeeded.
+    fn has_reached(&self, durable: Durable) {
+        self.flusher.group().durable = durable;
+    }
+}
+
+impl Drop for Flush<'_> {
+    fn drop(&mut self) {
+        let mut group = self.flusher.group();
+        group.flushing = false;
+        group.company = std::mem::take(&mut group.waiting);
+        drop(group);
+        self.flusher.flushed.notify_all();
+    }
+}
+
+/// What of the log is being written back.
+struct Slices {
+    /// Where the log ended when a slice was last begun.
+    end: Durable,
+    /// Ranges of the file of each slice that is under way, the oldest first.
+    under_way: VecDeque<Vec<(u64, u64)>>,
 }
 
 /// A point of the log.
@@ -48,7 +108,25 @@ struct Durable {
 impl Flusher {
     /// A flusher for a log that is durable up to `end`, behind the commit `seq`.
     pub(crate) fn new(end: u64, seq: u64) -> Flusher {
-        Flusher { durable: Mutex::new(Durable { end, seq }), writeback: Mutex::new((0, end)) }
+        let durable = Durable { end, seq };
+        let slices = Slices { end: durable, under_way: VecDeque::new() };
+        Flusher {
+            group: Mutex::new(Group { durable, flushing: false, waiting: 0, company: 0 }),
+            flushed: Condvar::new(),
+            opened: durable,
+            next_slice: AtomicU64::new(0),
+            slices: Mutex::new(slices),
+        }
+    }
+
+    fn group(&self) -> MutexGuard<'_, Group> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a flush; nobody else is at it.
+    fn begin(&self, mut group: MutexGuard<'_, Group>) -> Flush<'_> {
+        group.flushing = true;
+        Flush { flusher: self }
     }
 }
 
@@ -90,26 +168,53 @@ impl Engine {
     /// Makes every visible commit durable, and returns how far the log is.
     fn sync_to_commit(&self) -> Result<Durable> {
         let wanted = self.region.live(live::VISIBLE)?;
-        let mut durable = self.flusher.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_poisoned() {
-            return Err(self.poisoned_error());
+        let mut group = self.flusher.group();
+        let unsure = loop {
+            if self.is_poisoned() {
+                return Err(self.poisoned_error());
+            }
+            let unsure = self.region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0;
+            if group.durable.seq >= wanted && !unsure {
+                return Ok(group.durable);
+            }
+            if !group.flushing {
+                break unsure;
+            }
+            group.waiting += 1;
+            group = self.flusher.flushed.wait(group).unwrap_or_else(PoisonError::into_inner);
+        };
+        let (durable, company) = (group.durable, group.company);
+        let flush = self.flusher.begin(group);
+        for _ in 0..company.min(MOST_YIELDS) {
+            // Those who were served with us shall come along again.
+            std::thread::yield_now();
         }
-        if durable.seq >= wanted {
-            return Ok(*durable);
+        let from = if unsure { self.flusher.opened } else { durable };
+        let reached = self.committed()?;
+        let ranges = self.unflushed(from, reached)?;
+        self.flushing(live::STATE_LOG_UNSURE, || match ranges {
+            Some(ranges) => ranges.into_iter().try_for_each(|(from, end)| {
+                if unsure {
+                    self.region.rewrite(from, end - from)?;
+                }
+                self.region.flush(from, end - from)
+            }),
+            // It would take the writer lock to know what must not be rewritten.
+            None if unsure => Err(self.lock_timeout(Duration::ZERO)),
+            None => self.region.flush_all(),
+        })?;
+        if unsure {
+            self.region.change_bits(live::STATE, 0, live::STATE_LOG_UNSURE)?;
         }
+        flush.has_reached(reached);
+        Ok(reached)
+    }
+
+    /// How far the log is committed.
+    fn committed(&self) -> Result<Durable> {
         let visible = self.region.live(live::VISIBLE)?;
         let commit = self.region.live(live::COMMIT_POINT)?;
-        let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible) };
-        match self.unflushed(*durable, reached)? {
-            Some(ranges) => {
-                for (from, end) in ranges {
-                    self.region.flush(from, end - from).inspect_err(|_| self.poison())?;
-                }
-            }
-            None => self.region.flush_all().inspect_err(|_| self.poison())?,
-        }
-        *durable = reached;
-        Ok(reached)
+        Ok(Durable { end: commit_end(commit), seq: commit_seq(commit, visible) })
     }
 
     /// Where the log went between two points of it, from the extents that it has: those taken by a commit in between.
@@ -146,7 +251,7 @@ impl Engine {
         self.checkpoint_over(superblock)
     }
 
-    fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<()> {
+    pub(crate) fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<()> {
         let Durable { end, seq } = self.sync_to_commit()?;
         if superblock.log_end.get() == end && superblock.next_seq.get() == seq + 1 {
             return Ok(());
@@ -164,29 +269,44 @@ impl Engine {
 
     /// Takes a checkpoint if the log has grown enough since the last one, and keeps the disk busy until then. The
     /// commit that this follows is done, so a failure is not its failure; it is remembered.
+    #[inline]
     pub(crate) fn checkpoint_if_due(&self) {
-        let due = (|| {
-            if self.log_since_checkpoint()? >= self.settings.checkpoint_every {
-                // If somebody else is at it, it is done.
-                return match self.lock_superblock(Duration::ZERO) {
-                    Ok(superblock) => self.checkpoint_over(superblock),
-                    Err(Error::LockTimeout { .. }) => Ok(()),
-                    Err(error) => Err(error),
-                };
+        let Ok([_, bytes, _]) = self.log_totals() else { return };
+        if bytes >= self.flusher.next_slice.load(Ordering::Relaxed) {
+            // A failed flush has poisoned the store, which every later sync reports.
+            let _ = self.write_back(bytes);
+        }
+    }
+
+    /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes the
+    /// checkpoint if it is due.
+    #[cold]
+    fn write_back(&self, bytes: u64) -> Result<()> {
+        let every = self.settings.checkpoint_every;
+        if bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every {
+            // If somebody else is at it, it is done.
+            match self.lock_superblock(Duration::ZERO) {
+                Ok(superblock) => self.checkpoint_over(superblock)?,
+                Err(Error::LockTimeout { .. }) => {}
+                Err(error) => return Err(error),
             }
-            let [_, bytes, _] = self.log_totals()?;
-            let Ok(mut begun) = self.flusher.writeback.try_lock() else { return Ok(()) };
-            if bytes.saturating_sub(begun.0) >= WRITEBACK_EVERY {
-                let end = commit_end(self.region.live(live::COMMIT_POINT)?);
-                // A hint: when the log has moved to another extent, only what it has there.
-                let from = if begun.1 < end { begun.1.max(end.saturating_sub(2 * WRITEBACK_EVERY)) } else { end };
-                *begun = (bytes, end);
-                self.region.start_writeback(from, end - from);
+        }
+        let Ok(mut slices) = self.flusher.slices.try_lock() else { return Ok(()) };
+        let reached = self.committed()?;
+        let ranges = self.unflushed(slices.end, reached)?.unwrap_or_default();
+        let slice = (every / 16).clamp(BLOCK, LARGEST_SLICE);
+        self.flusher.next_slice.store(bytes.saturating_add(slice), Ordering::Relaxed);
+        slices.end = reached;
+        for &(from, end) in &ranges {
+            self.region.begin_writing_back(from, end - from)?;
+        }
+        slices.under_way.push_back(ranges);
+        if slices.under_way.len() > SLICES_UNDER_WAY {
+            for (from, end) in slices.under_way.pop_front().unwrap_or_default() {
+                self.region.wait_for_writing_back(from, end - from)?;
             }
-            Ok(())
-        })();
-        // A failed flush has poisoned the store, which every later sync reports.
-        drop(due);
+        }
+        Ok(())
     }
 
     /// Bytes of log since the last checkpoint.
@@ -221,12 +341,8 @@ impl Engine {
         }
         guard.locked = true;
         if self.is_live()? {
-            let mut bytes = [0; size_of::<Superblock>()];
             let place = self.region.live(live::SUPERBLOCK)?;
-            self.region.read(place, &mut bytes)?;
-            let read = Superblock::read_from_bytes(&bytes).ok();
-            let read = read
-                .filter(|superblock| superblock.magic == MAGIC && superblock.crc.get() == superblock.expected_crc());
+            let read = superblock_at(&self.region, place)?;
             *guard.superblock = read.ok_or_else(|| self.region.corrupt(place, "the superblock in force is damaged"))?;
         }
         Ok(guard)
@@ -240,7 +356,7 @@ impl Engine {
         next.written = now().into();
         let next = next.sealed();
         self.region.write(place, next.as_bytes())?;
-        self.region.flush(place, size_of::<Superblock>() as u64).inspect_err(|_| self.poison())?;
+        self.region.flush(place, size_of::<Superblock>() as u64)?;
         self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
         *current.superblock = next;
         self.clean.store(next.is_clean(), Ordering::Release);
@@ -260,11 +376,10 @@ impl Engine {
         self.write_superblock(&mut superblock, next)
     }
 
-    /// Remembers that a flush has failed: nothing since is known to be durable.
-    pub(crate) fn poison(&self) {
-        self.poisoned.store(true, Ordering::Release);
-        // The word is always there.
-        let _ = self.region.change_bits(live::STATE, live::STATE_POISONED, 0);
+    /// Refuses a commit that could not be called durable, before it is made.
+    #[inline]
+    pub(crate) fn check_can_be(&self, durability: Durability) -> Result<()> {
+        if durability == Durability::Synced && self.is_poisoned() { Err(self.poisoned_error()) } else { Ok(()) }
     }
 
     /// The error of a store whose flush has failed.
@@ -325,7 +440,7 @@ impl Engine {
         // A closer who is killed half-way must not leave a clean flag under later changes.
         self.region.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
         let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
-        self.region.flush_all().inspect_err(|_| self.poison())?;
+        self.flush_everything()?;
         let [_, log_bytes, log_records] = self.log_totals()?;
         self.region.store_live(live::CHECKPOINT_BYTES, log_bytes, Ordering::Relaxed)?;
         let next = Superblock {
@@ -347,4 +462,31 @@ impl Engine {
         }
         self.region.change_bits(live::STATE, 0, live::STATE_CLOSING)
     }
+
+    /// Flushes log, regions and tables. Only for the holder of the writer lock who is the last one there.
+    fn flush_everything(&self) -> Result<()> {
+        const UNSURE: u64 = live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
+
+        let group = self.flusher.flushed.wait_while(self.flusher.group(), |group| group.flushing);
+        let flush = self.flusher.begin(group.unwrap_or_else(PoisonError::into_inner));
+        let reached = self.committed()?;
+        let unsure = self.region.live(live::STATE)? & UNSURE != 0;
+        self.flushing(UNSURE, || {
+            if unsure {
+                self.region.rewrite(EXTENTS, self.region.len() - EXTENTS)?;
+            }
+            self.region.flush_all()
+        })?;
+        self.region.change_bits(live::STATE, 0, UNSURE)?;
+        flush.has_reached(reached);
+        Ok(())
+    }
+}
+
+/// The superblock at this place of the file, if it holds.
+fn superblock_at(region: &Region, place: u64) -> Result<Option<Superblock>> {
+    let mut bytes = [0; size_of::<Superblock>()];
+    region.read(place, &mut bytes)?;
+    let read = Superblock::read_from_bytes(&bytes).ok();
+    Ok(read.filter(|superblock| superblock.magic == MAGIC && superblock.crc.get() == superblock.expected_crc()))
 }

@@ -18,6 +18,7 @@ use std::sync::{LazyLock, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lock::Refusal;
+use super::settings::Durability;
 use super::{Engine, now, processes, turn};
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, Totals};
@@ -77,6 +78,16 @@ impl Engine {
     /// Takes the writer lock and leaves nothing half done behind the caller.
     #[inline]
     pub(crate) fn acquire(&self) -> Result<()> {
+        self.acquire_to_look()?;
+        if self.clean.load(Ordering::Relaxed) {
+            self.clear_clean_flag().inspect_err(|_| self.release())?;
+        }
+        Ok(())
+    }
+
+    /// Takes the writer lock to keep others from writing, and not to write.
+    #[inline]
+    pub(crate) fn acquire_to_look(&self) -> Result<()> {
         self.check_not_forked()?;
         if self.read_only {
             return Err(Error::ReadOnly { path: self.region.path().to_owned() });
@@ -149,9 +160,6 @@ impl Engine {
 
     #[inline]
     fn prepare(&self, abandoned: bool) -> Result<()> {
-        if self.clean.load(Ordering::Relaxed) {
-            self.clear_clean_flag()?;
-        }
         {
             let mut writer = self.writer();
             if !writer.space.is_current(&self.region)? {
@@ -159,7 +167,11 @@ impl Engine {
             }
         }
         let (visible, commit) = (self.region.live(live::VISIBLE)?, self.region.live(live::COMMIT_POINT)?);
-        if commit_seq(commit, visible) != visible || commit_end(commit) != self.region.live(live::TAIL)? {
+        let half_done = commit_seq(commit, visible) != visible || commit_end(commit) != self.region.live(live::TAIL)?;
+        if (half_done || abandoned) && self.clean.load(Ordering::Relaxed) {
+            self.clear_clean_flag()?;
+        }
+        if half_done {
             self.finish(&mut self.writer())?;
         }
         if abandoned {
@@ -181,7 +193,7 @@ impl Engine {
     #[cold]
     pub(crate) fn bury(&self, writer: &mut Writer) -> Result<()> {
         self.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
-        self.tail(writer)?.wipe(&self.region).inspect_err(|_| self.poison())?;
+        self.tail(writer)?.wipe(&self.region)?;
         self.abandon(writer)?;
         self.retire_unreferenced(writer)
     }
@@ -234,7 +246,8 @@ impl Engine {
     #[inline]
     pub(crate) fn tail(&self, writer: &Writer) -> Result<Tail> {
         let at = self.region.live(live::TAIL)?;
-        Ok(Tail { at, chain: self.region.live(live::CHAIN)? as u32, extent_end: writer.extent.1 })
+        let (chain, extent_end) = (self.region.live(live::CHAIN)? as u32, writer.extent.1);
+        Ok(Tail { at, chain, extent_end, synced: self.settings.durability == Durability::Synced })
     }
 
     /// The number of the commit that is being made.
@@ -299,7 +312,7 @@ impl Engine {
             self.count_log(seq, bytes, records)?;
         }
         writer.settle(&self.region, end)?;
-        self.show(Tail { at: end, chain, extent_end: writer.extent.1 }, seq)
+        self.show(end, chain, seq)
     }
 
     /// Points the slot of a record's key at it, unless it does already, and counts it.
@@ -355,11 +368,11 @@ impl Engine {
         totals::latest(&self.region, live::LOG_TOTALS)
     }
 
-    /// The end of a commit: the new tail, and then what makes it seen.
+    /// The end of a commit: the new tail and the CRC of the record before it, and then what makes it seen.
     #[inline]
-    pub(crate) fn show(&self, tail: Tail, seq: u64) -> Result<()> {
-        self.region.store_live(live::CHAIN, u64::from(tail.chain), Ordering::Relaxed)?;
-        self.region.store_live(live::TAIL, tail.at, Ordering::Relaxed)?;
+    pub(crate) fn show(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
+        self.region.store_live(live::CHAIN, u64::from(chain), Ordering::Relaxed)?;
+        self.region.store_live(live::TAIL, tail, Ordering::Relaxed)?;
         // Before what makes it seen: should this process be killed in between, the next writer does both again. In the
         // single total order, for those who go to sleep over it: see `changes`.
         self.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
@@ -392,8 +405,8 @@ impl Engine {
     pub(crate) fn after_commit(&self) -> Result<()> {
         self.changed.store(true, Ordering::Relaxed);
         match self.settings.durability {
-            super::settings::Durability::Buffered => {}
-            super::settings::Durability::Synced => self.sync()?,
+            Durability::Buffered => {}
+            Durability::Synced => self.sync()?,
         }
         self.checkpoint_if_due();
         Ok(())

@@ -67,18 +67,25 @@ impl Engine {
         if matches!(taken, Err(Error::Full { .. })) && align_block(needed) < usual {
             taken = self.allocate(writer, align_block(needed) / BLOCK, ExtentKind::Log, seq);
         }
-        if taken.is_ok() {
-            // There was room, so what was held back and used up may be held back again; if not, then not.
-            match self.keep_reserve(writer, seq) {
-                Ok(()) | Err(Error::Full { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let of_reserve = taken.is_err();
         let extent = match taken {
             Err(full @ Error::Full { .. }) if shrinks => self.open_reserve(writer, needed, seq)?.ok_or(full)?,
             other => other?,
         };
-        tail.jump(&self.region, seq, extent.offset, extent.end())?;
+        let jumped = (|| {
+            if !of_reserve {
+                // There was room, so what was held back and used up may be held back again; if not, then not.
+                match self.keep_reserve(writer, seq) {
+                    Ok(()) | Err(Error::Full { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            tail.jump(&self.region, seq, extent.offset, extent.end())
+        })();
+        if let Err(error) = jumped {
+            self.return_extent(writer, &extent, seq)?;
+            return Err(error);
+        }
         writer.extent = (extent.offset, extent.end());
         writer.on_reserve = extent.kind == ExtentKind::ReserveLog;
         Ok(true)
@@ -122,14 +129,15 @@ impl Engine {
             extent.count > visible & COUNT_MASK && !used
         };
         let extents: Vec<Extent> = writer.space.extents().filter(uncommitted).copied().collect();
-        for extent in extents {
-            if extent.kind == ExtentKind::ReserveLog {
-                writer.space.set_kind(&self.region, extent.offset, ExtentKind::Reserve, visible)?;
-            } else {
-                writer.space.free(&self.region, extent.offset)?;
-            }
+        extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))
+    }
+
+    /// Gives back an extent that nobody has put to use.
+    fn return_extent(&self, writer: &mut Writer, extent: &Extent, seq: u64) -> Result<()> {
+        match extent.kind {
+            ExtentKind::ReserveLog => writer.space.set_kind(&self.region, extent.offset, ExtentKind::Reserve, seq),
+            _ => writer.space.free(&self.region, extent.offset),
         }
-        Ok(())
     }
 
     /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the

@@ -16,6 +16,7 @@ pub(crate) mod lock;
 pub(crate) mod open;
 pub(crate) mod pins;
 pub(crate) mod processes;
+pub(crate) mod progress;
 pub(crate) mod protocol;
 pub(crate) mod read;
 pub(crate) mod recovery;
@@ -82,7 +83,6 @@ pub(crate) struct Engine {
     changed: AtomicBool,
     /// The holder of the writer lock could not clean up behind itself; whoever takes it next has to.
     left_something: AtomicBool,
-    poisoned: AtomicBool,
     /// Opening has come to its end. An engine that is given up before that must not close what it never understood.
     ready: AtomicBool,
 }
@@ -197,7 +197,14 @@ impl Engine {
 
     /// What the space table says now.
     pub(crate) fn space_now(&self) -> Result<Option<Space>> {
-        space::read(&self.region, || self.space_table_word())
+        if let Some(frozen) = self.frozen()? {
+            let space = Space::load(&self.region, frozen.space_table);
+            // Nobody changes the table of a closed store, and the counter of changes says nothing there.
+            if !self.is_live()? {
+                return space.map(Some);
+            }
+        }
+        space::read(&self.region, || self.region.live(live::SPACE_TABLE))
     }
 
     /// The extents in use, by offset. None if they change faster than they can be read.
@@ -207,7 +214,7 @@ impl Engine {
 
     /// Whether a flush has failed.
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Acquire)
+        self.region.flush_failed()
             || self.is_live().unwrap_or(false)
                 && self.region.live(live::STATE).is_ok_and(|state| state & live::STATE_POISONED != 0)
     }

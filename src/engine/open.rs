@@ -22,7 +22,7 @@ use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, PIN_LEN,
     PIN_TABLE, PINS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live, pin, writer_lock,
 };
-use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, Sharing, fork};
+use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, PRIVATE, Sharing, fork};
 use crate::file::region::{self, Region};
 use crate::file::space::{SMALLEST_LOG, Space};
 use crate::file::totals;
@@ -78,7 +78,7 @@ impl Engine {
             generation: fork::generation(),
             process: seat.entry,
             exclusive: seat.exclusive,
-            read_only: region.is_read_only(),
+            read_only: settings.access == Access::ReadOnly,
             frozen,
             thawed: AtomicBool::new(false),
             kept_pins: KeptPins::new(seat.entry),
@@ -90,7 +90,6 @@ impl Engine {
             superblock: Mutex::new(superblock),
             changed: AtomicBool::new(false),
             left_something: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             region,
             settings,
@@ -213,8 +212,9 @@ impl<'s> Opening<'s> {
 
     /// Creates a store in an empty file.
     ///
-    /// First a mark goes to the disk that says "creation has begun", and the folder after it; the superblock takes its
-    /// place only when everything else is flushed. So a cut leaves a file that is recognised.
+    /// First a mark goes to the disk that says "creation has begun", in the place of superblock A, and the folder after it;
+    /// superblock B is written when everything else is flushed. The mark stays until B is known to be flushed as well, so
+    /// a cut at any moment, even in the middle of copying a superblock, leaves a file that is recognised.
     fn create(mut self) -> Result<Engine> {
         let (path, settings) = (&self.path, self.settings);
         // The mark itself must not be what runs into a limit.
@@ -260,7 +260,7 @@ impl<'s> Opening<'s> {
             return Err(region.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
         if !superblock.is_clean() {
-            return Err(Error::NeedsRecovery { path: region.path().to_owned() });
+            return Opening::recover_privately(&region, seat, &writers, settings, superblock, newest);
         }
         check_len(&region, &superblock)?;
         let frozen = Frozen {
@@ -277,6 +277,29 @@ impl<'s> Opening<'s> {
         engine.end_opening(false)
     }
 
+    /// Recovers a store for one who may not write to it, in memory of this process. As long as that lasts, nobody may write
+    /// to the file: what was not copied yet would change.
+    fn recover_privately(
+        region: &Region,
+        seat: Seat,
+        writers: &[processes::Process],
+        settings: &Settings,
+        superblock: Superblock,
+        in_force: usize,
+    ) -> Result<Engine> {
+        let path = region.path().to_owned();
+        if let Some(writer) = writers.first() {
+            return Err(Error::Locked { path, by: writer.holder() });
+        }
+        if let Some(locks) = &seat.locks {
+            // Nobody ever takes this one exclusively, so it cannot be refused.
+            locks.try_lock(PRIVATE, Sharing::Shared).map_err(|e| processes::lock_error(region, e))?;
+        }
+        let Some(file) = region.file() else { return Err(Error::ReadOnly { path }) };
+        let private = Region::private(file, path)?;
+        super::recovery::after_power_cut(private, seat, settings.clone(), superblock, in_force)?.end_opening(false)
+    }
+
     /// Opens a file that is a store, for reading and writing.
     fn open_for_writing(self, superblocks: Superblocks, trust: bool) -> Result<Option<Engine>> {
         let Opening { path, settings, file, locks, alone, .. } = self;
@@ -285,6 +308,9 @@ impl<'s> Opening<'s> {
         if alone && let Some(other) = writers.first() {
             // The lock on the file does not reach them, but that on their entry does.
             return Err(Error::Locked { path, by: other.holder() });
+        }
+        if locks.is_held(PRIVATE).map_err(|e| processes::lock_error(&region, e))? {
+            return Err(Error::Locked { path, by: HeldBy::Readers });
         }
         let identity = region.identity();
         // Somebody who is alive vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that
@@ -318,7 +344,8 @@ impl<'s> Opening<'s> {
         }
         let same_cache = same_cache && trust;
         let is_clean = superblock.is_clean() && state & live::STATE_CLOSING == 0;
-        let is_poisoned = state & live::STATE_POISONED != 0;
+        // Whatever it is that says so: to believe it costs only time.
+        let is_poisoned = region.live(live::STATE)? & live::STATE_POISONED != 0;
         // Readers who look at the live area of a closed store shall not see it vanish.
         let as_closed =
             is_clean && live_is_current(&region, identity, SAME_FILE)? && live_is_as_closed(&region, &superblock)?;
@@ -512,20 +539,26 @@ fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
         let bytes = pages.get(at as usize..)?;
         Superblock::read_from_prefix(bytes).ok().map(|(superblock, _)| superblock)
     });
-    // Behind the mark there are zeros until the first superblock takes its place.
-    if pages.starts_with(&CREATION_MAGIC) && pages[CREATION_MAGIC.len()..].iter().all(|&byte| byte == 0) {
+    // The mark is there until the second superblock takes its place; until the first one holds, there is no store.
+    let holds = |s: &Superblock| s.magic == MAGIC && s.version.get() == VERSION && s.crc.get() == s.expected_crc();
+    let first_page = &pages[..pages.len().min(BLOCK as usize)];
+    if first_page.starts_with(&CREATION_MAGIC)
+        && first_page[CREATION_MAGIC.len()..].iter().all(|&byte| byte == 0)
+        && !found[1].as_ref().is_some_and(holds)
+    {
         return Ok(None);
     }
     let mut ours = found.iter().flatten().filter(|superblock| superblock.magic == MAGIC).peekable();
     if ours.peek().is_none() {
         return not_a_store("its first bytes are not those of one");
     }
-    // The version comes first: of another one, not even the place of the CRC is known.
-    if let Some(other) = ours.find(|superblock| superblock.version.get() != VERSION) {
+    // The version comes first: of another one, not even the place of the CRC is known. Version zero is a superblock of which
+    // only the first bytes have reached the disk.
+    if let Some(other) = ours.find(|superblock| !matches!(superblock.version.get(), 0 | VERSION)) {
         let found = other.version.get();
         return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });
     }
-    let valid = found.map(|superblock| superblock.filter(|s| s.magic == MAGIC && s.crc.get() == s.expected_crc()));
+    let valid = found.map(|superblock| superblock.filter(holds));
     if valid.iter().all(Option::is_none) {
         return Err(Error::corrupt(path, SUPERBLOCK_A, "neither superblock has a CRC that holds"));
     }
@@ -659,8 +692,8 @@ pub(crate) fn build(
     distrust_live(&region)?;
     region.zero(live::VERSION_WORD, EXTENTS - live::VERSION_WORD)?;
     set_live(&region, &superblock, log.end, log.chain, log.last)?;
-    // The first superblock of a new store goes to A; in any other case the word is set again.
-    region.store_live(live::SUPERBLOCK, SUPERBLOCK_B, Ordering::Relaxed)?;
+    // The first superblock of a new store goes to B; in any other case the word is set again.
+    region.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
     let space = Space::create(&region, &log.extents, log.last)?;
     let engine = Engine::assemble(region, seat, settings, opened, superblock, None, Some(space), log.end)?;
     {

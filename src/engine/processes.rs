@@ -5,7 +5,8 @@
 //! in another container.
 //!
 //! **Invariant.** An entry is claimed or cleaned only while its byte is held. Cleaning releases a lock word that names
-//! the entry first, then its pins, then the entry itself; a cleaner that dies in between is followed by another.
+//! the entry first, then its pins, then the entry itself; a cleaner that dies in between is followed by another. If it says
+//! that a flush was going on, that is written down first.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::{Engine, now, turn};
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{COUNT_BITS, PIN_LEN, PIN_TABLE, PINS, PROCESS_LEN, PROCESS_TABLE, PROCESSES, pin, process};
+use crate::file::layout::{
+    COUNT_BITS, PIN_LEN, PIN_TABLE, PINS, PROCESS_LEN, PROCESS_TABLE, PROCESSES, live, pin, process,
+};
 use crate::file::locks::{self, Locks, Sharing};
 use crate::file::region::Region;
 
@@ -110,6 +113,16 @@ pub(crate) fn poll(timeout: Duration, mut step: impl FnMut() -> Result<bool>) ->
     }
 }
 
+/// Whether somebody was killed in the middle of a flush.
+pub(crate) fn some_were_flushing(region: &Region) -> Result<bool> {
+    for entry in 0..PROCESSES {
+        if region.live(place(entry) + process::FLUSHING)? != 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Engine {
     /// Writes our entry, whose lock we hold.
     pub(crate) fn enter(&self) -> Result<()> {
@@ -134,7 +147,22 @@ impl Engine {
                 self.region.store_live(at + pin::CLAIM, 0, Ordering::Release)?;
             }
         }
+        let unsure = self.region.live(place(entry) + process::FLUSHING)?;
+        if unsure != 0 {
+            self.region.change_bits(live::STATE, unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE), 0)?;
+            self.region.store_live(place(entry) + process::FLUSHING, 0, Ordering::Release)?;
+        }
         self.region.store_live(place(entry) + process::PID, 0, Ordering::Release)
+    }
+
+    /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told, whoever
+    /// cleans up behind it knows that it may have.
+    pub(crate) fn flushing(&self, unsure: u64, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        let at = place(self.process) + process::FLUSHING;
+        self.region.store_live(at, unsure, Ordering::Release)?;
+        let done = step();
+        self.region.store_live(at, 0, Ordering::Release)?;
+        done
     }
 
     /// Cleans an entry if its opener is dead, and says whether it did.

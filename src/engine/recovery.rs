@@ -17,7 +17,9 @@ use std::sync::atomic::Ordering;
 use zerocopy::FromBytes;
 
 use super::Engine;
-use super::open::{LogFound, Seat, build, forget_the_dead};
+use super::open::{LogFound, SAME_FILE, Seat, build, forget_the_dead, live_is_current};
+use super::processes::some_were_flushing;
+use super::progress::{Phase, RecoveryPhase};
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, Totals};
@@ -66,8 +68,11 @@ pub(crate) fn after_kill(
     let region = &engine.region;
     forget_the_dead(region)?;
     if state & live::STATE_CLOSING != 0 {
-        // A superblock with the clean flag may be on its way to the disk.
-        engine.clear_clean_flag()?;
+        // A superblock with the clean flag may be on its way to the disk, or there already and not in force yet. It is the
+        // one that this writes over.
+        let mut superblock = engine.lock_new_superblock();
+        let next = Superblock { flags: 0.into(), ..*superblock };
+        engine.write_superblock(&mut superblock, next)?;
         region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
     }
     let mut writer = engine.writer();
@@ -93,26 +98,61 @@ pub(crate) fn after_power_cut(
     superblock: Superblock,
     in_force: usize,
 ) -> Result<Engine> {
-    // What was read so far, and what will be, may have lived in the page cache only.
-    region.flush_all()?;
-    let (mut log, keys, bytes, records) = find_end(&region, &superblock)?;
+    let (mut log, keys, bytes, records) = find_end(&region, &superblock, &settings)?;
     // How long the last extent was is not known, but it had room for a jump.
     if let Some(last) = log.extents.last_mut() {
         last.1 = align_block(log.end + JUMP_LEN);
+    }
+    if region.file().is_some() {
+        if may_have_failed_to_flush(&region)? {
+            // Of pages whose flush has failed, the system believes that they are on the disk. The superblock in force is.
+            let place = in_force as u64 * SUPERBLOCK_B;
+            if region.live(live::SUPERBLOCK)? != place {
+                region.rewrite(place, size_of::<Superblock>() as u64)?;
+            }
+            for &(start, end, _) in &log.extents {
+                region.rewrite(start, end.min(region.len()) - start)?;
+            }
+        }
+        // What was read may have lived in the page cache only.
+        region.flush_all()?;
+    }
+    if let Some(last) = log.extents.last() {
         region.allocate(last.1.min(region.len()), last.1)?;
     }
 
     let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
     totals::publish(&engine.region, live::LOG_TOTALS, [log.last, bytes, records])?;
-    engine.rebuild_maps(&keys, log.last)?;
+    engine.rebuild_maps(&keys, log.last, bytes)?;
     engine.begin_incarnation(log.last)?;
     engine.trust_live()?;
     Ok(engine)
 }
 
+/// Whether a flush of this very page cache may have failed. Any other one holds what was read from the disk, or has still
+/// to write it.
+fn may_have_failed_to_flush(region: &Region) -> Result<bool> {
+    const FAILED: u64 = live::STATE_POISONED | live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
+
+    let identity = region.identity();
+    let same_cache = identity.is_none() || live_is_current(region, identity, SAME_FILE)?;
+    Ok(same_cache && (region.live(live::STATE)? & FAILED != 0 || some_were_flushing(region)?))
+}
+
+/// So many records are looked up at the same time.
+const BATCH: usize = 64;
+
+/// How far ahead of a walk the disk is asked to read.
+const AHEAD: u64 = 8 << 20;
+
 /// Walks the log to its end. Returns it, how many keys each map had at most, and how many bytes and records there are.
-fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTreeMap<u32, u64>, u64, u64)> {
+fn find_end(
+    region: &Region,
+    superblock: &Superblock,
+    settings: &Settings,
+) -> Result<(LogFound, BTreeMap<u32, u64>, u64, u64)> {
+    let mut phase = Phase::begin(settings, RecoveryPhase::Walking, region.len());
     let mut walk = Walk::new(region, head(superblock), None);
     let durable_end = superblock.log_end.get();
     let mut reached = walk.at() == durable_end;
@@ -123,7 +163,11 @@ fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTree
     let (mut bytes, mut records) = (0, 0);
     // Of each map, how many keys it has and the most that it ever had.
     let mut keys: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    region.will_need(walk.at(), AHEAD);
     while let Some(record) = walk.next() {
+        if phase.advance(record.len()) {
+            region.will_need(walk.at(), AHEAD);
+        }
         bytes += record.len();
         records += 1;
         match record.kind() {
@@ -135,6 +179,7 @@ fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTree
                     break;
                 }
                 extents.push((walk.extent(), 0, record.seq()));
+                region.will_need(walk.at(), AHEAD);
             }
             // This only decides how large the regions are to begin with, so it need not be exact.
             Some(Kind::Put) if record.header.flags & (flags::NEW | flags::COPY) != 0 => {
@@ -162,6 +207,7 @@ fn find_end(region: &Region, superblock: &Superblock) -> Result<(LogFound, BTree
     extents.truncate(committed_extents);
     let (end, chain, last) = end;
     check_extents(region, &extents, end)?;
+    phase.end();
     let keys = keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
     Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
 }
@@ -190,8 +236,8 @@ fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Resu
 }
 
 impl Engine {
-    /// Builds the regions of all maps from the log. `keys` says how many keys each may have.
-    fn rebuild_maps(&self, keys: &BTreeMap<u32, u64>, seq: u64) -> Result<()> {
+    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says how many keys each may have.
+    fn rebuild_maps(&self, keys: &BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
         let (start, end) = (self.region.live(live::LOG_HEAD)?, self.region.live(live::TAIL)?);
         let mut writer = self.writer();
         let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
@@ -202,39 +248,64 @@ impl Engine {
                 entry.insert((self.create_map(&mut writer, map, slots, seq)?, Totals::default()));
             }
         }
-        for record in Scan::new(&self.region, start, end) {
-            let record = record?;
-            let map = record.header.map();
-            let kind = record.kind();
-            if !matches!(kind, Some(Kind::Put | Kind::Remove | Kind::Clear)) {
-                continue;
-            }
-            let (index, totals) = match maps.entry(map) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert((self.create_map(&mut writer, map, 0, seq)?, Totals::default())),
-            };
-            if kind == Some(Kind::Clear) {
-                let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
-                *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
-                *totals = Totals::default();
-                continue;
-            }
-            if totals.used() >= index.limit() {
-                index.reset_totals(Totals { seq, ..*totals })?;
-                match self.make_index_room(&mut writer, map, 1, seq, true) {
-                    Ok(larger) => *index = larger,
-                    // As long as there is a slot left at all, it goes on without.
-                    Err(Error::Full { .. }) => {}
-                    Err(error) => return Err(error),
+        let mut phase = Phase::begin(&self.settings, RecoveryPhase::Indexing, bytes);
+        let mut scan = Scan::new(&self.region, start, end);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            // The cache misses of many records overlap: each costs a line of the index and the record that it replaces.
+            batch.clear();
+            for record in scan.by_ref().take(BATCH) {
+                let record = record?;
+                if phase.advance(record.len()) {
+                    self.region.will_need(record.end(), AHEAD);
                 }
-                let counted = index.totals()?;
-                (totals.slots, totals.dead) = (counted.slots, counted.dead);
+                if !matches!(record.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear)) {
+                    continue;
+                }
+                let hash = KeyHash::of(record.key(), self.seed);
+                if let Some((index, _)) = maps.get(&record.header.map()) {
+                    index.prefetch(hash);
+                }
+                if record.header.prev() != 0 {
+                    self.region.prefetch(record.header.prev());
+                }
+                batch.push((record, hash));
             }
-            self.publish_recovered(index, totals, record)?;
+            if batch.is_empty() && scan.is_at_end() {
+                break;
+            }
+            for &(record, hash) in &batch {
+                let map = record.header.map();
+                let (index, totals) = match maps.entry(map) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => {
+                        entry.insert((self.create_map(&mut writer, map, 0, seq)?, Totals::default()))
+                    }
+                };
+                if record.kind() == Some(Kind::Clear) {
+                    let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
+                    *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
+                    *totals = Totals::default();
+                    continue;
+                }
+                if totals.used() >= index.limit() {
+                    index.reset_totals(Totals { seq, ..*totals })?;
+                    match self.make_index_room(&mut writer, map, 1, seq, true) {
+                        Ok(larger) => *index = larger,
+                        // As long as there is a slot left at all, it goes on without.
+                        Err(Error::Full { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                    let counted = index.totals()?;
+                    (totals.slots, totals.dead) = (counted.slots, counted.dead);
+                }
+                self.publish_recovered(index, totals, record, hash)?;
+            }
         }
         for (index, totals) in maps.values() {
             index.reset_totals(Totals { seq, ..*totals })?;
         }
+        phase.end();
         self.discard_unknown_maps(&mut writer)?;
         // Nobody reads yet, so nothing has to wait.
         writer.space.free_retired(&self.region, COUNT_MASK)
@@ -242,9 +313,14 @@ impl Engine {
 
     /// Points the slot of a record's key at it. What it replaces is what the slot points at, not what `prev` says: that
     /// may lie behind the head.
-    fn publish_recovered(&self, index: &Index<'_>, totals: &mut Totals, record: Record<'_>) -> Result<()> {
+    fn publish_recovered(
+        &self,
+        index: &Index<'_>,
+        totals: &mut Totals,
+        record: Record<'_>,
+        hash: KeyHash,
+    ) -> Result<()> {
         let (key, map) = (record.key(), record.header.map());
-        let hash = KeyHash::of(key, self.seed);
         let is_put = record.kind() == Some(Kind::Put);
         match self.probe(index, map, hash, key)? {
             Some(Probe::Found(at, newest)) => {
@@ -334,7 +410,7 @@ impl Engine {
             Err(error) => return Err(error),
         }
         drop(writer);
-        self.checkpoint()
+        self.checkpoint_over(self.lock_new_superblock())
     }
 
     /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may still

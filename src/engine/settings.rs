@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::progress::OnRecovery;
+
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -11,8 +13,9 @@ pub enum Access {
     ReadWrite,
     /// Reading only: not a byte of the file is changed, and every change is refused with
     /// [`Error::ReadOnly`](crate::Error::ReadOnly). Works on a file without write permission, and beside others who write,
-    /// whose commits are seen at once. A single read copies what it finds. After a power cut the store has to be opened
-    /// for writing once, else the error is [`Error::NeedsRecovery`](crate::Error::NeedsRecovery).
+    /// whose commits are seen at once. A single read copies what it finds. After a power cut the store is recovered into
+    /// memory of this process, which takes as much of it as the index needs; as long as that lasts, nobody can open the
+    /// store for writing.
     ReadOnly,
 }
 
@@ -41,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) lock_timeout: Duration,
     pub(crate) verify_reads: bool,
     pub(crate) checkpoint_every: u64,
+    pub(crate) on_recovery: Option<OnRecovery>,
 }
 
 impl Default for Settings {
@@ -56,6 +60,7 @@ impl Default for Settings {
             lock_timeout: Duration::from_secs(10),
             verify_reads: false,
             checkpoint_every: 64 << 20,
+            on_recovery: None,
         }
     }
 }

@@ -9,9 +9,9 @@ use super::batch::Batch;
 use super::*;
 use crate::engine::settings::Durability;
 use crate::error::Error;
+use crate::file::door::Recorder;
 use crate::file::layout::{DEFAULT_MAP, EXTENTS, Kind, PIN_TABLE};
 use crate::file::log::{self, Entry};
-use crate::file::region::Recorder;
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -56,8 +56,9 @@ impl Recorder for Tape {
     fn store(&self, offset: u64, value: u64) {
         self.write(offset, &value.to_le_bytes());
     }
-    fn flush(&self, _offset: u64, _len: u64) {
+    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
         self.0.lock().unwrap().push(Event::Flush);
+        Ok(())
     }
     fn set_len(&self, len: u64) {
         self.0.lock().unwrap().push(Event::SetLen(len));
@@ -271,7 +272,9 @@ impl Recorder for Onlooker {
     fn store(&self, _offset: u64, _value: u64) {
         self.look();
     }
-    fn flush(&self, _offset: u64, _len: u64) {}
+    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
+        Ok(())
+    }
     fn set_len(&self, _len: u64) {}
 }
 
@@ -325,7 +328,9 @@ impl Recorder for AtFirstPin {
             (self.action)(&engine);
         }
     }
-    fn flush(&self, _offset: u64, _len: u64) {}
+    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
+        Ok(())
+    }
     fn set_len(&self, _len: u64) {}
 }
 

@@ -114,6 +114,8 @@ pub(crate) struct Tail {
     pub(crate) chain: u32,
     /// End of the extent that `at` lies in.
     pub(crate) extent_end: u64,
+    /// What is appended is going to be flushed at once.
+    pub(crate) synced: bool,
 }
 
 /// What a record says; the log adds chain and CRC.
@@ -171,24 +173,29 @@ impl Tail {
         bytes[value_at..value_at + entry.value.len()].copy_from_slice(entry.value);
         let crc = crc32fast::hash(&bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
-        region.write(self.at, bytes)?;
+        self.write(region, self.at, bytes)?;
         let offset = self.at;
         self.at += len;
         self.chain = crc;
         Ok(offset)
     }
 
+    #[inline]
+    fn write(&self, region: &Region, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.synced { region.append(offset, bytes) } else { region.write(offset, bytes) }
+    }
+
     /// Appends a record whose flags are not yet final, and returns its offset. It must be [sealed](Tail::seal) before
     /// the next one is appended.
     pub(crate) fn append_open(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
         let offset = self.at;
-        region.write(offset, entry.header(self.chain).as_bytes())?;
+        self.write(region, offset, entry.header(self.chain).as_bytes())?;
         let mut at = offset + RECORD_HEADER;
         for part in [entry.key, entry.value] {
-            region.write(at, part)?;
+            self.write(region, at, part)?;
             at += part.len() as u64;
             let padding = (align8(at) - at) as usize;
-            region.write(at, &[0; 8][..padding])?;
+            self.write(region, at, &[0; 8][..padding])?;
             at += padding as u64;
         }
         self.at = at;
@@ -201,10 +208,10 @@ impl Tail {
 
         if further != 0 {
             let flags = record(region, offset)?.header.flags | further;
-            region.write(offset + FLAGS, &[flags])?;
+            self.write(region, offset + FLAGS, &[flags])?;
         }
         let crc = crc32fast::hash(&record(region, offset)?.bytes[4..]);
-        region.write(offset, &crc.to_le_bytes())?;
+        self.write(region, offset, &crc.to_le_bytes())?;
         self.chain = crc;
         Ok(())
     }
@@ -238,6 +245,11 @@ impl<'a> Scan<'a> {
     /// The records from `at` to `end`.
     pub(crate) fn new(region: &'a Region, at: u64, end: u64) -> Scan<'a> {
         Scan { region, at, end, left: region.len() }
+    }
+
+    /// Whether there is nothing more to come.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at == self.end
     }
 
     fn step(&mut self) -> Result<Record<'a>> {

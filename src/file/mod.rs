@@ -4,6 +4,7 @@
 //! [`space`] hands out extents, [`log`] and [`index`] read and write records and slots. `log` and `index` do not know
 //! each other: the index asks "is this my key?" through a closure.
 
+pub(crate) mod door;
 pub(crate) mod index;
 pub mod layout;
 pub(crate) mod locks;

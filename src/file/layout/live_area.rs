@@ -19,6 +19,12 @@ pub mod live {
     /// In [`STATE`]: a superblock that says CLEAN may be on its way to the disk.
     pub const STATE_CLOSING: u64 = 2;
 
+    /// In [`STATE`]: somebody was killed while the log was flushed since the last checkpoint. The flush may have failed, and
+    /// the system does not say so a second time.
+    pub const STATE_LOG_UNSURE: u64 = 4;
+    /// In [`STATE`]: the same, while everything was flushed.
+    pub const STATE_ALL_UNSURE: u64 = 8;
+
     /// Sequence number below which space may have been reused: no reader may start below it.
     pub const HORIZON: u64 = LIVE + 64;
     /// Where the map table is; see [`table_word`](crate::file::layout::table_word).
@@ -127,6 +133,9 @@ pub mod process {
     pub const BOOT: u64 = 24;
     /// 1 if readers of this process need a barrier from whoever reuses space, 0 if they have one of their own.
     pub const ASYMMETRIC: u64 = 32;
+    /// What the process is flushing and does not know yet whether that succeeds: bits of [`STATE`](super::live::STATE) for
+    /// whoever finds it dead.
+    pub const FLUSHING: u64 = 40;
 }
 
 /// Words of a pin: the claim and, for pins that are held for long, when it was taken.

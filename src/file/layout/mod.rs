@@ -66,6 +66,7 @@
 //! | L | who opens or closes the store: exclusively to write, shared to read |
 //! | L + 1 | who writes a superblock: exclusively; who reads one: shared |
 //! | L + 2 | stands in for the whole file where the two kinds of lock collide, that is everywhere but on Linux |
+//! | L + 3 | shared by those who have recovered the store into memory of their own: nobody opens it for writing meanwhile |
 //! | L + 256 + n | the owner of entry n of the process table, for as long as it has the store open |
 //! | L + 2⁴⁸ + c | shared, by each snapshot of a read-only opener of a commit whose sequence number counts c |
 //! | the whole file | everybody shared; exclusively by an exclusive opener, and by one who recovers |
@@ -92,7 +93,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const BLOCK: u64 = 4096;
 /// The first eight bytes of a slotlog file.
 pub const MAGIC: [u8; 8] = *b"slotlog\0";
-/// The first eight bytes of a file whose creation has begun and not ended. Nothing in such a file is of value.
+/// The first eight bytes of a file whose creation has begun, in the place of superblock A, which is written for the first
+/// time when B is known to be flushed. If B does not hold either, the creation was cut short, and nothing in the file is of
+/// value.
 pub const CREATION_MAGIC: [u8; 8] = *b"slotlog+";
 /// The version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;

@@ -25,6 +25,9 @@ const LOCKS: u64 = 1 << 62;
 pub(crate) const OPENING: u64 = LOCKS;
 /// Held while a superblock is written, or, shared, read.
 pub(crate) const CHECKPOINT: u64 = LOCKS + 1;
+/// Held shared by those who have the content of the file as memory of their own: nobody may write to it meanwhile, since
+/// pages that were not copied yet would change under them.
+pub(crate) const PRIVATE: u64 = LOCKS + 3;
 /// Stands in for the whole file.
 #[cfg(not(target_os = "linux"))]
 const WHOLE: u64 = LOCKS + 2;
@@ -76,6 +79,7 @@ impl Locks {
     pub(crate) fn try_whole(&self, sharing: Sharing) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         {
+            super::door::call(super::door::Call::Lock)?;
             let locked = match sharing {
                 Sharing::Shared => fs2::FileExt::try_lock_shared(&self.file),
                 Sharing::Exclusive => fs2::FileExt::try_lock_exclusive(&self.file),

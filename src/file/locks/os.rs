@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 
 use super::Sharing;
+use crate::file::door::{self, Call};
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos"))]
 mod imp {
@@ -164,7 +165,20 @@ mod imp {
     }
 }
 
-pub(super) use imp::{held, try_lock, unlock};
+pub(super) fn try_lock(file: &File, places: Range<u64>, sharing: Sharing) -> io::Result<bool> {
+    door::call(Call::Lock)?;
+    imp::try_lock(file, places, sharing)
+}
+
+pub(super) fn unlock(file: &File, places: Range<u64>) -> io::Result<()> {
+    door::call(Call::Lock)?;
+    imp::unlock(file, places)
+}
+
+pub(super) fn held(file: &File, places: Range<u64>) -> io::Result<Option<u64>> {
+    door::call(Call::Lock)?;
+    imp::held(file, places)
+}
 
 #[cfg(target_os = "linux")]
 pub(super) fn network_file_system(file: &File) -> Option<&'static str> {

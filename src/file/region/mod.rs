@@ -3,8 +3,9 @@
 //! Readers get three things from here: atomic words ([`Region::word`], [`Region::words`]; a [`Word`] can only be loaded), bytes that can change no
 //! more ([`Region::frozen`]) and headers among them ([`Region::header`]). Every access is checked against the length
 //! of the file. Writers go through the door, the methods [`write`](Region::write), [`store`](Region::store),
-//! [`compare_exchange`](Region::compare_exchange), [`flush`](Region::flush) and [`allocate`](Region::allocate), and
-//! nothing else changes the file; a test build can put a recorder behind it.
+//! [`append`](Region::append), [`compare_exchange`](Region::compare_exchange), [`flush`](Region::flush) and
+//! [`allocate`](Region::allocate), and nothing else changes the file; a test build can put a [recorder](super::door)
+//! behind it.
 //!
 //! # Why the references are sound
 //!
@@ -25,21 +26,22 @@ mod os;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::layout::{EXTENTS, MAX_FILE_LEN};
+use super::door::{self, Call};
+use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, live};
 use crate::error::{Error, FullReason, Result};
 
 #[cfg(not(target_has_atomic = "64"))]
 compile_error!("slotlog needs native 64-bit atomics");
 
-/// How much address space a mapping takes at least, where it may be longer than its file.
-const RESERVE: u64 = 256 << 20;
+/// How much address space a mapping takes at least, where it may be longer than its file. Tests outgrow it sooner.
+const RESERVE: u64 = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
 /// A word that may change at any time: an atomic, of which everybody can load and only the door can store. It is
 /// little-endian in memory.
@@ -86,25 +88,18 @@ pub(crate) struct Region {
     backing: Backing,
     path: PathBuf,
     max_len: u64,
+    /// A flush has failed.
+    flush_failed: AtomicBool,
     #[cfg(test)]
-    recorder: std::sync::OnceLock<std::sync::Arc<dyn Recorder>>,
+    recorder: std::sync::OnceLock<std::sync::Arc<dyn door::Recorder>>,
 }
 
 enum Backing {
     File(File),
     ReadOnlyFile(File),
-    /// Anonymous memory, all of it reserved at once.
+    /// Memory of this process, all of it reserved at once: anonymous, or behind a file whose pages are copied when they are
+    /// written to.
     Memory,
-}
-
-/// Sees every change of the file before it happens. The place for a test to stand that wants to know what a power cut
-/// could leave behind.
-#[cfg(test)]
-pub(crate) trait Recorder: Send + Sync {
-    fn write(&self, offset: u64, bytes: &[u8]);
-    fn store(&self, offset: u64, value: u64);
-    fn flush(&self, offset: u64, len: u64);
-    fn set_len(&self, len: u64);
 }
 
 impl Region {
@@ -115,6 +110,10 @@ impl Region {
             check_file_size(&path, max_len, EXTENTS)?;
             os::extend(&file, len, len, EXTENTS).map_err(|refused| refusal(&path, EXTENTS - len, refused))?;
             len = EXTENTS;
+            #[cfg(test)]
+            if let Some(recorder) = door::recorder() {
+                recorder.set_len(EXTENTS);
+            }
         }
         if len < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
@@ -125,38 +124,45 @@ impl Region {
         Ok(Region::new(mapping, len, backing, path, max_len))
     }
 
-    /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the system has that much to promise.
+    /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the system
+    /// has that much to promise.
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
-        let len = EXTENTS;
         let path = PathBuf::from("(in memory)");
-        // Only an address range is taken; pages are made when they are touched.
-        let mut room = max_len.clamp(len, 1 << 40);
-        loop {
-            let mapping = usize::try_from(room)
-                .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
-                .and_then(|room| MmapOptions::new().len(room).no_reserve_swap().map_anon());
-            match mapping {
-                Ok(mapping) => {
-                    return Ok(Region::new(MmapRaw::from(mapping), len, Backing::Memory, path, room.min(max_len)));
-                }
-                Err(_) if room / 2 >= len.max(RESERVE) => room /= 2,
-                Err(error) => return Err(Error::io(&path, "reserve memory", error)),
-            }
+        let (mapping, room) = reserve(&path, EXTENTS, max_len)?;
+        Ok(Region::new(mapping, EXTENTS, Backing::Memory, path, room.min(max_len)))
+    }
+
+    /// The content of a file as memory of this process: what is changed and what is added stays here. Nobody else may
+    /// change the file meanwhile.
+    pub(crate) fn private(file: &File, path: PathBuf) -> Result<Region> {
+        let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
+        let whole = len / BLOCK * BLOCK;
+        if whole < EXTENTS {
+            return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
+        let (mapping, room) = reserve(&path, whole, u64::MAX)?;
+        os::put_private(&mapping, file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
+        Ok(Region::new(mapping, whole, Backing::Memory, path, room))
     }
 
     /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`].
     fn new(mapping: MmapRaw, len: u64, backing: Backing, path: PathBuf, max_len: u64) -> Region {
-        Region {
+        let region = Region {
             base: AtomicPtr::new(mapping.as_mut_ptr()),
             len: AtomicU64::new(len),
             mappings: Mutex::new(vec![Arc::new(mapping)]),
             backing,
             path,
             max_len: max_len.min(MAX_FILE_LEN),
+            flush_failed: AtomicBool::new(false),
             #[cfg(test)]
             recorder: std::sync::OnceLock::new(),
+        };
+        #[cfg(test)]
+        if let (Backing::File(_), Some(recorder)) = (&region.backing, door::recorder()) {
+            region.set_recorder(recorder);
         }
+        region
     }
 
     /// Name of the file, for messages.
@@ -383,6 +389,21 @@ impl Region {
         let _ = offset;
     }
 
+    /// Tells the system that a range is going to be read soon, so that the disk has something to do meanwhile.
+    pub(crate) fn will_need(&self, offset: u64, len: u64) {
+        #[cfg(unix)]
+        if let Some(file) = self.file() {
+            let end = offset.saturating_add(len).min(self.len());
+            let mapping = self.mappings.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
+            if let Some(mapping) = mapping.filter(|_| offset < end && file.metadata().is_ok_and(|m| m.len() >= end)) {
+                // A hint: without it everything takes longer and comes out the same.
+                let _ = mapping.advise_range(memmap2::Advice::WillNeed, offset as usize, (end - offset) as usize);
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (offset, len);
+    }
+
     // The door. Everything below changes the file; nothing above does.
 
     #[inline(always)]
@@ -406,6 +427,36 @@ impl Region {
         // is borrowed from the mapping is frozen and this range is not. Only the holder of the writer lock gets here,
         // with bytes that are not published, so nobody reads or writes them meanwhile.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address, bytes.len()) };
+        Ok(())
+    }
+
+    /// As [`write`](Region::write), for bytes that are to be flushed at once. A store through the mapping dirties the
+    /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only. Both show the same bytes
+    /// wherever the page cache is what is mapped.
+    #[inline]
+    pub(crate) fn append(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        match &self.backing {
+            Backing::File(file) if cfg!(any(target_os = "linux", target_os = "android")) => {
+                self.address(offset, bytes.len() as u64)?;
+                #[cfg(test)]
+                self.record(|recorder| recorder.write(offset, bytes));
+                os::write_at(file, offset, bytes).map_err(|e| Error::io(&self.path, "append to the log", e))
+            }
+            _ => self.write(offset, bytes),
+        }
+    }
+
+    /// Writes a range once more as it is, so that the next flush writes it to the disk whatever the system believes is
+    /// there. After a failed flush it believes so of pages that never got there.
+    pub(crate) fn rewrite(&self, offset: u64, len: u64) -> Result<()> {
+        let mut buffer = vec![0; len.min(1 << 20) as usize];
+        let mut at = offset;
+        while at < offset + len {
+            let piece = (offset + len - at).min(buffer.len() as u64) as usize;
+            self.read(at, &mut buffer[..piece])?;
+            self.append(at, &buffer[..piece])?;
+            at += piece as u64;
+        }
         Ok(())
     }
 
@@ -481,37 +532,74 @@ impl Region {
     }
 
     /// Makes a range durable. When this returns, what was stored in it before the call survives a power cut.
+    ///
+    /// A flush that fails is never tried again and called durable: the system reports a failure once, and then takes the
+    /// pages for written. So it is remembered, here and in the file.
     pub(crate) fn flush(&self, offset: u64, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         if len == 0 {
             return Ok(());
         }
         self.address(offset, len)?;
-        #[cfg(test)]
-        self.record(|recorder| recorder.flush(offset, len));
-        // The mapping is kept by a count of its own, so that a flush never holds up growth.
-        let mapping = self.mappings.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
-        let result = mapping.map_or(Ok(()), |mapping| mapping.flush_range(offset as usize, len as usize));
-        // On Linux and Windows the call above reaches the medium. Elsewhere it may end in the drive's cache.
-        let result = match result {
-            Ok(()) if cfg!(not(any(target_os = "linux", windows))) => file.sync_data(),
-            other => other,
-        };
-        result.map_err(|e| Error::io(&self.path, "flush", e))
+        self.noting_failure("flush", || {
+            door::call(Call::Flush)?;
+            #[cfg(test)]
+            if let Some(recorder) = self.recorder.get() {
+                return recorder.flush(offset, len);
+            }
+            // The mapping is kept by a count of its own, so that a flush never holds up growth.
+            let mapping = self.mappings.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
+            mapping.map_or(Ok(()), |mapping| mapping.flush_range(offset as usize, len as usize))?;
+            // On Linux and Windows the call above reaches the medium. Elsewhere it may end in the drive's cache.
+            if cfg!(not(any(target_os = "linux", windows))) { file.sync_data() } else { Ok(()) }
+        })
     }
 
     /// Makes the whole file durable, its length included.
     pub(crate) fn flush_all(&self) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         self.flush(0, self.len())?;
-        file.sync_all().map_err(|e| Error::io(&self.path, "flush", e))
+        self.noting_failure("flush", || {
+            #[cfg(test)]
+            if self.recorder.get().is_some() {
+                return Ok(());
+            }
+            file.sync_all()
+        })
     }
 
     /// Asks the system to begin writing a range back, and does not wait.
-    pub(crate) fn start_writeback(&self, offset: u64, len: u64) {
-        if let Backing::File(file) = &self.backing {
-            os::start_writeback(file, offset, len);
-        }
+    pub(crate) fn begin_writing_back(&self, offset: u64, len: u64) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        self.noting_failure("write back", || {
+            door::call(Call::WriteBack)?;
+            os::begin_writing_back(file, offset, len)
+        })
+    }
+
+    /// Waits until what was [begun](Region::begin_writing_back) is written. That does not make it durable: it may be in
+    /// the drive's cache, but a flush then has little left to do.
+    pub(crate) fn wait_for_writing_back(&self, offset: u64, len: u64) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        self.noting_failure("write back", || {
+            door::call(Call::WriteBack)?;
+            os::wait_for_writing_back(file, offset, len)
+        })
+    }
+
+    /// Remembers it if this fails: nothing is known to be durable from then on.
+    fn noting_failure(&self, doing: &'static str, step: impl FnOnce() -> io::Result<()>) -> Result<()> {
+        step().map_err(|error| {
+            self.flush_failed.store(true, Ordering::Release);
+            // The word is always there, and this is a region that can be written to.
+            let _ = self.change_bits(live::STATE, live::STATE_POISONED, 0);
+            Error::io(&self.path, doing, error)
+        })
+    }
+
+    /// Whether a flush has failed since the region was made.
+    pub(crate) fn flush_failed(&self) -> bool {
+        self.flush_failed.load(Ordering::Acquire)
     }
 
     /// Makes the file at least `to` bytes long, with real space behind `from..to`, of which nothing is in use yet; new
@@ -529,7 +617,7 @@ impl Region {
             Backing::File(file) => {
                 os::extend(file, from.min(old), old, to).map_err(|refused| refusal(&self.path, needed, refused))?;
                 if let Err(error) = self.cover(&mut mappings, file, to) {
-                    file.set_len(old).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
+                    os::set_len(file, old).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
                     return Err(error);
                 }
             }
@@ -545,12 +633,12 @@ impl Region {
 
     /// Puts a recorder behind the door.
     #[cfg(test)]
-    pub(crate) fn set_recorder(&self, recorder: std::sync::Arc<dyn Recorder>) {
+    pub(crate) fn set_recorder(&self, recorder: std::sync::Arc<dyn door::Recorder>) {
         assert!(self.recorder.set(recorder).is_ok(), "one recorder is enough");
     }
 
     #[cfg(test)]
-    fn record(&self, tell: impl FnOnce(&dyn Recorder)) {
+    fn record(&self, tell: impl FnOnce(&dyn door::Recorder)) {
         if let Some(recorder) = self.recorder.get() {
             tell(&**recorder);
         }
@@ -578,6 +666,7 @@ pub(crate) fn check_file_size(path: &Path, max_len: u64, len: u64) -> Result<()>
 /// that growing rarely needs a new one; under a tight limit on address space it takes less.
 fn map_with_room(file: &File, len: u64, read_only: bool) -> io::Result<MmapRaw> {
     let map = |len: u64| {
+        door::call(Call::Map)?;
         let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let options = MmapOptions::new().len(len).clone();
         if read_only { options.map_raw_read_only(file) } else { options.map_raw(file) }
@@ -590,6 +679,23 @@ fn map_with_room(file: &File, len: u64, read_only: bool) -> io::Result<MmapRaw> 
         }
     }
     map(len)
+}
+
+/// Takes an address range for `len` bytes and up to `max_len`, as much of that as the system has to promise. Pages are
+/// made when they are touched.
+fn reserve(path: &Path, len: u64, max_len: u64) -> Result<(MmapRaw, u64)> {
+    let most = len.saturating_add(1 << 40);
+    let mut room = max_len.clamp(len, most);
+    loop {
+        let mapping = door::call(Call::Map)
+            .and_then(|()| usize::try_from(room).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory)))
+            .and_then(|room| MmapOptions::new().len(room).no_reserve_swap().map_anon());
+        match mapping {
+            Ok(mapping) => return Ok((MmapRaw::from(mapping), room)),
+            Err(_) if room / 2 >= len.saturating_add(RESERVE) => room /= 2,
+            Err(error) => return Err(Error::io(path, "reserve memory", error)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::io;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use memmap2::MmapRaw;
+
 use crate::error::FullReason;
+use crate::file::door::{self, Call};
 
 /// Why a file could not be made longer.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Re
     }
     allocate(file, from, to).map_err(|error| {
         // A failed allocation may leave the file extended with a hole.
-        let restored = if to > old { file.set_len(old) } else { Ok(()) };
+        let restored = if to > old { set_len(file, old) } else { Ok(()) };
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refused::Full(FullReason::Disk),
             io::ErrorKind::FileTooLarge => Refused::Full(FullReason::AddressSpace(old)),
@@ -39,8 +42,19 @@ pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Re
     })
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+/// Makes the file this long, which is shorter than it is.
+pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
+    door::call(Call::Truncate)?;
+    file.set_len(len)
+}
+
 fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
+    door::call(Call::Allocate)?;
+    allocate_really(file, old, new)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn allocate_really(file: &File, old: u64, new: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
@@ -62,7 +76,7 @@ fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
+fn allocate_really(file: &File, old: u64, new: u64) -> io::Result<()> {
     fill(file, old, new)
 }
 
@@ -135,19 +149,91 @@ pub(super) fn identity(_file: &File) -> Option<[u64; 6]> {
     None
 }
 
-/// Asks the system to begin writing a range back, and does not wait. A hint: what it starts, a later flush need not do.
+/// Begins writing a range back, and does not wait.
 #[cfg(target_os = "linux")]
-pub(super) fn start_writeback(file: &File, offset: u64, len: u64) {
+pub(super) fn begin_writing_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    sync_file_range(file, offset, len, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Waits for what is being written back of a range.
+#[cfg(target_os = "linux")]
+pub(super) fn wait_for_writing_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    sync_file_range(file, offset, len, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+/// Errors count: what this reports of a page that could not be written, no later flush of this open file reports again.
+#[cfg(target_os = "linux")]
+fn sync_file_range(file: &File, offset: u64, len: u64, flags: libc::c_uint) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    if let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) {
-        // SAFETY: `sync_file_range` takes a descriptor, which `file` keeps open during the call, and integers.
-        unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return Ok(()) };
+    // SAFETY: `sync_file_range` takes a descriptor, which `file` keeps open during the call, and integers.
+    if unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // A kernel or a file system without the call, or a signal: then the flush does all of it.
+        Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE | libc::EOPNOTSUPP | libc::EPERM | libc::EINTR) => Ok(()),
+        _ => Err(error),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn start_writeback(_file: &File, _offset: u64, _len: u64) {}
+pub(super) fn begin_writing_back(_file: &File, _offset: u64, _len: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// What cannot be begun early is done here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn wait_for_writing_back(file: &File, _offset: u64, _len: u64) -> io::Result<()> {
+    file.sync_data()
+}
+
+/// Puts the first `len` bytes of a file, a multiple of the page size or all of it, in place of the first bytes of a mapping
+/// that is at least as long. What is written to them stays in this process.
+#[cfg(unix)]
+pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    assert!(len <= mapping.len() as u64, "the file fits into the mapping");
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED);
+    let at = mapping.as_mut_ptr().cast();
+    // SAFETY: `MAP_FIXED` replaces only pages of `mapping`, from its start, which is that of a page, and no further than its
+    // end (asserted); nobody has a reference into it yet. It is unmapped as a whole when `mapping` is dropped.
+    let mapped = unsafe { libc::mmap(at, len as usize, access, flags, file.as_raw_fd(), 0) };
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Here a mapping cannot be put in place of a part of another, so the file is read.
+#[cfg(not(unix))]
+pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Result<()> {
+    assert!(len <= mapping.len() as u64, "the file fits into the mapping");
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < len {
+        let piece = (len - at).min(buffer.len() as u64) as usize;
+        read_at(file, at, &mut buffer[..piece])?;
+        // SAFETY: `at + piece` is at most `len`, and the mapping, which is private to this process and which nobody has a
+        // reference into yet, is at least that long.
+        unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), mapping.as_mut_ptr().add(at as usize), piece) };
+        at += piece as u64;
+    }
+    Ok(())
+}
+
+/// Writes bytes without the mapping.
+#[cfg(unix)]
+#[inline]
+pub(super) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    door::call(Call::Append)?;
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(not(unix))]
+pub(super) fn write_at(_file: &File, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 #[cfg(unix)]
 pub(super) fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {

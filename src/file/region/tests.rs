@@ -95,15 +95,16 @@ fn a_read_only_region_refuses_every_change() {
 fn a_recorder_sees_every_change_in_order() {
     #[derive(Default)]
     struct Notes(Mutex<Vec<String>>);
-    impl Recorder for Notes {
+    impl door::Recorder for Notes {
         fn write(&self, offset: u64, bytes: &[u8]) {
             self.0.lock().unwrap().push(format!("write {offset} {bytes:?}"));
         }
         fn store(&self, offset: u64, value: u64) {
             self.0.lock().unwrap().push(format!("store {offset} {value}"));
         }
-        fn flush(&self, offset: u64, len: u64) {
+        fn flush(&self, offset: u64, len: u64) -> io::Result<()> {
             self.0.lock().unwrap().push(format!("flush {offset} {len}"));
+            Ok(())
         }
         fn set_len(&self, len: u64) {
             self.0.lock().unwrap().push(format!("len {len}"));

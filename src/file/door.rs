@@ -1,0 +1,84 @@
+//! Where a test can stand: behind everything that changes the file, and before every call that can fail.
+//!
+//! In a build that is no test, nothing of this is there: [`call`] says "go on", and the compiler forgets it.
+
+use std::io;
+
+/// A call to the operating system that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Real space for a range of the file.
+    Allocate,
+    /// Another length of the file.
+    Truncate,
+    /// A mapping.
+    Map,
+    /// A range made durable.
+    Flush,
+    /// Writing back begun, or waited for.
+    WriteBack,
+    /// Bytes written without the mapping.
+    Append,
+    /// A lock taken, given back or asked for.
+    Lock,
+}
+
+/// Asks whether this call is to be made. A test may have it fail.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn call(_call: Call) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) use standing::{Recorder, call, recorder, stand};
+
+#[cfg(test)]
+mod standing {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Sees every change of the file before it happens. The place for a test to stand that wants to know what a power
+    /// cut could leave behind.
+    pub(crate) trait Recorder: Send + Sync {
+        fn write(&self, offset: u64, bytes: &[u8]);
+        fn store(&self, offset: u64, value: u64);
+        /// The range is to be durable when this returns. As long as there is a recorder, nothing else does it.
+        fn flush(&self, offset: u64, len: u64) -> io::Result<()>;
+        fn set_len(&self, len: u64);
+        /// A call is about to be made.
+        fn call(&self, _call: Call) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    thread_local! {
+        static STANDING: RefCell<Option<Arc<dyn Recorder>>> = const { RefCell::new(None) };
+    }
+
+    /// As long as this lives, the recorder is asked about all calls of this thread, and every region that the thread makes
+    /// of a file to write to gets it.
+    pub(crate) struct Standing(());
+
+    impl Drop for Standing {
+        fn drop(&mut self) {
+            STANDING.set(None);
+        }
+    }
+
+    pub(crate) fn stand(recorder: Arc<dyn Recorder>) -> Standing {
+        STANDING.set(Some(recorder));
+        Standing(())
+    }
+
+    /// The recorder that stands behind what this thread does.
+    pub(crate) fn recorder() -> Option<Arc<dyn Recorder>> {
+        STANDING.with_borrow(Option::clone)
+    }
+
+    pub(crate) fn call(call: Call) -> io::Result<()> {
+        recorder().map_or(Ok(()), |recorder| recorder.call(call))
+    }
+}
