@@ -200,6 +200,10 @@ pub use stats::{ExtentStats, MapStats, Stats};
 pub use store::Store;
 pub use transaction::Transaction;
 
+#[cfg(all(test, not(loom)))]
+#[path = "../tests/door/mod.rs"]
+mod door;
+
 /// The program in the README has to compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

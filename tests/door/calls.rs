@@ -1,0 +1,327 @@
+//! Every call to the system fails once, the first, the second and so on: allocations, truncations, mappings, flushes, locks.
+//!
+//! Whatever fails, there is a typed error and nothing is corrupt: an operation that fails has not happened, with one
+//! exception. A commit that was to be synced and could not be flushed is there and not durable; then, and after any flush
+//! that has failed, the store is poisoned: it claims no durability until everybody has closed it, and then recovers in full.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::{Content, check, content, key, support, value};
+use crate::engine::Engine;
+use crate::engine::batch::Batch;
+use crate::engine::recovery::Opened;
+use crate::engine::settings::{Durability, Settings};
+use crate::error::{Error, Result};
+use crate::file::door::{self, Call, Recorder};
+use crate::file::layout::DEFAULT_MAP;
+
+/// Has calls fail.
+struct Faults {
+    kind: Call,
+    /// The first one that fails, and how many do; as often as a caller would try again with less.
+    first: u64,
+    count: u64,
+    /// What is to be undone after that cannot be undone either.
+    truncate_too: bool,
+    calls: AtomicU64,
+    failed: AtomicBool,
+}
+
+impl Recorder for Faults {
+    fn write(&self, _offset: u64, _bytes: &[u8]) {}
+    fn store(&self, _offset: u64, _value: u64) {}
+    fn flush(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn set_len(&self, _len: u64) {}
+    fn call(&self, call: Call) -> io::Result<()> {
+        let fails = if call == self.kind {
+            let number = self.calls.fetch_add(1, Ordering::SeqCst);
+            (self.first..self.first + self.count).contains(&number)
+        } else {
+            call == Call::Truncate && self.truncate_too && self.failed.load(Ordering::SeqCst)
+        };
+        if !fails {
+            return Ok(());
+        }
+        self.failed.store(true, Ordering::SeqCst);
+        Err(io::Error::from_raw_os_error(match call {
+            Call::Allocate => libc::ENOSPC,
+            Call::Map => libc::ENOMEM,
+            Call::Lock => libc::ENOLCK,
+            _ => libc::EIO,
+        }))
+    }
+}
+
+/// What one life of a store consists of.
+enum Step {
+    Open,
+    Put(u16, u32),
+    Remove(u16),
+    /// Puts of all these keys.
+    Transaction(std::ops::Range<u16>, u32),
+    Clear,
+    Sync,
+    Checkpoint,
+    Verify,
+    Close,
+}
+
+/// Something of everything: a store is created, grows beyond its mapping, its index grows, it is cleared, closed, opened.
+const LIFE: [Step; 24] = [
+    Step::Open,
+    Step::Put(1, 100),
+    Step::Put(2, 70_000),
+    Step::Sync,
+    Step::Transaction(0..300, 20),
+    Step::Remove(3),
+    Step::Checkpoint,
+    Step::Transaction(0..8, 90_000),
+    Step::Transaction(4..9, 120_000),
+    Step::Put(400, 200_000),
+    Step::Verify,
+    Step::Close,
+    Step::Open,
+    Step::Put(3, 40),
+    Step::Clear,
+    Step::Transaction(100..900, 10),
+    Step::Put(5, 700_000),
+    Step::Checkpoint,
+    Step::Put(6, 10),
+    Step::Close,
+    Step::Open,
+    Step::Verify,
+    Step::Remove(6),
+    Step::Close,
+];
+
+/// A life in which calls fail.
+struct Life<'a> {
+    path: &'a Path,
+    settings: Settings,
+    faults: &'a Faults,
+    engine: Option<Arc<Engine>>,
+    content: Content,
+    /// A flush has failed since the store was opened.
+    poisoned: bool,
+    values: u32,
+    errors: BTreeSet<String>,
+}
+
+impl Life<'_> {
+    /// Opens the store, however often that fails: the fault passes.
+    fn open(&mut self) -> Arc<Engine> {
+        if let Some(engine) = &self.engine {
+            return Arc::clone(engine);
+        }
+        loop {
+            match Engine::open(self.path, self.settings.clone()) {
+                Ok(engine) => {
+                    let whole = matches!(engine.opened, Opened::AfterPowerCut { .. });
+                    assert!(whole || !self.poisoned, "after a failed flush: {:?}", engine.opened);
+                    // A flush that fails in the last step of an opening poisons what was opened.
+                    self.poisoned = engine.is_poisoned();
+                    assert_eq!(content(&engine).unwrap(), self.content);
+                    let engine = Arc::new(engine);
+                    self.engine = Some(Arc::clone(&engine));
+                    return engine;
+                }
+                Err(error) => self.expect(error),
+            }
+        }
+    }
+
+    fn expect(&mut self, error: Error) {
+        assert!(self.faults.failed.load(Ordering::SeqCst), "for no reason: {error}");
+        let name = match &error {
+            Error::Io { .. } => "Io",
+            Error::Full { .. } => "Full",
+            Error::Poisoned { .. } => "Poisoned",
+            other => panic!("{:?} failed, and the error was {other:?}", self.faults.kind),
+        };
+        self.errors.insert(name.into());
+    }
+
+    /// Makes a commit that leads to `next`.
+    fn commit(&mut self, next: Content, make: impl FnOnce(&Arc<Engine>) -> Result<()>) {
+        let engine = self.open();
+        let poisoned = engine.is_poisoned();
+        let made = make(&engine);
+        let found = content(&engine).unwrap();
+        match made {
+            Ok(()) => {
+                assert_eq!(found, next);
+                let claims = self.settings.durability == Durability::Synced && next != self.content;
+                assert!(!claims || !poisoned, "durability was claimed after a flush had failed");
+                self.content = next;
+            }
+            Err(error) => {
+                self.expect(error);
+                if found != self.content {
+                    assert!(found == next && engine.is_poisoned(), "an operation that fails has not happened");
+                    assert_eq!(self.settings.durability, Durability::Synced);
+                    self.content = next;
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, len: u32) -> (u32, u32) {
+        self.values += 1;
+        (self.values, len)
+    }
+
+    fn step(&mut self, step: &Step) {
+        let mut next = self.content.clone();
+        match step {
+            Step::Open => drop(self.open()),
+            &Step::Put(number, len) => {
+                let new = self.value(len);
+                next.insert(number, new);
+                self.commit(next, |engine| engine.put(DEFAULT_MAP, &key(number), &value(new)));
+            }
+            &Step::Remove(number) => {
+                next.remove(&number);
+                self.commit(next, |engine| engine.remove(DEFAULT_MAP, &key(number)).map(drop));
+            }
+            Step::Transaction(keys, len) => {
+                for number in keys.clone() {
+                    next.insert(number, self.value(*len));
+                }
+                let durability = self.settings.durability;
+                let new = next.clone();
+                self.commit(next, |engine| {
+                    let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP)?;
+                    keys.clone().try_for_each(|number| batch.put(&key(number), &value(new[&number])))?;
+                    batch.commit(durability)
+                });
+            }
+            Step::Clear => self.commit(Content::new(), |engine| engine.clear(DEFAULT_MAP)),
+            Step::Sync => self.care(Engine::sync),
+            Step::Checkpoint => self.care(Engine::checkpoint),
+            Step::Verify => self.care(|engine| {
+                let report = engine.verify()?;
+                assert!(report.is_clean(), "{:?}", report.findings());
+                Ok(())
+            }),
+            Step::Close => {
+                self.care(Engine::close);
+                self.poisoned = self.engine.take().is_some_and(|engine| engine.is_poisoned());
+            }
+        }
+        // From a failed flush on, nothing is called durable.
+        if let Some(engine) = self.engine.clone().filter(|engine| engine.is_poisoned()) {
+            assert!(matches!(engine.sync(), Err(Error::Poisoned { .. })));
+            assert!(engine.checkpoint().is_err());
+        }
+    }
+
+    fn care(&mut self, take: impl FnOnce(&Engine) -> Result<()>) {
+        let engine = self.open();
+        if let Err(error) = take(&engine) {
+            self.expect(error);
+        }
+    }
+}
+
+/// Has a call of this kind fail, each in turn, in a whole life. Says how many there were, and which errors.
+fn each_fails(kind: Call, count: u64, truncate_too: bool, durability: Durability) -> (u64, BTreeSet<String>) {
+    // There are thousands of appends, and many of them alike.
+    let stride = if kind == Call::Append { 13 } else { 1 };
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let mut errors = BTreeSet::new();
+    let mut first = 0;
+    loop {
+        let (calls, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let faults = Arc::new(Faults { kind, first, count, truncate_too, calls, failed });
+        let settings = Settings { durability, checkpoint_every: 300_000, ..Settings::default() };
+        let (settings, expected) = {
+            let _standing = door::stand(faults.clone());
+            let mut life = Life {
+                path: &path,
+                settings,
+                faults: &faults,
+                engine: None,
+                content: Content::new(),
+                poisoned: false,
+                values: 0,
+                errors,
+            };
+            LIFE.iter().for_each(|step| life.step(step));
+            errors = life.errors;
+            (life.settings, life.content)
+        };
+        let engine = Engine::open(&path, settings).unwrap();
+        assert_eq!(content(&engine).unwrap(), expected, "{kind:?} {first}");
+        check(&engine).unwrap();
+        drop(engine);
+        std::fs::remove_file(&path).unwrap();
+        if !faults.failed.load(Ordering::SeqCst) {
+            return (first, errors);
+        }
+        first += stride;
+    }
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn allocations_fail() {
+    let (number, errors) = each_fails(Call::Allocate, 1, false, Durability::Buffered);
+    assert!(number > 15, "{number}");
+    assert_eq!(errors, names(&["Full"]));
+}
+
+#[test]
+fn truncations_fail() {
+    let (number, errors) = each_fails(Call::Allocate, 1, true, Durability::Buffered);
+    assert!(number > 15 && errors.contains("Full"), "{number} {errors:?}");
+}
+
+#[test]
+fn mappings_fail() {
+    for truncate_too in [false, true] {
+        // A mapping that is refused is asked for again with less room.
+        let (number, errors) = each_fails(Call::Map, 3, truncate_too, Durability::Buffered);
+        assert!(number > 3, "{number}");
+        assert_eq!(errors, names(&["Io"]));
+    }
+}
+
+#[test]
+fn flushes_fail() {
+    for durability in [Durability::Buffered, Durability::Synced] {
+        let (number, errors) = each_fails(Call::Flush, 1, false, durability);
+        assert!(number > 15, "{number}");
+        assert_eq!(errors, names(&["Io", "Poisoned"]));
+    }
+}
+
+#[test]
+fn writing_back_fails() {
+    let (number, errors) = each_fails(Call::WriteBack, 1, false, Durability::Buffered);
+    assert!(number > 10, "{number}");
+    assert_eq!(errors, names(&["Poisoned"]));
+}
+
+#[test]
+fn appends_fail() {
+    let (number, errors) = each_fails(Call::Append, 1, false, Durability::Synced);
+    assert!(number > 100, "{number}");
+    assert_eq!(errors, names(&["Io"]));
+}
+
+#[test]
+fn locks_fail() {
+    let (number, errors) = each_fails(Call::Lock, 1, false, Durability::Buffered);
+    assert!(number > 30, "{number}");
+    assert_eq!(errors, names(&["Io"]));
+}

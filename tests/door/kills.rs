@@ -1,0 +1,191 @@
+//! SIGKILL at every store of a commit. (At random moments, and among many processes: `tests/processes.rs`.)
+//!
+//! A child commits numbered singles and transactions, and reports each return through a pipe. The door counts its stores; at
+//! the nth it stops and says so, and is killed there. Then the store is opened again: what was reported is there, and of
+//! what was not, all or nothing.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Content, check, content, key, support, value};
+use crate::engine::Engine;
+use crate::engine::batch::Batch;
+use crate::engine::recovery::Opened;
+use crate::engine::settings::{Durability, Settings};
+use crate::file::door::Recorder;
+use crate::file::layout::DEFAULT_MAP;
+
+const STORES: &str = "SLOTLOG_TEST_STORES";
+
+/// Stops the process at a store.
+struct Stop {
+    left: AtomicU64,
+}
+
+impl Stop {
+    fn count(&self) {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            support::say("stopped");
+            loop {
+                std::thread::sleep(Duration::from_secs(60));
+            }
+        }
+    }
+}
+
+impl Recorder for Stop {
+    fn write(&self, _offset: u64, _bytes: &[u8]) {
+        self.count();
+    }
+    fn store(&self, _offset: u64, _value: u64) {
+        self.count();
+    }
+    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
+        self.count();
+        Ok(())
+    }
+    fn set_len(&self, _len: u64) {
+        self.count();
+    }
+}
+
+/// What the child commits, in this order.
+#[derive(Clone)]
+enum Commit {
+    Put(u16, u32),
+    Remove(u16),
+    Transaction(Vec<(u16, Option<u32>)>),
+    Clear,
+}
+
+fn before() -> Vec<Commit> {
+    (0..270).map(|number| Commit::Put(number, 20)).chain([Commit::Put(1, 50_000), Commit::Remove(9)]).collect()
+}
+
+fn commits() -> Vec<Commit> {
+    vec![
+        Commit::Put(300, 50),
+        Commit::Put(3, 700),
+        Commit::Remove(4),
+        Commit::Put(4, 10),
+        Commit::Transaction(vec![(5, Some(30)), (301, Some(9)), (6, None), (5, Some(40)), (4, None)]),
+        // To another extent of the log, alone and in a transaction.
+        Commit::Put(7, 70_000),
+        Commit::Transaction(vec![(8, Some(40_000)), (302, Some(50_000))]),
+        // The index grows.
+        Commit::Transaction((303..330).map(|number| (number, Some(5))).collect()),
+        Commit::Clear,
+        Commit::Put(1, 12),
+    ]
+}
+
+fn apply(content: &mut Content, commit: &Commit, number: u32) {
+    let mut change = |key: u16, len: Option<u32>| match len {
+        Some(len) => drop(content.insert(key, (number, len))),
+        None => drop(content.remove(&key)),
+    };
+    match commit {
+        &Commit::Put(key, len) => change(key, Some(len)),
+        &Commit::Remove(key) => change(key, None),
+        Commit::Transaction(changes) => changes.iter().for_each(|&(key, len)| change(key, len)),
+        Commit::Clear => content.clear(),
+    }
+}
+
+fn make(engine: &Arc<Engine>, commit: &Commit, number: u32) {
+    match commit {
+        &Commit::Put(at, len) => engine.put(DEFAULT_MAP, &key(at), &value((number, len))).unwrap(),
+        &Commit::Remove(at) => assert!(engine.remove(DEFAULT_MAP, &key(at)).unwrap()),
+        Commit::Transaction(changes) => {
+            let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
+            for &(at, len) in changes {
+                match len {
+                    Some(len) => batch.put(&key(at), &value((number, len))).unwrap(),
+                    None => drop(batch.remove(&key(at)).unwrap()),
+                }
+            }
+            batch.commit(Durability::Buffered).unwrap();
+        }
+        Commit::Clear => engine.clear(DEFAULT_MAP).unwrap(),
+    }
+}
+
+#[test]
+#[ignore = "what another test starts in a process of its own"]
+fn child() {
+    let Some((_, path)) = support::role() else { return };
+    let engine = Arc::new(Engine::open(&path, Settings::default()).unwrap());
+    before().iter().zip(0..).for_each(|(commit, number)| make(&engine, commit, number));
+    let left = AtomicU64::new(std::env::var(STORES).unwrap().parse().unwrap());
+    engine.region.set_recorder(Arc::new(Stop { left }));
+    for (commit, number) in commits().iter().zip(1000..) {
+        make(&engine, commit, number);
+        support::say(&number.to_string());
+    }
+    support::say("ended");
+    // Killed or not, it never closes.
+    std::process::exit(0);
+}
+
+/// Runs the child until its nth store. Returns the last commit that it reported, and whether it came to its end.
+fn run_until(path: &Path, stores: u64) -> (Option<u32>, bool) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "door::kills::child", "--ignored", "--nocapture", "--test-threads=1"]);
+    child.env("SLOTLOG_TEST_ROLE", "killed").env("SLOTLOG_TEST_STORE", path).env(STORES, stores.to_string());
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut reported = None;
+    let mut ended = false;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        match support::said(&line.unwrap()) {
+            Some("stopped") => break,
+            Some("ended") => ended = true,
+            Some(number) => reported = Some(number.parse().unwrap()),
+            None => {}
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (reported, ended)
+}
+
+#[test]
+fn a_kill_at_every_store() {
+    let folder = support::folder();
+    let mut contents = vec![Content::new()];
+    before().iter().zip(0..).for_each(|(commit, number)| apply(&mut contents[0], commit, number));
+    for (commit, number) in commits().iter().zip(1000..) {
+        let mut next = contents[contents.len() - 1].clone();
+        apply(&mut next, commit, number);
+        contents.push(next);
+    }
+    let (mut kills, mut came_through) = (0, 0);
+    loop {
+        let path = folder.path().join(kills.to_string());
+        let (reported, ended) = run_until(&path, kills);
+        let reported = reported.map_or(0, |number| number as usize - 999);
+        let engine = Engine::open(&path, Settings::default()).unwrap();
+        assert!(engine.opened == Opened::AfterKill || engine.region.identity().is_none(), "{:?}", engine.opened);
+        let found = content(&engine).unwrap();
+        let half = contents.get(reported + 1).is_some_and(|next| *next == found);
+        assert!(found == contents[reported] || half, "killed at store {kills}, after {reported} commits had returned");
+        came_through += u32::from(half);
+        check(&engine).unwrap();
+        engine.put(DEFAULT_MAP, &key(77), &value((9999, 20))).unwrap();
+        let mut expected = found;
+        expected.insert(77, (9999, 20));
+        assert_eq!(content(&engine).unwrap(), expected);
+        check(&engine).unwrap();
+        drop(engine);
+        std::fs::remove_file(&path).unwrap();
+        if ended {
+            break;
+        }
+        kills += 1;
+    }
+    println!("{kills} kills; {came_through} commits were there that had not returned");
+    assert!(kills > 100 && came_through > 10);
+}
