@@ -1,4 +1,4 @@
-//! What both benches use: the data, and the maps that stand beside a store.
+//! What the benches use: the data, and the maps that stand beside a store.
 #![allow(dead_code, reason = "each bench uses its part of it")]
 
 use std::collections::HashMap;
@@ -20,6 +20,28 @@ pub(crate) fn key_count(usual: usize) -> usize {
         Ok(count) => count.parse().expect("SLOTLOG_BENCH_KEYS is a number of keys"),
         Err(_) => usual,
     }
+}
+
+/// Whether the bench is only to be tried, with next to no keys: what `cargo bench -- --test` asks for.
+pub(crate) fn is_try() -> bool {
+    env::args().any(|argument| argument == "--test")
+}
+
+/// A folder for the files of a bench that is about the disk. Where temporary files are in memory it has to be told of
+/// another place, with `SLOTLOG_BENCH_DIR`.
+pub(crate) fn folder() -> TempDir {
+    let folder = match env::var_os("SLOTLOG_BENCH_DIR") {
+        Some(place) => tempfile::tempdir_in(place),
+        None => tempfile::tempdir(),
+    };
+    folder.expect("a temporary folder can be made")
+}
+
+/// The one in the middle.
+pub(crate) fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 /// The `number`th of a row of 64-bit numbers without any order (SplitMix64: Steele, Lea and Flood, 2014).
