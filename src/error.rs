@@ -10,7 +10,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, where, and what to do about it.
 ///
-/// No error loses data: an operation that fails has not happened, and the store goes on as it was.
+/// No error loses data: an operation that fails has not happened, and the store goes on as it was. The one exception is a
+/// commit that was to be [synced](crate::Durability::Synced) and could not be: it may be there all the same.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

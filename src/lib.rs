@@ -111,6 +111,7 @@
 //! | [`Access::ReadWrite`] (the default) | others like it, and readers |
 //! | the same with [`exclusive`](Options::exclusive), and always on a network file system | nobody |
 //! | [`Access::ReadOnly`] | everybody who is not exclusive |
+//! | the same, after a power cut: recovered in memory of its own | others like it; writers are kept out |
 //!
 //! # Opening
 //!
@@ -119,7 +120,7 @@
 //! | open in other processes | nothing | constant |
 //! | closed, nothing changed since | nothing | constant |
 //! | killed, but provably the same page cache (boot, device, inode, birth, mount) | the half-published commit is finished | constant |
-//! | power cut, copied file, any doubt | the log is walked from its head as far as it holds, and the index built anew | in proportion to the log |
+//! | power cut, copied file, failed flush, any doubt | the log is walked from its head as far as it holds, and the index built anew | in proportion to the log |
 //!
 //! A walk believes a record only if its CRC holds, its `chain` is the CRC of the record before it, and its sequence number
 //! belongs to an *incarnation* that the log has declared; and a commit only when its last record is reached. Each recovery
@@ -135,8 +136,14 @@
 //! | a commit that did not return | all of it or nothing | all of it or nothing |
 //!
 //! Assumed of the medium: a 512-byte sector is written whole or not at all, and a flush that returned has happened. A flush
-//! that *failed* is never tried again and called durable: the store is [`Poisoned`](Error::Poisoned) until it is opened
-//! anew, by a full recovery.
+//! that *failed* is never tried again and called durable: the system reports a failure once, and then takes the pages for
+//! written. So the store is [`Poisoned`](Error::Poisoned), in memory and in the file, until everybody has closed it; then a
+//! full recovery writes the whole log once more. A process that is killed in the middle of a flush may have been told of a
+//! failure and not have passed it on; the next sync writes once more what that flush was about.
+//!
+//! Concurrent callers of [`sync`](Store::sync), and concurrent synced commits, share flushes. A synced commit flushes the tail
+//! of the log and nothing else. The log of buffered commits is written back in slices while it grows, each by the commit that
+//! completes it, and a checkpoint is taken every 64 MiB ([`checkpoint_every`](Options::checkpoint_every)).
 //!
 //! # Memory mapping, and what speaks against it
 //!

@@ -148,7 +148,8 @@ impl Store {
     /// [`KeyTooLong`](crate::Error::KeyTooLong), [`ValueTooLong`](crate::Error::ValueTooLong),
     /// [`Full`](crate::Error::Full), [`ReadOnly`](crate::Error::ReadOnly),
     /// [`LockTimeout`](crate::Error::LockTimeout), [`WouldDeadlock`](crate::Error::WouldDeadlock),
-    /// [`Corrupt`](crate::Error::Corrupt): nothing has happened. [`Poisoned`](crate::Error::Poisoned): the change is
+    /// [`Corrupt`](crate::Error::Corrupt): nothing has happened. [`Io`](crate::Error::Io) or
+    /// [`Poisoned`](crate::Error::Poisoned) if the change was to be synced and a flush has failed, now or before: it may be
     /// there, but may not survive a power cut.
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         self.engine.put(DEFAULT_MAP, key.as_ref(), value.as_ref())
@@ -222,8 +223,8 @@ impl Store {
     /// that call this at the same time share one.
     ///
     /// # Errors
-    /// [`Io`](crate::Error::Io) if the flush fails. After that, and until the store is opened anew,
-    /// [`Poisoned`](crate::Error::Poisoned).
+    /// [`Io`](crate::Error::Io) if the flush fails. After that, in all processes and until all have closed the store,
+    /// [`Poisoned`](crate::Error::Poisoned): a second flush would succeed, and say nothing of what the first has lost.
     pub fn sync(&self) -> Result<()> {
         self.engine.sync()
     }

@@ -91,8 +91,8 @@ impl Transaction {
     ///
     /// # Errors
     /// [`Full`](crate::Error::Full) if the index has to grow and cannot: nothing has happened.
-    /// [`Poisoned`](crate::Error::Poisoned), [`Io`](crate::Error::Io) with [`Durability::Synced`]: the changes are there
-    /// but may not survive a power cut.
+    /// [`Io`](crate::Error::Io) or [`Poisoned`](crate::Error::Poisoned) with [`Durability::Synced`], if a flush has failed, now
+    /// or before: the changes may be there, all of them, but may not survive a power cut.
     pub fn commit(self) -> Result<()> {
         let durability = self.batch.default_durability();
         self.batch.commit(durability)

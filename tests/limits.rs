@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use slotlog::format::{BLOCK, CREATION_MAGIC, EXTENTS, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION};
-use slotlog::{Access, Error, FullReason, HeldBy, Opened, Store};
+use slotlog::{Access, Error, FullReason, HeldBy, Opened, RecoveryPhase, RecoveryProgress, Store};
 use support::{folder, run_child, say};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -777,6 +778,36 @@ fn a_reader_recovers_for_himself_and_keeps_writers_out() {
     assert_eq!(writer.len().unwrap(), 2000);
     drop(writer);
     drop(store);
+}
+
+#[test]
+fn a_long_recovery_tells_how_far_it_has_come() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..10_000u32 {
+        store.insert(number.to_le_bytes(), [7; 1000]).unwrap();
+    }
+    let copy = folder.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    drop(store);
+    let told: Arc<Mutex<Vec<RecoveryProgress>>> = Arc::default();
+    let tell = Arc::clone(&told);
+    let options = Store::options().on_recovery(move |progress| tell.lock().unwrap().push(progress));
+    let store = options.clone().open(&copy).unwrap();
+    let Opened::AfterPowerCut { bytes, .. } = store.opened() else { panic!("{:?}", store.opened()) };
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    for phase in [RecoveryPhase::Walking, RecoveryPhase::Indexing] {
+        let of_phase: Vec<_> = told.iter().filter(|progress| progress.phase == phase).collect();
+        assert!(of_phase.len() >= 4, "10 MB are told of every 4: {of_phase:?}");
+        assert!(of_phase.is_sorted_by(|one, other| one.done < other.done));
+        assert!(of_phase.iter().all(|progress| progress.done <= progress.total));
+        assert_eq!((of_phase[0].done, of_phase[of_phase.len() - 1].done), (0, bytes));
+    }
+    assert!(told.is_sorted_by_key(|progress| progress.phase == RecoveryPhase::Indexing));
+    store.close().unwrap();
+    let quiet = Store::options().on_recovery(|progress| panic!("nothing is recovered: {progress:?}"));
+    quiet.open(&copy).unwrap();
 }
 
 #[test]

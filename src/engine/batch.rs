@@ -37,12 +37,18 @@ pub(crate) struct Batch {
     /// Slots that the commit will have to find.
     new_slots: u64,
     keys: u64,
+    /// Records appended.
+    records: u64,
     /// Something was appended, or there was an attempt.
     touched: bool,
     /// An append has failed behind a jump: the records do not hang together any more.
     broken: bool,
     committed: bool,
 }
+
+/// A transaction of fewer records than this, which is to be synced, is appended without the mapping; see
+/// [`Region::append`](crate::file::region::Region::append).
+const FEW: u64 = 16;
 
 impl Batch {
     /// Takes the writer lock and begins.
@@ -65,6 +71,7 @@ impl Batch {
                 own: HashTable::new(),
                 new_slots: 0,
                 keys,
+                records: 0,
                 touched: false,
                 broken: false,
                 committed: false,
@@ -155,6 +162,9 @@ impl Batch {
         let jumped = self.engine.make_log_room(&mut writer, &mut self.tail, entry.len(), self.seq, shrinks)?;
         let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
+        self.records += 1;
+        // For many records, what the flush writes too much is less than what so many system calls cost.
+        self.tail.synced &= self.records < FEW;
 
         let (engine, map, key) = (&*self.engine, self.map, entry.key);
         let is_key = |own: &Own| own.hash == hash && engine.is_key(map, key, own.record).unwrap_or(false);

@@ -220,6 +220,9 @@ impl Engine {
     /// Where the log went between two points of it, from the extents that it has: those taken by a commit in between.
     /// `None` if the space table cannot be read for all that is being changed in it.
     fn unflushed(&self, from: Durable, to: Durable) -> Result<Option<Vec<(u64, u64)>>> {
+        if from.end == to.end {
+            return Ok(Some(Vec::new()));
+        }
         let Some(space) = self.space_now()? else { return Ok(None) };
         let contains = |extent: &Extent, point: Durable| (extent.offset..=extent.end()).contains(&point.end);
         let mut ranges = Vec::new();

@@ -65,16 +65,14 @@ impl Phase {
         }
     }
 
-    /// So many more bytes are done. Says whether that was enough for a step of the progress.
+    /// So many more bytes are done.
     #[inline]
-    pub(crate) fn advance(&mut self, bytes: u64) -> bool {
+    pub(crate) fn advance(&mut self, bytes: u64) {
         self.progress.done += bytes;
-        if self.progress.done - self.told < EVERY {
-            return false;
+        if self.progress.done - self.told >= EVERY {
+            self.told = self.progress.done;
+            self.tell();
         }
-        self.told = self.progress.done;
-        self.tell();
-        true
     }
 
     /// All of it is done.

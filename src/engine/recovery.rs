@@ -143,9 +143,6 @@ fn may_have_failed_to_flush(region: &Region) -> Result<bool> {
 /// So many records are looked up at the same time.
 const BATCH: usize = 64;
 
-/// How far ahead of a walk the disk is asked to read.
-const AHEAD: u64 = 8 << 20;
-
 /// Walks the log to its end. Returns it, how many keys each map had at most, and how many bytes and records there are.
 fn find_end(
     region: &Region,
@@ -163,11 +160,8 @@ fn find_end(
     let (mut bytes, mut records) = (0, 0);
     // Of each map, how many keys it has and the most that it ever had.
     let mut keys: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-    region.will_need(walk.at(), AHEAD);
     while let Some(record) = walk.next() {
-        if phase.advance(record.len()) {
-            region.will_need(walk.at(), AHEAD);
-        }
+        phase.advance(record.len());
         bytes += record.len();
         records += 1;
         match record.kind() {
@@ -179,7 +173,6 @@ fn find_end(
                     break;
                 }
                 extents.push((walk.extent(), 0, record.seq()));
-                region.will_need(walk.at(), AHEAD);
             }
             // This only decides how large the regions are to begin with, so it need not be exact.
             Some(Kind::Put) if record.header.flags & (flags::NEW | flags::COPY) != 0 => {
@@ -256,9 +249,7 @@ impl Engine {
             batch.clear();
             for record in scan.by_ref().take(BATCH) {
                 let record = record?;
-                if phase.advance(record.len()) {
-                    self.region.will_need(record.end(), AHEAD);
-                }
+                phase.advance(record.len());
                 if !matches!(record.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear)) {
                     continue;
                 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use super::batch::Batch;
 use super::*;
 use crate::engine::settings::Durability;
-use crate::error::Error;
+use crate::error::{Error, HeldBy};
 use crate::file::door::Recorder;
 use crate::file::layout::{DEFAULT_MAP, EXTENTS, Kind, PIN_TABLE};
 use crate::file::log::{self, Entry};
@@ -383,6 +383,37 @@ fn a_closed_store_has_no_writer_and_no_readers_whatever_it_says() {
         assert!(retired(&engine) <= 1, "a pin of nobody holds nothing");
         assert!(engine.verify().unwrap().is_clean());
     }
+}
+
+/// In a mount namespace of its own, a reader may have to recover what a writer elsewhere would go on with. The reader's
+/// memory is then a picture of the file with holes, through which every change would show.
+#[test]
+fn nobody_writes_while_a_reader_has_recovered_for_himself() {
+    let (folder, path) = scratch();
+    let store = open(&path);
+    some_keys(&store);
+    if store.region.identity().is_none() {
+        // There every opener would recover.
+        return;
+    }
+    let expected = content(&store);
+    let killed = folder.path().join("killed");
+    put_back(&killed, &fs::read(&path).unwrap());
+    let image = fs::read(&killed).unwrap();
+    let mount = live::IDENTITY as usize + 40;
+    let mut elsewhere = image.clone();
+    elsewhere[mount] ^= 1;
+    fs::write(&killed, &elsewhere).unwrap();
+    let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
+    let reader = Engine::open(&killed, settings).unwrap();
+    assert!(matches!(reader.opened, Opened::AfterPowerCut { .. }), "{:?}", reader.opened);
+    fs::write(&killed, &image).unwrap();
+    let refused = Engine::open(&killed, Settings::default()).err().unwrap();
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Readers, .. }), "{refused}");
+    assert_eq!(content(&reader), expected);
+    drop(reader);
+    let writer = open(&killed);
+    assert_eq!((writer.opened, content(&writer)), (Opened::AfterKill, expected));
 }
 
 /// A read-only store cannot write a pin, so its reads look afterwards whether they were overtaken.

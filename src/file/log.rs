@@ -136,6 +136,16 @@ impl Entry<'_> {
         record_len(self.key.len() as u64, self.value.len() as u64)
     }
 
+    /// Puts a small record together, but for its CRC, in a buffer of zeros.
+    fn put_together<'b>(&self, chain: u32, buffer: &'b mut [u8; SMALL as usize]) -> &'b mut [u8] {
+        let (key_at, value_at) = (RECORD_HEADER as usize, (RECORD_HEADER + align8(self.key.len() as u64)) as usize);
+        let bytes = &mut buffer[..self.len() as usize];
+        bytes[..key_at].copy_from_slice(self.header(chain).as_bytes());
+        bytes[key_at..key_at + self.key.len()].copy_from_slice(self.key);
+        bytes[value_at..value_at + self.value.len()].copy_from_slice(self.value);
+        bytes
+    }
+
     fn header(&self, chain: u32) -> RecordHeader {
         RecordHeader {
             crc: 0.into(),
@@ -166,11 +176,7 @@ impl Tail {
             return Ok(offset);
         }
         let mut buffer = [0; SMALL as usize];
-        let bytes = &mut buffer[..len as usize];
-        let (key_at, value_at) = (RECORD_HEADER as usize, (RECORD_HEADER + align8(entry.key.len() as u64)) as usize);
-        bytes[..key_at].copy_from_slice(entry.header(self.chain).as_bytes());
-        bytes[key_at..key_at + entry.key.len()].copy_from_slice(entry.key);
-        bytes[value_at..value_at + entry.value.len()].copy_from_slice(entry.value);
+        let bytes = entry.put_together(self.chain, &mut buffer);
         let crc = crc32fast::hash(&bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         self.write(region, self.at, bytes)?;
@@ -189,6 +195,11 @@ impl Tail {
     /// the next one is appended.
     pub(crate) fn append_open(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
         let offset = self.at;
+        if entry.len() <= SMALL {
+            self.write(region, offset, entry.put_together(self.chain, &mut [0; SMALL as usize]))?;
+            self.at += entry.len();
+            return Ok(offset);
+        }
         self.write(region, offset, entry.header(self.chain).as_bytes())?;
         let mut at = offset + RECORD_HEADER;
         for part in [entry.key, entry.value] {

@@ -18,6 +18,9 @@ use crate::file::layout::{BLOCK, EXTENTS, LIVE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 512;
 
+/// So many images are taken of a generation that is sampled, if nothing else is asked for.
+pub(super) const MOST_IMAGES: usize = 24;
+
 /// A piece of a store that lies in one sector: where in it, and what.
 #[derive(Clone, Copy)]
 struct Piece {
@@ -71,8 +74,10 @@ pub(super) struct State {
     random: Random,
     pub(super) cuts: Cuts,
     pub(super) images: Vec<Image>,
-    /// No more than so many.
+    /// No more than so many, if they are sampled.
     pub(super) most_images: usize,
+    /// How many could have been taken, in the way that is left to chance.
+    moments: u64,
     /// The contents after each commit that began, the first one that a cut may come back to foremost.
     pub(super) contents: Vec<Arc<Content>>,
     /// How many of them a cut can no longer undo.
@@ -115,7 +120,8 @@ impl Medium {
             random: Random(seed),
             cuts,
             images: Vec::new(),
-            most_images: 24,
+            most_images: MOST_IMAGES,
+            moments: 0,
             contents: image.accepted.clone(),
             durable_commits: 0,
             dies_in: None,
@@ -155,7 +161,7 @@ impl State {
             return;
         }
         self.dies_in = self.dies_in.map(|left| left - 1);
-        if self.cuts == Cuts::Sampled && self.random.one_in(30) {
+        if self.cuts == Cuts::Sampled && self.random.one_in(10) {
             self.sample("before a store");
         }
         let end = offset as usize + bytes.len();
@@ -228,10 +234,16 @@ impl State {
         self.images.push(Image { bytes, written, accepted, cut });
     }
 
-    /// Takes one image, in a way that is left to chance.
+    /// Takes one image, in a way that is left to chance. Of all that could be taken only some are, each as likely as any
+    /// other (reservoir sampling: Vitter, 1985).
     fn sample(&mut self, moment: &str) {
+        self.moments += 1;
         if self.images.len() >= self.most_images {
-            return;
+            let index = self.random.below(self.moments) as usize;
+            if index >= self.most_images {
+                return;
+            }
+            self.images.swap_remove(index);
         }
         let mut bytes = self.base();
         let mut written = self.written.clone();

@@ -2,8 +2,10 @@
 //! every call to the system: they cut the power, kill the process, or have a call fail, at any of them.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[cfg(unix)]
 mod calls;
 mod kills;
+mod life;
 mod medium;
 mod power_cut;
 #[path = "../support/mod.rs"]

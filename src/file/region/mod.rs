@@ -35,6 +35,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::door::{self, Call};
 use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, live};
+use super::locks::network_file_system;
 use crate::error::{Error, FullReason, Result};
 
 #[cfg(not(target_has_atomic = "64"))]
@@ -88,6 +89,8 @@ pub(crate) struct Region {
     backing: Backing,
     path: PathBuf,
     max_len: u64,
+    /// What is written to the file shows in the mapping at once, and the other way round.
+    coherent: bool,
     /// A flush has failed.
     flush_failed: AtomicBool,
     #[cfg(test)]
@@ -147,6 +150,13 @@ impl Region {
 
     /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`].
     fn new(mapping: MmapRaw, len: u64, backing: Backing, path: PathBuf, max_len: u64) -> Region {
+        // Of the file systems that other machines may have open, not all keep file and mapping the same.
+        let coherent = match &backing {
+            Backing::File(file) => {
+                cfg!(any(target_os = "linux", target_os = "android")) && network_file_system(file).is_none()
+            }
+            _ => false,
+        };
         let region = Region {
             base: AtomicPtr::new(mapping.as_mut_ptr()),
             len: AtomicU64::new(len),
@@ -154,6 +164,7 @@ impl Region {
             backing,
             path,
             max_len: max_len.min(MAX_FILE_LEN),
+            coherent,
             flush_failed: AtomicBool::new(false),
             #[cfg(test)]
             recorder: std::sync::OnceLock::new(),
@@ -389,21 +400,6 @@ impl Region {
         let _ = offset;
     }
 
-    /// Tells the system that a range is going to be read soon, so that the disk has something to do meanwhile.
-    pub(crate) fn will_need(&self, offset: u64, len: u64) {
-        #[cfg(unix)]
-        if let Some(file) = self.file() {
-            let end = offset.saturating_add(len).min(self.len());
-            let mapping = self.mappings.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
-            if let Some(mapping) = mapping.filter(|_| offset < end && file.metadata().is_ok_and(|m| m.len() >= end)) {
-                // A hint: without it everything takes longer and comes out the same.
-                let _ = mapping.advise_range(memmap2::Advice::WillNeed, offset as usize, (end - offset) as usize);
-            }
-        }
-        #[cfg(not(unix))]
-        let _ = (offset, len);
-    }
-
     // The door. Everything below changes the file; nothing above does.
 
     #[inline(always)]
@@ -431,12 +427,12 @@ impl Region {
     }
 
     /// As [`write`](Region::write), for bytes that are to be flushed at once. A store through the mapping dirties the
-    /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only. Both show the same bytes
-    /// wherever the page cache is what is mapped.
+    /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only, where file and mapping are the
+    /// same memory.
     #[inline]
     pub(crate) fn append(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         match &self.backing {
-            Backing::File(file) if cfg!(any(target_os = "linux", target_os = "android")) => {
+            Backing::File(file) if self.coherent => {
                 self.address(offset, bytes.len() as u64)?;
                 #[cfg(test)]
                 self.record(|recorder| recorder.write(offset, bytes));
@@ -446,16 +442,14 @@ impl Region {
         }
     }
 
-    /// Writes a range once more as it is, so that the next flush writes it to the disk whatever the system believes is
+    /// Writes a range, from a multiple of 8 on, once more as it is, so that the next flush writes it to the disk whatever the system believes is
     /// there. After a failed flush it believes so of pages that never got there.
     pub(crate) fn rewrite(&self, offset: u64, len: u64) -> Result<()> {
-        let mut buffer = vec![0; len.min(1 << 20) as usize];
         let mut at = offset;
         while at < offset + len {
-            let piece = (offset + len - at).min(buffer.len() as u64) as usize;
-            self.read(at, &mut buffer[..piece])?;
-            self.append(at, &buffer[..piece])?;
-            at += piece as u64;
+            let piece = self.copy(at, (offset + len - at).min(1 << 20))?;
+            self.append(at, &piece)?;
+            at += piece.len() as u64;
         }
         Ok(())
     }

@@ -223,16 +223,16 @@ pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Resul
 }
 
 /// Writes bytes without the mapping.
-#[cfg(unix)]
 #[inline]
 pub(super) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     door::call(Call::Append)?;
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-#[cfg(not(unix))]
-pub(super) fn write_at(_file: &File, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
+    #[cfg(not(unix))]
+    {
+        let _ = (file, offset, bytes);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 #[cfg(unix)]

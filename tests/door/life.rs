@@ -1,0 +1,327 @@
+//! The life of a store on a [`Medium`]: what is done to it, by processes that are killed, on a disk whose flushes may fail. What
+//! it holds is compared with what it should hold after each kill.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::medium::Medium;
+use super::{Content, check, content, key, value};
+use crate::engine::Engine;
+use crate::engine::batch::Batch;
+use crate::engine::recovery::Opened;
+use crate::engine::settings::{Durability, Settings};
+use crate::error::{Error, Result};
+use crate::file::door;
+use crate::file::layout::{DEFAULT_MAP, live};
+
+/// What a history consists of.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Put {
+        key: u16,
+        len: u32,
+    },
+    Remove {
+        key: u16,
+    },
+    /// Keys to put (with the length of the value) or to remove, all in one commit, or given up in the end.
+    Transaction {
+        changes: Vec<(u16, Option<u32>)>,
+        durability: Durability,
+        commit: bool,
+    },
+    Clear,
+    Sync,
+    Checkpoint,
+    /// The store is closed and opened again.
+    Reopen,
+    /// The process is killed after so many stores of what follows.
+    Kill {
+        after: u64,
+    },
+    /// The next flush fails.
+    FlushFails,
+    /// A put is made while the next flush is going on.
+    DuringNextFlush {
+        key: u16,
+        len: u32,
+    },
+}
+
+/// A store that lives on a [`Medium`].
+pub(super) struct Life<'p> {
+    pub(super) path: &'p Path,
+    pub(super) settings: Settings,
+    pub(super) medium: Arc<Medium>,
+    pub(super) engine: Option<Arc<Engine>>,
+    /// Values are numbered, so that no two of a generation are the same.
+    pub(super) values: u32,
+}
+
+impl Life<'_> {
+    /// Puts the file as the system shows it in place, and opens it.
+    pub(super) fn open(&mut self) -> std::result::Result<(), String> {
+        let _standing = door::stand(self.medium.clone());
+        loop {
+            fs::write(self.path, &self.medium.state().cache).unwrap();
+            let opened = Engine::open(self.path, self.settings.clone());
+            if self.medium.state().dead {
+                // Killed while it opened. Another one comes.
+                drop(opened);
+                self.medium.state().dead = false;
+                continue;
+            }
+            let mut state = self.medium.state();
+            let was_told = std::mem::take(&mut state.flush_failed);
+            drop(state);
+            match opened {
+                Ok(engine) => {
+                    self.engine = Some(Arc::new(engine));
+                    return Ok(());
+                }
+                Err(Error::Io { .. }) if was_told => {}
+                Err(error) => return Err(format!("opening: {error}")),
+            }
+        }
+    }
+
+    pub(super) fn engine(&self) -> Arc<Engine> {
+        self.engine.clone().unwrap()
+    }
+
+    fn newest(&self) -> Content {
+        (**self.medium.state().contents.last().unwrap()).clone()
+    }
+
+    /// Everything that was committed until now is durable.
+    fn all_durable(&self) {
+        let mut state = self.medium.state();
+        state.durable_commits = state.contents.len() - 1;
+    }
+
+    /// The process is dead. Opens the store anew, and finds what became of the commit that it was about to make, if it
+    /// was (`begun`).
+    fn come_back(&mut self, begun: bool) -> std::result::Result<(), String> {
+        self.engine = None;
+        let poisoned = {
+            let mut state = self.medium.state();
+            (state.dead, state.dies_in, state.flush_failed) = (false, None, false);
+            // If it died before it could say so, a flush that failed has another mark.
+            let at = live::STATE as usize;
+            state.cache.get(at).is_some_and(|bits| u64::from(*bits) & live::STATE_POISONED != 0)
+        };
+        self.open()?;
+        let engine = self.engine();
+        let recovered = match engine.opened {
+            Opened::AfterKill if !poisoned => false,
+            Opened::Clean | Opened::AfterPowerCut { .. } => true,
+            other => return Err(format!("after a kill the store was opened as {other:?}")),
+        };
+        let found = content(&engine)?;
+        let mut state = self.medium.state();
+        if begun && state.contents.len() > 1 && *state.contents[state.contents.len() - 2] == found {
+            state.contents.pop();
+        }
+        if *state.contents[state.contents.len() - 1] != found {
+            return Err(format!("after a kill: found {found:?}, and not {:?}", state.contents.last()));
+        }
+        drop(state);
+        if recovered {
+            // What this comes out with is durable.
+            self.all_durable();
+        }
+        Ok(())
+    }
+
+    /// Makes a commit that changes the content to `next`, if it does.
+    fn commit(
+        &mut self,
+        next: Content,
+        durability: Durability,
+        make: impl FnOnce(&Arc<Engine>) -> Result<()>,
+    ) -> std::result::Result<(), String> {
+        let changes = next != self.newest();
+        if changes {
+            self.medium.state().contents.push(Arc::new(next));
+        }
+        let engine = self.engine();
+        let mine = self.medium.state().contents.len() - 1;
+        let made = make(&engine);
+        if self.medium.state().dead {
+            drop(engine);
+            let others = self.medium.state().contents.len() - 1 > mine;
+            return self.come_back(changes || others);
+        }
+        match made {
+            Ok(()) => {
+                // If nothing was changed, nothing was flushed.
+                if durability == Durability::Synced && changes {
+                    self.medium.state().durable_commits = mine;
+                }
+                Ok(())
+            }
+            // Did it happen all the same?
+            Err(error @ (Error::Poisoned { .. } | Error::Io { .. })) if engine.is_poisoned() => {
+                let found = content(&engine)?;
+                let mut state = self.medium.state();
+                if changes && found == *state.contents[state.contents.len() - 2] {
+                    state.contents.pop();
+                } else if found != *state.contents[state.contents.len() - 1] {
+                    return Err(format!("after {error}: found {found:?}"));
+                }
+                Ok(())
+            }
+            Err(error) => Err(format!("a commit was refused: {error}")),
+        }
+    }
+
+    fn next_value(&mut self, len: u32) -> (u32, u32) {
+        self.values += 1;
+        (self.values, len)
+    }
+
+    /// Does what makes everything durable, if it succeeds. Says whether the process survived it.
+    fn make_durable(&mut self, make: impl FnOnce(&Engine) -> Result<()>) -> std::result::Result<bool, String> {
+        let engine = self.engine();
+        let known = self.medium.state().contents.len() - 1;
+        let made = make(&engine);
+        let mut state = self.medium.state();
+        if state.dead {
+            let others = state.contents.len() - 1 > known;
+            drop(state);
+            drop(engine);
+            return self.come_back(others).map(|()| false);
+        }
+        match made {
+            // What was committed meanwhile may be durable or not.
+            Ok(()) if !state.flush_failed => state.durable_commits = state.durable_commits.max(known),
+            Ok(()) if known == state.durable_commits => {}
+            Ok(()) => return Err("durability was claimed after a flush had failed".into()),
+            Err(Error::Poisoned { .. } | Error::Io { .. }) if engine.is_poisoned() => {}
+            Err(error) => return Err(format!("it was not made durable: {error}")),
+        }
+        Ok(true)
+    }
+
+    fn step(&mut self, step: &Step) -> std::result::Result<(), String> {
+        match step {
+            Step::Put { key: number, len } => {
+                let new = self.next_value(*len);
+                let mut next = self.newest();
+                next.insert(*number, new);
+                self.commit(next, self.settings.durability, |engine| {
+                    engine.put(DEFAULT_MAP, &key(*number), &value(new))
+                })
+            }
+            Step::Remove { key: number } => {
+                let mut next = self.newest();
+                let there = next.remove(number).is_some();
+                let wrong = Cell::new(false);
+                let done = self.commit(next, self.settings.durability, |engine| {
+                    wrong.set(engine.remove(DEFAULT_MAP, &key(*number))? != there);
+                    Ok(())
+                });
+                if done.is_ok() && wrong.get() {
+                    Err("a removal said wrongly whether the key was there".into())
+                } else {
+                    done
+                }
+            }
+            Step::Transaction { changes, durability, commit } => {
+                let mut next = self.newest();
+                let mut new = Vec::new();
+                for &(key, len) in changes {
+                    let value = len.map(|len| self.next_value(len));
+                    match value {
+                        Some(value) => drop(next.insert(key, value)),
+                        None => drop(next.remove(&key)),
+                    }
+                    new.push((key, value));
+                }
+                let next = if *commit { next } else { self.newest() };
+                self.commit(next, *durability, |engine| {
+                    let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP)?;
+                    for &(number, new) in &new {
+                        match new {
+                            Some(new) => batch.put(&key(number), &value(new))?,
+                            None => drop(batch.remove(&key(number))?),
+                        }
+                    }
+                    if *commit { batch.commit(*durability) } else { Ok(()) }
+                })
+            }
+            Step::Clear => self.commit(Content::new(), self.settings.durability, |engine| engine.clear(DEFAULT_MAP)),
+            Step::Sync => self.make_durable(Engine::sync).map(drop),
+            Step::Checkpoint => self.make_durable(Engine::checkpoint).map(drop),
+            Step::Reopen => {
+                if !self.make_durable(Engine::close)? {
+                    return Ok(());
+                }
+                let poisoned = self.engine().is_poisoned();
+                self.engine = None;
+                self.medium.state().flush_failed = false;
+                self.open()?;
+                let found = content(&self.engine())?;
+                if found != self.newest() {
+                    return Err(format!("after closing: found {found:?}"));
+                }
+                // A store may be clean after a failed flush: if that was to take the clean flag away, before any change.
+                match self.engine().opened {
+                    Opened::Clean | Opened::AfterPowerCut { .. } => self.all_durable(),
+                    other if poisoned => return Err(format!("after a failed flush it was opened as {other:?}")),
+                    _ => {}
+                }
+                Ok(())
+            }
+            Step::Kill { after } => {
+                self.medium.state().dies_in = Some(*after);
+                Ok(())
+            }
+            Step::FlushFails => {
+                self.medium.state().flush_fails = true;
+                Ok(())
+            }
+            Step::DuringNextFlush { key: number, len } => {
+                let new = self.next_value(*len);
+                let (engine, medium) = (Arc::downgrade(&self.engine()), Arc::downgrade(&self.medium));
+                let number = *number;
+                self.medium.during_next_flush(move || {
+                    let (Some(engine), Some(medium)) = (engine.upgrade(), medium.upgrade()) else { return };
+                    // A commit that waits for this flush is not complete, and the one that flushes holds the lock.
+                    if engine.settings.durability == Durability::Synced || engine.settings.checkpoint_every < 1 << 20 {
+                        return;
+                    }
+                    let mut next = (**medium.state().contents.last().unwrap()).clone();
+                    next.insert(number, new);
+                    medium.state().contents.push(Arc::new(next));
+                    if engine.put(DEFAULT_MAP, &key(number), &value(new)).is_err() {
+                        // The thread that flushes has the writer lock.
+                        medium.state().contents.pop();
+                    }
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Lives through the steps of a generation, to its end.
+    pub(super) fn live(&mut self, steps: &[Step]) -> std::result::Result<(), String> {
+        for step in steps {
+            self.step(step).map_err(|what| format!("{step:?}: {what}"))?;
+        }
+        let engine = self.engine();
+        self.medium.state().dies_in = None;
+        if content(&engine)? != self.newest() {
+            return Err("the store holds something else than what was committed".into());
+        }
+        check(&engine)?;
+        self.medium.cut_now();
+        // Whatever closing does, the power is gone.
+        self.medium.state().dead = true;
+        drop(engine);
+        self.engine = None;
+        Ok(())
+    }
+}
