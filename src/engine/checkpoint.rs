@@ -25,8 +25,8 @@ use super::settings::Durability;
 use super::{Engine, now, turn};
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live,
-    superblock_flags, writer_lock,
+    BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, superblock_flags,
+    writer_lock,
 };
 use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
 use crate::file::region::Region;
@@ -487,9 +487,8 @@ impl Engine {
 }
 
 /// The superblock at this place of the file, if it holds.
-fn superblock_at(region: &Region, place: u64) -> Result<Option<Superblock>> {
+pub(crate) fn superblock_at(region: &Region, place: u64) -> Result<Option<Superblock>> {
     let mut bytes = [0; size_of::<Superblock>()];
     region.read(place, &mut bytes)?;
-    let read = Superblock::read_from_bytes(&bytes).ok();
-    Ok(read.filter(|superblock| superblock.magic == MAGIC && superblock.crc.get() == superblock.expected_crc()))
+    Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
 }

@@ -540,11 +540,10 @@ fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
         Superblock::read_from_prefix(bytes).ok().map(|(superblock, _)| superblock)
     });
     // The mark is there until the second superblock takes its place; until the first one holds, there is no store.
-    let holds = |s: &Superblock| s.magic == MAGIC && s.version.get() == VERSION && s.crc.get() == s.expected_crc();
     let first_page = &pages[..pages.len().min(BLOCK as usize)];
     if first_page.starts_with(&CREATION_MAGIC)
         && first_page[CREATION_MAGIC.len()..].iter().all(|&byte| byte == 0)
-        && !found[1].as_ref().is_some_and(holds)
+        && !found[1].as_ref().is_some_and(Superblock::holds)
     {
         return Ok(None);
     }
@@ -558,7 +557,7 @@ fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
         let found = other.version.get();
         return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });
     }
-    let valid = found.map(|superblock| superblock.filter(holds));
+    let valid = found.map(|superblock| superblock.filter(Superblock::holds));
     if valid.iter().all(Option::is_none) {
         return Err(Error::corrupt(path, SUPERBLOCK_A, "neither superblock has a CRC that holds"));
     }

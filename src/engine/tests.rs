@@ -416,6 +416,22 @@ fn nobody_writes_while_a_reader_has_recovered_for_himself() {
     assert_eq!((writer.opened, content(&writer)), (Opened::AfterKill, expected));
 }
 
+#[test]
+fn damage_of_either_superblock_is_found() {
+    for place in [crate::file::layout::SUPERBLOCK_A, crate::file::layout::SUPERBLOCK_B] {
+        let (_folder, path) = scratch();
+        let engine = open(&path);
+        for number in 0..2 {
+            engine.put(DEFAULT_MAP, &key(number), b"value").unwrap();
+            engine.checkpoint().unwrap();
+        }
+        assert!(engine.verify().unwrap().is_clean());
+        engine.region.write(place + 200, b"damage").unwrap();
+        let report = engine.verify().unwrap();
+        assert_eq!(report.findings().iter().map(|finding| finding.offset).collect::<Vec<_>>(), [place]);
+    }
+}
+
 /// A read-only store cannot write a pin, so its reads look afterwards whether they were overtaken.
 #[test]
 fn a_copy_that_is_overtaken_by_reuse_is_made_again() {

@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use zerocopy::FromBytes;
+
 use super::Engine;
 use super::recovery::head as recovery_head;
 use crate::error::Result;
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{
-    COUNT_BITS, ExtentKind, KeyHash, Kind, RegionHeader, extent_offset, flags, lines_of_blocks, live, writer_lock,
+    COUNT_BITS, CREATION_MAGIC, ExtentKind, KeyHash, Kind, RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
+    extent_offset, flags, lines_of_blocks, live, writer_lock,
 };
 use crate::file::log::{self, Head, Walk};
 use crate::file::space::Space;
@@ -133,11 +136,29 @@ impl Engine {
     }
 
     fn verify_all(&self, space: &Space, report: &mut VerifyReport) -> Result<()> {
+        self.verify_superblocks(report)?;
         let maps: BTreeMap<u32, Index<'_>> = self.maps()?.into_iter().collect();
         let derived = self.verify_log(space, &maps, report)?;
         self.verify_extents(space, &maps, report)?;
         for (map, index) in &maps {
             self.verify_index(space, *map, index, derived.get(map), report)?;
+        }
+        Ok(())
+    }
+
+    fn verify_superblocks(&self, report: &mut VerifyReport) -> Result<()> {
+        if self.superblock()?.is_clean() {
+            // The other one may be torn: the power was cut while it was written. The first change writes over it.
+            return Ok(());
+        }
+        for offset in [SUPERBLOCK_A, SUPERBLOCK_B] {
+            let bytes = self.region.frozen(offset, size_of::<Superblock>() as u64)?;
+            // A new store has only one, and in the place of the other the mark of its creation.
+            let rest = bytes.strip_prefix(&CREATION_MAGIC).filter(|_| offset == SUPERBLOCK_A).unwrap_or(bytes);
+            let never_written = rest.iter().all(|&byte| byte == 0);
+            if !never_written && !Superblock::read_from_bytes(bytes).is_ok_and(|superblock| superblock.holds()) {
+                report.add(offset, "the CRC of the superblock does not hold");
+            }
         }
         Ok(())
     }
@@ -150,7 +171,6 @@ impl Engine {
         report: &mut VerifyReport,
     ) -> Result<BTreeMap<u32, Derived>> {
         let (head, end, visible) = self.log_bounds()?;
-        // The other superblock may be torn: the power was cut while it was written. It is written over next.
         if head != recovery_head(&self.superblock()?) {
             // After the next close, the log would be looked for where the superblock says.
             report.add(head.at, "the superblock has the log begin elsewhere, or with another record");

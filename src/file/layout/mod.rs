@@ -220,6 +220,11 @@ impl Superblock {
         crc32fast::hash(&self.as_bytes()[..508])
     }
 
+    /// Whether this is a superblock of this version, and whole.
+    pub fn holds(&self) -> bool {
+        self.magic == MAGIC && self.version.get() == VERSION && self.crc.get() == self.expected_crc()
+    }
+
     /// The same superblock with its CRC set.
     pub fn sealed(mut self) -> Superblock {
         self.crc = self.expected_crc().into();
