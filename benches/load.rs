@@ -7,11 +7,10 @@
 
 mod common;
 
-use std::env;
 use std::hint::black_box;
 use std::time::Instant;
 
-use common::{Hashbrown, Key, Peer, Slotlog, Std, is_value, key_count, keys, shuffled, value};
+use common::{Hashbrown, Key, Peer, Slotlog, Std, is_try, is_value, key_count, keys, median, shuffled, value};
 
 /// Rounds, in each of which every map does one piece of the work.
 const CHUNKS: usize = 20;
@@ -30,9 +29,7 @@ struct Times {
 
 impl Times {
     fn median(&self) -> f64 {
-        let mut sorted = self.chunks.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
+        median(&self.chunks)
     }
 
     fn mean(&self) -> f64 {
@@ -140,9 +137,7 @@ fn iterate<P: Peer>(measured: &mut Measured, peer: &P, count: usize) {
 }
 
 fn main() {
-    // What `cargo test` and `cargo bench -- --test` pass to a bench that is only to be tried.
-    let is_try = env::args().any(|argument| argument == "--test");
-    let count = if is_try { 1000 } else { key_count(5_000_000) };
+    let count = if is_try() { 1000 } else { key_count(5_000_000) };
     let there = keys(0, count);
     let order = shuffled(&there);
     let absent = keys(count, count);

@@ -15,7 +15,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Key, ends, key_count, keys, shuffled, value};
+use common::{Key, ends, key_count, keys, median, shuffled, value};
 use slotlog::{Access, Store};
 
 /// Keys of a chunk.
@@ -23,13 +23,10 @@ const CHUNK: usize = 10_000;
 /// Names the store to a process that is to read from it.
 const READ: &str = "SLOTLOG_BENCH_READ";
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-fn per_key(time: Duration, keys: usize) -> f64 {
-    time.as_nanos() as f64 / keys as f64
+/// Nanoseconds for each of so many keys, in the median of these times.
+fn per_key(times: &[Duration], keys: usize) -> f64 {
+    let times: Vec<f64> = times.iter().map(|time| time.as_nanos() as f64).collect();
+    median(&times) / keys as f64
 }
 
 fn timed(work: impl FnOnce()) -> Duration {
@@ -112,7 +109,7 @@ fn main() {
         }
     }
     let chunk_len = CHUNK.min(count);
-    let [of_shared, of_alone] = times.map(|times| per_key(median(times), chunk_len));
+    let [of_shared, of_alone] = times.map(|times| per_key(&times, chunk_len));
     println!("insert, shared                  {of_shared:8.1}");
     println!("insert, exclusive               {of_alone:8.1}   shared / exclusive {:.2}", of_shared / of_alone);
 
@@ -141,8 +138,7 @@ fn main() {
         copying.push(read_only.hear());
     }
     readers.into_iter().chain([read_only]).for_each(Reader::stop);
-    let [one, threads, processes, copying] =
-        [one, threads, processes, copying].map(|times| per_key(median(times), chunk_len));
+    let [one, threads, processes, copying] = [one, threads, processes, copying].map(|times| per_key(&times, chunk_len));
     println!("get in place, 1 thread          {one:8.1}");
     println!("get in place, 2 threads, each   {threads:8.1}   throughput × {:.2}", 2.0 * one / threads);
     println!("get in place, 2 processes, each {processes:8.1}   throughput × {:.2}", 2.0 * one / processes);

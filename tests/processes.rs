@@ -22,7 +22,7 @@ mod history;
 mod support;
 
 use history::{Event, Operation, is_linearizable};
-use support::{Random, folder, role, said, say};
+use support::{Random, folder, role, said, say, setting};
 
 const ARGUMENT: &str = "SLOTLOG_TEST_ARGUMENT";
 
@@ -331,10 +331,6 @@ impl Done {
         }
         assert!(left.is_empty(), "nobody has written these: {:?}", left.keys().take(5).collect::<Vec<_>>());
     }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
 #[test]

@@ -228,12 +228,15 @@ fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Resu
     }
 }
 
+/// The maps of a store that is being recovered: the index of each, and what it counts.
+type Maps<'a> = BTreeMap<u32, (Index<'a>, Totals)>;
+
 impl Engine {
     /// Builds the regions of all maps from the log, which has so many bytes. `keys` says how many keys each may have.
     fn rebuild_maps(&self, keys: &BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
         let (start, end) = (self.region.live(live::LOG_HEAD)?, self.region.live(live::TAIL)?);
         let mut writer = self.writer();
-        let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
+        let mut maps = Maps::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
             if let Entry::Vacant(entry) = maps.entry(map) {
                 let keys = keys.get(&map).copied().unwrap_or(0);
@@ -244,53 +247,10 @@ impl Engine {
         let mut phase = Phase::begin(&self.settings, RecoveryPhase::Indexing, bytes);
         let mut scan = Scan::new(&self.region, start, end);
         let mut batch = Vec::with_capacity(BATCH);
-        loop {
-            // The cache misses of many records overlap: each costs a line of the index and the record that it replaces.
-            batch.clear();
-            for record in scan.by_ref().take(BATCH) {
-                let record = record?;
-                phase.advance(record.len());
-                if !matches!(record.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear)) {
-                    continue;
-                }
-                let hash = KeyHash::of(record.key(), self.seed);
-                if let Some((index, _)) = maps.get(&record.header.map()) {
-                    index.prefetch(hash);
-                }
-                if record.header.prev() != 0 {
-                    self.region.prefetch(record.header.prev());
-                }
-                batch.push((record, hash));
-            }
-            if batch.is_empty() && scan.is_at_end() {
-                break;
-            }
+        while !scan.is_at_end() {
+            self.take_batch(&mut batch, &mut scan, &maps, &mut phase)?;
             for &(record, hash) in &batch {
-                let map = record.header.map();
-                let (index, totals) = match maps.entry(map) {
-                    Entry::Occupied(entry) => entry.into_mut(),
-                    Entry::Vacant(entry) => {
-                        entry.insert((self.create_map(&mut writer, map, 0, seq)?, Totals::default()))
-                    }
-                };
-                if record.kind() == Some(Kind::Clear) {
-                    let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
-                    *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
-                    *totals = Totals::default();
-                    continue;
-                }
-                if totals.used() >= index.limit() {
-                    index.reset_totals(Totals { seq, ..*totals })?;
-                    match self.make_index_room(&mut writer, map, 1, seq, true) {
-                        Ok(larger) => *index = larger,
-                        // As long as there is a slot left at all, it goes on without.
-                        Err(Error::Full { .. }) => {}
-                        Err(error) => return Err(error),
-                    }
-                    let counted = index.totals()?;
-                    (totals.slots, totals.dead) = (counted.slots, counted.dead);
-                }
-                self.publish_recovered(index, totals, record, hash)?;
+                self.recover_record(&mut writer, &mut maps, record, hash, seq)?;
             }
         }
         for (index, totals) in maps.values() {
@@ -300,6 +260,68 @@ impl Engine {
         self.discard_unknown_maps(&mut writer)?;
         // Nobody reads yet, so nothing has to wait.
         writer.space.free_retired(&self.region, COUNT_MASK)
+    }
+
+    /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them overlap:
+    /// each costs a line of the index and the record that it replaces.
+    fn take_batch<'a>(
+        &self,
+        batch: &mut Vec<(Record<'a>, KeyHash)>,
+        scan: &mut Scan<'a>,
+        maps: &Maps<'_>,
+        phase: &mut Phase,
+    ) -> Result<()> {
+        batch.clear();
+        for record in scan.take(BATCH) {
+            let record = record?;
+            phase.advance(record.len());
+            if !matches!(record.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear)) {
+                continue;
+            }
+            let hash = KeyHash::of(record.key(), self.seed);
+            if let Some((index, _)) = maps.get(&record.header.map()) {
+                index.prefetch(hash);
+            }
+            if record.header.prev() != 0 {
+                self.region.prefetch(record.header.prev());
+            }
+            batch.push((record, hash));
+        }
+        Ok(())
+    }
+
+    /// Does in the index of its map what a record says.
+    fn recover_record<'a>(
+        &'a self,
+        writer: &mut super::commit::Writer,
+        maps: &mut Maps<'a>,
+        record: Record<'_>,
+        hash: KeyHash,
+        seq: u64,
+    ) -> Result<()> {
+        let map = record.header.map();
+        let (index, totals) = match maps.entry(map) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert((self.create_map(writer, map, 0, seq)?, Totals::default())),
+        };
+        if record.kind() == Some(Kind::Clear) {
+            let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
+            *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
+            *totals = Totals::default();
+            return Ok(());
+        }
+        if totals.used() >= index.limit() {
+            index.reset_totals(Totals { seq, ..*totals })?;
+            match self.make_index_room(writer, map, 1, seq, true) {
+                Ok(larger) => *index = larger,
+                // As long as there is a slot left at all, it goes on without.
+                Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let counted = index.totals()?;
+            (totals.slots, totals.dead) = (counted.slots, counted.dead);
+        }
+        self.publish_recovered(index, totals, record, hash)
     }
 
     /// Points the slot of a record's key at it. What it replaces is what the slot points at, not what `prev` says: that

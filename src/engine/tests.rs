@@ -272,10 +272,6 @@ impl Recorder for Onlooker {
     fn store(&self, _offset: u64, _value: u64) {
         self.look();
     }
-    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
-        Ok(())
-    }
-    fn set_len(&self, _len: u64) {}
 }
 
 #[test]
@@ -321,17 +317,12 @@ impl AtFirstPin {
 }
 
 impl Recorder for AtFirstPin {
-    fn write(&self, _offset: u64, _bytes: &[u8]) {}
     fn store(&self, offset: u64, _value: u64) {
         let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
         if (PIN_TABLE..EXTENTS).contains(&offset) && !self.done.swap(true, Ordering::SeqCst) {
             (self.action)(&engine);
         }
     }
-    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
-        Ok(())
-    }
-    fn set_len(&self, _len: u64) {}
 }
 
 fn in_memory() -> Arc<Engine> {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{Content, check, content, key, support, value};
+use super::{Content, check, content, key, make_changes, support, value};
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::recovery::Opened;
@@ -32,12 +32,6 @@ struct Faults {
 }
 
 impl Recorder for Faults {
-    fn write(&self, _offset: u64, _bytes: &[u8]) {}
-    fn store(&self, _offset: u64, _value: u64) {}
-    fn flush(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn set_len(&self, _len: u64) {}
     fn call(&self, call: Call) -> io::Result<()> {
         let fails = if call == self.kind {
             let number = self.calls.fetch_add(1, Ordering::SeqCst);
@@ -197,7 +191,7 @@ impl Life<'_> {
                 let new = next.clone();
                 self.commit(next, |engine| {
                     let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP)?;
-                    keys.clone().try_for_each(|number| batch.put(&key(number), &value(new[&number])))?;
+                    make_changes(&mut batch, keys.clone().map(|number| (number, Some(new[&number]))))?;
                     batch.commit(durability)
                 });
             }

@@ -6,12 +6,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Content, check, content, key, support, value};
+use super::{Content, check, content, key, make_changes, support, value};
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::recovery::Opened;
@@ -102,12 +102,8 @@ fn make(engine: &Arc<Engine>, commit: &Commit, number: u32) {
         &Commit::Remove(at) => assert!(engine.remove(DEFAULT_MAP, &key(at)).unwrap()),
         Commit::Transaction(changes) => {
             let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
-            for &(at, len) in changes {
-                match len {
-                    Some(len) => batch.put(&key(at), &value((number, len))).unwrap(),
-                    None => drop(batch.remove(&key(at)).unwrap()),
-                }
-            }
+            let changes = changes.iter().map(|&(at, len)| (at, len.map(|len| (number, len))));
+            make_changes(&mut batch, changes).unwrap();
             batch.commit(Durability::Buffered).unwrap();
         }
         Commit::Clear => engine.clear(DEFAULT_MAP).unwrap(),
@@ -133,10 +129,8 @@ fn child() {
 
 /// Runs the child until its nth store. Returns the last commit that it reported, and whether it came to its end.
 fn run_until(path: &Path, stores: u64) -> (Option<u32>, bool) {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "door::kills::child", "--ignored", "--nocapture", "--test-threads=1"]);
-    child.env("SLOTLOG_TEST_ROLE", "killed").env("SLOTLOG_TEST_STORE", path).env(STORES, stores.to_string());
-    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = support::child_of("door::kills::child", "killed", path);
+    let mut child = child.env(STORES, stores.to_string()).stdout(Stdio::piped()).spawn().unwrap();
     let mut reported = None;
     let mut ended = false;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::medium::Medium;
-use super::{Content, check, content, key, value};
+use super::{Content, check, content, key, make_changes, value};
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::recovery::Opened;
@@ -243,12 +243,7 @@ impl Life<'_> {
                 let next = if *commit { next } else { self.newest() };
                 self.commit(next, *durability, |engine| {
                     let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP)?;
-                    for &(number, new) in &new {
-                        match new {
-                            Some(new) => batch.put(&key(number), &value(new))?,
-                            None => drop(batch.remove(&key(number))?),
-                        }
-                    }
+                    make_changes(&mut batch, new)?;
                     if *commit { batch.commit(*durability) } else { Ok(()) }
                 })
             }

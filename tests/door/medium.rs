@@ -273,27 +273,11 @@ impl State {
                 1 => 0,
                 2 | 3 => some,
                 4 => whole,
-                5 => {
-                    if chosen {
-                        some
-                    } else {
-                        n
-                    }
-                }
-                6 => {
-                    if chosen {
-                        some
-                    } else {
-                        0
-                    }
-                }
-                7 => {
-                    if pages[&(sector * SECTOR / BLOCK)] {
-                        n
-                    } else {
-                        0
-                    }
-                }
+                5 | 6 if chosen => some,
+                5 => n,
+                6 => 0,
+                7 if pages[&(sector * SECTOR / BLOCK)] => n,
+                7 => 0,
                 _ => {
                     // Where nothing of value was, there may be anything.
                     let worthless = is_worthless(&self.durable, &self.written, sector);

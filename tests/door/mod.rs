@@ -14,7 +14,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::engine::batch::Batch;
+use crate::error::{Error, Result};
 use crate::file::layout::{DEFAULT_MAP, Kind};
 use crate::file::log;
 
@@ -69,6 +70,13 @@ fn check(engine: &Engine) -> std::result::Result<(), String> {
     if report.is_clean() { Ok(()) } else { Err(format!("verify: {:?}", report.findings())) }
 }
 
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |value| value.parse().expect(name))
+/// Makes changes of a transaction: keys to put with the value that is meant, or to remove.
+fn make_changes(batch: &mut Batch, changes: impl IntoIterator<Item = (u16, Option<(u32, u32)>)>) -> Result<()> {
+    for (number, new) in changes {
+        match new {
+            Some(new) => batch.put(&key(number), &value(new))?,
+            None => drop(batch.remove(&key(number))?),
+        }
+    }
+    Ok(())
 }

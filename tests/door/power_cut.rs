@@ -22,8 +22,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 
 use super::life::{Life, Step};
 use super::medium::{Cuts, Image, MOST_IMAGES, Medium};
-use super::support::{self, Random};
-use super::{Content, check, content, key, setting, value};
+use super::support::{self, Random, setting};
+use super::{Content, check, content, key, value};
 use crate::engine::Engine;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::{Access, Durability, Settings};
@@ -91,14 +91,7 @@ impl Taste {
 /// A disk that forgets nothing: for a look at an image.
 struct Faultless;
 
-impl Recorder for Faultless {
-    fn write(&self, _offset: u64, _bytes: &[u8]) {}
-    fn store(&self, _offset: u64, _value: u64) {}
-    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
-        Ok(())
-    }
-    fn set_len(&self, _len: u64) {}
-}
+impl Recorder for Faultless {}
 
 /// A folder with the file of the history, and one for looking at images.
 struct Place {
@@ -115,8 +108,19 @@ impl Place {
     }
 }
 
-/// Opens an image, and says what is in it, after checking all that can be checked.
-fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) -> std::result::Result<Content, String> {
+/// Whether what was found in an image is right, and nothing about it is wrong.
+fn check_found(engine: &Engine, image: &Image) -> std::result::Result<Content, String> {
+    let found = content(engine)?;
+    if !image.accepted.iter().any(|accepted| **accepted == found) {
+        let opened = engine.opened;
+        return Err(format!("{opened:?}: found {found:?}, which is none of {:?}", image.accepted));
+    }
+    check(engine)?;
+    Ok(found)
+}
+
+/// Opens an image, and checks all that can be checked.
+fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) -> std::result::Result<(), String> {
     let text = |error: Error| error.to_string();
     let _standing = door::stand(Arc::new(Faultless));
     fs::write(path, &image.bytes).unwrap();
@@ -127,15 +131,9 @@ fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) ->
     if !matches!(engine.opened, Opened::AfterPowerCut { .. } | Opened::Clean | Opened::Created) {
         return Err(format!("a disk after a power cut was opened as {:?}", engine.opened));
     }
-    let found = content(&engine)?;
-    if !image.accepted.iter().any(|accepted| **accepted == found) {
-        let opened = engine.opened;
-        return Err(format!("{opened:?}: found {found:?}, which is none of {:?}", image.accepted));
-    }
-    check(&engine)?;
+    let mut expected = check_found(&engine, image)?;
     // A new life begins with nothing of an old one.
     if random.one_in(4) {
-        let mut expected = found.clone();
         expected.insert(9, (u32::MAX, 40));
         engine.put(DEFAULT_MAP, &key(9), &value((u32::MAX, 40))).map_err(text)?;
         if content(&engine)? != expected {
@@ -143,20 +141,14 @@ fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) ->
         }
         check(&engine)?;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Opens an image for reading: the same content, and not a byte of the file changes.
 fn look_only(path: &Path, image: &Image, settings: &Settings) -> std::result::Result<(), String> {
     let settings = Settings { access: Access::ReadOnly, ..settings.clone() };
     match Engine::open(path, settings) {
-        Ok(engine) => {
-            let found = content(&engine)?;
-            if !image.accepted.iter().any(|accepted| **accepted == found) {
-                return Err(format!("a reader found {found:?}, which is none of {:?}", image.accepted));
-            }
-            check(&engine)?;
-        }
+        Ok(engine) => drop(check_found(&engine, image).map_err(|what| format!("for reading: {what}"))?),
         // A creation that was cut short holds nothing to be read.
         Err(Error::NotAStore { .. }) if image.accepted[0].is_empty() => {}
         Err(error) => return Err(error.to_string()),

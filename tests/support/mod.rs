@@ -50,9 +50,19 @@ const STORE: &str = "SLOTLOG_TEST_STORE";
 /// This very test program, about to play `role` with the store at `path` in a process of its own. The test file has to
 /// have a test named `child` for that, which does what [`role`] says and is ignored otherwise.
 pub(crate) fn child(role: &str, path: &Path) -> Command {
+    child_of("child", role, path)
+}
+
+/// As [`child`], where the test that plays the role has another name.
+pub(crate) fn child_of(test: &str, role: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"]).env(ROLE, role).env(STORE, path);
+    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]).env(ROLE, role).env(STORE, path);
     command
+}
+
+/// A number from the environment, for tests that can be longer than they usually are.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect(name))
 }
 
 /// Which role this process plays and with which store; `None` in the process that the user started.

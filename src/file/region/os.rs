@@ -31,7 +31,7 @@ pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Re
     if from >= to {
         return Ok(());
     }
-    allocate(file, from, to).map_err(|error| {
+    door::call(Call::Allocate).and_then(|()| allocate(file, from, to)).map_err(|error| {
         // A failed allocation may leave the file extended with a hole.
         let restored = if to > old { set_len(file, old) } else { Ok(()) };
         match error.kind() {
@@ -48,13 +48,8 @@ pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)
 }
 
-fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
-    door::call(Call::Allocate)?;
-    allocate_really(file, old, new)
-}
-
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn allocate_really(file: &File, old: u64, new: u64) -> io::Result<()> {
+fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
@@ -76,7 +71,7 @@ fn allocate_really(file: &File, old: u64, new: u64) -> io::Result<()> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn allocate_really(file: &File, old: u64, new: u64) -> io::Result<()> {
+fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
     fill(file, old, new)
 }
 
