@@ -17,11 +17,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
-use super::open::distrust_live;
+use super::live_area::distrust_live;
 use super::processes::{living, lock_error, poll};
 use super::settings::Durability;
+use super::superblocks::superblock_at;
 use super::{Engine, now, turn};
 use crate::error::{Error, Result};
 use crate::file::layout::{
@@ -29,7 +30,6 @@ use crate::file::layout::{
     writer_lock,
 };
 use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
-use crate::file::region::Region;
 use crate::file::space::Extent;
 
 /// The log is written back in slices of a sixteenth of what makes a checkpoint due, and not more than this.
@@ -484,11 +484,4 @@ impl Engine {
         flush.has_reached(reached);
         Ok(())
     }
-}
-
-/// The superblock at this place of the file, if it holds.
-pub(crate) fn superblock_at(region: &Region, place: u64) -> Result<Option<Superblock>> {
-    let mut bytes = [0; size_of::<Superblock>()];
-    region.read(place, &mut bytes)?;
-    Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
 }

@@ -1,6 +1,7 @@
 //! The middle floor: what keeps the promise.
 //!
-//! [`open`] finds out what state a file is in and [`recovery`] brings it back; [`processes`] knows who has it open;
+//! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and [`recovery`]
+//! brings it back; [`processes`] knows who has it open;
 //! [`read`] looks keys up under a pin ([`pins`]), [`copying`] without one; [`lock`] and [`turn`] say who may write, [`commit`],
 //! [`change`] and [`batch`] append; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
 //! committed; [`verify`] checks everything.
@@ -12,8 +13,10 @@ pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod copying;
 pub(crate) mod growth;
+pub(crate) mod live_area;
 pub(crate) mod lock;
 pub(crate) mod open;
+pub(crate) mod path;
 pub(crate) mod pins;
 pub(crate) mod processes;
 pub(crate) mod progress;
@@ -21,6 +24,7 @@ pub(crate) mod protocol;
 pub(crate) mod read;
 pub(crate) mod recovery;
 pub(crate) mod settings;
+pub(crate) mod superblocks;
 pub(crate) mod turn;
 pub(crate) mod verify;
 
@@ -116,7 +120,7 @@ impl Engine {
         if self.thawed.load(Ordering::Acquire) {
             return Ok(None);
         }
-        if open::live_is_current(&self.region, frozen.identity, open::SAME_FILE)? {
+        if live_area::live_is_current(&self.region, frozen.identity, live_area::SAME_FILE)? {
             self.thawed.store(true, Ordering::Release);
             return Ok(None);
         }

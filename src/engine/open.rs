@@ -1,34 +1,33 @@
 //! Opening: whose file is this, who else has it, and in what state was it left?
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use zerocopy::FromBytes;
-
 use super::checkpoint::Flusher;
 use super::commit::Writer;
+use super::live_area::{
+    SAME_FILE, SAME_MOUNT, distrust_live, forget_the_dead, live_is_as_closed, live_is_current, live_is_sane, set_live,
+};
 use super::lock::Gate;
+use super::path::{check_is_file, check_path, creation_error, is_at, is_same, open_file, opening_error, sync_folder};
 use super::pins::{KeptPins, SnapshotLocks};
 use super::recovery::Opened;
 use super::settings::{Access, Settings};
+use super::superblocks::{Superblocks, generation, inspect, newest, which};
 use super::{Engine, Frozen, now, processes};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, PIN_LEN,
-    PIN_TABLE, PINS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION, commit_word, live, pin, writer_lock,
+    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, live,
 };
 use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, PRIVATE, Sharing, fork};
 use crate::file::region::{self, Region};
 use crate::file::space::{SMALLEST_LOG, Space};
 use crate::file::totals;
-
-/// The two superblocks of a store, those of them that are valid.
-type Superblocks = [Option<Superblock>; 2];
 
 impl Engine {
     /// Opens the store at `path`, or creates it.
@@ -369,36 +368,6 @@ impl<'s> Opening<'s> {
     }
 }
 
-fn generation(superblock: &Option<Superblock>) -> u64 {
-    superblock.map_or(0, |s| s.generation.get())
-}
-
-/// Which of the two superblocks is the newer one.
-fn newest(superblocks: &Superblocks) -> usize {
-    usize::from(generation(&superblocks[1]) > generation(&superblocks[0]))
-}
-
-/// Which superblock is at this offset.
-fn which(place: u64) -> usize {
-    usize::from(place == SUPERBLOCK_B)
-}
-
-/// Clears what says who writes and who reads, where nobody can: before anybody else is let in.
-pub(crate) fn forget_the_dead(region: &Region) -> Result<()> {
-    for number in 0..PINS {
-        region.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
-    }
-    let word = region.live(live::WRITER_LOCK)?;
-    if writer_lock::holder(word) != writer_lock::FREE {
-        region.store_live(live::WRITER_LOCK, writer_lock::freed(word, writer_lock::ABANDONED), Ordering::Relaxed)?;
-    }
-    for word in [live::NEXT_TURN, live::WRITING_SINCE, live::WATCHERS] {
-        region.store_live(word, 0, Ordering::Relaxed)?;
-    }
-    let changes = region.live(live::SPACE_CHANGES)?;
-    region.store_live(live::SPACE_CHANGES, changes.wrapping_add(changes & 1), Ordering::Release)
-}
-
 /// Who it is that keeps us out, as far as the file tells.
 fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy {
     let found = (|| {
@@ -423,200 +392,6 @@ fn check_len(region: &Region, superblock: &Superblock) -> Result<()> {
 fn attach(region: Region, seat: Seat, settings: Settings, opened: Opened, superblock: Superblock) -> Result<Engine> {
     // The space table changes while others write; it is read when the writer lock is held.
     Engine::assemble(region, seat, settings, opened, superblock, None, None, 0)
-}
-
-/// Refuses what cannot be a store before it is opened: to open a FIFO may wait for ever.
-fn check_path(path: &Path, settings: &Settings) -> Result<()> {
-    if settings.access == Access::ReadOnly && settings.create_new {
-        return Err(Error::InvalidOptions {
-            path: path.to_owned(),
-            what: "a store that is opened read-only cannot be created",
-        });
-    }
-    match fs::metadata(path) {
-        Ok(metadata) => check_is_file(path, &metadata),
-        Err(_) => Ok(()),
-    }
-}
-
-/// Opens the file, and says whether it was made for us.
-fn open_file(path: &Path, settings: &Settings) -> Result<(File, bool)> {
-    let read_only = settings.access == Access::ReadOnly;
-    let mut options = OpenOptions::new();
-    options.read(true).write(!read_only);
-    // A file may appear or vanish between two looks at its path; that settles after a few rounds.
-    for _ in 0..16 {
-        match options.clone().create_new(false).open(path) {
-            Ok(_) if settings.create_new => return Err(Error::AlreadyExists { path: path.to_owned() }),
-            Ok(file) => return Ok((file, false)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && settings.create && !read_only => {
-                match options.clone().create_new(true).open(path) {
-                    Ok(file) => return Ok((file, true)),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(opening_error(path, error)),
-                }
-            }
-            Err(error) => return Err(opening_error(path, error)),
-        }
-    }
-    Err(Error::NotFound { path: path.to_owned() })
-}
-
-fn check_is_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
-    let kind = metadata.file_type();
-    if kind.is_file() {
-        return Ok(());
-    }
-    let what = if kind.is_dir() { "a directory" } else { special_kind(kind) };
-    Err(Error::NotAFile { path: path.to_owned(), what })
-}
-
-#[cfg(unix)]
-fn special_kind(kind: fs::FileType) -> &'static str {
-    use std::os::unix::fs::FileTypeExt;
-
-    match kind {
-        kind if kind.is_fifo() => "a FIFO",
-        kind if kind.is_socket() => "a socket",
-        _ => "a device",
-    }
-}
-
-#[cfg(not(unix))]
-fn special_kind(_kind: fs::FileType) -> &'static str {
-    "a device"
-}
-
-#[cfg(unix)]
-fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-#[cfg(unix)]
-fn is_at(metadata: &fs::Metadata, path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|there| is_same(metadata, &there))
-}
-
-#[cfg(not(unix))]
-fn is_same(_one: &fs::Metadata, _other: &fs::Metadata) -> bool {
-    // See `is_at`.
-    true
-}
-
-#[cfg(not(unix))]
-fn is_at(_metadata: &fs::Metadata, path: &Path) -> bool {
-    // An open file can be neither deleted nor replaced there.
-    path.exists()
-}
-
-fn opening_error(path: &Path, error: io::Error) -> Error {
-    let path = path.to_owned();
-    match error.kind() {
-        io::ErrorKind::NotFound => Error::NotFound { path },
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::PermissionDenied { path },
-        io::ErrorKind::AlreadyExists => Error::AlreadyExists { path },
-        io::ErrorKind::IsADirectory => Error::NotAFile { path, what: "a directory" },
-        _ => Error::Io { path, doing: "open the file", source: error },
-    }
-}
-
-/// Looks at the superblocks, and refuses what is not ours to touch. `None` if the file is empty, or what a creation that
-/// did not end has left.
-fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
-    let not_a_store = |what| Err(Error::NotAStore { path: path.to_owned(), what });
-    let mut pages = Vec::new();
-    file.seek(SeekFrom::Start(0))
-        .and_then(|_| file.take(2 * BLOCK).read_to_end(&mut pages))
-        .map_err(|e| Error::io(path, "read the superblocks", e))?;
-    let len = file.metadata().map_err(|e| Error::io(path, "read the length", e))?.len();
-    // A new file is one page of zeros before its mark is on the disk.
-    if pages.is_empty() || (len == BLOCK && pages.iter().all(|&byte| byte == 0)) {
-        return Ok(None);
-    }
-    let found = [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| {
-        let bytes = pages.get(at as usize..)?;
-        Superblock::read_from_prefix(bytes).ok().map(|(superblock, _)| superblock)
-    });
-    // The mark is there until the second superblock takes its place; until the first one holds, there is no store.
-    let first_page = &pages[..pages.len().min(BLOCK as usize)];
-    if first_page.starts_with(&CREATION_MAGIC)
-        && first_page[CREATION_MAGIC.len()..].iter().all(|&byte| byte == 0)
-        && !found[1].as_ref().is_some_and(Superblock::holds)
-    {
-        return Ok(None);
-    }
-    let mut ours = found.iter().flatten().filter(|superblock| superblock.magic == MAGIC).peekable();
-    if ours.peek().is_none() {
-        return not_a_store("its first bytes are not those of one");
-    }
-    // The version comes first: of another one, not even the place of the CRC is known. Version zero is a superblock of which
-    // only the first bytes have reached the disk.
-    if let Some(other) = ours.find(|superblock| !matches!(superblock.version.get(), 0 | VERSION)) {
-        let found = other.version.get();
-        return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });
-    }
-    let valid = found.map(|superblock| superblock.filter(Superblock::holds));
-    if valid.iter().all(Option::is_none) {
-        return Err(Error::corrupt(path, SUPERBLOCK_A, "neither superblock has a CRC that holds"));
-    }
-    if let Some(superblock) = valid.iter().flatten().find(|s| s.incompatible.get() & !KNOWN_INCOMPATIBLE != 0) {
-        let features = superblock.incompatible.get() & !KNOWN_INCOMPATIBLE;
-        return Err(Error::UnsupportedFeature { path: path.to_owned(), features });
-    }
-    if len < EXTENTS {
-        return Err(Error::Truncated { path: path.to_owned(), len, expected: EXTENTS });
-    }
-    for superblock in valid.iter().flatten() {
-        check_fields(superblock, path)?;
-    }
-    Ok(Some(valid))
-}
-
-/// Whether what a superblock says can be true. Its CRC holds, so this is about hostile files.
-fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
-    let (head, extent) = (superblock.log_head.get(), superblock.head_extent.get());
-    let sane = u64::from(superblock.block.get()) == BLOCK
-        && extent >= EXTENTS
-        && extent.is_multiple_of(BLOCK)
-        && head >= extent
-        && head.is_multiple_of(8)
-        && superblock.log_end.get().is_multiple_of(8)
-        && is_sane(superblock.head_seq.get())
-        && is_sane(superblock.next_seq.get())
-        && superblock.generation.get() < u64::MAX / 2
-        && superblock.next_seq.get() >= superblock.head_seq.get();
-    if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
-}
-
-/// Whether a sequence number is one that a store can have reached, with many more to come.
-fn is_sane(seq: u64) -> bool {
-    seq >> COUNT_BITS > 0 && seq & COUNT_MASK < COUNT_MASK / 2
-}
-
-/// A full disk may show before anything is mapped.
-fn creation_error(path: &Path, error: io::Error) -> Error {
-    use crate::error::FullReason;
-
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Error::Full { path: path.to_owned(), needed: BLOCK, why: FullReason::Disk }
-        }
-        _ => Error::io(path, "write the new file", error),
-    }
-}
-
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|folder| folder.sync_all()).map_err(|e| Error::io(path, "flush the folder", e))
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_path: &Path) -> Result<()> {
-    // Elsewhere a folder cannot be flushed; creating a file is made durable by flushing the file.
-    Ok(())
 }
 
 /// Makes an empty store of a region that has nothing behind the live area.
@@ -654,23 +429,6 @@ fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine>
     Ok(engine)
 }
 
-impl Superblock {
-    /// The superblock of an empty store whose first commit will have the number `seq`.
-    fn new_zeroed_for(seq: u64, created: u64) -> Superblock {
-        let mut superblock = <Superblock as zerocopy::FromZeros>::new_zeroed();
-        superblock.magic = MAGIC;
-        superblock.version = VERSION.into();
-        superblock.block = (BLOCK as u32).into();
-        superblock.log_head = EXTENTS.into();
-        superblock.head_extent = EXTENTS.into();
-        superblock.head_seq = seq.into();
-        superblock.log_end = EXTENTS.into();
-        superblock.next_seq = seq.into();
-        superblock.created = created.into();
-        superblock
-    }
-}
-
 /// A log that is known: its extents (start, end, sequence number), and how it ends.
 pub(crate) struct LogFound {
     pub(crate) extents: Vec<(u64, u64, u64)>,
@@ -702,17 +460,6 @@ pub(crate) fn build(
     Ok(engine)
 }
 
-/// Whether the live area can be that of the store whose superblock is in force.
-fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
-    let visible = region.live(live::VISIBLE)?;
-    Ok(is_sane(visible)
-        && visible >= superblock.next_seq.get() - 1
-        && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
-        && region.live(live::HORIZON)? <= visible
-        && region.live(live::LOG_HEAD)? >= EXTENTS
-        && region.live(live::TAIL)? >= EXTENTS)
-}
-
 /// Opens a store that was closed: there is nothing to do but to set the live area up.
 fn open_clean(
     region: Region,
@@ -734,70 +481,6 @@ fn open_clean(
     let engine = Engine::assemble(region, seat, settings, Opened::Clean, superblock, None, Some(space), end)?;
     engine.trust_live()?;
     Ok(engine)
-}
-
-/// Writes the words of the live area that every road sets alike.
-fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: u64) -> Result<()> {
-    for (offset, value) in [
-        (live::HORIZON, last),
-        (live::LOG_HEAD, superblock.log_head.get()),
-        (live::HEAD_EXTENT, superblock.head_extent.get()),
-        (live::HEAD_CHAIN, u64::from(superblock.head_chain.get())),
-        (live::HEAD_SEQ, superblock.head_seq.get()),
-        (live::BEHIND_SEQ, superblock.behind_seq.get()),
-        (live::COMMIT_POINT, commit_word(end, last)),
-        (live::TAIL, end),
-        (live::CHAIN, u64::from(chain)),
-        (live::CHANGED, last),
-        (live::VISIBLE, last),
-    ] {
-        region.store(offset, value, Ordering::Relaxed)?;
-    }
-    Ok(())
-}
-
-/// Says that the live area must not be believed: it is about to be rebuilt.
-pub(crate) fn distrust_live(region: &Region) -> Result<()> {
-    region.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
-}
-
-/// Whether the live area says what the superblock of a closed store does.
-fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
-    let [counted, bytes, records] = totals::latest(region, live::LOG_TOTALS)?;
-    let last = superblock.next_seq.get() - 1;
-    Ok(region.live(live::VISIBLE)? == last
-        && region.live(live::TAIL)? == superblock.log_end.get()
-        && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last)
-        && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
-        && region.live(live::LOG_HEAD)? == superblock.log_head.get()
-        && region.live(live::HEAD_EXTENT)? == superblock.head_extent.get()
-        && region.live(live::HEAD_CHAIN)? == u64::from(superblock.head_chain.get())
-        && region.live(live::HEAD_SEQ)? == superblock.head_seq.get()
-        && region.live(live::BEHIND_SEQ)? == superblock.behind_seq.get()
-        && region.live(live::MAP_TABLE)? == superblock.map_table.get()
-        && region.live(live::SPACE_TABLE)? == superblock.space_table.get()
-        && region.live(live::HORIZON)? <= last
-        && region.live(live::CHANGED)? <= last
-        && counted <= last
-        && (bytes, records) == (superblock.log_bytes.get(), superblock.log_records.get()))
-}
-
-/// How many words of the [identity](live::IDENTITY) say that it is the same file, under the same kernel.
-pub(crate) const SAME_FILE: usize = 5;
-/// How many say that it was mounted all the time. In another mount namespace it is another mount.
-const SAME_MOUNT: usize = 6;
-
-/// Whether somebody has vouched for the live area, under this very page cache as far as `words` of the identity tell.
-pub(crate) fn live_is_current(region: &Region, identity: Option<[u64; 6]>, words: usize) -> Result<bool> {
-    if region.live(live::VERSION_WORD)? != live::VERSION {
-        return Ok(false);
-    }
-    for (index, word) in identity.into_iter().flatten().take(words).enumerate() {
-        if region.live(live::IDENTITY + 8 * index as u64)? != word {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 impl Engine {

@@ -17,7 +17,8 @@ use std::sync::atomic::Ordering;
 use zerocopy::FromBytes;
 
 use super::Engine;
-use super::open::{LogFound, SAME_FILE, Seat, build, forget_the_dead, live_is_current};
+use super::live_area::{SAME_FILE, forget_the_dead, live_is_current};
+use super::open::{LogFound, Seat, build};
 use super::processes::some_were_flushing;
 use super::progress::{Phase, RecoveryPhase};
 use super::settings::Settings;

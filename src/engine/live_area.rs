@@ -1,0 +1,103 @@
+//! The live area as an opener finds it, or sets it up: whether it is to be believed, and what it says.
+
+use std::sync::atomic::Ordering;
+
+use super::superblocks::is_sane;
+use crate::error::Result;
+use crate::file::layout::{
+    COUNT_BITS, EXTENTS, PIN_LEN, PIN_TABLE, PINS, Superblock, commit_word, live, pin, writer_lock,
+};
+use crate::file::region::Region;
+use crate::file::totals;
+
+/// How many words of the [identity](live::IDENTITY) say that it is the same file, under the same kernel.
+pub(super) const SAME_FILE: usize = 5;
+
+/// How many say that it was mounted all the time. In another mount namespace it is another mount.
+pub(super) const SAME_MOUNT: usize = 6;
+
+/// Whether somebody has vouched for the live area, under this very page cache as far as `words` of the identity tell.
+pub(super) fn live_is_current(region: &Region, identity: Option<[u64; 6]>, words: usize) -> Result<bool> {
+    if region.live(live::VERSION_WORD)? != live::VERSION {
+        return Ok(false);
+    }
+    for (index, word) in identity.into_iter().flatten().take(words).enumerate() {
+        if region.live(live::IDENTITY + 8 * index as u64)? != word {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the live area can be that of the store whose superblock is in force.
+pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
+    let visible = region.live(live::VISIBLE)?;
+    Ok(is_sane(visible)
+        && visible >= superblock.next_seq.get() - 1
+        && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
+        && region.live(live::HORIZON)? <= visible
+        && region.live(live::LOG_HEAD)? >= EXTENTS
+        && region.live(live::TAIL)? >= EXTENTS)
+}
+
+/// Whether the live area says what the superblock of a closed store does.
+pub(super) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
+    let [counted, bytes, records] = totals::latest(region, live::LOG_TOTALS)?;
+    let last = superblock.next_seq.get() - 1;
+    Ok(region.live(live::VISIBLE)? == last
+        && region.live(live::TAIL)? == superblock.log_end.get()
+        && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last)
+        && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
+        && region.live(live::LOG_HEAD)? == superblock.log_head.get()
+        && region.live(live::HEAD_EXTENT)? == superblock.head_extent.get()
+        && region.live(live::HEAD_CHAIN)? == u64::from(superblock.head_chain.get())
+        && region.live(live::HEAD_SEQ)? == superblock.head_seq.get()
+        && region.live(live::BEHIND_SEQ)? == superblock.behind_seq.get()
+        && region.live(live::MAP_TABLE)? == superblock.map_table.get()
+        && region.live(live::SPACE_TABLE)? == superblock.space_table.get()
+        && region.live(live::HORIZON)? <= last
+        && region.live(live::CHANGED)? <= last
+        && counted <= last
+        && (bytes, records) == (superblock.log_bytes.get(), superblock.log_records.get()))
+}
+
+/// Says that the live area must not be believed: it is about to be rebuilt.
+pub(super) fn distrust_live(region: &Region) -> Result<()> {
+    region.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
+}
+
+/// Writes the words of the live area that every road sets alike.
+pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: u64) -> Result<()> {
+    for (offset, value) in [
+        (live::HORIZON, last),
+        (live::LOG_HEAD, superblock.log_head.get()),
+        (live::HEAD_EXTENT, superblock.head_extent.get()),
+        (live::HEAD_CHAIN, u64::from(superblock.head_chain.get())),
+        (live::HEAD_SEQ, superblock.head_seq.get()),
+        (live::BEHIND_SEQ, superblock.behind_seq.get()),
+        (live::COMMIT_POINT, commit_word(end, last)),
+        (live::TAIL, end),
+        (live::CHAIN, u64::from(chain)),
+        (live::CHANGED, last),
+        (live::VISIBLE, last),
+    ] {
+        region.store(offset, value, Ordering::Relaxed)?;
+    }
+    Ok(())
+}
+
+/// Clears what says who writes and who reads, where nobody can: before anybody else is let in.
+pub(super) fn forget_the_dead(region: &Region) -> Result<()> {
+    for number in 0..PINS {
+        region.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
+    }
+    let word = region.live(live::WRITER_LOCK)?;
+    if writer_lock::holder(word) != writer_lock::FREE {
+        region.store_live(live::WRITER_LOCK, writer_lock::freed(word, writer_lock::ABANDONED), Ordering::Relaxed)?;
+    }
+    for word in [live::NEXT_TURN, live::WRITING_SINCE, live::WATCHERS] {
+        region.store_live(word, 0, Ordering::Relaxed)?;
+    }
+    let changes = region.live(live::SPACE_CHANGES)?;
+    region.store_live(live::SPACE_CHANGES, changes.wrapping_add(changes & 1), Ordering::Release)
+}

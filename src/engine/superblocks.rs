@@ -1,0 +1,128 @@
+//! The two superblocks of a file: whether there is a store, of what version, and which of them counts.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use zerocopy::FromBytes;
+
+use crate::error::{Error, Result};
+use crate::file::layout::{
+    BLOCK, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B,
+    Superblock, VERSION,
+};
+use crate::file::region::Region;
+
+/// The two superblocks of a store, those of them that are valid.
+pub(super) type Superblocks = [Option<Superblock>; 2];
+
+pub(super) fn generation(superblock: &Option<Superblock>) -> u64 {
+    superblock.map_or(0, |s| s.generation.get())
+}
+
+/// Which of the two superblocks is the newer one.
+pub(super) fn newest(superblocks: &Superblocks) -> usize {
+    usize::from(generation(&superblocks[1]) > generation(&superblocks[0]))
+}
+
+/// Which superblock is at this offset.
+pub(super) fn which(place: u64) -> usize {
+    usize::from(place == SUPERBLOCK_B)
+}
+
+/// The superblock at this place of the file, if it holds.
+pub(super) fn superblock_at(region: &Region, place: u64) -> Result<Option<Superblock>> {
+    let mut bytes = [0; size_of::<Superblock>()];
+    region.read(place, &mut bytes)?;
+    Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
+}
+
+/// Looks at the superblocks, and refuses what is not ours to touch. `None` if the file is empty, or what a creation that
+/// did not end has left.
+pub(super) fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
+    let not_a_store = |what| Err(Error::NotAStore { path: path.to_owned(), what });
+    let mut pages = Vec::new();
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.take(2 * BLOCK).read_to_end(&mut pages))
+        .map_err(|e| Error::io(path, "read the superblocks", e))?;
+    let len = file.metadata().map_err(|e| Error::io(path, "read the length", e))?.len();
+    // A new file is one page of zeros before its mark is on the disk.
+    if pages.is_empty() || (len == BLOCK && pages.iter().all(|&byte| byte == 0)) {
+        return Ok(None);
+    }
+    let found = [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| {
+        let bytes = pages.get(at as usize..)?;
+        Superblock::read_from_prefix(bytes).ok().map(|(superblock, _)| superblock)
+    });
+    // The mark is there until the second superblock takes its place; until the first one holds, there is no store.
+    let first_page = &pages[..pages.len().min(BLOCK as usize)];
+    if first_page.starts_with(&CREATION_MAGIC)
+        && first_page[CREATION_MAGIC.len()..].iter().all(|&byte| byte == 0)
+        && !found[1].as_ref().is_some_and(Superblock::holds)
+    {
+        return Ok(None);
+    }
+    let mut ours = found.iter().flatten().filter(|superblock| superblock.magic == MAGIC).peekable();
+    if ours.peek().is_none() {
+        return not_a_store("its first bytes are not those of one");
+    }
+    // The version comes first: of another one, not even the place of the CRC is known. Version zero is a superblock of which
+    // only the first bytes have reached the disk.
+    if let Some(other) = ours.find(|superblock| !matches!(superblock.version.get(), 0 | VERSION)) {
+        let found = other.version.get();
+        return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });
+    }
+    let valid = found.map(|superblock| superblock.filter(Superblock::holds));
+    if valid.iter().all(Option::is_none) {
+        return Err(Error::corrupt(path, SUPERBLOCK_A, "neither superblock has a CRC that holds"));
+    }
+    if let Some(superblock) = valid.iter().flatten().find(|s| s.incompatible.get() & !KNOWN_INCOMPATIBLE != 0) {
+        let features = superblock.incompatible.get() & !KNOWN_INCOMPATIBLE;
+        return Err(Error::UnsupportedFeature { path: path.to_owned(), features });
+    }
+    if len < EXTENTS {
+        return Err(Error::Truncated { path: path.to_owned(), len, expected: EXTENTS });
+    }
+    for superblock in valid.iter().flatten() {
+        check_fields(superblock, path)?;
+    }
+    Ok(Some(valid))
+}
+
+/// Whether what a superblock says can be true. Its CRC holds, so this is about hostile files.
+pub(super) fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
+    let (head, extent) = (superblock.log_head.get(), superblock.head_extent.get());
+    let sane = u64::from(superblock.block.get()) == BLOCK
+        && extent >= EXTENTS
+        && extent.is_multiple_of(BLOCK)
+        && head >= extent
+        && head.is_multiple_of(8)
+        && superblock.log_end.get().is_multiple_of(8)
+        && is_sane(superblock.head_seq.get())
+        && is_sane(superblock.next_seq.get())
+        && superblock.generation.get() < u64::MAX / 2
+        && superblock.next_seq.get() >= superblock.head_seq.get();
+    if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
+}
+
+/// Whether a sequence number is one that a store can have reached, with many more to come.
+pub(super) fn is_sane(seq: u64) -> bool {
+    seq >> COUNT_BITS > 0 && seq & COUNT_MASK < COUNT_MASK / 2
+}
+
+impl Superblock {
+    /// The superblock of an empty store whose first commit will have the number `seq`.
+    pub(super) fn new_zeroed_for(seq: u64, created: u64) -> Superblock {
+        let mut superblock = <Superblock as zerocopy::FromZeros>::new_zeroed();
+        superblock.magic = MAGIC;
+        superblock.version = VERSION.into();
+        superblock.block = (BLOCK as u32).into();
+        superblock.log_head = EXTENTS.into();
+        superblock.head_extent = EXTENTS.into();
+        superblock.head_seq = seq.into();
+        superblock.log_end = EXTENTS.into();
+        superblock.next_seq = seq.into();
+        superblock.created = created.into();
+        superblock
+    }
+}

@@ -1,0 +1,245 @@
+//! The door: everything that changes the file, and nothing else does.
+
+use std::io;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+impl Region {
+    #[inline(always)]
+    fn check_writable(&self) -> Result<()> {
+        if self.is_read_only() { Err(self.read_only_error()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn read_only_error(&self) -> Error {
+        Error::ReadOnly { path: self.path.clone() }
+    }
+
+    /// Stores bytes that nobody can reach yet.
+    #[inline]
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        let address = self.address(offset, bytes.len() as u64)?;
+        #[cfg(test)]
+        self.record(|recorder| recorder.write(offset, bytes));
+        // SAFETY: `address` points to as many bytes of a writable mapping, which `bytes` does not overlap, since what
+        // is borrowed from the mapping is frozen and this range is not. Only the holder of the writer lock gets here,
+        // with bytes that are not published, so nobody reads or writes them meanwhile.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address, bytes.len()) };
+        Ok(())
+    }
+
+    /// As [`write`](Region::write), for bytes that are to be flushed at once. A store through the mapping dirties the
+    /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only, where file and mapping are the
+    /// same memory.
+    #[inline]
+    pub(crate) fn append(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        match &self.backing {
+            Backing::File(file) if self.coherent => {
+                self.address(offset, bytes.len() as u64)?;
+                #[cfg(test)]
+                self.record(|recorder| recorder.write(offset, bytes));
+                os::write_at(file, offset, bytes).map_err(|e| Error::io(&self.path, "append to the log", e))
+            }
+            _ => self.write(offset, bytes),
+        }
+    }
+
+    /// Writes a range, from a multiple of 8 on, once more as it is, so that the next flush writes it to the disk whatever the system believes is
+    /// there. After a failed flush it believes so of pages that never got there.
+    pub(crate) fn rewrite(&self, offset: u64, len: u64) -> Result<()> {
+        let mut at = offset;
+        while at < offset + len {
+            let piece = self.copy(at, (offset + len - at).min(1 << 20))?;
+            self.append(at, &piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Stores zeros where nobody looks.
+    pub(crate) fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        static ZEROS: [u8; 1 << 14] = [0; 1 << 14];
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(ZEROS.len() as u64);
+            self.write(offset + done, &ZEROS[..piece as usize])?;
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// Stores a word in front of the extents.
+    #[inline(always)]
+    pub(crate) fn store_live(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
+        self.check_writable()?;
+        self.store_to(self.live_word(offset)?, offset, value, order);
+        Ok(())
+    }
+
+    /// Stores a word.
+    #[inline(always)]
+    pub(crate) fn store(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
+        self.check_writable()?;
+        self.store_to(self.word(offset)?, offset, value, order);
+        Ok(())
+    }
+
+    /// Stores a word that was found at `offset`, in a region that can be written to.
+    #[inline(always)]
+    fn store_to(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
+        #[cfg(test)]
+        self.record(|recorder| recorder.store(offset, value));
+        #[cfg(not(test))]
+        let _ = offset;
+        word.0.store(value.to_le(), order);
+    }
+
+    /// Replaces the word at `offset` by `new` if it is `current`; says whether it was.
+    #[inline(always)]
+    pub(crate) fn compare_exchange(&self, offset: u64, current: u64, new: u64, order: Ordering) -> Result<bool> {
+        self.check_writable()?;
+        let word = self.word(offset)?;
+        let done = word.0.compare_exchange(current.to_le(), new.to_le(), order, Ordering::Relaxed).is_ok();
+        #[cfg(test)]
+        if done {
+            self.record(|recorder| recorder.store(offset, new));
+        }
+        Ok(done)
+    }
+
+    /// Replaces a word in front of the extents, in the single total order, and returns what it was.
+    #[inline(always)]
+    pub(crate) fn swap_live(&self, offset: u64, value: u64) -> Result<u64> {
+        self.check_writable()?;
+        let word = self.live_word(offset)?;
+        #[cfg(test)]
+        self.record(|recorder| recorder.store(offset, value));
+        Ok(u64::from_le(word.0.swap(value.to_le(), Ordering::SeqCst)))
+    }
+
+    /// Sets and clears bits of a word in front of the extents that others change as well.
+    pub(crate) fn change_bits(&self, offset: u64, set: u64, clear: u64) -> Result<()> {
+        loop {
+            let value = self.live(offset)?;
+            if self.compare_exchange(offset, value, value & !clear | set, Ordering::SeqCst)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes a range durable. When this returns, what was stored in it before the call survives a power cut.
+    ///
+    /// A flush that fails is never tried again and called durable: the system reports a failure once, and then takes the
+    /// pages for written. So it is remembered, here and in the file.
+    pub(crate) fn flush(&self, offset: u64, len: u64) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        if len == 0 {
+            return Ok(());
+        }
+        self.address(offset, len)?;
+        self.noting_failure("flush", || {
+            door::call(Call::Flush)?;
+            #[cfg(test)]
+            if let Some(recorder) = self.recorder.get() {
+                return recorder.flush(offset, len);
+            }
+            // The mapping is kept by a count of its own, so that a flush never holds up growth.
+            let mapping = self.mappings.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
+            mapping.map_or(Ok(()), |mapping| mapping.flush_range(offset as usize, len as usize))?;
+            // On Linux and Windows the call above reaches the medium. Elsewhere it may end in the drive's cache.
+            if cfg!(not(any(target_os = "linux", windows))) { file.sync_data() } else { Ok(()) }
+        })
+    }
+
+    /// Makes the whole file durable, its length included.
+    pub(crate) fn flush_all(&self) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        self.flush(0, self.len())?;
+        self.noting_failure("flush", || {
+            #[cfg(test)]
+            if self.recorder.get().is_some() {
+                return Ok(());
+            }
+            file.sync_all()
+        })
+    }
+
+    /// Asks the system to begin writing a range back, and does not wait.
+    pub(crate) fn begin_writing_back(&self, offset: u64, len: u64) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        self.noting_failure("write back", || {
+            door::call(Call::WriteBack)?;
+            os::begin_writing_back(file, offset, len)
+        })
+    }
+
+    /// Waits until what was [begun](Region::begin_writing_back) is written. That does not make it durable: it may be in
+    /// the drive's cache, but a flush then has little left to do.
+    pub(crate) fn wait_for_writing_back(&self, offset: u64, len: u64) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        self.noting_failure("write back", || {
+            door::call(Call::WriteBack)?;
+            os::wait_for_writing_back(file, offset, len)
+        })
+    }
+
+    /// Remembers it if this fails: nothing is known to be durable from then on.
+    fn noting_failure(&self, doing: &'static str, step: impl FnOnce() -> io::Result<()>) -> Result<()> {
+        step().map_err(|error| {
+            self.flush_failed.store(true, Ordering::Release);
+            // The word is always there, and this is a region that can be written to.
+            let _ = self.change_bits(live::STATE, live::STATE_POISONED, 0);
+            Error::io(&self.path, doing, error)
+        })
+    }
+
+    /// Whether a flush has failed since the region was made.
+    pub(crate) fn flush_failed(&self) -> bool {
+        self.flush_failed.load(Ordering::Acquire)
+    }
+
+    /// Makes the file at least `to` bytes long, with real space behind `from..to`, of which nothing is in use yet; new
+    /// bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of the writer lock.
+    pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<()> {
+        let old = self.refresh()?;
+        let needed = to.saturating_sub(old);
+        let full = |why| Error::Full { path: self.path.clone(), needed, why };
+        let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.backing {
+            Backing::ReadOnlyFile(_) => self.check_writable()?,
+            Backing::Memory if to > self.max_len => return Err(full(FullReason::AddressSpace(self.max_len))),
+            Backing::Memory => {}
+            Backing::File(_) if needed > 0 && to > self.max_len => return Err(full(FullReason::MaxSize(self.max_len))),
+            Backing::File(file) => {
+                os::extend(file, from.min(old), old, to).map_err(|refused| refusal(&self.path, needed, refused))?;
+                if let Err(error) = self.cover(&mut mappings, file, to) {
+                    os::set_len(file, old).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
+                    return Err(error);
+                }
+            }
+        }
+        if to > self.len() {
+            #[cfg(test)]
+            self.record(|recorder| recorder.set_len(to));
+            // Release: whoever sees the new length sees a base that covers it.
+            self.len.store(to, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Puts a recorder behind the door.
+    #[cfg(test)]
+    pub(crate) fn set_recorder(&self, recorder: std::sync::Arc<dyn door::Recorder>) {
+        assert!(self.recorder.set(recorder).is_ok(), "one recorder is enough");
+    }
+
+    #[cfg(test)]
+    fn record(&self, tell: impl FnOnce(&dyn door::Recorder)) {
+        if let Some(recorder) = self.recorder.get() {
+            tell(&**recorder);
+        }
+    }
+}
