@@ -184,6 +184,7 @@
 //! `file/index` (which do not know each other), `file/locks` (who is alive), `engine/commit` (the order that everything rests on), `engine/recovery`
 //! (the three roads), `engine/turn` (the writer lock among processes), `engine/pins` (why a reader's space is not reused).
 
+mod background;
 mod changes;
 mod engine;
 mod error;
@@ -195,6 +196,7 @@ mod store;
 mod transaction;
 
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
+pub use engine::compact::{CompactProgress, CompactReport};
 pub use engine::progress::{RecoveryPhase, RecoveryProgress};
 pub use engine::recovery::Opened;
 pub use engine::settings::{Access, Durability};
@@ -203,7 +205,7 @@ pub use error::{Error, FullReason, HeldBy, Result};
 pub use file::layout as format;
 pub use options::Options;
 pub use snapshot::{Iter, Snapshot};
-pub use stats::{ExtentStats, MapStats, Stats};
+pub use stats::{ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, Stats, UpkeepStats, WaitingStats};
 pub use store::Store;
 pub use transaction::Transaction;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::progress::{OnRecovery, RecoveryProgress};
-use crate::engine::settings::{Access, Durability, Settings};
+use crate::engine::settings::{Access, Durability, Limits, Settings};
 use crate::{Result, Store};
 
 /// A builder for opening a store: [`Store::options`] begins it, [`open`](Options::open) ends it.
@@ -100,6 +100,32 @@ impl Options {
     /// waits for the slice four before: so the disk keeps up, and no commit waits for much at once.
     pub fn checkpoint_every(mut self, bytes: u64) -> Options {
         self.settings.checkpoint_every = bytes;
+        self
+    }
+
+    /// What share of the log may be dead (replaced or removed values) before each write also cleans a piece of it: more than
+    /// 0 and less than 1; `None` for never. Default: 0.5. A smaller share makes the file smaller and writes dearer: in the
+    /// worst case, that of values most of which never change, 1 / share bytes are written for each byte, 2 by default. A log
+    /// of less than 192 KiB is left alone.
+    ///
+    /// Without it, the space of replaced and removed values comes back only with [`compact`](Store::compact).
+    pub fn auto_compact(mut self, dead_share: Option<f64>) -> Options {
+        self.settings.auto_compact = dead_share;
+        self
+    }
+
+    /// Whether this process does the upkeep of the store in a thread of its own, so that writers need not: resizing indexes,
+    /// cleaning the log, checkpoints. It ends with the last handle of the [`Store`]. Writers help when it does not keep up.
+    /// Default: `false`; the library starts no other thread.
+    pub fn background_maintenance(mut self, background: bool) -> Options {
+        self.settings.background_maintenance = background;
+        self
+    }
+
+    /// Upkeep in the smallest steps, and always some of it going on: for tests.
+    #[doc(hidden)]
+    pub fn tiny_steps(mut self) -> Options {
+        self.settings.limits = Limits::tiny();
         self
     }
 

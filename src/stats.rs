@@ -39,6 +39,16 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Size of the others: replaced values, removals, jumps.
     pub dead_bytes: u64,
+    /// The share of these: what [`auto_compact`](crate::Options::auto_compact) sets a limit to.
+    pub dead_share: f64,
+    /// Space that is in use no more and not yet free, and what it waits for.
+    pub waiting: WaitingStats,
+    /// The index resize that goes on, if there is one.
+    pub resize: Option<ResizeStats>,
+    /// Bytes of log that compaction has left behind since the store was closed or recovered for the last time.
+    pub cleaned_bytes: u64,
+    /// What this process has done for the upkeep of the store.
+    pub upkeep: UpkeepStats,
     /// The extents of the file, by kind, `Free` last.
     pub extents: Vec<ExtentStats>,
     /// The maps.
@@ -62,6 +72,58 @@ pub struct Stats {
     pub writing_since: Option<SystemTime>,
     /// Whether a flush has failed.
     pub poisoned: bool,
+}
+
+/// Space that is in use no more and not yet free, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitingStats {
+    /// Waits for a checkpoint: a recovery after a power cut would still need it.
+    pub checkpoint: u64,
+    /// Waits for readers and snapshots that may see it: those as old as the [oldest pin](Stats::oldest_pin), or snapshots
+    /// of those who opened the store for reading.
+    pub pins: u64,
+    /// Waits for nothing but the next one who needs space.
+    pub next_use: u64,
+}
+
+/// An index resize that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResizeStats {
+    /// The map whose index is built anew.
+    pub map: u32,
+    /// Lines of the index in force.
+    pub lines: u64,
+    /// How many of them were moved.
+    pub moved: u64,
+    /// Lines of the new one.
+    pub target_lines: u64,
+}
+
+/// What one process has done for the upkeep of a store since it opened it, in all and the most in one write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UpkeepStats {
+    /// Lines of indexes that were moved by a resize.
+    pub lines: u64,
+    /// The most of them that one write moved: 16 in an index that is resized step by step for each change that it made; 512
+    /// in one that is so small that it is built anew at once.
+    pub most_lines: u64,
+    /// Blocks of 4 KiB that were zeroed for one.
+    pub blocks: u64,
+    /// The most of them in one write: one for each change that it made.
+    pub most_blocks: u64,
+    /// Bytes of records that compaction moved.
+    pub moved_bytes: u64,
+    /// The most of them in one write: not more than (9 / [dead share](crate::Options::auto_compact)) times what it has appended
+    /// itself, that is 18 times by default, or 512 bytes, and one record.
+    pub most_moved_bytes: u64,
+    /// Bytes of log that were handed to the disk, by slices and by checkpoints, but for synced commits.
+    pub flushed_bytes: u64,
+    /// The most of them in one write: five slices and what it has appended itself. (A slice is a sixteenth of
+    /// [`checkpoint_every`](crate::Options::checkpoint_every), and at most 1 MiB.)
+    pub most_flushed_bytes: u64,
 }
 
 /// A process that has the store open for writing.
@@ -92,12 +154,15 @@ pub struct PinStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExtentStats {
-    /// What they are used for: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog` or `Free`.
+    /// What they are used for: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog`, `Emptied`, `Hole` or `Free`.
     pub kind: String,
     /// How many.
     pub count: u64,
     /// Their size.
     pub bytes: u64,
+    /// How many commits were made since the oldest of them got its kind, and since the youngest did. Of free space, nobody
+    /// knows.
+    pub ages: Option<(u64, u64)>,
 }
 
 /// One map.
@@ -126,7 +191,7 @@ impl Stats {
     pub(crate) fn of(engine: &Engine) -> Result<Stats> {
         engine.check_not_forked()?;
         let superblock = engine.superblock()?;
-        let [_, log_bytes, log_records] = engine.log_size()?;
+        let (log_bytes, log_records) = engine.log_size()?;
         let mut maps = Vec::new();
         for id in engine.map_ids()? {
             let (pin, index, totals) = engine.pin_with_totals(id)?;
@@ -149,6 +214,10 @@ impl Stats {
                 index_bytes: index.lines() * 64 + crate::file::layout::REGION_HEADER,
             });
         }
+        let upkeep = &engine.upkeep;
+        let ((lines, most_lines), (blocks, most_blocks)) = (upkeep.lines.figures(), upkeep.blocks.figures());
+        let ((moved_bytes, most_moved_bytes), (flushed_bytes, most_flushed_bytes)) =
+            (upkeep.moved.figures(), upkeep.flushed.figures());
         let live_bytes = maps.iter().fold(0u64, |sum, map| sum.saturating_add(map.live_bytes));
         let visible = engine.visible()?;
         let (pins, oldest) = engine.pins_in_use()?;
@@ -168,7 +237,26 @@ impl Stats {
             log_bytes,
             live_bytes,
             dead_bytes: log_bytes.saturating_sub(live_bytes),
-            extents: extents(engine)?,
+            dead_share: if log_bytes == 0 { 0.0 } else { 1.0 - (live_bytes as f64 / log_bytes as f64).min(1.0) },
+            waiting: waiting(engine)?,
+            resize: engine.resize_progress()?.map(|progress| ResizeStats {
+                map: progress.map,
+                lines: progress.lines,
+                moved: progress.moved,
+                target_lines: progress.target_lines,
+            }),
+            cleaned_bytes: engine.head()?.bytes,
+            upkeep: UpkeepStats {
+                lines,
+                most_lines,
+                blocks,
+                most_blocks,
+                moved_bytes,
+                most_moved_bytes,
+                flushed_bytes,
+                most_flushed_bytes,
+            },
+            extents: extents(engine, visible & COUNT_MASK)?,
             maps,
             last_checkpoint: time(superblock.written.get()),
             since_checkpoint: engine.log_since_checkpoint()?,
@@ -194,7 +282,12 @@ impl Stats {
     }
 }
 
-fn extents(engine: &Engine) -> Result<Vec<ExtentStats>> {
+fn waiting(engine: &Engine) -> Result<WaitingStats> {
+    let (waiting, next_use) = engine.waiting()?;
+    Ok(WaitingStats { checkpoint: waiting.checkpoint, pins: waiting.pins, next_use })
+}
+
+fn extents(engine: &Engine, visible: u64) -> Result<Vec<ExtentStats>> {
     let kinds = [
         ExtentKind::Log,
         ExtentKind::Index,
@@ -202,6 +295,8 @@ fn extents(engine: &Engine) -> Result<Vec<ExtentStats>> {
         ExtentKind::Reserve,
         ExtentKind::Retired,
         ExtentKind::ReserveLog,
+        ExtentKind::Emptied,
+        ExtentKind::Hole,
     ];
     let used = engine.extents()?;
     let mut stats: Vec<ExtentStats> = Vec::new();
@@ -209,8 +304,10 @@ fn extents(engine: &Engine) -> Result<Vec<ExtentStats>> {
         let of_kind = used.iter().filter(|extent| extent.kind == kind);
         let count = of_kind.clone().count() as u64;
         if count > 0 {
-            let bytes = of_kind.map(|extent| extent.blocks * BLOCK).sum();
-            stats.push(ExtentStats { kind: format!("{kind:?}"), count, bytes });
+            let bytes = of_kind.clone().map(|extent| extent.blocks * BLOCK).sum();
+            let ages = of_kind.map(|extent| visible.saturating_sub(extent.count));
+            let ages = ages.clone().max().zip(ages.min());
+            stats.push(ExtentStats { kind: format!("{kind:?}"), count, bytes, ages });
         }
     }
     let (mut end, mut count, mut bytes) = (EXTENTS, 0, 0);
@@ -221,7 +318,7 @@ fn extents(engine: &Engine) -> Result<Vec<ExtentStats>> {
         }
         end = next;
     }
-    stats.push(ExtentStats { kind: "Free".to_owned(), count, bytes });
+    stats.push(ExtentStats { kind: "Free".to_owned(), count, bytes, ages: None });
     Ok(stats)
 }
 

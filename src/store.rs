@@ -1,17 +1,19 @@
 //! The store itself.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::background::Background;
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::recovery::Opened;
-use crate::engine::settings::Settings;
+use crate::engine::settings::{Access, Settings};
 use crate::engine::verify::VerifyReport;
 use crate::file::layout::DEFAULT_MAP;
-use crate::{Changes, Options, Result, Snapshot, Stats, Transaction};
+use crate::{Changes, CompactProgress, CompactReport, Options, Result, Snapshot, Stats, Transaction};
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
@@ -37,6 +39,8 @@ use crate::{Changes, Options, Result, Snapshot, Stats, Transaction};
 /// ```
 #[derive(Clone)]
 pub struct Store {
+    /// Before the engine, so that the thread ends before the store is closed.
+    background: Option<Arc<Background>>,
     engine: Arc<Engine>,
 }
 
@@ -74,12 +78,14 @@ impl Store {
     /// [`Io`](crate::Error::Io) if the system does not give the address space.
     pub fn in_memory() -> Result<Store> {
         let engine = Arc::new(Engine::in_memory(Settings::default())?);
-        Ok(Store { engine })
+        Ok(Store { background: None, engine })
     }
 
     pub(crate) fn open_with(path: &Path, settings: Settings) -> Result<Store> {
+        let wants_background = settings.background_maintenance && settings.access == Access::ReadWrite;
         let engine = Arc::new(Engine::open(path, settings)?);
-        Ok(Store { engine })
+        let background = if wants_background { Some(Arc::new(Background::start(&engine)?)) } else { None };
+        Ok(Store { background, engine })
     }
 
     /// The value of a key, copied. One index line and one record are read: two cache misses if they are cold.
@@ -238,6 +244,98 @@ impl Store {
         self.engine.checkpoint()
     }
 
+    /// Makes the file as small as it can be, while others read and write: the values that are left and the indexes move to
+    /// its beginning, the indexes are made to fit, and the file is cut off at its end. Takes time in proportion to what is
+    /// left, and keeps no writer waiting for more than about a millisecond, a checkpoint excepted. The next writes make the
+    /// file a little longer again.
+    ///
+    /// Killed or stopped ([`compact_with`](Store::compact_with)) it loses nothing, and another call goes on from there.
+    /// What snapshots still see stays, and is [held back](CompactReport::held_back) until they are gone. As long as somebody
+    /// has the store open with [`Access::ReadOnly`](crate::Access::ReadOnly), the file does not get shorter.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = slotlog::Store::open(folder.path().join("store"))?;
+    /// for number in 0..20_000u32 {
+    ///     store.insert(number.to_le_bytes(), [7; 100])?;
+    /// }
+    /// store.clear()?;
+    /// let report = store.compact()?;
+    /// assert!(report.finished && report.file_len < 300_000 && report.freed_bytes > 2_000_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReadOnly`](crate::Error::ReadOnly); [`Full`](crate::Error::Full) if there is no room to move even a part;
+    /// [`Corrupt`](crate::Error::Corrupt) if a record is damaged, which is then not moved; those of
+    /// [`checkpoint`](Store::checkpoint).
+    pub fn compact(&self) -> Result<CompactReport> {
+        self.compact_with(|_| ControlFlow::Continue(()))
+    }
+
+    /// [Compacts](Store::compact), and asks `on_progress` now and then whether to go on.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let report = store.compact_with(|progress| {
+    ///     println!("round {}: {} of {} bytes", progress.round, progress.done, progress.total);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert!(report.finished);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`compact`](Store::compact).
+    ///
+    /// # Panics
+    /// Only if `on_progress` does.
+    pub fn compact_with(
+        &self,
+        mut on_progress: impl FnMut(CompactProgress) -> ControlFlow<()>,
+    ) -> Result<CompactReport> {
+        self.engine.compact(&mut on_progress)
+    }
+
+    /// Does upkeep that is pending, in this thread and for about as long as `budget`: moves a resize on, cleans the log if
+    /// more of it is dead than [shall be](Options::auto_compact), takes a checkpoint that is due, makes the file shorter.
+    /// Says whether there is more to do. What is done here, writers need not do; others can write in between.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// while store.maintain(Duration::from_millis(5))? {}
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`LockTimeout`](crate::Error::LockTimeout), [`WouldDeadlock`](crate::Error::WouldDeadlock),
+    /// [`Corrupt`](crate::Error::Corrupt), those of [`checkpoint`](Store::checkpoint). With
+    /// [`Access::ReadOnly`](crate::Access::ReadOnly) there is nothing to do.
+    pub fn maintain(&self, budget: Duration) -> Result<bool> {
+        self.engine.maintain(budget)
+    }
+
+    /// Gives the space of everything that is free in the file back to the file system, and says how many bytes. What lies
+    /// at the end makes the file shorter; what lies in the middle becomes a hole, where system and file system know that
+    /// (Linux: ext4, xfs, btrfs, tmpfs), and gets real space again before it is used. Takes a system call for each hole.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let given_back = store.release_free_space()?;
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReadOnly`](crate::Error::ReadOnly), [`LockTimeout`](crate::Error::LockTimeout),
+    /// [`WouldDeadlock`](crate::Error::WouldDeadlock), [`Io`](crate::Error::Io).
+    pub fn release_free_space(&self) -> Result<u64> {
+        self.engine.release_free_space()
+    }
+
     /// The sequence number of the last visible commit: what [`wait_for_change`](Store::wait_for_change) and
     /// [`changes_since`](Store::changes_since) go on from. It only goes up, and a commit may skip numbers.
     ///
@@ -335,6 +433,7 @@ impl Store {
     /// # Errors
     /// Those of [`sync`](Store::sync). Dropping the last handle does the same and cannot report.
     pub fn close(self) -> Result<()> {
+        drop(self.background);
         match Arc::try_unwrap(self.engine) {
             Ok(engine) => engine.close(),
             Err(shared) if shared.is_forked() => shared.check_not_forked(),

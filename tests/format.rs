@@ -41,8 +41,11 @@ fn a_superblock() {
         log_records: 1.into(),
         created: 5.into(),
         written: 6.into(),
-        flags: superblock_flags::CLEAN.into(),
-        reserved: [0; 328],
+        flags: (superblock_flags::CLEAN | superblock_flags::COUNTED).into(),
+        padding: [0; 4],
+        live_bytes: 7.into(),
+        resize: [8, 9, 10].map(Into::into),
+        reserved: [0; 292],
         crc: 0.into(),
     }
     .sealed();
@@ -50,9 +53,10 @@ fn a_superblock() {
         hex("736c6f746c6f6700 01000000 00100000 0807060504030201 1817161514131211 30313233343536373839616263646566
          2827262524232221 0300000000000000 0000010000000000 0000010000000000 0100000000100000 34333231 44434241
          4000010000000000 0200000000100000 0400000000000000 0040030000000000 2300000001000000 2000000002000000
-         4000000000000000 0100000000000000 0500000000000000 0600000000000000 01000000");
+         4000000000000000 0100000000000000 0500000000000000 0600000000000000 03000000 00000000
+         0700000000000000 0800000000000000 0900000000000000 0a00000000000000");
     expected.resize(508, 0);
-    expected.extend(hex("9218afbc"));
+    expected.extend(hex("bb11c7b7"));
     assert_eq!(superblock.as_bytes(), expected);
     assert!(superblock.is_clean());
     assert_eq!(CREATION_MAGIC, *b"slotlog+");
@@ -128,8 +132,12 @@ fn the_words() {
         ExtentKind::Reserve,
         ExtentKind::Retired,
         ExtentKind::ReserveLog,
+        ExtentKind::Emptied,
+        ExtentKind::Hole,
     ];
-    assert_eq!(kinds.map(|kind| kind as u8), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(kinds.map(|kind| kind as u8), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(resize_cursor(1, 0x12345678, false), 0x0000_0002_1234_5678);
+    assert_eq!(resize_cursor(MAX_MAP, 1, true), 0x8100_0000_0000_0001);
     assert_eq!(pin::claim(2, (9 << 44) | 5), (3 << 44) | 5);
 }
 
@@ -152,10 +160,7 @@ fn the_places() {
         live::MAP_TABLE,
         live::SPACE_TABLE,
         live::SUPERBLOCK,
-        live::LOG_HEAD,
-        live::HEAD_EXTENT,
-        live::HEAD_CHAIN,
-        live::HEAD_SEQ,
+        live::DURABLE_HEAD,
         live::WRITER_LOCK,
         live::COMMIT_POINT,
         live::TAIL,
@@ -167,11 +172,15 @@ fn the_places() {
         live::RESIZE_TARGET,
         live::CHECKPOINT_BYTES,
         live::SPACE_CHANGES,
-        live::BEHIND_SEQ,
+        live::RESIZE_ZEROED,
+        live::HEAD,
     ];
-    let expected =
-        [0, 8, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 192, 200, 208, 256, 264, 320, 384, 392, 400, 408, 416];
+    let expected = [0, 8, 56, 64, 72, 80, 88, 96, 128, 192, 200, 208, 256, 264, 320, 384, 392, 400, 408, 416, 448];
     assert_eq!(words.map(|word| word - LIVE), expected);
+    assert_eq!((live::LOG_TOTALS_WORDS, live::HEAD_WORDS), (4, 8));
+    let of_head =
+        [head::NUMBER, head::AT, head::EXTENT, head::CHAIN, head::SEQ, head::BEHIND, head::BYTES, head::RECORDS];
+    assert_eq!(of_head, [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]

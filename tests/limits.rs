@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use slotlog::format::{BLOCK, CREATION_MAGIC, EXTENTS, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION};
-use slotlog::{Access, Error, FullReason, HeldBy, Opened, RecoveryPhase, RecoveryProgress, Store};
+use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, RecoveryPhase, RecoveryProgress, Store};
 use support::{folder, run_child, say};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -576,7 +576,7 @@ fn a_store_at_max_size_is_full_and_unharmed() {
 fn a_store_that_churn_has_filled_can_be_recovered_at_its_max_size() {
     let folder = folder();
     let path = folder.path().join("store");
-    let store = Store::options().max_size(1 << 20).open(&path).unwrap();
+    let store = Store::options().max_size(1 << 20).auto_compact(None).open(&path).unwrap();
     'fill: loop {
         for key in 0..10 {
             if store.insert([key], []).is_err() {
@@ -593,6 +593,29 @@ fn a_store_that_churn_has_filled_can_be_recovered_at_its_max_size() {
     let store = Store::options().max_size(1 << 20).open(&copy).unwrap();
     assert_eq!(content(&store), expected);
     assert_clean(&store);
+}
+
+/// What is replaced and removed makes room for what comes, for ever.
+#[test]
+fn a_store_of_limited_size_takes_changes_without_end() {
+    for durability in [Durability::Buffered, Durability::Synced] {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let store = Store::options().max_size(1 << 20).durability(durability).open(&path).unwrap();
+        let rounds = if durability == Durability::Buffered { 200_000u32 } else { 20_000 };
+        for round in 0..rounds {
+            store.insert((round % 700).to_le_bytes(), [round as u8; 300]).unwrap();
+            if round % 3 == 0 {
+                store.remove((round % 650).to_le_bytes()).unwrap();
+            }
+        }
+        assert!(fs::metadata(&path).unwrap().len() <= 1 << 20);
+        assert_clean(&store);
+        for key in rounds - 600..rounds {
+            let value = store.get((key % 700).to_le_bytes()).unwrap();
+            assert!(value.is_none_or(|value| value == [key as u8; 300]));
+        }
+    }
 }
 
 #[test]

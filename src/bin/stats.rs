@@ -109,10 +109,6 @@ impl Figures {
         Ok(Figures { stats: store.stats()?, probe_lengths: store.probe_lengths()? })
     }
 
-    fn dead_share(&self) -> f64 {
-        ratio(self.stats.dead_bytes, self.stats.log_bytes)
-    }
-
     /// How many lines of the index a search for a key takes on average, once there are keys.
     fn average_probe_length(&self) -> Option<f64> {
         let keys: u64 = self.probe_lengths.iter().sum();
@@ -122,10 +118,16 @@ impl Figures {
 
     fn to_json(&self) -> Value {
         let stats = &self.stats;
-        let extents = stats
-            .extents
-            .iter()
-            .map(|extents| json!({ "kind": extents.kind, "count": extents.count, "bytes": extents.bytes }));
+        let extents = stats.extents.iter().map(|extents| {
+            let (oldest, youngest) = extents.ages.unzip();
+            json!({
+                "kind": extents.kind,
+                "count": extents.count,
+                "bytes": extents.bytes,
+                "oldest_commits": oldest,
+                "youngest_commits": youngest,
+            })
+        });
         let maps = stats.maps.iter().map(|map| {
             json!({
                 "id": map.id,
@@ -146,6 +148,14 @@ impl Figures {
             .oldest_pin
             .as_ref()
             .map(|pin| json!({ "pid": pin.pid, "since": pin.since.map(date), "behind": pin.behind }));
+        let resize = stats.resize.map(|resize| {
+            json!({
+                "map": resize.map,
+                "lines": resize.lines,
+                "moved": resize.moved,
+                "target_lines": resize.target_lines,
+            })
+        });
         let writing = stats.writing.map(|pid| json!({ "pid": pid, "since": stats.writing_since.map(date) }));
         json!({
             "processes": processes.collect::<Vec<Value>>(),
@@ -167,7 +177,14 @@ impl Figures {
             "log_bytes": stats.log_bytes,
             "live_bytes": stats.live_bytes,
             "dead_bytes": stats.dead_bytes,
-            "dead_share": self.dead_share(),
+            "dead_share": stats.dead_share,
+            "waiting": {
+                "checkpoint": stats.waiting.checkpoint,
+                "pins": stats.waiting.pins,
+                "next_use": stats.waiting.next_use,
+            },
+            "resize": resize,
+            "cleaned_bytes": stats.cleaned_bytes,
             "extents": extents.collect::<Vec<Value>>(),
             "maps": maps.collect::<Vec<Value>>(),
             "probe_lengths": self.probe_lengths,
@@ -191,6 +208,8 @@ impl Figures {
             ("commits", stats.commits.to_string()),
             ("writing now", self.writing()),
             ("pins", self.pins()),
+            ("resize", self.resize()),
+            ("compaction", format!("{} dead; {} cleaned so far", percent(stats.dead_share), size(stats.cleaned_bytes))),
         ];
         let mut text = String::new();
         for (name, value) in identity {
@@ -204,8 +223,13 @@ impl Figures {
             text.push('\n');
             text.push_str(&self.processes().to_text());
         }
-        for table in [self.space().to_text(), self.extents().to_text(), self.maps().to_text(), self.probes().to_text()]
-        {
+        for table in [
+            self.space().to_text(),
+            self.waiting().to_text(),
+            self.extents().to_text(),
+            self.maps().to_text(),
+            self.probes().to_text(),
+        ] {
             text.push('\n');
             text.push_str(&table);
         }
@@ -242,6 +266,29 @@ impl Figures {
         text
     }
 
+    fn resize(&self) -> String {
+        let Some(resize) = self.stats.resize else { return "none".to_owned() };
+        let name = self.stats.maps.iter().find(|map| map.id == resize.map).map_or("?", |map| &map.name);
+        let done = percent(ratio(resize.moved, resize.lines));
+        format!("{name}: from {} to {} lines, {done} done", resize.lines, resize.target_lines)
+    }
+
+    /// Space that cannot be used yet, and why.
+    fn waiting(&self) -> Table<3> {
+        let (waiting, mut table) = (self.stats.waiting, Table::new(["space that waits", "size", "bytes"]));
+        let oldest = self.stats.oldest_pin.as_ref().and_then(|oldest| oldest.pid);
+        let pins = oldest.map_or_else(|| "for readers".to_owned(), |pid| format!("for readers, like process {pid}"));
+        let rows = [
+            ("for a checkpoint".to_owned(), waiting.checkpoint),
+            (pins, waiting.pins),
+            ("for its next use".to_owned(), waiting.next_use),
+        ];
+        for (what, bytes) in rows {
+            table.row([what, size(bytes), bytes.to_string()]);
+        }
+        table
+    }
+
     fn processes(&self) -> Table<3> {
         let mut table = Table::new(["open for writing", "since", "mode"]);
         for process in &self.stats.processes {
@@ -269,12 +316,17 @@ impl Figures {
         table
     }
 
-    fn extents(&self) -> Table<4> {
-        let mut table = Table::new(["extents", "count", "size", "bytes"]);
+    fn extents(&self) -> Table<5> {
+        let mut table = Table::new(["extents", "count", "age, commits", "size", "bytes"]);
         for of_kind in &self.stats.extents {
             table.row([
                 of_kind.kind.clone(),
                 of_kind.count.to_string(),
+                match of_kind.ages {
+                    Some((oldest, youngest)) if oldest == youngest => oldest.to_string(),
+                    Some((oldest, youngest)) => format!("{youngest} to {oldest}"),
+                    None => String::new(),
+                },
                 size(of_kind.bytes),
                 of_kind.bytes.to_string(),
             ]);

@@ -36,6 +36,8 @@ pub(crate) struct Batch {
     own: HashTable<Own>,
     /// Slots that the commit will have to find.
     new_slots: u64,
+    /// Tombstones that it replaces, whose slots are there already.
+    over_tombstones: u64,
     keys: u64,
     /// Records appended.
     records: u64,
@@ -56,8 +58,7 @@ impl Batch {
         engine.acquire()?;
         engine.begin_long_turn();
         let prepared = (|| {
-            let mut writer = engine.writer();
-            engine.tidy_index(&mut writer, map)?;
+            let writer = engine.writer();
             let keys = engine.index_for_writing(map)?.totals()?.keys;
             Ok((engine.next_seq()?, engine.tail(&writer)?, keys))
         })();
@@ -70,6 +71,7 @@ impl Batch {
                 last: None,
                 own: HashTable::new(),
                 new_slots: 0,
+                over_tombstones: 0,
                 keys,
                 records: 0,
                 touched: false,
@@ -130,8 +132,10 @@ impl Batch {
         let change = self.engine.put_over(newest)?;
         let (kind, seq, map) = (Kind::Put, self.seq, self.map);
         self.append(hash, &Entry { kind, flags: change.flags, seq, prev: change.prev, map, key, value })?;
+        let is_new = change.flags & flags::NEW != 0;
         self.new_slots += u64::from(change.new_slot);
-        self.keys = self.keys.saturating_add(u64::from(change.flags & flags::NEW != 0));
+        self.over_tombstones += u64::from(is_new && !change.new_slot);
+        self.keys = self.keys.saturating_add(u64::from(is_new));
         Ok(())
     }
 
@@ -199,7 +203,9 @@ impl Batch {
         self.check_not_broken()?;
         if let Some(last) = self.last {
             let mut writer = engine.writer();
+            let [_, before, ..] = engine.log_totals()?;
             self.commit_in_turn(&mut writer, last)?;
+            engine.upkeep_after(&mut writer, self.map, before, self.records);
         }
         self.committed = true;
         let changed = self.last.is_some();
@@ -218,7 +224,7 @@ impl Batch {
         let index = engine.index_for_writing(self.map)?;
         let totals = index.totals()?;
         if totals.used().saturating_add(self.new_slots) > index.limit() {
-            engine.make_index_room(writer, self.map, self.new_slots, self.seq, false)?;
+            engine.make_index_room(writer, self.map, self.new_slots, self.seq, Some(self.over_tombstones))?;
         }
         self.tail.seal(&engine.region, last, flags::COMMIT)?;
         engine.region.store_live(live::COMMIT_POINT, commit_word(self.tail.at, self.seq), Ordering::Release)?;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Engine;
-use super::commit::Writer;
+use super::commit::{Appended, Writer};
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, SlotAt, Totals};
 use crate::file::layout::{JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, commit_word, flags, live};
@@ -29,15 +29,26 @@ struct Place<'a> {
 }
 
 impl Engine {
-    /// Takes a turn at writing for one change. `step` says whether it committed anything.
+    /// Takes a turn at writing for one change of a map, and does its share of upkeep behind it. `step` says whether it
+    /// committed anything.
     #[inline]
-    fn change(&self, step: impl FnOnce(&mut Writer) -> Result<bool>) -> Result<bool> {
+    fn change(&self, map: u32, step: impl Fn(&mut Writer) -> Result<bool>) -> Result<bool> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         let mut writer = self.writer();
-        let done = step(&mut writer);
+        let [_, before, ..] = self.log_totals()?;
+        let mut done = step(&mut writer);
         if done.is_err() {
             self.abandon(&mut writer)?;
+            if matches!(done, Err(Error::Full { .. })) && self.squeeze(&mut writer) {
+                done = step(&mut writer);
+                if done.is_err() {
+                    self.abandon(&mut writer)?;
+                }
+            }
+        }
+        if let Ok(true) = done {
+            self.upkeep_after(&mut writer, map, before, 1);
         }
         drop(writer);
         drop(turn);
@@ -51,17 +62,17 @@ impl Engine {
     /// Puts one key.
     pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8]) -> Result<()> {
         check_lengths(key, value)?;
-        self.change(|writer| self.put_in_turn(writer, map, key, value)).map(drop)
+        self.change(map, |writer| self.put_in_turn(writer, map, key, value)).map(drop)
     }
 
     /// Removes one key and says whether it was there. If it was not, nothing is written.
     pub(crate) fn remove(&self, map: u32, key: &[u8]) -> Result<bool> {
-        self.change(|writer| self.remove_in_turn(writer, map, key))
+        self.change(map, |writer| self.remove_in_turn(writer, map, key))
     }
 
     /// Removes all keys of a map: one record, and a fresh region.
     pub(crate) fn clear(&self, map: u32) -> Result<()> {
-        self.change(|writer| self.clear_in_turn(writer, map)).map(drop)
+        self.change(map, |writer| self.clear_in_turn(writer, map)).map(drop)
     }
 
     /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
@@ -82,7 +93,7 @@ impl Engine {
         let mut totals = index.totals()?;
         let takes_a_slot = matches!(probe, None | Some(Probe::Vacant(_, false)));
         if takes_a_slot && totals.used() >= index.limit() {
-            index = self.make_index_room(writer, map, 1, seq, true)?;
+            index = self.make_index_room(writer, map, 1, seq, None)?;
             probe = self.probe(&index, map, hash, key)?;
             totals = index.totals()?;
         }
@@ -120,13 +131,14 @@ impl Engine {
         self.region.store_live(live::COMMIT_POINT, commit_word(tail.at, entry.seq), Ordering::Release)?;
 
         let Place { index, mut totals, hash, at, new_key, was_dead } = place;
-        index.publish(at, hash, offset, new_key)?;
-        self.count(&mut totals, log::record(&self.region, offset)?);
+        self.publish_slot(&index, entry.map, at, hash, offset, new_key)?;
+        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
+        let mut appended = Appended { bytes: entry.len() + jump_bytes, records: 1 + jumps, ..Appended::default() };
+        self.count(&mut totals, log::record(&self.region, offset)?, &mut appended);
         totals.seq = entry.seq;
         totals.dead = totals.dead.saturating_sub(u64::from(was_dead));
         index.set_totals(totals)?;
-        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
-        self.count_log(entry.seq, entry.len() + jump_bytes, 1 + jumps)?;
+        self.count_log(entry.seq, appended)?;
         self.show(tail.at, tail.chain, entry.seq)?;
         Ok(true)
     }

@@ -9,14 +9,19 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::Engine;
+use super::head::LogHead;
 use super::pins::Pin;
 use crate::error::{Error, Result};
 use crate::file::layout::{COUNT_BITS, COUNT_MASK, Kind, commit_end, flags, live};
 use crate::file::log::{Record, Scan};
 use crate::file::region::Half;
+use crate::file::space::{Extent, Space};
 
 /// How often a waiter looks who cannot be woken: a reader must not write that it waits.
 const POLL: Duration = Duration::from_millis(2);
+
+/// How often the head of the log may move while one looks for the extents behind it.
+const ATTEMPTS: u32 = 100;
 
 /// The longest sleep, should a wake-up be missed.
 const LONGEST: Duration = Duration::from_millis(500);
@@ -83,29 +88,24 @@ impl Engine {
     fn history_until(&self, after: u64, until: u64) -> Result<History> {
         let path = || self.region.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after };
-        let (head, behind, end) = match self.frozen()? {
-            Some(_) => {
-                let superblock = self.superblock()?;
-                (superblock.log_head.get(), superblock.behind_seq.get(), superblock.log_end.get())
-            }
-            None => {
-                let end = commit_end(self.region.live(live::COMMIT_POINT)?);
-                (self.region.live(live::LOG_HEAD)?, self.region.live(live::BEHIND_SEQ)?, end)
-            }
+        let end = match self.frozen()? {
+            Some(_) => self.superblock()?.log_end.get(),
+            None => commit_end(self.region.live(live::COMMIT_POINT)?),
         };
+        let (head, space) = self.head_and_space()?;
+        let (head, behind) = (head.head.at, head.behind);
         if after < behind || after > until {
             return Err(truncated());
         }
         let mut start = head;
         if after >> COUNT_BITS == until >> COUNT_BITS {
             // The last extent that begins with a commit that is not newer.
-            let space = self.space_now()?;
             let extents = space.iter().flat_map(|space| space.extents());
             let began = |count: u64| count <= after & COUNT_MASK;
             let last =
                 extents.filter(|extent| extent.is_log() && began(extent.count)).max_by_key(|extent| extent.count);
             match last {
-                Some(extent) if !(extent.offset..extent.end()).contains(&head) => start = extent.offset,
+                Some(extent) if !is_cut(space.as_ref(), extent, head) => start = extent.offset,
                 _ => {}
             }
         } else if after != 0 {
@@ -125,11 +125,30 @@ impl Engine {
         Ok(History { start, end, after, until })
     }
 
+    /// The head of the log, and the extents that there were while it lay there. None of them can be read as long as they
+    /// change all the time.
+    fn head_and_space(&self) -> Result<(LogHead, Option<Space>)> {
+        for _ in 0..ATTEMPTS {
+            let head = self.head()?;
+            let space = self.space_now()?;
+            if self.head()? == head {
+                return Ok((head, space));
+            }
+        }
+        Ok((self.head()?, None))
+    }
+
     /// The changes of a map in a part of the log.
     pub(crate) fn changes<'e>(&'e self, history: &History, map: u32) -> Changed<'e> {
         let History { start, end, after, until } = *history;
         Changed { scan: Scan::new(&self.region, start, end), map, after, until }
     }
+}
+
+/// Whether an extent may begin within a record: what is cut off begins where the head lies.
+fn is_cut(space: Option<&Space>, extent: &Extent, head: u64) -> bool {
+    let begins_with = space.and_then(|space| space.extent_of(head));
+    begins_with.is_none_or(|first| first.offset == extent.offset || first.end() == extent.offset)
 }
 
 /// A part of the log.

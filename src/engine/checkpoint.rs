@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use zerocopy::IntoBytes;
 
-use super::live_area::distrust_live;
+use super::live_area::{distrust_live, resize_words};
 use super::processes::{living, lock_error, poll};
 use super::settings::Durability;
 use super::superblocks::superblock_at;
@@ -92,8 +92,10 @@ impl Drop for Flush<'_> {
 struct Slices {
     /// Where the log ended when a slice was last begun.
     end: Durable,
-    /// Ranges of the file of each slice that is under way, the oldest first.
-    under_way: VecDeque<Vec<(u64, u64)>>,
+    /// Ranges of the file of each slice that is under way, the oldest first, and the log's bytes at its end.
+    under_way: VecDeque<(Vec<(u64, u64)>, u64)>,
+    /// So many of the log's bytes are known to be written back.
+    written_back: u64,
 }
 
 /// A point of the log.
@@ -109,7 +111,7 @@ impl Flusher {
     /// A flusher for a log that is durable up to `end`, behind the commit `seq`.
     pub(crate) fn new(end: u64, seq: u64) -> Flusher {
         let durable = Durable { end, seq };
-        let slices = Slices { end: durable, under_way: VecDeque::new() };
+        let slices = Slices { end: durable, under_way: VecDeque::new(), written_back: 0 };
         Flusher {
             group: Mutex::new(Group { durable, flushing: false, waiting: 0, company: 0 }),
             flushed: Condvar::new(),
@@ -227,7 +229,15 @@ impl Engine {
         let contains = |extent: &Extent, point: Durable| (extent.offset..=extent.end()).contains(&point.end);
         let mut ranges = Vec::new();
         let mut arrived = false;
-        for extent in space.extents().filter(|extent| extent.is_log()) {
+        for extent in space.extents().filter(|extent| extent.has_records()) {
+            if !extent.is_log() {
+                // As long as no superblock has the log begin behind it, a recovery goes through it. What was emptied before
+                // that flush was a part of it.
+                if extent.count > from.seq & COUNT_MASK {
+                    ranges.push((extent.offset, extent.end()));
+                }
+                continue;
+            }
             let begins = contains(extent, from);
             // A log that is in the last byte of an extent would have left it.
             let ends = contains(extent, to) && to.end > extent.offset;
@@ -255,8 +265,11 @@ impl Engine {
     }
 
     pub(crate) fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<()> {
+        // The head first: whatever was moved away from before it then lies before the end.
+        let head = self.head()?;
         let Durable { end, seq } = self.sync_to_commit()?;
-        if superblock.log_end.get() == end && superblock.next_seq.get() == seq + 1 {
+        let moved = superblock.log_head.get() != head.head.at;
+        if superblock.log_end.get() == end && superblock.next_seq.get() == seq + 1 && !moved {
             return Ok(());
         }
         let next = Superblock {
@@ -264,7 +277,7 @@ impl Engine {
             next_seq: (seq + 1).into(),
             file_len: self.region.refresh()?.into(),
             flags: 0.into(),
-            ..*superblock
+            ..head.put_into(*superblock)
         };
         self.region.store_live(live::CHECKPOINT_BYTES, self.log_totals()?[1], Ordering::Relaxed)?;
         self.write_superblock(&mut superblock, next)
@@ -274,19 +287,26 @@ impl Engine {
     /// commit that this follows is done, so a failure is not its failure; it is remembered.
     #[inline]
     pub(crate) fn checkpoint_if_due(&self) {
-        let Ok([_, bytes, _]) = self.log_totals() else { return };
-        if bytes >= self.flusher.next_slice.load(Ordering::Relaxed) {
+        let Ok([_, bytes, ..]) = self.log_totals() else { return };
+        let wanted = self.upkeep.wants_checkpoint();
+        if wanted || bytes >= self.flusher.next_slice.load(Ordering::Relaxed) {
             // A failed flush has poisoned the store, which every later sync reports.
-            let _ = self.write_back(bytes);
+            let _ = self.write_back(bytes, wanted);
         }
+    }
+
+    /// Takes a checkpoint for the holder of the writer lock.
+    pub(crate) fn checkpoint_in_turn(&self) -> Result<()> {
+        self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)
     }
 
     /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes the
     /// checkpoint if it is due.
     #[cold]
-    fn write_back(&self, bytes: u64) -> Result<()> {
+    fn write_back(&self, bytes: u64, wanted: bool) -> Result<()> {
         let every = self.settings.checkpoint_every;
-        if bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every {
+        let is_due = wanted || bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every;
+        if is_due {
             // If somebody else is at it, it is done.
             match self.lock_superblock(Duration::ZERO) {
                 Ok(superblock) => self.checkpoint_over(superblock)?,
@@ -300,14 +320,23 @@ impl Engine {
         let slice = (every / 16).clamp(BLOCK, LARGEST_SLICE);
         self.flusher.next_slice.store(bytes.saturating_add(slice), Ordering::Relaxed);
         slices.end = reached;
+        if is_due {
+            // It has flushed all that was not written back before.
+            self.upkeep.count_flushed(bytes.saturating_sub(slices.written_back));
+            slices.written_back = bytes;
+            return Ok(());
+        }
         for &(from, end) in &ranges {
             self.region.begin_writing_back(from, end - from)?;
         }
-        slices.under_way.push_back(ranges);
+        self.upkeep.count_flushed(ranges.iter().map(|&(from, end)| end - from).sum());
+        slices.under_way.push_back((ranges, bytes));
         if slices.under_way.len() > SLICES_UNDER_WAY {
-            for (from, end) in slices.under_way.pop_front().unwrap_or_default() {
+            let (ranges, upto) = slices.under_way.pop_front().unwrap_or_default();
+            for (from, end) in ranges {
                 self.region.wait_for_writing_back(from, end - from)?;
             }
+            slices.written_back = upto.max(slices.written_back);
         }
         Ok(())
     }
@@ -361,6 +390,8 @@ impl Engine {
         self.region.write(place, next.as_bytes())?;
         self.region.flush(place, size_of::<Superblock>() as u64)?;
         self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
+        // Behind it: nothing is reused that the superblock in force still has in the log.
+        self.region.store_live(live::DURABLE_HEAD, next.head_extent.get(), Ordering::Release)?;
         *current.superblock = next;
         self.clean.store(next.is_clean(), Ordering::Release);
         Ok(())
@@ -444,8 +475,9 @@ impl Engine {
         self.region.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
         let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
         self.flush_everything()?;
-        let [_, log_bytes, log_records] = self.log_totals()?;
-        self.region.store_live(live::CHECKPOINT_BYTES, log_bytes, Ordering::Relaxed)?;
+        let [_, appended, ..] = self.log_totals()?;
+        self.region.store_live(live::CHECKPOINT_BYTES, appended, Ordering::Relaxed)?;
+        let (log_bytes, log_records) = self.log_size()?;
         let next = Superblock {
             log_end: self.region.live(live::TAIL)?.into(),
             end_chain: (self.region.live(live::CHAIN)? as u32).into(),
@@ -455,8 +487,10 @@ impl Engine {
             space_table: self.region.live(live::SPACE_TABLE)?.into(),
             log_bytes: log_bytes.into(),
             log_records: log_records.into(),
-            flags: superblock_flags::CLEAN.into(),
-            ..*superblock
+            live_bytes: self.live_bytes()?.into(),
+            resize: resize_words(&self.region)?.map(Into::into),
+            flags: (superblock_flags::CLEAN | superblock_flags::COUNTED).into(),
+            ..self.head()?.put_into(*superblock)
         };
         self.write_superblock(&mut superblock, next)?;
         if self.region.identity().is_none() {

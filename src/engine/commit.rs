@@ -27,7 +27,7 @@ use crate::file::layout::{
 };
 use crate::file::log::{self, Record, Scan, Tail};
 use crate::file::region::{Half, Region};
-use crate::file::space::Space;
+use crate::file::space::{Space, Waiting};
 use crate::file::totals;
 
 /// What the holder of the writer lock knows beyond the live words.
@@ -37,19 +37,32 @@ pub(crate) struct Writer {
     pub(crate) extent: (u64, u64),
     /// That extent was made from the reserve: nothing may be appended that makes the store larger.
     pub(crate) on_reserve: bool,
+    /// What was neither in use nor free when that was last looked at.
+    pub(crate) waiting: Waiting,
+    /// Below this count nobody reads any more, as was found when the commit with the other one was the last.
+    pub(crate) unread_below: (u64, u64),
+    /// How long the extents of the log should be that are taken now, if not as long as usual.
+    pub(crate) extent_len: Option<u64>,
 }
 
 impl Writer {
     /// A writer's knowledge of a store whose log goes on at `tail`.
     pub(crate) fn new(region: &Region, space: Space, tail: u64) -> Result<Writer> {
-        let mut writer = Writer { space, extent: (0, 0), on_reserve: false };
+        let mut writer = Writer { space, ..Writer::unknowing() };
         writer.settle(region, tail)?;
         Ok(writer)
     }
 
     /// A writer that has to look at the space table first.
     pub(crate) fn unknowing() -> Writer {
-        Writer { space: Space::unknown(), extent: (0, 0), on_reserve: false }
+        Writer {
+            space: Space::unknown(),
+            extent: (0, 0),
+            on_reserve: false,
+            waiting: Waiting::default(),
+            unread_below: (0, 0),
+            extent_len: None,
+        }
     }
 
     /// Finds the extent that the tail is in.
@@ -60,6 +73,18 @@ impl Writer {
         self.on_reserve = extent.kind == ExtentKind::ReserveLog;
         Ok(())
     }
+}
+
+/// What a commit adds to the counters of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Appended {
+    /// Bytes and number of its records.
+    pub(crate) bytes: u64,
+    pub(crate) records: u64,
+    /// Bytes of those that hold a value.
+    pub(crate) live: u64,
+    /// Bytes of records that held a value until then.
+    pub(crate) gone: u64,
 }
 
 /// A turn at writing: gives the writer lock back when it is dropped.
@@ -183,9 +208,10 @@ impl Engine {
     /// Learns anew what extents there are: another process has changed that.
     #[cold]
     fn reload(&self, writer: &mut Writer) -> Result<()> {
-        let space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
-        *writer = Writer::new(&self.region, space, self.region.live(live::TAIL)?)?;
-        Ok(())
+        let mut space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
+        space.mend(&self.region)?;
+        writer.space = space;
+        writer.settle(&self.region, self.region.live(live::TAIL)?)
     }
 
     /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
@@ -277,13 +303,15 @@ impl Engine {
         let start = self.region.live(live::TAIL)?;
         let mut chain = self.region.live(live::CHAIN)? as u32;
         let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
-        let (mut bytes, mut records) = (0, 0);
+        let mut appended = Appended::default();
+        let mut changed = false;
         for record in Scan::new(&self.region, start, end) {
             let record = record?;
-            bytes += record.len();
-            records += 1;
+            appended.bytes += record.len();
+            appended.records += 1;
             chain = record.header.crc.get();
             let map = record.header.map();
+            changed |= record.kind() != Some(Kind::Jump) && !record.is_copy();
             match record.kind() {
                 Some(Kind::Put | Kind::Remove) => {
                     if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
@@ -291,11 +319,14 @@ impl Engine {
                         entry.insert((index, index.totals()?));
                     }
                     if let Some((index, totals)) = maps.get_mut(&map) {
-                        self.publish(index, totals, record)?;
+                        self.publish(index, totals, record, &mut appended)?;
                     }
                 }
                 Some(Kind::Clear) => {
                     let index = self.switch_to_fresh(writer, record)?;
+                    if let Some(cleared) = index.previous()? {
+                        appended.gone += cleared.totals()?.bytes;
+                    }
                     maps.insert(map, (index, index.totals()?));
                 }
                 _ => {}
@@ -308,16 +339,22 @@ impl Engine {
                 index.set_totals(totals)?;
             }
         }
-        if records > 0 {
-            self.count_log(seq, bytes, records)?;
+        if appended.records > 0 {
+            self.count_log(seq, appended)?;
         }
         writer.settle(&self.region, end)?;
-        self.show(end, chain, seq)
+        if changed { self.show(end, chain, seq) } else { self.show_quietly(end, chain, seq) }
     }
 
     /// Points the slot of a record's key at it, unless it does already, and counts it.
     #[inline]
-    pub(crate) fn publish(&self, index: &Index<'_>, totals: &mut Totals, record: Record<'_>) -> Result<()> {
+    fn publish(
+        &self,
+        index: &Index<'_>,
+        totals: &mut Totals,
+        record: Record<'_>,
+        appended: &mut Appended,
+    ) -> Result<()> {
         let (key, map) = (record.key(), record.header.map());
         let hash = KeyHash::of(key, self.seed);
         match self.probe(index, map, hash, key)? {
@@ -325,26 +362,34 @@ impl Engine {
                 if newest != record.offset {
                     index.publish(at, hash, record.offset, false)?;
                 }
+                self.mirror_slot(index, map, at, hash, record.offset)?;
             }
             Some(Probe::Vacant(at, was_dead)) => {
-                index.publish(at, hash, record.offset, true)?;
+                self.publish_slot(index, map, at, hash, record.offset, true)?;
                 totals.dead -= u64::from(was_dead && totals.dead > 0);
             }
             None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
         }
-        self.count(totals, record);
+        self.count(totals, record, appended);
         Ok(())
     }
 
-    /// Adds a record to the counters of its map, by its own flags and the record that it replaces.
+    /// Adds a record to the counters of its map and of the log, by its own flags and the record that it replaces.
     #[inline]
-    pub(crate) fn count(&self, totals: &mut Totals, record: Record<'_>) {
+    pub(crate) fn count(&self, totals: &mut Totals, record: Record<'_>, appended: &mut Appended) {
         let header = record.header;
+        if record.is_copy() {
+            // The same key, the same value, elsewhere.
+            return;
+        }
         let is_new = header.flags & flags::NEW != 0;
         let replaced = if is_new || header.prev() == 0 { None } else { log::record(&self.region, header.prev()).ok() };
         // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
-        totals.bytes = totals.bytes.saturating_sub(replaced.map_or(0, |replaced| replaced.len()));
+        let replaced = replaced.map_or(0, |replaced| replaced.len());
+        appended.gone += replaced;
+        totals.bytes = totals.bytes.saturating_sub(replaced);
         if record.kind() == Some(Kind::Put) {
+            appended.live += record.len();
             totals.bytes = totals.bytes.saturating_add(record.len());
             totals.keys = totals.keys.saturating_add(u64::from(is_new));
             totals.slots = totals.slots.saturating_add(u64::from(is_new && header.prev() == 0));
@@ -354,17 +399,20 @@ impl Engine {
     }
 
     /// Adds to the counters of the whole log.
-    pub(crate) fn count_log(&self, seq: u64, bytes: u64, records: u64) -> Result<()> {
-        let [counted, all_bytes, all_records] = self.log_totals()?;
+    #[inline]
+    pub(crate) fn count_log(&self, seq: u64, appended: Appended) -> Result<()> {
+        let [counted, bytes, records, live_bytes] = self.log_totals()?;
         if counted < seq {
-            let (bytes, records) = (all_bytes.saturating_add(bytes), all_records.saturating_add(records));
-            totals::publish(&self.region, live::LOG_TOTALS, [seq, bytes, records])?;
+            let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
+            let live_bytes = live_bytes.saturating_add(appended.live).saturating_sub(appended.gone);
+            totals::publish(&self.region, live::LOG_TOTALS, [seq, bytes, records, live_bytes])?;
         }
         Ok(())
     }
 
-    /// The counters of the whole log: {seq, bytes, records}.
-    pub(crate) fn log_totals(&self) -> Result<[u64; 3]> {
+    /// The counters of the whole log: {seq, bytes and records ever appended, bytes of those that hold a value}.
+    #[inline]
+    pub(crate) fn log_totals(&self) -> Result<[u64; 4]> {
         totals::latest(&self.region, live::LOG_TOTALS)
     }
 
@@ -373,11 +421,26 @@ impl Engine {
     pub(crate) fn show(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
         self.region.store_live(live::CHAIN, u64::from(chain), Ordering::Relaxed)?;
         self.region.store_live(live::TAIL, tail, Ordering::Relaxed)?;
-        // Before what makes it seen: should this process be killed in between, the next writer does both again. In the
+        // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again. In the
         // single total order, for those who go to sleep over it: see `changes`.
         self.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
         self.region.store_live(live::VISIBLE, seq, Ordering::Release)?;
         self.wake_watchers()
+    }
+
+    /// The same for a commit that changes nothing that a user sees.
+    #[inline]
+    pub(crate) fn show_quietly(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
+        self.region.store_live(live::CHAIN, u64::from(chain), Ordering::Relaxed)?;
+        self.region.store_live(live::TAIL, tail, Ordering::Relaxed)?;
+        self.region.store_live(live::VISIBLE, seq, Ordering::Release)
+    }
+
+    /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until now.
+    pub(crate) fn skip_number(&self) -> Result<()> {
+        let (tail, seq) = (self.region.live(live::TAIL)?, self.next_seq()?);
+        self.region.store_live(live::COMMIT_POINT, commit_word(tail, seq), Ordering::Release)?;
+        self.region.store_live(live::VISIBLE, seq, Ordering::Release)
     }
 
     /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
@@ -393,12 +456,9 @@ impl Engine {
             // It had passed the commit point; it only has to be finished.
             return self.finish(writer);
         }
-        let seq = visible + 1;
         self.return_uncommitted(writer, visible)?;
-        let tail = self.region.live(live::TAIL)?;
-        writer.settle(&self.region, tail)?;
-        self.region.store_live(live::COMMIT_POINT, commit_word(tail, seq), Ordering::Release)?;
-        self.region.store_live(live::VISIBLE, seq, Ordering::Release)
+        writer.settle(&self.region, self.region.live(live::TAIL)?)?;
+        self.skip_number()
     }
 
     /// What is due after a commit, when the lock is free again.

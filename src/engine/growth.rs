@@ -1,16 +1,16 @@
-//! Room: for records in the log, for slots in the index, for regions in the file.
+//! Room: for records in the log, for regions and tables in the file. For slots in an index: [`resize`](super::resize).
 
 use std::sync::atomic::Ordering;
 
 use super::Engine;
 use super::commit::Writer;
 use crate::error::{Error, Result};
-use crate::file::index::{self, Index, Probe, Totals};
+use crate::file::index::{self, Index, Totals};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, align_block, extent_offset, extent_word, live,
+    BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, MAX_KEY_LEN, align_block, extent_blocks, extent_offset, extent_word, live,
     record_len, table_word,
 };
-use crate::file::log::{self, Record, Tail};
+use crate::file::log::{Record, Tail};
 use crate::file::space::Extent;
 use crate::file::table::MapTable;
 
@@ -20,17 +20,22 @@ const LOG_RESERVE: u64 = 18;
 const REGION_RESERVE: u64 = 1;
 const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
 
-/// Up to so many slots an index doubles; beyond it grows by half.
-const SMALL_INDEX: u64 = 1 << 20;
-
 impl Engine {
-    /// Takes an extent, of space that old readers have left if need be.
-    fn allocate(&self, writer: &mut Writer, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
-        if writer.space.has_retired() {
-            let unread_below = self.raise_horizon()?;
-            writer.space.free_retired(&self.region, unread_below)?;
+    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what waits for
+    /// a checkpoint gets one.
+    pub(super) fn allocate(&self, writer: &mut Writer, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
+        self.reclaim(writer)?;
+        match writer.space.allocate(&self.region, blocks, kind, seq) {
+            Err(full @ Error::Full { .. }) if writer.waiting.checkpoint > 0 => {
+                // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
+                if self.checkpoint_in_turn().is_err() {
+                    return Err(full);
+                }
+                self.reclaim(writer)?;
+                writer.space.allocate(&self.region, blocks, kind, seq)
+            }
+            taken => taken,
         }
-        writer.space.allocate(&self.region, blocks, kind, seq)
     }
 
     /// Sees to it that a record of `len` bytes fits at the tail, which jumps to another extent if it does not fit
@@ -50,8 +55,16 @@ impl Engine {
         self.leave_extent(writer, tail, len, seq, shrinks)
     }
 
+    /// Goes on in another extent, in any case.
     #[cold]
-    fn leave_extent(&self, writer: &mut Writer, tail: &mut Tail, len: u64, seq: u64, shrinks: bool) -> Result<bool> {
+    pub(super) fn leave_extent(
+        &self,
+        writer: &mut Writer,
+        tail: &mut Tail,
+        len: u64,
+        seq: u64,
+        shrinks: bool,
+    ) -> Result<bool> {
         if writer.on_reserve && !shrinks {
             // There may be room again, for a new reserve; then this extent is one like any other.
             self.keep_reserve(writer, seq)?;
@@ -62,7 +75,10 @@ impl Engine {
             }
         }
         let needed = len.saturating_add(JUMP_LEN);
-        let usual = writer.space.log_extent_len(needed);
+        let usual = match writer.extent_len {
+            Some(len) if needed <= len => len,
+            _ => writer.space.log_extent_len(needed, self.settings.limits.smallest_log),
+        };
         let mut taken = self.allocate(writer, usual / BLOCK, ExtentKind::Log, seq);
         if matches!(taken, Err(Error::Full { .. })) && align_block(needed) < usual {
             taken = self.allocate(writer, align_block(needed) / BLOCK, ExtentKind::Log, seq);
@@ -120,7 +136,8 @@ impl Engine {
     /// Gives back the extents that were taken for a commit that will not be: those younger than `visible`.
     pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
         let tail = self.region.live(live::TAIL)?;
-        let regions: Vec<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
+        let regions: Vec<u64> =
+            self.map_table()?.iter()?.map(|entry| entry.region()).chain(self.resize_target()?).collect();
         let uncommitted = |extent: &&Extent| {
             let used = match extent.kind {
                 ExtentKind::Index => regions.contains(&extent.offset),
@@ -165,112 +182,9 @@ impl Engine {
         if old != fresh {
             self.map_table()?.set_region(map, extent_word(fresh, REGION_RESERVE))?;
             writer.space.set_kind(&self.region, old, ExtentKind::Retired, clear.seq())?;
+            self.cancel_stale_resize(writer)?;
         }
         Index::open(&self.region, fresh)
-    }
-
-    /// Gives the index of a map room for `new` more slots, in one go: by building it anew, or, if there is no space for
-    /// that, by letting go of tombstones that no reader needs.
-    ///
-    /// While a transaction has records out that refer to tombstones, they have to be kept (`may_drop_tombstones`).
-    pub(crate) fn make_index_room(
-        &self,
-        writer: &mut Writer,
-        map: u32,
-        new: u64,
-        seq: u64,
-        may_drop_tombstones: bool,
-    ) -> Result<Index<'_>> {
-        let old = self.index_for_writing(map)?;
-        let totals = old.totals()?;
-        let tombstones = totals.slots.saturating_sub(totals.keys);
-        // Looking for them means a look at every record, so there must be something to gain.
-        let drop_tombstones = may_drop_tombstones && tombstones > totals.slots / 4;
-        let kept = if drop_tombstones { totals.keys } else { totals.slots };
-        let needed = kept.saturating_add(new);
-        let roomy = if needed < SMALL_INDEX { needed * 2 } else { needed.saturating_add(needed / 2) };
-        match self.rebuild_index(writer, map, roomy, seq, drop_tombstones) {
-            Err(full @ Error::Full { .. }) if may_drop_tombstones && tombstones > 0 => {
-                // Dead slots can be given to new keys, so there is room as long as the values leave some.
-                let totals = self.retire_tombstones(&old)?;
-                if totals.slots.saturating_add(new) <= old.limit() { Ok(old) } else { Err(full) }
-            }
-            rebuilt => rebuilt,
-        }
-    }
-
-    /// Builds the index of a map anew with room for `slots`, and switches to it. The old region is retired.
-    pub(crate) fn rebuild_index(
-        &self,
-        writer: &mut Writer,
-        map: u32,
-        slots: u64,
-        seq: u64,
-        drop_tombstones: bool,
-    ) -> Result<Index<'_>> {
-        let old = self.index_for_writing(map)?;
-        let mut totals = old.totals()?;
-        let blocks = index::blocks_for(slots);
-        let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
-        let new = (extent.offset, blocks);
-        let new = Index::create(&self.region, new, map, old.since(), old.previous_offset(), Totals::default())?;
-        totals.slots = 0;
-        for slot in old.iter() {
-            let slot = slot?;
-            let Some(record) = slot.record else { continue };
-            if drop_tombstones && log::record(&self.region, record)?.kind() == Some(Kind::Remove) {
-                continue;
-            }
-            match new.probe(slot.hash, |_| Ok(false))? {
-                Some(Probe::Vacant(at, _)) => new.publish(at, slot.hash, record, true)?,
-                _ => return Err(self.region.corrupt(old.offset(), "the index has more slots than it counts")),
-            }
-            totals.slots += 1;
-        }
-        totals.dead = 0;
-        new.reset_totals(totals)?;
-        self.map_table()?.set_region(map, new.extent())?;
-        writer.space.set_kind(&self.region, old.offset(), ExtentKind::Retired, seq)?;
-        Ok(new)
-    }
-
-    /// Marks the slots of tombstones dead that are older than every pin, in place.
-    fn retire_tombstones(&self, index: &Index<'_>) -> Result<Totals> {
-        let unread_below = self.raise_horizon()?;
-        let mut totals = Totals { slots: 0, dead: 0, ..index.totals()? };
-        for slot in index.iter() {
-            let slot = slot?;
-            let Some(offset) = slot.record else {
-                totals.dead += 1;
-                continue;
-            };
-            let record = log::record(&self.region, offset)?;
-            if record.kind() == Some(Kind::Remove) && record.seq() & COUNT_MASK <= unread_below {
-                index.retire(slot.at)?;
-                totals.dead += 1;
-            } else {
-                totals.slots += 1;
-            }
-        }
-        index.amend_slots(totals.slots, totals.dead)?;
-        Ok(totals)
-    }
-
-    /// Lets go of the tombstones of a map if they are many and its index is nearly full. For a transaction to call
-    /// before it begins, since afterwards its records refer to them.
-    pub(crate) fn tidy_index(&self, writer: &mut Writer, map: u32) -> Result<()> {
-        let index = self.index_for_writing(map)?;
-        let totals = index.totals()?;
-        let tombstones = totals.slots.saturating_sub(totals.keys);
-        if totals.used() > index.limit() / 2 && tombstones > totals.slots / 2 {
-            let seq = self.next_seq()?;
-            match self.make_index_room(writer, map, 1, seq, true) {
-                // A full store does without.
-                Ok(_) | Err(Error::Full { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// Gives a map its first region, with room for `slots`.
@@ -298,12 +212,35 @@ impl Engine {
     }
 
     fn grow_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
+        let blocks = extent_blocks(self.region.live(live::MAP_TABLE)?) * 2;
+        self.move_map_table(writer, blocks, seq)
+    }
+
+    /// Moves the map table to a new extent. The old one is retired.
+    fn move_map_table(&self, writer: &mut Writer, blocks: u64, seq: u64) -> Result<()> {
         let old_word = self.region.live(live::MAP_TABLE)?;
         let old = MapTable::open(&self.region, old_word)?;
-        let blocks = crate::file::layout::extent_blocks(old_word) * 2;
         let extent = self.allocate(writer, blocks, ExtentKind::Table, seq)?;
         MapTable::create(&self.region, extent.offset, blocks)?.copy_from(&old)?;
         self.region.store_live(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
         writer.space.set_kind(&self.region, extent_offset(old_word), ExtentKind::Retired, seq)
+    }
+
+    /// Moves the tables and what is held back to lower places, where there are such.
+    pub(crate) fn settle(&self, writer: &mut Writer, seq: u64) -> Result<()> {
+        let word = self.region.live(live::MAP_TABLE)?;
+        let blocks = extent_blocks(word);
+        if writer.space.lowest(blocks * BLOCK).0 < extent_offset(word) {
+            self.move_map_table(writer, blocks, seq)?;
+        }
+        writer.space.settle_table(&self.region, seq)?;
+        for blocks in [LOG_RESERVE, REGION_RESERVE] {
+            if let Some(held) =
+                self.reserve(writer, blocks).filter(|&held| writer.space.lowest(blocks * BLOCK).0 < held)
+            {
+                writer.space.free(&self.region, held)?;
+            }
+        }
+        self.keep_reserve(writer, seq)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::head::{self, LogHead};
 use super::superblocks::is_sane;
 use crate::error::Result;
 use crate::file::layout::{
@@ -36,29 +37,34 @@ pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<b
         && visible >= superblock.next_seq.get() - 1
         && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
         && region.live(live::HORIZON)? <= visible
-        && region.live(live::LOG_HEAD)? >= EXTENTS
+        && head::read(region).is_ok_and(|head| head.head.at >= EXTENTS)
         && region.live(live::TAIL)? >= EXTENTS)
 }
 
 /// Whether the live area says what the superblock of a closed store does.
 pub(super) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
-    let [counted, bytes, records] = totals::latest(region, live::LOG_TOTALS)?;
+    let [counted, bytes, records, live_bytes] = totals::latest(region, live::LOG_TOTALS)?;
+    let Ok(head) = head::read(region) else { return Ok(false) };
+    let size = (bytes.wrapping_sub(head.bytes), records.wrapping_sub(head.records), live_bytes);
     let last = superblock.next_seq.get() - 1;
     Ok(region.live(live::VISIBLE)? == last
         && region.live(live::TAIL)? == superblock.log_end.get()
         && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last)
         && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
-        && region.live(live::LOG_HEAD)? == superblock.log_head.get()
-        && region.live(live::HEAD_EXTENT)? == superblock.head_extent.get()
-        && region.live(live::HEAD_CHAIN)? == u64::from(superblock.head_chain.get())
-        && region.live(live::HEAD_SEQ)? == superblock.head_seq.get()
-        && region.live(live::BEHIND_SEQ)? == superblock.behind_seq.get()
+        && LogHead { bytes: 0, records: 0, ..head } == LogHead::of_superblock(superblock)
+        && region.live(live::DURABLE_HEAD)? == superblock.head_extent.get()
+        && resize_words(region)? == superblock.resize.map(|word| word.get())
         && region.live(live::MAP_TABLE)? == superblock.map_table.get()
         && region.live(live::SPACE_TABLE)? == superblock.space_table.get()
         && region.live(live::HORIZON)? <= last
         && region.live(live::CHANGED)? <= last
         && counted <= last
-        && (bytes, records) == (superblock.log_bytes.get(), superblock.log_records.get()))
+        && size == (superblock.log_bytes.get(), superblock.log_records.get(), superblock.live_bytes.get()))
+}
+
+/// The words of a resize that goes on, as a superblock keeps them.
+pub(super) fn resize_words(region: &Region) -> Result<[u64; 3]> {
+    Ok([region.live(live::RESIZE_CURSOR)?, region.live(live::RESIZE_TARGET)?, region.live(live::RESIZE_ZEROED)?])
 }
 
 /// Says that the live area must not be believed: it is about to be rebuilt.
@@ -70,11 +76,7 @@ pub(super) fn distrust_live(region: &Region) -> Result<()> {
 pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: u64) -> Result<()> {
     for (offset, value) in [
         (live::HORIZON, last),
-        (live::LOG_HEAD, superblock.log_head.get()),
-        (live::HEAD_EXTENT, superblock.head_extent.get()),
-        (live::HEAD_CHAIN, u64::from(superblock.head_chain.get())),
-        (live::HEAD_SEQ, superblock.head_seq.get()),
-        (live::BEHIND_SEQ, superblock.behind_seq.get()),
+        (live::DURABLE_HEAD, superblock.head_extent.get()),
         (live::COMMIT_POINT, commit_word(end, last)),
         (live::TAIL, end),
         (live::CHAIN, u64::from(chain)),
@@ -83,7 +85,7 @@ pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain
     ] {
         region.store(offset, value, Ordering::Relaxed)?;
     }
-    Ok(())
+    head::publish(region, &LogHead::of_superblock(superblock))
 }
 
 /// Clears what says who writes and who reads, where nobody can: before anybody else is let in.

@@ -5,14 +5,21 @@
 //! [`read`] looks keys up under a pin ([`pins`]), [`copying`] without one; [`lock`] and [`turn`] say who may write, [`commit`],
 //! [`change`] and [`batch`] append; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
 //! committed; [`verify`] checks everything.
+//!
+//! [`upkeep`] says how much each write does beyond its own commit: it moves a [`resize`] on, which [`slots`] keeps up to
+//! date, and [`clean`]s the log at its [`head`]; [`reclaim`] says what of it is free. [`compact`] does all of that at
+//! once, on request.
 
 pub(crate) mod batch;
 pub(crate) mod change;
 pub(crate) mod changes;
 pub(crate) mod checkpoint;
+pub(crate) mod clean;
 pub(crate) mod commit;
+pub(crate) mod compact;
 pub(crate) mod copying;
 pub(crate) mod growth;
+pub(crate) mod head;
 pub(crate) mod live_area;
 pub(crate) mod lock;
 pub(crate) mod open;
@@ -22,10 +29,14 @@ pub(crate) mod processes;
 pub(crate) mod progress;
 pub(crate) mod protocol;
 pub(crate) mod read;
+pub(crate) mod reclaim;
 pub(crate) mod recovery;
+pub(crate) mod resize;
 pub(crate) mod settings;
+pub(crate) mod slots;
 pub(crate) mod superblocks;
 pub(crate) mod turn;
+pub(crate) mod upkeep;
 pub(crate) mod verify;
 
 #[cfg(test)]
@@ -52,6 +63,7 @@ use lock::Gate;
 use pins::{KeptPins, SnapshotLocks};
 use recovery::Opened;
 use settings::Settings;
+use upkeep::Upkeep;
 
 /// One open store: what all its handles, snapshots and transactions share.
 pub(crate) struct Engine {
@@ -79,6 +91,7 @@ pub(crate) struct Engine {
     /// Taken for each step of a change by the holder of the gate, who hardly ever waits for it.
     writer: Mutex<Writer>,
     flusher: Flusher,
+    pub(crate) upkeep: Upkeep,
     /// The superblock in force when it was last looked at. Held while the next one is written.
     superblock: Mutex<Superblock>,
     /// The superblock in force may say that the store is closed; so it must go before anything changes.
@@ -208,7 +221,13 @@ impl Engine {
                 return space.map(Some);
             }
         }
-        space::read(&self.region, || self.region.live(live::SPACE_TABLE))
+        // Without the writer lock, it takes a pin that nothing is cut off the file under the eyes of one who writes.
+        let pin = if self.read_only { None } else { Some(self.pin()?) };
+        let space = space::read(&self.region, || self.region.live(live::SPACE_TABLE));
+        if let Some(pin) = pin {
+            self.unpin(&pin);
+        }
+        space
     }
 
     /// The extents in use, by offset. None if they change faster than they can be read.

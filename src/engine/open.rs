@@ -19,14 +19,15 @@ use super::pins::{KeptPins, SnapshotLocks};
 use super::recovery::Opened;
 use super::settings::{Access, Settings};
 use super::superblocks::{Superblocks, generation, inspect, newest, which};
+use super::upkeep::Upkeep;
 use super::{Engine, Frozen, now, processes};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, live,
 };
-use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, PRIVATE, Sharing, fork};
+use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, PRIVATE, READERS, Sharing, fork};
 use crate::file::region::{self, Region};
-use crate::file::space::{SMALLEST_LOG, Space};
+use crate::file::space::Space;
 use crate::file::totals;
 
 impl Engine {
@@ -86,6 +87,7 @@ impl Engine {
             flusher: Flusher::new(durable.0, durable.1),
             writer: Mutex::new(writer),
             clean: AtomicBool::new(superblock.is_clean()),
+            upkeep: Upkeep::default(),
             superblock: Mutex::new(superblock),
             changed: AtomicBool::new(false),
             left_something: AtomicBool::new(false),
@@ -148,6 +150,11 @@ impl<'s> Opening<'s> {
         let free = processes::poll(settings.lock_timeout, || locks.try_lock(OPENING, sharing).map_err(locking))?;
         if !free {
             return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Opening });
+        }
+        // Whoever makes the file shorter holds this for a moment.
+        let reading = || locks.try_lock(READERS, Sharing::Shared).map_err(locking);
+        if read_only && !processes::poll(settings.lock_timeout, reading)? {
+            return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Unknown });
         }
         let start = Instant::now();
         let alone = loop {
@@ -396,7 +403,7 @@ fn attach(region: Region, seat: Seat, settings: Settings, opened: Opened, superb
 
 /// Makes an empty store of a region that has nothing behind the live area.
 fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine> {
-    let first_extent = (EXTENTS, EXTENTS + SMALLEST_LOG);
+    let first_extent = (EXTENTS, EXTENTS + settings.limits.smallest_log);
     region.allocate(EXTENTS, first_extent.1)?;
     let seq = (1 << COUNT_BITS) + 1;
     let mut random = [0; 24];
@@ -475,10 +482,20 @@ fn open_clean(
     region.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
     region.store_live(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;
     region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    totals::publish(&region, live::LOG_TOTALS, [last, superblock.log_bytes.get(), superblock.log_records.get()])?;
+    let (bytes, records) = (superblock.log_bytes.get(), superblock.log_records.get());
+    totals::publish(&region, live::LOG_TOTALS, [last, bytes, records, superblock.live_bytes.get()])?;
+    for (word, value) in
+        [live::RESIZE_CURSOR, live::RESIZE_TARGET, live::RESIZE_ZEROED].into_iter().zip(superblock.resize)
+    {
+        region.store_live(word, value.get(), Ordering::Relaxed)?;
+    }
     region.store_live(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
     let space = Space::load(&region, superblock.space_table.get())?;
     let engine = Engine::assemble(region, seat, settings, Opened::Clean, superblock, None, Some(space), end)?;
+    if superblock.counted_live_bytes().is_none() {
+        let live_bytes = engine.sum_of_live_bytes()?;
+        totals::reset(&engine.region, live::LOG_TOTALS, [last, bytes, records, live_bytes])?;
+    }
     engine.trust_live()?;
     Ok(engine)
 }

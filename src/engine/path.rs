@@ -16,6 +16,12 @@ pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
             what: "a store that is opened read-only cannot be created",
         });
     }
+    if settings.auto_compact.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
+        return Err(Error::InvalidOptions {
+            path: path.to_owned(),
+            what: "the dead share from which on the log is compacted is more than 0 and less than 1, or none",
+        });
+    }
     match fs::metadata(path) {
         Ok(metadata) => check_is_file(path, &metadata),
         Err(_) => Ok(()),

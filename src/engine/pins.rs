@@ -347,6 +347,16 @@ impl Engine {
         Ok(false)
     }
 
+    /// The count below which nobody reads at the moment. Others may begin to, so this only informs.
+    pub(crate) fn lowest_pin(&self) -> Result<u64> {
+        let visible = self.visible()? & COUNT_MASK;
+        let pinned = self.pins_in_use()?.1.map_or(visible, |held| held.count.min(visible));
+        let Some(locks) = &self.locks else { return Ok(pinned) };
+        let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(pinned));
+        let held = held.map_err(|e| lock_error(&self.region, e))?;
+        Ok(held.map_or(pinned, |place| place - locks::snapshot(0)))
+    }
+
     /// How many pins are in use, and the one with the lowest count.
     pub(crate) fn pins_in_use(&self) -> Result<(u64, Option<Held>)> {
         let (mut used, mut oldest) = (0, None);

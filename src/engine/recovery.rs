@@ -17,19 +17,20 @@ use std::sync::atomic::Ordering;
 use zerocopy::FromBytes;
 
 use super::Engine;
+use super::head::LogHead;
 use super::live_area::{SAME_FILE, forget_the_dead, live_is_current};
 use super::open::{LogFound, Seat, build};
 use super::processes::some_were_flushing;
 use super::progress::{Phase, RecoveryPhase};
 use super::settings::Settings;
 use crate::error::{Error, Result};
-use crate::file::index::{Index, Probe, Totals};
+use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash,
     Kind, MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align_block, commit_word,
     extent_offset, flags, live, writer_lock,
 };
-use crate::file::log::{self, Head, Record, Scan, Walk};
+use crate::file::log::{self, Record, Scan, Walk};
 use crate::file::region::Region;
 use crate::file::space::Space;
 use crate::file::totals;
@@ -63,7 +64,8 @@ pub(crate) fn after_kill(
     superblock: Superblock,
     state: u64,
 ) -> Result<Engine> {
-    let space = Space::load(&region, region.live(live::SPACE_TABLE)?)?;
+    let mut space = Space::load(&region, region.live(live::SPACE_TABLE)?)?;
+    space.mend(&region)?;
     let tail = region.live(live::TAIL)?;
     let engine = Engine::assemble(region, seat, settings, Opened::AfterKill, superblock, None, Some(space), tail)?;
     let region = &engine.region;
@@ -83,8 +85,7 @@ pub(crate) fn after_kill(
         engine.bury(&mut writer)?;
     }
     engine.retire_unreferenced(&mut writer)?;
-    let unread_below = engine.raise_horizon()?;
-    writer.space.free_retired(region, unread_below)?;
+    engine.reclaim(&mut writer)?;
     region.store_live(live::WRITER_LOCK, writer_lock::freed(lock, writer_lock::FREE), Ordering::Release)?;
     drop(writer);
     engine.trust_live()?;
@@ -119,13 +120,15 @@ pub(crate) fn after_power_cut(
         region.flush_all()?;
     }
     if let Some(last) = log.extents.last() {
-        region.allocate(last.1.min(region.len()), last.1)?;
+        // What lies behind the end may have no space: the file may be a copy.
+        region.allocate(align_block(log.end).min(region.len()), last.1)?;
     }
 
     let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    totals::publish(&engine.region, live::LOG_TOTALS, [log.last, bytes, records])?;
     engine.rebuild_maps(&keys, log.last, bytes)?;
+    let live_bytes = engine.sum_of_live_bytes()?;
+    totals::reset(&engine.region, live::LOG_TOTALS, [log.last, bytes, records, live_bytes])?;
     engine.begin_incarnation(log.last)?;
     engine.trust_live()?;
     Ok(engine)
@@ -151,7 +154,7 @@ fn find_end(
     settings: &Settings,
 ) -> Result<(LogFound, BTreeMap<u32, u64>, u64, u64)> {
     let mut phase = Phase::begin(settings, RecoveryPhase::Walking, region.len());
-    let mut walk = Walk::new(region, head(superblock), None);
+    let mut walk = Walk::new(region, LogHead::of_superblock(superblock).head, None);
     let durable_end = superblock.log_end.get();
     let mut reached = walk.at() == durable_end;
     let mut end = (walk.at(), walk.last_crc(), walk.last_seq());
@@ -206,16 +209,6 @@ fn find_end(
     Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
 }
 
-/// Where a superblock says that the log begins.
-pub(crate) fn head(superblock: &Superblock) -> Head {
-    Head {
-        at: superblock.log_head.get(),
-        extent: superblock.head_extent.get(),
-        chain: superblock.head_chain.get(),
-        seq: superblock.head_seq.get(),
-    }
-}
-
 /// Whether the extents of a log lie apart. Theirs are CRCs that hold, so this is about hostile files.
 fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Result<()> {
     let mut sorted: Vec<(u64, u64)> = extents.iter().map(|&(start, end, _)| (start, end)).collect();
@@ -235,7 +228,7 @@ type Maps<'a> = BTreeMap<u32, (Index<'a>, Totals)>;
 impl Engine {
     /// Builds the regions of all maps from the log, which has so many bytes. `keys` says how many keys each may have.
     fn rebuild_maps(&self, keys: &BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
-        let (start, end) = (self.region.live(live::LOG_HEAD)?, self.region.live(live::TAIL)?);
+        let (start, end) = (self.head()?.head.at, self.region.live(live::TAIL)?);
         let mut writer = self.writer();
         let mut maps = Maps::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
@@ -260,7 +253,7 @@ impl Engine {
         phase.end();
         self.discard_unknown_maps(&mut writer)?;
         // Nobody reads yet, so nothing has to wait.
-        writer.space.free_retired(&self.region, COUNT_MASK)
+        writer.space.reclaim(&self.region, COUNT_MASK, 0).map(drop)
     }
 
     /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them overlap:
@@ -313,7 +306,7 @@ impl Engine {
         }
         if totals.used() >= index.limit() {
             index.reset_totals(Totals { seq, ..*totals })?;
-            match self.make_index_room(writer, map, 1, seq, true) {
+            match self.rebuild_at_once(writer, map, index::roomy(totals.slots + 1), seq, false) {
                 Ok(larger) => *index = larger,
                 // As long as there is a slot left at all, it goes on without.
                 Err(Error::Full { .. }) => {}
@@ -397,7 +390,7 @@ impl Engine {
         let mut tail = self.tail(&writer)?;
         // A torn jump or incarnation record could become whole again under its own first words.
         tail.wipe(&self.region)?;
-        let [_, bytes, records] = self.log_totals()?;
+        let [_, bytes, records, live_bytes] = self.log_totals()?;
         let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
         let entry =
             log::Entry { kind: Kind::Incarnation, flags: flags::COMMIT, seq, prev: 0, map: 0, key: &[], value: &[] };
@@ -406,7 +399,7 @@ impl Engine {
         totals::publish(
             &self.region,
             live::LOG_TOTALS,
-            [seq, bytes + jump_bytes + RECORD_HEADER, records + jumps + 1],
+            [seq, bytes + jump_bytes + RECORD_HEADER, records + jumps + 1, live_bytes],
         )?;
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),
@@ -436,6 +429,7 @@ impl Engine {
         for table in [live::MAP_TABLE, live::SPACE_TABLE] {
             referenced.insert(extent_offset(self.region.load(table)?));
         }
+        referenced.extend(self.resize_target()?);
         let unused = |extent: &&crate::file::space::Extent| {
             matches!(extent.kind, ExtentKind::Index | ExtentKind::Table) && !referenced.contains(&extent.offset)
         };

@@ -31,6 +31,63 @@ pub enum Durability {
     Synced,
 }
 
+/// From what sizes on upkeep is worth while, and how much of it one write does. Tests make them tiny, so that there is
+/// always some going on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of the smallest extent of the log.
+    pub(crate) smallest_log: u64,
+    /// A log of fewer bytes is not compacted by itself.
+    pub(crate) least_log: u64,
+    /// The least that is cut off an extent, in bytes.
+    pub(crate) piece: u64,
+    /// Bytes of the log that are passed in one step, and moved as one commit, one record excepted.
+    pub(crate) most_bytes: u64,
+    /// Records that are passed in one step.
+    pub(crate) most_records: u64,
+    /// Less than that never waits for a checkpoint long enough to get one of its own.
+    pub(crate) least_waiting: u64,
+    /// An index of so many lines is built anew by one write.
+    pub(crate) lines_at_once: u64,
+    /// Lines of a larger one that a write moves.
+    pub(crate) lines_a_step: u64,
+    /// So many commits lie between two looks at all pins for the sake of a tombstone.
+    pub(crate) commits_a_look: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            smallest_log: 64 << 10,
+            least_log: 192 << 10,
+            piece: 64 << 10,
+            most_bytes: 64 << 10,
+            most_records: 256,
+            least_waiting: 1 << 20,
+            lines_at_once: 512,
+            lines_a_step: 16,
+            commits_a_look: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// As small as they can be.
+    pub(crate) fn tiny() -> Limits {
+        Limits {
+            smallest_log: 4 << 10,
+            least_log: 4 << 10,
+            piece: 4 << 10,
+            most_bytes: 2 << 10,
+            most_records: 16,
+            least_waiting: 8 << 10,
+            lines_at_once: 0,
+            lines_a_step: 4,
+            commits_a_look: 1,
+        }
+    }
+}
+
 /// Everything that [`Options`](crate::Options) can set.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -44,6 +101,9 @@ pub(crate) struct Settings {
     pub(crate) lock_timeout: Duration,
     pub(crate) verify_reads: bool,
     pub(crate) checkpoint_every: u64,
+    pub(crate) auto_compact: Option<f64>,
+    pub(crate) background_maintenance: bool,
+    pub(crate) limits: Limits,
     pub(crate) on_recovery: Option<OnRecovery>,
 }
 
@@ -60,6 +120,9 @@ impl Default for Settings {
             lock_timeout: Duration::from_secs(10),
             verify_reads: false,
             checkpoint_every: 64 << 20,
+            auto_compact: Some(0.5),
+            background_maintenance: false,
+            limits: Limits::default(),
             on_recovery: None,
         }
     }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use zerocopy::FromBytes;
 
 use super::Engine;
-use super::recovery::head as recovery_head;
+use super::head::LogHead;
 use crate::error::Result;
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{
     COUNT_BITS, CREATION_MAGIC, ExtentKind, KeyHash, Kind, RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
-    extent_offset, flags, lines_of_blocks, live, writer_lock,
+    extent_offset, lines_of_blocks, live, writer_lock,
 };
-use crate::file::log::{self, Head, Walk};
+use crate::file::log::{self, Record, Walk};
 use crate::file::space::Space;
 
 /// So many findings are kept; of more, only the number.
@@ -83,8 +83,6 @@ impl fmt::Display for Finding {
 /// What the log says of a map.
 #[derive(Default)]
 struct Derived {
-    /// Keys that have a value.
-    keys: u64,
     /// Records that a slot points at.
     slots: u64,
     /// Those among them that hold a value.
@@ -142,6 +140,11 @@ impl Engine {
         self.verify_extents(space, &maps, report)?;
         for (map, index) in &maps {
             self.verify_index(space, *map, index, derived.get(map), report)?;
+            self.verify_resize(*map, index, report)?;
+        }
+        let (counted, live_bytes) = (self.live_bytes()?, self.sum_of_live_bytes()?);
+        if counted != live_bytes {
+            report.add(live::LOG_TOTALS, format!("the maps have {live_bytes} bytes, and the log counts {counted}"));
         }
         Ok(())
     }
@@ -163,7 +166,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Walks the log and finds for each record whether its slot points at it.
+    /// Walks the log and finds for each record whether its slot points at it. What lies between the head of the superblock
+    /// and the live one belongs to the log as well: a recovery would begin there.
     fn verify_log(
         &self,
         space: &Space,
@@ -171,53 +175,45 @@ impl Engine {
         report: &mut VerifyReport,
     ) -> Result<BTreeMap<u32, Derived>> {
         let (head, end, visible) = self.log_bounds()?;
-        if head != recovery_head(&self.superblock()?) {
-            // After the next close, the log would be looked for where the superblock says.
-            report.add(head.at, "the superblock has the log begin elsewhere, or with another record");
+        let superblock = self.superblock()?;
+        let durable = LogHead::of_superblock(&superblock).head;
+        if superblock.is_clean() && head.head != durable {
+            // When it is opened, the log is looked for where the superblock says.
+            report.add(head.head.at, "the superblock has the log begin elsewhere, or with another record");
         }
         let mut derived: BTreeMap<u32, Derived> = BTreeMap::new();
+        // Keys that have a value and no slot: they have to be removed before the log ends.
+        let mut lost: BTreeSet<(u32, KeyHash, KeyHash)> = BTreeSet::new();
         let (mut bytes, mut records) = (0, 0);
         let mut visited = BTreeSet::new();
-        let mut walk = Walk::new(&self.region, head, Some(end));
+        let mut reached = head.head.at == end;
+        let mut walk = Walk::new(&self.region, durable, Some(end));
         for record in walk.by_ref() {
-            bytes += record.len();
-            records += 1;
-            match space.log_extent_of(record.offset).filter(|extent| record.end() <= extent.end()) {
-                Some(extent) => visited.insert(extent.offset),
-                None => {
+            match space.extent_of(record.offset).filter(|extent| extent.has_records()) {
+                Some(extent) if !reached || record.end() <= extent.end() => visited.insert(extent.offset),
+                _ => {
                     report.add(record.offset, "the record lies in no extent of the log");
                     continue;
                 }
             };
-            let map = record.header.map();
-            let of_map = derived.entry(map).or_default();
-            match record.kind() {
-                Some(Kind::Clear) => *of_map = Derived::default(),
-                Some(kind @ (Kind::Put | Kind::Remove)) => {
-                    let is_new = record.header.flags & flags::NEW != 0;
-                    match kind {
-                        Kind::Put => of_map.keys += u64::from(is_new),
-                        _ if of_map.keys == 0 => report.add(record.offset, "the removal of a key that is not there"),
-                        _ => of_map.keys -= 1,
-                    }
-                    let Some(index) = maps.get(&map) else { continue };
-                    let hash = KeyHash::of(record.key(), self.seed);
-                    match self.probe(index, map, hash, record.key())? {
-                        Some(Probe::Found(_, newest)) if newest == record.offset => {
-                            of_map.slots += 1;
-                            if kind == Kind::Put {
-                                of_map.reached += 1;
-                                of_map.bytes += record.len();
-                            }
-                        }
-                        Some(Probe::Found(_, newest)) if newest == record.header.prev() => {
-                            report.add(record.offset, "the slot points at the record that this one replaces");
-                        }
-                        _ => {}
-                    }
+            if record.offset == head.head.at {
+                reached = true;
+                if record.header.chain.get() != head.head.chain {
+                    report.add(
+                        record.offset,
+                        "the first record of the log follows another one than the head says (chain)",
+                    );
                 }
-                _ => {}
             }
+            if !reached {
+                continue;
+            }
+            bytes += record.len();
+            records += 1;
+            self.verify_record(record, maps, &mut derived, &mut lost, report)?;
+        }
+        for (map, ..) in lost {
+            report.add(end, format!("map {map}: a key of the log has no slot"));
         }
         visited.extend(space.log_extent_of(end).map(|extent| extent.offset));
         for extent in space.extents().filter(|extent| extent.is_log() && !visited.contains(&extent.offset)) {
@@ -225,6 +221,8 @@ impl Engine {
         }
         if walk.at() != end {
             report.add(walk.at(), format!("the log ends here and should end at {end}: {}", walk.stop()));
+        } else if !reached {
+            report.add(head.head.at, "the log does not lead to its head");
         } else if !walk.is_between_commits() {
             report.add(walk.at(), "the log ends within a commit");
         } else if walk.last_crc() != self.chain()? {
@@ -235,8 +233,9 @@ impl Engine {
                 format!("the last commit has number {:#x}, which does not lead to {visible:#x}", walk.last_seq());
             report.add(walk.at(), what);
         } else {
-            let [_, counted_bytes, counted_records] = self.log_size()?;
-            if (counted_bytes, counted_records) != (bytes, records) {
+            let counted = self.log_size()?;
+            if counted != (bytes, records) {
+                let (counted_bytes, counted_records) = counted;
                 let what = format!(
                     "the log has {records} records of {bytes} bytes, and counts {counted_records} of {counted_bytes}"
                 );
@@ -245,6 +244,55 @@ impl Engine {
         }
         report.records = records;
         Ok(derived)
+    }
+
+    /// Asks the index of its map about a record.
+    fn verify_record(
+        &self,
+        record: Record<'_>,
+        maps: &BTreeMap<u32, Index<'_>>,
+        derived: &mut BTreeMap<u32, Derived>,
+        lost: &mut BTreeSet<(u32, KeyHash, KeyHash)>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let map = record.header.map();
+        let (Some(kind @ (Kind::Put | Kind::Remove | Kind::Clear)), Some(index)) = (record.kind(), maps.get(&map))
+        else {
+            return Ok(());
+        };
+        let of_map = derived.entry(map).or_default();
+        if kind == Kind::Clear {
+            *of_map = Derived::default();
+            lost.retain(|&(other, ..)| other != map);
+            return Ok(());
+        }
+        let hash = KeyHash::of(record.key(), self.seed);
+        match self.probe(index, map, hash, record.key())? {
+            Some(Probe::Found(_, newest)) if newest == record.offset => {
+                of_map.slots += 1;
+                if kind == Kind::Put {
+                    of_map.reached += 1;
+                    of_map.bytes += record.len();
+                }
+            }
+            Some(Probe::Found(_, newest)) => {
+                // What `prev` leads to may be gone, and a newer record of the key in its place.
+                let seq = log::record(&self.region, newest)?.seq();
+                if seq < record.seq() || seq == record.seq() && newest == record.header.prev() {
+                    report.add(record.offset, "the slot points at a record that this one replaces");
+                }
+            }
+            _ => {
+                // The hash with another seed, so that two keys are not taken for one.
+                let key = (map, hash, KeyHash::of(record.key(), !self.seed));
+                if kind == Kind::Put {
+                    lost.insert(key);
+                } else {
+                    lost.remove(&key);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn verify_extents(&self, space: &Space, maps: &BTreeMap<u32, Index<'_>>, report: &mut VerifyReport) -> Result<()> {
@@ -257,6 +305,13 @@ impl Engine {
         }
         if last > self.region.refresh()? {
             report.add(last, "an extent reaches beyond the end of the file");
+        }
+        let mut indexes: BTreeSet<u64> = maps.values().map(Index::offset).collect();
+        if self.is_live()? {
+            indexes.extend(self.resize_target()?);
+        }
+        for extent in space.extents().filter(|e| e.kind == ExtentKind::Index && !indexes.contains(&e.offset)) {
+            report.add(extent.offset, "an index that belongs to no map");
         }
         let kind_at = |offset| space.extent(offset).map(|extent| extent.kind);
         for index in maps.values() {
@@ -299,19 +354,15 @@ impl Engine {
             }
         }
         let totals = index.totals()?;
-        if derived.reached != derived.keys {
-            let (reached, keys) = (derived.reached, derived.keys);
-            report.add(at, format!("map {map}: the log has {keys} keys, and the index leads to {reached} of them"));
-        }
         // Each record of the log was asked whether its slot points at it; a slot that is left over points elsewhere.
         if derived.slots != slots {
             let good = derived.slots;
             report.add(at, format!("map {map}: of {slots} slots, {good} point at the newest record of their key"));
         }
-        if (totals.keys, totals.bytes) != (derived.keys, derived.bytes) {
+        if (totals.keys, totals.bytes) != (derived.reached, derived.bytes) {
             let what = format!(
-                "map {map}: counts {} keys of {} bytes, and has {} of {}",
-                totals.keys, totals.bytes, derived.keys, derived.bytes
+                "map {map}: counts {} keys of {} bytes, and leads to {} of {}",
+                totals.keys, totals.bytes, derived.reached, derived.bytes
             );
             report.add(at, what);
         }
@@ -319,6 +370,38 @@ impl Engine {
             report.add(at, format!("map {map}: counts fewer used slots than the {} there are", slots + dead));
         }
         report.keys += derived.reached;
+        Ok(())
+    }
+
+    /// Holds what is being built against what it is built from.
+    fn verify_resize(&self, map: u32, index: &Index<'_>, report: &mut VerifyReport) -> Result<()> {
+        if !self.is_live()? {
+            return Ok(());
+        }
+        let Some((target, cursor)) = self.resize_to_mirror(index, map)? else { return Ok(()) };
+        let at = target.offset();
+        let mut used = 0;
+        for slot in target.iter() {
+            let slot = slot?;
+            used += 1;
+            let Some(offset) = slot.record else { continue };
+            let there = index.probe(slot.hash, |newest| Ok(newest == offset))?;
+            if !matches!(there, Some(Probe::Found(..))) {
+                report.add(at, format!("map {map}: the index that is being built leads to offset {offset}"));
+            }
+        }
+        for slot in index.slots_of_lines(0, cursor) {
+            let slot = slot?;
+            let Some(offset) = slot.record else { continue };
+            let there = target.probe(slot.hash, |moved| Ok(moved == offset))?;
+            let may_lack = log::record(&self.region, offset)?.kind() == Some(Kind::Remove);
+            if !may_lack && !matches!(there, Some(Probe::Found(..))) {
+                report.add(at, format!("map {map}: the index that is being built does not lead to offset {offset}"));
+            }
+        }
+        if target.totals()?.used() < used {
+            report.add(at, format!("map {map}: the index that is being built counts fewer slots than its {used}"));
+        }
         Ok(())
     }
 
@@ -350,26 +433,11 @@ impl Engine {
     }
 
     /// Where the log begins and ends, and its last sequence number.
-    fn log_bounds(&self) -> Result<(Head, u64, u64)> {
+    fn log_bounds(&self) -> Result<(LogHead, u64, u64)> {
+        let head = self.head()?;
         if let Some(frozen) = self.frozen()? {
-            let superblock = self.superblock()?;
-            return Ok((recovery_head(&superblock), superblock.log_end.get(), frozen.visible));
+            return Ok((head, self.superblock()?.log_end.get(), frozen.visible));
         }
-        let head = Head {
-            at: self.region.live(live::LOG_HEAD)?,
-            extent: self.region.live(live::HEAD_EXTENT)?,
-            chain: self.region.live(live::HEAD_CHAIN)? as u32,
-            seq: self.region.live(live::HEAD_SEQ)?,
-        };
         Ok((head, self.region.live(live::TAIL)?, self.region.live(live::VISIBLE)?))
-    }
-
-    /// The counters of the whole log: {seq, bytes, records}.
-    pub(crate) fn log_size(&self) -> Result<[u64; 3]> {
-        if !self.is_live()? {
-            let superblock = self.superblock()?;
-            return Ok([superblock.next_seq.get() - 1, superblock.log_bytes.get(), superblock.log_records.get()]);
-        }
-        self.log_totals()
     }
 }

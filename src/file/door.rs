@@ -19,6 +19,8 @@ pub(crate) enum Call {
     WriteBack,
     /// Bytes written without the mapping.
     Append,
+    /// Space given back in the middle of the file.
+    Punch,
     /// A lock taken, given back or asked for.
     Lock,
 }
@@ -50,6 +52,8 @@ mod standing {
             Ok(())
         }
         fn set_len(&self, _len: u64) {}
+        /// From now on the range reads as zeros.
+        fn punch(&self, _offset: u64, _len: u64) {}
         /// A call is about to be made.
         fn call(&self, _call: Call) -> io::Result<()> {
             Ok(())

@@ -22,6 +22,14 @@ pub(crate) struct SlotAt {
     place: usize,
 }
 
+impl SlotAt {
+    /// The line.
+    #[inline]
+    pub(crate) fn line(self) -> u64 {
+        self.line
+    }
+}
+
 /// What a writer's search for a key found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
@@ -29,6 +37,15 @@ pub(crate) enum Probe {
     Found(SlotAt, u64),
     /// The key has no slot; this is the one to give to it, and whether it is a dead one.
     Vacant(SlotAt, bool),
+}
+
+/// What came of [placing](Index::place) a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// The key had a slot, which points at the record now.
+    There,
+    /// The key was given one.
+    Anew,
 }
 
 /// The counters of a map, as its region keeps them.
@@ -107,8 +124,26 @@ impl<'a> Index<'a> {
         previous: u64,
         totals: Totals,
     ) -> Result<Index<'a>> {
-        let lines = lines_of_blocks(blocks);
         region.zero(offset, blocks * BLOCK)?;
+        Index::write_header(region, (offset, blocks), map, since, previous, totals)
+    }
+
+    /// Begins an index for `map` in an extent that nobody uses, to be filled from the one at `previous`. Only its first
+    /// block can be used; the others have to be [zeroed](Index::zero_block) first. It tells the truth from no number on.
+    pub(crate) fn begin(region: &'a Region, extent: (u64, u64), map: u32, previous: u64) -> Result<Index<'a>> {
+        region.zero(extent.0, BLOCK)?;
+        Index::write_header(region, extent, map, u64::MAX, previous, Totals::default())
+    }
+
+    fn write_header(
+        region: &'a Region,
+        (offset, blocks): (u64, u64),
+        map: u32,
+        since: u64,
+        previous: u64,
+        totals: Totals,
+    ) -> Result<Index<'a>> {
+        let lines = lines_of_blocks(blocks);
         let bank = [totals.seq, totals.keys, totals.bytes, totals.slots, totals.dead].map(Into::into);
         let header = RegionHeader {
             magic: REGION_MAGIC,
@@ -123,9 +158,24 @@ impl<'a> Index<'a> {
         Ok(Index { region, offset, lines, since, previous })
     }
 
+    /// Makes a block ready for use.
+    pub(crate) fn zero_block(&self, block: u64) -> Result<()> {
+        self.region.zero(self.offset + block * BLOCK, BLOCK)
+    }
+
+    /// Says from which sequence number on this index tells the truth, before it is put in force.
+    pub(crate) fn set_since(&self, since: u64) -> Result<()> {
+        self.region.store(self.offset + SINCE, since, Ordering::Relaxed)
+    }
+
+    /// Blocks of the region.
+    pub(crate) fn blocks(&self) -> u64 {
+        (REGION_HEADER + self.lines * LINE).div_ceil(BLOCK)
+    }
+
     /// Where the region is, as a word of the map table.
     pub(crate) fn extent(&self) -> u64 {
-        extent_word(self.offset, (REGION_HEADER + self.lines * LINE).div_ceil(BLOCK))
+        extent_word(self.offset, self.blocks())
     }
 
     /// Offset of the region.
@@ -139,8 +189,14 @@ impl<'a> Index<'a> {
     }
 
     /// Slots that there is room for before a search becomes slow: three quarters of all.
+    #[inline]
     pub(crate) fn limit(&self) -> u64 {
         limit_of_lines(self.lines)
+    }
+
+    /// Slots that there is room for if it must be: one in sixteen stays empty.
+    pub(crate) fn hard_limit(&self) -> u64 {
+        self.lines * SLOTS as u64 / 16 * 15
     }
 
     /// The sequence number from which on the index tells the truth.
@@ -279,6 +335,33 @@ impl<'a> Index<'a> {
         self.region.store(line + 8 * at.place as u64, slot::new(hash.tag(), record), Ordering::Release)
     }
 
+    /// Gives a slot to the key of a record, unless it has one already, in an index that nobody reads yet. `is_key` says
+    /// whether another record is of the same key.
+    pub(crate) fn place(&self, hash: KeyHash, record: u64, is_key: impl FnMut(u64) -> Result<bool>) -> Result<Placed> {
+        match self.probe(hash, is_key)? {
+            Some(Probe::Found(_, found)) if found == record => Ok(Placed::There),
+            Some(Probe::Found(at, _)) => self.publish(at, hash, record, false).map(|()| Placed::There),
+            Some(Probe::Vacant(at, was_dead)) => {
+                // Counted before it is there: cut short, too many are counted, never too few.
+                let totals = self.totals()?;
+                self.amend_slots(totals.slots + 1, totals.dead)?;
+                self.publish(at, hash, record, true)?;
+                if was_dead {
+                    self.amend_slots(totals.slots + 1, totals.dead.saturating_sub(1))?;
+                }
+                Ok(Placed::Anew)
+            }
+            None => Err(self.region.corrupt(self.offset, "the index has no slot left")),
+        }
+    }
+
+    /// Marks a slot dead, and counts it so. Its tombstone is older than every pin.
+    pub(crate) fn retire_counted(&self, at: SlotAt) -> Result<()> {
+        self.retire(at)?;
+        let totals = self.totals()?;
+        self.amend_slots(totals.slots.saturating_sub(1), totals.dead + 1)
+    }
+
     /// Marks a slot dead: its tombstone is older than every pin.
     pub(crate) fn retire(&self, at: SlotAt) -> Result<()> {
         self.region.store(self.line_offset(at.line) + 8 * at.place as u64, slot::DEAD, Ordering::Release)
@@ -286,7 +369,12 @@ impl<'a> Index<'a> {
 
     /// All slots that were ever used, in the order of their lines.
     pub(crate) fn iter(&self) -> Slots<'a> {
-        Slots { index: *self, line: 0, place: 0, words: None }
+        self.slots_of_lines(0, self.lines)
+    }
+
+    /// Those of the lines from `line` on that are in front of `end`.
+    pub(crate) fn slots_of_lines(&self, line: u64, end: u64) -> Slots<'a> {
+        Slots { index: *self, line, end: end.min(self.lines), place: 0, words: None }
     }
 }
 
@@ -314,6 +402,14 @@ pub(crate) fn blocks_for(slots: u64) -> u64 {
     lines.saturating_mul(LINE).saturating_add(REGION_HEADER).div_ceil(BLOCK)
 }
 
+/// Up to so many slots an index doubles; beyond it grows by half.
+const SMALL_INDEX: u64 = 1 << 20;
+
+/// How many slots an index should have room for that needs so many now.
+pub(crate) fn roomy(slots: u64) -> u64 {
+    if slots < SMALL_INDEX { slots * 2 } else { slots.saturating_add(slots / 2) }
+}
+
 /// How many blocks a region needs so that `slots` of it can be in use if it must be: one in sixteen stays empty.
 pub(crate) fn tight_blocks_for(slots: u64) -> u64 {
     blocks_for(slots.saturating_mul(3 * 16) / (4 * 15) + 1)
@@ -335,6 +431,7 @@ pub(crate) struct Slot {
 pub(crate) struct Slots<'a> {
     index: Index<'a>,
     line: u64,
+    end: u64,
     place: usize,
     words: Option<&'a [Word; 8]>,
 }
@@ -358,13 +455,13 @@ impl Iterator for Slots<'_> {
     type Item = Result<Slot>;
 
     fn next(&mut self) -> Option<Result<Slot>> {
-        while self.line < self.index.lines {
+        while self.line < self.end {
             let words = match self.words {
                 Some(words) => words,
                 None => match self.index.line(self.line) {
                     Ok(words) => self.words.insert(words),
                     Err(error) => {
-                        self.line = self.index.lines;
+                        self.line = self.end;
                         return Some(Err(error));
                     }
                 },

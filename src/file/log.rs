@@ -68,6 +68,12 @@ impl<'a> Record<'a> {
         self.header.flags & flags::COMMIT != 0
     }
 
+    /// Whether compaction has moved it here.
+    #[inline]
+    pub(crate) fn is_copy(&self) -> bool {
+        self.header.flags & flags::COPY != 0
+    }
+
     /// The offset that the value of a jump or a clear holds.
     pub(crate) fn target(&self) -> Option<u64> {
         self.value().try_into().ok().map(u64::from_le_bytes)

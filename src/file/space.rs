@@ -9,23 +9,25 @@
 //!
 //! **Invariants.** Space is handed out from the lowest free run that fits, else the file grows, with real allocation
 //! behind the new range. A retired extent becomes free only when no pin is below the sequence number at which it was
-//! retired.
+//! retired; one of the log that compaction has emptied, only when besides the flushed superblock has the log begin behind
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
 
 use super::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, SPACE_TABLE_MAGIC, align_block, extent_blocks, extent_offset, extent_word,
-    live, state_word, table_word,
+    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_TABLE_MAGIC, TABLE_ENTRY, TABLE_HEADER, align_block,
+    extent_blocks, extent_offset, extent_word, live, state_word, table_word,
 };
 use super::region::Region;
 use super::table::Table;
-use crate::error::{Error, Result};
+use crate::error::{Error, FullReason, Result};
 
-/// The smallest extent of the log.
-pub(crate) const SMALLEST_LOG: u64 = 16 * BLOCK;
 /// The largest extent of the log, records longer than that excepted.
 const LARGEST_LOG: u64 = 64 << 20;
+
+/// An extent of the log is so many times smaller than all of it.
+const LOG_EXTENTS: u64 = 32;
 
 /// An extent in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +49,38 @@ impl Extent {
         self.offset + self.blocks * BLOCK
     }
 
-    /// Whether it holds records.
+    /// Bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.blocks * BLOCK
+    }
+
+    /// Whether it holds records of the log.
     pub(crate) fn is_log(&self) -> bool {
         matches!(self.kind, ExtentKind::Log | ExtentKind::ReserveLog)
     }
+
+    /// Whether it holds records of the log, or did and may still be needed for a recovery.
+    pub(crate) fn has_records(&self) -> bool {
+        self.is_log() || self.kind == ExtentKind::Emptied
+    }
+
+    /// Whether it lies in here.
+    pub(crate) fn contains(&self, offset: u64) -> bool {
+        (self.offset..self.end()).contains(&offset)
+    }
+
+    fn place(&self) -> u64 {
+        extent_word(self.offset, self.blocks)
+    }
+}
+
+/// Bytes that are not in use any more and not yet free, by what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// For a superblock that has the log begin behind them.
+    pub(crate) checkpoint: u64,
+    /// For readers who may be looking at them.
+    pub(crate) pins: u64,
 }
 
 /// What the holder of the writer lock knows of the space table.
@@ -64,6 +94,8 @@ pub(crate) struct Space {
     end: u64,
     /// The counter of changes that this is the table of.
     changes: u64,
+    /// An extent of the log that was being cut when somebody died.
+    half_cut: Option<u64>,
 }
 
 impl Space {
@@ -71,7 +103,8 @@ impl Space {
     pub(crate) fn load(region: &Region, word: u64) -> Result<Space> {
         let table = Table::open(region, word, SPACE_TABLE_MAGIC)?;
         let changes = region.live(live::SPACE_CHANGES)?;
-        let mut space = Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes };
+        let mut space = Space::empty(changes);
+        let mut listed = Vec::new();
         let file_end = region.refresh()? / BLOCK * BLOCK;
         for entry in (0..table.capacity()).rev() {
             let (place, state) = table.entry(entry)?;
@@ -85,14 +118,25 @@ impl Space {
             let Some(extent) = extent.filter(|e| e.offset >= EXTENTS && e.blocks > 0 && e.end() <= file_end) else {
                 return Err(region.corrupt(extent_offset(word), format!("entry {entry} of the space table is damaged")));
             };
-            space.used.insert(offset, extent);
+            listed.push(extent);
         }
         let mut last = EXTENTS;
-        for extent in space.used.values() {
+        listed.sort_unstable_by_key(|extent| (extent.offset, extent.blocks));
+        for mut extent in listed {
+            let before = space.used.range(..=extent.offset).next_back().map(|(_, before)| *before);
+            if let Some(before) = before
+                && (before.offset, before.kind) == (extent.offset, ExtentKind::Emptied)
+                && extent.is_log()
+                && before.end() < extent.end()
+            {
+                (extent.offset, extent.blocks) = (before.end(), extent.blocks - before.blocks);
+                space.half_cut = Some(extent.offset);
+            }
             if extent.offset < last {
                 return Err(region.corrupt(extent.offset, "two extents of the space table overlap"));
             }
             last = extent.end();
+            space.used.insert(extent.offset, extent);
         }
         // What lies behind the last extent in use may have been allocated or not, by somebody who died.
         space.end = last;
@@ -102,7 +146,11 @@ impl Space {
     /// Of a table that was not looked at yet.
     pub(crate) fn unknown() -> Space {
         // An odd counter is that of no table.
-        Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes: u64::MAX }
+        Space::empty(u64::MAX)
+    }
+
+    fn empty(changes: u64) -> Space {
+        Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes, half_cut: None }
     }
 
     /// Whether the table in the file says what this does. For the holder of the writer lock.
@@ -112,24 +160,72 @@ impl Space {
     }
 
     /// Makes a table that lists `log`, the extents of the log with their sequence numbers, and itself. Everything else
-    /// is free.
+    /// is free, and what lies between them may have no real space: the file may have been copied.
     pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], seq: u64) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
-        let mut space = Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes };
+        let mut space = Space::empty(changes);
         space.end = log.iter().map(|&(_, end, _)| end).max().unwrap_or(EXTENTS);
         for (entry, &(offset, end, seq)) in log.iter().enumerate() {
             let blocks = (end - offset) / BLOCK;
             let (kind, count, entry) = (ExtentKind::Log, seq & COUNT_MASK, entry as u64);
             space.used.insert(offset, Extent { offset, blocks, kind, count, entry });
         }
-        let needed = log.len() as u64 + 16;
+        let needed = log.len() as u64 * 2 + 16;
+        let (place, lies_between) = space.lowest(blocks_of_table(needed) * BLOCK);
+        if lies_between {
+            region.allocate(place, place + blocks_of_table(needed) * BLOCK)?;
+        }
         space.replace_table(region, needed, seq)?;
+        for (start, end) in space.free_runs() {
+            space.list_hole(region, (start, end), seq)?;
+        }
         Ok(space)
     }
 
-    /// The extents in use, by offset.
+    /// Lists a free run as one that has no real space.
+    fn list_hole(&mut self, region: &Region, (start, end): (u64, u64), seq: u64) -> Result<()> {
+        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        let Some(entry) = self.vacant.pop() else {
+            return Err(region.corrupt(start, "the space table has no vacant entry"));
+        };
+        let (kind, count, blocks) = (ExtentKind::Hole, seq & COUNT_MASK, (end - start) / BLOCK);
+        let hole = Extent { offset: start, blocks, kind, count, entry };
+        self.change(region, |_| table.set(entry, (hole.place(), state_word(kind, seq)), 1))?;
+        self.used.insert(start, hole);
+        Ok(())
+    }
+
+    /// The extents that the table lists, by offset: all that are in use, and holes.
     pub(crate) fn extents(&self) -> impl Iterator<Item = &Extent> {
         self.used.values()
+    }
+
+    /// The extents in use.
+    fn in_use(&self) -> impl DoubleEndedIterator<Item = &Extent> {
+        self.used.values().filter(|extent| extent.kind != ExtentKind::Hole)
+    }
+
+    /// What is not listed, in front of the last extent that is.
+    fn free_runs(&self) -> Vec<(u64, u64)> {
+        let mut free = EXTENTS;
+        let mut runs = Vec::new();
+        for extent in self.used.values() {
+            if extent.offset > free {
+                runs.push((free, extent.offset));
+            }
+            free = extent.end();
+        }
+        runs
+    }
+
+    /// Offset behind the last extent in use.
+    pub(crate) fn used_end(&self) -> u64 {
+        self.in_use().next_back().map_or(EXTENTS, Extent::end)
+    }
+
+    /// Bytes in use.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.in_use().map(Extent::len).sum()
     }
 
     /// The extent at `offset`.
@@ -137,22 +233,27 @@ impl Space {
         self.used.get(&offset)
     }
 
+    /// The listed extent that `offset` lies in.
+    pub(crate) fn extent_of(&self, offset: u64) -> Option<&Extent> {
+        self.used.range(..=offset).next_back().map(|(_, extent)| extent).filter(|extent| extent.contains(offset))
+    }
+
     /// The extent of the log that `offset` lies in.
     pub(crate) fn log_extent_of(&self, offset: u64) -> Option<&Extent> {
-        let (_, extent) = self.used.range(..=offset).next_back()?;
-        (extent.is_log() && offset < extent.end()).then_some(extent)
+        self.extent_of(offset).filter(|extent| extent.is_log())
     }
 
-    /// Whether anything waits for old readers to go.
-    pub(crate) fn has_retired(&self) -> bool {
-        self.used.values().any(|extent| extent.kind == ExtentKind::Retired)
+    /// Whether anything is neither in use nor free.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.used.values().any(|extent| matches!(extent.kind, ExtentKind::Retired | ExtentKind::Emptied))
     }
 
-    /// How long the next extent of the log should be that has to hold `needed` bytes. Larger files get larger ones;
-    /// what is large itself gets one of its own, so that little is left over.
-    pub(crate) fn log_extent_len(&self, needed: u64) -> u64 {
-        let usual = align_block((self.end / 16).clamp(SMALLEST_LOG, LARGEST_LOG));
-        if needed > usual / 8 { align_block(needed) } else { usual }
+    /// How long the next extent of the log should be that has to hold `needed` bytes. Longer logs get longer ones, but none
+    /// shorter than `least`; what is large itself gets one of its own, so that little is left over.
+    pub(crate) fn log_extent_len(&self, needed: u64, least: u64) -> u64 {
+        let log: u64 = self.used.values().filter(|extent| extent.is_log()).map(Extent::len).sum();
+        let usual = align_block((log / LOG_EXTENTS).clamp(least, LARGEST_LOG));
+        if needed > usual / 8 { align_block(needed).max(least) } else { usual }
     }
 
     /// Takes an extent of `blocks` blocks.
@@ -162,10 +263,14 @@ impl Space {
     pub(crate) fn allocate(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
         // A table that is nearly full is replaced first: the new one needs an entry as well.
         if self.vacant.len() < 3 {
-            let entries = self.used.len() as u64 * 2 + 16;
-            self.replace_table(region, entries, seq)?;
+            self.enlarge_table(region, seq)?;
         }
         self.take(region, blocks, kind, seq)
+    }
+
+    fn enlarge_table(&mut self, region: &Region, seq: u64) -> Result<()> {
+        let entries = self.used.len() as u64 * 2 + 16;
+        self.replace_table(region, entries, seq)
     }
 
     fn take(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
@@ -182,23 +287,99 @@ impl Space {
 
     /// The lowest free run of `blocks` blocks, at the end of a longer file if there is none.
     fn find_or_grow(&mut self, region: &Region, blocks: u64) -> Result<u64> {
-        let len = blocks.checked_mul(BLOCK).filter(|&len| len <= super::layout::MAX_FILE_LEN);
+        let len = blocks.checked_mul(BLOCK).filter(|&len| len <= MAX_FILE_LEN);
         let Some(len) = len else {
-            let why = crate::error::FullReason::AddressSpace(region.max_len());
+            let why = FullReason::AddressSpace(region.max_len());
             return Err(Error::Full { path: region.path().to_owned(), needed: u64::MAX, why });
         };
-        let mut free = EXTENTS;
-        for extent in self.used.values() {
-            if extent.offset - free >= len {
-                return Ok(free);
-            }
-            free = extent.end();
-        }
-        if self.end - free < len {
+        let (free, fits) = self.lowest(len);
+        if !fits && self.end.saturating_sub(free) < len {
             region.allocate(self.end.max(free), free + len)?;
             self.end = free + len;
         }
+        self.fill_holes(region, free, free + len)?;
         Ok(free)
+    }
+
+    /// The lowest free run of `len` bytes, and whether it lies in front of an extent in use: behind the last one it may
+    /// have to be made first.
+    pub(crate) fn lowest(&self, len: u64) -> (u64, bool) {
+        let mut free = EXTENTS;
+        for extent in self.in_use() {
+            if extent.offset - free >= len {
+                return (free, true);
+            }
+            free = extent.end();
+        }
+        (free, false)
+    }
+
+    /// Puts real space behind what lies in a free run.
+    fn fill_holes(&mut self, region: &Region, start: u64, end: u64) -> Result<()> {
+        let holes: Vec<Extent> = (self.used.range(..end).map(|(_, extent)| *extent))
+            .filter(|extent| extent.kind == ExtentKind::Hole && extent.end() > start)
+            .collect();
+        for hole in holes {
+            // A run begins where free space does, so what is left of the hole lies behind it.
+            let filled = hole.end().min(end);
+            region.allocate(hole.offset, filled)?;
+            if filled == hole.end() {
+                self.free(region, hole.offset)?;
+            } else {
+                self.shorten(region, hole.offset, (filled, hole.end()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the bounds of a listed extent inwards: one store.
+    fn shorten(&mut self, region: &Region, offset: u64, (start, end): (u64, u64)) -> Result<()> {
+        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        self.change(region, |space| {
+            if let Some(mut extent) = space.used.remove(&offset) {
+                (extent.offset, extent.blocks) = (start, (end - start) / BLOCK);
+                table.set_word(extent.entry, 0, extent.place())?;
+                space.used.insert(start, extent);
+            }
+            Ok(())
+        })
+    }
+
+    /// Cuts what lies before `at` off an extent of the log, as one that is emptied. Says whether there was room for that in
+    /// the table.
+    ///
+    /// It is listed before the extent is shortened: somebody who dies in between leaves both listed, and whoever loads the
+    /// table takes that for what it is.
+    pub(crate) fn cut(&mut self, region: &Region, offset: u64, at: u64, seq: u64) -> Result<bool> {
+        if self.vacant.len() < 3 {
+            match self.enlarge_table(region, seq) {
+                Err(Error::Full { .. }) => return Ok(false),
+                enlarged => enlarged?,
+            }
+        }
+        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        let (Some(entry), Some(&extent)) = (self.vacant.pop(), self.used.get(&offset)) else {
+            return Err(region.corrupt(offset, "an extent of the log was expected here"));
+        };
+        let (kind, count, blocks) = (ExtentKind::Emptied, seq & COUNT_MASK, (at - offset) / BLOCK);
+        let emptied = Extent { offset, blocks, kind, count, entry };
+        self.change(region, |_| table.set(entry, (emptied.place(), state_word(kind, seq)), 1))?;
+        self.shorten(region, offset, (at, extent.end()))?;
+        self.used.insert(offset, emptied);
+        Ok(true)
+    }
+
+    /// Completes what somebody had begun who died. For the holder of the writer lock.
+    pub(crate) fn mend(&mut self, region: &Region) -> Result<()> {
+        let Some(extent) = self.half_cut.take().and_then(|offset| self.used.get(&offset).copied()) else {
+            return Ok(());
+        };
+        self.shorten(region, extent.offset, (extent.offset, extent.end()))
+    }
+
+    /// Gives back what lies behind `end` in an extent.
+    pub(crate) fn trim(&mut self, region: &Region, offset: u64, end: u64) -> Result<()> {
+        self.shorten(region, offset, (offset, end))
     }
 
     /// Gives an extent another kind.
@@ -237,16 +418,84 @@ impl Space {
         made
     }
 
-    /// Frees what was retired at `count` or before; the caller knows that no pin is below it.
-    pub(crate) fn free_retired(&mut self, region: &Region, count: u64) -> Result<()> {
-        let old = |extent: &&Extent| extent.kind == ExtentKind::Retired && extent.count <= count;
-        let offsets: Vec<u64> = self.used.values().filter(old).map(|extent| extent.offset).collect();
-        offsets.into_iter().try_for_each(|offset| self.free(region, offset))
+    /// What is neither in use nor free, if no pin is below `unread_below` and the flushed superblock has the log begin in the
+    /// extent with `durable_head`; and the extents among it that wait for nothing.
+    pub(crate) fn waiting(&self, unread_below: u64, durable_head: u64) -> (Waiting, Vec<Extent>) {
+        // Extents are emptied in their order: if that one was not, all that were lie before it. If it was, those do that
+        // were emptied at an earlier commit.
+        let emptied_before = match self.extent_of(durable_head) {
+            Some(extent) if extent.is_log() => u64::MAX,
+            Some(extent) if extent.kind == ExtentKind::Emptied => extent.count,
+            _ => 0,
+        };
+        let mut waiting = Waiting::default();
+        let mut unused = Vec::new();
+        for extent in self.used.values() {
+            match extent.kind {
+                ExtentKind::Emptied if extent.count >= emptied_before => waiting.checkpoint += extent.len(),
+                ExtentKind::Emptied | ExtentKind::Retired if extent.count <= unread_below => unused.push(*extent),
+                ExtentKind::Emptied | ExtentKind::Retired => waiting.pins += extent.len(),
+                _ => {}
+            }
+        }
+        (waiting, unused)
+    }
+
+    /// Frees what nobody needs any more, knowing that no pin is below `unread_below` and that the flushed superblock has the
+    /// log begin in the extent with `durable_head`. Says what has to wait.
+    pub(crate) fn reclaim(&mut self, region: &Region, unread_below: u64, durable_head: u64) -> Result<Waiting> {
+        let (waiting, unused) = self.waiting(unread_below, durable_head);
+        unused.into_iter().try_for_each(|extent| self.free(region, extent.offset))?;
+        Ok(waiting)
+    }
+
+    /// Makes the file end behind the last extent in use, and says by how many bytes it is shorter. The caller knows that
+    /// nobody looks behind that.
+    pub(crate) fn truncate(&mut self, region: &Region) -> Result<u64> {
+        let end = self.used_end();
+        let holes: Vec<u64> = self.used.range(end..).map(|(&offset, _)| offset).collect();
+        holes.into_iter().try_for_each(|offset| self.free(region, offset))?;
+        let shorter = self.change(region, |_| region.truncate(end))?;
+        self.end = self.end.min(end);
+        Ok(shorter)
+    }
+
+    /// Gives the space of free runs back to the file system where it knows how, and says how many bytes.
+    pub(crate) fn punch(&mut self, region: &Region, seq: u64) -> Result<u64> {
+        let mut given = 0;
+        for (start, end) in self.free_runs() {
+            if self.vacant.len() < 3 {
+                self.enlarge_table(region, seq)?;
+            }
+            // The table may just have moved into it.
+            if self.used.range(start..end).next().is_some() {
+                continue;
+            }
+            // Listed before it becomes one.
+            self.list_hole(region, (start, end), seq)?;
+            if region.punch(start, end - start)? {
+                given += end - start;
+            } else {
+                self.free(region, start)?;
+            }
+        }
+        Ok(given)
+    }
+
+    /// Moves the table to where there is a lower place for it.
+    pub(crate) fn settle_table(&mut self, region: &Region, seq: u64) -> Result<()> {
+        let entries = self.used.len() as u64 + 16;
+        let blocks = blocks_of_table(entries);
+        let old = region.live(live::SPACE_TABLE)?;
+        if blocks < extent_blocks(old) || self.lowest(blocks * BLOCK).0 < extent_offset(old) {
+            self.replace_table(region, entries, seq)?;
+        }
+        Ok(())
     }
 
     /// Moves the table to a new extent with room for `entries`. The old one is retired.
     fn replace_table(&mut self, region: &Region, entries: u64, seq: u64) -> Result<()> {
-        let blocks = (super::layout::TABLE_HEADER + entries * super::layout::TABLE_ENTRY).div_ceil(BLOCK);
+        let blocks = blocks_of_table(entries);
         let offset = self.find_or_grow(region, blocks)?;
         let table = Table::create(region, offset, blocks, SPACE_TABLE_MAGIC)?;
         let old = region.live(live::SPACE_TABLE)?;
@@ -267,6 +516,10 @@ impl Space {
         }
         Ok(())
     }
+}
+
+fn blocks_of_table(entries: u64) -> u64 {
+    (TABLE_HEADER + entries * TABLE_ENTRY).div_ceil(BLOCK)
 }
 
 /// What the table that `word` finds says at one moment, for one who does not hold the writer lock. `None` if it is being changed all the time, or by somebody who does not go on.

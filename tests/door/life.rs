@@ -3,13 +3,16 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::medium::Medium;
-use super::{Content, check, content, key, make_changes, value};
+use super::{Content, check, content, content_at, key, make_changes, value};
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
+use crate::engine::pins::Pin;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::{Durability, Settings};
 use crate::error::{Error, Result};
@@ -35,6 +38,16 @@ pub(super) enum Step {
     Clear,
     Sync,
     Checkpoint,
+    /// The store is compacted, and stopped when that has asked so often whether to go on.
+    Compact {
+        stop: u32,
+    },
+    /// Pending upkeep is done.
+    Maintain,
+    /// What is free is given back to the file system.
+    Release,
+    /// A snapshot is taken and held, until there is one too many.
+    Hold,
     /// The store is closed and opened again.
     Reopen,
     /// The process is killed after so many stores of what follows.
@@ -58,7 +71,12 @@ pub(super) struct Life<'p> {
     pub(super) engine: Option<Arc<Engine>>,
     /// Values are numbered, so that no two of a generation are the same.
     pub(super) values: u32,
+    /// Snapshots, with what they have to show.
+    pub(super) held: Vec<(Pin, Content)>,
 }
+
+/// So many snapshots are held at the same time.
+const MOST_HELD: usize = 2;
 
 impl Life<'_> {
     /// Puts the file as the system shows it in place, and opens it.
@@ -91,6 +109,18 @@ impl Life<'_> {
         self.engine.clone().unwrap()
     }
 
+    /// Gives the oldest snapshot back, after a look at it.
+    fn give_back(&mut self) -> std::result::Result<(), String> {
+        let engine = self.engine();
+        let (pin, expected) = self.held.remove(0);
+        let found = content_at(&engine, &pin);
+        engine.unpin(&pin);
+        match found? {
+            found if found == expected => Ok(()),
+            found => Err(format!("a snapshot shows {found:?}, and was taken of {expected:?}")),
+        }
+    }
+
     fn newest(&self) -> Content {
         (**self.medium.state().contents.last().unwrap()).clone()
     }
@@ -105,6 +135,7 @@ impl Life<'_> {
     /// was (`begun`).
     fn come_back(&mut self, begun: bool) -> std::result::Result<(), String> {
         self.engine = None;
+        self.held.clear();
         let poisoned = {
             let mut state = self.medium.state();
             (state.dead, state.dies_in, state.flush_failed) = (false, None, false);
@@ -248,9 +279,40 @@ impl Life<'_> {
                 })
             }
             Step::Clear => self.commit(Content::new(), self.settings.durability, |engine| engine.clear(DEFAULT_MAP)),
+            Step::Compact { stop } => {
+                let mut left = *stop;
+                let newest = self.newest();
+                self.commit(newest, Durability::Buffered, |engine| {
+                    engine
+                        .compact(&mut |_| {
+                            left = left.saturating_sub(1);
+                            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                        })
+                        .map(drop)
+                })
+            }
+            Step::Maintain => {
+                let newest = self.newest();
+                self.commit(newest, Durability::Buffered, |engine| engine.maintain(Duration::from_millis(5)).map(drop))
+            }
+            Step::Release => {
+                let newest = self.newest();
+                self.commit(newest, Durability::Buffered, |engine| engine.release_free_space().map(drop))
+            }
+            Step::Hold => {
+                if self.held.len() == MOST_HELD {
+                    self.give_back()?;
+                }
+                let pin = self.engine().pin().map_err(|error| error.to_string())?;
+                self.held.push((pin, self.newest()));
+                Ok(())
+            }
             Step::Sync => self.make_durable(Engine::sync).map(drop),
             Step::Checkpoint => self.make_durable(Engine::checkpoint).map(drop),
             Step::Reopen => {
+                while !self.held.is_empty() {
+                    self.give_back()?;
+                }
                 if !self.make_durable(Engine::close)? {
                     return Ok(());
                 }
@@ -285,7 +347,9 @@ impl Life<'_> {
                 self.medium.during_next_flush(move || {
                     let (Some(engine), Some(medium)) = (engine.upgrade(), medium.upgrade()) else { return };
                     // A commit that waits for this flush is not complete, and the one that flushes holds the lock.
-                    if engine.settings.durability == Durability::Synced || engine.settings.checkpoint_every < 1 << 20 {
+                    let settings = &engine.settings;
+                    let small = settings.checkpoint_every.min(settings.limits.least_waiting) < 1 << 20;
+                    if settings.durability == Durability::Synced || small {
                         return;
                     }
                     let mut next = (**medium.state().contents.last().unwrap()).clone();
@@ -310,6 +374,9 @@ impl Life<'_> {
         self.medium.state().dies_in = None;
         if content(&engine)? != self.newest() {
             return Err("the store holds something else than what was committed".into());
+        }
+        while !self.held.is_empty() {
+            self.give_back()?;
         }
         check(&engine)?;
         self.medium.cut_now();

@@ -214,9 +214,10 @@ impl State {
     /// The disk as it was at the last flush, in one of the lengths that the file may have.
     fn base(&mut self) -> Vec<u8> {
         let (old, new) = (self.durable.len(), self.cache.len());
+        let (least, most) = (old.min(new), old.max(new));
         let len = match self.random.below(4) {
             0 => old,
-            1 => old + (self.random.below((new - old) as u64 / BLOCK + 1) * BLOCK) as usize,
+            1 => least + (self.random.below((most - least) as u64 / BLOCK + 1) * BLOCK) as usize,
             _ => new,
         };
         let mut bytes = self.durable.clone();
@@ -423,8 +424,31 @@ impl Recorder for Medium {
     fn set_len(&self, len: u64) {
         let mut state = self.state();
         if !state.dead {
-            let len = (len as usize).max(state.cache.len());
-            state.cache.resize(len, 0);
+            let shorter = (len as usize) < state.cache.len();
+            state.cache.resize(len as usize, 0);
+            if shorter {
+                // What was on its way there has nowhere to go. What is on the disk stays until the length is flushed.
+                state.pending.split_off(&len.div_ceil(SECTOR));
+                if state.random.one_in(2) {
+                    state.durable.truncate(len as usize);
+                    state.written.truncate((len / SECTOR) as usize);
+                }
+            }
+        }
+    }
+
+    fn punch(&self, offset: u64, len: u64) {
+        let mut state = self.state();
+        if !state.dead {
+            let range = offset as usize..(offset + len) as usize;
+            state.cache[range.clone()].fill(0);
+            let (first, end) = (offset / SECTOR, (offset + len) / SECTOR);
+            state.pending.retain(|sector, _| !(first..end).contains(sector));
+            if state.random.one_in(2)
+                && let Some(durable) = state.durable.get_mut(range)
+            {
+                durable.fill(0);
+            }
         }
     }
 }

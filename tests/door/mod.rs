@@ -10,11 +10,14 @@ mod medium;
 mod power_cut;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(not(loom))]
+mod upkeep;
 
 use std::collections::BTreeMap;
 
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
+use crate::engine::pins::Pin;
 use crate::error::{Error, Result};
 use crate::file::layout::{DEFAULT_MAP, Kind};
 use crate::file::log;
@@ -39,9 +42,20 @@ fn value((number, len): (u32, u32)) -> Vec<u8> {
 
 /// All that is in the store.
 fn content(engine: &Engine) -> std::result::Result<Content, String> {
+    let (pin, _, totals) = engine.pin_with_totals(DEFAULT_MAP).map_err(|error| error.to_string())?;
+    let content = content_at(engine, &pin);
+    engine.unpin(&pin);
+    match content? {
+        content if content.len() as u64 == totals.keys => Ok(content),
+        content => Err(format!("there are {} keys, and the counter says {}", content.len(), totals.keys)),
+    }
+}
+
+/// All that a pin shows.
+fn content_at(engine: &Engine, pin: &Pin) -> std::result::Result<Content, String> {
     let text = |error: Error| error.to_string();
     let mut content = Content::new();
-    let (pin, index, totals) = engine.pin_with_totals(DEFAULT_MAP).map_err(text)?;
+    let index = engine.index_at(DEFAULT_MAP, pin.seq).map_err(text)?;
     for slot in index.ok_or("the default map has no region")?.iter() {
         let Some(offset) = slot.map_err(text)?.record else { continue };
         let newest = log::record(&engine.region, offset).map_err(text)?;
@@ -57,10 +71,6 @@ fn content(engine: &Engine) -> std::result::Result<Content, String> {
             return Err(format!("key {number} has a value of which a piece is wrong"));
         }
         content.insert(number, (of, len));
-    }
-    engine.unpin(&pin);
-    if content.len() as u64 != totals.keys {
-        return Err(format!("there are {} keys, and the counter says {}", content.len(), totals.keys));
     }
     Ok(content)
 }

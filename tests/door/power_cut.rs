@@ -26,7 +26,7 @@ use super::support::{self, Random, setting};
 use super::{Content, check, content, key, value};
 use crate::engine::Engine;
 use crate::engine::recovery::Opened;
-use crate::engine::settings::{Access, Durability, Settings};
+use crate::engine::settings::{Access, Durability, Limits, Settings};
 use crate::error::Error;
 use crate::file::door::{self, Recorder};
 use crate::file::layout::{BLOCK, CREATION_MAGIC, DEFAULT_MAP};
@@ -46,6 +46,8 @@ struct Taste {
     flushes_fail: bool,
     /// Puts and hardly anything else, few in a generation.
     again: bool,
+    /// Resize and compaction in the smallest steps, with more of all that takes them on.
+    upkeep: bool,
 }
 
 impl Taste {
@@ -58,7 +60,13 @@ impl Taste {
         let change = (key.clone(), prop_oneof![3 => len.clone().prop_map(Some), 1 => Just(None)]);
         let durability = prop_oneof![Just(Durability::Buffered), Just(Durability::Synced)];
         let transaction = (prop::collection::vec(change, 1..=self.changes), durability, prop::bool::weighted(0.85));
-        prop_oneof![
+        let upkeep = prop_oneof![
+            2 => (1..30u32).prop_map(|stop| Step::Compact { stop }),
+            2 => Just(Step::Maintain),
+            1 => Just(Step::Release),
+            2 => Just(Step::Hold),
+        ];
+        let usual = prop_oneof![
             12 => (key.clone(), len.clone()).prop_map(|(key, len)| Step::Put { key, len }),
             4 => key.clone().prop_map(|key| Step::Remove { key }),
             5 => transaction.prop_map(|(changes, durability, commit)| Step::Transaction { changes, durability, commit }),
@@ -69,13 +77,18 @@ impl Taste {
             2 => (0..60u64).prop_map(|after| Step::Kill { after }),
             u32::from(self.flushes_fail) => Just(Step::FlushFails),
             2 => (key, len).prop_map(|(key, len)| Step::DuringNextFlush { key, len }),
-        ]
+        ];
+        prop_oneof![33 => usual, if self.upkeep { 7 } else { 0 } => upkeep]
     }
 
     /// Generations, and a seed for everything that the disk leaves to chance.
     fn history(self) -> impl Strategy<Value = (Vec<Vec<Step>>, u64)> {
         let put = (0..self.keys, self.lengths()).prop_map(|(key, len)| Step::Put { key, len });
-        let (puts, most) = if self.again { (100, 4) } else { (0, 12) };
+        let (puts, most) = match self {
+            Taste { again: true, .. } => (100, 4),
+            Taste { upkeep: true, .. } => (60, 60),
+            _ => (0, 12),
+        };
         let step = prop_oneof![puts => put, 33 => self.step()];
         (prop::collection::vec(prop::collection::vec(step, 1..most), 2..=4), any::<u64>())
     }
@@ -84,7 +97,8 @@ impl Taste {
         let (checkpoint_every, durability) = (self.checkpoint_every, self.durability);
         // Nobody holds anything for long here.
         let lock_timeout = Duration::from_secs(2);
-        Settings { checkpoint_every, durability, lock_timeout, ..Settings::default() }
+        let limits = if self.upkeep { Limits::tiny() } else { Limits::default() };
+        Settings { checkpoint_every, durability, lock_timeout, limits, ..Settings::default() }
     }
 }
 
@@ -178,7 +192,7 @@ fn generation_of(
     let medium = Medium::of_image(start, cuts, random.next());
     medium.state().most_images = most_images;
     let (path, settings) = (place.store.as_path(), settings.clone());
-    let mut life = Life { path, settings, medium: medium.clone(), engine: None, values: 0 };
+    let mut life = Life { path, settings, medium: medium.clone(), engine: None, values: 0, held: Vec::new() };
     life.open().map_err(|what| format!("{}: {what}", start.cut))?;
     // Cut again while it is recovered, it comes out the same.
     let found = Arc::new(content(&life.engine())?);
@@ -264,6 +278,7 @@ const SMALL: Taste = Taste {
     durability: Durability::Buffered,
     flushes_fail: false,
     again: false,
+    upkeep: false,
 };
 
 const AGAIN: Taste = Taste { keys: 1, short: 480, usual: 480, long: 480, again: true, ..SMALL };
@@ -335,6 +350,19 @@ fn flushes_that_fail() {
 #[test]
 fn a_log_that_moves_from_extent_to_extent() {
     explore(15, Taste { usual: 9000, long: 80_000, ..SMALL });
+}
+
+/// Everything is moved about all the time: the log is cleaned and its extents are used again, the index is resized, the file
+/// gets shorter.
+#[test]
+fn a_log_that_is_compacted() {
+    explore(15, Taste { upkeep: true, usual: 700, long: 3000, ..SMALL });
+    explore(5, Taste { upkeep: true, usual: 700, checkpoint_every: 2048, flushes_fail: true, ..SMALL });
+}
+
+#[test]
+fn an_index_that_is_resized_line_by_line() {
+    explore(10, Taste { upkeep: true, keys: 900, usual: 12, long: 40, changes: 120, ..SMALL });
 }
 
 #[test]

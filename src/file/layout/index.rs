@@ -7,7 +7,8 @@ use super::BLOCK;
 
 /// The header of a region: one map's index. Its lines follow.
 ///
-/// The first six fields never change once the region is in force. The two banks of totals are words: a commit writes
+/// The first six fields never change once the region is in force; until then a resize keeps in `previous` what it
+/// builds from. The two banks of totals are words: a commit writes
 /// the bank that does not count and stores its `seq` last, so that finishing a commit twice counts nothing twice.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -20,8 +21,8 @@ pub struct RegionHeader {
     pub lines: U64,
     /// Blocks of the extent.
     pub blocks: U64,
-    /// The sequence number from which on this region tells the whole truth about its map: of the map's creation or of
-    /// its last clear. A resize takes it over.
+    /// The sequence number from which on this region tells the whole truth about its map: of the map's creation, its last
+    /// clear or its last resize.
     pub since: U64,
     /// Offset of the region that a reader below `since` needs, 0 if there was none.
     pub previous: U64,

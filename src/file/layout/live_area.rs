@@ -7,7 +7,7 @@ pub mod live {
     /// Version of the live area; another one is not trusted.
     pub const VERSION_WORD: u64 = LIVE;
     /// The value of [`VERSION_WORD`] in this build.
-    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x01\0\0\0");
+    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x02\0\0\0");
     /// Six words that say which page cache this is: boot id (two words), device, inode, birth time, mount.
     pub const IDENTITY: u64 = LIVE + 8;
     /// Words in [`IDENTITY`].
@@ -33,14 +33,8 @@ pub mod live {
     pub const SPACE_TABLE: u64 = LIVE + 80;
     /// Offset of the superblock in force, the one that is known to be flushed.
     pub const SUPERBLOCK: u64 = LIVE + 88;
-    /// Offset of the first record of the log.
-    pub const LOG_HEAD: u64 = LIVE + 96;
-    /// Offset of the extent that holds the first record.
-    pub const HEAD_EXTENT: u64 = LIVE + 104;
-    /// The `chain` of the first record.
-    pub const HEAD_CHAIN: u64 = LIVE + 112;
-    /// The smallest sequence number that the first record may have.
-    pub const HEAD_SEQ: u64 = LIVE + 120;
+    /// The `head_extent` of the superblock in force, or of one before it: nothing of the log from there on is reused.
+    pub const DURABLE_HEAD: u64 = LIVE + 96;
 
     /// The writer lock word: see [`writer_lock`](super::writer_lock).
     pub const WRITER_LOCK: u64 = LIVE + 128;
@@ -65,21 +59,55 @@ pub mod live {
     /// Not zero if somebody sleeps on [`CHANGED`].
     pub const WATCHERS: u64 = LIVE + 272;
 
-    /// Two banks of {seq, bytes, records} for the whole log; the one with the larger seq counts.
+    /// Two banks of {seq, bytes, records, live bytes}; the one with the larger seq counts. Bytes and records are those that
+    /// were ever appended, live bytes those of the records that hold a value, over all maps.
     pub const LOG_TOTALS: u64 = LIVE + 320;
     /// Words of one bank of [`LOG_TOTALS`].
-    pub const LOG_TOTALS_WORDS: u64 = 3;
+    pub const LOG_TOTALS_WORDS: u64 = 4;
 
-    /// An index resize at work: map plus one in the high 32 bits, next line in the low 32; zero when there is none.
+    /// An index resize at work: see [`resize_cursor`](super::resize_cursor). Zero when there is none.
     pub const RESIZE_CURSOR: u64 = LIVE + 384;
-    /// Offset of the region that a resize builds.
+    /// The region that a resize builds, as an [`extent_word`](crate::file::layout::extent_word). Its header names the one
+    /// that it is built from as its `previous`.
     pub const RESIZE_TARGET: u64 = LIVE + 392;
-    /// The log's bytes when the last checkpoint was taken.
+    /// The bytes ever appended to the log when the last checkpoint was taken.
     pub const CHECKPOINT_BYTES: u64 = LIVE + 400;
     /// Counts changes of the space table, for those who keep a copy of what it says: odd while it is being changed.
     pub const SPACE_CHANGES: u64 = LIVE + 408;
+    /// How many blocks of the region that a resize builds are zeroed. Nothing is moved before all are.
+    pub const RESIZE_ZEROED: u64 = LIVE + 416;
+
+    /// Two banks that say where the log begins; the one with the larger number counts. See [`head`](super::head).
+    pub const HEAD: u64 = LIVE + 448;
+    /// Words of one bank of [`HEAD`].
+    pub const HEAD_WORDS: u64 = 8;
+}
+
+/// The words of a bank of [`HEAD`](live::HEAD).
+pub mod head {
+    /// Counts the moves of the head.
+    pub const NUMBER: usize = 0;
+    /// Offset of the first record of the log.
+    pub const AT: usize = 1;
+    /// Offset of the extent that holds it.
+    pub const EXTENT: usize = 2;
+    /// The `chain` of the first record.
+    pub const CHAIN: usize = 3;
+    /// The smallest sequence number that the first record may have.
+    pub const SEQ: usize = 4;
     /// The highest sequence number that compaction has left behind the head.
-    pub const BEHIND_SEQ: u64 = LIVE + 416;
+    pub const BEHIND: usize = 5;
+    /// Bytes of the records that it has left behind, counted as in [`LOG_TOTALS`](super::live::LOG_TOTALS).
+    pub const BYTES: usize = 6;
+    /// How many records these are.
+    pub const RECORDS: usize = 7;
+}
+
+/// The word of an index resize: whether tombstones are left out (bit 63), the map plus one (bits 32 to 62), the next
+/// line to be moved (bits 0 to 31).
+#[inline]
+pub const fn resize_cursor(map: u32, line: u64, drops_tombstones: bool) -> u64 {
+    ((drops_tombstones as u64) << 63) | ((map as u64 + 1) << 32) | line
 }
 
 /// The writer lock word: its holder in the high 32 bits, how often it was taken in the low 32.

@@ -56,6 +56,21 @@
 //! does not list is free. Both are extents of their own with a [`TableHeader`] and entries of two words; one word in
 //! the live area says where each is, so that replacing a table is one store.
 //!
+//! # Compaction
+//!
+//! The log is a queue of extents. Compaction takes records from its head: those that the index still leads to are appended
+//! again at the tail, as a commit with the flag [`COPY`](flags::COPY), the others are left behind. Then the [head](live::HEAD)
+//! moves on. What lies before it is [emptied](ExtentKind::Emptied), and free when the superblock in force says so too. A
+//! tombstone at the head is dropped: nothing older can exist. The head may lie within a commit, whose other records were
+//! left behind or copied; a walk that begins there takes the rest for all of it.
+//!
+//! # Resize
+//!
+//! A larger or smaller region is built line by line beside the one in force, which stays authoritative. **Invariants:** what
+//! the new region has of a key is what the old one has; and of the lines before the [cursor](live::RESIZE_CURSOR) it has
+//! all. The switch is one word of the map table. It consumes a sequence number, from which on the new region counts;
+//! readers from before it go on with the old one.
+//!
 //! # Locks
 //!
 //! Who opens the file locks bytes far above the data, for its open file description, and the file as a whole. All who
@@ -67,6 +82,7 @@
 //! | L + 1 | who writes a superblock: exclusively; who reads one: shared |
 //! | L + 2 | stands in for the whole file where the two kinds of lock collide, that is everywhere but on Linux |
 //! | L + 3 | shared by those who have recovered the store into memory of their own: nobody opens it for writing meanwhile |
+//! | L + 4 | shared by those who have opened the store for reading; exclusively by who makes the file shorter |
 //! | L + 256 + n | the owner of entry n of the process table, for as long as it has the store open |
 //! | L + 2⁴⁸ + c | shared, by each snapshot of a read-only opener of a commit whose sequence number counts c |
 //! | the whole file | everybody shared; exclusively by an exclusive opener, and by one who recovers |
@@ -202,7 +218,14 @@ pub struct Superblock {
     /// See [`superblock_flags`].
     pub flags: U32,
     /// Zeros.
-    pub reserved: [u8; 328],
+    pub padding: [u8; 4],
+    /// Bytes of the records that hold a value, over all maps. Only meaningful with [`COUNTED`](superblock_flags::COUNTED).
+    pub live_bytes: U64,
+    /// The words of a resize that goes on: [`RESIZE_CURSOR`](live::RESIZE_CURSOR), [`RESIZE_TARGET`](live::RESIZE_TARGET)
+    /// and [`RESIZE_ZEROED`](live::RESIZE_ZEROED). Only meaningful with `CLEAN`.
+    pub resize: [U64; 3],
+    /// Zeros.
+    pub reserved: [u8; 292],
     /// CRC-32 of the 508 bytes before.
     pub crc: U32,
 }
@@ -212,6 +235,8 @@ const _: () = assert!(size_of::<Superblock>() == 512);
 pub mod superblock_flags {
     /// The store was closed: log, regions and tables were flushed, and nothing has changed since.
     pub const CLEAN: u32 = 1;
+    /// With `CLEAN`: the superblock says how many bytes hold values. Before stores were compacted, none did.
+    pub const COUNTED: u32 = 2;
 }
 
 impl Superblock {
@@ -229,6 +254,11 @@ impl Superblock {
     pub fn sealed(mut self) -> Superblock {
         self.crc = self.expected_crc().into();
         self
+    }
+
+    /// Bytes of the records that hold a value, if the superblock says.
+    pub fn counted_live_bytes(&self) -> Option<u64> {
+        (self.flags.get() & superblock_flags::COUNTED != 0).then(|| self.live_bytes.get())
     }
 
     /// Whether the store was closed and not changed since.

@@ -75,6 +75,13 @@ pub enum ExtentKind {
     Retired = 5,
     /// A log extent made from the reserve: only what shrinks the store may be appended to it.
     ReserveLog = 6,
+    /// Held records that are behind the head of the log. It is free once the head of the superblock in force lies behind
+    /// it as well, and no reader is from before its sequence number.
+    ///
+    /// It may have been cut off a log extent: if that is listed with the same offset, it begins where this one ends.
+    Emptied = 7,
+    /// Free, and without real space behind it: that has to be allocated before it is used.
+    Hole = 8,
 }
 
 impl ExtentKind {
@@ -87,6 +94,8 @@ impl ExtentKind {
             4 => Some(ExtentKind::Reserve),
             5 => Some(ExtentKind::Retired),
             6 => Some(ExtentKind::ReserveLog),
+            7 => Some(ExtentKind::Emptied),
+            8 => Some(ExtentKind::Hole),
             _ => None,
         }
     }

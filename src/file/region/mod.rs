@@ -11,8 +11,9 @@
 //!
 //! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives: growth maps anew and keeps
 //!   the old mappings. They grow geometrically, so they are few.
-//! * The length only grows, and it is raised only after the file has been extended, by us or by another process, and the
-//!   mapping covers it.
+//! * The length is raised only after the file has been extended, by us or by another process, and the mapping covers it.
+//!   The file is made shorter, by us or by another process, only where nobody looks: what is cut off is in no use, no pin
+//!   covers it, and nobody has the store open who reads without pins. The mapping goes on behind its end.
 //! * Nothing hands out `&mut` to the mapping, nor `&` to what may still change, words excepted, and those are atomics.
 //! * The trust boundary, stated in the crate's documentation: nobody but slotlog changes or truncates the file while it
 //!   is open. Within that, callers of [`Region::frozen`] ask only for bytes that were published, by a release store of
@@ -258,7 +259,7 @@ impl Region {
         let Some(file) = self.file() else { return Ok(self.len()) };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         let len = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
-        if len > self.len() {
+        if len != self.len() && len >= EXTENTS {
             self.cover(&mut mappings, file, len)?;
             // Release: whoever sees the new length sees a base that covers it.
             self.len.store(len, Ordering::Release);

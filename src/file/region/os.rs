@@ -48,6 +48,56 @@ pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)
 }
 
+/// Whether a file could not be made shorter because somebody has it mapped, which some systems do not allow.
+pub(super) fn is_mapped_elsewhere(error: &io::Error) -> bool {
+    /// `ERROR_USER_MAPPED_FILE`.
+    const MAPPED: i32 = 1224;
+    cfg!(windows) && error.raw_os_error() == Some(MAPPED)
+}
+
+/// Gives the space behind a range of the file back, whose length stays; it reads as zeros from then on. `false` where the
+/// system or the file system does not offer that.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn punch(file: &File, offset: u64, len: u64) -> io::Result<bool> {
+    use std::os::fd::AsRawFd;
+
+    door::call(Call::Punch)?;
+    let (Ok(offset), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else { return Ok(false) };
+    loop {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: `fallocate` takes a descriptor, which `file` keeps open during the call, and integers.
+        if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => return Ok(false),
+            _ => return Err(error),
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn punch(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
+    door::call(Call::Punch)?;
+    Ok(false)
+}
+
+/// Gives memory back that nobody uses: of a mapping that has no file, in whole pages.
+#[cfg(unix)]
+pub(super) fn discard(mapping: Option<&std::sync::Arc<MmapRaw>>, offset: u64, len: u64) {
+    let Some(mapping) = mapping.filter(|mapping| offset + len <= mapping.len() as u64) else { return };
+    // SAFETY: the pages are those of a free range of the store: no reference points into it, so it may turn to zeros.
+    let advised =
+        unsafe { mapping.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset as usize, len as usize) };
+    // It is only advice; without it the memory stays in use.
+    drop(advised);
+}
+
+#[cfg(not(unix))]
+pub(super) fn discard(_mapping: Option<&std::sync::Arc<MmapRaw>>, _offset: u64, _len: u64) {}
+
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;

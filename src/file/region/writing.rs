@@ -221,13 +221,59 @@ impl Region {
                 }
             }
         }
-        if to > self.len() {
+        if to > old {
             #[cfg(test)]
             self.record(|recorder| recorder.set_len(to));
             // Release: whoever sees the new length sees a base that covers it.
             self.len.store(to, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Makes the file end at `len`, if the system can do that to a mapped file, and says by how many bytes it is shorter.
+    /// Only for the holder of the writer lock, who knows that nobody looks behind that.
+    pub(crate) fn truncate(&self, len: u64) -> Result<u64> {
+        let old = self.refresh()?;
+        if len >= old || len < EXTENTS {
+            return Ok(0);
+        }
+        let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.backing {
+            Backing::ReadOnlyFile(_) => self.check_writable()?,
+            Backing::Memory => os::discard(mappings.last(), len, old - len),
+            Backing::File(file) => match os::set_len(file, len) {
+                Ok(()) => {}
+                Err(error) if os::is_mapped_elsewhere(&error) => return Ok(0),
+                Err(error) => return Err(Error::io(&self.path, "shorten the file", error)),
+            },
+        }
+        #[cfg(test)]
+        self.record(|recorder| recorder.set_len(len));
+        self.len.store(len, Ordering::Release);
+        Ok(old - len)
+    }
+
+    /// Gives the space behind a range that nobody uses back to the file system, and says whether that was possible. It must
+    /// be [allocated](Region::allocate) again before anything is stored there.
+    pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<bool> {
+        self.address(offset, len)?;
+        match &self.backing {
+            Backing::ReadOnlyFile(_) => self.check_writable().map(|()| false),
+            Backing::Memory => {
+                let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+                os::discard(mappings.last(), offset, len);
+                Ok(true)
+            }
+            Backing::File(file) => {
+                let punched = os::punch(file, offset, len);
+                let punched = punched.map_err(|e| Error::io(&self.path, "punch a hole into the file", e))?;
+                #[cfg(test)]
+                if punched {
+                    self.record(|recorder| recorder.punch(offset, len));
+                }
+                Ok(punched)
+            }
+        }
     }
 
     /// Puts a recorder behind the door.

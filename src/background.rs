@@ -1,0 +1,70 @@
+//! The thread that does the upkeep of a store, for those who ask for one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::{Error, Result};
+
+/// How long the thread works at a time before it looks whether it is to end.
+const BUDGET: Duration = Duration::from_millis(5);
+
+/// How long it sleeps if nobody wakes it.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The thread, which ends when this is dropped. It does not keep the store open.
+pub(crate) struct Background {
+    engine: Weak<Engine>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts it.
+    pub(crate) fn start(engine: &Arc<Engine>) -> Result<Background> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (of_thread, ended_too) = (Arc::downgrade(engine), Arc::clone(&ended));
+        let thread = std::thread::Builder::new()
+            .name("slotlog upkeep".to_owned())
+            .spawn(move || run(&of_thread, &ended_too))
+            .map_err(|e| Error::io(engine.region.path(), "start a thread", e))?;
+        Ok(Background { engine: Arc::downgrade(engine), ended, thread: Some(thread) })
+    }
+}
+
+fn run(engine: &Weak<Engine>, ended: &AtomicBool) {
+    while let Some(engine) = engine.upgrade() {
+        if ended.load(Ordering::Acquire) {
+            break;
+        }
+        // What fails here fails again where somebody can be told.
+        let more = engine.maintain(BUDGET).unwrap_or(false);
+        if ended.load(Ordering::Acquire) {
+            break;
+        }
+        if more {
+            // Writers come first.
+            std::thread::yield_now();
+        } else {
+            engine.upkeep.wait(LONGEST);
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        let Some(thread) = self.thread.take() else { return };
+        let Some(engine) = self.engine.upgrade() else { return };
+        // A forked child has no such thread.
+        if engine.is_forked() {
+            return;
+        }
+        engine.upkeep.ring();
+        drop(engine);
+        // If it has panicked, that was told.
+        let _ = thread.join();
+    }
+}

@@ -1,0 +1,248 @@
+//! Compaction on request: the store as small as it can be, while others read and write.
+//!
+//! Log and indexes move down, in rounds. A round cleans the log once along its length, with copies in extents of their own;
+//! then each index is built anew so that it fits; then tables and what is held back go to the lowest places. Checkpoints are
+//! taken in between, so that what was emptied takes what comes next. The first copies may have gone to the end of the file:
+//! another round moves them down, as long as that helps.
+//!
+//! Nothing of it has a state of its own. Stopped or killed, it leaves a store like any other, and the next call goes on
+//! with what it finds.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::clean::Portion;
+use super::commit::Writer;
+use crate::error::{Error, Result};
+use crate::file::index::{self, Index};
+use crate::file::layout::{BLOCK, EXTENTS, JUMP_LEN, align_block, live};
+
+/// After so many rounds it is as good as it gets.
+const ROUNDS: u32 = 4;
+
+/// How long the writer lock is kept.
+const SLICE: Duration = Duration::from_micros(500);
+
+/// Blocks and lines that a resize is moved on between two looks at the clock.
+const STEP: (u64, u64) = (16, 256);
+
+/// What [`Store::compact`](crate::Store::compact) has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// Bytes of records that were moved, as often as they were.
+    pub moved_bytes: u64,
+    /// By how many bytes the file is shorter. Others may have written meanwhile; then it may be none.
+    pub freed_bytes: u64,
+    /// Length of the file, in bytes.
+    pub file_len: u64,
+    /// Bytes that were freed and cannot be used yet, since somebody still reads an older state.
+    pub held_back: u64,
+    /// Whether it came to its end: it was not stopped, and readers did not hold up what there was to gain.
+    pub finished: bool,
+}
+
+/// How far a compaction has come; see [`Store::compact_with`](crate::Store::compact_with).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactProgress {
+    /// Counts the rounds, from one. Most compactions take one or two.
+    pub round: u32,
+    /// Bytes of the log that this round has passed.
+    pub done: u64,
+    /// Bytes that it has to pass.
+    pub total: u64,
+}
+
+/// Why a round ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    AtTheEnd,
+    Stopped,
+    /// Readers need what would be gained.
+    HeldUp,
+}
+
+impl Engine {
+    /// Compacts the store. `on_progress` is asked now and then whether to go on.
+    pub(crate) fn compact(
+        &self,
+        on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
+    ) -> Result<CompactReport> {
+        self.check_not_forked()?;
+        let before = self.region.refresh()?;
+        let mut report = CompactReport::default();
+        let mut ended = Ended::AtTheEnd;
+        for round in 1..=ROUNDS {
+            ended = self.compact_log(round, on_progress, &mut report)?;
+            if ended == Ended::Stopped {
+                break;
+            }
+            if self.compact_indexes(round, on_progress)? == Ended::Stopped {
+                ended = Ended::Stopped;
+                break;
+            }
+            let is_dense = self.settle_all()?;
+            if is_dense || ended == Ended::HeldUp {
+                break;
+            }
+        }
+        let writer = self.writer();
+        report.held_back = writer.waiting.pins;
+        drop(writer);
+        report.file_len = self.region.refresh()?;
+        report.freed_bytes = before.saturating_sub(report.file_len);
+        report.finished = ended == Ended::AtTheEnd;
+        Ok(report)
+    }
+
+    /// Takes one turn after another until `step` says that it is done with.
+    fn in_slices<R>(&self, mut step: impl FnMut(&mut Writer) -> Result<Option<R>>) -> Result<Option<R>> {
+        let turn = self.turn()?;
+        let mut writer = self.writer();
+        let start = Instant::now();
+        let done = loop {
+            match step(&mut writer) {
+                Ok(None) if start.elapsed() < SLICE => {}
+                done => break done,
+            }
+        };
+        writer.extent_len = None;
+        drop(writer);
+        drop(turn);
+        done
+    }
+
+    /// Cleans the log as far as it went when this began.
+    fn compact_log(
+        &self,
+        round: u32,
+        on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
+        report: &mut CompactReport,
+    ) -> Result<Ended> {
+        let goal = self.end_of_log()?;
+        let begun = self.head()?.bytes;
+        let portion = Portion { bytes: self.settings.limits.most_bytes, leave_tail: true };
+        loop {
+            let done = self.in_slices(|writer| {
+                let [_, _, _, live] = self.log_totals()?;
+                // What lies at the head may be in place already.
+                if self.is_held_up(writer, live) {
+                    self.reclaim(writer)?;
+                    if self.is_held_up(writer, live) {
+                        return Ok(Some(Ended::HeldUp));
+                    }
+                }
+                if self.head_for_writing()?.bytes >= goal || round > 1 && !self.log_can_move_down(writer)? {
+                    return Ok(Some(Ended::AtTheEnd));
+                }
+                let least = self.settings.limits.smallest_log;
+                writer.extent_len = Some(align_block((live / 32).clamp(least, 64 << 20)));
+                let cleaned = self.clean(writer, portion)?;
+                report.moved_bytes += cleaned.moved;
+                if cleaned.emptied > 0 {
+                    self.reclaim(writer)?;
+                    if writer.waiting.checkpoint > self.settings.limits.piece.max(live / 32) {
+                        self.checkpoint_in_turn()?;
+                        self.reclaim(writer)?;
+                    }
+                }
+                Ok((cleaned.passed == 0).then_some(Ended::AtTheEnd))
+            })?;
+            if let Some(ended) = done {
+                return Ok(ended);
+            }
+            let done = self.head()?.bytes.saturating_sub(begun);
+            let progress = CompactProgress { round, done, total: goal.saturating_sub(begun) };
+            if on_progress(progress).is_break() {
+                return Ok(Ended::Stopped);
+            }
+        }
+    }
+
+    /// Whether there is a place for the last extent of the log below it.
+    fn log_can_move_down(&self, writer: &Writer) -> Result<bool> {
+        let last = writer.space.extents().filter(|extent| extent.is_log()).last();
+        Ok(last.is_some_and(|last| writer.space.lowest(last.len()).0 < last.offset))
+    }
+
+    /// Builds each index anew that is too large or has a lower place.
+    fn compact_indexes(
+        &self,
+        round: u32,
+        on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
+    ) -> Result<Ended> {
+        for map in self.map_ids()? {
+            // One that is under way comes first; then ours.
+            let mut begun = false;
+            loop {
+                let done = self.in_slices(|writer| {
+                    if self.resize_cursor()? != 0 {
+                        let mut switched = false;
+                        self.step_resize(writer, STEP, self.next_seq()?, &mut switched)?;
+                        if switched {
+                            self.skip_number()?;
+                        }
+                        return Ok(None);
+                    }
+                    if begun {
+                        return Ok(Some(()));
+                    }
+                    begun = true;
+                    let Some(index) = self.index(map)? else { return Ok(Some(())) };
+                    let keys = index.totals()?.keys;
+                    let blocks = index::blocks_for(keys + keys / 16);
+                    self.reclaim(writer)?;
+                    if self.is_in_place(writer, &index, blocks) {
+                        return Ok(Some(()));
+                    }
+                    match self.begin_resize(writer, map, blocks, true, self.next_seq()?) {
+                        Ok(()) => Ok(None),
+                        Err(Error::Full { .. }) => Ok(Some(())),
+                        Err(error) => Err(error),
+                    }
+                })?;
+                if done.is_some() {
+                    break;
+                }
+                if on_progress(CompactProgress { round, done: 0, total: 0 }).is_break() {
+                    return Ok(Ended::Stopped);
+                }
+            }
+        }
+        Ok(Ended::AtTheEnd)
+    }
+
+    /// Whether an index that needs so many blocks is as small and as low as it can be.
+    fn is_in_place(&self, writer: &Writer, index: &Index<'_>, blocks: u64) -> bool {
+        index.blocks() <= blocks.max(index.blocks() / 8 * 7) && writer.space.lowest(blocks * BLOCK).0 > index.offset()
+    }
+
+    /// Moves what is left, gives back what is free at the end of the tail and of the file, and says whether the store is
+    /// dense now.
+    fn settle_all(&self) -> Result<bool> {
+        // So that what was emptied is free, and what was replaced is nobody's.
+        self.in_slices(|_| self.skip_number().map(Some))?;
+        self.checkpoint()?;
+        let is_dense = self.in_slices(|writer| {
+            self.reclaim(writer)?;
+            match self.settle(writer, self.next_seq()?) {
+                Ok(()) | Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.skip_number()?;
+            self.reclaim(writer)?;
+            let end = align_block(self.region.live(live::TAIL)? + JUMP_LEN);
+            if end < writer.extent.1 {
+                writer.space.trim(&self.region, writer.extent.0, end)?;
+                writer.extent.1 = end;
+            }
+            self.truncate(writer)?;
+            let dense = EXTENTS + writer.space.used_bytes();
+            let spare = writer.space.used_end().saturating_sub(dense);
+            Ok(Some(spare <= self.settings.limits.smallest_log.max(dense / 32)))
+        })?;
+        Ok(is_dense.unwrap_or(true))
+    }
+}

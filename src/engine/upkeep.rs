@@ -1,0 +1,361 @@
+//! Upkeep: what each write does beyond its own commit, so that nothing ever has to be done at once.
+//!
+//! Behind its commit, and with the writer lock still held, a write moves a resize on by a few lines, and if more of the log
+//! is dead than shall be, cleans a piece of it at the head. The piece is so many times as long as what the write has
+//! appended that cleaning keeps up with writing whatever lies at the head, and longer the more is dead. When what was
+//! emptied is much compared to what is alive, it asks for a checkpoint, which the write takes when the lock is free again.
+//!
+//! Upkeep that fails does not fail the write. On a full disk it is tried again; if it meets damage, it is not tried again by
+//! itself.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::clean::{Cleaned, Portion};
+use super::commit::Writer;
+use crate::error::{Error, Result};
+use crate::file::index::Index;
+use crate::file::layout::live;
+
+/// The least that is worth cleaning, in bytes.
+const LEAST_PIECE: u64 = 512;
+
+/// How much faster the log is cleaned when all of it is dead than when as much is as may be.
+const HASTE: f64 = 8.0;
+
+/// With a thread that does the upkeep, writers help when this share of what may be alive is dead.
+const LATE: f64 = 0.3;
+
+/// How long [`Engine::maintain`] keeps the writer lock.
+const SLICE: Duration = Duration::from_micros(500);
+
+/// Blocks that a step of [`Engine::maintain`] zeroes, and how many times the lines of a write it moves.
+const LARGE_STEP: u64 = 16;
+
+/// A quantity of which it is asserted how much of it one write does.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// In the write that is going on.
+    now: AtomicU64,
+    /// In all, since the store was opened.
+    all: AtomicU64,
+    /// The most of one write.
+    most: AtomicU64,
+}
+
+impl Work {
+    fn add(&self, amount: u64) {
+        // Only the holder of the writer lock comes here.
+        self.now.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn end_write(&self) {
+        let now = self.now.swap(0, Ordering::Relaxed);
+        self.all.fetch_add(now, Ordering::Relaxed);
+        self.most.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// In all, and the most of one write.
+    pub(crate) fn figures(&self) -> (u64, u64) {
+        (self.all.load(Ordering::Relaxed), self.most.load(Ordering::Relaxed))
+    }
+}
+
+/// What this process knows of the upkeep of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    /// Much waits for a checkpoint.
+    checkpoint: AtomicBool,
+    /// It has met damage.
+    stuck: AtomicBool,
+    /// Something was counted in the write that is going on.
+    counted: AtomicBool,
+    /// Lines of an index moved, blocks of one zeroed, bytes of the log moved, bytes handed to the disk.
+    pub(crate) lines: Work,
+    pub(crate) blocks: Work,
+    pub(crate) moved: Work,
+    pub(crate) flushed: Work,
+    /// There is something to do for the thread that does the upkeep, if there is one.
+    work: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Upkeep {
+    /// Whether a checkpoint is wanted. Who asks takes it.
+    #[inline]
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.checkpoint.load(Ordering::Relaxed) && self.checkpoint.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_lines(&self, lines: u64) {
+        self.counted.store(true, Ordering::Relaxed);
+        self.lines.add(lines);
+    }
+
+    pub(crate) fn count_blocks(&self, blocks: u64) {
+        self.counted.store(true, Ordering::Relaxed);
+        self.blocks.add(blocks);
+    }
+
+    pub(crate) fn count_moved(&self, bytes: u64) {
+        self.counted.store(true, Ordering::Relaxed);
+        self.moved.add(bytes);
+    }
+
+    /// The bytes that one write has handed to the disk, when the writer lock is free again.
+    pub(crate) fn count_flushed(&self, bytes: u64) {
+        self.flushed.all.fetch_add(bytes, Ordering::Relaxed);
+        self.flushed.most.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    fn end_write(&self, is_write: bool) {
+        if self.counted.load(Ordering::Relaxed) {
+            self.counted.store(false, Ordering::Relaxed);
+            for work in [&self.lines, &self.blocks, &self.moved] {
+                if is_write {
+                    work.end_write();
+                } else {
+                    work.all.fetch_add(work.now.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Wakes the thread that does the upkeep.
+    pub(crate) fn ring(&self) {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*work {
+            *work = true;
+            self.bell.notify_all();
+        }
+    }
+
+    /// Sleeps until there is something to do, and not longer than `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken = self.bell.wait_timeout_while(work, timeout, |work| !*work);
+        *woken.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+impl Engine {
+    /// Does the share of upkeep of a write that has appended `records` records to the log, which had `before` bytes.
+    #[inline]
+    pub(crate) fn upkeep_after(&self, writer: &mut Writer, map: u32, before: u64, records: u64) {
+        let done = self.upkeep_of_write(writer, map, before, records);
+        self.upkeep.end_write(true);
+        match done {
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(_) => self.give_up_upkeep(),
+        }
+    }
+
+    #[cold]
+    fn give_up_upkeep(&self) {
+        self.upkeep.stuck.store(true, Ordering::Relaxed);
+        // Whoever comes next sees what was begun.
+        self.left_something.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn upkeep_of_write(&self, writer: &mut Writer, map: u32, before: u64, records: u64) -> Result<()> {
+        if self.resize_cursor()? != 0 {
+            if !self.leaves_resize(map)? {
+                self.step(writer, (records, records.saturating_mul(self.settings.limits.lines_a_step)))?;
+            }
+        } else {
+            self.shrink(writer, map)?;
+        }
+        let [_, appended, _, live] = self.log_totals()?;
+        let Some(excess) = self.excess(writer, appended, live)? else { return Ok(()) };
+        self.clean_after(writer, appended.saturating_sub(before), excess, live)
+    }
+
+    /// Moves the resize on that is going on.
+    #[cold]
+    fn step(&self, writer: &mut Writer, (blocks, lines): (u64, u64)) -> Result<bool> {
+        let mut switched = false;
+        // Where tombstones are left out, each slot costs a look at its record.
+        let lines = if self.resize_cursor()? >> 63 != 0 { (lines / 4).max(1) } else { lines };
+        let more = self.step_resize(writer, (blocks, lines), self.next_seq()?, &mut switched)?;
+        if switched {
+            self.skip_number()?;
+        }
+        Ok(more)
+    }
+
+    /// Begins to build a smaller index if one is due.
+    #[inline]
+    fn shrink(&self, writer: &mut Writer, map: u32) -> Result<()> {
+        match self.shrink_if_due(writer, map, self.next_seq()?) {
+            Ok(true) => self.skip_number(),
+            Ok(false) | Err(Error::Full { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a writer leaves the resize to the thread that does the upkeep.
+    fn leaves_resize(&self, map: u32) -> Result<bool> {
+        if !self.settings.background_maintenance {
+            return Ok(false);
+        }
+        self.upkeep.ring();
+        let is_far = |index: Index<'_>| Ok(index.totals()?.used() < index.limit().midpoint(index.hard_limit()));
+        self.index(map)?.map_or(Ok(true), is_far)
+    }
+
+    /// How far the dead share of the log is beyond the limit: 0 at the limit, 1 if nothing is alive. `None` if it is not.
+    /// What was emptied and cannot be used before a checkpoint counts as dead.
+    #[inline]
+    fn excess(&self, writer: &Writer, appended: u64, live: u64) -> Result<Option<f64>> {
+        let Some(limit) = self.settings.auto_compact else { return Ok(None) };
+        let used = appended.saturating_sub(self.head_for_writing()?.bytes).saturating_add(writer.waiting.checkpoint);
+        let share = 1.0 - live as f64 / used.max(1) as f64;
+        let is_due = used >= self.settings.limits.least_log && share > limit;
+        Ok(is_due.then(|| ((share - limit) / (1.0 - limit)).min(1.0)))
+    }
+
+    /// Cleans as much as belongs to so many bytes that were appended.
+    #[cold]
+    fn clean_after(&self, writer: &mut Writer, appended: u64, excess: f64, live: u64) -> Result<()> {
+        if self.settings.background_maintenance && excess < LATE {
+            self.upkeep.ring();
+            return Ok(());
+        }
+        if self.upkeep.stuck.load(Ordering::Relaxed) || self.is_held_up(writer, live) || self.is_poisoned() {
+            return Ok(());
+        }
+        let limit = self.settings.auto_compact.unwrap_or(1.0);
+        let pace = (1.0 + HASTE * excess) / limit;
+        let mut wanted = ((appended as f64 * pace) as u64).max(LEAST_PIECE);
+        loop {
+            let bytes = wanted.min(self.settings.limits.most_bytes);
+            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;
+            wanted = wanted.saturating_sub(cleaned.passed);
+            if cleaned.passed == 0 || wanted == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether so much waits for readers that it is better to wait with them: what is emptied now would have to, too.
+    pub(crate) fn is_held_up(&self, writer: &Writer, live: u64) -> bool {
+        writer.waiting.pins > self.settings.limits.least_waiting.max(live / 2)
+    }
+
+    /// Cleans, and if that has emptied anything, sees what of it can be used.
+    pub(crate) fn clean_and_reclaim(&self, writer: &mut Writer, portion: Portion) -> Result<Cleaned> {
+        let cleaned = self.clean(writer, portion)?;
+        if cleaned.emptied > 0 {
+            self.reclaim(writer)?;
+            if writer.waiting.checkpoint > self.settings.limits.least_waiting.max(self.live_bytes()? / 4) {
+                self.upkeep.checkpoint.store(true, Ordering::Relaxed);
+            }
+            self.truncate_if_worth_it(writer)?;
+        }
+        Ok(cleaned)
+    }
+
+    /// Makes room in a full store by cleaning it, and says whether there is some.
+    #[cold]
+    pub(crate) fn squeeze(&self, writer: &mut Writer) -> bool {
+        if self.settings.auto_compact.is_none() || self.upkeep.stuck.load(Ordering::Relaxed) {
+            return false;
+        }
+        match self.squeeze_once(writer) {
+            Ok(emptied) => emptied > 0,
+            Err(Error::Full { .. }) => false,
+            Err(_) => {
+                self.give_up_upkeep();
+                false
+            }
+        }
+    }
+
+    /// Cleans once along the log, until as much is free as an extent takes.
+    fn squeeze_once(&self, writer: &mut Writer) -> Result<u64> {
+        let [_, _, _, live] = self.log_totals()?;
+        let goal = self.end_of_log()?;
+        let dead = goal.saturating_sub(self.head_for_writing()?.bytes).saturating_sub(live);
+        let enough = writer.space.log_extent_len(0, self.settings.limits.smallest_log);
+        let mut emptied = 0;
+        // Where next to nothing is dead there is nothing to be had.
+        while dead > live / 16 && emptied < enough && self.head_for_writing()?.bytes < goal {
+            let cleaned = self.clean(writer, Portion { bytes: self.settings.limits.most_bytes, leave_tail: false })?;
+            if cleaned.passed == 0 {
+                break;
+            }
+            emptied += cleaned.emptied;
+            if cleaned.emptied > 0 {
+                self.checkpoint_in_turn()?;
+                self.reclaim(writer)?;
+            }
+        }
+        Ok(emptied)
+    }
+
+    /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more.
+    pub(crate) fn maintain(&self, budget: Duration) -> Result<bool> {
+        self.check_not_forked()?;
+        if self.read_only {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        loop {
+            let more = {
+                let _turn = self.turn()?;
+                let mut writer = self.writer();
+                let slice = Instant::now();
+                loop {
+                    let more = self.maintain_once(&mut writer);
+                    self.upkeep.end_write(false);
+                    match more? {
+                        true if slice.elapsed() < SLICE => {}
+                        more => break more,
+                    }
+                }
+            };
+            if self.upkeep.wants_checkpoint() {
+                self.checkpoint()?;
+            }
+            if !more || start.elapsed() >= budget {
+                return Ok(more);
+            }
+        }
+    }
+
+    /// One step of what is pending. Says whether there is more.
+    fn maintain_once(&self, writer: &mut Writer) -> Result<bool> {
+        if self.resize_cursor()? != 0 {
+            self.step(writer, (LARGE_STEP, LARGE_STEP * self.settings.limits.lines_a_step))?;
+            return Ok(true);
+        }
+        let maps: Vec<u32> = self.map_table()?.iter()?.map(|entry| entry.map).collect();
+        for map in maps {
+            self.shrink(writer, map)?;
+            if self.resize_cursor()? != 0 {
+                return Ok(true);
+            }
+        }
+        let [_, appended, _, live] = self.log_totals()?;
+        if self.excess(writer, appended, live)?.is_some() && !self.is_held_up(writer, live) && !self.is_poisoned() {
+            let bytes = self.settings.limits.most_bytes;
+            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;
+            if cleaned.passed > 0 {
+                return Ok(true);
+            }
+        }
+        let every = self.settings.checkpoint_every;
+        if appended.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every {
+            self.upkeep.checkpoint.store(true, Ordering::Relaxed);
+        }
+        self.reclaim(writer)?;
+        if writer.waiting.checkpoint >= self.settings.limits.piece {
+            self.upkeep.checkpoint.store(true, Ordering::Relaxed);
+        }
+        self.truncate_if_worth_it(writer)?;
+        Ok(false)
+    }
+}

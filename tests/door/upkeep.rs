@@ -1,0 +1,173 @@
+//! Resize and compaction, with the smallest steps there are, so that some of it is always going on.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::support::{self, Random, setting};
+use super::{Content, check, content, key, make_changes, value};
+use crate::engine::Engine;
+use crate::engine::batch::Batch;
+use crate::engine::pins::Pin;
+use crate::engine::settings::{Durability, Limits, Settings};
+use crate::file::layout::{DEFAULT_MAP, ExtentKind, Kind};
+use crate::file::log;
+
+pub(super) fn tiny() -> Settings {
+    Settings { limits: Limits::tiny(), ..Settings::default() }
+}
+
+fn open(path: &Path, settings: &Settings) -> Arc<Engine> {
+    Arc::new(Engine::open(path, settings.clone()).unwrap())
+}
+
+/// A snapshot, and what it has to show as long as it is held.
+struct Held {
+    pin: Pin,
+    region: u64,
+    content: Content,
+}
+
+impl Held {
+    fn take(engine: &Engine, content: &Content) -> Held {
+        let (pin, index, _) = engine.pin_with_totals(DEFAULT_MAP).unwrap();
+        Held { pin, region: index.unwrap().extent(), content: content.clone() }
+    }
+
+    fn check(&self, engine: &Engine) {
+        let index = crate::file::index::Index::of_extent(&engine.region, self.region).unwrap();
+        let mut found = Content::new();
+        for slot in index.iter() {
+            let Some(offset) = slot.unwrap().record else { continue };
+            let newest = log::record(&engine.region, offset).unwrap();
+            let Some(record) = engine.version_at(newest, self.pin.seq).unwrap() else { continue };
+            assert_eq!(record.kind(), Some(Kind::Put));
+            let number = u16::from_le_bytes(*record.key().first_chunk().unwrap()) & 0x7fff;
+            let of = (u32::from_le_bytes(*record.value().first_chunk().unwrap()), record.value().len() as u32);
+            assert_eq!(record.value(), value(of), "a value of a snapshot has changed");
+            found.insert(number, of);
+        }
+        assert_eq!(found, self.content, "a snapshot has changed");
+        for (&number, &of) in self.content.iter().take(20) {
+            let index = engine.index_at(DEFAULT_MAP, self.pin.seq).unwrap().unwrap();
+            let record = engine.lookup(&index, DEFAULT_MAP, self.pin.seq, &key(number)).unwrap();
+            assert_eq!(record.map(|record| record.value().to_vec()), Some(value(of)));
+        }
+    }
+}
+
+/// Changes of all kinds at random, with snapshots held across them, and everything checked again and again.
+fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let mut random = Random(seed);
+    let mut engine = open(&path, settings);
+    let mut expected = Content::new();
+    let mut held: Vec<Held> = Vec::new();
+    let mut most: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for step in 0..steps {
+        let number = random.below(u64::from(keys)) as u16;
+        let new = (step as u32 + 1, 4 + random.below(u64::from(longest)) as u32);
+        match random.below(200) {
+            0 if random.one_in(4) => {
+                engine.clear(DEFAULT_MAP).unwrap();
+                expected.clear();
+            }
+            1..=8 => held.push(Held::take(&engine, &expected)),
+            9..=20 if !held.is_empty() => {
+                let old = held.swap_remove(random.below(held.len() as u64) as usize);
+                old.check(&engine);
+                engine.unpin(&old.pin);
+            }
+            21 | 22 => {
+                for old in held.drain(..) {
+                    old.check(&engine);
+                    engine.unpin(&old.pin);
+                }
+                drop(engine);
+                engine = open(&path, settings);
+                assert_eq!(content(&engine).unwrap(), expected, "step {step}, seed {seed}");
+            }
+            23 => {
+                let stop = random.below(20);
+                let mut asked = 0;
+                engine
+                    .compact(&mut |_| {
+                        asked += 1;
+                        if asked > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    })
+                    .unwrap();
+            }
+            24 | 25 => drop(engine.maintain(Duration::from_millis(1)).unwrap()),
+            26 => drop(engine.release_free_space().unwrap()),
+            27 => engine.checkpoint().unwrap(),
+            28..=60 => {
+                assert_eq!(
+                    engine.remove(DEFAULT_MAP, &key(number)).unwrap(),
+                    expected.remove(&number).is_some(),
+                    "step {step}, seed {seed}"
+                );
+            }
+            61..=70 => {
+                let mut changes = Vec::new();
+                for _ in 0..random.below(40) {
+                    let number = random.below(u64::from(keys)) as u16;
+                    let change = if random.one_in(4) { None } else { Some((new.0, 4 + number as u32 % longest)) };
+                    changes.push((number, change));
+                }
+                let mut batch = Batch::begin(Arc::clone(&engine), DEFAULT_MAP).unwrap();
+                make_changes(&mut batch, changes.clone()).unwrap();
+                if random.one_in(5) {
+                    drop(batch);
+                } else {
+                    batch.commit(Durability::Buffered).unwrap();
+                    for (number, change) in changes {
+                        match change {
+                            Some(new) => drop(expected.insert(number, new)),
+                            None => drop(expected.remove(&number)),
+                        }
+                    }
+                }
+            }
+            _ => {
+                engine.put(DEFAULT_MAP, &key(number), &value(new)).unwrap();
+                expected.insert(number, new);
+            }
+        }
+        if held.len() > 3 {
+            let old = held.remove(0);
+            old.check(&engine);
+            engine.unpin(&old.pin);
+        }
+        if step % 16 == 0 || steps - step < 100 {
+            assert_eq!(content(&engine).unwrap(), expected, "step {step}, seed {seed}");
+            check(&engine).map_err(|what| format!("step {step}, seed {seed}: {what}")).unwrap();
+            held.iter().for_each(|held| held.check(&engine));
+        }
+        let kinds = [(ExtentKind::Emptied, "emptied"), (ExtentKind::Retired, "retired"), (ExtentKind::Hole, "holes")];
+        for (kind, name) in kinds {
+            let count = engine.extents().unwrap().iter().filter(|extent| extent.kind == kind).count() as u64;
+            most.entry(name).and_modify(|most| *most = count.max(*most)).or_insert(count);
+        }
+        let resizing = u64::from(engine.resize_cursor().unwrap() != 0);
+        *most.entry("resizing").or_default() += resizing;
+    }
+    println!(
+        "seed {seed}: {most:?}, {:?} lines, {:?} bytes",
+        engine.upkeep.lines.figures(),
+        engine.upkeep.moved.figures()
+    );
+}
+
+#[test]
+fn changes_of_all_kinds_with_upkeep_all_the_time() {
+    let seed = setting("SLOTLOG_TEST_SEED", 1);
+    for round in 0..setting("SLOTLOG_TEST_ROUNDS", 6) {
+        let seed = seed + round;
+        churn(&tiny(), 60, 300, 3000, seed);
+        churn(&tiny(), 2000, 40, 6000, seed);
+        churn(&Settings { checkpoint_every: 4096, ..tiny() }, 300, 2000, 3000, seed);
+    }
+}
