@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use slotlog::{Access, ChangeKind, Error, HeldBy, Opened, Store, format};
+use slotlog::{Access, ChangeKind, Error, HeldBy, Opened, Options, Store, format};
 
 #[path = "support/history.rs"]
 mod history;
@@ -1009,9 +1009,14 @@ fn waiters_are_woken_by_commits_and_by_nothing_else() {
     }
 }
 
+/// Compaction leaves of the history what is still needed.
+fn whole_history() -> Options {
+    Store::options().auto_compact(None)
+}
+
 /// Changes keys that belong to it alone at random, and says what it did.
 fn change_at_random(path: &Path, seed: u64) {
-    let store = Store::open(path).unwrap();
+    let store = whole_history().open(path).unwrap();
     let mut random = Random(seed);
     for n in 0..2000 {
         let key = format!("{seed}:{}", random.below(50));
@@ -1052,7 +1057,7 @@ fn told(store: &Store, since: u64, prefix: &str) -> Vec<String> {
 fn the_changes_since_are_what_was_done() {
     let folder = folder();
     let path = folder.path().join("store");
-    let store = Store::open(&path).unwrap();
+    let store = whole_history().open(&path).unwrap();
     let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
     let start = store.seq().unwrap();
     let players = [Player::start("changer", 1, &path), Player::start("changer", 2, &path)];

@@ -1081,6 +1081,8 @@ proptest! {
         }
         // Something is written, so that the store is not as it was closed.
         store.insert("the last", "put").unwrap();
+        // From here the log is walked.
+        store.checkpoint().unwrap();
         let (before, log) = (Seen::of(&store), log_of(&store));
         // The file that was copied while the store was open.
         drop(recovered(&path("copy"), &fs::read(path("store")).unwrap(), &before, log));

@@ -221,13 +221,7 @@ impl Engine {
                 return space.map(Some);
             }
         }
-        // Without the writer lock, it takes a pin that nothing is cut off the file under the eyes of one who writes.
-        let pin = if self.read_only { None } else { Some(self.pin()?) };
-        let space = space::read(&self.region, || self.region.live(live::SPACE_TABLE));
-        if let Some(pin) = pin {
-            self.unpin(&pin);
-        }
-        space
+        space::read(&self.region, || self.region.live(live::SPACE_TABLE))
     }
 
     /// The extents in use, by offset. None if they change faster than they can be read.

@@ -6,7 +6,8 @@
 //! was replaced waits for pins only.
 //!
 //! **Invariant (truncation).** The file is made shorter only when nobody looks behind its new end. Those who write look
-//! there under a pin or with the writer lock, and so only at what is in use or waits. Those who have opened the store for
+//! there under a pin or with the writer lock, and so only at what is in use or waits; the space table, which they read without
+//! either, they read through the file. Those who have opened the store for
 //! reading look without a pin, so they all hold a lock that is taken exclusively meanwhile.
 
 use super::Engine;

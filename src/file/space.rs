@@ -17,7 +17,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::layout::{
     BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_TABLE_MAGIC, TABLE_ENTRY, TABLE_HEADER, align_block,
-    extent_blocks, extent_offset, extent_word, live, state_word, table_word,
+    entries_of_blocks, extent_blocks, extent_offset, extent_word, live, state_word, table_word,
 };
 use super::region::Region;
 use super::table::Table;
@@ -102,12 +102,41 @@ impl Space {
     /// Reads the table that `word` names.
     pub(crate) fn load(region: &Region, word: u64) -> Result<Space> {
         let table = Table::open(region, word, SPACE_TABLE_MAGIC)?;
+        Space::of_entries(region, word, table.capacity(), |entry| table.entry(entry))
+    }
+
+    /// Reads the table that `word` names through the file and not the mapping: it may be cut off the file meanwhile.
+    fn load_copy(region: &Region, word: u64) -> Result<Space> {
+        let (offset, len) = (extent_offset(word), extent_blocks(word).saturating_mul(BLOCK));
+        let damaged = || region.corrupt(offset, "expected the header of a table");
+        if len == 0 || offset.checked_add(len).is_none_or(|end| end > region.len()) {
+            return Err(damaged());
+        }
+        let mut bytes = vec![0; len as usize];
+        region.read(offset, &mut bytes)?;
+        if !bytes.starts_with(&SPACE_TABLE_MAGIC) {
+            return Err(damaged());
+        }
+        let word_at = |at: u64| bytes[at as usize..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let entry = |entry| {
+            let at = TABLE_HEADER + entry * TABLE_ENTRY;
+            Ok((word_at(at), word_at(at + 8)))
+        };
+        Space::of_entries(region, word, entries_of_blocks(extent_blocks(word)), entry)
+    }
+
+    fn of_entries(
+        region: &Region,
+        word: u64,
+        capacity: u64,
+        entry_at: impl Fn(u64) -> Result<(u64, u64)>,
+    ) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
         let mut listed = Vec::new();
         let file_end = region.refresh()? / BLOCK * BLOCK;
-        for entry in (0..table.capacity()).rev() {
-            let (place, state) = table.entry(entry)?;
+        for entry in (0..capacity).rev() {
+            let (place, state) = entry_at(entry)?;
             if state == 0 {
                 space.vacant.push(entry);
                 continue;
@@ -529,8 +558,8 @@ pub(crate) fn read(region: &Region, word: impl Fn() -> Result<u64>) -> Result<Op
             std::thread::yield_now();
         }
         let before = region.live(live::SPACE_CHANGES)?;
-        let space = Space::load(region, word()?);
-        fence(Ordering::Acquire);
+        let space = Space::load_copy(region, word()?);
+        fence(Ordering::SeqCst);
         if before.is_multiple_of(2) && region.live_word(live::SPACE_CHANGES)?.relaxed() == before {
             return space.map(Some);
         }
