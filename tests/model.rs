@@ -13,12 +13,13 @@
 mod support;
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use slotlog::{Access, Durability, Opened, Snapshot, Store};
+use slotlog::{Access, Durability, Opened, Options, Snapshot, Store};
 use support::{Random, folder};
 use tempfile::TempDir;
 
@@ -93,6 +94,12 @@ enum Operation {
     /// Copies the file and goes on with the copy; perhaps in the middle of a transaction that is then lost.
     PowerCut(bool),
     Verify,
+    /// Compacts, and stops when that has asked so often whether to go on.
+    Compact(u8),
+    /// Does pending upkeep.
+    Maintain,
+    /// Gives free space back to the file system.
+    Release,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +162,9 @@ fn operations() -> impl Strategy<Value = Operation> {
         2 => Just(Operation::Reopen),
         2 => any::<bool>().prop_map(Operation::PowerCut),
         1 => Just(Operation::Verify),
+        2 => any::<u8>().prop_map(Operation::Compact),
+        2 => Just(Operation::Maintain),
+        1 => Just(Operation::Release),
     ]
 }
 
@@ -186,19 +196,27 @@ struct Pair {
     map: Map,
     held: Vec<(Snapshot, Map)>,
     operations: u64,
+    /// Resize and compaction go in the smallest steps, and so all the time.
+    tiny: bool,
 }
 
 impl Pair {
-    fn on_disk() -> Pair {
+    fn on_disk(tiny: bool) -> Pair {
         let place = Place { folder: folder(), copies: 0 };
-        // A checkpoint now and then on its own account.
-        let store = Store::options().checkpoint_every(1 << 20).open(place.path()).unwrap();
-        Pair { store: Some(store), place: Some(place), ..Pair::empty() }
+        let pair = Pair { tiny, ..Pair::empty() };
+        let store = pair.options().open(place.path()).unwrap();
+        Pair { store: Some(store), place: Some(place), ..pair }
+    }
+
+    /// How the store is opened for writing: with a checkpoint now and then on its own account.
+    fn options(&self) -> Options {
+        let options = Store::options().checkpoint_every(1 << 20);
+        if self.tiny { options.tiny_steps() } else { options }
     }
 
     /// With others that have the file open as well.
-    fn among_others() -> Pair {
-        let mut pair = Pair::on_disk();
+    fn among_others(tiny: bool) -> Pair {
+        let mut pair = Pair::on_disk(tiny);
         pair.invite();
         pair
     }
@@ -212,12 +230,13 @@ impl Pair {
             map: Map::new(),
             held: Vec::new(),
             operations: 0,
+            tiny: false,
         }
     }
 
     fn invite(&mut self) {
         let path = self.place.as_ref().unwrap().path();
-        self.beside = (0..2).map(|_| Store::options().checkpoint_every(1 << 20).open(&path).unwrap()).collect();
+        self.beside = (0..2).map(|_| self.options().open(&path).unwrap()).collect();
         self.reader = Some(Store::options().access(Access::ReadOnly).open(&path).unwrap());
     }
 
@@ -293,6 +312,18 @@ impl Pair {
             Operation::Reopen => self.reopen(),
             Operation::PowerCut(in_transaction) => self.cut_power(*in_transaction),
             Operation::Verify => self.verify(),
+            Operation::Compact(times) => {
+                let mut left = u16::from(*times) + 1;
+                let report = self.store().compact_with(|_| {
+                    left = left.saturating_sub(1);
+                    if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
+                let report = report.unwrap();
+                assert_eq!(report.file_len, self.store().stats().unwrap().file_len);
+                assert!(left > 0 || !report.finished);
+            }
+            Operation::Maintain => drop(self.store().maintain(Duration::from_millis(2)).unwrap()),
+            Operation::Release => drop(self.store().release_free_space().unwrap()),
         }
         assert_eq!(self.seen_by().len().unwrap(), self.map.len() as u64);
     }
@@ -353,7 +384,7 @@ impl Pair {
             // The others, too; but not the one that reads.
             self.beside.clear();
         }
-        let store = Store::options().checkpoint_every(1 << 20).open(path).unwrap();
+        let store = self.options().open(path).unwrap();
         assert_eq!(store.opened(), if self.beside.is_empty() { Opened::Clean } else { Opened::Attached });
         self.store = Some(store);
         if self.reader.is_some() && self.beside.is_empty() {
@@ -387,7 +418,7 @@ impl Pair {
         self.beside.clear();
         self.reader = None;
         std::fs::remove_file(old).unwrap();
-        let store = Store::options().checkpoint_every(1 << 20).open(new).unwrap();
+        let store = self.options().open(new).unwrap();
         // Right after a reopening there is nothing to recover: the copy is one of a closed store.
         assert!(in_transaction || matches!(store.opened(), Opened::AfterPowerCut { .. } | Opened::Clean));
         self.store = Some(store);
@@ -470,14 +501,28 @@ proptest! {
 
     #[test]
     fn a_store_in_a_file_is_like_a_map(operations in prop::collection::vec(operations(), 1..250)) {
-        let mut pair = Pair::on_disk();
+        let mut pair = Pair::on_disk(false);
         operations.iter().for_each(|operation| pair.run(operation));
         pair.finish();
     }
 
     #[test]
     fn a_store_that_several_have_open_is_like_a_map(operations in prop::collection::vec(operations(), 1..250)) {
-        let mut pair = Pair::among_others();
+        let mut pair = Pair::among_others(false);
+        operations.iter().for_each(|operation| pair.run(operation));
+        pair.finish();
+    }
+
+    #[test]
+    fn a_store_with_upkeep_all_the_time_is_like_a_map(operations in prop::collection::vec(operations(), 1..250)) {
+        let mut pair = Pair::on_disk(true);
+        operations.iter().for_each(|operation| pair.run(operation));
+        pair.finish();
+    }
+
+    #[test]
+    fn a_store_with_upkeep_by_several_is_like_a_map(operations in prop::collection::vec(operations(), 1..250)) {
+        let mut pair = Pair::among_others(true);
         operations.iter().for_each(|operation| pair.run(operation));
         pair.finish();
     }
@@ -505,17 +550,14 @@ fn a_store_is_like_a_map_for_a_long_time() {
     let random = proptest::test_runner::TestRng::from_seed(proptest::test_runner::RngAlgorithm::ChaCha, &bytes);
     let mut runner = proptest::test_runner::TestRunner::new_with_rng(ProptestConfig::default(), random);
     let strategy = operations();
-    let mut pair = Pair::on_disk();
+    let mut pair = Pair::on_disk(seed.is_multiple_of(2));
     while Instant::now() < end {
         let operation = strategy.new_tree(&mut runner).unwrap().current();
         pair.run(&operation);
-        // The log is kept whole, so the file grows for ever: begin again at some size.
         if pair.operations.is_multiple_of(5000) {
             let stats = pair.store().stats().unwrap();
             eprintln!("{} operations, {} keys, {} MiB", pair.operations, pair.map.len(), stats.file_len >> 20);
-            if stats.file_len > 1 << 30 {
-                std::mem::replace(&mut pair, Pair::on_disk()).finish();
-            }
+            assert!(stats.file_len < 1 << 30, "space does not come back");
         }
     }
     pair.finish();

@@ -204,7 +204,7 @@ fn timed<T>(what: &str, operation: impl FnOnce() -> T) -> T {
 /// Does its steps until it is stopped, and says the number of each when that has returned.
 fn write_on(path: &Path, name: &str) {
     let stop = stop_flag();
-    let store = Store::open(path).unwrap();
+    let store = Store::options().tiny_steps().open(path).unwrap();
     for n in 0.. {
         if stop.load(Ordering::SeqCst) {
             break;
@@ -424,7 +424,7 @@ fn killing_any_of_them_hurts_nobody() {
 
 /// Increments a counter of everybody's, so many times.
 fn increment(path: &Path, times: u64) {
-    let store = Store::open(path).unwrap();
+    let store = Store::options().tiny_steps().open(path).unwrap();
     for _ in 0..times {
         let mut transaction = store.begin().unwrap();
         let count = transaction.get("count").unwrap().map_or(0, |value| number(&value));
@@ -478,7 +478,7 @@ const REGISTERS: u64 = 3;
 /// Operations on a few keys, each said when it begins and when it has returned.
 fn use_registers(path: &Path, seed: u64) {
     let access = if seed.is_multiple_of(4) { Access::ReadOnly } else { Access::ReadWrite };
-    let store = Store::options().access(access).open(path).unwrap();
+    let store = Store::options().tiny_steps().access(access).open(path).unwrap();
     let mut random = Random(seed);
     say("ready");
     std::io::stdin().read_line(&mut String::new()).unwrap();

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::batch::Batch;
 use super::*;
-use crate::engine::settings::Durability;
+use crate::engine::settings::{Durability, Limits};
 use crate::error::{Error, HeldBy};
 use crate::file::door::Recorder;
-use crate::file::layout::{DEFAULT_MAP, EXTENTS, Kind, PIN_TABLE};
+use crate::file::layout::{DEFAULT_MAP, EXTENTS, ExtentKind, Kind, PIN_TABLE};
 use crate::file::log::{self, Entry};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -44,6 +44,7 @@ enum Event {
     Write(u64, Vec<u8>),
     Flush,
     SetLen(u64),
+    Punch(u64, u64),
 }
 
 #[derive(Default)]
@@ -63,6 +64,9 @@ impl Recorder for Tape {
     fn set_len(&self, len: u64) {
         self.0.lock().unwrap().push(Event::SetLen(len));
     }
+    fn punch(&self, offset: u64, len: u64) {
+        self.0.lock().unwrap().push(Event::Punch(offset, len));
+    }
 }
 
 fn replay(image: &mut Vec<u8>, event: &Event) {
@@ -72,6 +76,7 @@ fn replay(image: &mut Vec<u8>, event: &Event) {
         }
         Event::Flush => {}
         Event::SetLen(len) => image.resize(*len as usize, 0),
+        Event::Punch(offset, len) => image[*offset as usize..(*offset + *len) as usize].fill(0),
     }
 }
 
@@ -99,7 +104,19 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
 /// content must be the one before the change or the one after it, the latter for sure once the commit point is stored;
 /// the store must verify clean and take another change.
 fn killed_at_every_store(prepare: impl Fn(&Engine), change: impl Fn(&Arc<Engine>)) {
+    let (before, after, seen_before, seen_after) = killed_with(&Settings::default(), prepare, change);
+    assert_ne!(before, after, "the change changes something");
+    assert!(seen_before && seen_after);
+}
+
+/// The same for a store that is opened so. Returns the contents before and after, and whether each was seen.
+fn killed_with(
+    settings: &Settings,
+    prepare: impl Fn(&Engine),
+    change: impl Fn(&Arc<Engine>),
+) -> (Content, Content, bool, bool) {
     let (_folder, path) = scratch();
+    let open = |path: &Path| Engine::open(path, settings.clone()).unwrap();
     let engine = Arc::new(open(&path));
     prepare(&engine);
     let before = content(&engine);
@@ -110,7 +127,6 @@ fn killed_at_every_store(prepare: impl Fn(&Engine), change: impl Fn(&Arc<Engine>
     let events = tape.0.lock().unwrap().clone();
     let after = content(&engine);
     drop(engine);
-    assert_ne!(before, after, "the change changes something");
 
     let killed = path.with_extension("killed");
     let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
@@ -154,7 +170,149 @@ fn killed_at_every_store(prepare: impl Fn(&Engine), change: impl Fn(&Arc<Engine>
             committed |= matches!(event, Event::Write(live::COMMIT_POINT, bytes) if end(word(bytes)) != old_end);
         }
     }
-    assert!(seen_before && seen_after);
+    (before, after, seen_before, seen_after)
+}
+
+/// Kills a store with tiny steps of upkeep at every store of a change that does not change what is in it.
+fn killed_in_upkeep(prepare: impl Fn(&Engine), change: impl Fn(&Arc<Engine>)) {
+    let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+    let (before, after, ..) = killed_with(&settings, prepare, change);
+    assert_eq!(before, after);
+}
+
+fn kinds(engine: &Engine, kind: ExtentKind) -> usize {
+    engine.extents().unwrap().iter().filter(|extent| extent.kind == kind).count()
+}
+
+/// So many keys that the smallest index is three quarters full, and a few tombstones.
+fn nearly_full(engine: &Engine) {
+    for number in 0..279 {
+        engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
+    }
+    for number in 0..9 {
+        engine.remove(DEFAULT_MAP, &key(number)).unwrap();
+    }
+}
+
+#[test]
+fn a_kill_at_any_store_of_a_resize() {
+    killed_in_upkeep(nearly_full, |engine| {
+        let _turn = engine.turn().unwrap();
+        let mut writer = engine.writer();
+        let blocks = crate::file::index::blocks_for(600);
+        engine.begin_resize(&mut writer, DEFAULT_MAP, blocks, true, engine.next_seq().unwrap()).unwrap();
+        let (mut steps, mut switched) = (0, false);
+        while !switched {
+            engine.step_resize(&mut writer, (1, 8), engine.next_seq().unwrap(), &mut switched).unwrap();
+            steps += 1;
+        }
+        engine.skip_number().unwrap();
+        assert!(steps > 8);
+    });
+}
+
+#[test]
+fn a_kill_at_any_store_of_changes_during_a_resize() {
+    let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+    let prepare = |engine: &Engine| {
+        nearly_full(engine);
+        let mut writer = engine.writer();
+        let blocks = crate::file::index::blocks_for(600);
+        let seq = engine.next_seq().unwrap();
+        engine.begin_resize(&mut writer, DEFAULT_MAP, blocks, true, seq).unwrap();
+        // All zeroed, and half of the lines moved.
+        engine.step_resize(&mut writer, (99, 0), seq, &mut false).unwrap();
+        engine.step_resize(&mut writer, (0, 31), seq, &mut false).unwrap();
+    };
+    let changes: [fn(&Engine); 4] = [
+        |engine| engine.put(DEFAULT_MAP, &key(100), b"another").unwrap(),
+        |engine| engine.put(DEFAULT_MAP, b"new", b"value").unwrap(),
+        |engine| engine.put(DEFAULT_MAP, &key(3), b"over a tombstone that may be left out").unwrap(),
+        |engine| assert!(engine.remove(DEFAULT_MAP, &key(200)).unwrap()),
+    ];
+    for change in changes {
+        let (before, after, seen_before, seen_after) = killed_with(&settings, prepare, |engine| change(engine));
+        assert_ne!(before, after);
+        assert!(seen_before && seen_after);
+    }
+}
+
+/// Some extents of log at whose head there is of everything: values, replaced values, tombstones.
+fn some_log(engine: &Engine) {
+    for number in 0..40 {
+        engine.put(DEFAULT_MAP, &key(number % 30), &[number as u8; 300]).unwrap();
+    }
+    engine.put(DEFAULT_MAP, &key(50), b"alive").unwrap();
+    engine.remove(DEFAULT_MAP, &key(3)).unwrap();
+    engine.put(DEFAULT_MAP, &key(51), b"alive").unwrap();
+    for number in 0..20 {
+        engine.put(DEFAULT_MAP, &key(number % 10 + 4), &[number as u8; 500]).unwrap();
+    }
+}
+
+#[test]
+fn a_kill_at_any_store_of_cleaning() {
+    killed_in_upkeep(some_log, |engine| {
+        let before = engine.head().unwrap();
+        let turn = engine.turn().unwrap();
+        let mut writer = engine.writer();
+        for _ in 0..8 {
+            let portion = clean::Portion { bytes: 2000, leave_tail: false };
+            engine.clean_and_reclaim(&mut writer, portion).unwrap();
+        }
+        drop(writer);
+        drop(turn);
+        let after = engine.head().unwrap();
+        assert_ne!(before.head.extent, after.head.extent);
+        assert!(kinds(engine, ExtentKind::Emptied) > 0);
+    });
+}
+
+#[test]
+fn a_kill_at_any_store_of_cleaning_with_checkpoints_and_reuse() {
+    killed_in_upkeep(some_log, |engine| {
+        let before = engine.region.len();
+        for _ in 0..5 {
+            let turn = engine.turn().unwrap();
+            let mut writer = engine.writer();
+            let portion = clean::Portion { bytes: 3000, leave_tail: false };
+            engine.clean_and_reclaim(&mut writer, portion).unwrap();
+            drop(writer);
+            drop(turn);
+            engine.checkpoint().unwrap();
+        }
+        assert!(engine.region.len() <= before + 8192, "what was emptied is used again");
+    });
+}
+
+#[test]
+fn a_kill_at_any_store_of_a_compaction() {
+    killed_in_upkeep(some_log, |engine| {
+        let report = engine.compact(&mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        assert!(report.finished && report.freed_bytes > 0, "{report:?}");
+    });
+}
+
+#[test]
+fn a_kill_at_any_store_while_holes_are_punched_and_filled() {
+    let prepare = |engine: &Engine| {
+        some_log(engine);
+        engine.compact(&mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        for number in 0..60 {
+            engine.put(DEFAULT_MAP, &key(number), &[7; 400]).unwrap();
+        }
+        engine.clear(DEFAULT_MAP).unwrap();
+        engine.put(DEFAULT_MAP, b"left", b"over").unwrap();
+        while engine.maintain(Duration::ZERO).unwrap() {}
+        engine.checkpoint().unwrap();
+    };
+    killed_in_upkeep(prepare, |engine| {
+        engine.release_free_space().unwrap();
+        assert!(kinds(engine, ExtentKind::Hole) > 0);
+        let _turn = engine.turn().unwrap();
+        let mut writer = engine.writer();
+        engine.begin_resize(&mut writer, DEFAULT_MAP, 3, false, engine.next_seq().unwrap()).unwrap();
+    });
 }
 
 fn some_keys(engine: &Engine) {
@@ -453,7 +611,7 @@ fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
 }
 
 fn retired(engine: &Engine) -> usize {
-    engine.extents().unwrap().iter().filter(|extent| extent.kind == crate::file::layout::ExtentKind::Retired).count()
+    kinds(engine, ExtentKind::Retired)
 }
 
 /// Inserts so many keys that the index grows several times.

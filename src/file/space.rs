@@ -109,7 +109,8 @@ impl Space {
     fn load_copy(region: &Region, word: u64) -> Result<Space> {
         let (offset, len) = (extent_offset(word), extent_blocks(word).saturating_mul(BLOCK));
         let damaged = || region.corrupt(offset, "expected the header of a table");
-        if len == 0 || offset.checked_add(len).is_none_or(|end| end > region.len()) {
+        let file_end = region.refresh()?;
+        if len == 0 || offset.checked_add(len).is_none_or(|end| end > file_end) {
             return Err(damaged());
         }
         let mut bytes = vec![0; len as usize];

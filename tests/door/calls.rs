@@ -6,15 +6,17 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Content, check, content, key, make_changes, support, value};
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::recovery::Opened;
-use crate::engine::settings::{Durability, Settings};
+use crate::engine::settings::{Durability, Limits, Settings};
 use crate::error::{Error, Result};
 use crate::file::door::{self, Call, Recorder};
 use crate::file::layout::DEFAULT_MAP;
@@ -62,6 +64,9 @@ enum Step {
     Clear,
     Sync,
     Checkpoint,
+    Compact,
+    Maintain,
+    Release,
     Verify,
     Close,
 }
@@ -91,6 +96,36 @@ const LIFE: [Step; 24] = [
     Step::Open,
     Step::Verify,
     Step::Remove(6),
+    Step::Close,
+];
+
+/// The life of a store that is compacted and resized in the smallest steps: its extents are used again, it gets shorter, and
+/// holes are punched into it.
+const UPKEEP: [Step; 25] = [
+    Step::Open,
+    Step::Transaction(0..40, 300),
+    Step::Transaction(0..30, 200),
+    Step::Put(3, 4000),
+    Step::Checkpoint,
+    Step::Transaction(10..40, 300),
+    Step::Put(3, 400),
+    Step::Maintain,
+    Step::Transaction(300..600, 8),
+    Step::Put(4, 40),
+    Step::Close,
+    Step::Open,
+    Step::Put(5, 4000),
+    Step::Compact,
+    Step::Verify,
+    Step::Transaction(300..500, 20),
+    Step::Clear,
+    Step::Put(6, 500),
+    Step::Maintain,
+    Step::Release,
+    Step::Transaction(0..20, 500),
+    Step::Compact,
+    Step::Put(7, 70_000),
+    Step::Verify,
     Step::Close,
 ];
 
@@ -198,6 +233,12 @@ impl Life<'_> {
             Step::Clear => self.commit(Content::new(), |engine| engine.clear(DEFAULT_MAP)),
             Step::Sync => self.care(Engine::sync),
             Step::Checkpoint => self.care(Engine::checkpoint),
+            Step::Compact => self.care(|engine| engine.compact(&mut |_| ControlFlow::Continue(())).map(drop)),
+            Step::Maintain => self.care(|engine| {
+                while engine.maintain(Duration::ZERO)? {}
+                Ok(())
+            }),
+            Step::Release => self.care(|engine| engine.release_free_space().map(drop)),
             Step::Verify => self.care(|engine| {
                 let report = engine.verify()?;
                 assert!(report.is_clean(), "{:?}", report.findings());
@@ -225,6 +266,23 @@ impl Life<'_> {
 
 /// Has a call of this kind fail, each in turn, in a whole life. Says how many there were, and which errors.
 fn each_fails(kind: Call, count: u64, truncate_too: bool, durability: Durability) -> (u64, BTreeSet<String>) {
+    let settings = Settings { durability, checkpoint_every: 300_000, ..Settings::default() };
+    each_fails_in(&LIFE, &settings, kind, count, truncate_too)
+}
+
+/// The same in a life of upkeep.
+fn each_fails_in_upkeep(kind: Call, count: u64, truncate_too: bool) -> (u64, BTreeSet<String>) {
+    let settings = Settings { checkpoint_every: 20_000, limits: Limits::tiny(), ..Settings::default() };
+    each_fails_in(&UPKEEP, &settings, kind, count, truncate_too)
+}
+
+fn each_fails_in(
+    steps: &[Step],
+    settings: &Settings,
+    kind: Call,
+    count: u64,
+    truncate_too: bool,
+) -> (u64, BTreeSet<String>) {
     let folder = support::folder();
     let path = folder.path().join("store");
     let mut errors = BTreeSet::new();
@@ -232,12 +290,11 @@ fn each_fails(kind: Call, count: u64, truncate_too: bool, durability: Durability
     loop {
         let (calls, failed) = (AtomicU64::new(0), AtomicBool::new(false));
         let faults = Arc::new(Faults { kind, first, count, truncate_too, calls, failed });
-        let settings = Settings { durability, checkpoint_every: 300_000, ..Settings::default() };
         let (settings, expected) = {
             let _standing = door::stand(faults.clone());
             let mut life = Life {
                 path: &path,
-                settings,
+                settings: settings.clone(),
                 faults: &faults,
                 engine: None,
                 content: Content::new(),
@@ -245,7 +302,7 @@ fn each_fails(kind: Call, count: u64, truncate_too: bool, durability: Durability
                 values: 0,
                 errors,
             };
-            LIFE.iter().for_each(|step| life.step(step));
+            steps.iter().for_each(|step| life.step(step));
             errors = life.errors;
             (life.settings, life.content)
         };
@@ -316,4 +373,22 @@ fn locks_fail() {
     let (number, errors) = each_fails(Call::Lock, 1, false, Durability::Buffered);
     assert!(number > 30, "{number}");
     assert_eq!(errors, names(&["Io"]));
+}
+
+#[test]
+fn calls_of_upkeep_fail() {
+    let (number, errors) = each_fails_in_upkeep(Call::Allocate, 1, false);
+    assert!(number > 15 && errors == names(&["Full"]), "{number} {errors:?}");
+    let (number, errors) = each_fails_in_upkeep(Call::Allocate, 3, true);
+    assert!(number > 15 && errors.contains("Full"), "{number} {errors:?}");
+    let (number, errors) = each_fails_in_upkeep(Call::Truncate, 1, false);
+    assert!(number > 1 && errors == names(&["Io"]), "{number} {errors:?}");
+    let (number, errors) = each_fails_in_upkeep(Call::Punch, 1, false);
+    assert!(number >= 1 && errors == names(&["Io"]), "{number} {errors:?}");
+    let (number, errors) = each_fails_in_upkeep(Call::Flush, 1, false);
+    assert!(number > 15 && errors == names(&["Io", "Poisoned"]), "{number} {errors:?}");
+    let (number, errors) = each_fails_in_upkeep(Call::Lock, 1, false);
+    assert!(number > 30 && errors == names(&["Io"]), "{number} {errors:?}");
+    let (number, errors) = each_fails_in_upkeep(Call::WriteBack, 1, false);
+    assert!(number > 10 && errors.contains("Poisoned"), "{number} {errors:?}");
 }
