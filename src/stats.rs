@@ -112,7 +112,7 @@ pub struct UpkeepStats {
     pub most_lines: u64,
     /// Blocks of 4 KiB that were zeroed for one.
     pub blocks: u64,
-    /// The most of them in one write: one for each change that it made.
+    /// The most of them in one write: one for each change that it made, or those of a small index that is built at once.
     pub most_blocks: u64,
     /// Bytes of records that compaction moved.
     pub moved_bytes: u64,

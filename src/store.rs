@@ -300,7 +300,8 @@ impl Store {
     }
 
     /// Does upkeep that is pending, in this thread and for about as long as `budget`: moves a resize on, cleans the log if
-    /// more of it is dead than [shall be](Options::auto_compact), takes a checkpoint that is due, makes the file shorter.
+    /// more of it is dead than [shall be](Options::auto_compact), takes a checkpoint that is due, makes the file shorter; and
+    /// [compacts](Store::compact) a store of which most is free.
     /// Says whether there is more to do. What is done here, writers need not do; others can write in between.
     ///
     /// ```

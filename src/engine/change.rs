@@ -6,7 +6,7 @@ use super::Engine;
 use super::commit::{Appended, Writer};
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, SlotAt, Totals};
-use crate::file::layout::{JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, commit_word, flags, live};
+use crate::file::layout::{DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, commit_word, flags, live};
 use crate::file::log::{self, Entry};
 
 /// How a change of one key was recorded, or would be.
@@ -144,20 +144,42 @@ impl Engine {
     }
 
     fn clear_in_turn(&self, writer: &mut Writer, map: u32) -> Result<bool> {
-        let seq = self.next_seq()?;
         let old = self.index_for_writing(map)?;
         if old.totals()?.slots == 0 {
             return Ok(false);
         }
-        let fresh = self.fresh_region(writer, map, seq, old.offset())?;
+        self.commit_clear(writer, map, old.offset(), false)?;
+        Ok(true)
+    }
+
+    /// Clears the default map once more, if it is empty, in another extent of the log. Nobody sees a change.
+    pub(crate) fn clear_again(&self, writer: &mut Writer) -> Result<bool> {
+        let old = self.index_for_writing(DEFAULT_MAP)?;
+        if old.totals()?.keys > 0 {
+            return Ok(false);
+        }
+        if let Err(error) = self.commit_clear(writer, DEFAULT_MAP, old.offset(), true) {
+            self.abandon(writer)?;
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    fn commit_clear(&self, writer: &mut Writer, map: u32, old: u64, again: bool) -> Result<()> {
+        let seq = self.next_seq()?;
+        let fresh = self.fresh_region(writer, map, seq, old)?;
         let target = fresh.to_le_bytes();
-        let entry = Entry { kind: Kind::Clear, flags: flags::COMMIT, seq, prev: 0, map, key: &[], value: &target };
+        let flags = if again { flags::COMMIT | flags::COPY } else { flags::COMMIT };
+        let entry = Entry { kind: Kind::Clear, flags, seq, prev: 0, map, key: &[], value: &target };
         let mut tail = self.tail(writer)?;
-        self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
+        if again {
+            self.leave_extent(writer, &mut tail, entry.len(), seq, true)?;
+        } else {
+            self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
+        }
         tail.append(&self.region, &entry)?;
         self.region.store_live(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
-        self.finish(writer)?;
-        Ok(true)
+        self.finish(writer)
     }
 }
 

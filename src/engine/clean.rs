@@ -125,7 +125,9 @@ impl Engine {
             }
             let record = self.record_at_head(&passed.to)?;
             if matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
-                self.pass_record(writer, &mut passed, record)?;
+                // A tombstone that is all there is takes the log to another extent.
+                let keeps_tombstone = portion.leave_tail && record.end() == tail && passed.moves.is_empty();
+                self.pass_record(writer, &mut passed, record, keeps_tombstone)?;
             }
             if record.end() == tail && passed.moves.is_empty() {
                 break;
@@ -168,7 +170,13 @@ impl Engine {
     }
 
     /// Finds out whether a record has to be moved.
-    fn pass_record<'a>(&'a self, writer: &mut Writer, passed: &mut Passed<'a>, record: Record<'a>) -> Result<()> {
+    fn pass_record<'a>(
+        &'a self,
+        writer: &mut Writer,
+        passed: &mut Passed<'a>,
+        record: Record<'a>,
+        keeps_tombstone: bool,
+    ) -> Result<()> {
         let map = record.header.map();
         // The records of a map that is gone are dead.
         let Some(index) = self.index(map)? else { return Ok(()) };
@@ -177,7 +185,8 @@ impl Engine {
         if newest != record.offset {
             return Ok(());
         }
-        if record.kind() == Some(Kind::Remove) && self.is_unread(writer, record.seq() & COUNT_MASK)? {
+        let is_tombstone = record.kind() == Some(Kind::Remove);
+        if is_tombstone && !keeps_tombstone && self.is_unread(writer, record.seq() & COUNT_MASK)? {
             self.retire_slot(&index, map, at, hash, record.offset)?;
             passed.dropped = true;
             return Ok(());

@@ -124,6 +124,7 @@ impl Engine {
         let goal = self.end_of_log()?;
         let begun = self.head()?.bytes;
         let portion = Portion { bytes: self.settings.limits.most_bytes, leave_tail: true };
+        let mut led = false;
         loop {
             let done = self.in_slices(|writer| {
                 let [_, _, _, live] = self.log_totals()?;
@@ -134,11 +135,11 @@ impl Engine {
                         return Ok(Some(Ended::HeldUp));
                     }
                 }
-                if self.head_for_writing()?.bytes >= goal || round > 1 && !self.log_can_move_down(writer)? {
+                if self.head_for_writing()?.bytes >= goal || self.log_is_dense(writer, live)? {
                     return Ok(Some(Ended::AtTheEnd));
                 }
                 let least = self.settings.limits.smallest_log;
-                writer.extent_len = Some(align_block((live / 32).clamp(least, 64 << 20)));
+                writer.extent_len = Some(align_block((live / 64).clamp(least, 64 << 20)));
                 let cleaned = self.clean(writer, portion)?;
                 report.moved_bytes += cleaned.moved;
                 if cleaned.emptied > 0 {
@@ -148,7 +149,12 @@ impl Engine {
                         self.reclaim(writer)?;
                     }
                 }
-                Ok((cleaned.passed == 0).then_some(Ended::AtTheEnd))
+                if cleaned.passed > 0 {
+                    return Ok(None);
+                }
+                // A log that has nothing to be moved needs something that leads it elsewhere.
+                let moved = live == 0 && !self.log_is_dense(writer, live)? && !std::mem::replace(&mut led, true);
+                Ok(if moved && self.clear_again(writer)? { None } else { Some(Ended::AtTheEnd) })
             })?;
             if let Some(ended) = done {
                 return Ok(ended);
@@ -161,10 +167,12 @@ impl Engine {
         }
     }
 
-    /// Whether there is a place for the last extent of the log below it.
-    fn log_can_move_down(&self, writer: &Writer) -> Result<bool> {
+    /// Whether next to nothing of the log is dead, and there is no place for its last extent below that.
+    fn log_is_dense(&self, writer: &Writer, live: u64) -> Result<bool> {
+        let dead = self.log_size()?.0.saturating_sub(live);
         let last = writer.space.extents().filter(|extent| extent.is_log()).last();
-        Ok(last.is_some_and(|last| writer.space.lowest(last.len()).0 < last.offset))
+        Ok(dead <= self.settings.limits.piece.min(live / 64).max(256)
+            && last.is_none_or(|last| writer.space.lowest(last.len()).0 > last.offset))
     }
 
     /// Builds each index anew that is too large or has a lower place.

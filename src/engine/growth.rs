@@ -16,6 +16,8 @@ use crate::file::table::MapTable;
 
 /// What is held back for the log of a full store: room for at least one tombstone, whatever its key.
 const LOG_RESERVE: u64 = 18;
+/// The shortest free run that compaction fills with log, in bytes.
+const LEAST_RUN: u64 = 4 * BLOCK;
 /// What is held back for a full store to be cleared: a region.
 const REGION_RESERVE: u64 = 1;
 const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
@@ -76,7 +78,7 @@ impl Engine {
         }
         let needed = len.saturating_add(JUMP_LEN);
         let usual = match writer.extent_len {
-            Some(len) if needed <= len => len,
+            Some(most) if needed <= most => writer.space.lowest_run(align_block(needed).max(LEAST_RUN), most),
             _ => writer.space.log_extent_len(needed, self.settings.limits.smallest_log),
         };
         let mut taken = self.allocate(writer, usual / BLOCK, ExtentKind::Log, seq);

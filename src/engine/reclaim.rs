@@ -19,7 +19,7 @@ use crate::file::locks::{READERS, Sharing};
 use crate::file::space::{Extent, Waiting};
 
 /// Less than that at the end of the file is kept for what comes next.
-const LEAST_CUT: u64 = 1 << 20;
+pub(super) const LEAST_CUT: u64 = 1 << 20;
 
 impl Engine {
     /// Frees what nobody needs any more, and notes what has to wait. Only for the holder of the writer lock.

@@ -164,6 +164,7 @@ impl Engine {
             moved.slots += 1;
         }
         self.upkeep.count_lines(old.lines());
+        self.upkeep.count_blocks(blocks);
         self.switch(writer, map, &old, &new, moved, seq)?;
         self.cancel_stale_resize(writer)?;
         Ok(new)

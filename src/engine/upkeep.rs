@@ -8,6 +8,7 @@
 //! Upkeep that fails does not fail the write. On a full disk it is tried again; if it meets damage, it is not tried again by
 //! itself.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,9 +16,10 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::clean::{Cleaned, Portion};
 use super::commit::Writer;
+use super::reclaim::LEAST_CUT;
 use crate::error::{Error, Result};
 use crate::file::index::Index;
-use crate::file::layout::live;
+use crate::file::layout::{EXTENTS, live};
 
 /// The least that is worth cleaning, in bytes.
 const LEAST_PIECE: u64 = 512;
@@ -250,7 +252,7 @@ impl Engine {
         let cleaned = self.clean(writer, portion)?;
         if cleaned.emptied > 0 {
             self.reclaim(writer)?;
-            if writer.waiting.checkpoint > self.settings.limits.least_waiting.max(self.live_bytes()? / 4) {
+            if writer.waiting.checkpoint > self.settings.limits.least_waiting.max(self.live_bytes()? / 8) {
                 self.upkeep.checkpoint.store(true, Ordering::Relaxed);
             }
             self.truncate_if_worth_it(writer)?;
@@ -317,13 +319,30 @@ impl Engine {
                     }
                 }
             };
-            if self.upkeep.wants_checkpoint() {
-                self.checkpoint()?;
+            // What it frees is reclaimed in another step.
+            let more = self.upkeep.wants_checkpoint() && self.checkpoint().map(|()| true)? || more;
+            if start.elapsed() >= budget {
+                return Ok(more || self.is_sparse()?);
             }
-            if !more || start.elapsed() >= budget {
-                return Ok(more);
+            if more {
+                continue;
             }
+            if !self.is_sparse()? {
+                return Ok(false);
+            }
+            let left = || if start.elapsed() < budget { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            let report = self.compact(&mut |_| left())?;
+            // If readers hold it up, another attempt would move the same once more.
+            return Ok(!report.finished && report.held_back == 0);
         }
+    }
+
+    /// Whether most of the file, up to what lies last in it, is free: what is left of a store that was much larger drifts
+    /// down only as more is written.
+    fn is_sparse(&self) -> Result<bool> {
+        let writer = self.writer();
+        let (end, used) = (writer.space.used_end() - EXTENTS, writer.space.used_bytes());
+        Ok(self.settings.auto_compact.is_some() && end > 2 * used && end - used > LEAST_CUT)
     }
 
     /// One step of what is pending. Says whether there is more.

@@ -27,7 +27,7 @@ use crate::error::{Error, FullReason, Result};
 const LARGEST_LOG: u64 = 64 << 20;
 
 /// An extent of the log is so many times smaller than all of it.
-const LOG_EXTENTS: u64 = 32;
+const LOG_EXTENTS: u64 = 64;
 
 /// An extent in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,11 +279,37 @@ impl Space {
     }
 
     /// How long the next extent of the log should be that has to hold `needed` bytes. Longer logs get longer ones, but none
-    /// shorter than `least`; what is large itself gets one of its own, so that little is left over.
+    /// shorter than `least`; what is large itself gets one of its own, so that little is left over. Rather than make the
+    /// file longer, it takes a free run that is somewhat shorter.
     pub(crate) fn log_extent_len(&self, needed: u64, least: u64) -> u64 {
         let log: u64 = self.used.values().filter(|extent| extent.is_log()).map(Extent::len).sum();
         let usual = align_block((log / LOG_EXTENTS).clamp(least, LARGEST_LOG));
-        if needed > usual / 8 { align_block(needed).max(least) } else { usual }
+        if needed > usual / 8 {
+            return align_block(needed).max(least);
+        }
+        if self.lowest(usual).1 {
+            return usual;
+        }
+        let (mut free, mut longest) = (EXTENTS, 0);
+        for extent in self.in_use() {
+            longest = longest.max(extent.offset - free);
+            free = extent.end();
+        }
+        if longest >= least.max(usual / 16) { longest.min(usual) } else { usual }
+    }
+
+    /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or there
+    /// is none.
+    pub(crate) fn lowest_run(&self, least: u64, most: u64) -> u64 {
+        let mut free = EXTENTS;
+        for extent in self.in_use() {
+            let run = extent.offset - free;
+            if run >= least {
+                return run.min(most);
+            }
+            free = extent.end();
+        }
+        most
     }
 
     /// Takes an extent of `blocks` blocks.

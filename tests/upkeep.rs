@@ -1,0 +1,419 @@
+//! Upkeep as a user sees it: space comes back, nothing has to be done at once, and nobody who reads is disturbed.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use slotlog::{Access, Error, Options, Store};
+use support::{Random, folder, setting};
+
+/// Bytes of keys and values in the rows of a store.
+const PAYLOAD: u64 = 16 + 100;
+
+fn key(number: u64) -> [u8; 16] {
+    let mut key = [b'k'; 16];
+    key[..8].copy_from_slice(&number.to_le_bytes());
+    key
+}
+
+fn value(number: u64, version: u64) -> [u8; 100] {
+    let mut value = [version as u8; 100];
+    value[..8].copy_from_slice(&number.to_le_bytes());
+    value
+}
+
+fn len(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+fn assert_clean(store: &Store) {
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings());
+}
+
+fn maintain(store: &Store) {
+    while store.maintain(Duration::from_millis(20)).unwrap() {}
+}
+
+/// Overwrites random keys, and returns the largest file on the way.
+fn overwrite(store: &Store, path: &Path, keys: u64, times: u64, random: &mut Random) -> u64 {
+    let mut longest = 0;
+    for write in 0..times {
+        let number = random.below(keys);
+        store.insert(key(number), value(number, write)).unwrap();
+        if write % 1000 == 0 {
+            longest = longest.max(len(path));
+        }
+    }
+    longest
+}
+
+/// From nothing to so many keys that the index is resized many times: what one write does of that is counted.
+#[test]
+fn no_write_does_more_than_its_share_of_a_growth() {
+    let keys = setting("SLOTLOG_TEST_KEYS", 5_000_000);
+    // On the disk: it takes most of a gigabyte.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..keys {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    let upkeep = store.stats().unwrap().upkeep;
+    eprintln!("{upkeep:?}");
+    assert!(upkeep.lines > keys / 5, "the index was resized: {upkeep:?}");
+    assert!(upkeep.most_lines <= 512, "{upkeep:?}");
+    assert!(upkeep.most_blocks <= 20, "{upkeep:?}");
+    assert_eq!(upkeep.moved_bytes, 0, "nothing is dead");
+    // Five slices, and the last record of each.
+    assert!(upkeep.flushed_bytes > keys * 100, "{upkeep:?}");
+    assert!(upkeep.most_flushed_bytes <= (5 << 20) + 5 * 200, "{upkeep:?}");
+    assert_eq!(store.len().unwrap(), keys);
+    for number in (0..keys).step_by(997) {
+        assert_eq!(store.get(key(number)).unwrap().unwrap(), value(number, 0));
+    }
+}
+
+#[test]
+fn no_write_cleans_more_than_its_share() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let (keys, mut random) = (20_000, Random(1));
+    for number in 0..keys {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    overwrite(&store, &path, keys, 200_000, &mut random);
+    let upkeep = store.stats().unwrap().upkeep;
+    let record = slotlog::format::record_len(16, 100);
+    assert!(upkeep.moved_bytes > 1 << 20, "{upkeep:?}");
+    assert!(upkeep.most_moved_bytes <= 19 * record, "{upkeep:?}");
+    assert!(upkeep.most_flushed_bytes <= 5 << 20, "{upkeep:?}");
+    // A large value among small ones is paid for by itself.
+    store.insert("large", vec![7; 1 << 20]).unwrap();
+    store.insert("large", vec![8; 1 << 20]).unwrap();
+    assert!(store.stats().unwrap().upkeep.most_moved_bytes <= 19 << 20);
+    assert_clean(&store);
+}
+
+/// The bench `space` has the figures for more keys; these are the limits that it must keep to.
+#[test]
+fn space_comes_back_by_itself_and_all_of_it_on_request() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let (keys, mut random) = (150_000, Random(2));
+    for number in 0..keys {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    let longest = overwrite(&store, &path, keys, 6 * keys, &mut random);
+    let ratio = longest as f64 / (keys * PAYLOAD) as f64;
+    assert!(ratio <= 3.0, "{ratio} bytes of file for each byte of keys and values");
+    let left = keys / 10;
+    for number in left..keys {
+        assert!(store.remove(key(number)).unwrap());
+    }
+    overwrite(&store, &path, left, left, &mut random);
+    assert!(len(&path) < longest, "the file gets shorter by itself");
+    let report = store.compact().unwrap();
+    assert!(report.finished && report.held_back == 0, "{report:?}");
+    assert_eq!(report.file_len, len(&path));
+    let ratio = report.file_len as f64 / (left * PAYLOAD) as f64;
+    assert!(ratio <= 1.6, "{ratio} after compaction, {:?}", store.stats().unwrap().extents);
+    assert_eq!(store.len().unwrap(), left);
+    assert_clean(&store);
+    // What is compacted stays so.
+    let again = store.compact().unwrap();
+    assert!(again.file_len <= report.file_len, "{report:?}, then {again:?}");
+}
+
+#[test]
+fn a_tiny_store_stays_tiny() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    assert!(len(&path) < 300 << 10);
+    for round in 0..100_000u64 {
+        store.insert(key(round % 10), value(round, round)).unwrap();
+    }
+    // What may be dead, what waits for a checkpoint, and that for which it is not worth while.
+    assert!(len(&path) < 2 << 20, "{}", len(&path));
+    store.compact().unwrap();
+    assert!(len(&path) < 300 << 10, "{}", len(&path));
+    store.close().unwrap();
+    assert!(len(&path) < 300 << 10);
+}
+
+#[test]
+fn cleared_space_comes_back() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..50_000 {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    let before = len(&path);
+    let records = store.stats().unwrap().log_records;
+    store.clear().unwrap();
+    assert!(store.stats().unwrap().log_records <= records + 1, "one record, whatever there was");
+    maintain(&store);
+    assert!(len(&path) < before / 4, "{} of {before}", len(&path));
+    let stats = store.stats().unwrap();
+    assert!(stats.log_bytes < 1 << 20 && stats.cleaned_bytes > 6 << 20, "{stats:?}");
+    assert_clean(&store);
+}
+
+/// An index of many keys that are gone is built anew in a fitting size; one that was asked for beforehand stays.
+#[test]
+fn an_index_that_is_much_too_large_shrinks() {
+    let folder = folder();
+    let store = Store::open(folder.path().join("store")).unwrap();
+    for number in 0..100_000 {
+        store.insert(key(number), []).unwrap();
+    }
+    let slots = |store: &Store| store.stats().unwrap().maps[1].slots;
+    let before = slots(&store);
+    for number in 100..100_000 {
+        store.remove(key(number)).unwrap();
+    }
+    maintain(&store);
+    assert!(slots(&store) < before / 50, "{} of {before}", slots(&store));
+    assert_eq!(store.len().unwrap(), 100);
+    assert_clean(&store);
+
+    let roomy = Store::options().initial_capacity(100_000).open(folder.path().join("roomy")).unwrap();
+    let before = slots(&roomy);
+    roomy.insert("key", "value").unwrap();
+    roomy.remove("key").unwrap();
+    maintain(&roomy);
+    assert_eq!(slots(&roomy), before);
+}
+
+#[test]
+fn a_resize_goes_on_when_the_store_is_opened_again() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let open = || Store::options().tiny_steps().open(&path).unwrap();
+    let store = open();
+    let mut number = 0;
+    while store.stats().unwrap().resize.is_none_or(|resize| resize.moved == 0) {
+        store.insert(key(number), []).unwrap();
+        number += 1;
+    }
+    let before = store.stats().unwrap().resize.unwrap();
+    store.close().unwrap();
+    let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    assert_eq!(reader.len().unwrap(), number);
+    drop(reader);
+    let store = open();
+    assert_eq!(store.stats().unwrap().resize, Some(before));
+    maintain(&store);
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.resize, stats.maps[1].slots / 6), (None, before.target_lines));
+    assert_clean(&store);
+    for number in 0..number {
+        assert!(store.contains_key(key(number)).unwrap());
+    }
+}
+
+/// Whoever reads without pins may look behind the end of the file; so that stays as long as there is such a one.
+#[test]
+fn the_file_is_not_cut_under_one_who_only_reads() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..20_000 {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    let before = len(&path);
+    for number in 100..20_000 {
+        store.remove(key(number)).unwrap();
+    }
+    let report = store.compact().unwrap();
+    assert_eq!((report.freed_bytes, len(&path)), (0, report.file_len));
+    assert!(len(&path) >= before);
+    assert_eq!(reader.len().unwrap(), 100);
+    assert_eq!(reader.get(key(7)).unwrap().unwrap(), value(7, 0));
+    drop(reader);
+    let report = store.compact().unwrap();
+    assert!(report.freed_bytes > before / 2 && len(&path) == report.file_len, "{report:?}");
+    assert_clean(&store);
+}
+
+#[test]
+fn what_snapshots_see_is_held_back() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..30_000 {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    let snapshot = store.snapshot().unwrap();
+    overwrite(&store, &path, 30_000, 200_000, &mut Random(3));
+    let stats = store.stats().unwrap();
+    assert!(stats.waiting.pins > 1 << 20, "{:?}", stats.waiting);
+    let report = store.compact().unwrap();
+    assert!(!report.finished && report.held_back > 1 << 20, "{report:?}");
+    let mut seen = 0;
+    for entry in &snapshot {
+        let (key, found) = entry.unwrap();
+        let number = u64::from_le_bytes(*key.first_chunk().unwrap());
+        assert_eq!(found, value(number, 0));
+        seen += 1;
+    }
+    assert_eq!(seen, 30_000);
+    drop(snapshot);
+    let report = store.compact().unwrap();
+    assert!(report.finished && report.held_back == 0 && report.freed_bytes > 10 << 20, "{report:?}");
+    assert_clean(&store);
+}
+
+#[test]
+fn a_compaction_that_is_stopped_loses_nothing_and_can_go_on() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::options().auto_compact(None).open(&path).unwrap();
+    overwrite(&store, &path, 10_000, 60_000, &mut Random(4));
+    let keys = store.len().unwrap();
+    let (mut stops, mut asked) = (0, 0);
+    let report = loop {
+        let mut left = 3;
+        let report = store
+            .compact_with(|progress| {
+                assert!(progress.done <= progress.total || progress.total == 0);
+                (left, asked) = (left - 1, asked + 1);
+                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        assert_eq!(store.len().unwrap(), keys);
+        if report.finished {
+            break report;
+        }
+        stops += 1;
+        assert!(stops < 10_000, "it comes to an end");
+    };
+    eprintln!("{stops} stops");
+    assert!(report.file_len < 4 << 20, "{report:?}");
+    assert_clean(&store);
+}
+
+#[test]
+fn a_thread_does_the_upkeep_for_those_who_ask_for_one() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::options().background_maintenance(true).open(&path).unwrap();
+    for number in 0..50_000 {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    let before = len(&path);
+    store.clear().unwrap();
+    let start = Instant::now();
+    while len(&path) > before / 4 {
+        assert!(start.elapsed() < Duration::from_secs(30), "{} of {before}", len(&path));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let clone = store.clone();
+    store.close().unwrap();
+    clone.insert("still", "open").unwrap();
+    clone.close().unwrap();
+    // The thread was no reason to leave it open.
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.opened(), slotlog::Opened::Clean);
+    assert_clean(&store);
+}
+
+#[test]
+fn free_space_in_the_middle_is_given_back_and_used_again() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::options().auto_compact(None).open(&path).unwrap();
+    for number in 0..30_000 {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    let held = store.snapshot().unwrap();
+    store.clear().unwrap();
+    // The copies go behind what the snapshot sees.
+    for number in 0..1000 {
+        store.insert(key(number), value(number, 1)).unwrap();
+    }
+    drop(held);
+    let mut asked = 0;
+    store
+        .compact_with(|_| {
+            asked += 1;
+            if asked > 40 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+    store.checkpoint().unwrap();
+    let allocated = || fs::metadata(&path).unwrap().blocks() * 512;
+    let before = allocated();
+    let given = store.release_free_space().unwrap();
+    if given == 0 {
+        eprintln!("skipped: nothing was free, or the file system punches no holes");
+        return;
+    }
+    assert!(allocated() + given / 2 < before, "{} after {before}, {given} were given back", allocated());
+    for number in 0..30_000 {
+        store.insert(key(number), value(number, 2)).unwrap();
+    }
+    for number in 0..30_000 {
+        assert_eq!(store.get(key(number)).unwrap().unwrap(), value(number, 2));
+    }
+    assert_clean(&store);
+}
+
+#[test]
+fn what_compaction_has_left_behind_is_no_history() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let start = store.seq().unwrap();
+    overwrite(&store, &path, 100, 20_000, &mut Random(5));
+    assert!(matches!(store.changes_since(start), Err(Error::HistoryTruncated { .. })));
+    let seen = store.seq().unwrap();
+    store.insert("one", "more").unwrap();
+    let changes = store.changes_since(seen).unwrap();
+    assert_eq!(changes.iter().count(), 1, "copies are no changes");
+    // Compaction is no change either.
+    let seen = store.seq().unwrap();
+    store.compact().unwrap();
+    assert!(!store.wait_for_change(seen, Duration::ZERO).unwrap());
+}
+
+/// A copy would have a CRC that holds; so what is damaged is not moved, and what cannot be moved keeps all behind it.
+#[test]
+fn damage_is_not_moved_and_holds_nobody_up() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("damaged", [5; 1000]).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(1000).position(|window| window == [5; 1000]).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_at(b"damage", at as u64 + 500).unwrap();
+    overwrite(&store, &path, 100, 20_000, &mut Random(6));
+    for attempt in [store.compact().map(drop), store.maintain(Duration::from_secs(1)).map(drop)] {
+        assert!(matches!(attempt, Err(Error::Corrupt { .. })), "{attempt:?}");
+    }
+    assert!(store.get("damaged").unwrap().is_some());
+    store.insert("key", "value").unwrap();
+    // Gone with the value, the damage is no hindrance any more.
+    assert!(store.remove("damaged").unwrap());
+    assert!(store.compact().unwrap().finished);
+    assert_clean(&store);
+    assert_eq!(store.len().unwrap(), 101);
+}
+
+#[test]
+fn shares_that_make_no_sense_are_refused() {
+    let folder = folder();
+    for share in [0.0, 1.0, -0.5, 7.0, f64::NAN] {
+        let refused = Options::default().auto_compact(Some(share)).open(folder.path().join("store"));
+        assert!(matches!(refused, Err(Error::InvalidOptions { .. })), "{share}");
+    }
+}
