@@ -86,6 +86,39 @@
 //! leaves bytes that nobody can reach; the next one wipes their head, flushes that, and skips their sequence number, so
 //! that they can never be taken for, nor complete, a commit.
 //!
+//! # Nothing stops the world
+//!
+//! Growth, resizing and compaction are paid for in small steps, by the writes that make them necessary. Behind its commit,
+//! with the writer lock still held, each write does its share:
+//!
+//! * **Resize.** When an index is three quarters full, a larger one is begun beside it. Each write zeroes a block of it or
+//!   moves 16 lines; the old one stays in force and up to date, and what changes in lines that were moved already changes in
+//!   both. When all are moved, one word switches. The switch consumes a sequence number: readers from before go on with the
+//!   old one. So an index also shrinks when most of a map was removed, and loses dead slots. (An index of up to 512 lines
+//!   is built anew by one write.)
+//! * **Compaction.** The log is a queue. When more than half of it is dead ([`auto_compact`](Options::auto_compact)), each
+//!   write also cleans a piece at its head, in proportion to what it has appended: records that the index still leads to are
+//!   appended again at the tail, as a commit like any other; the others are left behind. A tombstone at the head has nothing
+//!   older to hide, and is dropped.
+//! * **Reuse.** What is emptied is used again when the superblock that is flushed has the log begin behind it, and no pin is
+//!   below the number at which it became empty. When an eighth of what is alive waits for that (at least 1 MiB), a checkpoint
+//!   is taken. Space is taken from the lowest place, so what is alive drifts down, and the file is cut off at its end.
+//!
+//! How much one write does is counted ([`UpkeepStats`]), and tested over a growth to five million keys: at most 512 lines of
+//! an index, 18 times as many bytes of log as it has appended itself, and five slices of the log handed to the disk. A
+//! transaction does the share of all its changes; if its new keys do not fit into what the index has left, it builds the
+//! larger one itself. On a full disk an index is filled further, up to fifteen sixteenths.
+//!
+//! What compaction costs is *write amplification*: bytes appended for each byte that a user's writes append. If a share d of
+//! the log may be dead, it is at most 1 / d, that is 2 by default: that is reached if what is overwritten is always the same,
+//! and the rest has to be carried along each time. If all keys are overwritten alike, most of what comes to the head is dead
+//! by then. `cargo bench --bench space` measures it; the README has the figures.
+//!
+//! [`maintain`](Store::maintain) does upkeep from a thread of yours, so that writers need not,
+//! [`background_maintenance`](Options::background_maintenance) starts one for that, and [`compact`](Store::compact) makes the
+//! file as small as it can be while others read and write. A snapshot that is held for long keeps space from being reused
+//! and nothing else; when much waits for it, compaction waits, too.
+//!
 //! # Many processes
 //!
 //! Any number of readers and up to 128 writers may have one store open, in as many processes. Who opens it for writing
@@ -173,16 +206,17 @@
 //!
 //! # In this version
 //!
-//! At most 128 openers write to one store at a time. An index grows in one go, which the insert that hits the limit waits for. The space of replaced and removed values is not
-//! reclaimed yet. Keys have at most 65,535 bytes, values 4 GiB − 1, a store 8 TiB; at most 704 reads and snapshots at the
-//! same time. There are no ordered range scans (a hash index has no order), no server, and no background threads.
+//! At most 128 openers write to one store at a time. Keys have at most 65,535 bytes, values 4 GiB − 1, a store 8 TiB; at most
+//! 704 reads and snapshots at the same time. One index is resized at a time. There are no ordered range scans (a hash index
+//! has no order), no server, and no background threads but the one that [you ask for](Options::background_maintenance).
 //!
 //! # Reading the source
 //!
 //! Three floors; imports run downwards only. Begin at the top for what a user sees, at the bottom for what is on the disk:
 //! `format` (every byte), `file/region` (the mapping, and the one door through which the file changes), `file/log` and
 //! `file/index` (which do not know each other), `file/locks` (who is alive), `engine/commit` (the order that everything rests on), `engine/recovery`
-//! (the three roads), `engine/turn` (the writer lock among processes), `engine/pins` (why a reader's space is not reused).
+//! (the three roads), `engine/turn` (the writer lock among processes), `engine/pins` (why a reader's space is not reused),
+//! `engine/upkeep` (what each write does beyond its commit: `engine/resize`, `engine/clean`, `engine/reclaim`).
 
 mod background;
 mod changes;

@@ -9,8 +9,10 @@ mod scratch;
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -22,6 +24,8 @@ struct History {
     blocks: Option<u8>,
     capacity: u16,
     often: bool,
+    /// Resize and compaction go in the smallest steps.
+    tiny: bool,
     verify_reads: bool,
     steps: Vec<Step>,
 }
@@ -38,6 +42,10 @@ enum Step {
     Sync,
     Checkpoint,
     Verify,
+    /// Compacts, and stops when that has asked so often whether to go on.
+    Compact(u8),
+    Maintain,
+    Release,
     /// Closes the store and opens it again.
     Close,
     /// The process is killed, and another one opens the store.
@@ -248,6 +256,16 @@ impl Run {
             Step::Sync => self.store().sync().unwrap(),
             Step::Checkpoint => self.store().checkpoint().unwrap(),
             Step::Verify => verify(self.store()),
+            Step::Compact(times) => {
+                let mut left = *times;
+                let compacted = self.store().compact_with(|_| {
+                    left = left.saturating_sub(1);
+                    if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
+                Run::made(self.limited, compacted);
+            }
+            Step::Maintain => drop(Run::made(self.limited, self.store().maintain(Duration::from_millis(1)))),
+            Step::Release => drop(Run::made(self.limited, self.store().release_free_space())),
             Step::Close => {
                 self.close();
                 self.open();
@@ -390,6 +408,9 @@ fuzz_target!(|history: History| {
     options = options.verify_reads(history.verify_reads);
     if history.often {
         options = options.checkpoint_every(4096);
+    }
+    if history.tiny {
+        options = options.tiny_steps();
     }
     if let Some(blocks) = history.blocks {
         // An empty store has at least 38 blocks; with a capacity it has more, and then may not come to be.

@@ -203,7 +203,7 @@ impl Batch {
         self.check_not_broken()?;
         if let Some(last) = self.last {
             let mut writer = engine.writer();
-            let [_, before, ..] = engine.log_totals()?;
+            let before = engine.log_totals()?;
             self.commit_in_turn(&mut writer, last)?;
             engine.upkeep_after(&mut writer, self.map, before, self.records);
         }

@@ -36,7 +36,7 @@ impl Engine {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         let mut writer = self.writer();
-        let [_, before, ..] = self.log_totals()?;
+        let before = self.log_totals()?;
         let mut done = step(&mut writer);
         if done.is_err() {
             self.abandon(&mut writer)?;

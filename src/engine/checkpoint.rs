@@ -238,7 +238,8 @@ impl Engine {
                 }
                 continue;
             }
-            let begins = contains(extent, from);
+            // If it joined the log later, that is another extent than the one in which the log ended then.
+            let begins = contains(extent, from) && extent.count <= from.seq & COUNT_MASK;
             // A log that is in the last byte of an extent would have left it.
             let ends = contains(extent, to) && to.end > extent.offset;
             let between = extent.count > from.seq & COUNT_MASK && extent.count <= to.seq & COUNT_MASK;

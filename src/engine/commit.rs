@@ -262,6 +262,12 @@ impl Engine {
         Ok(Turn { engine: self })
     }
 
+    /// The same, to keep others from writing.
+    pub(crate) fn turn_to_look(&self) -> Result<Turn<'_>> {
+        self.acquire_to_look()?;
+        Ok(Turn { engine: self })
+    }
+
     /// The writer's knowledge.
     #[inline]
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::batch::Batch;
 use super::*;
 use crate::engine::settings::{Durability, Limits};
 use crate::error::{Error, HeldBy};
-use crate::file::door::Recorder;
+use crate::file::door::{self, Recorder};
 use crate::file::layout::{DEFAULT_MAP, EXTENTS, ExtentKind, Kind, PIN_TABLE};
 use crate::file::log::{self, Entry};
 
@@ -224,6 +225,12 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
         engine.step_resize(&mut writer, (99, 0), seq, &mut false).unwrap();
         engine.step_resize(&mut writer, (0, 31), seq, &mut false).unwrap();
     };
+    // The same, of which the last step was cut short before it could say so.
+    let prepare_half_a_step = |engine: &Engine| {
+        prepare(engine);
+        let cursor = crate::file::layout::resize_cursor(DEFAULT_MAP, 4, true);
+        engine.region.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release).unwrap();
+    };
     let changes: [fn(&Engine); 4] = [
         |engine| engine.put(DEFAULT_MAP, &key(100), b"another").unwrap(),
         |engine| engine.put(DEFAULT_MAP, b"new", b"value").unwrap(),
@@ -231,10 +238,25 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
         |engine| assert!(engine.remove(DEFAULT_MAP, &key(200)).unwrap()),
     ];
     for change in changes {
-        let (before, after, seen_before, seen_after) = killed_with(&settings, prepare, |engine| change(engine));
-        assert_ne!(before, after);
-        assert!(seen_before && seen_after);
+        for prepare in [&prepare as &dyn Fn(&Engine), &prepare_half_a_step] {
+            let (before, after, seen_before, seen_after) = killed_with(&settings, prepare, |engine| change(engine));
+            assert_ne!(before, after);
+            assert!(seen_before && seen_after);
+        }
     }
+}
+
+/// What is being built belongs to no commit, so a commit that comes to nothing does not take it along.
+#[test]
+fn a_rollback_leaves_a_resize_alone() {
+    let engine = in_memory();
+    nearly_full(&engine);
+    let _turn = engine.turn().unwrap();
+    let mut writer = engine.writer();
+    engine.begin_resize(&mut writer, DEFAULT_MAP, 3, false, engine.next_seq().unwrap()).unwrap();
+    let target = engine.resize_target().unwrap().unwrap();
+    engine.abandon(&mut writer).unwrap();
+    assert_eq!(writer.space.extent(target).map(|extent| extent.kind), Some(ExtentKind::Index));
 }
 
 /// Some extents of log at whose head there is of everything: values, replaced values, tombstones.
@@ -783,4 +805,182 @@ fn verify_finds_a_chain_that_the_next_commit_would_break() {
     let chain = engine.region.live(live::CHAIN).unwrap();
     engine.region.store_live(live::CHAIN, chain ^ 1, Ordering::Release).unwrap();
     assert!(!engine.verify().unwrap().is_clean());
+}
+
+/// A map has an index of its own, of one block to begin with.
+#[test]
+fn a_thousand_small_maps_cost_a_few_kilobytes_each() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    let before = engine.region.len();
+    {
+        let _turn = engine.turn().unwrap();
+        let mut writer = engine.writer();
+        let seq = engine.next_seq().unwrap();
+        for map in 2..1002 {
+            engine.create_map(&mut writer, map, 0, seq).unwrap();
+        }
+        engine.skip_number().unwrap();
+    }
+    for map in 2..1002 {
+        for number in 0..3 {
+            engine.put(map, &key(number), &map.to_le_bytes()).unwrap();
+        }
+    }
+    let each = (engine.region.len() - before) / 1000;
+    assert!(each < 5 << 10, "{each} bytes for each map");
+    for map in 2..1002 {
+        assert_eq!(engine.view().unwrap().get(map, &key(2)).unwrap(), Some(&map.to_le_bytes()[..]));
+    }
+    assert!(engine.verify().unwrap().is_clean());
+}
+
+/// Which ranges are flushed.
+#[derive(Default)]
+struct Flushes(Mutex<Vec<(u64, u64)>>);
+
+impl Recorder for Flushes {
+    fn flush(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.0.lock().unwrap().push((offset, offset + len));
+        Ok(())
+    }
+}
+
+/// Of two processes, one has synced up to a place in an extent which the other one has emptied, freed and taken again since.
+#[test]
+fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
+    let (_folder, path) = scratch();
+    let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+    let (one, other) = (open(&path), Engine::open(&path, settings).unwrap());
+    let flushes = Arc::new(Flushes::default());
+    one.region.set_recorder(flushes.clone());
+    one.put(DEFAULT_MAP, b"key", &[1; 2000]).unwrap();
+    one.sync().unwrap();
+    let (ended, seq) = (one.region.live(live::TAIL).unwrap(), one.visible().unwrap());
+    let mut number = 0;
+    let again = loop {
+        other.put(DEFAULT_MAP, &key(number % 5), &[2; 100]).unwrap();
+        other.checkpoint().unwrap();
+        number += 1;
+        let tail = other.region.live(live::TAIL).unwrap();
+        let extent = *other.space_now().unwrap().unwrap().log_extent_of(tail).unwrap();
+        if extent.count > seq & crate::file::layout::COUNT_MASK && extent.contains(ended) && tail > ended {
+            break extent;
+        }
+        assert!(number < 100_000, "the extent is taken again");
+    };
+    flushes.0.lock().unwrap().clear();
+    one.put(DEFAULT_MAP, b"key", b"value").unwrap();
+    one.sync().unwrap();
+    let flushed = flushes.0.lock().unwrap().clone();
+    assert!(flushed.iter().any(|&(start, end)| start <= again.offset && end > ended), "{again:?}: {flushed:?}");
+}
+
+/// Cleans the log while a checkpoint is being flushed.
+struct CleansInFlush {
+    engine: OnceLock<Weak<Engine>>,
+    done: AtomicBool,
+}
+
+impl Recorder for CleansInFlush {
+    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
+        let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return Ok(()) };
+        if !self.done.swap(true, Ordering::SeqCst) {
+            let _turn = engine.turn().unwrap();
+            let mut writer = engine.writer();
+            for _ in 0..5 {
+                engine.clean(&mut writer, clean::Portion { bytes: 2000, leave_tail: false }).unwrap();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A superblock whose head lies behind records that were moved to where it does not vouch for anything would lose them.
+#[test]
+fn a_checkpoint_vouches_for_all_that_was_moved_from_before_its_head() {
+    let (_folder, path) = scratch();
+    let settings = Settings { limits: Limits::tiny(), auto_compact: None, ..Settings::default() };
+    let engine = Arc::new(Engine::open(&path, settings).unwrap());
+    some_log(&engine);
+    let (head, tail) = (engine.head().unwrap(), engine.region.live(live::TAIL).unwrap());
+    let recorder = Arc::new(CleansInFlush { engine: OnceLock::new(), done: AtomicBool::new(false) });
+    engine.region.set_recorder(recorder.clone());
+    recorder.engine.set(Arc::downgrade(&engine)).unwrap();
+    engine.checkpoint().unwrap();
+    assert_ne!(engine.head().unwrap(), head, "it was cleaned meanwhile");
+    let superblock = engine.superblock().unwrap();
+    assert_eq!(superblock.log_end.get(), tail);
+    assert_eq!(head::LogHead::of_superblock(&superblock).head, head.head);
+}
+
+/// Counts how often space is allocated for real.
+#[derive(Default)]
+struct Allocations(AtomicU64);
+
+impl Recorder for Allocations {
+    fn call(&self, call: door::Call) -> std::io::Result<()> {
+        self.0.fetch_add(u64::from(call == door::Call::Allocate), Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_hole_gets_real_space_before_it_is_used() {
+    let (_folder, path) = scratch();
+    let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+    let engine = Engine::open(&path, settings).unwrap();
+    some_log(&engine);
+    engine.clear(DEFAULT_MAP).unwrap();
+    engine.put(DEFAULT_MAP, b"left", b"over").unwrap();
+    for _ in 0..3 {
+        while engine.maintain(Duration::ZERO).unwrap() {}
+        engine.checkpoint().unwrap();
+    }
+    engine.release_free_space().unwrap();
+    let hole = engine.extents().unwrap().into_iter().find(|extent| extent.kind == ExtentKind::Hole).unwrap();
+    let counter = Arc::new(Allocations::default());
+    let _standing = door::stand(counter.clone());
+    let _turn = engine.turn().unwrap();
+    let mut writer = engine.writer();
+    let taken = engine.allocate(&mut writer, 1, ExtentKind::Reserve, engine.next_seq().unwrap()).unwrap();
+    assert_eq!(taken.offset, hole.offset, "the lowest place");
+    assert_eq!(counter.0.load(Ordering::SeqCst), 1);
+}
+
+/// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning of
+/// another extent, and nothing behind it.
+#[test]
+fn the_log_may_begin_with_a_new_life() {
+    let (folder, path) = scratch();
+    let limits = Limits { smallest_log: 64 << 10, ..Limits::tiny() };
+    let settings = Settings { limits, auto_compact: None, ..Settings::default() };
+    let engine = Engine::open(&path, settings.clone()).unwrap();
+    some_log(&engine);
+    let tail = engine.region.live(live::TAIL).unwrap();
+    // So that 48 bytes are left of a block behind the record of the clear, which has 40.
+    let filler = (4096 - 48 - 40 - 40 + 4096 - tail % 4096) % 4096;
+    engine.put(DEFAULT_MAP, b"filler", &vec![1; filler as usize]).unwrap();
+    engine.clear(DEFAULT_MAP).unwrap();
+    assert_eq!(engine.region.live(live::TAIL).unwrap() % 4096, 4048);
+    let copy = folder.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    let engine = Engine::open(&copy, settings.clone()).unwrap();
+    {
+        let _turn = engine.turn().unwrap();
+        let mut writer = engine.writer();
+        let portion = clean::Portion { bytes: 1 << 20, leave_tail: false };
+        while engine.clean(&mut writer, portion).unwrap().passed > 0 {}
+    }
+    let first = log::record(&engine.region, engine.head().unwrap().head.at).unwrap();
+    assert_eq!(first.kind(), Some(Kind::Incarnation));
+    engine.checkpoint().unwrap();
+    assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
+    let again = folder.path().join("again");
+    fs::copy(&copy, &again).unwrap();
+    let engine = Engine::open(&again, settings).unwrap();
+    assert!(matches!(engine.opened, Opened::AfterPowerCut { .. }));
+    engine.put(DEFAULT_MAP, b"key", b"value").unwrap();
+    assert_eq!(content(&engine).len(), 1);
+    assert!(engine.verify().unwrap().is_clean());
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::clean::{Cleaned, Portion};
-use super::commit::Writer;
+use super::commit::{Turn, Writer};
 use super::reclaim::LEAST_CUT;
 use crate::error::{Error, Result};
 use crate::file::index::Index;
@@ -143,9 +143,10 @@ impl Upkeep {
 }
 
 impl Engine {
-    /// Does the share of upkeep of a write that has appended `records` records to the log, which had `before` bytes.
+    /// Does the share of upkeep of a write that has appended `records` records to the log, whose counters said `before`
+    /// until then.
     #[inline]
-    pub(crate) fn upkeep_after(&self, writer: &mut Writer, map: u32, before: u64, records: u64) {
+    pub(crate) fn upkeep_after(&self, writer: &mut Writer, map: u32, before: [u64; 4], records: u64) {
         let done = self.upkeep_of_write(writer, map, before, records);
         self.upkeep.end_write(true);
         match done {
@@ -162,17 +163,19 @@ impl Engine {
     }
 
     #[inline]
-    fn upkeep_of_write(&self, writer: &mut Writer, map: u32, before: u64, records: u64) -> Result<()> {
+    fn upkeep_of_write(&self, writer: &mut Writer, map: u32, before: [u64; 4], records: u64) -> Result<()> {
+        let [_, appended_before, _, live_before] = before;
+        let [_, _, _, live] = self.log_totals()?;
         if self.resize_cursor()? != 0 {
             if !self.leaves_resize(map)? {
                 self.step(writer, (records, records.saturating_mul(self.settings.limits.lines_a_step)))?;
             }
-        } else {
+        } else if live < live_before {
             self.shrink(writer, map)?;
         }
-        let [_, appended, _, live] = self.log_totals()?;
+        let [_, appended, ..] = self.log_totals()?;
         let Some(excess) = self.excess(writer, appended, live)? else { return Ok(()) };
-        self.clean_after(writer, appended.saturating_sub(before), excess, live)
+        self.clean_after(writer, appended.saturating_sub(appended_before), excess, live)
     }
 
     /// Moves the resize on that is going on.
@@ -307,7 +310,7 @@ impl Engine {
         let start = Instant::now();
         loop {
             let more = {
-                let _turn = self.turn()?;
+                let Some(_turn) = self.turn_if_pending()? else { return Ok(false) };
                 let mut writer = self.writer();
                 let slice = Instant::now();
                 loop {
@@ -335,6 +338,24 @@ impl Engine {
             // If readers hold it up, another attempt would move the same once more.
             return Ok(!report.finished && report.held_back == 0);
         }
+    }
+
+    /// A turn at writing; of a store that was closed and not changed since only if there is something to do. Else it would
+    /// be a change.
+    fn turn_if_pending(&self) -> Result<Option<Turn<'_>>> {
+        let turn = self.turn_to_look()?;
+        if self.clean.load(Ordering::Relaxed) {
+            let is_pending = {
+                let writer = self.writer();
+                let [_, appended, _, live] = self.log_totals()?;
+                self.resize_cursor()? != 0 || self.excess(&writer, appended, live)?.is_some()
+            };
+            if !is_pending && !self.is_sparse()? {
+                return Ok(None);
+            }
+            self.clear_clean_flag()?;
+        }
+        Ok(Some(turn))
     }
 
     /// Whether most of the file, up to what lies last in it, is free: what is left of a store that was much larger drifts

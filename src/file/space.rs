@@ -596,3 +596,47 @@ pub(crate) fn read(region: &Region, word: impl Fn() -> Result<u64>) -> Result<Op
 
 /// How often [`read`] tries.
 const ATTEMPTS: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_that_was_begun_is_completed() {
+        let region = Region::in_memory(1 << 24).unwrap();
+        region.allocate(EXTENTS, EXTENTS + 16 * BLOCK).unwrap();
+        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 16 * BLOCK, 5)], 5).unwrap();
+        // Somebody has listed what is cut off, and died.
+        let word = region.live(live::SPACE_TABLE).unwrap();
+        let table = Table::open(&region, word, SPACE_TABLE_MAGIC).unwrap();
+        let entry = space.vacant.pop().unwrap();
+        table.set(entry, (extent_word(EXTENTS, 4), state_word(ExtentKind::Emptied, 6)), 1).unwrap();
+        let log = |space: &Space| space.extents().find(|extent| extent.is_log()).map(|log| (log.offset, log.end()));
+        let cut = Some((EXTENTS + 4 * BLOCK, EXTENTS + 16 * BLOCK));
+        let mut space = Space::load(&region, word).unwrap();
+        assert_eq!(log(&space), cut);
+        space.mend(&region).unwrap();
+        // When that is used again, the rest must not claim it any more.
+        space.free(&region, EXTENTS).unwrap();
+        space.allocate(&region, 4, ExtentKind::Table, 7).unwrap();
+        assert_eq!(log(&Space::load(&region, word).unwrap()), cut);
+    }
+
+    #[test]
+    fn the_log_takes_shorter_runs_rather_than_a_longer_file() {
+        let region = Region::in_memory(1 << 24).unwrap();
+        region.allocate(EXTENTS, EXTENTS + 128 * BLOCK).unwrap();
+        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 128 * BLOCK, 5)], 5).unwrap();
+        let usual = space.log_extent_len(100, 8 * BLOCK);
+        assert_eq!(usual, 8 * BLOCK);
+        let free = space.allocate(&region, 10, ExtentKind::Table, 5).unwrap();
+        space.allocate(&region, 1, ExtentKind::Table, 5).unwrap();
+        space.free(&region, free.offset).unwrap();
+        assert_eq!(space.log_extent_len(100, 8 * BLOCK), 8 * BLOCK);
+        assert_eq!(space.log_extent_len(100, 16 * BLOCK), 16 * BLOCK, "it is too short");
+        assert_eq!(space.log_extent_len(50 * BLOCK, 8 * BLOCK), 50 * BLOCK, "a long record has one of its own");
+        assert_eq!(space.lowest_run(2 * BLOCK, 8 * BLOCK), 8 * BLOCK);
+        assert_eq!(space.lowest_run(2 * BLOCK, 64 * BLOCK), 10 * BLOCK);
+        assert_eq!(space.lowest_run(11 * BLOCK, 64 * BLOCK), 64 * BLOCK);
+    }
+}

@@ -43,7 +43,7 @@ pub mod flags {
     pub const COMMIT: u8 = 1;
     /// The put made a key that was not there. Counters derive from it.
     pub const NEW: u8 = 2;
-    /// Compaction moved this record here.
+    /// Compaction moved this record here, or has cleared an empty map once more to have something that it could move.
     pub const COPY: u8 = 4;
     /// Eight bytes before the key say when the entry expires.
     pub const EXPIRES: u8 = 8;
