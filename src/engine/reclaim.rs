@@ -19,7 +19,7 @@ use crate::file::locks::{READERS, Sharing};
 use crate::file::space::{Extent, Waiting};
 
 /// Less than that at the end of the file is kept for what comes next.
-pub(super) const LEAST_CUT: u64 = 1 << 20;
+pub(super) const LEAST_CUT: u64 = 256 << 10;
 
 impl Engine {
     /// Frees what nobody needs any more, and notes what has to wait. Only for the holder of the writer lock.
@@ -48,7 +48,7 @@ impl Engine {
     /// Makes the file shorter if enough of it is free at its end.
     pub(crate) fn truncate_if_worth_it(&self, writer: &mut Writer) -> Result<u64> {
         let (len, end) = (self.region.len(), writer.space.used_end());
-        if len.saturating_sub(end) < LEAST_CUT.max(len / 4) { Ok(0) } else { self.truncate(writer) }
+        if len.saturating_sub(end) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate(writer) }
     }
 
     /// Makes the file as short as it can be, unless somebody might look behind that. Says by how many bytes.

@@ -290,7 +290,7 @@ impl Engine {
     pub(crate) fn shrink_if_due(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<bool> {
         let index = self.index_for_writing(map)?;
         let totals = index.totals()?;
-        if index.blocks() == 1 || totals.keys >= index.limit() / 8 || totals.used() <= index.limit() / 4 {
+        if index.blocks() == 1 || totals.keys >= index.limit() / 4 || totals.used() <= index.limit() / 4 {
             return Ok(false);
         }
         let blocks = index::blocks_for(index::roomy(totals.keys));

@@ -18,11 +18,14 @@ use super::clean::{Cleaned, Portion};
 use super::commit::{Turn, Writer};
 use super::reclaim::LEAST_CUT;
 use crate::error::{Error, Result};
-use crate::file::index::Index;
-use crate::file::layout::{EXTENTS, live};
+use crate::file::index::{self, Index};
+use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, live};
 
 /// The least that is worth cleaning, in bytes.
 const LEAST_PIECE: u64 = 512;
+
+/// The log is cleaned from this share of the limit on, so that no more is dead than may be while cleaning gets under way.
+const EARLY: f64 = 0.95;
 
 /// How much faster the log is cleaned when all of it is dead than when as much is as may be.
 const HASTE: f64 = 8.0;
@@ -211,11 +214,11 @@ impl Engine {
         self.index(map)?.map_or(Ok(true), is_far)
     }
 
-    /// How far the dead share of the log is beyond the limit: 0 at the limit, 1 if nothing is alive. `None` if it is not.
-    /// What was emptied and cannot be used before a checkpoint counts as dead.
+    /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing is
+    /// alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
     #[inline]
     fn excess(&self, writer: &Writer, appended: u64, live: u64) -> Result<Option<f64>> {
-        let Some(limit) = self.settings.auto_compact else { return Ok(None) };
+        let Some(limit) = self.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
         let used = appended.saturating_sub(self.head_for_writing()?.bytes).saturating_add(writer.waiting.checkpoint);
         let share = 1.0 - live as f64 / used.max(1) as f64;
         let is_due = used >= self.settings.limits.least_log && share > limit;
@@ -259,8 +262,40 @@ impl Engine {
                 self.upkeep.checkpoint.store(true, Ordering::Relaxed);
             }
             self.truncate_if_worth_it(writer)?;
+            self.lower_what_is_last(writer)?;
         }
         Ok(cleaned)
+    }
+
+    /// If a quarter of the file is free, and what lies last in it is no log, which drifts down by itself, moves that to a lower
+    /// place: an index as a resize does it, line by line.
+    fn lower_what_is_last(&self, writer: &mut Writer) -> Result<()> {
+        let (end, used) = (writer.space.used_end() - EXTENTS, writer.space.used_bytes());
+        if end - used <= LEAST_CUT.max(end / 4) || self.resize_cursor()? != 0 {
+            return Ok(());
+        }
+        let Some(last) = writer.space.last() else { return Ok(()) };
+        let has_place = |blocks: u64| writer.space.lowest(blocks * BLOCK).0 < last.offset;
+        let seq = self.next_seq()?;
+        let lowered = match last.kind {
+            ExtentKind::Index => {
+                let Some(entry) = self.map_table()?.iter()?.find(|entry| entry.region() == last.offset) else {
+                    return Ok(());
+                };
+                let keys = self.index_for_writing(entry.map)?.totals()?.keys;
+                let blocks = index::blocks_for(index::roomy(keys)).min(last.blocks);
+                if !has_place(blocks) {
+                    return Ok(());
+                }
+                self.begin_resize(writer, entry.map, blocks, false, seq)
+            }
+            ExtentKind::Table | ExtentKind::Reserve if has_place(last.blocks) => self.settle(writer, seq),
+            _ => return Ok(()),
+        };
+        match lowered {
+            Err(Error::Full { .. }) => Ok(()),
+            lowered => lowered,
+        }
     }
 
     /// Makes room in a full store by cleaning it, and says whether there is some.

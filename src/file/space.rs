@@ -250,7 +250,12 @@ impl Space {
 
     /// Offset behind the last extent in use.
     pub(crate) fn used_end(&self) -> u64 {
-        self.in_use().next_back().map_or(EXTENTS, Extent::end)
+        self.last().map_or(EXTENTS, |last| last.end())
+    }
+
+    /// The last extent in use.
+    pub(crate) fn last(&self) -> Option<Extent> {
+        self.in_use().next_back().copied()
     }
 
     /// Bytes in use.
