@@ -105,7 +105,7 @@
 //!   is taken. Space is taken from the lowest place, so what is alive drifts down, and the file is cut off at its end.
 //!
 //! How much one write does is counted ([`UpkeepStats`]), and tested over a growth to five million keys: at most 512 lines of
-//! an index, 18 times as many bytes of log as it has appended itself, and five slices of the log handed to the disk. A
+//! an index, 18 times as many bytes of log as it has appended itself, and 17 slices of the log, of a quarter of a mebibyte each, handed to the disk. A
 //! transaction does the share of all its changes; if its new keys do not fit into what the index has left, it builds the
 //! larger one itself. On a full disk an index is filled further, up to fifteen sixteenths.
 //!

@@ -96,8 +96,8 @@ impl Options {
     }
 
     /// After how many bytes of log a [checkpoint](Store::checkpoint) is taken by whoever commits. Default: 64 MiB. Until then
-    /// each commit that completes a slice of the log (a sixteenth of this, at most 1 MiB) asks the system to write it back, and
-    /// waits for the slice four before: so the disk keeps up, and no commit waits for much at once.
+    /// each commit that completes a slice of the log (a sixteenth of this, at most 256 KiB) asks the system to write it back, and
+    /// waits for the slice sixteen before: so the disk keeps up, and no commit waits for much at once.
     pub fn checkpoint_every(mut self, bytes: u64) -> Options {
         self.settings.checkpoint_every = bytes;
         self

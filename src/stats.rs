@@ -121,8 +121,8 @@ pub struct UpkeepStats {
     pub most_moved_bytes: u64,
     /// Bytes of log that were handed to the disk, by slices and by checkpoints, but for synced commits.
     pub flushed_bytes: u64,
-    /// The most of them in one write: five slices and what it has appended itself. (A slice is a sixteenth of
-    /// [`checkpoint_every`](crate::Options::checkpoint_every), and at most 1 MiB.)
+    /// The most of them in one write: 17 slices and what it has appended itself. (A slice is a sixteenth of
+    /// [`checkpoint_every`](crate::Options::checkpoint_every), and at most 256 KiB.)
     pub most_flushed_bytes: u64,
 }
 

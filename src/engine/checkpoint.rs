@@ -33,13 +33,13 @@ use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
 use crate::file::space::Extent;
 
 /// The log is written back in slices of a sixteenth of what makes a checkpoint due, and not more than this.
-const LARGEST_SLICE: u64 = 1 << 20;
+const LARGEST_SLICE: u64 = 256 << 10;
 
 /// How often somebody who is about to flush lets others commit first, if there are such.
 const MOST_YIELDS: u32 = 4;
 
 /// So many slices may be on their way to the disk before somebody waits for the oldest.
-const SLICES_UNDER_WAY: usize = 4;
+const SLICES_UNDER_WAY: usize = 16;
 
 /// How far the log is known to be durable, to this process. What another process has flushed is flushed again, which
 /// costs nothing where nothing is left to write.
@@ -227,14 +227,22 @@ impl Engine {
         }
         let Some(space) = self.space_now()? else { return Ok(None) };
         let contains = |extent: &Extent, point: Durable| (extent.offset..=extent.end()).contains(&point.end);
-        let mut ranges = Vec::new();
+        // After the table: what was emptied later is a part of the log there.
+        let left_behind = self.head()?.behind;
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        // What lies side by side is flushed by one call.
+        let mut add = |start, end| match ranges.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => ranges.push((start, end)),
+        };
         let mut arrived = false;
         for extent in space.extents().filter(|extent| extent.has_records()) {
             if !extent.is_log() {
                 // As long as no superblock has the log begin behind it, a recovery goes through it. What was emptied before
-                // that flush was a part of it.
-                if extent.count > from.seq & COUNT_MASK {
-                    ranges.push((extent.offset, extent.end()));
+                // that flush was a part of it; and so was what has no newer records, but for a jump where the log ended.
+                let has_newer = left_behind > from.seq || contains(extent, from);
+                if extent.count > from.seq & COUNT_MASK && has_newer {
+                    add(extent.offset, extent.end());
                 }
                 continue;
             }
@@ -249,7 +257,7 @@ impl Engine {
             arrived |= ends;
             let start = if begins && !(ends && to.end < from.end) { from.end } else { extent.offset };
             let end = if ends && !(begins && to.end < from.end) { to.end } else { extent.end() };
-            ranges.push((start, end));
+            add(start, end);
         }
         // If the table is ahead of the log or behind it, better too much than too little.
         Ok(arrived.then_some(ranges))
