@@ -11,6 +11,10 @@ use crate::{Error, Result};
 /// How long the thread works at a time before it looks whether it is to end.
 const BUDGET: Duration = Duration::from_millis(5);
 
+/// How long it waits for one who writes: with a transaction open, that may be for ever, and somebody may wait for the thread
+/// to end.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 /// How long it sleeps if nobody wakes it.
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -40,7 +44,7 @@ fn run(engine: &Weak<Engine>, ended: &AtomicBool) {
             break;
         }
         // What fails here fails again where somebody can be told.
-        let more = engine.maintain(BUDGET).unwrap_or(false);
+        let more = engine.maintain(BUDGET, PATIENCE).unwrap_or(false);
         if ended.load(Ordering::Acquire) {
             break;
         }

@@ -317,7 +317,7 @@ impl Store {
     /// [`Corrupt`](crate::Error::Corrupt), those of [`checkpoint`](Store::checkpoint). With
     /// [`Access::ReadOnly`](crate::Access::ReadOnly) there is nothing to do.
     pub fn maintain(&self, budget: Duration) -> Result<bool> {
-        self.engine.maintain(budget)
+        self.engine.maintain(budget, self.engine.settings.lock_timeout)
     }
 
     /// Gives the space of everything that is free in the file back to the file system, and says how many bytes. What lies

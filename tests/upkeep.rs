@@ -328,6 +328,21 @@ fn a_thread_does_the_upkeep_for_those_who_ask_for_one() {
     assert_clean(&store);
 }
 
+/// Who gives up the store while a transaction is open does not wait for a thread that waits for the transaction.
+#[test]
+fn the_thread_ends_although_somebody_writes() {
+    let folder = folder();
+    let store = Store::options().background_maintenance(true).open(folder.path().join("store")).unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.insert("key", "value").unwrap();
+    // Long enough for the thread to want the lock.
+    std::thread::sleep(Duration::from_millis(1100));
+    let start = Instant::now();
+    drop(store);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    transaction.commit().unwrap();
+}
+
 #[test]
 fn free_space_in_the_middle_is_given_back_and_used_again() {
     let folder = folder();

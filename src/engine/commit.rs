@@ -113,14 +113,20 @@ impl Engine {
     /// Takes the writer lock to keep others from writing, and not to write.
     #[inline]
     pub(crate) fn acquire_to_look(&self) -> Result<()> {
+        self.acquire_within(self.settings.lock_timeout)
+    }
+
+    /// The same, waiting at most `timeout`.
+    #[inline]
+    fn acquire_within(&self, timeout: Duration) -> Result<()> {
         self.check_not_forked()?;
         if self.read_only {
             return Err(Error::ReadOnly { path: self.region.path().to_owned() });
         }
-        if let Err(refusal) = self.gate.acquire(self.settings.lock_timeout) {
+        if let Err(refusal) = self.gate.acquire(timeout) {
             return Err(self.refused(refusal));
         }
-        let abandoned = self.take_turn().inspect_err(|_| self.gate.release())?;
+        let abandoned = self.take_turn(timeout).inspect_err(|_| self.gate.release())?;
         let prepared = self.prepare(abandoned);
         if prepared.is_err() {
             if abandoned {
@@ -133,7 +139,7 @@ impl Engine {
 
     /// Takes the lock word, and says whether its last holder has left something behind.
     #[inline]
-    fn take_turn(&self) -> Result<bool> {
+    fn take_turn(&self, timeout: Duration) -> Result<bool> {
         if self.exclusive {
             let word = self.region.live(live::WRITER_LOCK)?;
             if writer_lock::holder(word) == self.process + 1 {
@@ -142,9 +148,9 @@ impl Engine {
             self.region.store_live(live::WRITER_LOCK, writer_lock::taken(word, self.process), Ordering::Relaxed)?;
             return Ok(writer_lock::holder(word) != writer_lock::FREE);
         }
-        match turn::take(self, self.process, self.settings.lock_timeout)? {
+        match turn::take(self, self.process, timeout)? {
             Some(taken) => Ok(taken == turn::Taken::Abandoned),
-            None => Err(self.lock_timeout(self.settings.lock_timeout)),
+            None => Err(self.lock_timeout(timeout)),
         }
     }
 
@@ -262,9 +268,9 @@ impl Engine {
         Ok(Turn { engine: self })
     }
 
-    /// The same, to keep others from writing.
-    pub(crate) fn turn_to_look(&self) -> Result<Turn<'_>> {
-        self.acquire_to_look()?;
+    /// The same, to keep others from writing, waiting at most `timeout`.
+    pub(crate) fn turn_to_look(&self, timeout: Duration) -> Result<Turn<'_>> {
+        self.acquire_within(timeout)?;
         Ok(Turn { engine: self })
     }
 

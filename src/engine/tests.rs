@@ -325,7 +325,7 @@ fn a_kill_at_any_store_while_holes_are_punched_and_filled() {
         }
         engine.clear(DEFAULT_MAP).unwrap();
         engine.put(DEFAULT_MAP, b"left", b"over").unwrap();
-        while engine.maintain(Duration::ZERO).unwrap() {}
+        while engine.maintain(Duration::ZERO, Duration::from_secs(9)).unwrap() {}
         engine.checkpoint().unwrap();
     };
     killed_in_upkeep(prepare, |engine| {
@@ -934,7 +934,7 @@ fn a_hole_gets_real_space_before_it_is_used() {
     engine.clear(DEFAULT_MAP).unwrap();
     engine.put(DEFAULT_MAP, b"left", b"over").unwrap();
     for _ in 0..3 {
-        while engine.maintain(Duration::ZERO).unwrap() {}
+        while engine.maintain(Duration::ZERO, Duration::from_secs(9)).unwrap() {}
         engine.checkpoint().unwrap();
     }
     engine.release_free_space().unwrap();

@@ -336,8 +336,9 @@ impl Engine {
         Ok(emptied)
     }
 
-    /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more.
-    pub(crate) fn maintain(&self, budget: Duration) -> Result<bool> {
+    /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more. Waits at most `patience` for
+    /// others who write.
+    pub(crate) fn maintain(&self, budget: Duration, patience: Duration) -> Result<bool> {
         self.check_not_forked()?;
         if self.read_only {
             return Ok(false);
@@ -345,7 +346,7 @@ impl Engine {
         let start = Instant::now();
         loop {
             let more = {
-                let Some(_turn) = self.turn_if_pending()? else { return Ok(false) };
+                let Some(_turn) = self.turn_if_pending(patience)? else { return Ok(false) };
                 let mut writer = self.writer();
                 let slice = Instant::now();
                 loop {
@@ -377,8 +378,8 @@ impl Engine {
 
     /// A turn at writing; of a store that was closed and not changed since only if there is something to do. Else it would
     /// be a change.
-    fn turn_if_pending(&self) -> Result<Option<Turn<'_>>> {
-        let turn = self.turn_to_look()?;
+    fn turn_if_pending(&self, patience: Duration) -> Result<Option<Turn<'_>>> {
+        let turn = self.turn_to_look(patience)?;
         if self.clean.load(Ordering::Relaxed) {
             let is_pending = {
                 let writer = self.writer();

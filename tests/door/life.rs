@@ -293,7 +293,9 @@ impl Life<'_> {
             }
             Step::Maintain => {
                 let newest = self.newest();
-                self.commit(newest, Durability::Buffered, |engine| engine.maintain(Duration::from_millis(5)).map(drop))
+                self.commit(newest, Durability::Buffered, |engine| {
+                    engine.maintain(Duration::from_millis(5), Duration::from_secs(9)).map(drop)
+                })
             }
             Step::Release => {
                 let newest = self.newest();

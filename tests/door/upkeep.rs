@@ -100,7 +100,7 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
                     })
                     .unwrap();
             }
-            24 | 25 => drop(engine.maintain(Duration::from_millis(1)).unwrap()),
+            24 | 25 => drop(engine.maintain(Duration::from_millis(1), Duration::from_secs(9)).unwrap()),
             26 => drop(engine.release_free_space().unwrap()),
             27 => engine.checkpoint().unwrap(),
             28..=60 => {
