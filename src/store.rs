@@ -10,7 +10,7 @@ use crate::background::Background;
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::recovery::Opened;
-use crate::engine::settings::{Access, Settings};
+use crate::engine::settings::Settings;
 use crate::engine::verify::VerifyReport;
 use crate::file::layout::DEFAULT_MAP;
 use crate::{Changes, CompactProgress, CompactReport, Options, Result, Snapshot, Stats, Transaction};
@@ -82,7 +82,7 @@ impl Store {
     }
 
     pub(crate) fn open_with(path: &Path, settings: Settings) -> Result<Store> {
-        let wants_background = settings.background_maintenance && settings.access == Access::ReadWrite;
+        let wants_background = settings.background_maintenance && settings.access == crate::Access::ReadWrite;
         let engine = Arc::new(Engine::open(path, settings)?);
         let background = if wants_background { Some(Arc::new(Background::start(&engine)?)) } else { None };
         Ok(Store { background, engine })

@@ -219,7 +219,9 @@ impl Engine {
     #[inline]
     fn excess(&self, writer: &Writer, appended: u64, live: u64) -> Result<Option<f64>> {
         let Some(limit) = self.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
-        let used = appended.saturating_sub(self.head_for_writing()?.bytes).saturating_add(writer.waiting.checkpoint);
+        // Of a small store more may wait than is alive, and cleaning in haste would not make that less.
+        let waiting = writer.waiting.checkpoint.min(live / 8);
+        let used = appended.saturating_sub(self.head_for_writing()?.bytes).saturating_add(waiting);
         let share = 1.0 - live as f64 / used.max(1) as f64;
         let is_due = used >= self.settings.limits.least_log && share > limit;
         Ok(is_due.then(|| ((share - limit) / (1.0 - limit)).min(1.0)))
