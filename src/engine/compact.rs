@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::clean::Portion;
 use super::commit::Writer;
+use super::growth::LEAST_RUN;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, EXTENTS, JUMP_LEN, align_block, live};
@@ -172,7 +173,7 @@ impl Engine {
         let dead = self.log_size()?.0.saturating_sub(live);
         let last = writer.space.extents().filter(|extent| extent.is_log()).last();
         Ok(dead <= self.settings.limits.piece.min(live / 64).max(256)
-            && last.is_none_or(|last| writer.space.lowest(last.len()).0 > last.offset))
+            && last.is_none_or(|last| writer.space.lowest(last.len().max(LEAST_RUN)).0 > last.offset))
     }
 
     /// Builds each index anew that is too large or has a lower place.

@@ -17,7 +17,7 @@ use crate::file::table::MapTable;
 /// What is held back for the log of a full store: room for at least one tombstone, whatever its key.
 const LOG_RESERVE: u64 = 18;
 /// The shortest free run that compaction fills with log, in bytes.
-const LEAST_RUN: u64 = 4 * BLOCK;
+pub(super) const LEAST_RUN: u64 = 4 * BLOCK;
 /// What is held back for a full store to be cleared: a region.
 const REGION_RESERVE: u64 = 1;
 const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
