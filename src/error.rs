@@ -187,6 +187,62 @@ pub enum Error {
         /// The sequence number that was asked for.
         seq: u64,
     },
+    /// The map has another type, or another version of it, than it was asked for.
+    #[error(
+        "{}: map {map:?} holds {found}, and was opened as {wanted}; open it with the types that it has, or move what it has to \
+         a new map (see the documentation of `Store::map`)",
+        path.display()
+    )]
+    TypeMismatch {
+        /// The file.
+        path: PathBuf,
+        /// The name of the map.
+        map: String,
+        /// The types in the file: key, value and version.
+        found: String,
+        /// The types that were asked for.
+        wanted: String,
+    },
+    /// A key or a value could not be encoded or decoded.
+    #[error("{}: map {map:?}: {part} does not {step}: {what}", path.display())]
+    Codec {
+        /// The file.
+        path: PathBuf,
+        /// The name of the map.
+        map: String,
+        /// Whether it is a key or a value.
+        part: CodecPart,
+        /// Whether it was to be encoded or decoded.
+        step: CodecStep,
+        /// What does not fit.
+        what: CodecError,
+    },
+    /// There is no map of this name, and it could not be created; or it was dropped since it was opened.
+    #[error("{}: there is no map {map:?}; open it anew to create it, with a store that can be written", path.display())]
+    NoSuchMap {
+        /// The file.
+        path: PathBuf,
+        /// The name of the map.
+        map: String,
+    },
+    /// A map was used in a transaction or snapshot of another store.
+    #[error("{}: map {map:?} belongs to another store", path.display())]
+    ForeignMap {
+        /// The file of the transaction or snapshot.
+        path: PathBuf,
+        /// The name of the map.
+        map: String,
+    },
+    /// A map cannot have this name, or not one more map can be made.
+    #[error("{}: map {name:?}: {what}", path.display())]
+    InvalidName {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// What does not work.
+        what: &'static str,
+    },
     /// The options contradict each other or ask for the impossible.
     #[error("{}: {what}", path.display())]
     InvalidOptions {
@@ -205,6 +261,42 @@ pub enum Error {
         /// The error.
         source: io::Error,
     },
+}
+
+/// What does not fit when a key or a value is encoded or decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CodecError(Cow<'static, str>);
+
+impl CodecError {
+    /// An error that says what was found, and what was expected.
+    pub fn new(what: impl Into<Cow<'static, str>>) -> CodecError {
+        CodecError(what.into())
+    }
+}
+
+/// What of an entry a [codec error](Error::Codec) is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecPart {
+    /// The key.
+    #[error("a key")]
+    Key,
+    /// The value.
+    #[error("a value")]
+    Value,
+}
+
+/// What a [codec error](Error::Codec) happened at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecStep {
+    /// It was to be stored.
+    #[error("encode")]
+    Encode,
+    /// It was to be read.
+    #[error("decode")]
+    Decode,
 }
 
 /// Who has a store open in a way that [excludes](Error::Locked) another.

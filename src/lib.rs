@@ -220,28 +220,47 @@
 
 mod background;
 mod changes;
+mod codec;
 mod engine;
+mod entry;
 mod error;
 mod file;
+mod map;
+mod map_iter;
 mod options;
 mod snapshot;
+mod snapshot_map;
 mod stats;
 mod store;
 mod transaction;
+mod transaction_map;
+mod typed;
+mod value_ref;
 
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
+#[cfg(feature = "serde")]
+pub use codec::Serde;
+pub use codec::{Codec, Pod, View};
 pub use engine::compact::{CompactProgress, CompactReport};
 pub use engine::progress::{RecoveryPhase, RecoveryProgress};
 pub use engine::recovery::Opened;
 pub use engine::settings::{Access, Durability};
 pub use engine::verify::{Finding, VerifyReport};
-pub use error::{Error, FullReason, HeldBy, Result};
+pub use entry::Entry;
+pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Result};
 pub use file::layout as format;
+pub use map::{Map, MapInfo};
+pub use map_iter::MapIter;
 pub use options::Options;
 pub use snapshot::{Iter, Snapshot};
+pub use snapshot_map::SnapshotMap;
 pub use stats::{ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, Stats, UpkeepStats, WaitingStats};
 pub use store::Store;
 pub use transaction::Transaction;
+pub use transaction_map::TransactionMap;
+pub use value_ref::ValueRef;
+/// The crate whose derives make a type [plain old data](Pod).
+pub use zerocopy;
 
 #[cfg(all(test, not(loom)))]
 #[path = "../tests/door/mod.rs"]

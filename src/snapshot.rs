@@ -1,22 +1,22 @@
 //! One commit's view of the store.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Result;
-use crate::engine::pins::Pin;
-use crate::engine::{Engine, now};
-use crate::file::index::{Index, Slots};
-use crate::file::layout::KeyHash;
-use crate::file::log::{self, Record};
-use crate::file::region::Region;
+use crate::engine::Engine;
+use crate::engine::cursor::{Cursor, prefetch_record};
+use crate::engine::pinned::Pinned;
+use crate::file::index::Index;
+use crate::file::layout::{DEFAULT_MAP, KeyHash};
+use crate::file::log::Record;
+use crate::{Map, Result, SnapshotMap};
 
 /// The store as one commit left it, whatever others write meanwhile.
 ///
 /// Values are borrowed straight from the file, and the borrows live as long as the snapshot. It is `Send + Sync`, may
 /// outlive the [`Store`](crate::Store) that it came from, and keeps the file open. It holds up nobody; held for long, it
-/// keeps space from being reused.
+/// keeps space from being reused. What has [expired](crate::Map::insert_with_expiry) when it is taken, it does not see; what
+/// expires later, it goes on seeing.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -32,10 +32,8 @@ use crate::file::region::Region;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub struct Snapshot {
-    engine: Arc<Engine>,
-    map: u32,
-    pin: Pin,
-    /// Where the region of the index is, if the map exists, as a word of the map table.
+    pinned: Pinned,
+    /// Where the region of the default map's index is, if there is one, as a word of the map table.
     region: Option<u64>,
     len: u64,
 }
@@ -46,44 +44,69 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        if self.engine.is_forked() {
-            // It is the parent's.
-            return;
-        }
-        // It only informs; without it the pin looks older than it is.
-        let _ = self.engine.date_pin(&self.pin, 0);
-        self.engine.unpin(&self.pin);
-    }
-}
-
-/// How many records an iteration asks the memory for ahead of their use.
-const AHEAD: usize = 32;
-
-/// Asks for the first cache lines of a record; all of it, if it is a small one.
-fn prefetch_record(region: &Region, record: u64) {
-    for line in 0..3 {
-        region.prefetch(record + 64 * line);
-    }
-}
-
-/// How many keys [`Snapshot::get_many`] looks up side by side.
+/// How many keys are looked up side by side.
 const ABREAST: usize = 32;
 
+/// Looks up many keys, and calls `found` with the record of each, in their order.
+pub(crate) fn look_up_many<'s, K: AsRef<[u8]>>(
+    pinned: &'s Pinned,
+    map: u32,
+    index: Option<&Index<'s>>,
+    keys: &[K],
+    mut found: impl FnMut(Option<Record<'s>>) -> Result<()>,
+) -> Result<()> {
+    let Some(index) = index else { return keys.iter().try_for_each(|_| found(None)) };
+    let engine: &Engine = &pinned.engine;
+    for keys in keys.chunks(ABREAST) {
+        let hash = |key: &K| KeyHash::of(key.as_ref(), engine.seed);
+        keys.iter().for_each(|key| index.prefetch(hash(key)));
+        for key in keys {
+            // The first slot whose tag fits is nearly always the right one.
+            if let Some(record) = index.find(hash(key), |record| Ok(Some(record)))? {
+                prefetch_record(&engine.region, record);
+            }
+        }
+        for key in keys {
+            found(pinned.get(index, map, key.as_ref())?)?;
+        }
+    }
+    Ok(())
+}
+
 impl Snapshot {
-    pub(crate) fn new(engine: Arc<Engine>, map: u32) -> Result<Snapshot> {
-        let (pin, index, totals) = engine.pin_with_totals(map)?;
+    pub(crate) fn new(engine: &Arc<Engine>) -> Result<Snapshot> {
+        let (pin, index, totals) = engine.pin_with_totals(DEFAULT_MAP)?;
         let region = index.map(|index| index.extent());
-        let snapshot = Snapshot { map, pin, region, len: totals.keys, engine: Arc::clone(&engine) };
-        engine.date_pin(&snapshot.pin, now())?;
-        Ok(snapshot)
+        Ok(Snapshot { pinned: Pinned::new(engine, pin)?, region, len: totals.keys })
     }
 
     #[inline(always)]
     fn index(&self) -> Result<Option<Index<'_>>> {
-        self.engine.check_not_forked()?;
-        self.region.map(|extent| Index::of_extent(&self.engine.region, extent)).transpose()
+        let engine = &self.pinned.engine;
+        engine.check_not_forked()?;
+        self.region.map(|extent| Index::of_extent(&engine.region, extent)).transpose()
+    }
+
+    /// What this commit has of a named map.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let names = store.map::<u64, str>("names")?;
+    /// names.insert(7, "Ada")?;
+    /// let snapshot = store.snapshot()?;
+    /// names.remove(7)?;
+    /// let name: Option<&str> = snapshot.of(&names).get_ref(7)?;
+    /// assert_eq!(name, Some("Ada"), "borrowed from the file, for as long as the snapshot lives");
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn of<K: ?Sized, V: ?Sized>(&self, map: &Map<K, V>) -> SnapshotMap<'_, K, V> {
+        SnapshotMap::new(&self.pinned, map)
+    }
+
+    /// The sequence number of the commit that it sees: what [`Store::changes_since`](crate::Store::changes_since) goes on
+    /// from.
+    pub fn seq(&self) -> u64 {
+        self.pinned.seq()
     }
 
     /// The value of a key, borrowed.
@@ -93,8 +116,7 @@ impl Snapshot {
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<&[u8]>> {
         let Some(index) = self.index()? else { return Ok(None) };
-        let record = self.engine.lookup(&index, self.map, self.pin.seq, key.as_ref())?;
-        Ok(record.map(|record| record.value()))
+        Ok(self.pinned.get(&index, DEFAULT_MAP, key.as_ref())?.map(|record| record.value()))
     }
 
     /// Whether a key has a value.
@@ -119,32 +141,20 @@ impl Snapshot {
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<&[u8]>>> {
-        let Some(index) = self.index()? else { return Ok(vec![None; keys.len()]) };
-        let region = &self.engine.region;
         let mut values = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(ABREAST) {
-            let hash = |key: &K| KeyHash::of(key.as_ref(), self.engine.seed);
-            keys.iter().for_each(|key| index.prefetch(hash(key)));
-            for key in keys {
-                // The first slot whose tag fits is nearly always the right one.
-                if let Some(record) = index.find(hash(key), |record| Ok(Some(record)))? {
-                    prefetch_record(region, record);
-                }
-            }
-            for key in keys {
-                values.push(self.get(key)?);
-            }
-        }
+        look_up_many(&self.pinned, DEFAULT_MAP, self.index()?.as_ref(), keys, |record| {
+            values.push(record.map(|record| record.value()));
+            Ok(())
+        })?;
         Ok(values)
     }
 
     /// All keys and values, in no particular order.
     pub fn iter(&self) -> Iter<'_> {
-        let (slots, error) = match self.index() {
-            Ok(index) => (index.map(|index| index.iter()), None),
-            Err(error) => (None, Some(error)),
-        };
-        Iter { snapshot: self, slots, ahead: VecDeque::with_capacity(AHEAD), error }
+        match self.index() {
+            Ok(index) => Iter { snapshot: self, cursor: Cursor::new(index.as_ref()), error: None },
+            Err(error) => Iter { snapshot: self, cursor: Cursor::new(None), error: Some(error) },
+        }
     }
 
     /// All keys, in no particular order.
@@ -182,9 +192,7 @@ impl<'a> IntoIterator for &'a Snapshot {
 /// An item is an error if the file is damaged at that place; the iteration goes on behind it where it can.
 pub struct Iter<'a> {
     snapshot: &'a Snapshot,
-    slots: Option<Slots<'a>>,
-    /// Records that were asked for and not yet looked at.
-    ahead: VecDeque<(u64, KeyHash)>,
+    cursor: Cursor,
     error: Option<crate::Error>,
 }
 
@@ -194,50 +202,16 @@ impl fmt::Debug for Iter<'_> {
     }
 }
 
-impl<'a> Iter<'a> {
-    fn look_ahead(&mut self) {
-        let region = &self.snapshot.engine.region;
-        while self.ahead.len() < AHEAD {
-            match self.slots.as_mut().and_then(Iterator::next) {
-                Some(Ok(slot)) => {
-                    if let Some(record) = slot.record {
-                        prefetch_record(region, record);
-                        self.ahead.push_back((record, slot.hash));
-                    }
-                }
-                Some(Err(error)) => self.error = Some(error),
-                None => break,
-            }
-        }
-    }
-
-    fn version(&self, (offset, hash): (u64, KeyHash)) -> Result<Option<Record<'a>>> {
-        let engine: &'a Engine = &self.snapshot.engine;
-        let newest = log::record(&engine.region, offset)?;
-        // Here nobody asks for a key, so it is the slot that says whether the record has the right one.
-        if KeyHash::of(newest.key(), engine.seed) != hash {
-            return Err(engine.region.corrupt(offset, "the record has another key than its slot says"));
-        }
-        engine.version_at(newest, self.snapshot.pin.seq)
-    }
-}
-
 impl<'a> Iterator for Iter<'a> {
     type Item = Result<(&'a [u8], &'a [u8])>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            self.look_ahead();
-            if let Some(error) = self.error.take() {
-                return Some(Err(error));
-            }
-            let newest = self.ahead.pop_front()?;
-            match self.version(newest) {
-                Ok(Some(record)) => return Some(Ok((record.key(), record.value()))),
-                Ok(None) => {}
-                Err(error) => return Some(Err(error)),
-            }
+        if let Some(error) = self.error.take() {
+            return Some(Err(error));
         }
+        let Pinned { engine, .. } = &self.snapshot.pinned;
+        let record = self.cursor.next(engine, self.snapshot.pinned.seq(), self.snapshot.pinned.at())?;
+        Some(record.map(|record| (record.key(), record.value())))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

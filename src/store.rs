@@ -4,16 +4,17 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::background::Background;
+use crate::codec::Codec;
 use crate::engine::Engine;
-use crate::engine::batch::Batch;
+use crate::engine::expiry::deadline;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::Settings;
 use crate::engine::verify::VerifyReport;
 use crate::file::layout::DEFAULT_MAP;
-use crate::{Changes, CompactProgress, CompactReport, Options, Result, Snapshot, Stats, Transaction};
+use crate::{Changes, CompactProgress, CompactReport, Map, MapInfo, Options, Result, Snapshot, Stats, Transaction};
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
@@ -122,11 +123,7 @@ impl Store {
     /// Only if `f` does.
     #[inline]
     pub fn get_with<R>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        if self.engine.read_only {
-            return Ok(self.engine.get_unpinned(DEFAULT_MAP, key.as_ref())?.map(|value| f(&value)));
-        }
-        let view = self.engine.view()?;
-        Ok(view.get(DEFAULT_MAP, key.as_ref())?.map(f))
+        self.engine.read(DEFAULT_MAP, key.as_ref(), |value, _| f(value))
     }
 
     /// Whether a key has a value.
@@ -158,7 +155,33 @@ impl Store {
     /// [`Poisoned`](crate::Error::Poisoned) if the change was to be synced and a flush has failed, now or before: it may be
     /// there, but may not survive a power cut.
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.engine.put(DEFAULT_MAP, key.as_ref(), value.as_ref())
+        self.engine.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
+    }
+
+    /// Sets the value of a key for a time: from `at` on, by the clock of whoever looks, it counts as absent. See
+    /// [`Map::insert_with_expiry`].
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert_with_expiry("page", "…", SystemTime::now() + Duration::from_secs(60))?;
+    /// assert!(store.contains_key("page")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Store::insert).
+    pub fn insert_with_expiry(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, at: SystemTime) -> Result<()> {
+        self.engine.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(deadline(at)))
+    }
+
+    /// When the value of a key expires: `None` if it has none, `Some(None)` if never.
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<SystemTime>>> {
+        self.engine.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::time))
     }
 
     /// Removes a key, and says whether it was there. If it was not, nothing is written. A full store can still do this.
@@ -177,17 +200,12 @@ impl Store {
         self.engine.remove(DEFAULT_MAP, key.as_ref())
     }
 
-    /// How many keys there are. Takes constant time.
+    /// How many keys there are, those included that have expired and were not removed yet. Takes constant time.
     ///
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn len(&self) -> Result<u64> {
-        if self.engine.read_only {
-            return self.engine.len_unpinned(DEFAULT_MAP);
-        }
-        let (pin, _, totals) = self.engine.pin_with_totals(DEFAULT_MAP)?;
-        self.engine.unpin(&pin);
-        Ok(totals.keys)
+        self.engine.len(DEFAULT_MAP)
     }
 
     /// Whether there are no keys.
@@ -211,7 +229,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::new(Arc::clone(&self.engine), DEFAULT_MAP)
+        Snapshot::new(&self.engine)
     }
 
     /// Begins a transaction: many changes in one commit. It holds the writer lock until it is committed or dropped. See
@@ -222,7 +240,108 @@ impl Store {
     /// [`WouldDeadlock`](crate::Error::WouldDeadlock) if this thread has one open already,
     /// [`Corrupt`](crate::Error::Corrupt).
     pub fn begin(&self) -> Result<Transaction> {
-        Ok(Transaction::new(Batch::begin(Arc::clone(&self.engine), DEFAULT_MAP)?))
+        Transaction::begin(&self.engine)
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Opens the map of this name, with keys of type `K` and values of type `V`, and creates it if it is missing. See
+    /// [`Map`], and [`Codec`] for the types that there are.
+    ///
+    /// Each map has its own index and takes 4 KiB and a few bytes when it is empty, so there may be thousands. Opening one is
+    /// one lookup. The map without a name, that of [`get`](Store::get) and [`insert`](Store::insert), is not among them.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map::<str, u16>("ports")?;
+    /// ports.insert("http", 80)?;
+    /// assert_eq!(ports.get("http")?, Some(80));
+    ///
+    /// let wrong = store.map::<str, u32>("ports");
+    /// assert!(matches!(wrong, Err(slotlog::Error::TypeMismatch { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Other types
+    ///
+    /// The file knows the types of a map by [their names](Codec::name), and a [version](Store::map_versioned) that you give.
+    /// To go over to other types, move the map to a new one and give that the old name; readers see either.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// # store.map::<str, u16>("ports")?.insert("http", 80)?;
+    /// let old = store.map::<str, u16>("ports")?;
+    /// let new = store.map_versioned::<str, (u16, String)>("ports.new", 1)?;
+    /// for entry in old.iter()? {
+    ///     let (name, port) = entry?;
+    ///     new.insert(name, (port, "tcp".to_owned()))?;
+    /// }
+    /// store.rename_map("ports.new", "ports")?;
+    ///
+    /// let ports = store.map_versioned::<str, (u16, String)>("ports", 1)?;
+    /// assert_eq!(ports.get("http")?, Some((80, "tcp".to_owned())));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TypeMismatch`](crate::Error::TypeMismatch) if the map has other types; [`InvalidName`](crate::Error::InvalidName) if
+    /// the name is empty; [`NoSuchMap`](crate::Error::NoSuchMap) if it is missing and the store was opened for reading; when it
+    /// is created, those of [`insert`](Store::insert).
+    pub fn map<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str) -> Result<Map<K, V>> {
+        self.map_versioned(name, 0)
+    }
+
+    /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names say nothing of the
+    /// fields of a type, like [`Pod`](crate::Pod) and `Serde`.
+    ///
+    /// # Errors
+    /// Those of [`map`](Store::map).
+    pub fn map_versioned<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str, version: u32) -> Result<Map<K, V>> {
+        Map::open(self, name, version)
+    }
+
+    /// The named maps that there are, sorted by name.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.map::<str, u16>("ports")?;
+    /// let maps = store.maps()?;
+    /// assert_eq!((maps[0].name.as_str(), maps[0].types.as_str()), ("ports", "str -> u16"));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    pub fn maps(&self) -> Result<Vec<MapInfo>> {
+        let maps = self.engine.named_maps()?.into_iter();
+        let mut maps: Vec<MapInfo> =
+            maps.map(|(name, map)| MapInfo { name, types: map.types, version: map.version }).collect();
+        maps.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(maps)
+    }
+
+    /// Removes a map with all that it has, whatever its types, and says whether it was there. One commit. Snapshots keep what
+    /// they see; a [`Map`] that somebody still holds reads as empty, and writing to it is
+    /// [`NoSuchMap`](crate::Error::NoSuchMap).
+    ///
+    /// # Errors
+    /// Those of [`insert`](Store::insert).
+    pub fn drop_map(&self, name: &str) -> Result<bool> {
+        Ok(!name.is_empty() && self.engine.drop_named(name)?)
+    }
+
+    /// Gives the map `from` the name `to`, and says whether it was there. A map that had that name is dropped. One commit.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Store::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty.
+    pub fn rename_map(&self, from: &str, to: &str) -> Result<bool> {
+        if to.is_empty() {
+            let path = self.engine.region.path().to_owned();
+            return Err(crate::Error::InvalidName { path, name: to.to_owned(), what: "a map needs a name" });
+        }
+        Ok(!from.is_empty() && self.engine.rename_map(from, to)?)
     }
 
     /// Makes everything that is committed survive a power cut: one flush of what of the log is not flushed yet. Threads

@@ -1,10 +1,15 @@
 //! Many changes in one commit.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::Result;
+use crate::engine::Engine;
 use crate::engine::batch::Batch;
+use crate::engine::expiry::deadline;
 use crate::engine::settings::Durability;
+use crate::file::layout::DEFAULT_MAP;
+use crate::{Map, Result, TransactionMap};
 
 /// A write transaction: many changes that are seen, and survive, all together or not at all.
 ///
@@ -39,8 +44,33 @@ impl fmt::Debug for Transaction {
 }
 
 impl Transaction {
-    pub(crate) fn new(batch: Batch) -> Transaction {
-        Transaction { batch }
+    pub(crate) fn begin(engine: &Arc<Engine>) -> Result<Transaction> {
+        let batch = Batch::begin(Arc::clone(engine))?;
+        // Damage shall show now, since `len` cannot tell of it.
+        batch.len(DEFAULT_MAP)?;
+        Ok(Transaction { batch })
+    }
+
+    /// A named map within this transaction, for one or a few calls.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let stock = store.map::<str, u32>("stock")?;
+    /// let orders = store.map::<u64, String>("orders")?;
+    /// stock.insert("tea", 3)?;
+    ///
+    /// let mut transaction = store.begin()?;
+    /// let left = transaction.of(&stock).get("tea")?.unwrap_or(0);
+    /// if left > 0 {
+    ///     transaction.of(&stock).insert("tea", left - 1)?;
+    ///     transaction.of(&orders).insert(1, "tea".to_owned())?;
+    ///     transaction.commit()?;
+    /// }
+    /// assert_eq!((stock.get("tea")?, orders.len()?), (Some(2), 1));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn of<K: ?Sized, V: ?Sized>(&mut self, map: &Map<K, V>) -> TransactionMap<'_, K, V> {
+        TransactionMap::new(&mut self.batch, map)
     }
 
     /// The value of a key, as this transaction has left it.
@@ -48,7 +78,7 @@ impl Transaction {
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        Ok(self.batch.get(key.as_ref())?.map(<[u8]>::to_vec))
+        Ok(self.batch.get(DEFAULT_MAP, key.as_ref())?.map(|record| record.value().to_vec()))
     }
 
     /// Whether a key has a value, as this transaction has left it.
@@ -56,7 +86,7 @@ impl Transaction {
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.batch.get(key.as_ref())?.is_some())
+        Ok(self.batch.get(DEFAULT_MAP, key.as_ref())?.is_some())
     }
 
     /// Sets the value of a key.
@@ -66,7 +96,15 @@ impl Transaction {
     /// [`Full`](crate::Error::Full), [`Corrupt`](crate::Error::Corrupt): this one change was not made. The transaction
     /// goes on, and can be committed without it.
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.batch.put(key.as_ref(), value.as_ref())
+        self.batch.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
+    }
+
+    /// Sets the value of a key for a time; see [`Store::insert_with_expiry`](crate::Store::insert_with_expiry).
+    ///
+    /// # Errors
+    /// Those of [`insert`](Transaction::insert).
+    pub fn insert_with_expiry(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, at: SystemTime) -> Result<()> {
+        self.batch.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(deadline(at)))
     }
 
     /// Removes a key, and says whether it was there.
@@ -74,12 +112,12 @@ impl Transaction {
     /// # Errors
     /// Those of [`insert`](Transaction::insert).
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.batch.remove(key.as_ref())
+        self.batch.remove(DEFAULT_MAP, key.as_ref())
     }
 
     /// How many keys there are, as this transaction has left them.
     pub fn len(&self) -> u64 {
-        self.batch.len()
+        self.batch.len(DEFAULT_MAP).unwrap_or(0)
     }
 
     /// Whether there are no keys, as this transaction has left them.

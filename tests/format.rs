@@ -114,8 +114,9 @@ fn a_region_header_a_table_header_and_a_catalogue_entry() {
     assert_eq!(SPACE_TABLE_MAGIC, *b"slotspc\0");
     assert_eq!((entries_of_blocks(1), entries_of_blocks(2)), (252, 508));
 
-    let entry = CatalogueEntry { map: 2.into(), version: 3.into(), fingerprint: 0x0102030405060708.into() };
-    assert_eq!(entry.as_bytes(), hex("02000000 03000000 0807060504030201"));
+    let (map, version, fingerprint, region) = (2.into(), 3.into(), 0x0102030405060708.into(), 0x12000.into());
+    let entry = CatalogueEntry { map, version, fingerprint, region };
+    assert_eq!(entry.as_bytes(), hex("02000000 03000000 0807060504030201 0020010000000000"));
 }
 
 #[test]

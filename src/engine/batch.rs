@@ -1,8 +1,8 @@
 //! Batches: many changes in one commit, what a transaction is made of.
 //!
 //! The records go to the log as they come, behind the tail where nobody can reach them; the heap holds sixteen bytes
-//! for each key that was touched. All records of a batch have one sequence number. A batch that is not committed leaves
-//! bytes that nobody can reach, and the number is skipped.
+//! for each key that was touched. All records of a batch have one sequence number, whatever maps they belong to. A batch
+//! that is not committed leaves bytes that nobody can reach, and the number is skipped.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use hashbrown::HashTable;
 
 use super::Engine;
 use super::change::check_lengths;
-use super::commit::Writer;
+use super::cursor::Cursor;
+use super::expiry::Moment;
 use super::settings::Durability;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
@@ -25,20 +26,28 @@ struct Own {
     record: u64,
 }
 
-/// A batch that is being written. It holds the writer lock.
-pub(crate) struct Batch {
-    engine: Arc<Engine>,
+/// What a batch has done to one map.
+#[derive(Clone, Copy)]
+struct Part {
     map: u32,
-    seq: u64,
-    tail: Tail,
-    /// The last record appended, whose flags are not final before the next one comes.
-    last: Option<u64>,
-    own: HashTable<Own>,
     /// Slots that the commit will have to find.
     new_slots: u64,
     /// Tombstones that it replaces, whose slots are there already.
     over_tombstones: u64,
+    /// Keys of the map, the changes of the batch included.
     keys: u64,
+}
+
+/// A batch that is being written. It holds the writer lock.
+pub(crate) struct Batch {
+    engine: Arc<Engine>,
+    pub(crate) seq: u64,
+    tail: Tail,
+    /// The last record appended, whose flags are not final before the next one comes.
+    last: Option<u64>,
+    own: HashTable<Own>,
+    /// The maps that were changed: few, mostly one.
+    parts: Vec<Part>,
     /// Records appended.
     records: u64,
     /// Something was appended, or there was an attempt.
@@ -48,31 +57,32 @@ pub(crate) struct Batch {
     committed: bool,
 }
 
+/// A place in an iteration over a map as a batch sees it.
+pub(crate) struct BatchCursor {
+    map: u32,
+    committed: Cursor,
+    /// What the batch itself has written, once what was there before has been gone over.
+    own: Option<std::vec::IntoIter<u64>>,
+}
+
 /// A transaction of fewer records than this, which is to be synced, is appended without the mapping; see
 /// [`Region::append`](crate::file::region::Region::append).
 const FEW: u64 = 16;
 
 impl Batch {
     /// Takes the writer lock and begins.
-    pub(crate) fn begin(engine: Arc<Engine>, map: u32) -> Result<Batch> {
+    pub(crate) fn begin(engine: Arc<Engine>) -> Result<Batch> {
         engine.acquire()?;
         engine.begin_long_turn();
-        let prepared = (|| {
-            let writer = engine.writer();
-            let keys = engine.index_for_writing(map)?.totals()?.keys;
-            Ok((engine.next_seq()?, engine.tail(&writer)?, keys))
-        })();
+        let prepared = (|| Ok((engine.next_seq()?, engine.tail(&engine.writer())?)))();
         match prepared {
-            Ok((seq, tail, keys)) => Ok(Batch {
+            Ok((seq, tail)) => Ok(Batch {
                 engine,
-                map,
                 seq,
                 tail,
                 last: None,
                 own: HashTable::new(),
-                new_slots: 0,
-                over_tombstones: 0,
-                keys,
+                parts: Vec::new(),
                 records: 0,
                 touched: false,
                 broken: false,
@@ -85,14 +95,44 @@ impl Batch {
         }
     }
 
-    /// Keys that there are, the batch's own changes included.
-    pub(crate) fn len(&self) -> u64 {
-        self.keys
+    /// The store that it writes to.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
     }
 
-    /// The newest record of a key, the batch's own before what was committed.
-    fn newest(&self, hash: KeyHash, key: &[u8]) -> Result<Option<Record<'_>>> {
-        let (engine, map) = (&*self.engine, self.map);
+    /// Every use begins with this: the calling thread is the one that holds the lock now.
+    fn adopt(&self) -> Result<()> {
+        self.engine.check_not_forked()?;
+        self.engine.adopt_turn();
+        Ok(())
+    }
+
+    /// What the batch has done to a map so far.
+    fn part(&self, map: u32) -> Result<Part> {
+        match self.parts.iter().find(|part| part.map == map) {
+            Some(part) => Ok(*part),
+            None => {
+                let keys = self.engine.index_for_writing(map)?.totals()?.keys;
+                Ok(Part { map, new_slots: 0, over_tombstones: 0, keys })
+            }
+        }
+    }
+
+    fn set_part(&mut self, part: Part) {
+        match self.parts.iter_mut().find(|own| own.map == part.map) {
+            Some(own) => *own = part,
+            None => self.parts.push(part),
+        }
+    }
+
+    /// Keys that a map has, the batch's own changes included.
+    pub(crate) fn len(&self, map: u32) -> Result<u64> {
+        Ok(self.part(map)?.keys)
+    }
+
+    /// The newest record of a key that the batch itself has written.
+    fn own(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<u64>> {
+        let engine = &*self.engine;
         let mut damage = None;
         let own = self.own.find(hash.bits(), |own| {
             own.hash == hash
@@ -101,11 +141,17 @@ impl Batch {
                     false
                 })
         });
-        if let Some(error) = damage {
-            return Err(error);
+        match damage {
+            Some(error) => Err(error),
+            None => Ok(own.map(|own| own.record)),
         }
-        let offset = match own {
-            Some(own) => Some(own.record),
+    }
+
+    /// The newest record of a key, the batch's own before what was committed.
+    fn newest(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Record<'_>>> {
+        let engine = &*self.engine;
+        let offset = match self.own(map, hash, key)? {
+            Some(own) => Some(own),
             None => match engine.probe(&engine.index_for_writing(map)?, map, hash, key)? {
                 Some(Probe::Found(_, offset)) => Some(offset),
                 _ => None,
@@ -114,63 +160,113 @@ impl Batch {
         offset.map(|offset| log::record(&engine.region, offset)).transpose()
     }
 
-    /// The value of a key as the batch sees it.
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<&[u8]>> {
-        self.engine.check_not_forked()?;
-        self.engine.adopt_turn();
-        let record = self.newest(KeyHash::of(key, self.engine.seed), key)?;
-        Ok(record.filter(|record| record.kind() == Some(Kind::Put)).map(|record| record.value()))
+    /// The record that holds the value of a key as the batch sees it.
+    pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+        self.adopt()?;
+        let record = self.newest(map, KeyHash::of(key, self.engine.seed), key)?;
+        Ok(record.filter(|record| record.has_value(Moment::NOW)))
     }
 
-    /// Puts a key.
-    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.engine.check_not_forked()?;
+    /// Puts a key, perhaps with a deadline.
+    pub(crate) fn put(&mut self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
-        self.engine.adopt_turn();
+        self.adopt()?;
         let hash = KeyHash::of(key, self.engine.seed);
-        let newest = self.newest(hash, key)?.map(|record| record.offset);
+        let newest = self.newest(map, hash, key)?.map(|record| record.offset);
         let change = self.engine.put_over(newest)?;
-        let (kind, seq, map) = (Kind::Put, self.seq, self.map);
-        self.append(hash, &Entry { kind, flags: change.flags, seq, prev: change.prev, map, key, value })?;
-        let is_new = change.flags & flags::NEW != 0;
-        self.new_slots += u64::from(change.new_slot);
-        self.over_tombstones += u64::from(is_new && !change.new_slot);
-        self.keys = self.keys.saturating_add(u64::from(is_new));
+        let mut part = self.part(map)?;
+        let (kind, seq, prev, flags) = (Kind::Put, self.seq, change.prev, change.flags);
+        if expires.is_some() {
+            self.engine.upkeep.expired.note();
+        }
+        let expires = expires.map(Into::into);
+        self.append_for_key(hash, &Entry { kind, flags, seq, prev, map, expires, key, value })?;
+        let is_new = flags & flags::NEW != 0;
+        part.new_slots += u64::from(change.new_slot);
+        part.over_tombstones += u64::from(is_new && !change.new_slot);
+        part.keys = part.keys.saturating_add(u64::from(is_new));
+        self.set_part(part);
         Ok(())
     }
 
     /// Removes a key and says whether it was there.
-    pub(crate) fn remove(&mut self, key: &[u8]) -> Result<bool> {
-        self.engine.check_not_forked()?;
-        self.engine.adopt_turn();
+    pub(crate) fn remove(&mut self, map: u32, key: &[u8]) -> Result<bool> {
+        self.adopt()?;
         let hash = KeyHash::of(key, self.engine.seed);
-        let newest = self.newest(hash, key)?.filter(|record| record.kind() == Some(Kind::Put));
-        let Some(prev) = newest.map(|record| record.offset) else {
+        let newest = self.newest(map, hash, key)?.filter(|record| record.kind() == Some(Kind::Put));
+        let Some((prev, had_value)) = newest.map(|record| (record.offset, record.has_value(Moment::NOW))) else {
             return Ok(false);
         };
-        let (kind, seq, map) = (Kind::Remove, self.seq, self.map);
-        self.append(hash, &Entry { kind, flags: 0, seq, prev, map, key, value: &[] })?;
-        self.keys = self.keys.saturating_sub(1);
-        Ok(true)
+        let mut part = self.part(map)?;
+        let (kind, seq) = (Kind::Remove, self.seq);
+        self.append_for_key(hash, &Entry { kind, flags: 0, seq, prev, map, expires: None, key, value: &[] })?;
+        part.keys = part.keys.saturating_sub(1);
+        self.set_part(part);
+        Ok(had_value)
     }
 
-    fn append(&mut self, hash: KeyHash, entry: &Entry<'_>) -> Result<()> {
-        self.check_not_broken()?;
+    /// Removes all that was committed to a map, which the batch has not changed and does not change any more: what is done
+    /// before it is dropped.
+    pub(crate) fn clear_for_good(&mut self, map: u32) -> Result<()> {
+        self.adopt()?;
+        let part = Part { keys: 0, ..self.part(map)? };
+        let engine = Arc::clone(&self.engine);
+        let old = engine.index_for_writing(map)?.offset();
         self.touched = true;
-        let region = &self.engine.region;
-        if let Some(last) = self.last {
-            self.tail.seal(region, last, 0)?;
-        }
-        let mut writer = self.engine.writer();
-        let shrinks = entry.kind == Kind::Remove;
-        let jumped = self.engine.make_log_room(&mut writer, &mut self.tail, entry.len(), self.seq, shrinks)?;
-        let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
-        self.last = Some(record);
-        self.records += 1;
-        // For many records, what the flush writes too much is less than what so many system calls cost.
-        self.tail.synced &= self.records < FEW;
+        let fresh = engine.fresh_region(&mut engine.writer(), map, self.seq, old)?;
+        let (kind, seq, target) = (Kind::Clear, self.seq, fresh.to_le_bytes());
+        self.append(&Entry { kind, flags: 0, seq, prev: 0, map, expires: None, key: &[], value: &target })?;
+        self.set_part(part);
+        Ok(())
+    }
 
-        let (engine, map, key) = (&*self.engine, self.map, entry.key);
+    /// Makes the first region of a map that the batch enters into the catalogue.
+    pub(crate) fn first_region(&mut self, map: u32) -> Result<u64> {
+        self.adopt()?;
+        self.touched = true;
+        let mut writer = self.engine.writer();
+        self.engine.make_map_room(&mut writer, self.seq)?;
+        self.engine.first_region(&mut writer, map, self.seq)
+    }
+
+    /// Begins to go over the keys of a map.
+    pub(crate) fn cursor(&self, map: u32) -> Result<BatchCursor> {
+        let index = self.engine.index_for_writing(map)?;
+        Ok(BatchCursor { map, committed: Cursor::new(Some(&index)), own: None })
+    }
+
+    /// The record of the next key that has a value as the batch sees it. What the batch changes meanwhile may be seen or not;
+    /// a key is not seen twice with the same value.
+    pub(crate) fn next(&self, cursor: &mut BatchCursor) -> Result<Option<Record<'_>>> {
+        self.adopt()?;
+        while cursor.own.is_none() {
+            let Some(newest) = cursor.committed.next_newest(&self.engine) else {
+                let own: Vec<u64> = self.own.iter().map(|own| own.record).collect();
+                cursor.own = Some(own.into_iter());
+                break;
+            };
+            let newest = newest?;
+            let hash = KeyHash::of(newest.key(), self.engine.seed);
+            if newest.has_value(Moment::NOW) && self.own(cursor.map, hash, newest.key())?.is_none() {
+                return Ok(Some(newest));
+            }
+        }
+        for offset in cursor.own.iter_mut().flatten() {
+            let record = log::record(&self.engine.region, offset)?;
+            let hash = KeyHash::of(record.key(), self.engine.seed);
+            if record.header.map() == cursor.map
+                && record.has_value(Moment::NOW)
+                && self.own(cursor.map, hash, record.key())? == Some(offset)
+            {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    fn append_for_key(&mut self, hash: KeyHash, entry: &Entry<'_>) -> Result<()> {
+        let record = self.append(entry)?;
+        let (engine, map, key) = (&*self.engine, entry.map, entry.key);
         let is_key = |own: &Own| own.hash == hash && engine.is_key(map, key, own.record).unwrap_or(false);
         match self.own.find_mut(hash.bits(), is_key) {
             Some(own) => own.record = record,
@@ -179,6 +275,24 @@ impl Batch {
             }
         }
         Ok(())
+    }
+
+    fn append(&mut self, entry: &Entry<'_>) -> Result<u64> {
+        self.check_not_broken()?;
+        self.touched = true;
+        let region = &self.engine.region;
+        if let Some(last) = self.last {
+            self.tail.seal(region, last, 0)?;
+        }
+        let mut writer = self.engine.writer();
+        let shrinks = matches!(entry.kind, Kind::Remove | Kind::Clear);
+        let jumped = self.engine.make_log_room(&mut writer, &mut self.tail, entry.len(), self.seq, shrinks)?;
+        let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
+        self.last = Some(record);
+        self.records += 1;
+        // For many records, what the flush writes too much is less than what so many system calls cost.
+        self.tail.synced &= self.records < FEW;
+        Ok(record)
     }
 
     fn check_not_broken(&self) -> Result<()> {
@@ -196,8 +310,7 @@ impl Batch {
 
     /// Makes all of it seen, at once.
     pub(crate) fn commit(mut self, durability: Durability) -> Result<()> {
-        self.engine.check_not_forked()?;
-        self.engine.adopt_turn();
+        self.adopt()?;
         let engine = Arc::clone(&self.engine);
         engine.check_can_be(durability)?;
         self.check_not_broken()?;
@@ -205,7 +318,8 @@ impl Batch {
             let mut writer = engine.writer();
             let before = engine.log_totals()?;
             self.commit_in_turn(&mut writer, last)?;
-            engine.upkeep_after(&mut writer, self.map, before, self.records);
+            let maps: Vec<u32> = self.parts.iter().map(|part| part.map).collect();
+            engine.upkeep_after(&mut writer, &maps, before, self.records);
         }
         self.committed = true;
         let changed = self.last.is_some();
@@ -219,12 +333,14 @@ impl Batch {
         Ok(())
     }
 
-    fn commit_in_turn(&mut self, writer: &mut Writer, last: u64) -> Result<()> {
+    fn commit_in_turn(&mut self, writer: &mut super::commit::Writer, last: u64) -> Result<()> {
         let engine = &self.engine;
-        let index = engine.index_for_writing(self.map)?;
-        let totals = index.totals()?;
-        if totals.used().saturating_add(self.new_slots) > index.limit() {
-            engine.make_index_room(writer, self.map, self.new_slots, self.seq, Some(self.over_tombstones))?;
+        for part in &self.parts {
+            let index = engine.index_for_writing(part.map)?;
+            let totals = index.totals()?;
+            if totals.used().saturating_add(part.new_slots) > index.limit() {
+                engine.make_index_room(writer, part.map, part.new_slots, self.seq, Some(part.over_tombstones))?;
+            }
         }
         self.tail.seal(&engine.region, last, flags::COMMIT)?;
         engine.region.store_live(live::COMMIT_POINT, commit_word(self.tail.at, self.seq), Ordering::Release)?;

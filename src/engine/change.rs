@@ -1,13 +1,17 @@
 //! Changes of one key, and of all: each a commit of one record.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
 use super::commit::{Appended, Writer};
+use super::cursor::Cursor;
+use super::expiry::Moment;
+use super::pins::Pin;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, SlotAt, Totals};
 use crate::file::layout::{DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, commit_word, flags, live};
-use crate::file::log::{self, Entry};
+use crate::file::log::{self, Entry, Record};
 
 /// How a change of one key was recorded, or would be.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +20,17 @@ pub(crate) struct Change {
     pub(crate) flags: u8,
     /// The key has to be given a slot.
     pub(crate) new_slot: bool,
+}
+
+/// What is to become of a key.
+#[derive(Debug)]
+pub(crate) enum Action<'a> {
+    /// It stays as it is.
+    Keep,
+    /// It gets this value, and perhaps a deadline.
+    Put(Cow<'a, [u8]>, Option<u64>),
+    /// It goes.
+    Remove,
 }
 
 /// Where the record of a change goes in the index.
@@ -32,9 +47,20 @@ impl Engine {
     /// Takes a turn at writing for one change of a map, and does its share of upkeep behind it. `step` says whether it
     /// committed anything.
     #[inline]
-    fn change(&self, map: u32, step: impl Fn(&mut Writer) -> Result<bool>) -> Result<bool> {
+    fn change(&self, map: u32, step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
+        let done = self.change_in_turn(map, step);
+        drop(turn);
+        let committed = done?;
+        if committed {
+            self.after_commit()?;
+        }
+        Ok(committed)
+    }
+
+    #[inline]
+    fn change_in_turn(&self, map: u32, mut step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
         let mut writer = self.writer();
         let before = self.log_totals()?;
         let mut done = step(&mut writer);
@@ -48,26 +74,90 @@ impl Engine {
             }
         }
         if let Ok(true) = done {
-            self.upkeep_after(&mut writer, map, before, 1);
+            self.upkeep_after(&mut writer, &[map], before, 1);
         }
-        drop(writer);
-        drop(turn);
-        let committed = done?;
-        if committed {
-            self.after_commit()?;
-        }
-        Ok(committed)
+        done
     }
 
-    /// Puts one key.
-    pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8]) -> Result<()> {
+    /// Puts one key, perhaps with a deadline.
+    pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
-        self.change(map, |writer| self.put_in_turn(writer, map, key, value)).map(drop)
+        self.change(map, |writer| self.put_in_turn(writer, map, key, value, expires)).map(drop)
     }
 
     /// Removes one key and says whether it was there. If it was not, nothing is written.
     pub(crate) fn remove(&self, map: u32, key: &[u8]) -> Result<bool> {
-        self.change(map, |writer| self.remove_in_turn(writer, map, key))
+        let mut was_there = false;
+        self.change(map, |writer| self.remove_in_turn(writer, map, key, &mut was_there))?;
+        Ok(was_there)
+    }
+
+    /// Does to one key what `decide` makes of its record, if it has a value, and returns what else that says. Nobody writes in
+    /// between. `decide` runs before anything is appended, and may read.
+    pub(crate) fn modify<'a, R>(
+        &self,
+        map: u32,
+        key: &[u8],
+        decide: impl FnOnce(Option<Record<'_>>) -> Result<(Action<'a>, R)>,
+    ) -> Result<R> {
+        check_lengths(key, &[])?;
+        let turn = self.turn()?;
+        self.check_can_be(self.settings.durability)?;
+        let (action, answer) = decide(self.value_in_turn(map, key)?)?;
+        let done = match &action {
+            Action::Keep => Ok(false),
+            Action::Put(value, expires) => check_lengths(key, value)
+                .and_then(|()| self.change_in_turn(map, |writer| self.put_in_turn(writer, map, key, value, *expires))),
+            Action::Remove => self.change_in_turn(map, |writer| self.remove_in_turn(writer, map, key, &mut false)),
+        };
+        drop(turn);
+        if done? {
+            self.after_commit()?;
+        }
+        Ok(answer)
+    }
+
+    /// The record that holds the value of a key, for the holder of the writer lock.
+    fn value_in_turn(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+        let index = self.index_for_writing(map)?;
+        match self.probe(&index, map, KeyHash::of(key, self.seed), key)? {
+            Some(Probe::Found(_, newest)) => self.version_at(log::record(&self.region, newest)?, u64::MAX, Moment::NOW),
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes some key of a map that has a value, and says what `take` makes of its record.
+    pub(crate) fn pop<R>(&self, map: u32, take: impl FnOnce(Record<'_>) -> Result<R>) -> Result<Option<R>> {
+        let turn = self.turn()?;
+        self.check_can_be(self.settings.durability)?;
+        let index = self.index_for_writing(map)?;
+        let mut cursor = Cursor::from_somewhere(Some(&index), self.region.live(live::VISIBLE)?);
+        let Some(found) = cursor.next(self, u64::MAX, Moment::NOW) else { return Ok(None) };
+        let record = found?;
+        let answer = take(record)?;
+        let done = self.change_in_turn(map, |writer| self.remove_in_turn(writer, map, record.key(), &mut false));
+        drop(turn);
+        if done? {
+            self.after_commit()?;
+        }
+        Ok(Some(answer))
+    }
+
+    /// Removes all keys of a map, and returns a pin that sees what was there.
+    pub(crate) fn drain(&self, map: u32) -> Result<Pin> {
+        let turn = self.turn()?;
+        self.check_can_be(self.settings.durability)?;
+        // Nobody commits between this and the clear.
+        let pin = self.pin()?;
+        let done = self.change_in_turn(map, |writer| self.clear_in_turn(writer, map));
+        drop(turn);
+        match done.and_then(|committed| if committed { self.after_commit() } else { Ok(()) }) {
+            Ok(()) => Ok(pin),
+            Err(error) => {
+                self.unpin(&pin);
+                Err(error)
+            }
+        }
     }
 
     /// Removes all keys of a map: one record, and a fresh region.
@@ -85,7 +175,14 @@ impl Engine {
         Ok(Change { prev, flags: if removed { flags::NEW } else { 0 }, new_slot: false })
     }
 
-    fn put_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8], value: &[u8]) -> Result<bool> {
+    fn put_in_turn(
+        &self,
+        writer: &mut Writer,
+        map: u32,
+        key: &[u8],
+        value: &[u8],
+        expires: Option<u64>,
+    ) -> Result<bool> {
         let seq = self.next_seq()?;
         let hash = KeyHash::of(key, self.seed);
         let mut index = self.index_for_writing(map)?;
@@ -104,21 +201,29 @@ impl Engine {
         };
         let Change { prev, flags, new_slot: new_key } = self.put_over(newest)?;
         let place = Place { index, totals, hash, at, new_key, was_dead };
-        self.commit_one(writer, place, &Entry { kind: Kind::Put, flags, seq, prev, map, key, value })
+        if expires.is_some() {
+            self.upkeep.expired.note();
+        }
+        let expires = expires.map(Into::into);
+        self.commit_one(writer, place, &Entry { kind: Kind::Put, flags, seq, prev, map, expires, key, value })
     }
 
-    fn remove_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8]) -> Result<bool> {
+    /// Says whether it has committed anything; `was_there`, whether the key had a value that had not expired.
+    fn remove_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8], was_there: &mut bool) -> Result<bool> {
         let seq = self.next_seq()?;
         let hash = KeyHash::of(key, self.seed);
         let index = self.index_for_writing(map)?;
         let Some(Probe::Found(at, prev)) = self.probe(&index, map, hash, key)? else {
             return Ok(false);
         };
-        if log::record(&self.region, prev)?.kind() == Some(Kind::Remove) {
+        let record = log::record(&self.region, prev)?;
+        if record.kind() == Some(Kind::Remove) {
             return Ok(false);
         }
+        *was_there = record.has_value(Moment::NOW);
         let place = Place { index, totals: index.totals()?, hash, at, new_key: false, was_dead: false };
-        self.commit_one(writer, place, &Entry { kind: Kind::Remove, flags: 0, seq, prev, map, key, value: &[] })
+        let (kind, expires, value) = (Kind::Remove, None, &[]);
+        self.commit_one(writer, place, &Entry { kind, flags: 0, seq, prev, map, expires, key, value })
     }
 
     /// Steps 3 to 6 of a commit of one record, whose place in the index is known.
@@ -154,7 +259,7 @@ impl Engine {
 
     /// Clears the default map once more, if it is empty, in another extent of the log. Nobody sees a change.
     pub(crate) fn clear_again(&self, writer: &mut Writer) -> Result<bool> {
-        let old = self.index_for_writing(DEFAULT_MAP)?;
+        let old = self.index_in_force(DEFAULT_MAP)?;
         if old.totals()?.keys > 0 {
             return Ok(false);
         }
@@ -170,7 +275,7 @@ impl Engine {
         let fresh = self.fresh_region(writer, map, seq, old)?;
         let target = fresh.to_le_bytes();
         let flags = if again { flags::COMMIT | flags::COPY } else { flags::COMMIT };
-        let entry = Entry { kind: Kind::Clear, flags, seq, prev: 0, map, key: &[], value: &target };
+        let entry = Entry { kind: Kind::Clear, flags, seq, prev: 0, map, expires: None, key: &[], value: &target };
         let mut tail = self.tail(writer)?;
         if again {
             self.leave_extent(writer, &mut tail, entry.len(), seq, true)?;

@@ -6,6 +6,8 @@
 //! nothing older to hide, and is dropped; and what lies behind the head is needed by nobody but old readers, and a
 //! recovery from an old superblock.
 //!
+//! An entry that has expired goes by an ordinary remove, which says so to whoever reads the log.
+//!
 //! The order of a step, on which it depends that nothing is reused too early:
 //!
 //! 1. Slots of tombstones at the head that are older than every pin become dead.
@@ -18,9 +20,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Engine;
 use super::commit::{Appended, Writer};
+use super::expiry::Moment;
 use super::head::{self, LogHead};
+use super::{Engine, now};
 use crate::error::Result;
 use crate::file::index::{Index, Probe, SlotAt};
 use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, commit_word, flags, live};
@@ -46,9 +49,10 @@ pub(crate) struct Cleaned {
     pub(crate) emptied: u64,
 }
 
-/// A record that has to be moved.
+/// A record that has to be moved, or an expired one that has to be removed.
 struct Move<'a> {
     record: Record<'a>,
+    expired: bool,
     index: Index<'a>,
     at: SlotAt,
     hash: KeyHash,
@@ -56,6 +60,8 @@ struct Move<'a> {
 
 /// What lies between the old head and the new one.
 struct Passed<'a> {
+    /// The time at which it is looked at.
+    at: Moment,
     to: LogHead,
     bytes: u64,
     moves: Vec<Move<'a>>,
@@ -115,8 +121,15 @@ impl Engine {
     fn pass(&self, writer: &mut Writer, from: &LogHead, portion: Portion) -> Result<Passed<'_>> {
         let limits = &self.settings.limits;
         let tail = self.region.live(live::TAIL)?;
-        let mut passed =
-            Passed { to: *from, bytes: 0, moves: Vec::new(), moved: 0, dropped: false, extents: Vec::new() };
+        let mut passed = Passed {
+            at: Moment::fixed(now()),
+            to: *from,
+            bytes: 0,
+            moves: Vec::new(),
+            moved: 0,
+            dropped: false,
+            extents: Vec::new(),
+        };
         let mut records = 0;
         while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
             let at = passed.to.head.at;
@@ -195,8 +208,12 @@ impl Engine {
             // A copy would have a CRC that holds.
             return Err(self.region.corrupt(record.offset, "the CRC of the record does not hold"));
         }
+        let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
+        if record.expires().is_some() {
+            self.upkeep.expired.note();
+        }
         passed.moved += record.len();
-        passed.moves.push(Move { record, index, at, hash });
+        passed.moves.push(Move { record, expired, index, at, hash });
         Ok(())
     }
 
@@ -250,12 +267,16 @@ impl Engine {
         let mut tail = self.tail(writer)?;
         let mut appended = Appended::default();
         let mut copies = Vec::with_capacity(moves.len());
-        for (number, Move { record, .. }) in moves.iter().enumerate() {
+        for (number, &Move { record, expired, .. }) in moves.iter().enumerate() {
             let last = if number + 1 == moves.len() { flags::COMMIT } else { 0 };
-            let kind = record.kind().unwrap_or(Kind::Put);
-            let (prev, map) = (record.offset, record.header.map());
-            let flags = flags::COPY | last;
-            let entry = Entry { kind, flags, seq, prev, map, key: record.key(), value: record.value() };
+            let (prev, map, key) = (record.offset, record.header.map(), record.key());
+            let entry = if expired {
+                Entry { kind: Kind::Remove, flags: last, seq, prev, map, expires: None, key, value: &[] }
+            } else {
+                let (kind, flags) = (record.kind().unwrap_or(Kind::Put), flags::COPY | last);
+                let expires = record.expires().map(Into::into);
+                Entry { kind, flags, seq, prev, map, expires, key, value: record.value() }
+            };
             let jumped = if leave_tail && number == 0 && self.is_in_tail(writer, record.offset) {
                 self.leave_extent(writer, &mut tail, entry.len(), seq, true)?
             } else {
@@ -266,7 +287,15 @@ impl Engine {
             appended.records += 1 + u64::from(jumped);
         }
         self.region.store_live(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
-        for (&Move { record, ref index, at, hash }, &copy) in moves.iter().zip(&copies) {
+        if moves.iter().any(|a_move| a_move.expired) {
+            // Removes count, and are seen.
+            self.finish(writer)?;
+            for Move { record, .. } in moves.iter().filter(|a_move| a_move.expired) {
+                self.upkeep.expired.removed(record.header.map(), record.len());
+            }
+            return Ok(());
+        }
+        for (&Move { record, ref index, at, hash, .. }, &copy) in moves.iter().zip(&copies) {
             self.publish_slot(index, record.header.map(), at, hash, copy, false)?;
         }
         self.count_log(seq, appended)?;

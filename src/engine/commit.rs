@@ -23,7 +23,7 @@ use super::{Engine, now, processes, turn};
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
-    ExtentKind, KeyHash, Kind, PROCESSES, commit_end, commit_seq, commit_word, flags, live, writer_lock,
+    CATALOGUE, ExtentKind, KeyHash, Kind, PROCESSES, commit_end, commit_seq, commit_word, flags, live, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Tail};
 use crate::file::region::{Half, Region};
@@ -294,12 +294,6 @@ impl Engine {
         Ok(self.region.live(live::VISIBLE)? + 1)
     }
 
-    /// The index of a map, for the holder of the writer lock.
-    #[inline]
-    pub(crate) fn index_for_writing(&self, map: u32) -> Result<Index<'_>> {
-        self.index(map)?.ok_or_else(|| self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region")))
-    }
-
     /// Looks a key up for the holder of the writer lock.
     #[inline]
     pub(crate) fn probe(&self, index: &Index<'_>, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
@@ -327,11 +321,14 @@ impl Engine {
             match record.kind() {
                 Some(Kind::Put | Kind::Remove) => {
                     if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
-                        let index = self.index_for_writing(map)?;
+                        let index = self.index_in_force(map)?;
                         entry.insert((index, index.totals()?));
                     }
                     if let Some((index, totals)) = maps.get_mut(&map) {
                         self.publish(index, totals, record, &mut appended)?;
+                    }
+                    if map == CATALOGUE && !record.is_copy() {
+                        self.enter_catalogue(record)?;
                     }
                 }
                 Some(Kind::Clear) => {

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::Engine;
+use super::{Engine, now};
 use crate::error::Result;
 use crate::file::index::Totals;
 use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};
@@ -32,8 +32,8 @@ impl Engine {
         }
     }
 
-    /// A copy of the value of a key.
-    pub(crate) fn get_unpinned(&self, map: u32, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    /// A copy of the value of a key, and its deadline.
+    pub(crate) fn get_unpinned(&self, map: u32, key: &[u8]) -> Result<Option<(Vec<u8>, Option<u64>)>> {
         self.unpinned(|seq| self.copy_at(map, key, seq))
     }
 
@@ -55,7 +55,7 @@ impl Engine {
         }
     }
 
-    fn copy_at(&self, map: u32, key: &[u8], seq: u64) -> Result<Option<Vec<u8>>> {
+    fn copy_at(&self, map: u32, key: &[u8], seq: u64) -> Result<Option<(Vec<u8>, Option<u64>)>> {
         let Some(index) = self.index_at(map, seq)? else { return Ok(None) };
         let newest = index.find(KeyHash::of(key, self.seed), |offset| {
             let header = log::copy_header(&self.region, offset)?;
@@ -76,17 +76,23 @@ impl Engine {
                 return Err(self.region.corrupt(newer, "the version chain leads to another key"));
             }
         }
+        let expires = match header.optional_len() {
+            0 => None,
+            len => self.region.copy(offset + RECORD_HEADER, len)?.try_into().ok().map(u64::from_le_bytes),
+        };
         match Kind::from_u8(header.kind) {
+            Some(Kind::Put) if expires.is_some_and(|deadline| deadline <= now()) => Ok(None),
             Some(Kind::Put) if self.settings.verify_reads => {
                 let record = self.region.copy(offset, header.record_len())?;
                 if crc32fast::hash(&record[4..]) != header.crc.get() {
                     return Err(self.region.corrupt(offset, "the CRC of the record does not hold"));
                 }
                 let start = header.value_start() as usize;
-                Ok(Some(record[start..start + header.value_len.get() as usize].to_vec()))
+                Ok(Some((record[start..start + header.value_len.get() as usize].to_vec(), expires)))
             }
             Some(Kind::Put) => {
-                self.region.copy(offset + header.value_start(), u64::from(header.value_len.get())).map(Some)
+                let value = self.region.copy(offset + header.value_start(), u64::from(header.value_len.get()))?;
+                Ok(Some((value, expires)))
             }
             Some(Kind::Remove) => Ok(None),
             _ => Err(self.region.corrupt(offset, "expected a record with a key")),

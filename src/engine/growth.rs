@@ -180,7 +180,7 @@ impl Engine {
     /// Switches a map to the fresh region that the record of a clear names, unless that was done.
     pub(crate) fn switch_to_fresh(&self, writer: &mut Writer, clear: Record<'_>) -> Result<Index<'_>> {
         let fresh = clear.target().ok_or_else(|| self.region.corrupt(clear.offset, "a clear without a region"))?;
-        let (map, old) = (clear.header.map(), self.index_for_writing(clear.header.map())?.offset());
+        let (map, old) = (clear.header.map(), self.index_in_force(clear.header.map())?.offset());
         if old != fresh {
             self.map_table()?.set_region(map, extent_word(fresh, REGION_RESERVE))?;
             writer.space.set_kind(&self.region, old, ExtentKind::Retired, clear.seq())?;
@@ -213,6 +213,29 @@ impl Engine {
         self.region.store_live(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
     }
 
+    /// Sees to it that one more map can be entered into the map table.
+    pub(crate) fn make_map_room(&self, writer: &mut Writer, seq: u64) -> Result<()> {
+        if self.map_table()?.has_room()? { Ok(()) } else { self.grow_map_table(writer, seq) }
+    }
+
+    /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
+    pub(crate) fn first_region(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<u64> {
+        let extent = self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq)?;
+        let totals = Totals { seq: seq - 1, ..Totals::default() };
+        Index::create(&self.region, (extent.offset, REGION_RESERVE), map, seq, 0, totals)?;
+        Ok(extent.offset)
+    }
+
+    /// Puts the [first region](Engine::first_region) of a map in force, unless that was done.
+    pub(crate) fn put_in_force(&self, map: u32, first: u64) -> Result<()> {
+        if self.index(map)?.is_none() {
+            let index = Index::open(&self.region, first)?;
+            // There was made room for it.
+            self.map_table()?.set_region(map, index.extent())?;
+        }
+        Ok(())
+    }
+
     fn grow_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
         let blocks = extent_blocks(self.region.live(live::MAP_TABLE)?) * 2;
         self.move_map_table(writer, blocks, seq)
@@ -223,7 +246,7 @@ impl Engine {
         let old_word = self.region.live(live::MAP_TABLE)?;
         let old = MapTable::open(&self.region, old_word)?;
         let extent = self.allocate(writer, blocks, ExtentKind::Table, seq)?;
-        MapTable::create(&self.region, extent.offset, blocks)?.copy_from(&old)?;
+        MapTable::create(&self.region, extent.offset, blocks)?.take_over(&old)?;
         self.region.store_live(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
         writer.space.set_kind(&self.region, extent_offset(old_word), ExtentKind::Retired, seq)
     }

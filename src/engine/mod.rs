@@ -2,8 +2,9 @@
 //!
 //! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and [`recovery`]
 //! brings it back; [`processes`] knows who has it open;
-//! [`read`] looks keys up under a pin ([`pins`]), [`copying`] without one; [`lock`] and [`turn`] say who may write, [`commit`],
-//! [`change`] and [`batch`] append; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
+//! [`read`] looks keys up under a pin ([`pins`]; [`pinned`] keeps one), [`copying`] without one; [`lock`] and [`turn`] say who may write, [`commit`],
+//! [`change`] and [`batch`] append; the [`catalogue`] knows the maps; [`cursor`] goes over one of them, [`expiry`] knows which entries
+//! are over; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
 //! committed; [`verify`] checks everything.
 //!
 //! [`upkeep`] says how much each write does beyond its own commit: it moves a [`resize`] on, which [`slots`] keeps up to
@@ -11,6 +12,7 @@
 //! once, on request.
 
 pub(crate) mod batch;
+pub(crate) mod catalogue;
 pub(crate) mod change;
 pub(crate) mod changes;
 pub(crate) mod checkpoint;
@@ -18,12 +20,15 @@ pub(crate) mod clean;
 pub(crate) mod commit;
 pub(crate) mod compact;
 pub(crate) mod copying;
+pub(crate) mod cursor;
+pub(crate) mod expiry;
 pub(crate) mod growth;
 pub(crate) mod head;
 pub(crate) mod live_area;
 pub(crate) mod lock;
 pub(crate) mod open;
 pub(crate) mod path;
+pub(crate) mod pinned;
 pub(crate) mod pins;
 pub(crate) mod processes;
 pub(crate) mod progress;
@@ -52,7 +57,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 use crate::file::index::Index;
-use crate::file::layout::{Superblock, live};
+use crate::file::layout::{DEFAULT_MAP, Superblock, live};
 use crate::file::locks::{Locks, fork};
 use crate::file::region::Region;
 use crate::file::space::{self, Extent, Space};
@@ -173,13 +178,36 @@ impl Engine {
         MapTable::open(&self.region, self.map_table_word()?)
     }
 
-    /// The index of a map in force. `None` if there is no such map.
+    /// The index of a map in force. `None` if there is no such map; one that was dropped may still have one.
     #[inline(always)]
     pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
-        match MapTable::region_of(&self.region, self.map_table_word()?, map, u64::from(map))? {
-            Some(extent) => Index::of_extent(&self.region, extent).map(Some),
+        match MapTable::region_of(&self.region, self.map_table_word()?, map)? {
+            Some((extent, _)) => Index::of_extent(&self.region, extent).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The index in force of a map that must be there, for the holder of the writer lock.
+    #[inline]
+    pub(crate) fn index_in_force(&self, map: u32) -> Result<Index<'_>> {
+        self.index(map)?.ok_or_else(|| self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region")))
+    }
+
+    /// The same of a map that is to be changed: it must not have been dropped.
+    #[inline]
+    pub(crate) fn index_for_writing(&self, map: u32) -> Result<Index<'_>> {
+        match MapTable::region_of(&self.region, self.map_table_word()?, map)? {
+            Some((extent, true)) => Index::of_extent(&self.region, extent),
+            _ => Err(self.no_such_map(map)),
+        }
+    }
+
+    #[cold]
+    fn no_such_map(&self, map: u32) -> Error {
+        if map <= DEFAULT_MAP {
+            return self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region"));
+        }
+        Error::NoSuchMap { path: self.region.path().to_owned(), map: format!("number {map}") }
     }
 
     /// The ids of all maps, whose regions are looked at closer than a read does.

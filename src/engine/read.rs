@@ -1,6 +1,7 @@
 //! Reading: a key's record at a sequence number.
 
 use super::Engine;
+use super::expiry::Moment;
 use super::pins::Pin;
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
@@ -21,11 +22,11 @@ impl Drop for View<'_> {
 }
 
 impl<'e> View<'e> {
-    /// The value of a key.
+    /// The record that holds the value of a key.
     #[inline(always)]
-    pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<&[u8]>> {
+    pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
         match self.engine.index_at(map, self.pin.seq)? {
-            Some(index) => Ok(self.engine.lookup(&index, map, self.pin.seq, key)?.map(|record| record.value())),
+            Some(index) => self.engine.lookup(&index, map, self.pin.seq, key, Moment::NOW),
             None => Ok(None),
         }
     }
@@ -36,6 +37,27 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn view(&self) -> Result<View<'_>> {
         Ok(View { engine: self, pin: self.pin_here()? })
+    }
+
+    /// What `f` makes of the value of a key, and its deadline, if it has one. `f` sees the value in place, or if the store was
+    /// opened for reading, a copy.
+    #[inline(always)]
+    pub(crate) fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
+        if self.read_only {
+            return Ok(self.get_unpinned(map, key)?.map(|(value, expires)| f(&value, expires)));
+        }
+        let view = self.view()?;
+        Ok(view.get(map, key)?.map(|record| f(record.value(), record.expires())))
+    }
+
+    /// How many keys a map has, those included that have expired and were not removed yet.
+    pub(crate) fn len(&self, map: u32) -> Result<u64> {
+        if self.read_only {
+            return self.len_unpinned(map);
+        }
+        let (pin, _, totals) = self.pin_with_totals(map)?;
+        self.unpin(&pin);
+        Ok(totals.keys)
     }
 
     /// The index that tells the truth about a map at `seq`. The caller's pin keeps it.
@@ -63,9 +85,16 @@ impl Engine {
         Ok(record.key() == key && record.header.map() == map)
     }
 
-    /// The record that holds the value of a key at `seq`.
+    /// The record that holds the value of a key at `seq` and at this time.
     #[inline(always)]
-    pub(crate) fn lookup(&self, index: &Index<'_>, map: u32, seq: u64, key: &[u8]) -> Result<Option<Record<'_>>> {
+    pub(crate) fn lookup(
+        &self,
+        index: &Index<'_>,
+        map: u32,
+        seq: u64,
+        key: &[u8],
+        at: Moment,
+    ) -> Result<Option<Record<'_>>> {
         let newest = index.find(
             KeyHash::of(key, self.seed),
             #[inline(always)]
@@ -78,14 +107,14 @@ impl Engine {
             },
         )?;
         match newest {
-            Some(newest) => self.version_at(newest, seq),
+            Some(newest) => self.version_at(newest, seq, at),
             None => Ok(None),
         }
     }
 
-    /// The version of a record's key that was the newest at `seq`, if that was a value.
+    /// The version of a record's key that was the newest at `seq`, if that was a value and is one at this time.
     #[inline(always)]
-    pub(crate) fn version_at<'a>(&'a self, newest: Record<'a>, seq: u64) -> Result<Option<Record<'a>>> {
+    pub(crate) fn version_at<'a>(&'a self, newest: Record<'a>, seq: u64, at: Moment) -> Result<Option<Record<'a>>> {
         let mut record = newest;
         if record.seq() > seq {
             match self.older_version(record, seq)? {
@@ -94,8 +123,9 @@ impl Engine {
             }
         }
         match record.kind() {
-            Some(Kind::Put) if !self.settings.verify_reads => Ok(Some(record)),
-            Some(Kind::Put) if record.crc_holds() => Ok(Some(record)),
+            Some(Kind::Put) if !self.settings.verify_reads || record.crc_holds() => {
+                Ok(if record.is_expired(at) { None } else { Some(record) })
+            }
             Some(Kind::Remove) => Ok(None),
             kind => Err(self.damaged(record, kind)),
         }

@@ -14,8 +14,6 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::Ordering;
 
-use zerocopy::FromBytes;
-
 use super::Engine;
 use super::head::LogHead;
 use super::live_area::{SAME_FILE, forget_the_dead, live_is_current};
@@ -26,9 +24,9 @@ use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash,
-    Kind, MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align_block, commit_word,
-    extent_offset, flags, live, writer_lock,
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
+    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align_block, commit_word, extent_offset,
+    flags, live, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Walk};
 use crate::file::region::Region;
@@ -361,16 +359,8 @@ impl Engine {
 
     /// Lets go of the regions of maps that the catalogue does not have: their records are dead.
     fn discard_unknown_maps(&self, writer: &mut super::commit::Writer) -> Result<()> {
-        let mut known = BTreeSet::from([CATALOGUE, DEFAULT_MAP]);
-        for slot in self.index_for_writing(CATALOGUE)?.iter() {
-            let Some(offset) = slot?.record else { continue };
-            let record = log::record(&self.region, offset)?;
-            if record.kind() == Some(Kind::Put)
-                && let Ok(entry) = CatalogueEntry::read_from_bytes(record.value())
-            {
-                known.insert(entry.map.get());
-            }
-        }
+        let mut known = self.maps_of_catalogue()?;
+        known.extend([CATALOGUE, DEFAULT_MAP]);
         let table = self.map_table()?;
         for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
             table.remove(entry)?;
@@ -392,8 +382,16 @@ impl Engine {
         tail.wipe(&self.region)?;
         let [_, bytes, records, live_bytes] = self.log_totals()?;
         let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
-        let entry =
-            log::Entry { kind: Kind::Incarnation, flags: flags::COMMIT, seq, prev: 0, map: 0, key: &[], value: &[] };
+        let entry = log::Entry {
+            kind: Kind::Incarnation,
+            flags: flags::COMMIT,
+            seq,
+            prev: 0,
+            map: 0,
+            expires: None,
+            key: &[],
+            value: &[],
+        };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         totals::publish(

@@ -87,7 +87,7 @@ impl Engine {
         seq: u64,
         kept_tombstones: Option<u64>,
     ) -> Result<Index<'_>> {
-        let index = self.index_for_writing(map)?;
+        let index = self.index_in_force(map)?;
         let totals = index.totals()?;
         let can_wait = totals.used().saturating_add(new) <= index.hard_limit();
         let cursor = self.resize_cursor()?;
@@ -146,7 +146,7 @@ impl Engine {
         seq: u64,
         drop_tombstones: bool,
     ) -> Result<Index<'_>> {
-        let old = self.index_for_writing(map)?;
+        let old = self.index_in_force(map)?;
         let blocks = index::blocks_for(slots);
         let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
         let new = Index::create(&self.region, (extent.offset, blocks), map, u64::MAX, old.offset(), Totals::default())?;
@@ -179,7 +179,7 @@ impl Engine {
         drop_tombstones: bool,
         seq: u64,
     ) -> Result<()> {
-        let old = self.index_for_writing(map)?;
+        let old = self.index_in_force(map)?;
         let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
         let target = Index::begin(&self.region, (extent.offset, blocks), map, old.offset())?;
         self.region.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;
@@ -239,7 +239,7 @@ impl Engine {
     /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same.
     fn complete_resize(&self, writer: &mut Writer, map: u32, seq: u64, tombstones: u64) -> Result<Index<'_>> {
         while self.step_resize(writer, (u64::MAX >> 1, u64::MAX >> 32), seq, &mut false)? {}
-        let index = self.index_for_writing(map)?;
+        let index = self.index_in_force(map)?;
         if tombstones > 0 {
             let totals = index.totals()?;
             index.amend_slots(totals.slots.saturating_add(tombstones), totals.dead)?;
@@ -280,15 +280,18 @@ impl Engine {
     /// Gives up a resize of an index that is not in force any more.
     pub(crate) fn cancel_stale_resize(&self, writer: &mut Writer) -> Result<()> {
         let cursor = self.resize_cursor()?;
-        if cursor == 0 || self.resize_is_current(writer, &self.index_for_writing(map_of(cursor))?)? {
+        if cursor == 0 {
             return Ok(());
         }
-        self.cancel_resize(writer)
+        match self.index(map_of(cursor))? {
+            Some(index) if self.resize_is_current(writer, &index)? => Ok(()),
+            _ => self.cancel_resize(writer),
+        }
     }
 
     /// Begins to build a smaller index, or one without dead slots, if most of the map was removed.
     pub(crate) fn shrink_if_due(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<bool> {
-        let index = self.index_for_writing(map)?;
+        let index = self.index_in_force(map)?;
         let totals = index.totals()?;
         if index.blocks() == 1 || totals.keys >= index.limit() / 4 || totals.used() <= index.limit() / 4 {
             return Ok(false);

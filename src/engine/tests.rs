@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::batch::Batch;
+use super::expiry::Moment;
 use super::*;
 use crate::engine::settings::{Durability, Limits};
 use crate::error::{Error, HeldBy};
@@ -26,7 +27,7 @@ fn content(engine: &Engine) -> Content {
     for slot in index.unwrap().iter() {
         let Some(offset) = slot.unwrap().record else { continue };
         let newest = log::record(&engine.region, offset).unwrap();
-        if let Some(record) = engine.version_at(newest, pin.seq).unwrap() {
+        if let Some(record) = engine.version_at(newest, pin.seq, Moment::NOW).unwrap() {
             content.insert(record.key().to_vec(), record.value().to_vec());
         }
     }
@@ -160,7 +161,7 @@ fn killed_with(
             assert!(report.is_clean(), "{note}: {:?}", report.findings());
             // What the dead writer left behind must not come back with the next commit.
             let mut expected = found;
-            engine.put(DEFAULT_MAP, b"next", b"one").unwrap();
+            engine.put(DEFAULT_MAP, b"next", b"one", None).unwrap();
             expected.insert(b"next".to_vec(), b"one".to_vec());
             assert_eq!(content(&engine), expected, "{note}");
             assert!(engine.verify().unwrap().is_clean(), "{note}");
@@ -188,7 +189,7 @@ fn kinds(engine: &Engine, kind: ExtentKind) -> usize {
 /// So many keys that the smallest index is three quarters full, and a few tombstones.
 fn nearly_full(engine: &Engine) {
     for number in 0..279 {
-        engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
+        engine.put(DEFAULT_MAP, &key(number), b"", None).unwrap();
     }
     for number in 0..9 {
         engine.remove(DEFAULT_MAP, &key(number)).unwrap();
@@ -232,9 +233,9 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
         engine.region.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release).unwrap();
     };
     let changes: [fn(&Engine); 4] = [
-        |engine| engine.put(DEFAULT_MAP, &key(100), b"another").unwrap(),
-        |engine| engine.put(DEFAULT_MAP, b"new", b"value").unwrap(),
-        |engine| engine.put(DEFAULT_MAP, &key(3), b"over a tombstone that may be left out").unwrap(),
+        |engine| engine.put(DEFAULT_MAP, &key(100), b"another", None).unwrap(),
+        |engine| engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap(),
+        |engine| engine.put(DEFAULT_MAP, &key(3), b"over a tombstone that may be left out", None).unwrap(),
         |engine| assert!(engine.remove(DEFAULT_MAP, &key(200)).unwrap()),
     ];
     for change in changes {
@@ -262,13 +263,13 @@ fn a_rollback_leaves_a_resize_alone() {
 /// Some extents of log at whose head there is of everything: values, replaced values, tombstones.
 fn some_log(engine: &Engine) {
     for number in 0..40 {
-        engine.put(DEFAULT_MAP, &key(number % 30), &[number as u8; 300]).unwrap();
+        engine.put(DEFAULT_MAP, &key(number % 30), &[number as u8; 300], None).unwrap();
     }
-    engine.put(DEFAULT_MAP, &key(50), b"alive").unwrap();
+    engine.put(DEFAULT_MAP, &key(50), b"alive", None).unwrap();
     engine.remove(DEFAULT_MAP, &key(3)).unwrap();
-    engine.put(DEFAULT_MAP, &key(51), b"alive").unwrap();
+    engine.put(DEFAULT_MAP, &key(51), b"alive", None).unwrap();
     for number in 0..20 {
-        engine.put(DEFAULT_MAP, &key(number % 10 + 4), &[number as u8; 500]).unwrap();
+        engine.put(DEFAULT_MAP, &key(number % 10 + 4), &[number as u8; 500], None).unwrap();
     }
 }
 
@@ -321,10 +322,10 @@ fn a_kill_at_any_store_while_holes_are_punched_and_filled() {
         some_log(engine);
         engine.compact(&mut |_| std::ops::ControlFlow::Continue(())).unwrap();
         for number in 0..60 {
-            engine.put(DEFAULT_MAP, &key(number), &[7; 400]).unwrap();
+            engine.put(DEFAULT_MAP, &key(number), &[7; 400], None).unwrap();
         }
         engine.clear(DEFAULT_MAP).unwrap();
-        engine.put(DEFAULT_MAP, b"left", b"over").unwrap();
+        engine.put(DEFAULT_MAP, b"left", b"over", None).unwrap();
         while engine.maintain(Duration::ZERO, Duration::from_secs(9)).unwrap() {}
         engine.checkpoint().unwrap();
     };
@@ -339,24 +340,24 @@ fn a_kill_at_any_store_while_holes_are_punched_and_filled() {
 
 fn some_keys(engine: &Engine) {
     for number in 0..20 {
-        engine.put(DEFAULT_MAP, &key(number), b"old").unwrap();
+        engine.put(DEFAULT_MAP, &key(number), b"old", None).unwrap();
     }
     engine.remove(DEFAULT_MAP, &key(7)).unwrap();
 }
 
 #[test]
 fn a_kill_at_any_store_of_an_insert() {
-    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, b"new", b"value").unwrap());
+    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap());
 }
 
 #[test]
 fn a_kill_at_any_store_of_an_overwrite() {
-    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, &key(3), b"another value").unwrap());
+    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, &key(3), b"another value", None).unwrap());
 }
 
 #[test]
 fn a_kill_at_any_store_of_an_insert_over_a_tombstone() {
-    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, &key(7), b"back").unwrap());
+    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, &key(7), b"back", None).unwrap());
 }
 
 #[test]
@@ -372,29 +373,29 @@ fn a_kill_at_any_store_of_a_clear() {
 #[test]
 fn a_kill_at_any_store_of_a_transaction() {
     killed_at_every_store(some_keys, |engine| {
-        let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
-        batch.put(b"new", b"first").unwrap();
-        batch.put(b"new", b"second").unwrap();
-        batch.put(&key(1), b"overwritten").unwrap();
-        assert!(batch.remove(&key(2)).unwrap());
-        batch.put(&key(2), b"and back").unwrap();
-        assert!(batch.remove(&key(4)).unwrap());
-        batch.put(&key(7), b"over a tombstone").unwrap();
+        let mut batch = Batch::begin(Arc::clone(engine)).unwrap();
+        batch.put(DEFAULT_MAP, b"new", b"first", None).unwrap();
+        batch.put(DEFAULT_MAP, b"new", b"second", None).unwrap();
+        batch.put(DEFAULT_MAP, &key(1), b"overwritten", None).unwrap();
+        assert!(batch.remove(DEFAULT_MAP, &key(2)).unwrap());
+        batch.put(DEFAULT_MAP, &key(2), b"and back", None).unwrap();
+        assert!(batch.remove(DEFAULT_MAP, &key(4)).unwrap());
+        batch.put(DEFAULT_MAP, &key(7), b"over a tombstone", None).unwrap();
         batch.commit(Durability::Buffered).unwrap();
     });
 }
 
 #[test]
 fn a_kill_at_any_store_while_the_log_moves_to_another_extent() {
-    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, b"long", &[7; 70_000]).unwrap());
+    killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, b"long", &[7; 70_000], None).unwrap());
 }
 
 #[test]
 fn a_kill_at_any_store_of_a_transaction_over_several_extents() {
     killed_at_every_store(some_keys, |engine| {
-        let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
+        let mut batch = Batch::begin(Arc::clone(engine)).unwrap();
         for number in 0..3 {
-            batch.put(&key(number), &[7; 50_000]).unwrap();
+            batch.put(DEFAULT_MAP, &key(number), &[7; 50_000], None).unwrap();
         }
         batch.commit(Durability::Buffered).unwrap();
     });
@@ -405,13 +406,13 @@ fn a_kill_at_any_store_while_the_index_grows() {
     // The smallest index takes 279 keys.
     let fill = |engine: &Engine| {
         for number in 0..279 {
-            engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
+            engine.put(DEFAULT_MAP, &key(number), b"", None).unwrap();
         }
     };
     let lines = |engine: &Engine| engine.index(DEFAULT_MAP).unwrap().unwrap().lines();
     killed_at_every_store(fill, |engine| {
         let before = lines(engine);
-        engine.put(DEFAULT_MAP, b"one more", b"").unwrap();
+        engine.put(DEFAULT_MAP, b"one more", b"", None).unwrap();
         assert!(lines(engine) > before, "the index was to grow");
     });
 }
@@ -419,11 +420,11 @@ fn a_kill_at_any_store_while_the_index_grows() {
 #[test]
 fn a_kill_at_any_store_of_a_transaction_that_is_given_up_and_one_that_follows() {
     killed_at_every_store(some_keys, |engine| {
-        let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
-        batch.put(&key(1), b"never").unwrap();
-        batch.put(b"never", &[7; 70_000]).unwrap();
+        let mut batch = Batch::begin(Arc::clone(engine)).unwrap();
+        batch.put(DEFAULT_MAP, &key(1), b"never", None).unwrap();
+        batch.put(DEFAULT_MAP, b"never", &[7; 70_000], None).unwrap();
         drop(batch);
-        engine.put(DEFAULT_MAP, &key(1), b"seen").unwrap();
+        engine.put(DEFAULT_MAP, &key(1), b"seen", None).unwrap();
     });
 }
 
@@ -464,11 +465,11 @@ fn a_reader_between_any_two_stores_sees_all_of_a_commit_or_nothing() {
         Arc::new(Onlooker { engine: OnceLock::new(), seen: Mutex::default(), looking: AtomicBool::new(false) });
     engine.region.set_recorder(onlooker.clone());
     onlooker.engine.set(Arc::downgrade(&engine)).unwrap();
-    let mut batch = Batch::begin(Arc::clone(&engine), DEFAULT_MAP).unwrap();
+    let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
     for number in 0..300 {
-        batch.put(&key(number), b"new").unwrap();
+        batch.put(DEFAULT_MAP, &key(number), b"new", None).unwrap();
     }
-    assert!(batch.remove(&key(5)).unwrap());
+    assert!(batch.remove(DEFAULT_MAP, &key(5)).unwrap());
     batch.commit(Durability::Buffered).unwrap();
     let mut after = before.clone();
     after.extend((0..300).map(|number| (key(number), b"new".to_vec())));
@@ -593,7 +594,7 @@ fn damage_of_either_superblock_is_found() {
         let (_folder, path) = scratch();
         let engine = open(&path);
         for number in 0..2 {
-            engine.put(DEFAULT_MAP, &key(number), b"value").unwrap();
+            engine.put(DEFAULT_MAP, &key(number), b"value", None).unwrap();
             engine.checkpoint().unwrap();
         }
         assert!(engine.verify().unwrap().is_clean());
@@ -615,7 +616,7 @@ fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
     let seen = reader.unpinned(|seq| {
         looks.set(looks.get() + 1);
         if looks.get() == 1 {
-            engine.put(DEFAULT_MAP, b"new", b"value").unwrap();
+            engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap();
             engine.raise_horizon().unwrap();
         }
         Ok(seq)
@@ -626,7 +627,7 @@ fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
     let before = engine.visible().unwrap();
     let seen = reader.unpinned(|seq| {
         looks.set(looks.get() + 1);
-        engine.put(DEFAULT_MAP, b"new", b"newer").unwrap();
+        engine.put(DEFAULT_MAP, b"new", b"newer", None).unwrap();
         Ok(seq)
     });
     assert_eq!((seen.unwrap(), looks.get()), (before, 1));
@@ -639,7 +640,7 @@ fn retired(engine: &Engine) -> usize {
 /// Inserts so many keys that the index grows several times.
 fn grow_index(engine: &Engine, numbers: std::ops::Range<u32>) {
     for number in numbers {
-        engine.put(DEFAULT_MAP, &key(number), b"").unwrap();
+        engine.put(DEFAULT_MAP, &key(number), b"", None).unwrap();
     }
 }
 
@@ -653,7 +654,7 @@ fn space_is_not_reused_below_the_pin_of_a_snapshot() {
     assert!(retired(&engine) >= 2, "the index grew, and the pin holds what it was");
     let seen = |slot: Result<crate::file::index::Slot>| {
         let newest = log::record(&engine.region, slot.unwrap().record.unwrap()).unwrap();
-        engine.version_at(newest, pin.seq).unwrap().is_some()
+        engine.version_at(newest, pin.seq, Moment::NOW).unwrap().is_some()
     };
     assert_eq!(old.iter().map(seen).filter(|&seen| seen).count(), 19, "what the pin holds is still there");
     engine.unpin(&pin);
@@ -682,7 +683,7 @@ fn tombstones_that_nobody_needs_make_room_in_a_full_store() {
     let mut number = 0;
     // The index cannot grow when the file cannot; but there is always room for one key at a time.
     let full = loop {
-        match engine.put(DEFAULT_MAP, &key(number), b"") {
+        match engine.put(DEFAULT_MAP, &key(number), b"", None) {
             Ok(()) => {
                 assert!(engine.remove(DEFAULT_MAP, &key(number)).unwrap());
                 number += 1;
@@ -707,7 +708,7 @@ fn a_walk_stops_at_a_record_of_another_chain() {
     tail.chain ^= 1;
     let (key, value) = (&b"stale"[..], &b"stale"[..]);
     let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
-    let stale = Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, key, value };
+    let stale = Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, expires: None, key, value };
     tail.append(&engine.region, &stale).unwrap();
     fs::copy(&path, path.with_extension("copy")).unwrap();
     let copy = open(&path.with_extension("copy"));
@@ -721,9 +722,9 @@ fn a_walk_needs_the_end_of_a_commit() {
     let engine = Arc::new(open(&path));
     some_keys(&engine);
     let expected = content(&engine);
-    let mut batch = Batch::begin(Arc::clone(&engine), DEFAULT_MAP).unwrap();
+    let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
     for number in 100..110 {
-        batch.put(&key(number), b"uncommitted").unwrap();
+        batch.put(DEFAULT_MAP, &key(number), b"uncommitted", None).unwrap();
     }
     fs::copy(&path, path.with_extension("copy")).unwrap();
     let copy = open(&path.with_extension("copy"));
@@ -741,7 +742,7 @@ fn a_change_takes_the_clean_flag_from_the_disk_first() {
     assert_eq!(engine.opened, Opened::Clean);
     let tape = Arc::new(Tape::default());
     engine.region.set_recorder(tape.clone());
-    engine.put(DEFAULT_MAP, b"new", b"value").unwrap();
+    engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap();
     let events = tape.0.lock().unwrap().clone();
     let flush = events.iter().position(|event| matches!(event, Event::Flush)).unwrap();
     let record = events.iter().position(|event| matches!(event, Event::Write(at, _) if *at >= EXTENTS)).unwrap();
@@ -763,7 +764,8 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     let mut tail = engine.tail(&engine.writer()).unwrap();
     let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
     let seq = engine.next_seq().unwrap();
-    let dead = Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, key: b"dead", value: b"dead" };
+    let dead =
+        Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, expires: None, key: b"dead", value: b"dead" };
     tail.append(&engine.region, &dead).unwrap();
     // The lock word says what it says when somebody has cleaned up behind a dead one; the lock of this process goes on.
     engine.left_something.store(true, Ordering::SeqCst);
@@ -773,9 +775,9 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     fs::copy(&path, path.with_extension("copy")).unwrap();
     let copy = open(&path.with_extension("copy"));
     assert_eq!(content(&copy), expected, "the power is cut after that");
-    engine.put(DEFAULT_MAP, b"next", b"").unwrap();
+    engine.put(DEFAULT_MAP, b"next", b"", None).unwrap();
     let index = engine.index(DEFAULT_MAP).unwrap().unwrap();
-    let next = engine.lookup(&index, DEFAULT_MAP, u64::MAX, b"next").unwrap().unwrap();
+    let next = engine.lookup(&index, DEFAULT_MAP, u64::MAX, b"next", Moment::NOW).unwrap().unwrap();
     assert!(next.seq() > seq, "the number of the dead one is skipped");
 }
 
@@ -807,34 +809,6 @@ fn verify_finds_a_chain_that_the_next_commit_would_break() {
     assert!(!engine.verify().unwrap().is_clean());
 }
 
-/// A map has an index of its own, of one block to begin with.
-#[test]
-fn a_thousand_small_maps_cost_a_few_kilobytes_each() {
-    let (_folder, path) = scratch();
-    let engine = open(&path);
-    let before = engine.region.len();
-    {
-        let _turn = engine.turn().unwrap();
-        let mut writer = engine.writer();
-        let seq = engine.next_seq().unwrap();
-        for map in 2..1002 {
-            engine.create_map(&mut writer, map, 0, seq).unwrap();
-        }
-        engine.skip_number().unwrap();
-    }
-    for map in 2..1002 {
-        for number in 0..3 {
-            engine.put(map, &key(number), &map.to_le_bytes()).unwrap();
-        }
-    }
-    let each = (engine.region.len() - before) / 1000;
-    assert!(each < 5 << 10, "{each} bytes for each map");
-    for map in 2..1002 {
-        assert_eq!(engine.view().unwrap().get(map, &key(2)).unwrap(), Some(&map.to_le_bytes()[..]));
-    }
-    assert!(engine.verify().unwrap().is_clean());
-}
-
 /// Which ranges are flushed.
 #[derive(Default)]
 struct Flushes(Mutex<Vec<(u64, u64)>>);
@@ -854,12 +828,12 @@ fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
     let (one, other) = (open(&path), Engine::open(&path, settings).unwrap());
     let flushes = Arc::new(Flushes::default());
     one.region.set_recorder(flushes.clone());
-    one.put(DEFAULT_MAP, b"key", &[1; 2000]).unwrap();
+    one.put(DEFAULT_MAP, b"key", &[1; 2000], None).unwrap();
     one.sync().unwrap();
     let (ended, seq) = (one.region.live(live::TAIL).unwrap(), one.visible().unwrap());
     let mut number = 0;
     let again = loop {
-        other.put(DEFAULT_MAP, &key(number % 5), &[2; 100]).unwrap();
+        other.put(DEFAULT_MAP, &key(number % 5), &[2; 100], None).unwrap();
         other.checkpoint().unwrap();
         number += 1;
         let tail = other.region.live(live::TAIL).unwrap();
@@ -870,7 +844,7 @@ fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
         assert!(number < 100_000, "the extent is taken again");
     };
     flushes.0.lock().unwrap().clear();
-    one.put(DEFAULT_MAP, b"key", b"value").unwrap();
+    one.put(DEFAULT_MAP, b"key", b"value", None).unwrap();
     one.sync().unwrap();
     let flushed = flushes.0.lock().unwrap().clone();
     assert!(flushed.iter().any(|&(start, end)| start <= again.offset && end > ended), "{again:?}: {flushed:?}");
@@ -932,7 +906,7 @@ fn a_hole_gets_real_space_before_it_is_used() {
     let engine = Engine::open(&path, settings).unwrap();
     some_log(&engine);
     engine.clear(DEFAULT_MAP).unwrap();
-    engine.put(DEFAULT_MAP, b"left", b"over").unwrap();
+    engine.put(DEFAULT_MAP, b"left", b"over", None).unwrap();
     for _ in 0..3 {
         while engine.maintain(Duration::ZERO, Duration::from_secs(9)).unwrap() {}
         engine.checkpoint().unwrap();
@@ -960,7 +934,7 @@ fn the_log_may_begin_with_a_new_life() {
     let tail = engine.region.live(live::TAIL).unwrap();
     // So that 48 bytes are left of a block behind the record of the clear, which has 40.
     let filler = (4096 - 48 - 40 - 40 + 4096 - tail % 4096) % 4096;
-    engine.put(DEFAULT_MAP, b"filler", &vec![1; filler as usize]).unwrap();
+    engine.put(DEFAULT_MAP, b"filler", &vec![1; filler as usize], None).unwrap();
     engine.clear(DEFAULT_MAP).unwrap();
     assert_eq!(engine.region.live(live::TAIL).unwrap() % 4096, 4048);
     let copy = folder.path().join("copy");
@@ -980,7 +954,7 @@ fn the_log_may_begin_with_a_new_life() {
     fs::copy(&copy, &again).unwrap();
     let engine = Engine::open(&again, settings).unwrap();
     assert!(matches!(engine.opened, Opened::AfterPowerCut { .. }));
-    engine.put(DEFAULT_MAP, b"key", b"value").unwrap();
+    engine.put(DEFAULT_MAP, b"key", b"value", None).unwrap();
     assert_eq!(content(&engine).len(), 1);
     assert!(engine.verify().unwrap().is_clean());
 }

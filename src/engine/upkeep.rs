@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::clean::{Cleaned, Portion};
 use super::commit::{Turn, Writer};
+use super::expiry::Expired;
 use super::reclaim::LEAST_CUT;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
@@ -82,6 +83,8 @@ pub(crate) struct Upkeep {
     pub(crate) blocks: Work,
     pub(crate) moved: Work,
     pub(crate) flushed: Work,
+    /// What is believed to have expired.
+    pub(crate) expired: Expired,
     /// There is something to do for the thread that does the upkeep, if there is one.
     work: Mutex<bool>,
     bell: Condvar,
@@ -146,11 +149,11 @@ impl Upkeep {
 }
 
 impl Engine {
-    /// Does the share of upkeep of a write that has appended `records` records to the log, whose counters said `before`
-    /// until then.
+    /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters said
+    /// `before` until then.
     #[inline]
-    pub(crate) fn upkeep_after(&self, writer: &mut Writer, map: u32, before: [u64; 4], records: u64) {
-        let done = self.upkeep_of_write(writer, map, before, records);
+    pub(crate) fn upkeep_after(&self, writer: &mut Writer, maps: &[u32], before: [u64; 4], records: u64) {
+        let done = self.upkeep_of_write(writer, maps, before, records);
         self.upkeep.end_write(true);
         match done {
             Ok(()) | Err(Error::Full { .. }) => {}
@@ -166,17 +169,23 @@ impl Engine {
     }
 
     #[inline]
-    fn upkeep_of_write(&self, writer: &mut Writer, map: u32, before: [u64; 4], records: u64) -> Result<()> {
+    fn upkeep_of_write(&self, writer: &mut Writer, maps: &[u32], before: [u64; 4], records: u64) -> Result<()> {
         let [_, appended_before, _, live_before] = before;
-        let [_, _, _, live] = self.log_totals()?;
+        let [_, appended, _, live] = self.log_totals()?;
         if self.resize_cursor()? != 0 {
-            if !self.leaves_resize(map)? {
+            if !self.leaves_resize(maps)? {
                 self.step(writer, (records, records.saturating_mul(self.settings.limits.lines_a_step)))?;
             }
         } else if live < live_before {
-            self.shrink(writer, map)?;
+            for &map in maps {
+                self.shrink(writer, map)?;
+                if self.resize_cursor()? != 0 {
+                    break;
+                }
+            }
         }
-        let [_, appended, ..] = self.log_totals()?;
+        self.estimate_expired(maps)?;
+        let live = self.upkeep.expired.alive_of(live);
         let Some(excess) = self.excess(writer, appended, live)? else { return Ok(()) };
         self.clean_after(writer, appended.saturating_sub(appended_before), excess, live)
     }
@@ -205,13 +214,18 @@ impl Engine {
     }
 
     /// Whether a writer leaves the resize to the thread that does the upkeep.
-    fn leaves_resize(&self, map: u32) -> Result<bool> {
+    fn leaves_resize(&self, maps: &[u32]) -> Result<bool> {
         if !self.settings.background_maintenance {
             return Ok(false);
         }
         self.upkeep.ring();
         let is_far = |index: Index<'_>| Ok(index.totals()?.used() < index.limit().midpoint(index.hard_limit()));
-        self.index(map)?.map_or(Ok(true), is_far)
+        for &map in maps {
+            if !self.index(map)?.map_or(Ok(true), is_far)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing is
@@ -284,7 +298,7 @@ impl Engine {
                 let Some(entry) = self.map_table()?.iter()?.find(|entry| entry.region() == last.offset) else {
                     return Ok(());
                 };
-                let keys = self.index_for_writing(entry.map)?.totals()?.keys;
+                let keys = self.index_in_force(entry.map)?.totals()?.keys;
                 let blocks = index::blocks_for(index::roomy(keys)).min(last.blocks);
                 if !has_place(blocks) {
                     return Ok(());
@@ -346,6 +360,7 @@ impl Engine {
             return Ok(false);
         }
         let start = Instant::now();
+        self.sample_all()?;
         loop {
             let more = {
                 let Some(_turn) = self.turn_if_pending(patience)? else { return Ok(false) };
@@ -386,6 +401,7 @@ impl Engine {
             let is_pending = {
                 let writer = self.writer();
                 let [_, appended, _, live] = self.log_totals()?;
+                let live = self.upkeep.expired.alive_of(live);
                 self.resize_cursor()? != 0 || self.excess(&writer, appended, live)?.is_some()
             };
             if !is_pending && !self.is_sparse()? {
@@ -418,6 +434,7 @@ impl Engine {
             }
         }
         let [_, appended, _, live] = self.log_totals()?;
+        let live = self.upkeep.expired.alive_of(live);
         if self.excess(writer, appended, live)?.is_some() && !self.is_held_up(writer, live) && !self.is_poisoned() {
             let bytes = self.settings.limits.most_bytes;
             let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;

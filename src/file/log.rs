@@ -4,6 +4,7 @@
 //! everything that [`layout`](super::layout) says a walk accepts; a [`Scan`] goes over records that are known to be
 //! committed.
 
+use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, align8, flags, record_len};
@@ -36,6 +37,16 @@ impl<'a> Record<'a> {
     pub(crate) fn value(&self) -> &'a [u8] {
         let start = self.header.value_start() as usize;
         &self.bytes[start..start + self.header.value_len.get() as usize]
+    }
+
+    /// When the entry expires, in milliseconds since 1970, if it does.
+    #[inline(always)]
+    pub(crate) fn expires(&self) -> Option<u64> {
+        if self.header.optional_len() == 0 {
+            return None;
+        }
+        let field = self.bytes.get(RECORD_HEADER as usize..)?;
+        U64::read_from_prefix(field).ok().map(|(deadline, _)| deadline.get())
     }
 
     /// What the record is, if its kind is a known one.
@@ -132,6 +143,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) seq: u64,
     pub(crate) prev: u64,
     pub(crate) map: u32,
+    /// When the entry expires, in milliseconds since 1970; `None` for never.
+    pub(crate) expires: Option<U64>,
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
 }
@@ -139,14 +152,23 @@ pub(crate) struct Entry<'a> {
 impl Entry<'_> {
     /// Bytes of the record.
     pub(crate) fn len(&self) -> u64 {
-        record_len(self.key.len() as u64, self.value.len() as u64)
+        record_len(self.key.len() as u64, self.value.len() as u64) + self.optional().len() as u64
+    }
+
+    /// The optional fields, in front of the key.
+    #[inline]
+    fn optional(&self) -> &[u8] {
+        self.expires.as_ref().map_or(&[], U64::as_bytes)
     }
 
     /// Puts a small record together, but for its CRC, in a buffer of zeros.
     fn put_together<'b>(&self, chain: u32, buffer: &'b mut [u8; SMALL as usize]) -> &'b mut [u8] {
-        let (key_at, value_at) = (RECORD_HEADER as usize, (RECORD_HEADER + align8(self.key.len() as u64)) as usize);
+        let optional = self.optional();
+        let key_at = RECORD_HEADER as usize + optional.len();
+        let value_at = key_at + align8(self.key.len() as u64) as usize;
         let bytes = &mut buffer[..self.len() as usize];
-        bytes[..key_at].copy_from_slice(self.header(chain).as_bytes());
+        bytes[..RECORD_HEADER as usize].copy_from_slice(self.header(chain).as_bytes());
+        bytes[RECORD_HEADER as usize..key_at].copy_from_slice(optional);
         bytes[key_at..key_at + self.key.len()].copy_from_slice(self.key);
         bytes[value_at..value_at + self.value.len()].copy_from_slice(self.value);
         bytes
@@ -159,7 +181,7 @@ impl Entry<'_> {
             value_len: (self.value.len() as u32).into(),
             key_len: (self.key.len() as u16).into(),
             kind: self.kind as u8,
-            flags: self.flags,
+            flags: self.flags | if self.expires.is_some() { flags::EXPIRES } else { 0 },
             seq: self.seq.into(),
             prev_and_map: RecordHeader::pack_prev_and_map(self.prev, self.map),
         }
@@ -208,7 +230,7 @@ impl Tail {
         }
         self.write(region, offset, entry.header(self.chain).as_bytes())?;
         let mut at = offset + RECORD_HEADER;
-        for part in [entry.key, entry.value] {
+        for part in [entry.optional(), entry.key, entry.value] {
             self.write(region, at, part)?;
             at += part.len() as u64;
             let padding = (align8(at) - at) as usize;
@@ -236,7 +258,7 @@ impl Tail {
     /// Appends the jump to the extent from `start` to `end` and goes on there. For the jump there is always room.
     pub(crate) fn jump(&mut self, region: &Region, seq: u64, start: u64, end: u64) -> Result<()> {
         let target = start.to_le_bytes();
-        let jump = Entry { kind: Kind::Jump, flags: 0, seq, prev: 0, map: 0, key: &[], value: &target };
+        let jump = Entry { kind: Kind::Jump, flags: 0, seq, prev: 0, map: 0, expires: None, key: &[], value: &target };
         self.append(region, &jump)?;
         self.at = start;
         self.extent_end = end;

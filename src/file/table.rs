@@ -4,7 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use super::layout::{
-    BLOCK, MAP_TABLE_MAGIC, TABLE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks, extent_blocks, extent_offset,
+    BLOCK, DROPPED, MAP_TABLE_MAGIC, TABLE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks, extent_blocks,
+    extent_offset,
 };
 use super::region::Region;
 use crate::error::Result;
@@ -65,14 +66,6 @@ impl<'a> Table<'a> {
         self.region.store(self.at(index) + 8 * word, value, Ordering::Release)
     }
 
-    /// Copies the entries of `from` to the same places here.
-    pub(crate) fn copy_from(&self, from: &Table<'_>) -> Result<()> {
-        for index in 0..from.capacity.min(self.capacity) {
-            self.set(index, from.entry(index)?, 1)?;
-        }
-        Ok(())
-    }
-
     fn at(&self, index: u64) -> u64 {
         self.offset + TABLE_HEADER + index * TABLE_ENTRY
     }
@@ -93,32 +86,54 @@ impl<'a> MapTable<'a> {
         Ok(MapTable(Table::create(region, offset, blocks, MAP_TABLE_MAGIC)?))
     }
 
-    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names. Looks
-    /// at nothing but the entry `hint`, where most maps are, and goes on to search only if it is another's.
+    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names, and whether the
+    /// map is there and not dropped. Looks at nothing but the entry where most maps are, and goes on to search only if it is
+    /// another's.
     #[inline(always)]
-    pub(crate) fn region_of(region: &'a Region, word: u64, map: u32, hint: u64) -> Result<Option<u64>> {
-        if hint < entries_of_blocks(extent_blocks(word).max(1)) {
-            let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + hint * TABLE_ENTRY)?;
-            let extent = extent.load();
-            if id.load() == u64::from(map) + 1 {
-                return Ok(Some(extent));
-            }
+    pub(crate) fn region_of(region: &'a Region, word: u64, map: u32) -> Result<Option<(u64, bool)>> {
+        let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1)));
+        let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + place * TABLE_ENTRY)?;
+        let extent = extent.load();
+        if id.load() == u64::from(map) + 1 {
+            return Ok(Some((extent, true)));
         }
         MapTable::search(region, word, map)
     }
 
     #[cold]
-    fn search(region: &'a Region, word: u64, map: u32) -> Result<Option<u64>> {
-        Ok(MapTable::open(region, word)?.iter()?.find(|entry| entry.map == map).map(|entry| entry.extent))
+    fn search(region: &'a Region, word: u64, map: u32) -> Result<Option<(u64, bool)>> {
+        let found = MapTable::open(region, word)?.find(map)?;
+        Ok(found.map(|entry| (entry.extent, !entry.dropped)))
+    }
+
+    /// The entry of a map.
+    fn find(&self, map: u32) -> Result<Option<MapEntry>> {
+        for index in self.places(map) {
+            match self.get(index)? {
+                Some(entry) if entry.map == map => return Ok(Some(entry)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// All places, in the order in which they are given to a map.
+    fn places(&self, map: u32) -> impl Iterator<Item = u64> + use<> {
+        let (first, capacity) = (first_place(map, self.0.capacity), self.0.capacity);
+        (first..capacity).chain(0..first)
+    }
+
+    fn get(&self, index: u64) -> Result<Option<MapEntry>> {
+        let (id, extent) = self.0.entry(index)?;
+        let entry = MapEntry { index, map: (id & !DROPPED).wrapping_sub(1) as u32, extent, dropped: id & DROPPED != 0 };
+        Ok((id & !DROPPED != 0).then_some(entry))
     }
 
     /// All maps.
     pub(crate) fn iter(&self) -> Result<impl Iterator<Item = MapEntry> + use<'a>> {
         let mut entries = Vec::new();
         for index in 0..self.0.capacity {
-            if let (id @ 1.., extent) = self.0.entry(index)? {
-                entries.push(MapEntry { index, map: (id - 1) as u32, extent });
-            }
+            entries.extend(self.get(index)?);
         }
         Ok(entries.into_iter())
     }
@@ -126,21 +141,33 @@ impl<'a> MapTable<'a> {
     /// Says where the region of `map` is from now on: the one store that switches an index. `false` if the map is new
     /// and the table full.
     pub(crate) fn set_region(&self, map: u32, extent: u64) -> Result<bool> {
-        let mut vacant = None;
-        for index in 0..self.0.capacity {
-            match self.0.entry(index)?.0 {
-                0 if vacant.is_none() => vacant = Some(index),
-                id if id == u64::from(map) + 1 => {
-                    self.0.set_word(index, 1, extent)?;
-                    return Ok(true);
-                }
-                _ => {}
-            }
+        if let Some(entry) = self.find(map)? {
+            return self.0.set_word(entry.index, 1, extent).map(|()| true);
         }
-        match vacant {
+        match self.vacant_place(map)? {
             Some(index) => self.0.set(index, (u64::from(map) + 1, extent), 0).map(|()| true),
             None => Ok(false),
         }
+    }
+
+    /// Whether there is room for one more map.
+    pub(crate) fn has_room(&self) -> Result<bool> {
+        Ok(self.vacant_place(0)?.is_some())
+    }
+
+    fn vacant_place(&self, map: u32) -> Result<Option<u64>> {
+        for index in self.places(map) {
+            if self.0.entry(index)?.0 & !DROPPED == 0 {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says whether a map that is in the table is dropped.
+    pub(crate) fn set_dropped(&self, map: u32, dropped: bool) -> Result<()> {
+        let Some(entry) = self.find(map)?.filter(|entry| entry.dropped != dropped) else { return Ok(()) };
+        self.0.set_word(entry.index, 0, (u64::from(map) + 1) | if dropped { DROPPED } else { 0 })
     }
 
     /// Forgets a map.
@@ -148,10 +175,21 @@ impl<'a> MapTable<'a> {
         self.0.set_word(entry.index, 0, 0)
     }
 
-    /// Copies the entries of a smaller table.
-    pub(crate) fn copy_from(&self, from: &MapTable<'_>) -> Result<()> {
-        self.0.copy_from(&from.0)
+    /// Takes over the entries of a table that is not larger, into this one, which is empty.
+    pub(crate) fn take_over(&self, from: &MapTable<'_>) -> Result<()> {
+        for entry in from.iter()? {
+            self.set_region(entry.map, entry.extent)?;
+            self.set_dropped(entry.map, entry.dropped)?;
+        }
+        Ok(())
     }
+}
+
+/// The place in a table that a map is given if it is vacant.
+#[inline(always)]
+fn first_place(map: u32, capacity: u64) -> u64 {
+    let map = u64::from(map);
+    if map < capacity { map } else { map % capacity }
 }
 
 /// One entry of the map table.
@@ -162,6 +200,8 @@ pub(crate) struct MapEntry {
     pub(crate) map: u32,
     /// Where its region is, as an [`extent_word`](super::layout::extent_word).
     pub(crate) extent: u64,
+    /// It is in the catalogue no more.
+    pub(crate) dropped: bool,
 }
 
 impl MapEntry {

@@ -240,7 +240,7 @@ impl Life<'_> {
             &Step::Put(number, len) => {
                 let new = self.value(len);
                 next.insert(number, new);
-                self.commit(next, |engine| engine.put(DEFAULT_MAP, &key(number), &value(new)));
+                self.commit(next, |engine| engine.put(DEFAULT_MAP, &key(number), &value(new), None));
             }
             &Step::Remove(number) => {
                 next.remove(&number);
@@ -253,7 +253,7 @@ impl Life<'_> {
                 let durability = self.settings.durability;
                 let new = next.clone();
                 self.commit(next, |engine| {
-                    let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP)?;
+                    let mut batch = Batch::begin(Arc::clone(engine))?;
                     make_changes(&mut batch, keys.clone().map(|number| (number, Some(new[&number]))))?;
                     batch.commit(durability)
                 });

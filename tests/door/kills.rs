@@ -98,10 +98,10 @@ fn apply(content: &mut Content, commit: &Commit, number: u32) {
 
 fn make(engine: &Arc<Engine>, commit: &Commit, number: u32) {
     match commit {
-        &Commit::Put(at, len) => engine.put(DEFAULT_MAP, &key(at), &value((number, len))).unwrap(),
+        &Commit::Put(at, len) => engine.put(DEFAULT_MAP, &key(at), &value((number, len)), None).unwrap(),
         &Commit::Remove(at) => assert!(engine.remove(DEFAULT_MAP, &key(at)).unwrap()),
         Commit::Transaction(changes) => {
-            let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP).unwrap();
+            let mut batch = Batch::begin(Arc::clone(engine)).unwrap();
             let changes = changes.iter().map(|&(at, len)| (at, len.map(|len| (number, len))));
             make_changes(&mut batch, changes).unwrap();
             batch.commit(Durability::Buffered).unwrap();
@@ -168,7 +168,7 @@ fn a_kill_at_every_store() {
         assert!(found == contents[reported] || half, "killed at store {kills}, after {reported} commits had returned");
         came_through += u32::from(half);
         check(&engine).unwrap();
-        engine.put(DEFAULT_MAP, &key(77), &value((9999, 20))).unwrap();
+        engine.put(DEFAULT_MAP, &key(77), &value((9999, 20)), None).unwrap();
         let mut expected = found;
         expected.insert(77, (9999, 20));
         assert_eq!(content(&engine).unwrap(), expected);

@@ -243,7 +243,7 @@ impl Life<'_> {
                 let mut next = self.newest();
                 next.insert(*number, new);
                 self.commit(next, self.settings.durability, |engine| {
-                    engine.put(DEFAULT_MAP, &key(*number), &value(new))
+                    engine.put(DEFAULT_MAP, &key(*number), &value(new), None)
                 })
             }
             Step::Remove { key: number } => {
@@ -273,7 +273,7 @@ impl Life<'_> {
                 }
                 let next = if *commit { next } else { self.newest() };
                 self.commit(next, *durability, |engine| {
-                    let mut batch = Batch::begin(Arc::clone(engine), DEFAULT_MAP)?;
+                    let mut batch = Batch::begin(Arc::clone(engine))?;
                     make_changes(&mut batch, new)?;
                     if *commit { batch.commit(*durability) } else { Ok(()) }
                 })
@@ -357,7 +357,7 @@ impl Life<'_> {
                     let mut next = (**medium.state().contents.last().unwrap()).clone();
                     next.insert(number, new);
                     medium.state().contents.push(Arc::new(next));
-                    if engine.put(DEFAULT_MAP, &key(number), &value(new)).is_err() {
+                    if engine.put(DEFAULT_MAP, &key(number), &value(new), None).is_err() {
                         // The thread that flushes has the writer lock.
                         medium.state().contents.pop();
                     }

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
+use crate::engine::expiry::Moment;
 use crate::engine::pins::Pin;
 use crate::error::{Error, Result};
 use crate::file::layout::{DEFAULT_MAP, Kind};
@@ -59,7 +60,7 @@ fn content_at(engine: &Engine, pin: &Pin) -> std::result::Result<Content, String
     for slot in index.ok_or("the default map has no region")?.iter() {
         let Some(offset) = slot.map_err(text)?.record else { continue };
         let newest = log::record(&engine.region, offset).map_err(text)?;
-        let Some(record) = engine.version_at(newest, pin.seq).map_err(text)? else { continue };
+        let Some(record) = engine.version_at(newest, pin.seq, Moment::NOW).map_err(text)? else { continue };
         if record.kind() != Some(Kind::Put) {
             continue;
         }
@@ -84,8 +85,8 @@ fn check(engine: &Engine) -> std::result::Result<(), String> {
 fn make_changes(batch: &mut Batch, changes: impl IntoIterator<Item = (u16, Option<(u32, u32)>)>) -> Result<()> {
     for (number, new) in changes {
         match new {
-            Some(new) => batch.put(&key(number), &value(new))?,
-            None => drop(batch.remove(&key(number))?),
+            Some(new) => batch.put(DEFAULT_MAP, &key(number), &value(new), None)?,
+            None => drop(batch.remove(DEFAULT_MAP, &key(number))?),
         }
     }
     Ok(())

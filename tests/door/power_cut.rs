@@ -149,7 +149,7 @@ fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) ->
     // A new life begins with nothing of an old one.
     if random.one_in(4) {
         expected.insert(9, (u32::MAX, 40));
-        engine.put(DEFAULT_MAP, &key(9), &value((u32::MAX, 40))).map_err(text)?;
+        engine.put(DEFAULT_MAP, &key(9), &value((u32::MAX, 40)), None).map_err(text)?;
         if content(&engine)? != expected {
             return Err("a put after the recovery did not come out right".into());
         }

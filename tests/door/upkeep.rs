@@ -10,6 +10,7 @@ use super::support::{self, Random, setting};
 use super::{Content, check, content, key, make_changes, value};
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
+use crate::engine::expiry::Moment;
 use crate::engine::pins::Pin;
 use crate::engine::settings::{Durability, Limits, Settings};
 use crate::file::layout::{DEFAULT_MAP, ExtentKind, Kind};
@@ -42,7 +43,7 @@ impl Held {
         for slot in index.iter() {
             let Some(offset) = slot.unwrap().record else { continue };
             let newest = log::record(&engine.region, offset).unwrap();
-            let Some(record) = engine.version_at(newest, self.pin.seq).unwrap() else { continue };
+            let Some(record) = engine.version_at(newest, self.pin.seq, Moment::NOW).unwrap() else { continue };
             assert_eq!(record.kind(), Some(Kind::Put));
             let number = u16::from_le_bytes(*record.key().first_chunk().unwrap()) & 0x7fff;
             let of = (u32::from_le_bytes(*record.value().first_chunk().unwrap()), record.value().len() as u32);
@@ -52,7 +53,7 @@ impl Held {
         assert_eq!(found, self.content, "a snapshot has changed");
         for (&number, &of) in self.content.iter().take(20) {
             let index = engine.index_at(DEFAULT_MAP, self.pin.seq).unwrap().unwrap();
-            let record = engine.lookup(&index, DEFAULT_MAP, self.pin.seq, &key(number)).unwrap();
+            let record = engine.lookup(&index, DEFAULT_MAP, self.pin.seq, &key(number), Moment::NOW).unwrap();
             assert_eq!(record.map(|record| record.value().to_vec()), Some(value(of)));
         }
     }
@@ -117,7 +118,7 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
                     let change = if random.one_in(4) { None } else { Some((new.0, 4 + number as u32 % longest)) };
                     changes.push((number, change));
                 }
-                let mut batch = Batch::begin(Arc::clone(&engine), DEFAULT_MAP).unwrap();
+                let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
                 make_changes(&mut batch, changes.clone()).unwrap();
                 if random.one_in(5) {
                     drop(batch);
@@ -132,7 +133,7 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
                 }
             }
             _ => {
-                engine.put(DEFAULT_MAP, &key(number), &value(new)).unwrap();
+                engine.put(DEFAULT_MAP, &key(number), &value(new), None).unwrap();
                 expected.insert(number, new);
             }
         }

@@ -24,9 +24,14 @@ pub const MAP_TABLE_MAGIC: [u8; 8] = *b"slotmap\0";
 pub const SPACE_TABLE_MAGIC: [u8; 8] = *b"slotspc\0";
 /// Bytes of a [`TableHeader`].
 pub const TABLE_HEADER: u64 = 64;
-/// Bytes of an entry, two words. In the map table: the map id plus one (0: vacant), then the [`extent_word`] of its
-/// region. In the space table: an [`extent_word`], then a [`state_word`] (0: vacant).
+/// Bytes of an entry, two words. In the map table: the map id plus one (0: vacant), with [`DROPPED`] if the map was dropped,
+/// then the [`extent_word`] of its region; it stands in the place that has its id, modulo the capacity, or in the next one
+/// that was vacant. In the space table: an [`extent_word`], then a [`state_word`] (0: vacant).
 pub const TABLE_ENTRY: u64 = 16;
+
+/// The bit of an entry of the map table that says that the map is in the catalogue no more. Readers of older commits may
+/// still need its region.
+pub const DROPPED: u64 = 1 << 63;
 
 /// How many entries a table of so many blocks has.
 #[inline]
@@ -108,7 +113,8 @@ pub const fn state_word(kind: ExtentKind, seq: u64) -> u64 {
     ((kind as u64) << 56) | (seq & COUNT_MASK)
 }
 
-/// The value of an entry of the catalogue.
+/// The value of an entry of the catalogue, whose key is the name of a map. The names of its key and value types follow, as
+/// text. The entry with the empty name has the smallest id that was never used, 4 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct CatalogueEntry {
@@ -116,7 +122,9 @@ pub struct CatalogueEntry {
     pub map: U32,
     /// The version that the user gave to its types.
     pub version: U32,
-    /// Fingerprint of its key and value types.
+    /// Fingerprint of its key and value types: the XXH3 of their names.
     pub fingerprint: U64,
+    /// Offset of its first region, of use only to whoever finishes the commit of a killed process; zero if it had one before.
+    pub region: U64,
 }
-const _: () = assert!(size_of::<CatalogueEntry>() == 16);
+const _: () = assert!(size_of::<CatalogueEntry>() == 24);

@@ -1,0 +1,625 @@
+//! How keys and values of a typed map are stored as bytes.
+
+use std::borrow::{Borrow, Cow};
+use std::marker::PhantomData;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::error::CodecError;
+
+/// A type of keys or values, and how it is stored.
+///
+/// Implemented for byte strings (`[u8]`, `Vec<u8>`), strings (`str`, `String`), booleans, characters, integers and
+/// floating-point numbers (little-endian), and arrays, slices, vectors, tuples and options of these; for `()`, whose maps are
+/// sets; for plain-old-data structs as [`Pod`]; and, with the feature `serde`, for everything that serde serialises, as
+/// `Serde`.
+///
+/// `str` and `String` are stored alike, and so are `[T]` and `Vec<T>`; arguments are always borrowed, and results are owned.
+///
+/// # A codec of your own
+///
+/// ```
+/// use slotlog::{Codec, CodecError};
+///
+/// #[derive(Clone, Copy, Debug, PartialEq)]
+/// struct Celsius(f32);
+///
+/// impl Codec for Celsius {
+///     type Borrowed = Celsius;
+///     type Owned = Celsius;
+///     fn name() -> String {
+///         "celsius".into()
+///     }
+///     fn encode(value: &Celsius) -> Result<impl AsRef<[u8]>, CodecError> {
+///         Ok(value.0.to_le_bytes())
+///     }
+///     fn decode(bytes: &[u8]) -> Result<Celsius, CodecError> {
+///         Ok(Celsius(f32::decode(bytes)?))
+///     }
+/// }
+///
+/// let store = slotlog::Store::in_memory()?;
+/// let temperatures = store.map::<str, Celsius>("temperatures")?;
+/// temperatures.insert("cellar", Celsius(11.5))?;
+/// assert_eq!(temperatures.get("cellar")?, Some(Celsius(11.5)));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+pub trait Codec {
+    /// What arguments are borrowed as: `str` for `String`.
+    type Borrowed: ?Sized;
+    /// What is read: `String` for `str`.
+    type Owned: Borrow<Self::Borrowed>;
+
+    /// How many bytes every value takes, if that is always the same. Within tuples and arrays, others have their length in
+    /// front of them.
+    const SIZE: Option<usize> = None;
+
+    /// The name of the type in the file: a map is refused to who opens it with types of other names. It must not depend on
+    /// where the type is defined, nor on compiler and machine; change it when the encoding changes.
+    fn name() -> String;
+
+    /// The bytes of a value. Keys are equal if their bytes are.
+    ///
+    /// # Errors
+    /// If the value cannot be stored.
+    fn encode(value: &Self::Borrowed) -> Result<impl AsRef<[u8]>, CodecError>;
+
+    /// The value of these bytes.
+    ///
+    /// # Errors
+    /// If these are not the bytes of a value. It must not panic, whatever they are.
+    fn decode(bytes: &[u8]) -> Result<Self::Owned, CodecError>;
+
+    /// The bytes of many values, if they are just these: so that byte strings are not taken apart.
+    #[doc(hidden)]
+    fn bytes_of(_values: &[Self]) -> Option<&[u8]>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Many values, if bytes are just these.
+    #[doc(hidden)]
+    fn values_of(_bytes: &[u8]) -> Option<Vec<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+}
+
+/// A type whose values can be read where they lie in the file, without a copy: byte strings, strings, [`Pod`].
+pub trait View: Codec {
+    /// The value of these bytes, which begin at a multiple of eight.
+    ///
+    /// # Errors
+    /// If these are not the bytes of a value.
+    fn view(bytes: &[u8]) -> Result<&Self::Borrowed, CodecError>;
+}
+
+fn wrong_size(expected: usize, found: usize) -> CodecError {
+    CodecError::new(format!("expected {expected} bytes, and found {found}"))
+}
+
+fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], CodecError> {
+    bytes.try_into().map_err(|_| wrong_size(N, bytes.len()))
+}
+
+impl Codec for str {
+    type Borrowed = str;
+    type Owned = String;
+
+    fn name() -> String {
+        "str".into()
+    }
+
+    fn encode(value: &str) -> Result<impl AsRef<[u8]>, CodecError> {
+        Ok(value.as_bytes())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<String, CodecError> {
+        str::view(bytes).map(Into::into)
+    }
+}
+
+impl View for str {
+    fn view(bytes: &[u8]) -> Result<&str, CodecError> {
+        std::str::from_utf8(bytes).map_err(|error| CodecError::new(format!("expected UTF-8: {error}")))
+    }
+}
+
+impl Codec for String {
+    type Borrowed = str;
+    type Owned = String;
+
+    fn name() -> String {
+        str::name()
+    }
+
+    fn encode(value: &str) -> Result<impl AsRef<[u8]>, CodecError> {
+        str::encode(value)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<String, CodecError> {
+        str::decode(bytes)
+    }
+}
+
+impl View for String {
+    fn view(bytes: &[u8]) -> Result<&str, CodecError> {
+        str::view(bytes)
+    }
+}
+
+macro_rules! numbers {
+    ($($number:ident)*) => {$(
+        impl Codec for $number {
+            type Borrowed = $number;
+            type Owned = $number;
+
+            const SIZE: Option<usize> = Some(size_of::<$number>());
+
+            fn name() -> String {
+                stringify!($number).into()
+            }
+
+            fn encode(value: &$number) -> Result<impl AsRef<[u8]>, CodecError> {
+                Ok(value.to_le_bytes())
+            }
+
+            fn decode(bytes: &[u8]) -> Result<$number, CodecError> {
+                exactly(bytes).map($number::from_le_bytes)
+            }
+        }
+    )*};
+}
+
+numbers! { u16 u32 u64 u128 i8 i16 i32 i64 i128 f32 f64 }
+
+impl Codec for u8 {
+    type Borrowed = u8;
+    type Owned = u8;
+
+    const SIZE: Option<usize> = Some(1);
+
+    fn name() -> String {
+        "u8".into()
+    }
+
+    fn encode(value: &u8) -> Result<impl AsRef<[u8]>, CodecError> {
+        Ok([*value])
+    }
+
+    fn decode(bytes: &[u8]) -> Result<u8, CodecError> {
+        exactly(bytes).map(u8::from_le_bytes)
+    }
+
+    fn bytes_of(values: &[u8]) -> Option<&[u8]> {
+        Some(values)
+    }
+
+    fn values_of(bytes: &[u8]) -> Option<Vec<u8>> {
+        Some(bytes.into())
+    }
+}
+
+impl Codec for bool {
+    type Borrowed = bool;
+    type Owned = bool;
+
+    const SIZE: Option<usize> = Some(1);
+
+    fn name() -> String {
+        "bool".into()
+    }
+
+    fn encode(value: &bool) -> Result<impl AsRef<[u8]>, CodecError> {
+        Ok([u8::from(*value)])
+    }
+
+    fn decode(bytes: &[u8]) -> Result<bool, CodecError> {
+        match exactly(bytes)? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [other] => Err(CodecError::new(format!("expected 0 or 1, and found {other}"))),
+        }
+    }
+}
+
+impl Codec for char {
+    type Borrowed = char;
+    type Owned = char;
+
+    const SIZE: Option<usize> = Some(4);
+
+    fn name() -> String {
+        "char".into()
+    }
+
+    fn encode(value: &char) -> Result<impl AsRef<[u8]>, CodecError> {
+        Ok(u32::from(*value).to_le_bytes())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<char, CodecError> {
+        let number = u32::decode(bytes)?;
+        char::from_u32(number).ok_or_else(|| CodecError::new(format!("{number:#x} is no character")))
+    }
+}
+
+impl Codec for () {
+    type Borrowed = ();
+    type Owned = ();
+
+    const SIZE: Option<usize> = Some(0);
+
+    fn name() -> String {
+        "()".into()
+    }
+
+    fn encode((): &()) -> Result<impl AsRef<[u8]>, CodecError> {
+        Ok([])
+    }
+
+    fn decode(bytes: &[u8]) -> Result<(), CodecError> {
+        exactly(bytes).map(|[]| ())
+    }
+}
+
+impl<T: Codec<Owned = T>> Codec for Option<T> {
+    type Borrowed = Option<T>;
+    type Owned = Option<T>;
+
+    fn name() -> String {
+        format!("option({})", T::name())
+    }
+
+    fn encode(value: &Option<T>) -> Result<impl AsRef<[u8]>, CodecError> {
+        let mut bytes = vec![u8::from(value.is_some())];
+        if let Some(value) = value {
+            put::<T>(value, true, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Option<T>, CodecError> {
+        match bytes {
+            [0] => Ok(None),
+            [1, value @ ..] => T::decode(value).map(Some),
+            _ => Err(CodecError::new("expected 0, or 1 and a value")),
+        }
+    }
+}
+
+/// Appends one of several values.
+fn put<T: Codec>(value: &T::Owned, is_last: bool, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let bytes = T::encode(value.borrow())?;
+    let bytes = bytes.as_ref();
+    if T::SIZE.is_none() && !is_last {
+        let len = u32::try_from(bytes.len()).map_err(|_| CodecError::new("a part has more than 4 GiB"))?;
+        out.extend_from_slice(&len.to_le_bytes());
+    }
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// Takes one of several values off.
+fn take<T: Codec>(bytes: &mut &[u8], is_last: bool) -> Result<T::Owned, CodecError> {
+    let len = match T::SIZE {
+        Some(size) => size,
+        None if is_last => bytes.len(),
+        None => {
+            let (len, rest) = bytes.split_at_checked(4).ok_or_else(|| wrong_size(4, bytes.len()))?;
+            *bytes = rest;
+            u32::decode(len)? as usize
+        }
+    };
+    let (value, rest) = bytes.split_at_checked(len).ok_or_else(|| wrong_size(len, bytes.len()))?;
+    *bytes = rest;
+    T::decode(value)
+}
+
+fn no_more(bytes: &[u8]) -> Result<(), CodecError> {
+    if bytes.is_empty() { Ok(()) } else { Err(CodecError::new(format!("{} bytes too many", bytes.len()))) }
+}
+
+impl<T: Codec<Owned = T>> Codec for [T] {
+    type Borrowed = [T];
+    type Owned = Vec<T>;
+
+    fn name() -> String {
+        format!("[{}]", T::name())
+    }
+
+    fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
+        if let Some(bytes) = T::bytes_of(values) {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let mut bytes = Vec::with_capacity(values.len() * T::SIZE.unwrap_or(16));
+        for value in values {
+            put::<T>(value, false, &mut bytes)?;
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    fn decode(mut bytes: &[u8]) -> Result<Vec<T>, CodecError> {
+        if let Some(values) = T::values_of(bytes) {
+            return Ok(values);
+        }
+        if T::SIZE == Some(0) {
+            return Err(CodecError::new("how many values without size there are was not stored; use an array"));
+        }
+        let mut values = Vec::new();
+        while !bytes.is_empty() {
+            values.push(take::<T>(&mut bytes, false)?);
+        }
+        Ok(values)
+    }
+}
+
+impl View for [u8] {
+    fn view(bytes: &[u8]) -> Result<&[u8], CodecError> {
+        Ok(bytes)
+    }
+}
+
+impl<T: Codec<Owned = T>> Codec for Vec<T> {
+    type Borrowed = [T];
+    type Owned = Vec<T>;
+
+    fn name() -> String {
+        <[T]>::name()
+    }
+
+    fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
+        <[T]>::encode(values)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Vec<T>, CodecError> {
+        <[T]>::decode(bytes)
+    }
+}
+
+impl View for Vec<u8> {
+    fn view(bytes: &[u8]) -> Result<&[u8], CodecError> {
+        Ok(bytes)
+    }
+}
+
+impl<T: Codec<Owned = T>, const N: usize> Codec for [T; N] {
+    type Borrowed = [T; N];
+    type Owned = [T; N];
+
+    const SIZE: Option<usize> = match T::SIZE {
+        Some(size) => Some(size * N),
+        None => None,
+    };
+
+    fn name() -> String {
+        format!("[{}; {N}]", T::name())
+    }
+
+    fn encode(values: &[T; N]) -> Result<impl AsRef<[u8]>, CodecError> {
+        <[T]>::encode(values)
+    }
+
+    fn decode(mut bytes: &[u8]) -> Result<[T; N], CodecError> {
+        let values = match T::values_of(bytes) {
+            Some(values) => values,
+            None => {
+                let values = (0..N).map(|_| take::<T>(&mut bytes, false)).collect::<Result<Vec<T>, _>>()?;
+                no_more(bytes)?;
+                values
+            }
+        };
+        values.try_into().map_err(|values: Vec<T>| wrong_size(N, values.len()))
+    }
+}
+
+impl<const N: usize> View for [u8; N] {
+    fn view(bytes: &[u8]) -> Result<&[u8; N], CodecError> {
+        bytes.try_into().map_err(|_| wrong_size(N, bytes.len()))
+    }
+}
+
+/// The sum of the sizes, if all are fixed.
+const fn sum<const N: usize>(sizes: [Option<usize>; N]) -> Option<usize> {
+    let (mut sum, mut index) = (0, 0);
+    while index < N {
+        match sizes[index] {
+            Some(size) => sum += size,
+            None => return None,
+        }
+        index += 1;
+    }
+    Some(sum)
+}
+
+macro_rules! tuples {
+    ($(($($first:ident.$index:tt)* | $last:ident.$last_index:tt))*) => {$(
+        impl<$($first: Codec<Owned = $first>,)* $last: Codec<Owned = $last>> Codec for ($($first,)* $last,) {
+            type Borrowed = ($($first,)* $last,);
+            type Owned = ($($first,)* $last,);
+
+            const SIZE: Option<usize> = sum([$($first::SIZE,)* $last::SIZE]);
+
+            fn name() -> String {
+                format!("({})", [$($first::name(),)* $last::name()].join(", "))
+            }
+
+            fn encode(value: &Self) -> Result<impl AsRef<[u8]>, CodecError> {
+                let mut bytes = Vec::with_capacity(Self::SIZE.unwrap_or(64));
+                $(put::<$first>(&value.$index, false, &mut bytes)?;)*
+                put::<$last>(&value.$last_index, true, &mut bytes)?;
+                Ok(bytes)
+            }
+
+            fn decode(mut bytes: &[u8]) -> Result<Self, CodecError> {
+                let value = ($(take::<$first>(&mut bytes, false)?,)* take::<$last>(&mut bytes, true)?,);
+                no_more(bytes)?;
+                Ok(value)
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (| A.0)
+    (A.0 | B.1)
+    (A.0 B.1 | C.2)
+    (A.0 B.1 C.2 | D.3)
+    (A.0 B.1 C.2 D.3 | E.4)
+    (A.0 B.1 C.2 D.3 E.4 | F.5)
+}
+
+/// Plain old data: a `T`, or a slice of them, stored as it lies in memory, and read in place as `&T`.
+///
+/// `T` is anything for which [`zerocopy`]'s derives (re-exported by this crate) prove that every byte of it is data and that
+/// all bytes are a value: `FromBytes`, `IntoBytes`, `KnownLayout` and `Immutable`. Its alignment is at most 8.
+///
+/// The name in the file says size and alignment of `T`, and nothing else, so give a new version
+/// ([`Store::map_versioned`](crate::Store::map_versioned)) to a type whose fields have changed. Numbers lie in the byte order
+/// of the machine, and a store is refused on a machine with the other one; with `zerocopy::little_endian`'s numbers, whose
+/// alignment is 1, it works on both.
+///
+/// ```
+/// use slotlog::zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+/// use slotlog::{Pod, Store};
+///
+/// #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Debug, PartialEq)]
+/// #[repr(C)]
+/// struct Sample {
+///     time: u64,
+///     value: f64,
+/// }
+///
+/// let store = Store::in_memory()?;
+/// let samples = store.map::<str, Pod<Sample>>("samples")?;
+/// samples.insert("a", Sample { time: 7, value: 0.5 })?;
+///
+/// let snapshot = store.snapshot()?;
+/// let sample: &Sample = snapshot.of(&samples).get_ref("a")?.expect("it was just inserted");
+/// assert_eq!((sample.time, sample.value), (7, 0.5));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Pod<T: ?Sized>(PhantomData<T>);
+
+/// Values begin at multiples of this, in the file and in memory.
+const VALUE_ALIGN: usize = 8;
+
+fn pod_name<T>() -> String {
+    const { assert!(align_of::<T>() <= VALUE_ALIGN, "values are aligned to 8 bytes, and this type needs more") };
+    let order = match align_of::<T>() {
+        1 => "",
+        _ if cfg!(target_endian = "big") => ", big-endian",
+        _ => ", little-endian",
+    };
+    format!("pod({} bytes, aligned to {}{order})", size_of::<T>(), align_of::<T>())
+}
+
+impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<T> {
+    type Borrowed = T;
+    type Owned = T;
+
+    const SIZE: Option<usize> = Some(size_of::<T>());
+
+    fn name() -> String {
+        pod_name::<T>()
+    }
+
+    fn encode(value: &T) -> Result<impl AsRef<[u8]>, CodecError> {
+        Ok(value.as_bytes())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<T, CodecError> {
+        T::read_from_bytes(bytes).map_err(|_| wrong_size(size_of::<T>(), bytes.len()))
+    }
+}
+
+impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> View for Pod<T> {
+    fn view(bytes: &[u8]) -> Result<&T, CodecError> {
+        T::ref_from_bytes(bytes).map_err(|_| wrong_size(size_of::<T>(), bytes.len()))
+    }
+}
+
+impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<[T]> {
+    type Borrowed = [T];
+    type Owned = Vec<T>;
+
+    fn name() -> String {
+        format!("[{}]", pod_name::<T>())
+    }
+
+    fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
+        Ok(values.as_bytes())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Vec<T>, CodecError> {
+        const { assert!(size_of::<T>() > 0, "how many values without size there are cannot be stored") };
+        let mut values = Vec::with_capacity(bytes.len() / size_of::<T>());
+        let parts = bytes.chunks_exact(size_of::<T>());
+        if !parts.remainder().is_empty() {
+            return Err(CodecError::new(format!("{} bytes are no multiple of {}", bytes.len(), size_of::<T>())));
+        }
+        for part in parts {
+            values.push(Pod::<T>::decode(part)?);
+        }
+        Ok(values)
+    }
+}
+
+impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> View for Pod<[T]> {
+    fn view(bytes: &[u8]) -> Result<&[T], CodecError> {
+        const { assert!(size_of::<T>() > 0, "how many values without size there are cannot be stored") };
+        <[T]>::ref_from_bytes(bytes)
+            .map_err(|_| CodecError::new(format!("{} bytes are no multiple of {}", bytes.len(), size_of::<T>())))
+    }
+}
+
+/// A type that serde serialises, in the format of [postcard](https://docs.rs/postcard). With the feature `serde`.
+///
+/// The name in the file is the same for all types: give a new version
+/// ([`Store::map_versioned`](crate::Store::map_versioned)) to a type whose fields have changed.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use slotlog::{Serde, Store};
+///
+/// #[derive(Serialize, Deserialize, Debug, PartialEq)]
+/// struct User {
+///     name: String,
+///     visits: u32,
+/// }
+///
+/// let store = Store::in_memory()?;
+/// let users = store.map::<u64, Serde<User>>("users")?;
+/// users.insert(7, User { name: "Ada".into(), visits: 1 })?;
+/// users.entry(7).and_modify(|user| user.visits += 1).commit()?;
+/// assert_eq!(users.get(7)?, Some(User { name: "Ada".into(), visits: 2 }));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[cfg(feature = "serde")]
+#[derive(Debug)]
+pub struct Serde<T>(PhantomData<T>);
+
+#[cfg(feature = "serde")]
+impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec for Serde<T> {
+    type Borrowed = T;
+    type Owned = T;
+
+    fn name() -> String {
+        "postcard".into()
+    }
+
+    fn encode(value: &T) -> Result<impl AsRef<[u8]>, CodecError> {
+        postcard::to_stdvec(value).map_err(|error| CodecError::new(error.to_string()))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<T, CodecError> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((value, rest)) => no_more(rest).map(|()| value),
+            Err(error) => Err(CodecError::new(error.to_string())),
+        }
+    }
+}

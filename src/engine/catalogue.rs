@@ -1,0 +1,231 @@
+//! The catalogue: which maps there are.
+//!
+//! It is map 0, an ordinary map from the name of a map to its id and types, and so durable, transactional and recovered like
+//! any other. What is special is what a commit to it does besides: a new name makes the map's first region known, a name that
+//! goes marks its map as dropped. Both are derived from the records, by [`Engine::finish`], and doing them twice is the same
+//! as doing them once.
+//!
+//! **Invariant.** A map whose id the catalogue does not have is never written to, and its records are dead. Ids are never used
+//! again. A map that is dropped is cleared in the same commit, so readers of older commits find what they need by way of its
+//! last region, which stays until none of them is left.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::Engine;
+use super::batch::Batch;
+use super::commit::Writer;
+use super::cursor::Cursor;
+use super::expiry::Moment;
+use crate::error::{Error, Result};
+use crate::file::layout::{CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_MAP};
+use crate::file::log::{self, Record};
+
+/// The key under which the catalogue has the next id.
+const NEXT_ID: &[u8] = b"";
+
+/// What the catalogue says of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) id: u32,
+    /// The version that the user gave to its types.
+    pub(crate) version: u32,
+    /// The names of its key and value types.
+    pub(crate) types: String,
+}
+
+impl Named {
+    fn fingerprint(&self) -> u64 {
+        xxh3_64(self.types.as_bytes())
+    }
+
+    /// The value of its entry, whose map has its first region there, or had one before.
+    fn to_value(&self, first_region: u64) -> Vec<u8> {
+        let entry = CatalogueEntry {
+            map: self.id.into(),
+            version: self.version.into(),
+            fingerprint: self.fingerprint().into(),
+            region: first_region.into(),
+        };
+        [entry.as_bytes(), self.types.as_bytes()].concat()
+    }
+
+    /// Whether its types are those of another.
+    pub(crate) fn is_like(&self, other: &Named) -> bool {
+        (self.fingerprint(), self.version) == (other.fingerprint(), other.version)
+    }
+}
+
+/// The entry that a value of the catalogue holds.
+fn entry_of(value: &[u8]) -> Option<(CatalogueEntry, &[u8])> {
+    CatalogueEntry::read_from_prefix(value).ok()
+}
+
+impl Engine {
+    fn named(&self, value: &[u8], offset: u64) -> Result<Named> {
+        let found = entry_of(value).and_then(|(entry, types)| {
+            let types = std::str::from_utf8(types).ok()?.to_owned();
+            Some(Named { id: entry.map.get(), version: entry.version.get(), types })
+                .filter(|named| named.id > DEFAULT_MAP && named.id <= MAX_MAP)
+                .filter(|named| named.fingerprint() == entry.fingerprint.get())
+        });
+        found.ok_or_else(|| self.region.corrupt(offset, "expected an entry of the catalogue"))
+    }
+
+    /// The map of this name.
+    pub(crate) fn find_map(&self, name: &str) -> Result<Option<Named>> {
+        if self.read_only {
+            let found = self.get_unpinned(CATALOGUE, name.as_bytes())?;
+            return found.map(|(value, _)| self.named(&value, 0)).transpose();
+        }
+        let view = self.view()?;
+        let found = view.get(CATALOGUE, name.as_bytes())?;
+        found.map(|record| self.named(record.value(), record.offset)).transpose()
+    }
+
+    /// All maps that have a name, with their names, as of one commit.
+    pub(crate) fn named_maps(&self) -> Result<Vec<(String, Named)>> {
+        let pin = self.pin()?;
+        let found = (|| {
+            let index = self.index_at(CATALOGUE, pin.seq)?;
+            let mut cursor = Cursor::new(index.as_ref());
+            let mut maps = Vec::new();
+            while let Some(record) = cursor.next(self, pin.seq, Moment::NOW) {
+                let record = record?;
+                if record.key() != NEXT_ID {
+                    let name = String::from_utf8_lossy(record.key()).into_owned();
+                    maps.push((name, self.named(record.value(), record.offset)?));
+                }
+            }
+            Ok(maps)
+        })();
+        self.unpin(&pin);
+        found
+    }
+
+    /// The ids of all maps that have a name, as the index in force says it.
+    pub(crate) fn maps_of_catalogue(&self) -> Result<BTreeSet<u32>> {
+        let mut ids = BTreeSet::new();
+        for slot in self.index_in_force(CATALOGUE)?.iter() {
+            let Some(offset) = slot?.record else { continue };
+            let record = log::record(&self.region, offset)?;
+            let entry =
+                entry_of(record.value()).filter(|_| record.kind() == Some(Kind::Put) && record.key() != NEXT_ID);
+            ids.extend(entry.map(|(entry, _)| entry.map.get()));
+        }
+        Ok(ids)
+    }
+
+    /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is there.
+    pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
+        self.sweep_dropped_maps()?;
+        let mut batch = Batch::begin(Arc::clone(self))?;
+        if let Some(record) = batch.get(CATALOGUE, name.as_bytes())? {
+            return self.named(record.value(), record.offset);
+        }
+        let next = batch.get(CATALOGUE, NEXT_ID)?.map(|record| record.value().try_into().map(u32::from_le_bytes));
+        let id = match next {
+            None => DEFAULT_MAP + 1,
+            Some(Ok(id)) if id > DEFAULT_MAP && id <= MAX_MAP => id,
+            Some(_) => {
+                let what = "the store has used up its map numbers; copy what it has to a new one";
+                return Err(Error::InvalidName { path: self.region.path().to_owned(), name: name.to_owned(), what });
+            }
+        };
+        let named = Named { id, version, types: types.to_owned() };
+        let region = batch.first_region(id)?;
+        batch.put(CATALOGUE, NEXT_ID, &(id + 1).to_le_bytes(), None)?;
+        batch.put(CATALOGUE, name.as_bytes(), &named.to_value(region), None)?;
+        let durability = batch.default_durability();
+        batch.commit(durability)?;
+        Ok(named)
+    }
+
+    /// Drops the map of this name, and says whether there was one.
+    pub(crate) fn drop_named(self: &Arc<Self>, name: &str) -> Result<bool> {
+        let mut batch = Batch::begin(Arc::clone(self))?;
+        let Some(named) = self.named_in(&batch, name)? else { return Ok(false) };
+        batch.clear_for_good(named.id)?;
+        batch.remove(CATALOGUE, name.as_bytes())?;
+        let durability = batch.default_durability();
+        batch.commit(durability)?;
+        Ok(true)
+    }
+
+    /// Gives the map of one name another, and drops the one that had that. Says whether there was one to rename.
+    pub(crate) fn rename_map(self: &Arc<Self>, from: &str, to: &str) -> Result<bool> {
+        let mut batch = Batch::begin(Arc::clone(self))?;
+        let Some(named) = self.named_in(&batch, from)? else { return Ok(false) };
+        if from == to {
+            return Ok(true);
+        }
+        if let Some(replaced) = self.named_in(&batch, to)? {
+            batch.clear_for_good(replaced.id)?;
+        }
+        // In this order: the map is dropped for a moment that nobody sees.
+        batch.remove(CATALOGUE, from.as_bytes())?;
+        batch.put(CATALOGUE, to.as_bytes(), &named.to_value(0), None)?;
+        let durability = batch.default_durability();
+        batch.commit(durability)?;
+        Ok(true)
+    }
+
+    fn named_in(&self, batch: &Batch, name: &str) -> Result<Option<Named>> {
+        let found = batch.get(CATALOGUE, name.as_bytes())?;
+        found.map(|record| self.named(record.value(), record.offset)).transpose()
+    }
+
+    /// Does what a record of the catalogue says besides, when its commit is finished.
+    pub(crate) fn enter_catalogue(&self, record: Record<'_>) -> Result<()> {
+        let entry = |record: Record<'_>| match record.kind() {
+            Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
+            _ => None,
+        };
+        let before = match record.header.prev() {
+            0 => None,
+            prev => entry(log::record(&self.region, prev)?).map(|entry| entry.map.get()),
+        };
+        let now = entry(record);
+        let table = self.map_table()?;
+        if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.map.get() != before)) {
+            table.set_dropped(before, true)?;
+        }
+        if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
+            self.put_in_force(now.map.get(), now.region.get())?;
+            table.set_dropped(now.map.get(), false)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the maps that were dropped and that no reader can see any more.
+    pub(crate) fn sweep_dropped_maps(&self) -> Result<()> {
+        if !self.map_table()?.iter()?.any(|entry| entry.dropped) {
+            return Ok(());
+        }
+        let _turn = self.turn()?;
+        self.sweep_in_turn(&mut self.writer())
+    }
+
+    pub(crate) fn sweep_in_turn(&self, writer: &mut Writer) -> Result<()> {
+        let table = self.map_table()?;
+        let dropped: Vec<_> = table.iter()?.filter(|entry| entry.dropped).collect();
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let unread_below = self.raise_horizon()?;
+        let seq = self.next_seq()?;
+        let mut swept = false;
+        for entry in dropped {
+            if self.index_in_force(entry.map)?.since() & COUNT_MASK <= unread_below {
+                table.remove(entry)?;
+                writer.space.set_kind(&self.region, entry.region(), ExtentKind::Retired, seq)?;
+                swept = true;
+            }
+        }
+        // Whoever reads from now on comes to none of them.
+        if swept { self.skip_number() } else { Ok(()) }
+    }
+}

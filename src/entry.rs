@@ -1,0 +1,139 @@
+//! The entry of one key.
+
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+
+use crate::codec::Codec;
+use crate::engine::change::Action;
+use crate::error::Result;
+use crate::map::Map;
+
+/// What [`Entry::and_modify`] was given.
+type Modification<'m, T> = Box<dyn FnOnce(&mut T) + 'm>;
+
+/// The entry of a key of a [`Map`], to be changed in place; see [`Map::entry`].
+///
+/// Std's is a place in a map that nobody else can touch meanwhile. This one is a plan: [`and_modify`](Entry::and_modify) adds
+/// to it, and the last call carries it out, as one atomic operation that nobody comes in between of, in whatever process. So
+/// the last call returns the value, and not a reference to it. Closures run with the writer lock held: they may read from the
+/// store, and not write to it. A deadline stays as it is; if nothing changes, nothing is written.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let visits = store.map::<str, u64>("visits")?;
+/// for page in ["home", "about", "home"] {
+///     visits.entry(page).and_modify(|visits| *visits += 1).or_insert(1)?;
+/// }
+/// assert_eq!(visits.get("home")?, Some(2));
+/// assert_eq!(visits.entry("imprint").or_default()?, 0);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[must_use = "an entry does nothing before its last call: `or_insert`, `or_insert_with`, `or_default` or `commit`"]
+pub struct Entry<'m, K: Codec + ?Sized, V: Codec + ?Sized> {
+    map: &'m Map<K, V>,
+    /// Encoded; or why it could not be, which the last call says.
+    key: Result<Vec<u8>>,
+    changes: Vec<Modification<'m, V::Owned>>,
+}
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> fmt::Debug for Entry<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("map", &self.map.name()).finish_non_exhaustive()
+    }
+}
+
+impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
+    pub(crate) fn new(map: &'m Map<K, V>, key: &K::Borrowed) -> Entry<'m, K, V> {
+        let key = map.typed().encode_key(key).map(|key| key.as_ref().to_vec());
+        Entry { map, key, changes: Vec::new() }
+    }
+
+    /// If the key has a value, changes it so. Can be called more than once.
+    pub fn and_modify(mut self, f: impl FnOnce(&mut V::Owned) + 'm) -> Entry<'m, K, V> {
+        self.changes.push(Box::new(f));
+        self
+    }
+
+    /// If the key has no value, gives it this one. Returns the value that it has then.
+    ///
+    /// # Errors
+    /// Those of [`Map::insert`].
+    pub fn or_insert(self, value: impl Borrow<V::Borrowed>) -> Result<V::Owned> {
+        let map = self.map;
+        self.finish(|| {
+            let bytes = map.typed().encode_value(value.borrow())?.as_ref().to_vec();
+            Ok((map.typed().decode_value(&bytes)?, bytes))
+        })
+    }
+
+    /// If the key has no value, gives it what `f` makes. Returns the value that it has then.
+    ///
+    /// # Errors
+    /// Those of [`Map::insert`].
+    ///
+    /// # Panics
+    /// Only if a closure does; then nothing has happened.
+    pub fn or_insert_with(self, f: impl FnOnce() -> V::Owned) -> Result<V::Owned> {
+        let map = self.map;
+        self.finish(|| {
+            let value = f();
+            let bytes = map.typed().encode_value(value.borrow())?.as_ref().to_vec();
+            Ok((value, bytes))
+        })
+    }
+
+    /// If the key has no value, gives it the default one. Returns the value that it has then.
+    ///
+    /// # Errors
+    /// Those of [`Map::insert`].
+    pub fn or_default(self) -> Result<V::Owned>
+    where
+        V::Owned: Default,
+    {
+        self.or_insert_with(V::Owned::default)
+    }
+
+    /// Does the changes of [`and_modify`](Entry::and_modify) if the key has a value, and nothing otherwise. Returns the value
+    /// that it has then.
+    ///
+    /// # Errors
+    /// Those of [`Map::insert`].
+    ///
+    /// # Panics
+    /// Only if a closure does; then nothing has happened.
+    pub fn commit(self) -> Result<Option<V::Owned>> {
+        let Entry { map, key, changes } = self;
+        map.modify_encoded(&key?, |old, expires| match map.decode_some(old)? {
+            Some(value) => changed(map, old, value, changes, expires).map(|(action, value)| (action, Some(value))),
+            None => Ok((Action::Keep, None)),
+        })
+    }
+
+    fn finish(self, make: impl FnOnce() -> Result<(V::Owned, Vec<u8>)>) -> Result<V::Owned> {
+        let Entry { map, key, changes } = self;
+        map.modify_encoded(&key?, |old, expires| match map.decode_some(old)? {
+            Some(value) => changed(map, old, value, changes, expires),
+            None => {
+                let (value, bytes) = make()?;
+                Ok((Action::Put(Cow::Owned(bytes), None), value))
+            }
+        })
+    }
+}
+
+/// The value after all changes, and what is to be done for that.
+fn changed<'m, K: Codec + ?Sized, V: Codec + ?Sized>(
+    map: &Map<K, V>,
+    old: Option<&[u8]>,
+    mut value: V::Owned,
+    changes: Vec<Modification<'m, V::Owned>>,
+    expires: Option<u64>,
+) -> Result<(Action<'static>, V::Owned)> {
+    if changes.is_empty() {
+        return Ok((Action::Keep, value));
+    }
+    for change in changes {
+        change(&mut value);
+    }
+    Ok((map.put_if_new(old, value.borrow(), expires)?, value))
+}

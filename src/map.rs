@@ -1,0 +1,566 @@
+//! Named, typed maps.
+
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::codec::{Codec, View};
+use crate::engine::Engine;
+use crate::engine::batch::Batch;
+use crate::engine::catalogue::Named;
+use crate::engine::change::Action;
+use crate::engine::cursor::Cursor;
+use crate::engine::expiry::deadline;
+use crate::engine::pinned::Pinned;
+use crate::error::{Error, Result};
+use crate::typed::Typed;
+use crate::{Entry, MapIter, Store, ValueRef};
+
+/// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
+///
+/// It has the methods of [`std::collections::HashMap`], by the same names and with the same meaning, as far as that is possible
+/// for a map that other threads and processes change at the same time: what would be a `&mut` into the map is an atomic
+/// operation here ([`update`](Map::update), [`entry`](Map::entry), [`compare_exchange`](Map::compare_exchange)), and everything can fail. Each call is one commit, seen at once by all processes;
+/// for several together see [`Transaction::of`](crate::Transaction::of), and for one commit's view
+/// [`Snapshot::of`](crate::Snapshot::of).
+///
+/// Keys and values are passed by [`Borrow`]: to a map of `str` or `String` as `&str` or `String`, to one of `u64` as `u64` or
+/// `&u64`. Which types there can be: see [`Codec`].
+///
+/// A handle is cheap to clone, `Send + Sync`, and keeps the store open. Every call may block for as long as the disk takes, or
+/// until it is its turn to write; from asynchronous code use something like `spawn_blocking`.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let ages = store.map::<str, u32>("ages")?;
+/// ages.insert("Ada", 36)?;
+/// ages.insert("Grace", 85)?;
+/// ages.entry("Ada").and_modify(|age| *age += 1).or_insert(0)?;
+/// assert_eq!(ages.get("Ada")?, Some(37));
+/// assert_eq!(ages.len()?, 2);
+/// for entry in ages.iter()? {
+///     let (name, age) = entry?;
+///     println!("{name} is {age}");
+/// }
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+pub struct Map<K: ?Sized, V: ?Sized> {
+    store: Store,
+    typed: Typed<K, V>,
+}
+
+impl<K: ?Sized, V: ?Sized> Clone for Map<K, V> {
+    fn clone(&self) -> Map<K, V> {
+        Map { store: self.store.clone(), typed: self.typed.clone() }
+    }
+}
+
+impl<K: ?Sized, V: ?Sized> fmt::Debug for Map<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.typed.fmt(f)
+    }
+}
+
+/// What the catalogue of a store says of a map; see [`Store::maps`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MapInfo {
+    /// Its name.
+    pub name: String,
+    /// The names of its key and value types.
+    pub types: String,
+    /// The [version](Store::map_versioned) of its types.
+    pub version: u32,
+}
+
+impl<K: ?Sized, V: ?Sized> Map<K, V> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.typed.name()
+    }
+
+    /// The store that it belongs to.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn typed(&self) -> &Typed<K, V> {
+        &self.typed
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        self.store.engine()
+    }
+
+    /// How many keys there are. Takes constant time. Entries that have [expired](Map::insert_with_expiry) count until they are
+    /// removed.
+    ///
+    /// # Errors
+    /// Those of [`Store::get`].
+    pub fn len(&self) -> Result<u64> {
+        self.engine().len(self.typed.id)
+    }
+
+    /// Whether there are no keys.
+    ///
+    /// # Errors
+    /// Those of [`Store::get`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Removes all keys: one record in the log, whatever their number. Snapshots keep what they see.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    pub fn clear(&self) -> Result<()> {
+        self.typed.named(self.engine().clear(self.typed.id))
+    }
+}
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
+    /// Opens the map of this name, and creates it if it is missing.
+    pub(crate) fn open(store: &Store, name: &str, version: u32) -> Result<Map<K, V>> {
+        let engine = store.engine();
+        let wanted = Named { id: 0, version, types: format!("{} -> {}", K::name(), V::name()) };
+        let path = || engine.region.path().to_owned();
+        if name.is_empty() {
+            let what = "a map needs a name; the map without one is that of `Store::get` and `Store::insert`";
+            return Err(Error::InvalidName { path: path(), name: name.to_owned(), what });
+        }
+        let found = match engine.find_map(name)? {
+            Some(found) => found,
+            None if engine.read_only => return Err(Error::NoSuchMap { path: path(), map: name.to_owned() }),
+            None => engine.create_named(name, version, &wanted.types)?,
+        };
+        if !found.is_like(&wanted) {
+            let say = |named: Named| match named.version {
+                0 => named.types,
+                version => format!("{}, version {version}", named.types),
+            };
+            return Err(Error::TypeMismatch {
+                path: path(),
+                map: name.to_owned(),
+                found: say(found),
+                wanted: say(wanted),
+            });
+        }
+        Ok(Map { store: store.clone(), typed: Typed::new(engine, found.id, name) })
+    }
+
+    /// The value of a key, decoded. One index line and one record are read: two cache misses if they are cold.
+    ///
+    /// # Errors
+    /// Those of [`Store::get`]; [`Codec`](Error::Codec) if key or value do not fit their types.
+    pub fn get(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<V::Owned>> {
+        let key = self.typed.encode_key(key.borrow())?;
+        let read = self.engine().read(self.typed.id, key.as_ref(), |value, _| self.typed.decode_value(value));
+        read?.transpose()
+    }
+
+    /// The value of a key, where it lies in the file, without a copy. (With [`Access::ReadOnly`](crate::Access::ReadOnly) it is
+    /// copied.)
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let pages = store.map::<str, [u8]>("pages")?;
+    /// pages.insert("index", [7; 1 << 20])?;
+    /// let page = pages.get_ref("index")?.expect("it was just inserted");
+    /// assert_eq!(page.len(), 1 << 20);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if there are too many such values at a time.
+    pub fn get_ref(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<ValueRef<V>>>
+    where
+        V: View,
+    {
+        let key = self.typed.encode_key(key.borrow())?;
+        if self.engine().read_only {
+            let value = self.engine().get_unpinned(self.typed.id, key.as_ref())?;
+            return value.map(|(value, _)| ValueRef::copied(&self.typed, &value)).transpose();
+        }
+        ValueRef::in_place(&self.typed, Pinned::here(self.engine())?, key.as_ref())
+    }
+
+    /// What `f` makes of the value of a key, which it sees in place, without a copy. Cheaper than
+    /// [`get_ref`](Map::get_ref).
+    ///
+    /// # Errors
+    /// Those of [`get`](Map::get).
+    ///
+    /// # Panics
+    /// Only if `f` does.
+    pub fn get_with<R>(&self, key: impl Borrow<K::Borrowed>, f: impl FnOnce(&V::Borrowed) -> R) -> Result<Option<R>>
+    where
+        V: View,
+    {
+        let key = self.typed.encode_key(key.borrow())?;
+        if self.engine().read_only {
+            let value = self.engine().get_unpinned(self.typed.id, key.as_ref())?;
+            return value.map(|(value, _)| ValueRef::copied(&self.typed, &value).map(|value| f(&value))).transpose();
+        }
+        let read = self.engine().read(self.typed.id, key.as_ref(), |value, _| self.typed.view_value(value).map(f));
+        read?.transpose()
+    }
+
+    /// The values of many keys, in their order, as of one commit. The memory accesses of different keys overlap, so that with
+    /// cold data this is a good deal faster than one [`get`](Map::get) after the other.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// assert_eq!(ages.get_many(&["Ada", "Bob"])?, [Some(36), None]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](Map::get).
+    pub fn get_many<Q: Borrow<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
+        self.store.snapshot()?.of(self).get_many(keys)
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// Those of [`get`](Map::get).
+    pub fn contains_key(&self, key: impl Borrow<K::Borrowed>) -> Result<bool> {
+        let key = self.typed.encode_key(key.borrow())?;
+        Ok(self.engine().read(self.typed.id, key.as_ref(), |_, _| ())?.is_some())
+    }
+
+    /// When the entry of a key [expires](Map::insert_with_expiry): `None` if it has no value, `Some(None)` if never.
+    ///
+    /// # Errors
+    /// Those of [`get`](Map::get).
+    pub fn expiry(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
+        let key = self.typed.encode_key(key.borrow())?;
+        self.engine().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::time))
+    }
+
+    /// Sets the value of a key: one append to the log. An older value, and its deadline, are replaced; to have it back, see
+    /// [`replace`](Map::replace).
+    ///
+    /// # Errors
+    /// Those of [`Store::insert`]; [`Codec`](Error::Codec) if key or value cannot be encoded, and
+    /// [`NoSuchMap`](Error::NoSuchMap) if the map was [dropped](Store::drop_map) meanwhile: nothing has happened.
+    pub fn insert(&self, key: impl Borrow<K::Borrowed>, value: impl Borrow<V::Borrowed>) -> Result<()> {
+        self.put(key.borrow(), value.borrow(), None)
+    }
+
+    /// Sets the value of a key for a time: from `at` on, by the clock of whoever looks, the entry counts as absent.
+    ///
+    /// It is not seen by reads and iterations any more; its space comes back like that of removed entries. Until then
+    /// [`len`](Map::len) counts it. [`insert`](Map::insert) and [`replace`](Map::replace) take the deadline away,
+    /// [`update`](Map::update), [`entry`](Map::entry) and [`compare_exchange`](Map::compare_exchange) leave it. A
+    /// [`Snapshot`](crate::Snapshot) sees what had not expired when it was taken, for as long as it lives.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let sessions = store.map::<str, u64>("sessions")?;
+    /// sessions.insert_with_expiry("token", 7, SystemTime::now() + Duration::from_secs(3600))?;
+    /// assert_eq!(sessions.get("token")?, Some(7));
+    /// sessions.insert_with_expiry("token", 7, SystemTime::now())?;
+    /// assert_eq!(sessions.get("token")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    pub fn insert_with_expiry(
+        &self,
+        key: impl Borrow<K::Borrowed>,
+        value: impl Borrow<V::Borrowed>,
+        at: SystemTime,
+    ) -> Result<()> {
+        self.put(key.borrow(), value.borrow(), Some(deadline(at)))
+    }
+
+    fn put(&self, key: &K::Borrowed, value: &V::Borrowed, expires: Option<u64>) -> Result<()> {
+        let (key, value) = (self.typed.encode_key(key)?, self.typed.encode_value(value)?);
+        self.typed.named(self.engine().put(self.typed.id, key.as_ref(), value.as_ref(), expires))
+    }
+
+    /// Removes a key, and says whether it was there. If it was not, nothing is written. A full store can still do this.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    pub fn remove(&self, key: impl Borrow<K::Borrowed>) -> Result<bool> {
+        let key = self.typed.encode_key(key.borrow())?;
+        self.typed.named(self.engine().remove(self.typed.id, key.as_ref()))
+    }
+
+    /// Sets the value of a key, and returns the one that it had: what `HashMap::insert` does.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    pub fn replace(&self, key: impl Borrow<K::Borrowed>, value: impl Borrow<V::Borrowed>) -> Result<Option<V::Owned>> {
+        let value = self.typed.encode_value(value.borrow())?;
+        self.modify(key.borrow(), |old, _| {
+            Ok((Action::Put(Cow::Borrowed(value.as_ref()), None), self.decode_some(old)?))
+        })
+    }
+
+    /// Removes a key, and returns the value that it had: what `HashMap::remove` does.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    pub fn take(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<V::Owned>> {
+        self.modify(key.borrow(), |old, _| {
+            Ok((if old.is_some() { Action::Remove } else { Action::Keep }, self.decode_some(old)?))
+        })
+    }
+
+    /// Makes another value out of the one that a key has, or has not, and returns it: a read-modify-write that nobody comes
+    /// in between of, in whatever process. With `None` the key is removed. If the value stays the same, nothing is written; a
+    /// deadline stays as it is.
+    ///
+    /// `f` runs once, with the writer lock held. It may read from the store; a write of its own is
+    /// [`WouldDeadlock`](Error::WouldDeadlock).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let visits = store.map::<str, u64>("visits")?;
+    /// visits.update("home", |visits| Some(visits.unwrap_or(0) + 1))?;
+    /// visits.update("home", |visits| Some(visits.unwrap_or(0) + 1))?;
+    /// assert_eq!(visits.get("home")?, Some(2));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    ///
+    /// # Panics
+    /// Only if `f` does; then nothing has happened.
+    pub fn update(
+        &self,
+        key: impl Borrow<K::Borrowed>,
+        f: impl FnOnce(Option<V::Owned>) -> Option<V::Owned>,
+    ) -> Result<Option<V::Owned>> {
+        self.modify(key.borrow(), |old, expires| {
+            let new = f(self.decode_some(old)?);
+            let action = match &new {
+                Some(new) => self.put_if_new(old, new.borrow(), expires)?,
+                None if old.is_some() => Action::Remove,
+                None => Action::Keep,
+            };
+            Ok((action, new))
+        })
+    }
+
+    /// Sets the value of a key to `new` if it is `current`, `None` standing for a key that is not there. Otherwise returns
+    /// the value that it has instead, as `Ok(Err(..))`. Values are equal if their bytes are.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let locks = store.map::<str, u32>("locks")?;
+    /// assert_eq!(locks.compare_exchange("printer", None, Some(&7))?, Ok(()));
+    /// assert_eq!(locks.compare_exchange("printer", None, Some(&8))?, Err(Some(7)), "somebody was faster");
+    /// assert_eq!(locks.compare_exchange("printer", Some(&7), None)?, Ok(()));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    pub fn compare_exchange(
+        &self,
+        key: impl Borrow<K::Borrowed>,
+        current: Option<&V::Borrowed>,
+        new: Option<&V::Borrowed>,
+    ) -> Result<std::result::Result<(), Option<V::Owned>>> {
+        let current = current.map(|value| self.typed.encode_value(value)).transpose()?;
+        self.modify(key.borrow(), |old, expires| {
+            if old != current.as_ref().map(AsRef::as_ref) {
+                return Ok((Action::Keep, Err(self.decode_some(old)?)));
+            }
+            let action = match new {
+                Some(new) => self.put_if_new(old, new, expires)?,
+                None if old.is_some() => Action::Remove,
+                None => Action::Keep,
+            };
+            Ok((action, Ok(())))
+        })
+    }
+
+    /// The entry of a key, to be changed in place: see [`Entry`]. Nothing happens before its last call.
+    pub fn entry(&self, key: impl Borrow<K::Borrowed>) -> Entry<'_, K, V> {
+        Entry::new(self, key.borrow())
+    }
+
+    /// Does to a key what `decide` makes of the bytes that it has, and its deadline.
+    pub(crate) fn modify<'a, R>(
+        &self,
+        key: &K::Borrowed,
+        decide: impl FnOnce(Option<&[u8]>, Option<u64>) -> Result<(Action<'a>, R)>,
+    ) -> Result<R> {
+        let key = self.typed.encode_key(key)?;
+        self.modify_encoded(key.as_ref(), decide)
+    }
+
+    pub(crate) fn modify_encoded<'a, R>(
+        &self,
+        key: &[u8],
+        decide: impl FnOnce(Option<&[u8]>, Option<u64>) -> Result<(Action<'a>, R)>,
+    ) -> Result<R> {
+        let decide = |record: Option<crate::file::log::Record<'_>>| {
+            decide(record.map(|record| record.value()), record.and_then(|record| record.expires()))
+        };
+        self.typed.named(self.engine().modify(self.typed.id, key, decide))
+    }
+
+    /// Puts a value, unless that is what is there.
+    pub(crate) fn put_if_new(
+        &self,
+        old: Option<&[u8]>,
+        new: &V::Borrowed,
+        expires: Option<u64>,
+    ) -> Result<Action<'static>> {
+        let new = self.typed.encode_value(new)?;
+        let new = new.as_ref();
+        Ok(if old == Some(new) { Action::Keep } else { Action::Put(Cow::Owned(new.to_vec()), expires) })
+    }
+
+    pub(crate) fn decode_some(&self, value: Option<&[u8]>) -> Result<Option<V::Owned>> {
+        value.map(|value| self.typed.decode_value(value)).transpose()
+    }
+
+    /// All keys and values as of this moment, in no particular order: an iterator over a snapshot of its own, which sees
+    /// nothing of later changes. An item is an error if it does not decode or the file is damaged there; the iteration goes
+    /// on behind it.
+    ///
+    /// # Errors
+    /// Those of [`Store::snapshot`].
+    pub fn iter(&self) -> Result<MapIter<K, V>> {
+        MapIter::new(self.typed.clone(), Pinned::here(self.engine())?)
+    }
+
+    /// All keys, in no particular order; see [`iter`](Map::iter).
+    ///
+    /// # Errors
+    /// Those of [`iter`](Map::iter).
+    pub fn keys(&self) -> Result<impl Iterator<Item = Result<K::Owned>> + use<K, V>> {
+        Ok(self.iter()?.keys())
+    }
+
+    /// All values, in no particular order; see [`iter`](Map::iter).
+    ///
+    /// # Errors
+    /// Those of [`iter`](Map::iter).
+    pub fn values(&self) -> Result<impl Iterator<Item = Result<V::Owned>> + use<K, V>> {
+        Ok(self.iter()?.values())
+    }
+
+    /// Removes all keys, and returns what was there: everything that was inserted before, and nothing that is inserted from
+    /// now on, so that of several who drain a map each entry goes to exactly one. One record in the log.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let jobs = store.map::<u64, str>("jobs")?;
+    /// jobs.insert(1, "wash")?;
+    /// let jobs_to_do = jobs.drain()?.collect::<slotlog::Result<Vec<_>>>()?;
+    /// assert_eq!(jobs_to_do, [(1, "wash".to_owned())]);
+    /// assert!(jobs.is_empty()?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    pub fn drain(&self) -> Result<MapIter<K, V>> {
+        let pin = self.typed.named(self.engine().drain(self.typed.id))?;
+        MapIter::new(self.typed.clone(), Pinned::new(self.engine(), pin)?)
+    }
+
+    /// Removes some entry, and returns it; `None` if there is none. Of several who do this each entry goes to exactly one.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert). An entry that does not decode stays.
+    pub fn pop(&self) -> Result<Option<(K::Owned, V::Owned)>> {
+        let take = |record: crate::file::log::Record<'_>| self.typed.decode_entry(record.key(), record.value());
+        self.typed.named(self.engine().pop(self.typed.id, take))
+    }
+
+    /// Keeps only the entries for which `f` says so, and says how many it has removed. One commit; the writer lock is held
+    /// for as long as it takes to look at all of them.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert): nothing has happened.
+    ///
+    /// # Panics
+    /// Only if `f` does; then nothing has happened.
+    pub fn retain(&self, f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
+        let mut transaction = self.store.begin()?;
+        let removed = transaction.of(self).retain(f)?;
+        transaction.commit()?;
+        Ok(removed)
+    }
+
+    /// Inserts many entries, all or none: one commit. The writer lock is held for as long as the iterator takes.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let squares = store.map::<u64, u64>("squares")?;
+    /// squares.extend((0..100).map(|number| (number, number * number)))?;
+    /// assert_eq!(squares.get(7)?, Some(49));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert): nothing has happened.
+    pub fn extend<Q: Borrow<K::Borrowed>, W: Borrow<V::Borrowed>>(
+        &self,
+        entries: impl IntoIterator<Item = (Q, W)>,
+    ) -> Result<()> {
+        self.insert_some(&mut entries.into_iter(), u64::MAX).map(drop)
+    }
+
+    /// Inserts many entries, in commits of `size` each, so that others can write in between. Says how many were inserted.
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert). The entries of the commits before stay.
+    pub fn extend_in_batches<Q: Borrow<K::Borrowed>, W: Borrow<V::Borrowed>>(
+        &self,
+        entries: impl IntoIterator<Item = (Q, W)>,
+        size: u64,
+    ) -> Result<u64> {
+        let mut entries = entries.into_iter();
+        let mut inserted = 0;
+        loop {
+            let some = self.insert_some(&mut entries, size.max(1))?;
+            inserted += some;
+            if some < size.max(1) {
+                return Ok(inserted);
+            }
+        }
+    }
+
+    fn insert_some<Q: Borrow<K::Borrowed>, W: Borrow<V::Borrowed>>(
+        &self,
+        entries: &mut impl Iterator<Item = (Q, W)>,
+        most: u64,
+    ) -> Result<u64> {
+        let mut batch = Batch::begin(Arc::clone(self.engine()))?;
+        let mut inserted = 0;
+        while inserted < most
+            && let Some((key, value)) = entries.next()
+        {
+            let (key, value) = (self.typed.encode_key(key.borrow())?, self.typed.encode_value(value.borrow())?);
+            self.typed.named(batch.put(self.typed.id, key.as_ref(), value.as_ref(), None))?;
+            inserted += 1;
+        }
+        let durability = batch.default_durability();
+        batch.commit(durability)?;
+        Ok(inserted)
+    }
+}
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> MapIter<K, V> {
+    fn new(typed: Typed<K, V>, pinned: Pinned) -> Result<MapIter<K, V>> {
+        let cursor = Cursor::new(pinned.index(typed.id)?.as_ref());
+        Ok(MapIter::over(typed, pinned, cursor))
+    }
+}

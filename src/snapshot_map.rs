@@ -1,0 +1,165 @@
+//! What a snapshot has of a typed map.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::codec::{Codec, View};
+use crate::engine::cursor::Cursor;
+use crate::engine::pinned::Pinned;
+use crate::error::Result;
+use crate::file::index::Index;
+use crate::file::log::Record;
+use crate::map::Map;
+use crate::snapshot::look_up_many;
+use crate::typed::Typed;
+
+/// A [`Map`] as one commit left it; see [`Snapshot::of`](crate::Snapshot::of).
+///
+/// A map that was created after that commit is empty here; one that was dropped after it is not.
+pub struct SnapshotMap<'s, K: ?Sized, V: ?Sized> {
+    pinned: &'s Pinned,
+    typed: Typed<K, V>,
+    is_foreign: bool,
+}
+
+impl<K: ?Sized, V: ?Sized> fmt::Debug for SnapshotMap<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotMap").field("map", &self.typed).finish_non_exhaustive()
+    }
+}
+
+impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
+    pub(crate) fn new(pinned: &'s Pinned, map: &Map<K, V>) -> SnapshotMap<'s, K, V> {
+        let is_foreign = !Arc::ptr_eq(&pinned.engine, map.engine());
+        SnapshotMap { pinned, typed: map.typed().clone(), is_foreign }
+    }
+
+    fn index(&self) -> Result<Option<Index<'s>>> {
+        if self.is_foreign {
+            return Err(self.typed.foreign(&self.pinned.engine));
+        }
+        self.pinned.index(self.typed.id)
+    }
+
+    /// How many keys there are, those excepted that had expired. One pass over the map.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn len(&self) -> Result<u64> {
+        let index = self.index()?;
+        let mut cursor = Cursor::new(index.as_ref());
+        let mut keys = 0;
+        while let Some(record) = cursor.next(&self.pinned.engine, self.pinned.seq(), self.pinned.at()) {
+            record?;
+            keys += 1;
+        }
+        Ok(keys)
+    }
+
+    /// Whether there are no keys.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn is_empty(&self) -> Result<bool> {
+        let index = self.index()?;
+        let mut cursor = Cursor::new(index.as_ref());
+        let first = cursor.next(&self.pinned.engine, self.pinned.seq(), self.pinned.at()).transpose()?;
+        Ok(first.is_none())
+    }
+}
+
+impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
+    fn record(&self, key: &K::Borrowed) -> Result<Option<Record<'s>>> {
+        let Some(index) = self.index()? else { return Ok(None) };
+        let key = self.typed.encode_key(key)?;
+        self.pinned.get(&index, self.typed.id, key.as_ref())
+    }
+
+    /// The value of a key, decoded.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not fit
+    /// their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the snapshot's store.
+    pub fn get(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<V::Owned>> {
+        self.record(key.borrow())?.map(|record| self.typed.decode_value(record.value())).transpose()
+    }
+
+    /// The value of a key where it lies in the file, without a copy, for as long as the snapshot lives.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn get_ref(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<&'s V::Borrowed>>
+    where
+        V: View,
+    {
+        self.record(key.borrow())?.map(|record| self.typed.view_value(record.value())).transpose()
+    }
+
+    /// The values of many keys, in their order, with memory accesses that overlap.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn get_many<Q: Borrow<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
+        let keys = keys.iter().map(|key| self.typed.encode_key(key.borrow())).collect::<Result<Vec<_>>>()?;
+        let mut values = Vec::with_capacity(keys.len());
+        look_up_many(self.pinned, self.typed.id, self.index()?.as_ref(), &keys, |record| {
+            values.push(record.map(|record| self.typed.decode_value(record.value())).transpose()?);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn contains_key(&self, key: impl Borrow<K::Borrowed>) -> Result<bool> {
+        Ok(self.record(key.borrow())?.is_some())
+    }
+
+    /// When the entry of a key expires: `None` if it has no value, `Some(None)` if never.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn expiry(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
+        Ok(self.record(key.borrow())?.map(|record| record.expires().map(crate::engine::time)))
+    }
+
+    /// All keys and values, in no particular order. An item is an error if it does not decode or the file is damaged there.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn iter(&self) -> Result<impl Iterator<Item = Result<(K::Owned, V::Owned)>> + use<'s, K, V>> {
+        let typed = self.typed.clone();
+        Ok(self.records()?.map(move |record| {
+            let record = record?;
+            typed.decode_entry(record.key(), record.value())
+        }))
+    }
+
+    /// All keys, in no particular order.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn keys(&self) -> Result<impl Iterator<Item = Result<K::Owned>> + use<'s, K, V>> {
+        let typed = self.typed.clone();
+        Ok(self.records()?.map(move |record| typed.decode_key(record?.key())))
+    }
+
+    /// All values, in no particular order.
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn values(&self) -> Result<impl Iterator<Item = Result<V::Owned>> + use<'s, K, V>> {
+        let typed = self.typed.clone();
+        Ok(self.records()?.map(move |record| typed.decode_value(record?.value())))
+    }
+
+    fn records(&self) -> Result<impl Iterator<Item = Result<Record<'s>>> + use<'s, K, V>> {
+        let pinned = self.pinned;
+        let mut cursor = Cursor::new(self.index()?.as_ref());
+        Ok(std::iter::from_fn(move || cursor.next(&pinned.engine, pinned.seq(), pinned.at())))
+    }
+}

@@ -1,0 +1,71 @@
+//! A value that is read where it lies in the file.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use zerocopy::IntoBytes;
+
+use crate::Result;
+use crate::codec::View;
+use crate::engine::pinned::Pinned;
+use crate::typed::Typed;
+
+/// A value of a [`Map`](crate::Map), borrowed from the file: see [`Map::get_ref`](crate::Map::get_ref).
+///
+/// It keeps what it points at as it is, whatever others write; held for long, it keeps space from being reused, like a
+/// [`Snapshot`](crate::Snapshot). It is `Send + Sync` and may outlive map and store.
+pub struct ValueRef<V: View + ?Sized> {
+    bytes: Bytes,
+    value: PhantomData<fn() -> Box<V>>,
+}
+
+enum Bytes {
+    /// In the file: the commit that sees it, offset and length.
+    InPlace(Pinned, u64, u64),
+    /// A copy, for a store that was opened for reading, and so cannot keep a single value from being reused: in words, so that
+    /// it is aligned as in the file, and its length.
+    Copied(Box<[u64]>, usize),
+}
+
+impl<V: View + ?Sized> ValueRef<V> {
+    /// The value of a key at a commit that is pinned.
+    pub(crate) fn in_place<K: ?Sized>(typed: &Typed<K, V>, pinned: Pinned, key: &[u8]) -> Result<Option<ValueRef<V>>> {
+        let Some(index) = pinned.index(typed.id)? else { return Ok(None) };
+        let Some(record) = pinned.get(&index, typed.id, key)? else { return Ok(None) };
+        typed.view_value(record.value())?;
+        let (offset, len) = (record.offset + record.header.value_start(), record.value().len() as u64);
+        Ok(Some(ValueRef { bytes: Bytes::InPlace(pinned, offset, len), value: PhantomData }))
+    }
+
+    /// A value that was copied.
+    pub(crate) fn copied<K: ?Sized>(typed: &Typed<K, V>, value: &[u8]) -> Result<ValueRef<V>> {
+        let mut words = vec![0; value.len().div_ceil(8)].into_boxed_slice();
+        words.as_mut_bytes()[..value.len()].copy_from_slice(value);
+        let copied: ValueRef<V> = ValueRef { bytes: Bytes::Copied(words, value.len()), value: PhantomData };
+        typed.view_value(copied.as_bytes())?;
+        Ok(copied)
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match &self.bytes {
+            // It was there when this was made, and a pinned commit does not change.
+            Bytes::InPlace(pinned, offset, len) => pinned.engine.region.frozen(*offset, *len).unwrap_or_default(),
+            Bytes::Copied(words, len) => &words.as_bytes()[..*len],
+        }
+    }
+}
+
+impl<V: View + ?Sized> Deref for ValueRef<V> {
+    type Target = V::Borrowed;
+
+    fn deref(&self) -> &V::Borrowed {
+        V::view(self.as_bytes()).expect("these bytes were viewed when this was made, and have not changed")
+    }
+}
+
+impl<V: View<Borrowed: fmt::Debug> + ?Sized> fmt::Debug for ValueRef<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
