@@ -1,9 +1,11 @@
 //! What a store looks like from outside.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::Result;
+use crate::engine::catalogue::Named;
 use crate::engine::recovery::Opened;
 use crate::engine::{Engine, time};
 use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, SLOTS, VERSION};
@@ -171,8 +173,13 @@ pub struct ExtentStats {
 pub struct MapStats {
     /// Its number in the file.
     pub id: u32,
-    /// Its name; the catalogue, number 0, and the default map, number 1, have theirs in parentheses.
+    /// Its name. The catalogue, number 0, and the default map, number 1, have theirs in parentheses, and so have maps that
+    /// were dropped and that somebody may still be reading.
     pub name: String,
+    /// The names of its key and value types.
+    pub types: String,
+    /// The [version](crate::Store::map_versioned) of its types.
+    pub version: u32,
     /// Keys that have a value.
     pub entries: u64,
     /// Size of the records that hold the values.
@@ -193,19 +200,25 @@ impl Stats {
         let superblock = engine.superblock()?;
         let (log_bytes, log_records) = engine.log_size()?;
         let mut maps = Vec::new();
+        let mut named: BTreeMap<u32, (String, Named)> =
+            engine.named_maps()?.into_iter().map(|(name, map)| (map.id, (name, map))).collect();
         for id in engine.map_ids()? {
             let (pin, index, totals) = engine.pin_with_totals(id)?;
             engine.unpin(&pin);
             let Some(index) = index else { continue };
             let slots = index.lines() * SLOTS as u64;
             let used_slots = totals.used();
+            let (name, types, version) = match (id, named.remove(&id)) {
+                (CATALOGUE, _) => ("(catalogue)".to_owned(), "str -> map".to_owned(), 0),
+                (DEFAULT_MAP, _) => ("(default)".to_owned(), "[u8] -> [u8]".to_owned(), 0),
+                (_, Some((name, map))) => (name, map.types, map.version),
+                (_, None) => ("(dropped)".to_owned(), String::new(), 0),
+            };
             maps.push(MapStats {
                 id,
-                name: match id {
-                    CATALOGUE => "(catalogue)".to_owned(),
-                    DEFAULT_MAP => "(default)".to_owned(),
-                    other => format!("({other})"),
-                },
+                name,
+                types,
+                version,
                 entries: totals.keys,
                 live_bytes: totals.bytes,
                 slots,

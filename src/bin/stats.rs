@@ -132,6 +132,8 @@ impl Figures {
             json!({
                 "id": map.id,
                 "name": map.name,
+                "types": map.types,
+                "version": map.version,
                 "entries": map.entries,
                 "slots": map.slots,
                 "used_slots": map.used_slots,
@@ -334,9 +336,19 @@ impl Figures {
         table
     }
 
-    fn maps(&self) -> Table<9> {
-        let mut table =
-            Table::new(["map", "entries", "slots", "used", "load", "index", "index bytes", "live", "live bytes"]);
+    fn maps(&self) -> Table<10> {
+        let mut table = Table::new([
+            "map",
+            "entries",
+            "slots",
+            "used",
+            "load",
+            "index",
+            "index bytes",
+            "live",
+            "live bytes",
+            "types",
+        ]);
         for map in &self.stats.maps {
             table.row([
                 map.name.clone(),
@@ -348,6 +360,7 @@ impl Figures {
                 map.index_bytes.to_string(),
                 size(map.live_bytes),
                 map.live_bytes.to_string(),
+                map.types.clone(),
             ]);
         }
         table

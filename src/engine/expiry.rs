@@ -33,9 +33,10 @@ impl Moment {
     }
 }
 
-/// A deadline as the log has it, in milliseconds since 1970, rounded up. One from before that is long over.
+/// A deadline as the log has it, in milliseconds since 1970, rounded down: from it on nobody sees the entry. One from before
+/// that is long over.
 pub(crate) fn deadline(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX))
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
 impl Record<'_> {

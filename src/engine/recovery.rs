@@ -249,7 +249,7 @@ impl Engine {
             index.reset_totals(Totals { seq, ..*totals })?;
         }
         phase.end();
-        self.discard_unknown_maps(&mut writer)?;
+        self.go_by_the_catalogue(&mut writer, seq)?;
         // Nobody reads yet, so nothing has to wait.
         writer.space.reclaim(&self.region, COUNT_MASK, 0).map(drop)
     }
@@ -357,9 +357,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets go of the regions of maps that the catalogue does not have: their records are dead.
-    fn discard_unknown_maps(&self, writer: &mut super::commit::Writer) -> Result<()> {
+    /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps that it
+    /// has and that have no records.
+    fn go_by_the_catalogue(&self, writer: &mut super::commit::Writer, seq: u64) -> Result<()> {
         let mut known = self.maps_of_catalogue()?;
+        for &map in &known {
+            if self.index(map)?.is_none() {
+                self.create_map(writer, map, 0, seq)?;
+            }
+        }
         known.extend([CATALOGUE, DEFAULT_MAP]);
         let table = self.map_table()?;
         for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
