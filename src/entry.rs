@@ -3,6 +3,7 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 
+use crate::arg::Arg;
 use crate::codec::Codec;
 use crate::engine::change::Action;
 use crate::error::Result;
@@ -58,10 +59,10 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     ///
     /// # Errors
     /// Those of [`Map::insert`].
-    pub fn or_insert(self, value: impl Borrow<V::Borrowed>) -> Result<V::Owned> {
+    pub fn or_insert(self, value: impl Arg<V::Borrowed>) -> Result<V::Owned> {
         let map = self.map;
         self.finish(|| {
-            let bytes = map.typed().encode_value(value.borrow())?.as_ref().to_vec();
+            let bytes = map.typed().encode_value(value.arg())?.as_ref().to_vec();
             Ok((map.typed().decode_value(&bytes)?, bytes))
         })
     }

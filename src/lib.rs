@@ -218,6 +218,7 @@
 //! (the three roads), `engine/turn` (the writer lock among processes), `engine/pins` (why a reader's space is not reused),
 //! `engine/upkeep` (what each write does beyond its commit: `engine/resize`, `engine/clean`, `engine/reclaim`).
 
+mod arg;
 mod background;
 mod changes;
 mod codec;
@@ -237,6 +238,7 @@ mod transaction_map;
 mod typed;
 mod value_ref;
 
+pub use arg::Arg;
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
 #[cfg(feature = "serde")]
 pub use codec::Serde;

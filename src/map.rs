@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::arg::Arg;
 use crate::codec::{Codec, View};
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
@@ -25,8 +26,8 @@ use crate::{Entry, MapIter, Store, ValueRef};
 /// for several together see [`Transaction::of`](crate::Transaction::of), and for one commit's view
 /// [`Snapshot::of`](crate::Snapshot::of).
 ///
-/// Keys and values are passed by [`Borrow`]: to a map of `str` or `String` as `&str` or `String`, to one of `u64` as `u64` or
-/// `&u64`. Which types there can be: see [`Codec`].
+/// Keys and values are passed as what they are or as references ([`Arg`]): to a map of `str` or `String` as `&str`, `String` or
+/// `&String`, to one of `u64` as `u64` or `&u64`. Which types there can be: see [`Codec`].
 ///
 /// A handle is cheap to clone, `Send + Sync`, and keeps the store open. Every call may block for as long as the disk takes, or
 /// until it is its turn to write; from asynchronous code use something like `spawn_blocking`.
@@ -153,8 +154,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`Store::get`]; [`Codec`](Error::Codec) if key or value do not fit their types.
-    pub fn get(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<V::Owned>> {
-        let key = self.typed.encode_key(key.borrow())?;
+    pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
+        let key = self.typed.encode_key(key.arg())?;
         let read = self.engine().read(self.typed.id, key.as_ref(), |value, _| self.typed.decode_value(value));
         read?.transpose()
     }
@@ -173,11 +174,11 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if there are too many such values at a time.
-    pub fn get_ref(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<ValueRef<V>>>
+    pub fn get_ref(&self, key: impl Arg<K::Borrowed>) -> Result<Option<ValueRef<V>>>
     where
         V: View,
     {
-        let key = self.typed.encode_key(key.borrow())?;
+        let key = self.typed.encode_key(key.arg())?;
         if self.engine().read_only {
             let value = self.engine().get_unpinned(self.typed.id, key.as_ref())?;
             return value.map(|(value, _)| ValueRef::copied(&self.typed, &value)).transpose();
@@ -193,11 +194,11 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Panics
     /// Only if `f` does.
-    pub fn get_with<R>(&self, key: impl Borrow<K::Borrowed>, f: impl FnOnce(&V::Borrowed) -> R) -> Result<Option<R>>
+    pub fn get_with<R>(&self, key: impl Arg<K::Borrowed>, f: impl FnOnce(&V::Borrowed) -> R) -> Result<Option<R>>
     where
         V: View,
     {
-        let key = self.typed.encode_key(key.borrow())?;
+        let key = self.typed.encode_key(key.arg())?;
         if self.engine().read_only {
             let value = self.engine().get_unpinned(self.typed.id, key.as_ref())?;
             return value.map(|(value, _)| ValueRef::copied(&self.typed, &value).map(|value| f(&value))).transpose();
@@ -219,7 +220,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`get`](Map::get).
-    pub fn get_many<Q: Borrow<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
+    pub fn get_many<Q: Arg<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
         self.store.snapshot()?.of(self).get_many(keys)
     }
 
@@ -227,8 +228,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`get`](Map::get).
-    pub fn contains_key(&self, key: impl Borrow<K::Borrowed>) -> Result<bool> {
-        let key = self.typed.encode_key(key.borrow())?;
+    pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
+        let key = self.typed.encode_key(key.arg())?;
         Ok(self.engine().read(self.typed.id, key.as_ref(), |_, _| ())?.is_some())
     }
 
@@ -236,8 +237,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`get`](Map::get).
-    pub fn expiry(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
-        let key = self.typed.encode_key(key.borrow())?;
+    pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
+        let key = self.typed.encode_key(key.arg())?;
         self.engine().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::time))
     }
 
@@ -247,8 +248,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`Store::insert`]; [`Codec`](Error::Codec) if key or value cannot be encoded, and
     /// [`NoSuchMap`](Error::NoSuchMap) if the map was [dropped](Store::drop_map) meanwhile: nothing has happened.
-    pub fn insert(&self, key: impl Borrow<K::Borrowed>, value: impl Borrow<V::Borrowed>) -> Result<()> {
-        self.put(key.borrow(), value.borrow(), None)
+    pub fn insert(&self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<()> {
+        self.put(key.arg(), value.arg(), None)
     }
 
     /// Sets the value of a key for a time: from `at` on, by the clock of whoever looks, the entry counts as absent.
@@ -274,11 +275,11 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`insert`](Map::insert).
     pub fn insert_with_expiry(
         &self,
-        key: impl Borrow<K::Borrowed>,
-        value: impl Borrow<V::Borrowed>,
+        key: impl Arg<K::Borrowed>,
+        value: impl Arg<V::Borrowed>,
         at: SystemTime,
     ) -> Result<()> {
-        self.put(key.borrow(), value.borrow(), Some(deadline(at)))
+        self.put(key.arg(), value.arg(), Some(deadline(at)))
     }
 
     fn put(&self, key: &K::Borrowed, value: &V::Borrowed, expires: Option<u64>) -> Result<()> {
@@ -290,8 +291,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert).
-    pub fn remove(&self, key: impl Borrow<K::Borrowed>) -> Result<bool> {
-        let key = self.typed.encode_key(key.borrow())?;
+    pub fn remove(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
+        let key = self.typed.encode_key(key.arg())?;
         self.typed.named(self.engine().remove(self.typed.id, key.as_ref()))
     }
 
@@ -299,19 +300,17 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert).
-    pub fn replace(&self, key: impl Borrow<K::Borrowed>, value: impl Borrow<V::Borrowed>) -> Result<Option<V::Owned>> {
-        let value = self.typed.encode_value(value.borrow())?;
-        self.modify(key.borrow(), |old, _| {
-            Ok((Action::Put(Cow::Borrowed(value.as_ref()), None), self.decode_some(old)?))
-        })
+    pub fn replace(&self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<Option<V::Owned>> {
+        let value = self.typed.encode_value(value.arg())?;
+        self.modify(key.arg(), |old, _| Ok((Action::Put(Cow::Borrowed(value.as_ref()), None), self.decode_some(old)?)))
     }
 
     /// Removes a key, and returns the value that it had: what `HashMap::remove` does.
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert).
-    pub fn take(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<V::Owned>> {
-        self.modify(key.borrow(), |old, _| {
+    pub fn take(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
+        self.modify(key.arg(), |old, _| {
             Ok((if old.is_some() { Action::Remove } else { Action::Keep }, self.decode_some(old)?))
         })
     }
@@ -339,10 +338,10 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Only if `f` does; then nothing has happened.
     pub fn update(
         &self,
-        key: impl Borrow<K::Borrowed>,
+        key: impl Arg<K::Borrowed>,
         f: impl FnOnce(Option<V::Owned>) -> Option<V::Owned>,
     ) -> Result<Option<V::Owned>> {
-        self.modify(key.borrow(), |old, expires| {
+        self.modify(key.arg(), |old, expires| {
             let new = f(self.decode_some(old)?);
             let action = match &new {
                 Some(new) => self.put_if_new(old, new.borrow(), expires)?,
@@ -369,12 +368,12 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`insert`](Map::insert).
     pub fn compare_exchange(
         &self,
-        key: impl Borrow<K::Borrowed>,
+        key: impl Arg<K::Borrowed>,
         current: Option<&V::Borrowed>,
         new: Option<&V::Borrowed>,
     ) -> Result<std::result::Result<(), Option<V::Owned>>> {
         let current = current.map(|value| self.typed.encode_value(value)).transpose()?;
-        self.modify(key.borrow(), |old, expires| {
+        self.modify(key.arg(), |old, expires| {
             if old != current.as_ref().map(AsRef::as_ref) {
                 return Ok((Action::Keep, Err(self.decode_some(old)?)));
             }
@@ -388,8 +387,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     }
 
     /// The entry of a key, to be changed in place: see [`Entry`]. Nothing happens before its last call.
-    pub fn entry(&self, key: impl Borrow<K::Borrowed>) -> Entry<'_, K, V> {
-        Entry::new(self, key.borrow())
+    pub fn entry(&self, key: impl Arg<K::Borrowed>) -> Entry<'_, K, V> {
+        Entry::new(self, key.arg())
     }
 
     /// Does to a key what `decide` makes of the bytes that it has, and its deadline.
@@ -511,7 +510,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert): nothing has happened.
-    pub fn extend<Q: Borrow<K::Borrowed>, W: Borrow<V::Borrowed>>(
+    pub fn extend<Q: Arg<K::Borrowed>, W: Arg<V::Borrowed>>(
         &self,
         entries: impl IntoIterator<Item = (Q, W)>,
     ) -> Result<()> {
@@ -522,7 +521,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert). The entries of the commits before stay.
-    pub fn extend_in_batches<Q: Borrow<K::Borrowed>, W: Borrow<V::Borrowed>>(
+    pub fn extend_in_batches<Q: Arg<K::Borrowed>, W: Arg<V::Borrowed>>(
         &self,
         entries: impl IntoIterator<Item = (Q, W)>,
         size: u64,
@@ -538,7 +537,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         }
     }
 
-    fn insert_some<Q: Borrow<K::Borrowed>, W: Borrow<V::Borrowed>>(
+    fn insert_some<Q: Arg<K::Borrowed>, W: Arg<V::Borrowed>>(
         &self,
         entries: &mut impl Iterator<Item = (Q, W)>,
         most: u64,
@@ -548,7 +547,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         while inserted < most
             && let Some((key, value)) = entries.next()
         {
-            let (key, value) = (self.typed.encode_key(key.borrow())?, self.typed.encode_value(value.borrow())?);
+            let (key, value) = (self.typed.encode_key(key.arg())?, self.typed.encode_value(value.arg())?);
             self.typed.named(batch.put(self.typed.id, key.as_ref(), value.as_ref(), None))?;
             inserted += 1;
         }

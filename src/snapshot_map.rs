@@ -1,10 +1,10 @@
 //! What a snapshot has of a typed map.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::arg::Arg;
 use crate::codec::{Codec, View};
 use crate::engine::cursor::Cursor;
 use crate::engine::pinned::Pinned;
@@ -82,27 +82,27 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not fit
     /// their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the snapshot's store.
-    pub fn get(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<V::Owned>> {
-        self.record(key.borrow())?.map(|record| self.typed.decode_value(record.value())).transpose()
+    pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
+        self.record(key.arg())?.map(|record| self.typed.decode_value(record.value())).transpose()
     }
 
     /// The value of a key where it lies in the file, without a copy, for as long as the snapshot lives.
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn get_ref(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<&'s V::Borrowed>>
+    pub fn get_ref(&self, key: impl Arg<K::Borrowed>) -> Result<Option<&'s V::Borrowed>>
     where
         V: View,
     {
-        self.record(key.borrow())?.map(|record| self.typed.view_value(record.value())).transpose()
+        self.record(key.arg())?.map(|record| self.typed.view_value(record.value())).transpose()
     }
 
     /// The values of many keys, in their order, with memory accesses that overlap.
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn get_many<Q: Borrow<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
-        let keys = keys.iter().map(|key| self.typed.encode_key(key.borrow())).collect::<Result<Vec<_>>>()?;
+    pub fn get_many<Q: Arg<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
+        let keys = keys.iter().map(|key| self.typed.encode_key(key.arg())).collect::<Result<Vec<_>>>()?;
         let mut values = Vec::with_capacity(keys.len());
         look_up_many(self.pinned, self.typed.id, self.index()?.as_ref(), &keys, |record| {
             values.push(record.map(|record| self.typed.decode_value(record.value())).transpose()?);
@@ -115,16 +115,16 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn contains_key(&self, key: impl Borrow<K::Borrowed>) -> Result<bool> {
-        Ok(self.record(key.borrow())?.is_some())
+    pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
+        Ok(self.record(key.arg())?.is_some())
     }
 
     /// When the entry of a key expires: `None` if it has no value, `Some(None)` if never.
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn expiry(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
-        Ok(self.record(key.borrow())?.map(|record| record.expires().map(crate::engine::time)))
+    pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
+        Ok(self.record(key.arg())?.map(|record| record.expires().map(crate::engine::time)))
     }
 
     /// All keys and values, in no particular order. An item is an error if it does not decode or the file is damaged there.

@@ -1,10 +1,10 @@
 //! What a transaction sees and does of a typed map.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::arg::Arg;
 use crate::codec::Codec;
 use crate::engine::batch::Batch;
 use crate::engine::expiry::deadline;
@@ -61,9 +61,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not fit
     /// their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the transaction's store;
     /// [`NoSuchMap`](crate::Error::NoSuchMap) if it was dropped.
-    pub fn get(&self, key: impl Borrow<K::Borrowed>) -> Result<Option<V::Owned>> {
+    pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
         self.check()?;
-        let key = self.typed.encode_key(key.borrow())?;
+        let key = self.typed.encode_key(key.arg())?;
         let record = self.typed.named(self.batch.get(self.typed.id, key.as_ref()))?;
         record.map(|record| self.typed.decode_value(record.value())).transpose()
     }
@@ -72,9 +72,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     ///
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
-    pub fn contains_key(&self, key: impl Borrow<K::Borrowed>) -> Result<bool> {
+    pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
         self.check()?;
-        let key = self.typed.encode_key(key.borrow())?;
+        let key = self.typed.encode_key(key.arg())?;
         Ok(self.typed.named(self.batch.get(self.typed.id, key.as_ref()))?.is_some())
     }
 
@@ -82,8 +82,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     ///
     /// # Errors
     /// Those of [`get`](TransactionMap::get) and of [`Transaction::insert`](crate::Transaction::insert).
-    pub fn insert(&mut self, key: impl Borrow<K::Borrowed>, value: impl Borrow<V::Borrowed>) -> Result<()> {
-        self.put(key.borrow(), value.borrow(), None)
+    pub fn insert(&mut self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<()> {
+        self.put(key.arg(), value.arg(), None)
     }
 
     /// Sets the value of a key for a time; see [`Map::insert_with_expiry`].
@@ -92,11 +92,11 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// Those of [`insert`](TransactionMap::insert).
     pub fn insert_with_expiry(
         &mut self,
-        key: impl Borrow<K::Borrowed>,
-        value: impl Borrow<V::Borrowed>,
+        key: impl Arg<K::Borrowed>,
+        value: impl Arg<V::Borrowed>,
         at: SystemTime,
     ) -> Result<()> {
-        self.put(key.borrow(), value.borrow(), Some(deadline(at)))
+        self.put(key.arg(), value.arg(), Some(deadline(at)))
     }
 
     fn put(&mut self, key: &K::Borrowed, value: &V::Borrowed, expires: Option<u64>) -> Result<()> {
@@ -109,9 +109,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert).
-    pub fn remove(&mut self, key: impl Borrow<K::Borrowed>) -> Result<bool> {
+    pub fn remove(&mut self, key: impl Arg<K::Borrowed>) -> Result<bool> {
         self.check()?;
-        let key = self.typed.encode_key(key.borrow())?;
+        let key = self.typed.encode_key(key.arg())?;
         self.typed.named(self.batch.remove(self.typed.id, key.as_ref()))
     }
 
@@ -119,13 +119,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert).
-    pub fn replace(
-        &mut self,
-        key: impl Borrow<K::Borrowed>,
-        value: impl Borrow<V::Borrowed>,
-    ) -> Result<Option<V::Owned>> {
-        let old = self.get(key.borrow())?;
-        self.put(key.borrow(), value.borrow(), None)?;
+    pub fn replace(&mut self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<Option<V::Owned>> {
+        let old = self.get(key.arg())?;
+        self.put(key.arg(), value.arg(), None)?;
         Ok(old)
     }
 
@@ -133,9 +129,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert).
-    pub fn take(&mut self, key: impl Borrow<K::Borrowed>) -> Result<Option<V::Owned>> {
-        let old = self.get(key.borrow())?;
-        self.remove(key.borrow())?;
+    pub fn take(&mut self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
+        let old = self.get(key.arg())?;
+        self.remove(key.arg())?;
         Ok(old)
     }
 

@@ -141,6 +141,9 @@ fn key(number: u8) -> String {
     format!("key {}{number}", "x".repeat(number as usize % 11))
 }
 
+/// A snapshot, the maps that had the names when it was taken, and what it has to show of them.
+type Held = (Snapshot, [Map<str, u32>; 3], [Model; 3]);
+
 /// A store that is held against maps in memory.
 struct World {
     folder: TempDir,
@@ -149,8 +152,7 @@ struct World {
     options: Options,
     store: Option<Store>,
     models: [Model; 3],
-    /// With the maps that had the names then.
-    snapshots: Vec<(Snapshot, [Map<str, u32>; 3], [Model; 3])>,
+    snapshots: Vec<Held>,
 }
 
 impl World {

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt::Debug;
 
@@ -12,10 +13,7 @@ use slotlog::zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, little_end
 use slotlog::{Access, Codec, CodecError, Error, Map, Pod, Store, ValueRef, View};
 use support::folder;
 
-fn round_trip<T: Codec<Owned = T> + PartialEq + Debug>(value: &T)
-where
-    T: std::borrow::Borrow<T::Borrowed>,
-{
+fn round_trip<T: Codec<Owned = T> + Borrow<T::Borrowed> + PartialEq + Debug>(value: &T) {
     let bytes = T::encode(value.borrow()).unwrap().as_ref().to_vec();
     assert_eq!(&T::decode(&bytes).unwrap(), value);
     if let Some(size) = T::SIZE {
@@ -24,10 +22,7 @@ where
 }
 
 /// It must not panic, and what it accepts must be what encoding would make.
-fn decode_anything<T: Codec<Owned = T>>(bytes: &[u8])
-where
-    T: std::borrow::Borrow<T::Borrowed>,
-{
+fn decode_anything<T: Codec<Owned = T> + Borrow<T::Borrowed>>(bytes: &[u8]) {
     if let Ok(value) = T::decode(bytes) {
         assert_eq!(T::encode(value.borrow()).unwrap().as_ref(), bytes, "{} has two encodings", T::name());
     }
@@ -243,7 +238,7 @@ impl Codec for Even {
     }
 
     fn encode(value: &u32) -> Result<impl AsRef<[u8]>, CodecError> {
-        if value % 2 == 0 { Ok(value.to_le_bytes()) } else { Err(CodecError::new("it is odd")) }
+        if value.is_multiple_of(2) { Ok(value.to_le_bytes()) } else { Err(CodecError::new("it is odd")) }
     }
 
     fn decode(bytes: &[u8]) -> Result<u32, CodecError> {

@@ -73,6 +73,8 @@ impl Engine {
     ) -> Result<CompactReport> {
         self.check_not_forked()?;
         let before = self.region.refresh()?;
+        self.sweep_dropped_maps()?;
+        self.sample_all()?;
         let mut report = CompactReport::default();
         let mut ended = Ended::AtTheEnd;
         for round in 1..=ROUNDS {
@@ -128,7 +130,7 @@ impl Engine {
         let mut led = false;
         loop {
             let done = self.in_slices(|writer| {
-                let [_, _, _, live] = self.log_totals()?;
+                let live = self.upkeep.expired.alive_of(self.log_totals()?[3]);
                 // What lies at the head may be in place already.
                 if self.is_held_up(writer, live) {
                     self.reclaim(writer)?;

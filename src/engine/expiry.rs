@@ -143,12 +143,14 @@ impl Engine {
     }
 
     /// Takes a sample of every map, unless that was done a moment ago.
-    pub(crate) fn sample_all(&self) -> Result<()> {
+    pub(crate) fn sample_all_now_and_then(&self) -> Result<()> {
         let now = now();
         let looked = self.upkeep.expired.looked.swap(now, Ordering::Relaxed);
-        if (looked..looked.saturating_add(BETWEEN_LOOKS)).contains(&now) {
-            return Ok(());
-        }
+        if (looked..looked.saturating_add(BETWEEN_LOOKS)).contains(&now) { Ok(()) } else { self.sample_all() }
+    }
+
+    /// Takes a sample of every map.
+    pub(crate) fn sample_all(&self) -> Result<()> {
         let _view = self.view()?;
         let seed = self.region.live(live::VISIBLE)? & COUNT_MASK;
         self.map_table()?.iter()?.try_for_each(|entry| self.sample_expired(entry.map, seed))

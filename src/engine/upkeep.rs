@@ -360,7 +360,7 @@ impl Engine {
             return Ok(false);
         }
         let start = Instant::now();
-        self.sample_all()?;
+        self.sample_all_now_and_then()?;
         loop {
             let more = {
                 let Some(_turn) = self.turn_if_pending(patience)? else { return Ok(false) };
@@ -446,6 +446,7 @@ impl Engine {
         if appended.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every {
             self.upkeep.checkpoint.store(true, Ordering::Relaxed);
         }
+        self.sweep_in_turn(writer)?;
         self.reclaim(writer)?;
         if writer.waiting.checkpoint >= self.settings.limits.piece {
             self.upkeep.checkpoint.store(true, Ordering::Relaxed);
