@@ -1,0 +1,118 @@
+//! The examples do what they say.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+
+/// Builds of a missing example must not run at the same time as the example itself.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+fn example(name: &str, folder: &Path) -> Command {
+    // This program is in `<target>/<profile>/deps`, and examples are in `<target>/<profile>/examples`.
+    let this = std::env::current_exe().unwrap();
+    let profile = this.ancestors().nth(2).unwrap();
+    let program = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    // `cargo test` builds the examples, but `cargo test --test examples` and `cargo test --all-targets` do not.
+    let _turn = BUILDING.lock().unwrap();
+    if !program.exists() {
+        let name_of_profile = profile.file_name().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--example", name, "--profile"]);
+        build.arg(if name_of_profile == "debug" { "dev".as_ref() } else { name_of_profile });
+        build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(build.status().unwrap().success());
+    }
+    let mut command = Command::new(program);
+    command.current_dir(folder);
+    command
+}
+
+fn run(name: &str, folder: &Path, arguments: &[&str]) -> String {
+    let output = example(name, folder).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn fails(name: &str, folder: &Path, arguments: &[&str]) -> String {
+    let output: Output = example(name, folder).args(arguments).output().unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let set = |name, value| assert_eq!(run("settings", path, &[name, value]), "");
+    assert_eq!(run("settings", path, &[]), "dark    false\nvolume  5\ntheme   plain\nwindow  800x600\n");
+    set("dark", "true");
+    set("volume", "11");
+    set("theme", "sea");
+    set("window", "320x200");
+    assert_eq!(run("settings", path, &[]), "dark    true\nvolume  11\ntheme   sea\nwindow  320x200\n");
+    assert!(fails("settings", path, &["volume", "300"]).contains("number too large"));
+    assert!(fails("settings", path, &["colour", "red"]).contains("there is no setting colour"));
+    assert!(fails("settings", path, &["a", "b", "c"]).contains("usage"));
+    assert_eq!(run("settings", path, &["reset"]), "");
+    assert_eq!(run("settings", path, &[]), "dark    false\nvolume  5\ntheme   plain\nwindow  800x600\n");
+}
+
+#[test]
+fn cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    std::fs::write(path.join("file"), "one\ntwo\n").unwrap();
+    let first = run("cache", path, &["file"]);
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let checksum = format!("{:08x}", crc32fast::hash(b"one\ntwo\n"));
+    assert_eq!(words, ["read", "8", "bytes", "2", "lines", &checksum, "file"]);
+    // Within a minute, whatever the file has become.
+    std::fs::write(path.join("file"), "").unwrap();
+    assert_eq!(run("cache", path, &["file"]), first.replace("read  ", "cached"));
+    assert!(fails("cache", path, &["no such file"]).contains("no such file: "));
+    assert!(fails("cache", path, &[]).contains("usage"));
+}
+
+#[test]
+fn mailbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    assert_eq!(run("mailbox", path, &["send", "weather: sun"]), "");
+    assert_eq!(run("mailbox", path, &["send", "weather: rain"]), "nobody has received \"sun\"\n");
+    let receiver = example("mailbox", path).arg("receive").stdout(Stdio::piped()).spawn().unwrap();
+    // Until it has received what was there, and waits.
+    let store = slotlog::Store::open(path.join("mailbox.slotlog")).unwrap();
+    let map = store.map::<str, str>("mailbox").unwrap();
+    let wait = || {
+        for _ in 0..1000 {
+            if map.is_empty().unwrap() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("nobody receives");
+    };
+    wait();
+    run("mailbox", path, &["send", "hello"]);
+    wait();
+    run("mailbox", path, &["send", "stop"]);
+    let output = receiver.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "weather: rain\nhello: hello\n");
+    assert!(fails("mailbox", path, &["send"]).contains("usage"));
+}
+
+#[test]
+fn samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    assert_eq!(run("samples", path, &["record", "86400"]), "86400 samples in 22 blocks\n");
+    let average = run("samples", path, &["average"]);
+    assert!(average.starts_with("86400 samples up to 86399000 ms"), "{average}");
+    assert!(average.ends_with("15.00 °C, 60.0 %\n"), "{average}");
+    run("samples", path, &["record", "1"]);
+    assert!(run("samples", path, &["average"]).starts_with("86401 samples"));
+    assert!(fails("samples", path, &["record", "many"]).contains("invalid digit"));
+    assert!(fails("samples", path, &[]).contains("usage"));
+}
