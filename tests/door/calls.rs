@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Content, check, content, key, make_changes, support, value};
+use super::{Content, NAMED, batch_of, check, content, drop_named, key, map_of, put, rename, support};
 use crate::engine::Engine;
-use crate::engine::batch::Batch;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::{Durability, Limits, Settings};
 use crate::error::{Error, Result};
@@ -62,6 +61,8 @@ enum Step {
     /// Puts of all these keys.
     Transaction(std::ops::Range<u16>, u32),
     Clear,
+    Drop,
+    Rename,
     Sync,
     Checkpoint,
     Compact,
@@ -72,7 +73,7 @@ enum Step {
 }
 
 /// Something of everything: a store is created, grows beyond its mapping, its index grows, it is cleared, closed, opened.
-const LIFE: [Step; 24] = [
+const LIFE: [Step; 30] = [
     Step::Open,
     Step::Put(1, 100),
     Step::Put(2, 70_000),
@@ -92,10 +93,16 @@ const LIFE: [Step; 24] = [
     Step::Put(5, 700_000),
     Step::Checkpoint,
     Step::Put(6, 10),
+    Step::Put(NAMED | 6, 10),
+    Step::Rename,
+    Step::Put(NAMED | 7, 90_000),
     Step::Close,
     Step::Open,
     Step::Verify,
     Step::Remove(6),
+    Step::Drop,
+    Step::Put(NAMED | 6, 10),
+    Step::Verify,
     Step::Close,
 ];
 
@@ -240,11 +247,11 @@ impl Life<'_> {
             &Step::Put(number, len) => {
                 let new = self.value(len);
                 next.insert(number, new);
-                self.commit(next, |engine| engine.put(DEFAULT_MAP, &key(number), &value(new), None));
+                self.commit(next, |engine| put(engine, number, new));
             }
             &Step::Remove(number) => {
                 next.remove(&number);
-                self.commit(next, |engine| engine.remove(DEFAULT_MAP, &key(number)).map(drop));
+                self.commit(next, |engine| engine.remove(map_of(engine, number)?, &key(number)).map(drop));
             }
             Step::Transaction(keys, len) => {
                 for number in keys.clone() {
@@ -253,12 +260,18 @@ impl Life<'_> {
                 let durability = self.settings.durability;
                 let new = next.clone();
                 self.commit(next, |engine| {
-                    let mut batch = Batch::begin(Arc::clone(engine))?;
-                    make_changes(&mut batch, keys.clone().map(|number| (number, Some(new[&number]))))?;
-                    batch.commit(durability)
+                    batch_of(engine, keys.clone().map(|number| (number, Some(new[&number]))))?.commit(durability)
                 });
             }
-            Step::Clear => self.commit(Content::new(), |engine| engine.clear(DEFAULT_MAP)),
+            Step::Clear => {
+                next.retain(|number, _| number & NAMED != 0);
+                self.commit(next, |engine| engine.clear(DEFAULT_MAP));
+            }
+            Step::Drop => {
+                next.retain(|number, _| number & NAMED == 0);
+                self.commit(next, drop_named);
+            }
+            Step::Rename => self.commit(next, rename),
             Step::Sync => self.care(Engine::sync),
             Step::Checkpoint => self.care(Engine::checkpoint),
             Step::Compact => self.care(|engine| engine.compact(&mut |_| ControlFlow::Continue(())).map(drop)),

@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Content, check, content, key, make_changes, support, value};
+use super::{Content, NAMED, batch_of, check, content, drop_named, expires, key, map_of, put, rename, support, value};
 use crate::engine::Engine;
-use crate::engine::batch::Batch;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::{Durability, Settings};
 use crate::file::door::Recorder;
@@ -60,6 +59,10 @@ enum Commit {
     Remove(u16),
     Transaction(Vec<(u16, Option<u32>)>),
     Clear,
+    /// The map that has a name is given another.
+    Rename,
+    /// It is dropped.
+    Drop,
 }
 
 fn before() -> Vec<Commit> {
@@ -80,6 +83,13 @@ fn commits() -> Vec<Commit> {
         Commit::Transaction((303..330).map(|number| (number, Some(5))).collect()),
         Commit::Clear,
         Commit::Put(1, 12),
+        // Another map.
+        Commit::Put(NAMED | 3, 30),
+        Commit::Transaction(vec![(NAMED | 3, None), (5, Some(30)), (NAMED | 4, Some(40)), (NAMED | 6, Some(9))]),
+        Commit::Rename,
+        Commit::Remove(NAMED | 4),
+        Commit::Drop,
+        Commit::Put(NAMED | 3, 12),
     ]
 }
 
@@ -92,21 +102,23 @@ fn apply(content: &mut Content, commit: &Commit, number: u32) {
         &Commit::Put(key, len) => change(key, Some(len)),
         &Commit::Remove(key) => change(key, None),
         Commit::Transaction(changes) => changes.iter().for_each(|&(key, len)| change(key, len)),
-        Commit::Clear => content.clear(),
+        Commit::Clear => content.retain(|key, _| key & NAMED != 0),
+        Commit::Rename => {}
+        Commit::Drop => content.retain(|key, _| key & NAMED == 0),
     }
 }
 
 fn make(engine: &Arc<Engine>, commit: &Commit, number: u32) {
     match commit {
-        &Commit::Put(at, len) => engine.put(DEFAULT_MAP, &key(at), &value((number, len)), None).unwrap(),
-        &Commit::Remove(at) => assert!(engine.remove(DEFAULT_MAP, &key(at)).unwrap()),
+        &Commit::Put(at, len) => put(engine, at, (number, len)).unwrap(),
+        &Commit::Remove(at) => assert!(engine.remove(map_of(engine, at).unwrap(), &key(at)).unwrap()),
         Commit::Transaction(changes) => {
-            let mut batch = Batch::begin(Arc::clone(engine)).unwrap();
             let changes = changes.iter().map(|&(at, len)| (at, len.map(|len| (number, len))));
-            make_changes(&mut batch, changes).unwrap();
-            batch.commit(Durability::Buffered).unwrap();
+            batch_of(engine, changes).unwrap().commit(Durability::Buffered).unwrap();
         }
         Commit::Clear => engine.clear(DEFAULT_MAP).unwrap(),
+        Commit::Rename => rename(engine).unwrap(),
+        Commit::Drop => drop_named(engine).unwrap(),
     }
 }
 
@@ -168,7 +180,7 @@ fn a_kill_at_every_store() {
         assert!(found == contents[reported] || half, "killed at store {kills}, after {reported} commits had returned");
         came_through += u32::from(half);
         check(&engine).unwrap();
-        engine.put(DEFAULT_MAP, &key(77), &value((9999, 20)), None).unwrap();
+        engine.put(DEFAULT_MAP, &key(77), &value((9999, 20)), expires(77)).unwrap();
         let mut expected = found;
         expected.insert(77, (9999, 20));
         assert_eq!(content(&engine).unwrap(), expected);

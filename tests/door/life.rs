@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::medium::Medium;
-use super::{Content, check, content, content_at, key, make_changes, value};
+use super::{Content, NAMED, batch_of, check, content, content_at, drop_named, key, map_of, put, rename};
 use crate::engine::Engine;
-use crate::engine::batch::Batch;
 use crate::engine::pins::Pin;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::{Durability, Settings};
@@ -36,6 +35,10 @@ pub(super) enum Step {
         commit: bool,
     },
     Clear,
+    /// The map that has a name is dropped.
+    Drop,
+    /// It gets another name.
+    Rename,
     Sync,
     Checkpoint,
     /// The store is compacted, and stopped when that has asked so often whether to go on.
@@ -242,16 +245,14 @@ impl Life<'_> {
                 let new = self.next_value(*len);
                 let mut next = self.newest();
                 next.insert(*number, new);
-                self.commit(next, self.settings.durability, |engine| {
-                    engine.put(DEFAULT_MAP, &key(*number), &value(new), None)
-                })
+                self.commit(next, self.settings.durability, |engine| put(engine, *number, new))
             }
             Step::Remove { key: number } => {
                 let mut next = self.newest();
                 let there = next.remove(number).is_some();
                 let wrong = Cell::new(false);
                 let done = self.commit(next, self.settings.durability, |engine| {
-                    wrong.set(engine.remove(DEFAULT_MAP, &key(*number))? != there);
+                    wrong.set(engine.remove(map_of(engine, *number)?, &key(*number))? != there);
                     Ok(())
                 });
                 if done.is_ok() && wrong.get() {
@@ -273,12 +274,24 @@ impl Life<'_> {
                 }
                 let next = if *commit { next } else { self.newest() };
                 self.commit(next, *durability, |engine| {
-                    let mut batch = Batch::begin(Arc::clone(engine))?;
-                    make_changes(&mut batch, new)?;
+                    let batch = batch_of(engine, new)?;
                     if *commit { batch.commit(*durability) } else { Ok(()) }
                 })
             }
-            Step::Clear => self.commit(Content::new(), self.settings.durability, |engine| engine.clear(DEFAULT_MAP)),
+            Step::Clear => {
+                let mut next = self.newest();
+                next.retain(|number, _| number & NAMED != 0);
+                self.commit(next, self.settings.durability, |engine| engine.clear(DEFAULT_MAP))
+            }
+            Step::Drop => {
+                let mut next = self.newest();
+                next.retain(|number, _| number & NAMED == 0);
+                self.commit(next, self.settings.durability, drop_named)
+            }
+            Step::Rename => {
+                let newest = self.newest();
+                self.commit(newest, Durability::Buffered, rename)
+            }
             Step::Compact { stop } => {
                 let mut left = *stop;
                 let newest = self.newest();
@@ -357,7 +370,7 @@ impl Life<'_> {
                     let mut next = (**medium.state().contents.last().unwrap()).clone();
                     next.insert(number, new);
                     medium.state().contents.push(Arc::new(next));
-                    if engine.put(DEFAULT_MAP, &key(number), &value(new), None).is_err() {
+                    if put(&engine, number, new).is_err() {
                         // The thread that flushes has the writer lock.
                         medium.state().contents.pop();
                     }

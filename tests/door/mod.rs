@@ -14,13 +14,14 @@ mod support;
 mod upkeep;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::expiry::Moment;
 use crate::engine::pins::Pin;
 use crate::error::{Error, Result};
-use crate::file::layout::{DEFAULT_MAP, Kind};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind};
 use crate::file::log;
 
 /// Of each key, which value it has: its number and its length.
@@ -41,23 +42,85 @@ fn value((number, len): (u32, u32)) -> Vec<u8> {
     value
 }
 
+/// Keys with this bit belong to a map that has a name, and is created by the first of them.
+const NAMED: u16 = 0x1000;
+
+/// The names that this map may have.
+const NAMES: [&str; 2] = ["named", "renamed"];
+
+/// The map that a key belongs to.
+fn map_of(engine: &Arc<Engine>, number: u16) -> Result<u32> {
+    if number & NAMED == 0 {
+        return Ok(DEFAULT_MAP);
+    }
+    for name in NAMES {
+        if let Some(named) = engine.find_map(name)? {
+            return Ok(named.id);
+        }
+    }
+    Ok(engine.create_named(NAMES[0], 0, "test")?.id)
+}
+
+/// Gives the map that has a name the other one.
+fn rename(engine: &Arc<Engine>) -> Result<()> {
+    if !engine.rename_map(NAMES[0], NAMES[1])? {
+        engine.rename_map(NAMES[1], NAMES[0])?;
+    }
+    Ok(())
+}
+
+/// Drops the map that has a name.
+fn drop_named(engine: &Arc<Engine>) -> Result<()> {
+    NAMES.iter().try_for_each(|name| engine.drop_named(name).map(drop))
+}
+
+fn put(engine: &Arc<Engine>, number: u16, new: (u32, u32)) -> Result<()> {
+    engine.put(map_of(engine, number)?, &key(number), &value(new), expires(number))
+}
+
+/// Some keys have values with a deadline, which is far away.
+fn expires(number: u16) -> Option<u64> {
+    number.is_multiple_of(5).then_some(u64::MAX)
+}
+
 /// All that is in the store.
 fn content(engine: &Engine) -> std::result::Result<Content, String> {
     let (pin, _, totals) = engine.pin_with_totals(DEFAULT_MAP).map_err(|error| error.to_string())?;
     let content = content_at(engine, &pin);
     engine.unpin(&pin);
-    match content? {
-        content if content.len() as u64 == totals.keys => Ok(content),
-        content => Err(format!("there are {} keys, and the counter says {}", content.len(), totals.keys)),
+    let content = content?;
+    let of_default_map = content.keys().filter(|&&number| number & NAMED == 0).count() as u64;
+    let mut counted = vec![(of_default_map, totals.keys)];
+    for (_, named) in engine.named_maps().map_err(|error| error.to_string())? {
+        let keys = engine.len(named.id).map_err(|error| error.to_string())?;
+        counted.push((content.len() as u64 - of_default_map, keys));
+    }
+    match counted.iter().find(|(found, counted)| found != counted) {
+        None => Ok(content),
+        Some((found, counted)) => Err(format!("there are {found} keys, and the counter says {counted}")),
     }
 }
 
 /// All that a pin shows.
 fn content_at(engine: &Engine, pin: &Pin) -> std::result::Result<Content, String> {
     let text = |error: Error| error.to_string();
+    let mut content = of_map(engine, pin, DEFAULT_MAP)?;
+    let catalogue = engine.index_at(CATALOGUE, pin.seq).map_err(text)?.ok_or("the catalogue has no region")?;
+    for name in NAMES {
+        let found = engine.lookup(&catalogue, CATALOGUE, pin.seq, name.as_bytes(), Moment::NOW).map_err(text)?;
+        let Some(entry) = found else { continue };
+        let id = entry.value().first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).ok_or("an entry that is none")?;
+        content.extend(of_map(engine, pin, id)?);
+    }
+    Ok(content)
+}
+
+/// All that a pin shows of a map.
+fn of_map(engine: &Engine, pin: &Pin, map: u32) -> std::result::Result<Content, String> {
+    let text = |error: Error| error.to_string();
     let mut content = Content::new();
-    let index = engine.index_at(DEFAULT_MAP, pin.seq).map_err(text)?;
-    for slot in index.ok_or("the default map has no region")?.iter() {
+    let index = engine.index_at(map, pin.seq).map_err(text)?;
+    for slot in index.ok_or_else(|| format!("map {map} has no region"))?.iter() {
         let Some(offset) = slot.map_err(text)?.record else { continue };
         let newest = log::record(&engine.region, offset).map_err(text)?;
         let Some(record) = engine.version_at(newest, pin.seq, Moment::NOW).map_err(text)? else { continue };
@@ -68,8 +131,11 @@ fn content_at(engine: &Engine, pin: &Pin) -> std::result::Result<Content, String
             record.key().first_chunk().map(|bytes| u16::from_le_bytes(*bytes) & 0x7fff).ok_or("a key that is none")?;
         let is = (record.value().first_chunk().map(|bytes| u32::from_le_bytes(*bytes)), record.value().len() as u32);
         let (Some(of), len) = is else { return Err(format!("key {number} has a value that is none")) };
-        if record.key() != key(number) || record.value() != value((of, len)) {
+        if record.key() != key(number) || record.value() != value((of, len)) || record.expires() != expires(number) {
             return Err(format!("key {number} has a value of which a piece is wrong"));
+        }
+        if (number & NAMED != 0) != (map != DEFAULT_MAP) {
+            return Err(format!("key {number} is in map {map}"));
         }
         content.insert(number, (of, len));
     }
@@ -81,13 +147,20 @@ fn check(engine: &Engine) -> std::result::Result<(), String> {
     if report.is_clean() { Ok(()) } else { Err(format!("verify: {:?}", report.findings())) }
 }
 
-/// Makes changes of a transaction: keys to put with the value that is meant, or to remove.
-fn make_changes(batch: &mut Batch, changes: impl IntoIterator<Item = (u16, Option<(u32, u32)>)>) -> Result<()> {
+/// Begins a transaction and makes its changes: keys to put with the value that is meant, or to remove.
+fn batch_of(engine: &Arc<Engine>, changes: impl IntoIterator<Item = (u16, Option<(u32, u32)>)>) -> Result<Batch> {
+    let changes: Vec<_> = changes.into_iter().collect();
+    // A map cannot be created within a transaction.
+    let mut maps = BTreeMap::new();
+    for &(number, _) in &changes {
+        maps.insert(number, map_of(engine, number)?);
+    }
+    let mut batch = Batch::begin(Arc::clone(engine))?;
     for (number, new) in changes {
         match new {
-            Some(new) => batch.put(DEFAULT_MAP, &key(number), &value(new), None)?,
-            None => drop(batch.remove(DEFAULT_MAP, &key(number))?),
+            Some(new) => batch.put(maps[&number], &key(number), &value(new), expires(number))?,
+            None => drop(batch.remove(maps[&number], &key(number))?),
         }
     }
-    Ok(())
+    Ok(batch)
 }

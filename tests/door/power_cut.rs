@@ -23,7 +23,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use super::life::{Life, Step};
 use super::medium::{Cuts, Image, MOST_IMAGES, Medium};
 use super::support::{self, Random, setting};
-use super::{Content, check, content, key, value};
+use super::{Content, NAMED, check, content, expires, key, value};
 use crate::engine::Engine;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::{Access, Durability, Limits, Settings};
@@ -35,6 +35,8 @@ use crate::file::layout::{BLOCK, CREATION_MAGIC, DEFAULT_MAP};
 #[derive(Clone, Copy)]
 struct Taste {
     keys: u16,
+    /// Every other key belongs to a map that has a name.
+    maps: bool,
     /// Lengths of values: the least, that of most, and that of a few.
     short: u32,
     usual: u32,
@@ -51,12 +53,16 @@ struct Taste {
 }
 
 impl Taste {
+    fn key(self) -> impl Strategy<Value = u16> + Clone {
+        (0..self.keys).prop_map(move |number| if self.maps && number % 2 == 1 { number | NAMED } else { number })
+    }
+
     fn lengths(self) -> impl Strategy<Value = u32> + Clone {
         prop_oneof![6 => self.short..=self.usual, 1 => self.short..=self.long]
     }
 
     fn step(self) -> impl Strategy<Value = Step> + Clone {
-        let (key, len) = (0..self.keys, self.lengths());
+        let (key, len) = (self.key(), self.lengths());
         let change = (key.clone(), prop_oneof![3 => len.clone().prop_map(Some), 1 => Just(None)]);
         let durability = prop_oneof![Just(Durability::Buffered), Just(Durability::Synced)];
         let transaction = (prop::collection::vec(change, 1..=self.changes), durability, prop::bool::weighted(0.85));
@@ -78,12 +84,14 @@ impl Taste {
             u32::from(self.flushes_fail) => Just(Step::FlushFails),
             2 => (key, len).prop_map(|(key, len)| Step::DuringNextFlush { key, len }),
         ];
-        prop_oneof![33 => usual, if self.upkeep { 7 } else { 0 } => upkeep]
+        let maps = prop_oneof![Just(Step::Drop), Just(Step::Rename)];
+        let weight = |has: bool, weight: u32| if has { weight } else { 0 };
+        prop_oneof![33 => usual, weight(self.upkeep, 7) => upkeep, weight(self.maps, 3) => maps]
     }
 
     /// Generations, and a seed for everything that the disk leaves to chance.
     fn history(self) -> impl Strategy<Value = (Vec<Vec<Step>>, u64)> {
-        let put = (0..self.keys, self.lengths()).prop_map(|(key, len)| Step::Put { key, len });
+        let put = (self.key(), self.lengths()).prop_map(|(key, len)| Step::Put { key, len });
         let (puts, most) = match self {
             Taste { again: true, .. } => (100, 4),
             Taste { upkeep: true, .. } => (60, 60),
@@ -149,7 +157,7 @@ fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) ->
     // A new life begins with nothing of an old one.
     if random.one_in(4) {
         expected.insert(9, (u32::MAX, 40));
-        engine.put(DEFAULT_MAP, &key(9), &value((u32::MAX, 40)), None).map_err(text)?;
+        engine.put(DEFAULT_MAP, &key(9), &value((u32::MAX, 40)), expires(9)).map_err(text)?;
         if content(&engine)? != expected {
             return Err("a put after the recovery did not come out right".into());
         }
@@ -270,6 +278,7 @@ fn explore(share: u64, taste: Taste) {
 
 const SMALL: Taste = Taste {
     keys: 12,
+    maps: false,
     short: 4,
     usual: 120,
     long: 1500,
@@ -338,13 +347,18 @@ fn commits_that_are_synced_each() {
 }
 
 #[test]
+fn maps_that_come_and_go() {
+    explore(10, Taste { maps: true, ..SMALL });
+}
+
+#[test]
 fn checkpoints_all_the_time() {
-    explore(20, Taste { checkpoint_every: 512, usual: 200, ..SMALL });
+    explore(20, Taste { checkpoint_every: 512, usual: 200, maps: true, ..SMALL });
 }
 
 #[test]
 fn flushes_that_fail() {
-    explore(15, Taste { flushes_fail: true, ..SMALL });
+    explore(15, Taste { flushes_fail: true, maps: true, ..SMALL });
 }
 
 #[test]
@@ -356,7 +370,7 @@ fn a_log_that_moves_from_extent_to_extent() {
 /// gets shorter.
 #[test]
 fn a_log_that_is_compacted() {
-    explore(15, Taste { upkeep: true, usual: 700, long: 3000, ..SMALL });
+    explore(15, Taste { upkeep: true, usual: 700, long: 3000, maps: true, ..SMALL });
     explore(5, Taste { upkeep: true, usual: 700, checkpoint_every: 2048, flushes_fail: true, ..SMALL });
 }
 

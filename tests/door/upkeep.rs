@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{self, Random, setting};
-use super::{Content, check, content, key, make_changes, value};
+use super::{Content, batch_of, check, content, key, put, value};
 use crate::engine::Engine;
-use crate::engine::batch::Batch;
 use crate::engine::expiry::Moment;
 use crate::engine::pins::Pin;
 use crate::engine::settings::{Durability, Limits, Settings};
@@ -118,8 +117,7 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
                     let change = if random.one_in(4) { None } else { Some((new.0, 4 + number as u32 % longest)) };
                     changes.push((number, change));
                 }
-                let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
-                make_changes(&mut batch, changes.clone()).unwrap();
+                let batch = batch_of(&engine, changes.clone()).unwrap();
                 if random.one_in(5) {
                     drop(batch);
                 } else {
@@ -133,7 +131,7 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
                 }
             }
             _ => {
-                engine.put(DEFAULT_MAP, &key(number), &value(new), None).unwrap();
+                put(&engine, number, new).unwrap();
                 expected.insert(number, new);
             }
         }
