@@ -23,6 +23,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Maps with names and types, that feel like the standard `HashMap`: [`Store::map`].
+//!
+//! ```
+//! # let store = slotlog::Store::in_memory()?;
+//! let ages = store.map::<str, u32>("ages")?;
+//! ages.insert("Ada", 36)?;
+//! ages.entry("Ada").and_modify(|age| *age += 1).or_insert(0)?;
+//! assert_eq!(ages.get("Ada")?, Some(37));
+//! # Ok::<(), slotlog::Error>(())
+//! ```
+//!
 //! # One sentence
 //!
 //! **The log is the truth; everything else is derived from it.** A change is one record appended to the log. The index
@@ -118,6 +129,22 @@
 //! [`background_maintenance`](Options::background_maintenance) starts one for that, and [`compact`](Store::compact) makes the
 //! file as small as it can be while others read and write. A snapshot that is held for long keeps space from being reused
 //! and nothing else; when much waits for it, compaction waits, too.
+//!
+//! # Many maps
+//!
+//! All maps share the log; each has an index of its own. The *catalogue*, map 0, is an ordinary map from the name of a map to its
+//! number and the names of its types. So which maps there are is as durable and as transactional as what is in them, and comes
+//! back from the log like anything else. Numbers are never used again: the records of a map that was dropped are dead, whatever
+//! its name stands for now.
+//!
+//! **The invariant of the catalogue.** The commit that names a map makes its first region known, and not before; the commit that
+//! drops it clears it, so that readers of older commits find what they need by way of its last region, which stays until there
+//! is none of them left.
+//!
+//! An entry can have a deadline ([`Map::insert_with_expiry`]): 8 bytes in its record. From it on it counts as absent for whoever
+//! looks, by the clock of that system; a snapshot looks at the time at which it was taken. Cleaning removes it by an
+//! ordinary remove. The counters know nothing of time, so writers sample the index now and then, and what they estimate to have
+//! expired counts as dead when it is decided whether to clean.
 //!
 //! # Many processes
 //!
@@ -216,7 +243,8 @@
 //! `format` (every byte), `file/region` (the mapping, and the one door through which the file changes), `file/log` and
 //! `file/index` (which do not know each other), `file/locks` (who is alive), `engine/commit` (the order that everything rests on), `engine/recovery`
 //! (the three roads), `engine/turn` (the writer lock among processes), `engine/pins` (why a reader's space is not reused),
-//! `engine/upkeep` (what each write does beyond its commit: `engine/resize`, `engine/clean`, `engine/reclaim`).
+//! `engine/upkeep` (what each write does beyond its commit: `engine/resize`, `engine/clean`, `engine/reclaim`), `engine/catalogue`
+//! (which maps there are).
 
 mod arg;
 mod background;

@@ -197,6 +197,23 @@ fn an_empty_store_has_figures() {
 }
 
 #[test]
+fn maps_have_their_names_and_types() {
+    let _turn = turn();
+    let (_folder, path) = example_store();
+    let store = Store::open(&path).unwrap();
+    store.map::<str, u64>("visits").unwrap().insert("home", 1).unwrap();
+    store.map_versioned::<u32, (String, bool)>("a\nb", 3).unwrap();
+    store.close().unwrap();
+    let text = stdout(&stats(&path, &[]));
+    let visits = line(&text, "visits");
+    assert_eq!((visits[0], *visits.last().unwrap()), ("1", "str -> u64"));
+    assert_eq!(*line(&text, "a\\nb").last().unwrap(), "u32 -> (str, bool)", "a name of two lines takes one");
+    let figures = json(&stats(&path, &["--json"]));
+    let map = figures["maps"].as_array().unwrap().iter().find(|map| map["name"] == "a\nb").unwrap().clone();
+    assert_eq!((map["types"].as_str(), map["version"].as_u64()), (Some("u32 -> (str, bool)"), Some(3)));
+}
+
+#[test]
 fn json_agrees_with_the_library() {
     let _turn = turn();
     let (_folder, path) = example_store();

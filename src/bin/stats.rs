@@ -351,7 +351,8 @@ impl Figures {
         ]);
         for map in &self.stats.maps {
             table.row([
-                map.name.clone(),
+                // A name may be any text.
+                map.name.escape_debug().to_string(),
                 map.entries.to_string(),
                 map.slots.to_string(),
                 map.used_slots.to_string(),
