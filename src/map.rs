@@ -559,7 +559,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
 impl<K: Codec + ?Sized, V: Codec + ?Sized> MapIter<K, V> {
     fn new(typed: Typed<K, V>, pinned: Pinned) -> Result<MapIter<K, V>> {
-        let cursor = Cursor::new(pinned.index(typed.id)?.as_ref());
+        let cursor = Cursor::new(typed.id, pinned.index(typed.id)?.as_ref());
         Ok(MapIter::over(typed, pinned, cursor))
     }
 }

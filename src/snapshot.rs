@@ -152,8 +152,8 @@ impl Snapshot {
     /// All keys and values, in no particular order.
     pub fn iter(&self) -> Iter<'_> {
         match self.index() {
-            Ok(index) => Iter { snapshot: self, cursor: Cursor::new(index.as_ref()), error: None },
-            Err(error) => Iter { snapshot: self, cursor: Cursor::new(None), error: Some(error) },
+            Ok(index) => Iter { snapshot: self, cursor: Cursor::new(DEFAULT_MAP, index.as_ref()), error: None },
+            Err(error) => Iter { snapshot: self, cursor: Cursor::new(DEFAULT_MAP, None), error: Some(error) },
         }
     }
 

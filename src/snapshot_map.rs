@@ -49,7 +49,7 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     /// Those of [`get`](SnapshotMap::get).
     pub fn len(&self) -> Result<u64> {
         let index = self.index()?;
-        let mut cursor = Cursor::new(index.as_ref());
+        let mut cursor = Cursor::new(self.typed.id, index.as_ref());
         let mut keys = 0;
         while let Some(record) = cursor.next(&self.pinned.engine, self.pinned.seq(), self.pinned.at()) {
             record?;
@@ -64,7 +64,7 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     /// Those of [`get`](SnapshotMap::get).
     pub fn is_empty(&self) -> Result<bool> {
         let index = self.index()?;
-        let mut cursor = Cursor::new(index.as_ref());
+        let mut cursor = Cursor::new(self.typed.id, index.as_ref());
         let first = cursor.next(&self.pinned.engine, self.pinned.seq(), self.pinned.at()).transpose()?;
         Ok(first.is_none())
     }
@@ -159,7 +159,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
 
     fn records(&self) -> Result<impl Iterator<Item = Result<Record<'s>>> + use<'s, K, V>> {
         let pinned = self.pinned;
-        let mut cursor = Cursor::new(self.index()?.as_ref());
+        let mut cursor = Cursor::new(self.typed.id, self.index()?.as_ref());
         Ok(std::iter::from_fn(move || cursor.next(&pinned.engine, pinned.seq(), pinned.at())))
     }
 }

@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use slotlog::format::{
     BLOCK, EXTENTS, Kind, LIVE, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader, SPACE_TABLE_MAGIC, SUPERBLOCK_A,
@@ -107,7 +107,8 @@ fn create(path: &Path) {
 }
 
 /// A store with a bit of everything: keys written once and often, removed, cleared, in transactions, an empty key, an
-/// empty value, and a value that fills several blocks.
+/// empty value, and a value that fills several blocks; a map that has a name, one that was renamed, one that was dropped, and
+/// entries with a deadline.
 fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
     let mut history = History::new();
     let mut current = BTreeMap::new();
@@ -119,6 +120,17 @@ fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
         current.insert(key.as_bytes().to_vec(), value.clone());
         value
     };
+    let map = store.map::<str, [u8]>("map").unwrap();
+    for number in 0..9 {
+        let key = format!("in the map {number}");
+        map.insert(&key, value(&key, number)).unwrap();
+    }
+    map.insert_with_expiry("expired", b"expired", SystemTime::UNIX_EPOCH).unwrap();
+    let later = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 36);
+    map.insert_with_expiry("expires", value("expires", 1), later).unwrap();
+    store.map::<str, u32>("dropped").unwrap().insert("dropped", 1).unwrap();
+    store.map::<u32, ()>("a set").unwrap().insert(1, ()).unwrap();
+    assert!(store.rename_map("a set", "another set").unwrap() && store.drop_map("dropped").unwrap());
     store.insert("cleared", value("cleared", 0)).unwrap();
     store.clear().unwrap();
     for number in 0..24 {
@@ -136,6 +148,7 @@ fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
     store.checkpoint().unwrap();
     store.insert("nothing", "").unwrap();
     current.remove(&b"cleared"[..]);
+    current.retain(|key, _| !key.starts_with(b"in the map") && key != b"expires");
     current.insert(b"nothing".to_vec(), Vec::new());
     history.insert(b"nothing".to_vec(), vec![Vec::new()]);
     for number in (0..24).step_by(5) {
@@ -327,6 +340,26 @@ fn read_all(store: &Store, image: &Image, damage: &Damage, history: &History, ve
         let _ = store.contains_key(key);
     }
     let _ = (store.len(), store.is_empty(), store.stats(), store.probe_lengths());
+    let of_map = |key: &[u8]| std::str::from_utf8(key).ok().map(str::to_owned);
+    if let Ok(map) = store.map::<str, [u8]>("map") {
+        for key in history.keys() {
+            let Some(name) = of_map(key) else { continue };
+            if let Ok(Some(value)) = map.get(&name) {
+                check("get of a map", key, &value);
+            }
+            if let Ok(Some(value)) = map.get_ref(&name) {
+                check("get_ref of a map", key, &value);
+            }
+            let _ = map.expiry(&name);
+        }
+        for entry in map.iter().into_iter().flatten().take(image.bytes.len() / 8 * 4) {
+            let Ok((key, value)) = entry else { continue };
+            if verified {
+                check("iterate a map", key.as_bytes(), &value);
+            }
+        }
+    }
+    let _ = store.maps();
     let Ok(snapshot) = store.snapshot() else { return };
     let _ = snapshot.get_many(&history.keys().collect::<Vec<_>>());
     // An index can name one record many times, but has no more slots than the file has words.
@@ -370,6 +403,26 @@ fn change(store: &Store, history: &mut History, random: &mut Random) {
         } else {
             let _ = transaction.commit();
         }
+    }
+    if let Ok(map) = store.map::<str, [u8]>("map") {
+        let mut name = || format!("in the map {}", random.below(12));
+        let add = |key: &str, history: &mut History| {
+            let value = format!("{key} in the map, later").into_bytes();
+            history.entry(key.into()).or_default().push(value.clone());
+            value
+        };
+        let key = name();
+        let value = add(&key, history);
+        let _ = map.update(&key, |_| Some(value.clone()));
+        let key = name();
+        let value = add(&key, history);
+        let _ = map.entry(&key).or_insert(value);
+        let key = name();
+        let value = add(&key, history);
+        let _ = map.insert_with_expiry(&key, value, SystemTime::now());
+        let _ = (map.pop(), map.take(name()), map.retain(|key, _| !key.ends_with('3')));
+        let _ = (store.rename_map("map", "other"), store.map::<str, u8>("new").and_then(|new| new.insert("a", 1)));
+        let _ = (store.rename_map("other", "map"), store.drop_map("another set"), store.maintain(Duration::ZERO));
     }
     let _ = (store.sync(), store.checkpoint());
     if random.one_in(4) {

@@ -232,7 +232,7 @@ impl Batch {
     /// Begins to go over the keys of a map.
     pub(crate) fn cursor(&self, map: u32) -> Result<BatchCursor> {
         let index = self.engine.index_for_writing(map)?;
-        Ok(BatchCursor { map, committed: Cursor::new(Some(&index)), own: None })
+        Ok(BatchCursor { map, committed: Cursor::new(map, Some(&index)), own: None })
     }
 
     /// The record of the next key that has a value as the batch sees it. What the batch changes meanwhile may be seen or not;

@@ -21,7 +21,7 @@ use super::commit::Writer;
 use super::cursor::Cursor;
 use super::expiry::Moment;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_MAP};
+use crate::file::layout::{CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_MAP, live};
 use crate::file::log::{self, Record};
 
 /// The key under which the catalogue has the next id.
@@ -65,6 +65,20 @@ fn entry_of(value: &[u8]) -> Option<(CatalogueEntry, &[u8])> {
 }
 
 impl Engine {
+    /// What a record of the catalogue says. Whatever reads are like otherwise, here the CRC counts: of a wrong id, much would
+    /// come.
+    fn named_by(&self, record: Record<'_>) -> Result<Named> {
+        self.check_crc(record)?;
+        self.named(record.value(), record.offset)
+    }
+
+    fn check_crc(&self, record: Record<'_>) -> Result<()> {
+        if record.crc_holds() {
+            return Ok(());
+        }
+        Err(self.region.corrupt(record.offset, "the CRC of a record of the catalogue does not hold"))
+    }
+
     fn named(&self, value: &[u8], offset: u64) -> Result<Named> {
         let found = entry_of(value).and_then(|(entry, types)| {
             let types = std::str::from_utf8(types).ok()?.to_owned();
@@ -83,7 +97,7 @@ impl Engine {
         }
         let view = self.view()?;
         let found = view.get(CATALOGUE, name.as_bytes())?;
-        found.map(|record| self.named(record.value(), record.offset)).transpose()
+        found.map(|record| self.named_by(record)).transpose()
     }
 
     /// All maps that have a name, with their names, as of one commit.
@@ -91,13 +105,13 @@ impl Engine {
         let pin = self.pin()?;
         let found = (|| {
             let index = self.index_at(CATALOGUE, pin.seq)?;
-            let mut cursor = Cursor::new(index.as_ref());
+            let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
             let mut maps = Vec::new();
             while let Some(record) = cursor.next(self, pin.seq, Moment::NOW) {
                 let record = record?;
                 if record.key() != NEXT_ID {
                     let name = String::from_utf8_lossy(record.key()).into_owned();
-                    maps.push((name, self.named(record.value(), record.offset)?));
+                    maps.push((name, self.named_by(record)?));
                 }
             }
             Ok(maps)
@@ -123,18 +137,14 @@ impl Engine {
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
         self.sweep_dropped_maps()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
-        if let Some(record) = batch.get(CATALOGUE, name.as_bytes())? {
-            return self.named(record.value(), record.offset);
+        if let Some(named) = self.named_in(&batch, name)? {
+            return Ok(named);
         }
-        let next = batch.get(CATALOGUE, NEXT_ID)?.map(|record| record.value().try_into().map(u32::from_le_bytes));
-        let id = match next {
-            None => DEFAULT_MAP + 1,
-            Some(Ok(id)) if id > DEFAULT_MAP && id <= MAX_MAP => id,
-            Some(_) => {
-                let what = "the store has used up its map numbers; copy what it has to a new one";
-                return Err(Error::InvalidName { path: self.region.path().to_owned(), name: name.to_owned(), what });
-            }
-        };
+        let id = self.next_id(&batch)?;
+        if id > MAX_MAP {
+            let what = "the store has used up its map numbers; copy what it has to a new one";
+            return Err(Error::InvalidName { path: self.region.path().to_owned(), name: name.to_owned(), what });
+        }
         let named = Named { id, version, types: types.to_owned() };
         let region = batch.first_region(id)?;
         batch.put(CATALOGUE, NEXT_ID, &(id + 1).to_le_bytes(), None)?;
@@ -142,6 +152,24 @@ impl Engine {
         let durability = batch.default_durability();
         batch.commit(durability)?;
         Ok(named)
+    }
+
+    /// The smallest id that was never used.
+    fn next_id(&self, batch: &Batch) -> Result<u32> {
+        let (offset, id) = match batch.get(CATALOGUE, NEXT_ID)? {
+            Some(record) => {
+                self.check_crc(record)?;
+                (record.offset, record.value().try_into().map(u32::from_le_bytes).unwrap_or(0))
+            }
+            None => (live::MAP_TABLE, DEFAULT_MAP + 1),
+        };
+        // A slot of a damaged index may lead to an older record, or to none.
+        if id <= DEFAULT_MAP || self.index(id)?.is_some() {
+            return Err(self
+                .region
+                .corrupt(offset, format!("the next map would get the number {id}, which is in use")));
+        }
+        Ok(id)
     }
 
     /// Drops the map of this name, and says whether there was one.
@@ -175,7 +203,7 @@ impl Engine {
 
     fn named_in(&self, batch: &Batch, name: &str) -> Result<Option<Named>> {
         let found = batch.get(CATALOGUE, name.as_bytes())?;
-        found.map(|record| self.named(record.value(), record.offset)).transpose()
+        found.map(|record| self.named_by(record)).transpose()
     }
 
     /// Does what a record of the catalogue says besides, when its commit is finished.

@@ -131,7 +131,7 @@ impl Engine {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         let index = self.index_for_writing(map)?;
-        let mut cursor = Cursor::from_somewhere(Some(&index), self.region.live(live::VISIBLE)?);
+        let mut cursor = Cursor::from_somewhere(map, Some(&index), self.region.live(live::VISIBLE)?);
         let Some(found) = cursor.next(self, u64::MAX, Moment::NOW) else { return Ok(None) };
         let record = found?;
         let answer = take(record)?;

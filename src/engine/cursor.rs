@@ -17,7 +17,8 @@ const AHEAD: usize = 32;
 /// pin, or the writer lock.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    /// Where the region of the index is, if there is one, as a word of the map table.
+    map: u32,
+    /// Where the region of its index is, if there is one, as a word of the map table.
     extent: Option<u64>,
     /// The next line, and how many there are to come.
     line: u64,
@@ -34,9 +35,10 @@ pub(crate) fn prefetch_record(region: &Region, record: u64) {
 }
 
 impl Cursor {
-    /// At the beginning of an index.
-    pub(crate) fn new(index: Option<&Index<'_>>) -> Cursor {
+    /// At the beginning of the index of a map.
+    pub(crate) fn new(map: u32, index: Option<&Index<'_>>) -> Cursor {
         Cursor {
+            map,
             extent: index.map(Index::extent),
             line: 0,
             left: index.map_or(0, Index::lines),
@@ -45,8 +47,8 @@ impl Cursor {
     }
 
     /// Somewhere in an index, which is gone around once.
-    pub(crate) fn from_somewhere(index: Option<&Index<'_>>, seed: u64) -> Cursor {
-        let cursor = Cursor::new(index);
+    pub(crate) fn from_somewhere(map: u32, index: Option<&Index<'_>>, seed: u64) -> Cursor {
+        let cursor = Cursor::new(map, index);
         // Fibonacci hashing: near seeds lead to far places.
         let line = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) % cursor.left.max(1);
         Cursor { line, ..cursor }
@@ -77,10 +79,10 @@ impl Cursor {
         let (offset, hash) = self.ahead.pop_front()?;
         let newest = log::record(&engine.region, offset).and_then(|newest| {
             // Here nobody asks for a key, so it is the slot that says whether the record has the right one.
-            if KeyHash::of(newest.key(), engine.seed) == hash {
+            if KeyHash::of(newest.key(), engine.seed) == hash && newest.header.map() == self.map {
                 Ok(newest)
             } else {
-                Err(engine.region.corrupt(offset, "the record has another key than its slot says"))
+                Err(engine.region.corrupt(offset, "the record has another key, or map, than its slot says"))
             }
         });
         Some(newest)
