@@ -54,6 +54,8 @@ enum Change {
     Take(u8),
     Get(u8),
     RetainOdd,
+    /// So many keys, more than fit into a small index.
+    Burst(u16),
     Clear,
     Iterate,
 }
@@ -101,6 +103,7 @@ fn changes() -> impl Strategy<Value = Change> {
         4 => key.clone().prop_map(Change::Take),
         4 => key.prop_map(Change::Get),
         1 => Just(Change::RetainOdd),
+        1 => (0..900_u16).prop_map(Change::Burst),
         1 => Just(Change::Clear),
         1 => Just(Change::Iterate),
     ]
@@ -355,6 +358,12 @@ impl World {
                 let removed = map.retain(|_, value| value % 2 == 1).unwrap();
                 assert_eq!(removed, (before - model.entries.len()) as u64);
             }
+            Change::Burst(count) => {
+                for number in 0..*count {
+                    map.insert(format!("burst {number}"), u32::from(number)).unwrap();
+                    model.set(&format!("burst {number}"), Some(u32::from(number)));
+                }
+            }
             Change::Clear => {
                 map.clear().unwrap();
                 *model = Model::default();
@@ -422,6 +431,12 @@ impl World {
                 Change::RetainOdd => {
                     map.retain(|_, value| value % 2 == 1).unwrap();
                     model.entries.retain(|_, value| *value % 2 == 1);
+                }
+                Change::Burst(count) => {
+                    for number in 0..*count {
+                        map.insert(format!("burst {number}"), u32::from(number)).unwrap();
+                        model.set(&format!("burst {number}"), Some(u32::from(number)));
+                    }
                 }
                 Change::Clear => {
                     map.clear().unwrap();

@@ -3,8 +3,9 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slotlog::{Map, Store};
 use support::{folder, role};
@@ -47,8 +48,11 @@ fn child_process() {
         }),
         "pop" | "drain" => {
             let jobs = store.map::<u64, ()>("jobs").unwrap();
+            counters.update("ready", |count| Some(count.unwrap_or(0) + 1)).unwrap();
             let mut sum = 0;
+            let start = Instant::now();
             loop {
+                assert!(start.elapsed() < Duration::from_secs(60), "nobody says that it is over");
                 let some: Vec<u64> = match role.as_str() {
                     "pop" => jobs.pop().unwrap().into_iter().map(|(job, ())| job).collect(),
                     _ => jobs.drain().unwrap().map(|job| job.unwrap().0).collect(),
@@ -106,18 +110,41 @@ fn each_entry_is_popped_or_drained_once() {
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
     let jobs = store.map::<u64, ()>("jobs").unwrap();
-    let all = 3000;
+    let all = 20_000;
     std::thread::scope(|scope| {
         scope.spawn(|| run(&["pop", "drain", "pop", "drain"], &path));
+        while counters(&store).get("ready").unwrap() != Some(PROCESSES) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         for job in 1..=all {
             jobs.insert(job, ()).unwrap();
         }
-        while counters(&store).get("done").unwrap() != Some(all) {
+        for _ in 0..20_000 {
+            if counters(&store).get("done").unwrap() == Some(all) {
+                break;
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
         jobs.insert(u64::MAX, ()).unwrap();
     });
     assert_eq!(counters(&store).get("sum").unwrap(), Some(all * (all + 1) / 2));
+}
+
+/// What is committed while a drain waits for its turn is drained, too.
+#[test]
+fn a_drain_takes_what_there_is_when_its_turn_comes() {
+    let store = Store::in_memory().unwrap();
+    let jobs = store.map::<u64, ()>("jobs").unwrap();
+    jobs.insert(1, ()).unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.of(&jobs).insert(2, ()).unwrap();
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| jobs.drain().unwrap().map(|job| job.unwrap().0).collect::<BTreeSet<_>>());
+        std::thread::sleep(Duration::from_millis(100));
+        transaction.commit().unwrap();
+        assert_eq!(drained.join().unwrap(), BTreeSet::from([1, 2]));
+    });
+    assert!(jobs.is_empty().unwrap());
 }
 
 /// Who opens the same maps at the same time gets the same ones.
