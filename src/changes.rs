@@ -34,6 +34,20 @@ pub struct Changes {
 }
 
 /// One change.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let seen = store.seq()?;
+/// let mut transaction = store.begin()?;
+/// transaction.insert("wash", "1")?;
+/// transaction.insert("dry", "2")?;
+/// transaction.commit()?;
+/// let changes = store.changes_since(seen)?;
+/// let changes: Vec<slotlog::Change<'_>> = changes.iter().collect::<slotlog::Result<_>>()?;
+/// assert_eq!(changes[0].seq, changes[1].seq);
+/// assert_ne!(changes[0].kind, changes[1].kind);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change<'a> {
@@ -44,6 +58,28 @@ pub struct Change<'a> {
 }
 
 /// What a change was.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use slotlog::ChangeKind;
+///
+/// # let store = slotlog::Store::in_memory()?;
+/// store.insert("old", "1")?;
+/// let mut copy = HashMap::from([(b"old".to_vec(), b"1".to_vec())]);
+/// let seen = store.seq()?;
+/// store.clear()?;
+/// store.insert("new", "2")?;
+/// for change in &store.changes_since(seen)? {
+///     match change?.kind {
+///         ChangeKind::Insert { key, value } => drop(copy.insert(key.to_vec(), value.to_vec())),
+///         ChangeKind::Remove { key } => drop(copy.remove(key)),
+///         ChangeKind::Clear => copy.clear(),
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(copy, HashMap::from([(b"new".to_vec(), b"2".to_vec())]));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChangeKind<'a> {
@@ -70,11 +106,33 @@ impl Changes {
     }
 
     /// The changes, oldest first.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let seen = store.seq()?;
+    /// store.insert("job", "wash")?;
+    /// store.remove("job")?;
+    /// let changes = store.changes_since(seen)?;
+    /// assert_eq!(changes.iter().count(), 2);
+    /// assert_eq!(changes.iter().count(), 2, "as often as you like");
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn iter(&self) -> ChangesIter<'_> {
         ChangesIter { changed: self.engine.changes(&self.history, DEFAULT_MAP) }
     }
 
     /// The sequence number up to which these are all changes: where the next look may begin.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let seen = store.seq()?;
+    /// store.insert("job", "wash")?;
+    /// let changes = store.changes_since(seen)?;
+    /// store.insert("job", "dry")?;
+    /// let next = store.changes_since(changes.seq())?;
+    /// assert_eq!((changes.iter().count(), next.iter().count()), (1, 1));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn seq(&self) -> u64 {
         self.pin.seq
     }
@@ -105,6 +163,18 @@ impl<'a> IntoIterator for &'a Changes {
 }
 
 /// See [`Changes::iter`].
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let seen = store.seq()?;
+/// store.insert("job", "wash")?;
+/// let changes = store.changes_since(seen)?;
+/// let mut changes_left: slotlog::ChangesIter<'_> = changes.iter();
+/// let change = changes_left.next().transpose()?;
+/// assert_eq!(change.map(|change| change.kind), Some(slotlog::ChangeKind::Insert { key: b"job", value: b"wash" }));
+/// assert!(changes_left.next().is_none());
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 pub struct ChangesIter<'a> {
     changed: Changed<'a>,
 }

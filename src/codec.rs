@@ -90,6 +90,39 @@ pub trait Codec {
 }
 
 /// A type whose values can be read where they lie in the file, without a copy: byte strings, strings, [`Pod`].
+///
+/// ```
+/// use slotlog::{Codec, CodecError, Store, View};
+///
+/// /// The name of a host.
+/// struct Host;
+///
+/// impl Codec for Host {
+///     type Borrowed = str;
+///     type Owned = String;
+///     fn name() -> String {
+///         "host".into()
+///     }
+///     fn encode(value: &str) -> Result<impl AsRef<[u8]>, CodecError> {
+///         str::encode(value)
+///     }
+///     fn decode(bytes: &[u8]) -> Result<String, CodecError> {
+///         Host::view(bytes).map(Into::into)
+///     }
+/// }
+///
+/// impl View for Host {
+///     fn view(bytes: &[u8]) -> Result<&str, CodecError> {
+///         str::view(bytes)
+///     }
+/// }
+///
+/// let store = Store::in_memory()?;
+/// let hosts = store.map::<u32, Host>("hosts")?;
+/// hosts.insert(7, "example.org")?;
+/// assert_eq!(hosts.get_ref(7)?.as_deref(), Some("example.org"));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 pub trait View: Codec {
     /// The value of these bytes, which begin at a multiple of eight.
     ///

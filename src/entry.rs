@@ -50,12 +50,29 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     }
 
     /// If the key has a value, changes it so. Can be called more than once.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let carts = store.map::<str, Vec<u32>>("carts")?;
+    /// carts.insert("Ada", [3, 1, 2])?;
+    /// carts.entry("Ada").and_modify(|cart| cart.push(0)).and_modify(|cart| cart.sort()).commit()?;
+    /// assert_eq!(carts.get("Ada")?, Some(vec![0, 1, 2, 3]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn and_modify(mut self, f: impl FnOnce(&mut V::Owned) + 'm) -> Entry<'m, K, V> {
         self.changes.push(Box::new(f));
         self
     }
 
     /// If the key has no value, gives it this one. Returns the value that it has then.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// assert_eq!(ages.entry("Ada").or_insert(36)?, 36);
+    /// assert_eq!(ages.entry("Ada").or_insert(99)?, 36);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Map::insert`].
@@ -68,6 +85,16 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     }
 
     /// If the key has no value, gives it what `f` makes. Returns the value that it has then.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ids = store.map::<str, u64>("ids")?;
+    /// let mut next = 7..;
+    /// assert_eq!(ids.entry("Ada").or_insert_with(|| next.next().unwrap_or(0))?, 7);
+    /// assert_eq!(ids.entry("Ada").or_insert_with(|| next.next().unwrap_or(0))?, 7);
+    /// assert_eq!(next.start, 8, "it was needed once");
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Map::insert`].
@@ -85,6 +112,16 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
 
     /// If the key has no value, gives it the default one. Returns the value that it has then.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let notes = store.map::<str, String>("notes")?;
+    /// notes.insert("Ada", "likes tea")?;
+    /// assert_eq!(notes.entry("Ada").or_default()?, "likes tea");
+    /// assert_eq!(notes.entry("Bob").or_default()?, "");
+    /// assert!(notes.contains_key("Bob")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Map::insert`].
     pub fn or_default(self) -> Result<V::Owned>
@@ -96,6 +133,16 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
 
     /// Does the changes of [`and_modify`](Entry::and_modify) if the key has a value, and nothing otherwise. Returns the value
     /// that it has then.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// assert_eq!(ages.entry("Ada").and_modify(|age| *age += 1).commit()?, Some(37));
+    /// assert_eq!(ages.entry("Bob").and_modify(|age| *age += 1).commit()?, None);
+    /// assert_eq!(ages.len()?, 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Map::insert`].

@@ -12,6 +12,19 @@ pub type Result<T> = std::result::Result<T, Error>;
 ///
 /// No error loses data: an operation that fails has not happened, and the store goes on as it was. The one exception is a
 /// commit that was to be [synced](crate::Durability::Synced) and could not be: it may be there all the same.
+///
+/// ```
+/// use slotlog::Error;
+///
+/// # let store = slotlog::Store::in_memory()?;
+/// let too_long = store.insert([0; 100_000], "value");
+/// match too_long {
+///     Err(Error::KeyTooLong { len, max }) => assert_eq!((len, max), (100_000, 65_535)),
+///     other => panic!("{other:?}"),
+/// }
+/// assert!(store.is_empty()?);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -64,6 +64,14 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for Map<K, V> {
 }
 
 /// What the catalogue of a store says of a map; see [`Store::maps`].
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// store.map_versioned::<str, u16>("ports", 2)?;
+/// let info: slotlog::MapInfo = store.maps()?.remove(0);
+/// assert_eq!((info.name.as_str(), info.types.as_str(), info.version), ("ports", "str -> u16", 2));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MapInfo {
@@ -77,11 +85,28 @@ pub struct MapInfo {
 
 impl<K: ?Sized, V: ?Sized> Map<K, V> {
     /// Its name.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map::<str, u16>("ports")?;
+    /// assert_eq!(ports.name(), "ports");
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn name(&self) -> &str {
         self.typed.name()
     }
 
     /// The store that it belongs to.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map::<str, u16>("ports")?;
+    /// drop(store);
+    /// let names = ports.store().map::<u16, str>("names")?;
+    /// names.insert(80, "http")?;
+    /// assert_eq!(ports.store().maps()?.len(), 2);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -97,6 +122,16 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     /// How many keys there are. Takes constant time. Entries that have [expired](Map::insert_with_expiry) count until they are
     /// removed.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// ages.insert("Grace", 85)?;
+    /// ages.insert("Ada", 37)?;
+    /// assert_eq!(ages.len()?, 2);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Store::get`].
     pub fn len(&self) -> Result<u64> {
@@ -105,6 +140,15 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
 
     /// Whether there are no keys.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// assert!(ages.is_empty()?);
+    /// ages.insert("Ada", 36)?;
+    /// assert!(!ages.is_empty()?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Store::get`].
     pub fn is_empty(&self) -> Result<bool> {
@@ -112,6 +156,17 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     }
 
     /// Removes all keys: one record in the log, whatever their number. Snapshots keep what they see.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// let before = store.snapshot()?;
+    /// ages.clear()?;
+    /// assert!(ages.is_empty()?);
+    /// assert_eq!(before.of(&ages).get("Ada")?, Some(36));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert).
@@ -152,6 +207,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// The value of a key, decoded. One index line and one record are read: two cache misses if they are cold.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// assert_eq!(ages.get("Ada")?, Some(36));
+    /// assert_eq!(ages.get("Bob")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Store::get`]; [`Codec`](Error::Codec) if key or value do not fit their types.
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
@@ -188,6 +252,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// What `f` makes of the value of a key, which it sees in place, without a copy. Cheaper than
     /// [`get_ref`](Map::get_ref).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let pages = store.map::<str, str>("pages")?;
+    /// pages.insert("index", "Hello, world!")?;
+    /// assert_eq!(pages.get_with("index", |page| page.split(' ').count())?, Some(2));
+    /// assert_eq!(pages.get_with("imprint", |page| page.len())?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](Map::get).
@@ -226,6 +299,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// Whether a key has a value.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let members = store.map::<str, ()>("members")?;
+    /// members.insert("Ada", ())?;
+    /// assert!(members.contains_key("Ada")?);
+    /// assert!(!members.contains_key("Bob")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](Map::get).
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
@@ -234,6 +316,20 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     }
 
     /// When the entry of a key [expires](Map::insert_with_expiry): `None` if it has no value, `Some(None)` if never.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let sessions = store.map::<str, u64>("sessions")?;
+    /// let in_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// sessions.insert_with_expiry("token", 7, in_2100)?;
+    /// sessions.insert("service", 8)?;
+    /// assert_eq!(sessions.expiry("token")?, Some(Some(in_2100)));
+    /// assert_eq!(sessions.expiry("service")?, Some(None));
+    /// assert_eq!(sessions.expiry("nobody")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](Map::get).
@@ -244,6 +340,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// Sets the value of a key: one append to the log. An older value, and its deadline, are replaced; to have it back, see
     /// [`replace`](Map::replace).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// ages.insert("Ada", 37)?;
+    /// assert_eq!(ages.get("Ada")?, Some(37));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Store::insert`]; [`Codec`](Error::Codec) if key or value cannot be encoded, and
@@ -289,6 +394,16 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// Removes a key, and says whether it was there. If it was not, nothing is written. A full store can still do this.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// assert!(ages.remove("Ada")?);
+    /// assert!(!ages.remove("Ada")?);
+    /// assert_eq!(ages.get("Ada")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](Map::insert).
     pub fn remove(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
@@ -298,6 +413,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// Sets the value of a key, and returns the one that it had: what `HashMap::insert` does.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// assert_eq!(ages.replace("Ada", 36)?, None);
+    /// assert_eq!(ages.replace("Ada", 37)?, Some(36));
+    /// assert_eq!(ages.get("Ada")?, Some(37));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](Map::insert).
     pub fn replace(&self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<Option<V::Owned>> {
@@ -306,6 +430,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     }
 
     /// Removes a key, and returns the value that it had: what `HashMap::remove` does.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// assert_eq!(ages.take("Ada")?, Some(36));
+    /// assert_eq!(ages.take("Ada")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert).
@@ -387,6 +520,14 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     }
 
     /// The entry of a key, to be changed in place: see [`Entry`]. Nothing happens before its last call.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let visits = store.map::<str, u64>("visits")?;
+    /// assert_eq!(visits.entry("home").and_modify(|visits| *visits += 1).or_insert(1)?, 1);
+    /// assert_eq!(visits.entry("home").and_modify(|visits| *visits += 1).or_insert(1)?, 2);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn entry(&self, key: impl Arg<K::Borrowed>) -> Entry<'_, K, V> {
         Entry::new(self, key.arg())
     }
@@ -432,6 +573,17 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// nothing of later changes. An item is an error if it does not decode or the file is damaged there; the iteration goes
     /// on behind it.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// let entries = ages.iter()?;
+    /// ages.insert("Grace", 85)?;
+    /// let entries = entries.collect::<slotlog::Result<Vec<_>>>()?;
+    /// assert_eq!(entries, [("Ada".to_owned(), 36)]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Store::snapshot`].
     pub fn iter(&self) -> Result<MapIter<K, V>> {
@@ -440,6 +592,16 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// All keys, in no particular order; see [`iter`](Map::iter).
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.extend([("Ada", 36), ("Grace", 85)])?;
+    /// let mut names = ages.keys()?.collect::<slotlog::Result<Vec<String>>>()?;
+    /// names.sort();
+    /// assert_eq!(names, ["Ada", "Grace"]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`iter`](Map::iter).
     pub fn keys(&self) -> Result<impl Iterator<Item = Result<K::Owned>> + use<K, V>> {
@@ -447,6 +609,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     }
 
     /// All values, in no particular order; see [`iter`](Map::iter).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let prices = store.map::<str, u32>("prices")?;
+    /// prices.extend([("tea", 3), ("cake", 4)])?;
+    /// let total = prices.values()?.sum::<slotlog::Result<u32>>()?;
+    /// assert_eq!(total, 7);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`iter`](Map::iter).
@@ -476,6 +647,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// Removes some entry, and returns it; `None` if there is none. Of several who do this each entry goes to exactly one.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let jobs = store.map::<u64, str>("jobs")?;
+    /// jobs.insert(1, "wash")?;
+    /// assert_eq!(jobs.pop()?, Some((1, "wash".to_owned())));
+    /// assert_eq!(jobs.pop()?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](Map::insert). An entry that does not decode stays.
     pub fn pop(&self) -> Result<Option<(K::Owned, V::Owned)>> {
@@ -485,6 +665,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// Keeps only the entries for which `f` says so, and says how many it has removed. One commit; the writer lock is held
     /// for as long as it takes to look at all of them.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let stock = store.map::<str, u32>("stock")?;
+    /// stock.extend([("tea", 3), ("cake", 0), ("milk", 0)])?;
+    /// assert_eq!(stock.retain(|_, left| *left > 0)?, 2);
+    /// assert_eq!(stock.keys()?.collect::<slotlog::Result<Vec<_>>>()?, ["tea"]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert): nothing has happened.
@@ -518,6 +707,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     }
 
     /// Inserts many entries, in commits of `size` each, so that others can write in between. Says how many were inserted.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let squares = store.map::<u64, u64>("squares")?;
+    /// let inserted = squares.extend_in_batches((0..100).map(|number| (number, number * number)), 30)?;
+    /// assert_eq!((inserted, squares.len()?), (100, 100));
+    /// assert_eq!(squares.get(99)?, Some(9801));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`insert`](Map::insert). The entries of the commits before stay.

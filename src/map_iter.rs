@@ -10,6 +10,17 @@ use crate::typed::Typed;
 
 /// An iteration over the keys and values of a [`Map`](crate::Map); see [`Map::iter`](crate::Map::iter) and
 /// [`Map::drain`](crate::Map::drain). It keeps the commit that it sees, like a [`Snapshot`](crate::Snapshot).
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let jobs = store.map::<u64, str>("jobs")?;
+/// jobs.insert(1, "wash")?;
+/// let mut to_do: slotlog::MapIter<u64, str> = jobs.iter()?;
+/// jobs.clear()?;
+/// assert_eq!(to_do.next().transpose()?, Some((1, "wash".to_owned())));
+/// assert!(to_do.next().is_none());
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 pub struct MapIter<K: ?Sized, V: ?Sized> {
     typed: Typed<K, V>,
     cursor: Cursor,

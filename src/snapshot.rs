@@ -105,11 +105,29 @@ impl Snapshot {
 
     /// The sequence number of the commit that it sees: what [`Store::changes_since`](crate::Store::changes_since) goes on
     /// from.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let seen = store.snapshot()?;
+    /// store.insert("job", "wash")?;
+    /// assert_eq!(store.changes_since(seen.seq())?.iter().count(), 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn seq(&self) -> u64 {
         self.pinned.seq()
     }
 
     /// The value of a key, borrowed.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("colour", "green")?;
+    /// let snapshot = store.snapshot()?;
+    /// store.remove("colour")?;
+    /// assert_eq!(snapshot.get("colour")?, Some(&b"green"[..]));
+    /// assert_eq!(snapshot.get("size")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
@@ -120,6 +138,15 @@ impl Snapshot {
     }
 
     /// Whether a key has a value.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let snapshot = store.snapshot()?;
+    /// store.insert("colour", "green")?;
+    /// assert!(!snapshot.contains_key("colour")?);
+    /// assert!(store.snapshot()?.contains_key("colour")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
@@ -150,6 +177,17 @@ impl Snapshot {
     }
 
     /// All keys and values, in no particular order.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("Ada", "36")?;
+    /// store.insert("Grace", "85")?;
+    /// let snapshot = store.snapshot()?;
+    /// let mut entries = snapshot.iter().collect::<slotlog::Result<Vec<_>>>()?;
+    /// entries.sort();
+    /// assert_eq!(entries, [(&b"Ada"[..], &b"36"[..]), (b"Grace", b"85")]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn iter(&self) -> Iter<'_> {
         match self.index() {
             Ok(index) => Iter { snapshot: self, cursor: Cursor::new(DEFAULT_MAP, index.as_ref()), error: None },
@@ -158,21 +196,59 @@ impl Snapshot {
     }
 
     /// All keys, in no particular order.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("Ada", "36")?;
+    /// store.insert("Grace", "85")?;
+    /// let snapshot = store.snapshot()?;
+    /// let mut names = snapshot.keys().collect::<slotlog::Result<Vec<_>>>()?;
+    /// names.sort();
+    /// assert_eq!(names, [&b"Ada"[..], b"Grace"]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn keys(&self) -> impl Iterator<Item = Result<&[u8]>> {
         self.iter().map(|entry| Ok(entry?.0))
     }
 
     /// All values, in no particular order.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("readme", "Hello")?;
+    /// store.insert("licence", "MIT")?;
+    /// let bytes = store.snapshot()?.values().map(|value| Ok(value?.len())).sum::<slotlog::Result<usize>>()?;
+    /// assert_eq!(bytes, 8);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn values(&self) -> impl Iterator<Item = Result<&[u8]>> {
         self.iter().map(|entry| Ok(entry?.1))
     }
 
     /// How many keys there are.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("Ada", "36")?;
+    /// let snapshot = store.snapshot()?;
+    /// store.insert("Grace", "85")?;
+    /// assert_eq!(snapshot.len(), 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn len(&self) -> u64 {
         self.len
     }
 
     /// Whether there are no keys.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let snapshot = store.snapshot()?;
+    /// store.insert("Ada", "36")?;
+    /// assert!(snapshot.is_empty());
+    /// assert!(!store.snapshot()?.is_empty());
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -190,6 +266,16 @@ impl<'a> IntoIterator for &'a Snapshot {
 /// An iteration over all keys and values of a [`Snapshot`]; see [`Snapshot::iter`].
 ///
 /// An item is an error if the file is damaged at that place; the iteration goes on behind it where it can.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// store.insert("Ada", "36")?;
+/// let snapshot = store.snapshot()?;
+/// let mut entries: slotlog::Iter<'_> = snapshot.iter();
+/// assert_eq!(entries.next().transpose()?, Some((&b"Ada"[..], &b"36"[..])));
+/// assert!(entries.next().is_none());
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 pub struct Iter<'a> {
     snapshot: &'a Snapshot,
     cursor: Cursor,

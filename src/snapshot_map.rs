@@ -18,6 +18,17 @@ use crate::typed::Typed;
 /// A [`Map`] as one commit left it; see [`Snapshot::of`](crate::Snapshot::of).
 ///
 /// A map that was created after that commit is empty here; one that was dropped after it is not.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let ages = store.map::<str, u32>("ages")?;
+/// ages.insert("Ada", 36)?;
+/// let snapshot = store.snapshot()?;
+/// ages.clear()?;
+/// let before: slotlog::SnapshotMap<'_, str, u32> = snapshot.of(&ages);
+/// assert_eq!(before.get("Ada")?, Some(36));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 pub struct SnapshotMap<'s, K: ?Sized, V: ?Sized> {
     pinned: &'s Pinned,
     typed: Typed<K, V>,
@@ -45,6 +56,16 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
 
     /// How many keys there are, those excepted that had expired. One pass over the map.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// let snapshot = store.snapshot()?;
+    /// ages.insert("Grace", 85)?;
+    /// assert_eq!(snapshot.of(&ages).len()?, 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn len(&self) -> Result<u64> {
@@ -59,6 +80,16 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     }
 
     /// Whether there are no keys.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// let snapshot = store.snapshot()?;
+    /// ages.insert("Ada", 36)?;
+    /// assert!(snapshot.of(&ages).is_empty()?);
+    /// assert!(!store.snapshot()?.of(&ages).is_empty()?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
@@ -79,6 +110,17 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
 
     /// The value of a key, decoded.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// let snapshot = store.snapshot()?;
+    /// ages.insert("Ada", 37)?;
+    /// assert_eq!(snapshot.of(&ages).get("Ada")?, Some(36));
+    /// assert_eq!(snapshot.of(&ages).get("Bob")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not fit
     /// their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the snapshot's store.
@@ -87,6 +129,17 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     }
 
     /// The value of a key where it lies in the file, without a copy, for as long as the snapshot lives.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let pages = store.map::<str, str>("pages")?;
+    /// pages.insert("index", "Hello")?;
+    /// let snapshot = store.snapshot()?;
+    /// let page: &str = snapshot.of(&pages).get_ref("index")?.unwrap_or("not found");
+    /// pages.remove("index")?;
+    /// assert_eq!(page, "Hello");
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
@@ -98,6 +151,15 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     }
 
     /// The values of many keys, in their order, with memory accesses that overlap.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.extend([("Ada", 36), ("Grace", 85)])?;
+    /// let snapshot = store.snapshot()?;
+    /// assert_eq!(snapshot.of(&ages).get_many(&["Grace", "Bob", "Ada"])?, [Some(85), None, Some(36)]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
@@ -113,6 +175,17 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
 
     /// Whether a key has a value.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let members = store.map::<str, ()>("members")?;
+    /// members.insert("Ada", ())?;
+    /// let snapshot = store.snapshot()?;
+    /// members.remove("Ada")?;
+    /// assert!(snapshot.of(&members).contains_key("Ada")?);
+    /// assert!(!snapshot.of(&members).contains_key("Bob")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
@@ -121,6 +194,21 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
 
     /// When the entry of a key expires: `None` if it has no value, `Some(None)` if never.
     ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let sessions = store.map::<str, u64>("sessions")?;
+    /// let in_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// sessions.insert_with_expiry("token", 7, in_2100)?;
+    /// sessions.insert("service", 8)?;
+    /// let snapshot = store.snapshot()?;
+    /// assert_eq!(snapshot.of(&sessions).expiry("token")?, Some(Some(in_2100)));
+    /// assert_eq!(snapshot.of(&sessions).expiry("service")?, Some(None));
+    /// assert_eq!(snapshot.of(&sessions).expiry("nobody")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
@@ -128,6 +216,17 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     }
 
     /// All keys and values, in no particular order. An item is an error if it does not decode or the file is damaged there.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// let snapshot = store.snapshot()?;
+    /// ages.insert("Grace", 85)?;
+    /// let entries = snapshot.of(&ages).iter()?.collect::<slotlog::Result<Vec<_>>>()?;
+    /// assert_eq!(entries, [("Ada".to_owned(), 36)]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
@@ -141,6 +240,17 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
 
     /// All keys, in no particular order.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.extend([("Ada", 36), ("Grace", 85)])?;
+    /// let snapshot = store.snapshot()?;
+    /// let mut names = snapshot.of(&ages).keys()?.collect::<slotlog::Result<Vec<String>>>()?;
+    /// names.sort();
+    /// assert_eq!(names, ["Ada", "Grace"]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn keys(&self) -> Result<impl Iterator<Item = Result<K::Owned>> + use<'s, K, V>> {
@@ -149,6 +259,15 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     }
 
     /// All values, in no particular order.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let prices = store.map::<str, u32>("prices")?;
+    /// prices.extend([("tea", 3), ("cake", 4)])?;
+    /// let snapshot = store.snapshot()?;
+    /// assert_eq!(snapshot.of(&prices).values()?.sum::<slotlog::Result<u32>>()?, 7);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).

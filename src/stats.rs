@@ -14,6 +14,20 @@ use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP,
 ///
 /// What of the file is in memory is page cache, which the system takes back when it needs it; private to the process are
 /// only a few hundred kilobytes.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let ages = store.map::<str, u32>("ages")?;
+/// ages.insert("Ada", 36)?;
+/// ages.insert("Ada", 37)?;
+/// let snapshot = store.snapshot()?;
+/// let stats: slotlog::Stats = store.stats()?;
+/// let of_ages = stats.maps.iter().find(|map| map.name == "ages");
+/// assert_eq!(of_ages.map(|map| (map.entries, map.types.as_str())), Some((1, "str -> u32")));
+/// assert_eq!(stats.log_bytes, stats.live_bytes + stats.dead_bytes);
+/// assert_eq!(stats.pins, 1, "the snapshot");
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {

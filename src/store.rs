@@ -55,6 +55,18 @@ impl Store {
     /// Opens the store at `path` for reading and writing, and creates it if it is missing: [`Store::options`] with
     /// everything at its default.
     ///
+    /// ```
+    /// use slotlog::Store;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.slotlog");
+    /// let store = Store::open(&path)?;
+    /// store.insert("hello", "world")?;
+    /// let other = Store::open(&path)?;
+    /// assert_eq!(other.get("hello")?.as_deref(), Some(&b"world"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
@@ -62,6 +74,16 @@ impl Store {
     }
 
     /// Begins to say how a store is to be opened.
+    ///
+    /// ```
+    /// use slotlog::Store;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.slotlog");
+    /// let missing = Store::options().create(false).open(&path);
+    /// assert!(matches!(missing, Err(slotlog::Error::NotFound { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn options() -> Options {
         Options::default()
     }
@@ -128,6 +150,14 @@ impl Store {
 
     /// Whether a key has a value.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("colour", "green")?;
+    /// assert!(store.contains_key("colour")?);
+    /// assert!(!store.contains_key("size")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
@@ -178,6 +208,19 @@ impl Store {
 
     /// When the value of a key expires: `None` if it has none, `Some(None)` if never.
     ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let in_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// store.insert_with_expiry("token", "7", in_2100)?;
+    /// store.insert("service", "8")?;
+    /// assert_eq!(store.expiry("token")?, Some(Some(in_2100)));
+    /// assert_eq!(store.expiry("service")?, Some(None));
+    /// assert_eq!(store.expiry("nobody")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<SystemTime>>> {
@@ -202,6 +245,15 @@ impl Store {
 
     /// How many keys there are, those included that have expired and were not removed yet. Takes constant time.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("Ada", "36")?;
+    /// store.insert("Grace", "85")?;
+    /// store.insert("Ada", "37")?;
+    /// assert_eq!(store.len()?, 2);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn len(&self) -> Result<u64> {
@@ -209,6 +261,14 @@ impl Store {
     }
 
     /// Whether there are no keys.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// assert!(store.is_empty()?);
+    /// store.insert("Ada", "36")?;
+    /// assert!(!store.is_empty()?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](Store::get).
@@ -218,6 +278,16 @@ impl Store {
 
     /// Removes all keys: one record in the log, whatever their number. Snapshots keep what they see.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("Ada", "36")?;
+    /// let before = store.snapshot()?;
+    /// store.clear()?;
+    /// assert!(store.is_empty()?);
+    /// assert_eq!(before.get("Ada")?, Some(&b"36"[..]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](Store::insert).
     pub fn clear(&self) -> Result<()> {
@@ -225,6 +295,15 @@ impl Store {
     }
 
     /// The store as it is now, for as long as you like. See [`Snapshot`].
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("colour", "green")?;
+    /// let snapshot = store.snapshot()?;
+    /// store.insert("colour", "red")?;
+    /// assert_eq!(snapshot.get("colour")?, Some(&b"green"[..]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](Store::get).
@@ -234,6 +313,17 @@ impl Store {
 
     /// Begins a transaction: many changes in one commit. It holds the writer lock until it is committed or dropped. See
     /// [`Transaction`].
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut transfer = store.begin()?;
+    /// transfer.insert("Ada", "90")?;
+    /// transfer.insert("Bob", "110")?;
+    /// assert!(store.is_empty()?);
+    /// transfer.commit()?;
+    /// assert_eq!(store.len()?, 2);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`ReadOnly`](crate::Error::ReadOnly), [`LockTimeout`](crate::Error::LockTimeout),
@@ -296,6 +386,17 @@ impl Store {
     /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names say nothing of the
     /// fields of a type, like [`Pod`](crate::Pod) and `Serde`.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map_versioned::<str, u16>("ports", 1)?;
+    /// ports.insert("http", 80)?;
+    /// assert_eq!(store.map_versioned::<str, u16>("ports", 1)?.get("http")?, Some(80));
+    ///
+    /// let wrong = store.map_versioned::<str, u16>("ports", 2);
+    /// assert!(matches!(wrong, Err(slotlog::Error::TypeMismatch { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`map`](Store::map).
     pub fn map_versioned<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str, version: u32) -> Result<Map<K, V>> {
@@ -326,6 +427,17 @@ impl Store {
     /// they see; a [`Map`] that somebody still holds reads as empty, and writing to it is
     /// [`NoSuchMap`](crate::Error::NoSuchMap).
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map::<str, u16>("ports")?;
+    /// ports.insert("http", 80)?;
+    /// assert!(store.drop_map("ports")?);
+    /// assert!(!store.drop_map("ports")?);
+    /// assert_eq!(ports.get("http")?, None);
+    /// assert!(matches!(ports.insert("http", 80), Err(slotlog::Error::NoSuchMap { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](Store::insert).
     pub fn drop_map(&self, name: &str) -> Result<bool> {
@@ -333,6 +445,15 @@ impl Store {
     }
 
     /// Gives the map `from` the name `to`, and says whether it was there. A map that had that name is dropped. One commit.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.map::<str, u16>("prots")?.insert("http", 80)?;
+    /// assert!(store.rename_map("prots", "ports")?);
+    /// assert!(!store.rename_map("prots", "ports")?);
+    /// assert_eq!(store.map::<str, u16>("ports")?.get("http")?, Some(80));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`insert`](Store::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty.
@@ -347,6 +468,16 @@ impl Store {
     /// Makes everything that is committed survive a power cut: one flush of what of the log is not flushed yet. Threads
     /// that call this at the same time share one.
     ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = slotlog::Store::open(folder.path().join("orders.slotlog"))?;
+    /// store.insert("order 1", "tea")?;
+    /// store.insert("order 2", "cake")?;
+    /// store.sync()?;                                         // from here on both survive a power cut
+    /// assert_eq!(store.len()?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Io`](crate::Error::Io) if the flush fails. After that, in all processes and until all have closed the store,
     /// [`Poisoned`](crate::Error::Poisoned): a second flush would succeed, and say nothing of what the first has lost.
@@ -356,6 +487,16 @@ impl Store {
 
     /// [Syncs](Store::sync), and writes down how far the log is durable, so that less than that is recognised as damage.
     /// Writers go on meanwhile. Taken by itself every [`checkpoint_every`](Options::checkpoint_every) bytes.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = slotlog::Store::open(folder.path().join("orders.slotlog"))?;
+    /// store.insert("order 1", "tea")?;
+    /// assert!(store.stats()?.since_checkpoint > 0);
+    /// store.checkpoint()?;
+    /// assert_eq!(store.stats()?.since_checkpoint, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`sync`](Store::sync).
@@ -459,6 +600,14 @@ impl Store {
     /// The sequence number of the last visible commit: what [`wait_for_change`](Store::wait_for_change) and
     /// [`changes_since`](Store::changes_since) go on from. It only goes up, and a commit may skip numbers.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let before = store.seq()?;
+    /// store.insert("job", "wash")?;
+    /// assert!(store.seq()? > before);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Forked`](crate::Error::Forked).
     pub fn seq(&self) -> Result<u64> {
@@ -499,6 +648,19 @@ impl Store {
     /// last one. Takes time in proportion to what was written since, give or take an extent of the log (one sixteenth of
     /// the file).
     ///
+    /// ```
+    /// use slotlog::ChangeKind::Insert;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let seen = store.seq()?;
+    /// store.insert("job", "wash")?;
+    /// store.insert("job", "dry")?;
+    /// let changes = store.changes_since(seen)?;
+    /// let kinds = changes.iter().map(|change| Ok(change?.kind)).collect::<slotlog::Result<Vec<_>>>()?;
+    /// assert_eq!(kinds, [Insert { key: b"job", value: b"wash" }, Insert { key: b"job", value: b"dry" }]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not go back that far, or `seq` is of a commit
     /// that a power cut has undone; [`Corrupt`](crate::Error::Corrupt); [`PinsExhausted`](crate::Error::PinsExhausted).
@@ -525,6 +687,16 @@ impl Store {
 
     /// Sizes and counters. Takes time in proportion to the number of maps and extents, not of keys.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("Ada", "36")?;
+    /// assert_eq!(store.stats()?.dead_bytes, 0);
+    /// store.insert("Ada", "37")?;
+    /// let stats = store.stats()?;
+    /// assert!(stats.live_bytes > 0 && stats.dead_bytes > 0);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`LockTimeout`](crate::Error::LockTimeout).
     pub fn stats(&self) -> Result<Stats> {
@@ -535,6 +707,17 @@ impl Store {
     /// element standing for all longer searches too. A removed key counts as long as the index keeps its tombstone. One
     /// pass over the index.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// for number in 0..100u32 {
+    ///     store.insert(number.to_le_bytes(), "…")?;
+    /// }
+    /// let lengths = store.probe_lengths()?;
+    /// assert_eq!(lengths.iter().sum::<u64>(), 100);
+    /// assert!(lengths[0] > 50, "most keys are in the first line");
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn probe_lengths(&self) -> Result<[u64; 8]> {
@@ -542,6 +725,17 @@ impl Store {
     }
 
     /// In what state the store was found when it was opened, and so what opening it had to do.
+    ///
+    /// ```
+    /// use slotlog::{Opened, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.slotlog");
+    /// let store = Store::open(&path)?;
+    /// assert_eq!(store.opened(), Opened::Created);
+    /// assert_eq!(Store::open(&path)?.opened(), Opened::Attached);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn opened(&self) -> Opened {
         self.engine.opened
     }
@@ -549,6 +743,18 @@ impl Store {
     /// Gives up this handle. If it was the last one of all processes, and no snapshot or transaction is left, the store is
     /// closed: everything is flushed, and the next opening has nothing to do. Otherwise this is a
     /// [checkpoint](Store::checkpoint), and the store stays open for the others.
+    ///
+    /// ```
+    /// use slotlog::{Opened, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.slotlog");
+    /// let store = Store::open(&path)?;
+    /// store.insert("hello", "world")?;
+    /// store.close()?;
+    /// assert_eq!(Store::open(&path)?.opened(), Opened::Clean);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`sync`](Store::sync). Dropping the last handle does the same and cannot report.

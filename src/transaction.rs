@@ -75,6 +75,16 @@ impl Transaction {
 
     /// The value of a key, as this transaction has left it.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("stock", "3")?;
+    /// let mut sale = store.begin()?;
+    /// assert_eq!(sale.get("stock")?.as_deref(), Some(&b"3"[..]));
+    /// sale.insert("stock", "2")?;
+    /// assert_eq!(sale.get("stock")?.as_deref(), Some(&b"2"[..]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
@@ -83,6 +93,16 @@ impl Transaction {
 
     /// Whether a key has a value, as this transaction has left it.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("draft", "…")?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.remove("draft")?;
+    /// assert!(!transaction.contains_key("draft")?);
+    /// assert!(store.contains_key("draft")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
@@ -90,6 +110,16 @@ impl Transaction {
     }
 
     /// Sets the value of a key.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.insert("Ada", "36")?;
+    /// transaction.insert("Ada", "37")?;
+    /// transaction.commit()?;
+    /// assert_eq!(store.get("Ada")?.as_deref(), Some(&b"37"[..]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`KeyTooLong`](crate::Error::KeyTooLong), [`ValueTooLong`](crate::Error::ValueTooLong),
@@ -101,6 +131,18 @@ impl Transaction {
 
     /// Sets the value of a key for a time; see [`Store::insert_with_expiry`](crate::Store::insert_with_expiry).
     ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let in_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// let mut login = store.begin()?;
+    /// login.insert_with_expiry("token", "7", in_2100)?;
+    /// login.commit()?;
+    /// assert_eq!(store.expiry("token")?, Some(Some(in_2100)));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](Transaction::insert).
     pub fn insert_with_expiry(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, at: SystemTime) -> Result<()> {
@@ -109,6 +151,17 @@ impl Transaction {
 
     /// Removes a key, and says whether it was there.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("draft", "…")?;
+    /// let mut transaction = store.begin()?;
+    /// assert!(transaction.remove("draft")?);
+    /// assert!(!transaction.remove("draft")?);
+    /// transaction.commit()?;
+    /// assert_eq!(store.get("draft")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](Transaction::insert).
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
@@ -116,16 +169,46 @@ impl Transaction {
     }
 
     /// How many keys there are, as this transaction has left them.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("Ada", "36")?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.insert("Grace", "85")?;
+    /// assert_eq!((transaction.len(), store.len()?), (2, 1));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn len(&self) -> u64 {
         self.batch.len(DEFAULT_MAP).unwrap_or(0)
     }
 
     /// Whether there are no keys, as this transaction has left them.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("Ada", "36")?;
+    /// let mut transaction = store.begin()?;
+    /// assert!(!transaction.is_empty());
+    /// transaction.remove("Ada")?;
+    /// assert!(transaction.is_empty());
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Makes all changes seen, at once, with the [durability](crate::Options::durability) of the store.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.insert("Ada", "36")?;
+    /// transaction.insert("Grace", "85")?;
+    /// assert_eq!(store.len()?, 0);
+    /// transaction.commit()?;
+    /// assert_eq!(store.len()?, 2);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Full`](crate::Error::Full) if the index has to grow and cannot: nothing has happened.
@@ -138,6 +221,19 @@ impl Transaction {
 
     /// [Commits](Transaction::commit) with another durability than the store's.
     ///
+    /// ```
+    /// use slotlog::{Durability, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("orders.slotlog");
+    /// let store = Store::open(&path)?;
+    /// let mut order = store.begin()?;
+    /// order.insert("order 1", "tea")?;
+    /// order.commit_with(Durability::Synced)?;
+    /// assert_eq!(store.get("order 1")?.as_deref(), Some(&b"tea"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`commit`](Transaction::commit).
     pub fn commit_with(self, durability: Durability) -> Result<()> {
@@ -145,5 +241,15 @@ impl Transaction {
     }
 
     /// Makes none of the changes. Dropping the transaction does the same.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("stock", "3")?;
+    /// let mut sale = store.begin()?;
+    /// sale.insert("stock", "2")?;
+    /// sale.rollback();
+    /// assert_eq!(store.get("stock")?.as_deref(), Some(&b"3"[..]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     pub fn rollback(self) {}
 }

@@ -14,6 +14,19 @@ use crate::typed::Typed;
 
 /// A [`Map`] within a transaction; see [`Transaction::of`](crate::Transaction::of). It sees what the transaction has done so
 /// far, to whichever map.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let stock = store.map::<str, u32>("stock")?;
+/// let mut transaction = store.begin()?;
+/// let mut of_stock: slotlog::TransactionMap<'_, str, u32> = transaction.of(&stock);
+/// of_stock.insert("tea", 3)?;
+/// assert_eq!(of_stock.get("tea")?, Some(3));
+/// assert_eq!(stock.get("tea")?, None, "nobody else sees it yet");
+/// transaction.commit()?;
+/// assert_eq!(stock.get("tea")?, Some(3));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 pub struct TransactionMap<'t, K: ?Sized, V: ?Sized> {
     batch: &'t mut Batch,
     typed: Typed<K, V>,
@@ -38,6 +51,16 @@ impl<'t, K: ?Sized, V: ?Sized> TransactionMap<'t, K, V> {
 
     /// How many keys there are, those included that have expired and were not removed yet.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// ages.insert("Ada", 36)?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.of(&ages).insert("Grace", 85)?;
+    /// assert_eq!((transaction.of(&ages).len()?, ages.len()?), (2, 1));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
     pub fn len(&self) -> Result<u64> {
@@ -46,6 +69,16 @@ impl<'t, K: ?Sized, V: ?Sized> TransactionMap<'t, K, V> {
     }
 
     /// Whether there are no keys.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// let mut transaction = store.begin()?;
+    /// assert!(transaction.of(&ages).is_empty()?);
+    /// transaction.of(&ages).insert("Ada", 36)?;
+    /// assert!(!transaction.of(&ages).is_empty()?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
@@ -56,6 +89,17 @@ impl<'t, K: ?Sized, V: ?Sized> TransactionMap<'t, K, V> {
 
 impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// The value of a key.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let accounts = store.map::<str, u32>("accounts")?;
+    /// accounts.insert("Ada", 100)?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.of(&accounts).insert("Ada", 90)?;
+    /// assert_eq!(transaction.of(&accounts).get("Ada")?, Some(90));
+    /// assert_eq!(transaction.of(&accounts).get("Bob")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not fit
@@ -70,6 +114,16 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
 
     /// Whether a key has a value.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let members = store.map::<str, ()>("members")?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.of(&members).insert("Ada", ())?;
+    /// assert!(transaction.of(&members).contains_key("Ada")?);
+    /// assert!(!members.contains_key("Ada")?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
@@ -80,6 +134,17 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
 
     /// Sets the value of a key.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let accounts = store.map::<str, u32>("accounts")?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.of(&accounts).insert("Ada", 90)?;
+    /// transaction.of(&accounts).insert("Bob", 110)?;
+    /// transaction.commit()?;
+    /// assert_eq!(accounts.get_many(&["Ada", "Bob"])?, [Some(90), Some(110)]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`get`](TransactionMap::get) and of [`Transaction::insert`](crate::Transaction::insert).
     pub fn insert(&mut self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<()> {
@@ -87,6 +152,19 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     }
 
     /// Sets the value of a key for a time; see [`Map::insert_with_expiry`].
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let sessions = store.map::<str, u64>("sessions")?;
+    /// let in_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// let mut login = store.begin()?;
+    /// login.of(&sessions).insert_with_expiry("token", 7, in_2100)?;
+    /// login.commit()?;
+    /// assert_eq!(sessions.expiry("token")?, Some(Some(in_2100)));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert).
@@ -107,6 +185,18 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
 
     /// Removes a key, and says whether it was there.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let jobs = store.map::<u64, str>("jobs")?;
+    /// jobs.insert(1, "wash")?;
+    /// let mut transaction = store.begin()?;
+    /// assert!(transaction.of(&jobs).remove(1)?);
+    /// assert!(!transaction.of(&jobs).remove(1)?);
+    /// transaction.commit()?;
+    /// assert_eq!(jobs.get(1)?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert).
     pub fn remove(&mut self, key: impl Arg<K::Borrowed>) -> Result<bool> {
@@ -116,6 +206,17 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     }
 
     /// Sets the value of a key, and returns the one that it had.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// let mut transaction = store.begin()?;
+    /// assert_eq!(transaction.of(&ages).replace("Ada", 36)?, None);
+    /// assert_eq!(transaction.of(&ages).replace("Ada", 37)?, Some(36));
+    /// transaction.commit()?;
+    /// assert_eq!(ages.get("Ada")?, Some(37));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert).
@@ -127,6 +228,20 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
 
     /// Removes a key, and returns the value that it had.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let to_do = store.map::<u64, str>("to do")?;
+    /// let done = store.map::<u64, str>("done")?;
+    /// to_do.insert(1, "wash")?;
+    /// let mut transaction = store.begin()?;
+    /// if let Some(job) = transaction.of(&to_do).take(1)? {
+    ///     transaction.of(&done).insert(1, job)?;
+    /// }
+    /// transaction.commit()?;
+    /// assert_eq!((to_do.get(1)?, done.get(1)?), (None, Some("wash".to_owned())));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert).
     pub fn take(&mut self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
@@ -136,6 +251,18 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     }
 
     /// All keys and values, in no particular order.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let prices = store.map::<str, u32>("prices")?;
+    /// prices.insert("tea", 3)?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.of(&prices).insert("cake", 4)?;
+    /// let mut entries = transaction.of(&prices).iter()?.collect::<slotlog::Result<Vec<_>>>()?;
+    /// entries.sort();
+    /// assert_eq!(entries, [("cake".to_owned(), 4), ("tea".to_owned(), 3)]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
@@ -150,6 +277,17 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
 
     /// Keeps only the entries for which `f` says so, and says how many it has removed.
     ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let stock = store.map::<str, u32>("stock")?;
+    /// stock.extend([("tea", 3), ("cake", 0), ("milk", 0)])?;
+    /// let mut transaction = store.begin()?;
+    /// assert_eq!(transaction.of(&stock).retain(|_, left| *left > 0)?, 2);
+    /// transaction.commit()?;
+    /// assert_eq!(stock.keys()?.collect::<slotlog::Result<Vec<_>>>()?, ["tea"]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert). Some may have been removed already, in this transaction.
     pub fn retain(&mut self, mut f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
@@ -160,6 +298,18 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     }
 
     /// Removes all keys, one after the other: outside of a transaction, [`Map::clear`] is one record.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let cart = store.map::<str, u32>("cart")?;
+    /// cart.extend([("tea", 3), ("cake", 1)])?;
+    /// let mut order = store.begin()?;
+    /// order.of(&cart).clear()?;
+    /// assert_eq!(cart.len()?, 2);
+    /// order.commit()?;
+    /// assert!(cart.is_empty()?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`retain`](TransactionMap::retain).

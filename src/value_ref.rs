@@ -15,6 +15,17 @@ use crate::typed::Typed;
 ///
 /// It keeps what it points at as it is, whatever others write; held for long, it keeps space from being reused, like a
 /// [`Snapshot`](crate::Snapshot). It is `Send + Sync` and may outlive map and store.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let pages = store.map::<str, str>("pages")?;
+/// pages.insert("index", "Hello")?;
+/// let page: Option<slotlog::ValueRef<str>> = pages.get_ref("index")?;
+/// pages.insert("index", "Good-bye")?;
+/// drop((pages, store));
+/// assert_eq!(page.as_deref(), Some("Hello"));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 pub struct ValueRef<V: View + ?Sized> {
     bytes: Bytes,
     value: PhantomData<fn() -> Box<V>>,

@@ -29,6 +29,17 @@ const SLICE: Duration = Duration::from_micros(500);
 const STEP: (u64, u64) = (16, 256);
 
 /// What [`Store::compact`](crate::Store::compact) has done.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// for _ in 0..1000 {
+///     store.insert("counter", [7; 100])?;
+/// }
+/// let report: slotlog::CompactReport = store.compact()?;
+/// assert!(report.finished);
+/// assert_eq!((report.held_back, report.file_len), (0, store.stats()?.file_len));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactReport {
@@ -45,6 +56,27 @@ pub struct CompactReport {
 }
 
 /// How far a compaction has come; see [`Store::compact_with`](crate::Store::compact_with).
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use slotlog::CompactProgress;
+///
+/// # let store = slotlog::Store::in_memory()?;
+/// for number in 0..20_000u32 {
+///     store.insert(number.to_le_bytes(), [7; 100])?;
+/// }
+/// for number in 0..10_000u32 {
+///     store.remove(number.to_le_bytes())?;
+/// }
+/// let report = store.compact_with(|progress: CompactProgress| {
+///     assert_eq!(progress.round, 1);
+///     assert!(progress.done <= progress.total);
+///     ControlFlow::Break(())
+/// })?;
+/// assert!(!report.finished, "it was stopped");
+/// assert_eq!(store.len()?, 10_000);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactProgress {

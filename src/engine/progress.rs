@@ -6,6 +6,24 @@ use std::sync::Arc;
 use super::settings::Settings;
 
 /// How far a recovery after a power cut has come; see [`Options::on_recovery`](crate::Options::on_recovery).
+///
+/// ```
+/// use std::sync::mpsc;
+/// use slotlog::{RecoveryProgress, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("copy.slotlog"));
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// std::fs::copy(&path, &copy)?;
+///
+/// let (tell, told) = mpsc::channel();
+/// Store::options().on_recovery(move |progress| drop(tell.send(progress))).open(&copy)?;
+/// let told: Vec<RecoveryProgress> = told.try_iter().collect();
+/// let last = told.last().ok_or("a copy is recovered")?;
+/// assert!(last.done > 0 && last.done == last.total);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryProgress {
@@ -19,6 +37,25 @@ pub struct RecoveryProgress {
 }
 
 /// The two passes of a recovery over the log.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use slotlog::RecoveryPhase::{Indexing, Walking};
+/// use slotlog::Store;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("copy.slotlog"));
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// std::fs::copy(&path, &copy)?;
+///
+/// let (tell, told) = mpsc::channel();
+/// Store::options().on_recovery(move |progress| drop(tell.send(progress.phase))).open(&copy)?;
+/// let mut phases: Vec<_> = told.try_iter().collect();
+/// phases.dedup();
+/// assert_eq!(phases, [Walking, Indexing]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecoveryPhase {

@@ -34,6 +34,22 @@ use crate::file::space::Space;
 use crate::file::totals;
 
 /// How a store was found when it was opened.
+///
+/// ```
+/// use slotlog::{Opened, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("copy.slotlog"));
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// std::fs::copy(&path, &copy)?;
+/// let copied = Store::open(&copy)?;
+/// assert!(matches!(copied.opened(), Opened::AfterPowerCut { records, .. } if records > 0));
+///
+/// store.close()?;
+/// assert_eq!(Store::open(&path)?.opened(), Opened::Clean);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Opened {

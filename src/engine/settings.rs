@@ -20,6 +20,18 @@ pub enum Access {
 }
 
 /// What a commit has survived when it returns.
+///
+/// ```
+/// use slotlog::{Durability, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("orders.slotlog");
+/// assert_eq!(Durability::default(), Durability::Buffered);
+/// let store = Store::options().durability(Durability::Synced).open(&path)?;
+/// store.insert("order 1", "tea")?;                       // survives a power cut from here on
+/// assert_eq!(store.get("order 1")?.as_deref(), Some(&b"tea"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {

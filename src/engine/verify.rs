@@ -22,6 +22,18 @@ use crate::file::space::Space;
 const KEPT: usize = 1000;
 
 /// What [`Store::verify`](crate::Store::verify) found.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// store.insert("Ada", "36")?;
+/// store.insert("Ada", "37")?;
+/// let report: slotlog::VerifyReport = store.verify()?;
+/// assert!(report.is_clean());
+/// assert!(report.findings().is_empty());
+/// assert_eq!((report.finding_count(), report.keys()), (0, 1));
+/// assert!(report.records() >= 2);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifyReport {
     findings: Vec<Finding>,
@@ -65,6 +77,27 @@ impl VerifyReport {
 }
 
 /// One thing that does not hold.
+///
+/// ```
+/// use slotlog::{Finding, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("app.slotlog");
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// store.close()?;
+///
+/// let mut bytes = std::fs::read(&path)?;
+/// let at = bytes.windows(5).position(|five| five == b"world").ok_or("not found")?;
+/// bytes[at] ^= 1;
+/// std::fs::write(&path, bytes)?;
+///
+/// let report = Store::open(&path)?.verify()?;
+/// let finding: &Finding = &report.findings()[0];
+/// assert!(finding.offset <= at as u64);
+/// assert_eq!(finding.to_string(), format!("at offset {}: {}", finding.offset, finding.what));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
