@@ -167,6 +167,27 @@ impl Options {
     /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
     /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        Store::open_with(path.as_ref(), self.settings)
+        Store::open_with(Some(path.as_ref()), self.settings)
+    }
+
+    /// Makes an empty store in memory, with nothing on disk. It vanishes with its last handle.
+    ///
+    /// What is set about the file and about others who have it open has no effect: there is neither.
+    ///
+    /// ```
+    /// use slotlog::{Error, Store};
+    ///
+    /// let cache = Store::options().max_size(1 << 20).initial_capacity(1000).in_memory()?;
+    /// cache.insert("key", "value")?;
+    /// assert!(matches!(cache.insert("large", vec![0; 2 << 20]), Err(Error::Full { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io) if the system does not give the address space; [`Full`](crate::Error::Full) if not even an
+    /// empty store is allowed by [`max_size`](Options::max_size); [`InvalidOptions`](crate::Error::InvalidOptions) for
+    /// [`Access::ReadOnly`].
+    pub fn in_memory(self) -> Result<Store> {
+        Store::open_with(None, self.settings)
     }
 }

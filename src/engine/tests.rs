@@ -580,7 +580,7 @@ fn nobody_writes_while_a_reader_has_recovered_for_himself() {
     assert!(matches!(reader.opened, Opened::AfterPowerCut { .. }), "{:?}", reader.opened);
     fs::write(&killed, &image).unwrap();
     let refused = Engine::open(&killed, Settings::default()).err().unwrap();
-    assert!(matches!(refused, Error::Locked { by: HeldBy::Readers, .. }), "{refused}");
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
     assert_eq!(content(&reader), expected);
     drop(reader);
     let writer = open(&killed);
