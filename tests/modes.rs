@@ -486,7 +486,7 @@ fn in_memory_knows_the_settings() {
 
     let max = 1 << 20;
     let limited = Store::options().max_size(max).in_memory().unwrap();
-    let full = (0..).find_map(|key: u64| limited.insert(key.to_le_bytes(), [7; 100]).err()).unwrap();
+    let full = (0..100_000).find_map(|key: u64| limited.insert(key.to_le_bytes(), [7; 100]).err()).unwrap();
     assert!(matches!(full, Error::Full { why: FullReason::MaxSize(why), .. } if why == max), "{full}");
     assert!(limited.stats().unwrap().file_len <= max);
     assert!(limited.remove(0_u64.to_le_bytes()).unwrap(), "removing goes on");
@@ -731,8 +731,9 @@ fn a_private_copy_has_the_size_of_a_file() {
     let store = Store::options().max_size(max).open(&path).unwrap();
     // How many more keys fit in, until it is full.
     let fill_up = |store: &Store, from: u64| {
-        let (key, error) =
-            (from..).find_map(|key| Some((key, store.insert(key.to_le_bytes(), [7; 1000]).err()?))).unwrap();
+        let (key, error) = (from..from + 10_000)
+            .find_map(|key| Some((key, store.insert(key.to_le_bytes(), [7; 1000]).err()?)))
+            .unwrap();
         assert!(matches!(error, Error::Full { why: FullReason::MaxSize(why), .. } if why == max), "{error}");
         key - from
     };
@@ -1039,7 +1040,8 @@ fn lock_timeout_is_how_long_an_opening_and_a_change_wait() {
     let impatient = options().open(&path).unwrap();
     let transaction = open.begin().unwrap();
     let outcome = impatient.insert("key", "new");
-    assert!(matches!(outcome, Err(Error::LockTimeout { .. })), "{outcome:?}");
+    let Err(Error::LockTimeout { waited, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(waited >= Duration::from_millis(10) && waited < Duration::from_secs(10), "not the default: {waited:?}");
     drop(transaction);
     impatient.insert("key", "new").unwrap();
     // In a private copy only its own threads can be in the way.
