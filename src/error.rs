@@ -335,6 +335,12 @@ pub enum HeldBy {
     /// Openers with [`Access::ReadOnly`](crate::Access::ReadOnly), who leave no name in the file.
     #[error("a process that reads it (`Access::ReadOnly`)")]
     Readers,
+    /// Openers who have its content as memory of their own, which the file must not change under, and leave no name in it:
+    /// with [`Access::CopyOnWrite`](crate::Access::CopyOnWrite), or for reading after a power cut.
+    #[error(
+        "a process that works on a private copy of it (`Access::CopyOnWrite`, or `Access::ReadOnly` after a power cut)"
+    )]
+    Private,
     /// A process that runs under another operating system: the file is shared over a network or with a virtual machine.
     #[error("process {pid} of another system")]
     OtherSystem {

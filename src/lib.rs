@@ -171,7 +171,14 @@
 //! | [`Access::ReadWrite`] (the default) | others like it, and readers |
 //! | the same with [`exclusive`](Options::exclusive), and always on a network file system | nobody |
 //! | [`Access::ReadOnly`] | everybody who is not exclusive |
-//! | the same, after a power cut: recovered in memory of its own | others like it; writers are kept out |
+//! | the same, after a power cut: recovered in memory of its own | readers, and private copies; writers are kept out |
+//! | [`Access::CopyOnWrite`] | readers, and others like it; writers are kept out |
+//!
+//! A private copy ([`Access::CopyOnWrite`]) is a store in memory whose first content is the file's. Its pages are those of
+//! the file until they are written to, so the file must not change meanwhile: a shared lock on one byte tells that to those
+//! who open it for writing. Everything else in it, the process table, the writer lock, the superblocks, is memory of this
+//! process, where nobody else is. So it is opened on the same roads as the file, and no flush, lock or truncation leads
+//! back to it.
 //!
 //! # Opening
 //!

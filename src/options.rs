@@ -30,13 +30,40 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether the store can be changed. Default: [`Access::ReadWrite`].
+    /// Whether the store can be changed, and whether changes go to the file. Default: [`Access::ReadWrite`].
+    ///
+    /// ```
+    /// use slotlog::{Access, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("prices.slotlog");
+    /// let store = Store::open(&path)?;
+    /// store.insert("apple", "2")?;
+    /// store.close()?;
+    ///
+    /// let what_if = Store::options().access(Access::CopyOnWrite).open(&path)?;
+    /// what_if.insert("apple", "3")?;
+    /// let store = Store::options().access(Access::ReadOnly).open(&path)?;
+    /// assert_eq!(store.get("apple")?.as_deref(), Some(&b"2"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn access(mut self, access: Access) -> Options {
         self.settings.access = access;
         self
     }
 
-    /// Whether a store that does not exist is created. Default: `true`. A read-only opening never creates.
+    /// Whether a store that does not exist is created. Default: `true`. Only [`Access::ReadWrite`] ever creates one.
+    ///
+    /// ```
+    /// use slotlog::{Error, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("missing.slotlog");
+    /// let outcome = Store::options().create(false).open(&path);
+    /// assert!(matches!(outcome, Err(Error::NotFound { .. })));
+    /// assert!(!path.exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create(mut self, create: bool) -> Options {
         self.settings.create = create;
         self
@@ -44,6 +71,17 @@ impl Options {
 
     /// Whether the store must not exist yet: if it does, the error is
     /// [`Error::AlreadyExists`](crate::Error::AlreadyExists). Default: `false`.
+    ///
+    /// ```
+    /// use slotlog::{Error, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("new.slotlog");
+    /// let store = Store::options().create_new(true).open(&path)?;
+    /// let outcome = Store::options().create_new(true).open(&path);
+    /// assert!(matches!(outcome, Err(Error::AlreadyExists { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_new(mut self, create_new: bool) -> Options {
         self.settings.create_new = create_new;
         self.settings.create |= create_new;
@@ -59,13 +97,37 @@ impl Options {
 
     /// How many keys a store that is created by this has room for before its index grows for the first time. The space
     /// is really allocated. Default: 0, which means the smallest index there is. No effect on a store that exists.
+    ///
+    /// ```
+    /// use slotlog::Store;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("roomy.slotlog");
+    /// let store = Store::options().initial_capacity(100_000).open(&path)?;
+    /// let slots = store.stats()?.maps.iter().map(|map| map.slots).max();
+    /// assert!(slots >= Some(100_000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn initial_capacity(mut self, keys: u64) -> Options {
         self.settings.initial_capacity = keys;
         self
     }
 
     /// The most bytes that the file may have. A change that would need more is refused with
-    /// [`Error::Full`](crate::Error::Full); reading and removing go on. Default: no limit but that of the format, 8 TiB.
+    /// [`Error::Full`](crate::Error::Full); reading and removing go on. Default: no limit but that of the format, 8 TiB. The
+    /// same for a store in memory, and for a private copy ([`Access::CopyOnWrite`]). A file that is longer opens all the same.
+    ///
+    /// ```
+    /// use slotlog::{Error, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("limited.slotlog");
+    /// let store = Store::options().max_size(1 << 20).open(&path)?;
+    /// store.insert("small", "value")?;
+    /// assert!(matches!(store.insert("large", vec![0; 1 << 20]), Err(Error::Full { .. })));
+    /// assert!(store.remove("small")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_size(mut self, bytes: u64) -> Options {
         self.settings.max_size = bytes;
         self
@@ -74,6 +136,17 @@ impl Options {
     /// Whether nobody else may have the store open meanwhile, not even to read. Default: `false`. An insert is slightly
     /// faster then, since the writer lock is held all the time. On a network file system, and on one that is shared with a
     /// virtual machine, whoever opens a store for writing has it alone in any case.
+    ///
+    /// ```
+    /// use slotlog::{Access, Error, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("mine.slotlog");
+    /// let store = Store::options().exclusive(true).open(&path)?;
+    /// let outcome = Store::options().access(Access::ReadOnly).open(&path);
+    /// assert!(matches!(outcome, Err(Error::Locked { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn exclusive(mut self, exclusive: bool) -> Options {
         self.settings.exclusive = exclusive;
         self
@@ -82,6 +155,21 @@ impl Options {
     /// How long a change waits for another thread or process that is writing, before it gives up with
     /// [`Error::LockTimeout`](crate::Error::LockTimeout), and how long an opening waits for somebody else who is opening or
     /// closing the store. Default: 10 seconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use slotlog::{Error, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("busy.slotlog");
+    /// let store = Store::open(&path)?;
+    /// let impatient = Store::options().lock_timeout(Duration::from_millis(5)).open(&path)?;
+    /// let transaction = store.begin()?;
+    /// assert!(matches!(impatient.insert("key", "value"), Err(Error::LockTimeout { .. })));
+    /// drop(transaction);
+    /// impatient.insert("key", "value")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lock_timeout(mut self, timeout: Duration) -> Options {
         self.settings.lock_timeout = timeout;
         self
@@ -161,12 +249,33 @@ impl Options {
     /// * [`NotAStore`](crate::Error::NotAStore), [`UnsupportedVersion`](crate::Error::UnsupportedVersion),
     ///   [`UnsupportedFeature`](crate::Error::UnsupportedFeature): the file is not ours. It was not touched.
     /// * [`Locked`](crate::Error::Locked): another opener has it in a way that excludes this one, and the error names it:
-    ///   one that is [exclusive](Options::exclusive), or one on another machine. Also if the index has to be built anew
-    ///   while somebody reads.
+    ///   one that is [exclusive](Options::exclusive), or one on another machine; one that writes, for
+    ///   [`Access::CopyOnWrite`], and the other way round. Also if the index has to be built anew while somebody reads.
     /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): 128 openers write to it already.
     /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
     /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        Store::open_with(path.as_ref(), self.settings)
+        Store::open_with(Some(path.as_ref()), self.settings)
+    }
+
+    /// Makes an empty store in memory, with nothing on disk. It vanishes with its last handle.
+    ///
+    /// What is set about the file and about others who have it open has no effect: there is neither.
+    ///
+    /// ```
+    /// use slotlog::{Error, Store};
+    ///
+    /// let cache = Store::options().max_size(1 << 20).initial_capacity(1000).in_memory()?;
+    /// cache.insert("key", "value")?;
+    /// assert!(matches!(cache.insert("large", vec![0; 2 << 20]), Err(Error::Full { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io) if the system does not give the address space; [`Full`](crate::Error::Full) if not even an
+    /// empty store is allowed by [`max_size`](Options::max_size); [`InvalidOptions`](crate::Error::InvalidOptions) for
+    /// [`Access::ReadOnly`].
+    pub fn in_memory(self) -> Result<Store> {
+        Store::open_with(None, self.settings)
     }
 }

@@ -88,7 +88,8 @@ impl Store {
         Options::default()
     }
 
-    /// A store in memory, with nothing on disk. It vanishes with its last handle.
+    /// A store in memory, with nothing on disk. It vanishes with its last handle. [`Options::in_memory`] makes one with
+    /// settings.
     ///
     /// ```
     /// let store = slotlog::Store::in_memory()?;
@@ -100,13 +101,16 @@ impl Store {
     /// # Errors
     /// [`Io`](crate::Error::Io) if the system does not give the address space.
     pub fn in_memory() -> Result<Store> {
-        let engine = Arc::new(Engine::in_memory(Settings::default())?);
-        Ok(Store { background: None, engine })
+        Store::options().in_memory()
     }
 
-    pub(crate) fn open_with(path: &Path, settings: Settings) -> Result<Store> {
-        let wants_background = settings.background_maintenance && settings.access == crate::Access::ReadWrite;
-        let engine = Arc::new(Engine::open(path, settings)?);
+    /// At a path, or in memory.
+    pub(crate) fn open_with(path: Option<&Path>, settings: Settings) -> Result<Store> {
+        let wants_background = settings.background_maintenance && settings.access != crate::Access::ReadOnly;
+        let engine = Arc::new(match path {
+            Some(path) => Engine::open(path, settings)?,
+            None => Engine::in_memory(settings)?,
+        });
         let background = if wants_background { Some(Arc::new(Background::start(&engine)?)) } else { None };
         Ok(Store { background, engine })
     }

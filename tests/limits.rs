@@ -789,7 +789,7 @@ fn a_reader_recovers_for_himself_and_keeps_writers_out() {
     permissions.set_readonly(false);
     fs::set_permissions(&copy, permissions).unwrap();
     let refused = Store::open(&copy).unwrap_err();
-    assert!(matches!(refused, Error::Locked { by: HeldBy::Readers, .. }), "{refused}");
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
     for reader in readers {
         assert_eq!(reader.get(8u32.to_le_bytes()).unwrap().unwrap(), b"value", "nothing has changed under it");
         reader.close().unwrap();

@@ -72,8 +72,12 @@ use upkeep::Upkeep;
 
 /// One open store: what all its handles, snapshots and transactions share.
 pub(crate) struct Engine {
-    /// What keeps other openers of the file apart from us; a store in memory has none.
+    /// What keeps other openers of the file apart from us; a store in memory has none, nor has one that is a private copy of
+    /// a file.
     locks: Option<Locks>,
+    /// What such a copy holds for as long as it lives, so that the file does not change. Before the region, since a fork needs
+    /// its file as long as there are locks.
+    _held: Option<Locks>,
     pub(crate) region: Region,
     pub(crate) settings: Settings,
     pub(crate) opened: Opened,

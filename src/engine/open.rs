@@ -14,7 +14,9 @@ use super::live_area::{
     SAME_FILE, SAME_MOUNT, distrust_live, forget_the_dead, live_is_as_closed, live_is_current, live_is_sane, set_live,
 };
 use super::lock::Gate;
-use super::path::{check_is_file, check_path, creation_error, is_at, is_same, open_file, opening_error, sync_folder};
+use super::path::{
+    check_is_file, check_path, check_settings, creation_error, is_at, is_same, open_file, opening_error, sync_folder,
+};
 use super::pins::{KeptPins, SnapshotLocks};
 use super::recovery::Opened;
 use super::settings::{Access, Settings};
@@ -43,7 +45,9 @@ impl Engine {
                 // What was killed left something behind that does not add up. The log decides.
                 Ok(None) => trust = false,
                 // Readers come and go; while they are there, some things cannot be done.
-                Err(Error::Locked { by: HeldBy::Readers, .. }) if start.elapsed() < GRACE => thread::sleep(GRACE / 20),
+                Err(Error::Locked { by: HeldBy::Readers | HeldBy::Private, .. }) if start.elapsed() < GRACE => {
+                    thread::sleep(GRACE / 20);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -51,7 +55,13 @@ impl Engine {
 
     /// A store in memory.
     pub(crate) fn in_memory(settings: Settings) -> Result<Engine> {
-        build_empty(Region::in_memory(settings.max_size)?, Seat::alone(), settings)?.end_opening(false)
+        let region = Region::in_memory(settings.max_size)?;
+        check_settings(region.path(), &settings)?;
+        if settings.access == Access::ReadOnly {
+            let what = "a store in memory that is read-only would stay empty";
+            return Err(Error::InvalidOptions { path: region.path().to_owned(), what });
+        }
+        build_empty(region, Seat::alone(None), settings)?.end_opening(false)
     }
 
     /// Puts the pieces together.
@@ -75,6 +85,7 @@ impl Engine {
         Ok(Engine {
             seed: superblock.hash_seed.get(),
             locks: seat.locks,
+            _held: seat.held,
             generation: fork::generation(),
             process: seat.entry,
             exclusive: seat.exclusive,
@@ -104,7 +115,10 @@ const GRACE: Duration = Duration::from_millis(200);
 
 /// What an opener holds.
 pub(crate) struct Seat {
+    /// For the engine to work with.
     pub(crate) locks: Option<Locks>,
+    /// To be held, and nothing else.
+    held: Option<Locks>,
     /// The entry of the process table whose byte is locked.
     pub(crate) entry: u64,
     /// Nobody else can open the store meanwhile.
@@ -112,9 +126,9 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// In memory there is nobody else.
-    fn alone() -> Seat {
-        Seat { locks: None, entry: 0, exclusive: true }
+    /// In memory there is nobody else. Locks that keep others from a file behind it are held.
+    fn alone(held: Option<Locks>) -> Seat {
+        Seat { locks: None, held, entry: 0, exclusive: true }
     }
 }
 
@@ -134,32 +148,32 @@ impl<'s> Opening<'s> {
     /// Opens the file and takes the locks that belong to the way in which it is opened. `None` if the file was replaced
     /// meanwhile.
     fn begin(path: &Path, settings: &'s mut Settings) -> Result<Option<Opening<'s>>> {
-        let read_only = settings.access == Access::ReadOnly;
+        let to_file = settings.access.is_to_file();
         let (file, created) = open_file(path, settings)?;
         // Another machine does not see what is shared in this one's memory.
-        settings.exclusive |= !read_only && locks::network_file_system(&file).is_some();
+        settings.exclusive |= to_file && locks::network_file_system(&file).is_some();
         let mut options = OpenOptions::new();
-        options.read(true).write(!read_only);
+        options.read(true).write(to_file);
         let locks = Locks::open(&file, || options.open(path)).map_err(|error| opening_error(path, error))?;
         let locking = |error| Error::io(path, "lock the file", error);
         let metadata = |file: &File| file.metadata().map_err(|e| Error::io(path, "look at the file", e));
         let (of_data, of_locks) = (metadata(&file)?, metadata(locks.file())?);
         check_is_file(path, &of_data)?;
 
-        let sharing = if read_only { Sharing::Shared } else { Sharing::Exclusive };
+        let sharing = if to_file { Sharing::Exclusive } else { Sharing::Shared };
         let free = processes::poll(settings.lock_timeout, || locks.try_lock(OPENING, sharing).map_err(locking))?;
         if !free {
             return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Opening });
         }
         // Whoever makes the file shorter holds this for a moment.
         let reading = || locks.try_lock(READERS, Sharing::Shared).map_err(locking);
-        if read_only && !processes::poll(settings.lock_timeout, reading)? {
+        if !to_file && !processes::poll(settings.lock_timeout, reading)? {
             return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Unknown });
         }
         let start = Instant::now();
         let alone = loop {
             // A reader has no use for being alone unless it asks for that.
-            if (settings.exclusive || !read_only) && locks.try_whole(Sharing::Exclusive).map_err(locking)? {
+            if (settings.exclusive || to_file) && locks.try_whole(Sharing::Exclusive).map_err(locking)? {
                 break true;
             }
             if !settings.exclusive && locks.try_whole(Sharing::Shared).map_err(locking)? {
@@ -167,7 +181,7 @@ impl<'s> Opening<'s> {
             }
             let by = who_holds(path, &file, &locks, settings.exclusive);
             // A reader may be about to go, like a program that prints statistics.
-            if !matches!(by, HeldBy::Readers) || start.elapsed() >= GRACE {
+            if !matches!(by, HeldBy::Readers | HeldBy::Private) || start.elapsed() >= GRACE {
                 return Err(Error::Locked { path: path.to_owned(), by });
             }
             thread::sleep(GRACE / 20);
@@ -182,7 +196,7 @@ impl<'s> Opening<'s> {
     /// Finds out what is in the file, and opens that. `None` if the memory that a dead process left cannot be trusted, and
     /// all has to be done again without.
     fn proceed(mut self, trust: bool) -> Result<Option<Engine>> {
-        let read_only = self.settings.access == Access::ReadOnly;
+        let access = self.settings.access;
         let locking = |error| Error::io(&self.path, "lock the file", error);
         // Superblocks are read in peace. The last step of the opening lets others write them again.
         let lock = || self.locks.try_lock(CHECKPOINT, Sharing::Shared).map_err(locking);
@@ -191,7 +205,7 @@ impl<'s> Opening<'s> {
         }
         let found = inspect(&mut self.file, &self.path)?;
         match found {
-            None if read_only || !self.settings.create => {
+            None if !access.is_to_file() || !self.settings.create => {
                 Err(Error::NotAStore { path: self.path, what: "it is empty, or its creation was cut short" })
             }
             None if !self.alone => Err(Error::Locked { path: self.path, by: HeldBy::Readers }),
@@ -205,15 +219,30 @@ impl<'s> Opening<'s> {
                 result.map(Some)
             }
             Some(_) if self.settings.create_new => Err(Error::AlreadyExists { path: self.path }),
-            Some(superblocks) if read_only => self.open_for_reading(superblocks).map(Some),
-            Some(superblocks) => self.open_for_writing(superblocks, trust),
+            Some(superblocks) => match access {
+                Access::ReadWrite => self.open_for_writing(superblocks, trust),
+                Access::ReadOnly => self.open_for_reading(superblocks).map(Some),
+                Access::CopyOnWrite => self.open_copy(superblocks, trust),
+            },
         }
     }
 
     /// Takes a place among those who write.
     fn seat(locks: Locks, region: &Region, settings: &Settings) -> Result<Seat> {
         let entry = processes::claim(region, &locks)?;
-        Ok(Seat { locks: Some(locks), entry, exclusive: settings.exclusive })
+        Ok(Seat { locks: Some(locks), held: None, entry, exclusive: settings.exclusive })
+    }
+
+    /// Takes a place beside the file: its content becomes memory of this process, up to `max_len`, where nobody else is. As
+    /// long as that lasts, nobody may write to the file: what was not copied yet would change.
+    fn seat_aside(region: Region, locks: Locks, max_len: u64) -> Result<(Region, Seat)> {
+        // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and others need
+        // not wait until the opening has come to its end.
+        (locks.try_lock(PRIVATE, Sharing::Shared))
+            .and_then(|_| locks.unlock(CHECKPOINT))
+            .and_then(|()| locks.unlock(OPENING))
+            .map_err(|e| processes::lock_error(&region, e))?;
+        Ok((region.into_private(max_len)?, Seat::alone(Some(locks))))
     }
 
     /// Creates a store in an empty file.
@@ -251,7 +280,7 @@ impl<'s> Opening<'s> {
             false => live_is_current(&region, None, 0)?,
         };
         let in_force = superblocks[which(region.live(live::SUPERBLOCK)?)];
-        let seat = Seat { locks: Some(locks), entry: 0, exclusive: settings.exclusive };
+        let seat = |locks| Seat { locks: Some(locks), held: None, entry: 0, exclusive: settings.exclusive };
         // With somebody there who writes, or the memory as a dead one left it, it tells what there is.
         if is_live && let Some(superblock) = in_force.filter(|s| live_is_sane(&region, s).unwrap_or(false)) {
             if superblock.is_clean() {
@@ -259,14 +288,18 @@ impl<'s> Opening<'s> {
             }
             let opened = if writers.is_empty() { Opened::AfterKill } else { Opened::Attached };
             let opened = if superblock.is_clean() { Opened::Clean } else { opened };
-            let engine = Engine::for_reading(region, seat, settings.clone(), opened, superblock, None, None)?;
+            let engine = Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, None, None)?;
             return engine.end_opening(false);
         }
         let Some(superblock) = superblocks[newest] else {
             return Err(region.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
         if !superblock.is_clean() {
-            return Opening::recover_privately(&region, seat, &writers, settings, superblock, newest);
+            // He may not write to it, so it is recovered in memory of this process.
+            refuse_beside(&writers, &region)?;
+            let (region, seat) = Opening::seat_aside(region, locks, u64::MAX)?;
+            return super::recovery::after_power_cut(region, seat, settings.clone(), superblock, newest)?
+                .end_opening(false);
         }
         check_len(&region, &superblock)?;
         let frozen = Frozen {
@@ -279,31 +312,19 @@ impl<'s> Opening<'s> {
         let space = Space::load(&region, frozen.space_table)?;
         let opened = Opened::Clean;
         let engine =
-            Engine::for_reading(region, seat, settings.clone(), opened, superblock, Some(frozen), Some(space))?;
+            Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, Some(frozen), Some(space))?;
         engine.end_opening(false)
     }
 
-    /// Recovers a store for one who may not write to it, in memory of this process. As long as that lasts, nobody may write
-    /// to the file: what was not copied yet would change.
-    fn recover_privately(
-        region: &Region,
-        seat: Seat,
-        writers: &[processes::Process],
-        settings: &Settings,
-        superblock: Superblock,
-        in_force: usize,
-    ) -> Result<Engine> {
-        let path = region.path().to_owned();
-        if let Some(writer) = writers.first() {
-            return Err(Error::Locked { path, by: writer.holder() });
-        }
-        if let Some(locks) = &seat.locks {
-            // Nobody ever takes this one exclusively, so it cannot be refused.
-            locks.try_lock(PRIVATE, Sharing::Shared).map_err(|e| processes::lock_error(region, e))?;
-        }
-        let Some(file) = region.file() else { return Err(Error::ReadOnly { path }) };
-        let private = Region::private(file, path)?;
-        super::recovery::after_power_cut(private, seat, settings.clone(), superblock, in_force)?.end_opening(false)
+    /// Opens a file that is a store, for changes that stay in memory of this process.
+    fn open_copy(self, superblocks: Superblocks, trust: bool) -> Result<Option<Engine>> {
+        let Opening { path, settings, file, locks, .. } = self;
+        let region = Region::of_file(file, path, true, settings.max_size)?;
+        refuse_beside(&processes::living(&region, &locks)?, &region)?;
+        let found = Found::in_file(&region, &superblocks, false)?;
+        let (region, seat) = Opening::seat_aside(region, locks, settings.max_size)?;
+        // Whoever reads the file sees nothing of what happens here.
+        found.take_up(region, seat, settings, trust, true)
     }
 
     /// Opens a file that is a store, for reading and writing.
@@ -316,19 +337,48 @@ impl<'s> Opening<'s> {
             return Err(Error::Locked { path, by: other.holder() });
         }
         if locks.is_held(PRIVATE).map_err(|e| processes::lock_error(&region, e))? {
-            return Err(Error::Locked { path, by: HeldBy::Readers });
+            return Err(Error::Locked { path, by: HeldBy::Private });
         }
+        let found = Found::in_file(&region, &superblocks, !writers.is_empty())?;
+        let seat = Opening::seat(locks, &region, settings)?;
+        if writers.is_empty() {
+            return found.take_up(region, seat, settings, trust, alone);
+        }
+        if !found.same_cache {
+            let what = "other processes have the store open, and its live area says nothing that can be used";
+            return Err(region.corrupt(live::VERSION_WORD, what));
+        }
+        let engine = attach(region, seat, settings.clone(), Opened::Attached, found.superblock)?;
+        engine.end_opening(alone).map(Some)
+    }
+}
+
+/// In what state the file of a store was found.
+struct Found {
+    superblock: Superblock,
+    /// Which of the two that is.
+    in_force: usize,
+    /// The live area is as the last one left it who had the store open.
+    same_cache: bool,
+    /// [`live::STATE`], if it is to be believed.
+    state: u64,
+    identity: Option<[u64; 6]>,
+}
+
+impl Found {
+    /// Looks at the file. `has_writers`: somebody has it open for writing.
+    fn in_file(region: &Region, superblocks: &Superblocks, has_writers: bool) -> Result<Found> {
         let identity = region.identity();
         // Somebody who is alive vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that
         // was pulled out and plugged in again.
-        let current = match writers.is_empty() {
-            true => identity.is_some() && live_is_current(&region, identity, SAME_MOUNT)?,
-            false => live_is_current(&region, None, 0)?,
+        let current = match has_writers {
+            false => identity.is_some() && live_is_current(region, identity, SAME_MOUNT)?,
+            true => live_is_current(region, None, 0)?,
         };
         let in_force = which(region.live(live::SUPERBLOCK)?);
-        let same_cache = current && superblocks[in_force].is_some_and(|s| live_is_sane(&region, &s).unwrap_or(false));
+        let same_cache = current && superblocks[in_force].is_some_and(|s| live_is_sane(region, &s).unwrap_or(false));
         let state = if same_cache { region.live(live::STATE)? } else { 0 };
-        let newest = newest(&superblocks);
+        let newest = newest(superblocks);
         let in_force = if same_cache { in_force } else { newest };
         let Some(mut superblock) = superblocks[in_force] else {
             return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
@@ -337,18 +387,24 @@ impl<'s> Opening<'s> {
         superblock.generation = generation(&superblocks[newest]).into();
 
         if superblock.is_clean() {
-            check_len(&region, &superblock)?;
+            check_len(region, &superblock)?;
         }
-        let seat = Opening::seat(locks, &region, settings)?;
-        if !writers.is_empty() {
-            if !same_cache {
-                let what = "other processes have the store open, and its live area says nothing that can be used";
-                return Err(region.corrupt(live::VERSION_WORD, what));
-            }
-            let engine = attach(region, seat, settings.clone(), Opened::Attached, superblock)?;
-            return engine.end_opening(alone).map(Some);
-        }
-        let same_cache = same_cache && trust;
+        Ok(Found { superblock, in_force, same_cache, state, identity })
+    }
+
+    /// Takes up a store that nobody writes to, on the shortest road that is safe. `region` is its file, or has the same
+    /// content. `alone`: nobody reads from it either. `None` if the memory that a dead process left cannot be trusted, and
+    /// all has to be done again without.
+    fn take_up(
+        self,
+        region: Region,
+        seat: Seat,
+        settings: &Settings,
+        trust: bool,
+        alone: bool,
+    ) -> Result<Option<Engine>> {
+        let Found { superblock, in_force, state, identity, .. } = self;
+        let same_cache = self.same_cache && trust;
         let is_clean = superblock.is_clean() && state & live::STATE_CLOSING == 0;
         // Whatever it is that says so: to believe it costs only time.
         let is_poisoned = region.live(live::STATE)? & live::STATE_POISONED != 0;
@@ -369,9 +425,17 @@ impl<'s> Opening<'s> {
             super::recovery::after_power_cut(region, seat, settings.clone(), superblock, in_force)?
         } else {
             // Everything is about to be written anew, under the eyes of those who read.
-            return Err(Error::Locked { path, by: HeldBy::Readers });
+            return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Readers });
         };
         engine.end_opening(alone).map(Some)
+    }
+}
+
+/// Refuses to have a private copy of what somebody writes to.
+fn refuse_beside(writers: &[processes::Process], region: &Region) -> Result<()> {
+    match writers.first() {
+        Some(writer) => Err(Error::Locked { path: region.path().to_owned(), by: writer.holder() }),
+        None => Ok(()),
     }
 }
 
@@ -385,8 +449,13 @@ fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy
             Err(_) => None,
         }
     })();
-    // Only to be alone is made impossible by those who read.
-    found.unwrap_or(if exclusive { HeldBy::Readers } else { HeldBy::Unknown })
+    match found {
+        Some(by) => by,
+        None if locks.is_held(PRIVATE).unwrap_or(false) => HeldBy::Private,
+        // Only to be alone is made impossible by those who read.
+        None if exclusive => HeldBy::Readers,
+        None => HeldBy::Unknown,
+    }
 }
 
 /// Whether a store that was closed is as long as it was then.

@@ -4,41 +4,47 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use super::settings::{Access, Settings};
+use super::settings::Settings;
 use crate::error::{Error, FullReason, Result};
 use crate::file::layout::BLOCK;
 
 /// Refuses what cannot be a store before it is opened: to open a FIFO may wait for ever.
 pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
-    if settings.access == Access::ReadOnly && settings.create_new {
+    if settings.create_new && !settings.access.is_to_file() {
         return Err(Error::InvalidOptions {
             path: path.to_owned(),
-            what: "a store that is opened read-only cannot be created",
+            what: "a store that is opened read-only or copy-on-write cannot be created",
         });
     }
-    if settings.auto_compact.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
-        return Err(Error::InvalidOptions {
-            path: path.to_owned(),
-            what: "the dead share from which on the log is compacted is more than 0 and less than 1, or none",
-        });
-    }
+    check_settings(path, settings)?;
     match fs::metadata(path) {
         Ok(metadata) => check_is_file(path, &metadata),
         Err(_) => Ok(()),
     }
 }
 
+/// Refuses what makes no sense for any store.
+pub(super) fn check_settings(path: &Path, settings: &Settings) -> Result<()> {
+    if settings.auto_compact.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
+        return Err(Error::InvalidOptions {
+            path: path.to_owned(),
+            what: "the dead share from which on the log is compacted is more than 0 and less than 1, or none",
+        });
+    }
+    Ok(())
+}
+
 /// Opens the file, and says whether it was made for us.
 pub(super) fn open_file(path: &Path, settings: &Settings) -> Result<(File, bool)> {
-    let read_only = settings.access == Access::ReadOnly;
+    let to_file = settings.access.is_to_file();
     let mut options = OpenOptions::new();
-    options.read(true).write(!read_only);
+    options.read(true).write(to_file);
     // A file may appear or vanish between two looks at its path; that settles after a few rounds.
     for _ in 0..16 {
         match options.clone().create_new(false).open(path) {
             Ok(_) if settings.create_new => return Err(Error::AlreadyExists { path: path.to_owned() }),
             Ok(file) => return Ok((file, false)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && settings.create && !read_only => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && settings.create && to_file => {
                 match options.clone().create_new(true).open(path) {
                     Ok(file) => return Ok((file, true)),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -176,7 +176,8 @@ impl Engine {
                 .region
                 .corrupt(PROCESS_TABLE, "the live area names a process that the table has no entry for"));
         }
-        let Some(locks) = &self.locks else { return Ok(false) };
+        // With nobody to share the memory, whoever else is named there is dead.
+        let Some(locks) = &self.locks else { return self.clean_entry(entry).map(|()| true) };
         let byte = locks::entry(entry);
         if !locks.try_lock(byte, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e))? {
             return Ok(false);

@@ -8,7 +8,19 @@ use super::progress::OnRecovery;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
-    /// Reading and writing; changes go to the file.
+    /// Reading and writing; changes go to the file, and others who have it open see them.
+    ///
+    /// ```
+    /// use slotlog::{Access, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("shared.slotlog");
+    /// let store = Store::options().access(Access::ReadWrite).open(&path)?;
+    /// let other = Store::open(&path)?; // the same: it is the default
+    /// store.insert("key", "value")?;
+    /// assert_eq!(other.get("key")?.as_deref(), Some(&b"value"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[default]
     ReadWrite,
     /// Reading only: not a byte of the file is changed, and every change is refused with
@@ -16,7 +28,56 @@ pub enum Access {
     /// whose commits are seen at once. A single read copies what it finds. After a power cut the store is recovered into
     /// memory of this process, which takes as much of it as the index needs; as long as that lasts, nobody can open the
     /// store for writing.
+    ///
+    /// ```
+    /// use slotlog::{Access, Error, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("watched.slotlog");
+    /// let writer = Store::open(&path)?;
+    /// let reader = Store::options().access(Access::ReadOnly).open(&path)?;
+    /// writer.insert("key", "value")?;
+    /// assert_eq!(reader.get("key")?.as_deref(), Some(&b"value"[..]));
+    /// assert!(matches!(reader.remove("key"), Err(Error::ReadOnly { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ReadOnly,
+    /// Reading and writing; changes stay in memory of this process, nobody else sees them, and they vanish with it: for an
+    /// experiment, for a test with real data, for a template that each process goes on from. The file stays as it is, bit for
+    /// bit, whatever is done. Works on a file without write permission.
+    ///
+    /// It is opened in constant time like any other store, and takes memory for what is changed and added, in pages;
+    /// [`Options::max_size`](crate::Options::max_size) limits its length as that of a file. Nothing is made durable:
+    /// [`Durability::Synced`] costs nothing and means nothing. As long as it lasts, nobody can open the store for writing,
+    /// since what was not changed here still is the file; and it is not opened while somebody writes.
+    ///
+    /// ```
+    /// use slotlog::{Access, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("template.slotlog");
+    /// let store = Store::open(&path)?;
+    /// store.insert("key", "value")?;
+    /// store.close()?;
+    ///
+    /// let trial = Store::options().access(Access::CopyOnWrite).open(&path)?;
+    /// trial.clear()?;
+    /// trial.insert("another", "value")?;
+    /// trial.close()?;
+    ///
+    /// let store = Store::open(&path)?;
+    /// assert_eq!(store.get("key")?.as_deref(), Some(&b"value"[..]));
+    /// assert_eq!(store.len()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    CopyOnWrite,
+}
+
+impl Access {
+    /// Whether changes go to the file: only then is it opened for writing, and created.
+    pub(crate) fn is_to_file(self) -> bool {
+        self == Access::ReadWrite
+    }
 }
 
 /// What a commit has survived when it returns.

@@ -12,7 +12,7 @@ use super::*;
 use crate::engine::settings::{Durability, Limits};
 use crate::error::{Error, HeldBy};
 use crate::file::door::{self, Recorder};
-use crate::file::layout::{DEFAULT_MAP, EXTENTS, ExtentKind, Kind, PIN_TABLE};
+use crate::file::layout::{DEFAULT_MAP, EXTENTS, ExtentKind, Kind, PIN_TABLE, PROCESSES};
 use crate::file::log::{self, Entry};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -581,11 +581,40 @@ fn nobody_writes_while_a_reader_has_recovered_for_himself() {
     assert!(matches!(reader.opened, Opened::AfterPowerCut { .. }), "{:?}", reader.opened);
     fs::write(&killed, &image).unwrap();
     let refused = Engine::open(&killed, Settings::default()).err().unwrap();
-    assert!(matches!(refused, Error::Locked { by: HeldBy::Readers, .. }), "{refused}");
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
     assert_eq!(content(&reader), expected);
     drop(reader);
     let writer = open(&killed);
     assert_eq!((writer.opened, content(&writer)), (Opened::AfterKill, expected));
+}
+
+/// Nobody else can be in a private copy, so nothing of those who were killed is left in it.
+#[test]
+fn a_private_copy_forgets_the_dead() {
+    let (folder, path) = scratch();
+    let (store, other) = (open(&path), open(&path));
+    some_keys(&store);
+    other.put(DEFAULT_MAP, b"of the other", b"value").unwrap();
+    let pin = other.pin().unwrap();
+    if store.region.identity().is_none() {
+        // There every opener would recover.
+        return;
+    }
+    let killed = folder.path().join("killed");
+    put_back(&killed, &fs::read(&path).unwrap());
+    let before = fs::read(&killed).unwrap();
+    let entries = |region: &Region| -> Vec<u64> {
+        (0..PROCESSES).filter(|&entry| processes::read(region, entry).unwrap().is_some()).collect()
+    };
+    assert_eq!(entries(&store.region), [0, 1]);
+    let settings = Settings { access: settings::Access::CopyOnWrite, ..Settings::default() };
+    let copy = Engine::open(&killed, settings).unwrap();
+    assert_eq!((copy.opened, entries(&copy.region)), (Opened::AfterKill, vec![0]), "only its own");
+    assert_eq!(copy.pins_in_use().unwrap().0, 0);
+    assert_eq!(content(&copy), content(&store));
+    copy.close().unwrap();
+    assert!(fs::read(&killed).unwrap() == before);
+    other.unpin(&pin);
 }
 
 #[test]

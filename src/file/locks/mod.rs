@@ -28,8 +28,8 @@ pub(crate) const CHECKPOINT: u64 = LOCKS + 1;
 /// Held shared by those who have the content of the file as memory of their own: nobody may write to it meanwhile, since
 /// pages that were not copied yet would change under them.
 pub(crate) const PRIVATE: u64 = LOCKS + 3;
-/// Held shared by those who have opened the store for reading, and exclusively while the file is made shorter: they look
-/// without a pin, and may look behind its end.
+/// Held shared by those who have opened the store for reading, or are about to have a private copy of it, and exclusively while
+/// the file is made shorter: they look without a pin, and may look behind its end.
 pub(crate) const READERS: u64 = LOCKS + 4;
 /// Stands in for the whole file.
 #[cfg(not(target_os = "linux"))]

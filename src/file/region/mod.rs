@@ -103,8 +103,10 @@ enum Backing {
     File(File),
     ReadOnlyFile(File),
     /// Memory of this process, all of it reserved at once: anonymous, or behind a file whose pages are copied when they are
-    /// written to.
-    Memory,
+    /// written to. That file stays open, since a forked child makes a descriptor from it.
+    Memory {
+        _behind: Option<File>,
+    },
 }
 
 impl Region {
@@ -133,21 +135,23 @@ impl Region {
     /// has that much to promise.
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
         let path = PathBuf::from("(in memory)");
-        let (mapping, room) = reserve(&path, EXTENTS, max_len)?;
-        Ok(Region::new(mapping, EXTENTS, Backing::Memory, path, room.min(max_len)))
+        let mapping = reserve(&path, EXTENTS, max_len)?;
+        Ok(Region::new(mapping, EXTENTS, Backing::Memory { _behind: None }, path, max_len))
     }
 
-    /// The content of a file as memory of this process: what is changed and what is added stays here. Nobody else may
-    /// change the file meanwhile.
-    pub(crate) fn private(file: &File, path: PathBuf) -> Result<Region> {
+    /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added, up to
+    /// `max_len`, stays here. Nobody else may change the file meanwhile.
+    pub(crate) fn into_private(self, max_len: u64) -> Result<Region> {
+        let Region { backing, path, .. } = self;
+        let Backing::ReadOnlyFile(file) = backing else { return Err(Error::ReadOnly { path }) };
         let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         let whole = len / BLOCK * BLOCK;
         if whole < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
-        let (mapping, room) = reserve(&path, whole, u64::MAX)?;
-        os::put_private(&mapping, file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
-        Ok(Region::new(mapping, whole, Backing::Memory, path, room))
+        let mapping = reserve(&path, whole, max_len)?;
+        os::put_private(&mapping, &file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
+        Ok(Region::new(mapping, whole, Backing::Memory { _behind: Some(file) }, path, max_len))
     }
 
     /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`].
@@ -192,7 +196,7 @@ impl Region {
     pub(crate) fn file(&self) -> Option<&File> {
         match &self.backing {
             Backing::File(file) | Backing::ReadOnlyFile(file) => Some(file),
-            Backing::Memory => None,
+            Backing::Memory { .. } => None,
         }
     }
 
@@ -441,7 +445,7 @@ fn map_with_room(file: &File, len: u64, read_only: bool) -> io::Result<MmapRaw> 
 
 /// Takes an address range for `len` bytes and up to `max_len`, as much of that as the system has to promise. Pages are
 /// made when they are touched.
-fn reserve(path: &Path, len: u64, max_len: u64) -> Result<(MmapRaw, u64)> {
+fn reserve(path: &Path, len: u64, max_len: u64) -> Result<MmapRaw> {
     let most = len.saturating_add(1 << 40);
     let mut room = max_len.clamp(len, most);
     loop {
@@ -449,7 +453,7 @@ fn reserve(path: &Path, len: u64, max_len: u64) -> Result<(MmapRaw, u64)> {
             .and_then(|()| usize::try_from(room).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory)))
             .and_then(|room| MmapOptions::new().len(room).no_reserve_swap().map_anon());
         match mapping {
-            Ok(mapping) => return Ok((MmapRaw::from(mapping), room)),
+            Ok(mapping) => return Ok(MmapRaw::from(mapping)),
             Err(_) if room / 2 >= len.saturating_add(RESERVE) => room /= 2,
             Err(error) => return Err(Error::io(path, "reserve memory", error)),
         }

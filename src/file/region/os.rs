@@ -84,19 +84,63 @@ pub(super) fn punch(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Gives memory back that nobody uses: of a mapping that has no file, in whole pages.
-#[cfg(unix)]
+/// Turns a range that nobody uses, of a mapping that is memory of this process, to zeros, and gives its whole pages back.
+/// Behind a file it is not enough to drop the pages: the content of the file would come up again.
 pub(super) fn discard(mapping: Option<&std::sync::Arc<MmapRaw>>, offset: u64, len: u64) {
     let Some(mapping) = mapping.filter(|mapping| offset + len <= mapping.len() as u64) else { return };
-    // SAFETY: the pages are those of a free range of the store: no reference points into it, so it may turn to zeros.
-    let advised =
-        unsafe { mapping.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset as usize, len as usize) };
-    // It is only advice; without it the memory stays in use.
-    drop(advised);
+    let (start, end) = (offset as usize, (offset + len) as usize);
+    let zero = |from: usize, to: usize| {
+        // SAFETY: `from..to` lies in the mapping (looked at above), which can be written to. It is a part of a free range of
+        // the store, into which no reference points.
+        unsafe { mapping.as_mut_ptr().add(from).write_bytes(0, to - from) };
+    };
+    let page = page_size();
+    let (first, last) = (start.next_multiple_of(page), end / page * page);
+    if first < last && renew(mapping, first, last - first) {
+        zero(start, first);
+        zero(last, end);
+    } else {
+        zero(start, end);
+    }
+}
+
+/// Puts new memory, all zeros, in place of whole pages of a mapping that nobody has a reference into. `false` if the system
+/// does not offer that; then they are as they were.
+#[cfg(unix)]
+fn renew(mapping: &MmapRaw, offset: usize, len: usize) -> bool {
+    assert!(offset + len <= mapping.len(), "the pages lie in the mapping");
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED);
+    // SAFETY: `MAP_FIXED` replaces only pages of `mapping` (asserted), in one step, and no reference points into them. They
+    // are unmapped with the rest of it when `mapping` is dropped.
+    let mapped = unsafe {
+        let at = mapping.as_mut_ptr().add(offset).cast();
+        libc::mmap(at, len, access, flags | NO_RESERVE, -1, 0)
+    };
+    mapped != libc::MAP_FAILED
 }
 
 #[cfg(not(unix))]
-pub(super) fn discard(_mapping: Option<&std::sync::Arc<MmapRaw>>, _offset: u64, _len: u64) {}
+fn renew(_mapping: &MmapRaw, _offset: usize, _len: usize) -> bool {
+    false
+}
+
+/// Memory is promised when it is touched, not before: where the system can do it so.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const NO_RESERVE: libc::c_int = libc::MAP_NORESERVE;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const NO_RESERVE: libc::c_int = 0;
+
+#[cfg(unix)]
+fn page_size() -> usize {
+    // SAFETY: takes an integer, and this one is known everywhere.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).map_or(1 << 16, |size| size.max(1))
+}
+
+#[cfg(not(unix))]
+fn page_size() -> usize {
+    1 << 12
+}
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn allocate(file: &File, old: u64, new: u64) -> io::Result<()> {
@@ -242,12 +286,20 @@ pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Resul
     use std::os::fd::AsRawFd;
 
     assert!(len <= mapping.len() as u64, "the file fits into the mapping");
-    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED);
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED | NO_RESERVE);
     let at = mapping.as_mut_ptr().cast();
     // SAFETY: `MAP_FIXED` replaces only pages of `mapping`, from its start, which is that of a page, and no further than its
     // end (asserted); nobody has a reference into it yet. It is unmapped as a whole when `mapping` is dropped.
     let mapped = unsafe { libc::mmap(at, len as usize, access, flags, file.as_raw_fd(), 0) };
-    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // The last page may show more of the file than that, where pages are larger than blocks.
+    let end = (len as usize).next_multiple_of(page_size()).min(mapping.len());
+    // SAFETY: the bytes belong to the page of the last byte of `len`, so to the file and to the mapping, which is private to
+    // this process and which nobody has a reference into yet.
+    unsafe { mapping.as_mut_ptr().add(len as usize).write_bytes(0, end - len as usize) };
+    Ok(())
 }
 
 /// Here a mapping cannot be put in place of a part of another, so the file is read.

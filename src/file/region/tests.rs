@@ -70,8 +70,44 @@ fn memory_grows_in_place() {
     assert_eq!(region.frozen(0, 3).unwrap(), b"abc");
     assert!(matches!(
         region.allocate(region.len(), (1 << 20) + 1),
+        Err(Error::Full { needed: 1, why: FullReason::MaxSize(max), .. }) if max == 1 << 20
+    ));
+    let endless = Region::in_memory(u64::MAX).unwrap();
+    assert!(matches!(
+        endless.allocate(endless.len(), 1 << 42),
         Err(Error::Full { why: FullReason::AddressSpace(_), .. })
     ));
+}
+
+/// What was given back is zeros when it is used again, and not what the file behind it says.
+#[test]
+fn memory_behind_a_file_grows_shrinks_and_leaves_the_file_alone() {
+    const BLOCKS: u64 = 8;
+    let (_folder, region) = region_of_file(1 << 30);
+    let (path, len) = (region.path().to_owned(), EXTENTS + BLOCKS * BLOCK);
+    region.allocate(region.len(), len).unwrap();
+    region.write(EXTENTS, &[7; (BLOCKS * BLOCK) as usize]).unwrap();
+    drop(region);
+    let before = std::fs::read(&path).unwrap();
+    let max = 16 * len;
+    let region = Region::of_file(File::open(&path).unwrap(), path.clone(), true, u64::MAX).unwrap();
+    let region = region.into_private(max).unwrap();
+    let block = |region: &Region, number: u64| region.frozen(EXTENTS + number * BLOCK, BLOCK).unwrap().to_vec();
+    assert_eq!(block(&region, 7), [7; BLOCK as usize]);
+    region.write(8, b"private").unwrap();
+    // A hole, that is not whole pages where those are larger.
+    assert!(region.punch(EXTENTS + BLOCK, 2 * BLOCK).unwrap());
+    assert_eq!(region.truncate(EXTENTS + 5 * BLOCK).unwrap(), 3 * BLOCK);
+    region.allocate(region.len(), max).unwrap();
+    for number in 0..16 * BLOCKS {
+        let is_left = matches!(number, 0 | 3 | 4);
+        assert_eq!(block(&region, number), [if is_left { 7 } else { 0 }; BLOCK as usize], "block {number}");
+    }
+    region.write(max - 4, b"tail").unwrap();
+    region.flush_all().unwrap();
+    assert!(matches!(region.allocate(max, max + 1), Err(Error::Full { why: FullReason::MaxSize(_), .. })));
+    drop(region);
+    assert!(std::fs::read(&path).unwrap() == before, "not a byte of the file has changed");
 }
 
 #[test]

@@ -210,9 +210,14 @@ impl Region {
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
-            Backing::Memory if to > self.max_len => return Err(full(FullReason::AddressSpace(self.max_len))),
-            Backing::Memory => {}
-            Backing::File(_) if needed > 0 && to > self.max_len => return Err(full(FullReason::MaxSize(self.max_len))),
+            // What has that length already can have a limit below it.
+            _ if needed > 0 && to > self.max_len => return Err(full(FullReason::MaxSize(self.max_len))),
+            Backing::Memory { .. } => {
+                let room = mappings.last().map_or(0, |mapping| mapping.len() as u64);
+                if to > room {
+                    return Err(full(FullReason::AddressSpace(room)));
+                }
+            }
             Backing::File(file) => {
                 os::extend(file, from.min(old), old, to).map_err(|refused| refusal(&self.path, needed, refused))?;
                 if let Err(error) = self.cover(&mut mappings, file, to) {
@@ -240,7 +245,7 @@ impl Region {
         let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
-            Backing::Memory => os::discard(mappings.last(), len, old - len),
+            Backing::Memory { .. } => os::discard(mappings.last(), len, old - len),
             Backing::File(file) => match os::set_len(file, len) {
                 Ok(()) => {}
                 Err(error) if os::is_mapped_elsewhere(&error) => return Ok(0),
@@ -259,7 +264,7 @@ impl Region {
         self.address(offset, len)?;
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable().map(|()| false),
-            Backing::Memory => {
+            Backing::Memory { .. } => {
                 let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
                 os::discard(mappings.last(), offset, len);
                 Ok(true)
