@@ -699,6 +699,8 @@ fn a_limit_on_the_size_of_files_is_an_error_and_not_a_signal() {
 }
 
 fn within_limit(path: &Path, limit: u64) {
+    // On some targets a limit has 32 bits.
+    let limit = limit as _;
     let rlimit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
     // SAFETY: reads the struct, which lives on this stack frame.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &rlimit) }, 0);

@@ -41,7 +41,10 @@ use super::locks::network_file_system;
 use crate::error::{Error, FullReason, Result};
 
 #[cfg(not(target_has_atomic = "64"))]
-compile_error!("slotlog needs native 64-bit atomics");
+compile_error!("slotlog needs native 64-bit atomics, which this target does not have");
+
+#[cfg(not(any(unix, windows)))]
+compile_error!("slotlog needs a system that maps files and locks bytes of them: Linux, macOS or Windows");
 
 /// How much address space a mapping takes at least, where it may be longer than its file. Tests outgrow it sooner.
 const RESERVE: u64 = if cfg!(test) { 1 << 20 } else { 256 << 20 };

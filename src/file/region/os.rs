@@ -84,15 +84,34 @@ pub(super) fn punch(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Gives memory back that nobody uses: of a mapping that has no file, in whole pages.
+/// Gives memory back that nobody uses: of a mapping that has no file, the whole pages within a range.
 #[cfg(unix)]
 pub(super) fn discard(mapping: Option<&std::sync::Arc<MmapRaw>>, offset: u64, len: u64) {
     let Some(mapping) = mapping.filter(|mapping| offset + len <= mapping.len() as u64) else { return };
+    let whole = whole_pages(offset..offset + len, page_size());
+    if whole.is_empty() {
+        return;
+    }
+    let (at, len) = (whole.start as usize, (whole.end - whole.start) as usize);
     // SAFETY: the pages are those of a free range of the store: no reference points into it, so it may turn to zeros.
-    let advised =
-        unsafe { mapping.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset as usize, len as usize) };
+    let advised = unsafe { mapping.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, len) };
     // It is only advice; without it the memory stays in use.
     drop(advised);
+}
+
+/// The whole pages within a range, empty if there are none. Pages can be longer than blocks, and what shares a page with
+/// the range may be in use.
+#[cfg(unix)]
+pub(super) fn whole_pages(range: std::ops::Range<u64>, page: u64) -> std::ops::Range<u64> {
+    range.start.next_multiple_of(page)..range.end / page * page
+}
+
+#[cfg(unix)]
+fn page_size() -> u64 {
+    // SAFETY: the call takes an integer.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    // The system always knows; else nothing is a whole page.
+    u64::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(1 << 40)
 }
 
 #[cfg(not(unix))]
@@ -271,13 +290,28 @@ pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Resul
 #[inline]
 pub(super) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     door::call(Call::Append)?;
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
-    #[cfg(not(unix))]
-    {
-        let _ = (file, offset, bytes);
-        Err(io::ErrorKind::Unsupported.into())
+    write_all_at(file, offset, bytes)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+
+    while !bytes.is_empty() {
+        match file.seek_write(bytes, offset)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => {
+                offset += written as u64;
+                bytes = &bytes[written..];
+            }
+        }
     }
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -304,8 +338,15 @@ pub(super) fn read_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io:
 /// Sleeps while `word`, which is little-endian, is `seen`, until [`wake`] or the end of `timeout`.
 #[cfg(target_os = "linux")]
 pub(super) fn wait(word: &AtomicU32, seen: u32, timeout: Duration) {
-    let seconds = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
-    let timeout = libc::timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos() as _ };
+    /// What this call takes. The C library's struct of that name can be another one, where that has longer times than the
+    /// system's words.
+    #[repr(C)]
+    struct Timeout {
+        seconds: libc::c_long,
+        nanoseconds: libc::c_long,
+    }
+    let seconds = libc::c_long::try_from(timeout.as_secs()).unwrap_or(libc::c_long::MAX);
+    let timeout = Timeout { seconds, nanoseconds: timeout.subsec_nanos() as _ };
     // Not FUTEX_PRIVATE_FLAG: the word is shared with other processes.
     // SAFETY: the kernel reads the word, which is aligned and lives during the call, and the timeout on this stack frame.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen.to_le(), &raw const timeout) };
