@@ -69,7 +69,7 @@ impl Locks {
         fork::guarded(|openings| {
             let file = open()?;
             openings.add(&file, data);
-            Ok(Locks { file, mine: os::Mine::default() })
+            Ok(Locks { file, mine: Default::default() })
         })
     }
 
