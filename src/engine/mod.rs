@@ -256,5 +256,6 @@ pub(crate) fn now() -> u64 {
 
 /// The time that is so many milliseconds after the beginning of 1970.
 pub(crate) fn time(milliseconds: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(milliseconds)
+    // A damaged one can be later than the system has times.
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }
