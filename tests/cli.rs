@@ -3,6 +3,8 @@
 #![cfg(feature = "cli")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -53,7 +55,7 @@ fn read_only(path: &Path) -> Store {
 fn stats(path: &Path, options: &[&str]) -> Output {
     let look = || (fs::read(path).ok(), fs::metadata(path).ok().map(|metadata| metadata.modified().unwrap()));
     let before = look();
-    let output = Command::new(STATS).arg(path).args(options).output().unwrap();
+    let output = support::command(STATS).arg(path).args(options).output().unwrap();
     assert!(before == look(), "the file was changed");
     output
 }
@@ -386,7 +388,7 @@ fn errors_are_messages() {
     fs::write(&short, &bytes[..bytes.len() / 2]).unwrap();
     assert_error(&stats(&short, &[]), &short, "truncated");
 
-    let output = Command::new(STATS).output().unwrap();
+    let output = support::command(STATS).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("Usage"), "{}", stderr(&output));
 }
@@ -456,7 +458,7 @@ fn a_closed_pipe_is_no_failure() {
     for options in [&[][..], &["--json", "--verify"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = Command::new(STATS).arg(&path).args(options).stdout(writer).output().unwrap();
+        let output = support::command(STATS).arg(&path).args(options).stdout(writer).output().unwrap();
         assert_eq!(stderr(&output), "");
         assert_eq!(output.status.code(), Some(0));
     }
@@ -468,7 +470,7 @@ fn output_that_cannot_be_written_is_an_error() {
     let _turn = turn();
     let (_folder, path) = example_store();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = Command::new(STATS).arg(&path).stdout(full).output().unwrap();
+    let output = support::command(STATS).arg(&path).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).starts_with("slotlog-stats: could not print: "), "{}", stderr(&output));
 }
@@ -488,7 +490,7 @@ fn wordcount(folder: &Path) -> Command {
         build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         assert!(build.status().unwrap().success());
     }
-    let mut command = Command::new(program);
+    let mut command = support::command(program);
     command.current_dir(folder);
     command
 }

@@ -468,7 +468,7 @@ fn a_value_of_100_mib_is_stored_and_read() {
 #[ignore = "needs 10 GiB of memory or disk"]
 fn a_value_of_4_gib_less_a_byte_is_stored_and_one_byte_more_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut value = vec![0; (1 << 32) - 1];
+    let mut value = vec![0; u32::MAX as usize];
     value[5] = 5;
     *value.last_mut().unwrap() = 9;
     let store = Store::open(folder.path().join("store")).unwrap();
@@ -699,7 +699,8 @@ fn a_limit_on_the_size_of_files_is_an_error_and_not_a_signal() {
 }
 
 fn within_limit(path: &Path, limit: u64) {
-    let rlimit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // On some targets a limit has 32 bits.
+    let rlimit = libc::rlimit { rlim_cur: limit as _, rlim_max: limit as _ };
     // SAFETY: reads the struct, which lives on this stack frame.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &rlimit) }, 0);
     match Store::open(path) {

@@ -2,11 +2,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![allow(unsafe_code, reason = "signals, forks and a clock that processes share")]
-#![cfg(unix)]
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -59,6 +58,7 @@ impl Player {
         self.lines.recv_timeout(LONG).unwrap_or_else(|error| panic!("{} says nothing: {error}", self.role))
     }
 
+    #[cfg(unix)]
     fn signal(&self, signal: libc::c_int) {
         // SAFETY: a signal to a child that nobody has waited for yet, so that the number is still its.
         assert_eq!(unsafe { libc::kill(self.child.id() as libc::pid_t, signal) }, 0);
@@ -136,7 +136,9 @@ fn child() {
         "read-only idler" => idle(&path, Access::ReadOnly),
         "grower" => grow(&path),
         "open" => open_and_wait(&path, &argument),
+        #[cfg(unix)]
         "fork" => fork_and_try(&path),
+        #[cfg(unix)]
         "fork and live" => fork_and_live(&path),
         "snapshots" => hold_snapshots(&path, argument.parse().unwrap()),
         "waiter" => wait_for_a_change(&path, Access::ReadWrite),
@@ -383,6 +385,7 @@ fn kill_at_random(kills: u64, seed: u64) {
     let mut killed = 0;
     while killed < kills {
         thread::sleep(Duration::from_micros(random.below(30_000)));
+        #[cfg(unix)]
         if random.one_in(20) {
             let index = random.below(roles.len() as u64) as usize;
             players[index].1.signal(libc::SIGSTOP);
@@ -466,6 +469,14 @@ fn somebody_who_waits_to_write_is_served_although_others_never_rest() {
 // Single keys as registers.
 
 /// Nanoseconds of the clock that all processes of the system share.
+#[cfg(not(unix))]
+fn clock() -> u64 {
+    // Nobody sets it during the test.
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64
+}
+
+/// Nanoseconds of the clock that all processes of the system share.
+#[cfg(unix)]
 fn clock() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call fills in the struct on this stack frame.
@@ -571,6 +582,8 @@ fn a_stopped_holder_is_named_and_a_dead_one_replaced() {
     let store = Store::options().lock_timeout(Duration::from_millis(200)).open(&path).unwrap();
     let holder = Player::start("transaction", "", &path);
     assert_eq!(holder.next(), "holding");
+    // It does nothing anyway; stopped, it could not even.
+    #[cfg(unix)]
     holder.signal(libc::SIGSTOP);
     for _ in 0..2 {
         let start = Instant::now();
@@ -692,8 +705,6 @@ fn who_goes_together_with_whom() {
 
 #[test]
 fn a_reader_changes_not_a_byte() {
-    use std::os::unix::fs::PermissionsExt;
-
     let folder = folder();
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
@@ -702,7 +713,9 @@ fn a_reader_changes_not_a_byte() {
     }
     store.checkpoint().unwrap();
     // A root user may write to it all the same; what counts is that nothing tries.
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+    // (Wine does not change the attributes of a file that is mapped.)
+    #[cfg(unix)]
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
     let state = || (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
     let before = state();
     let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
@@ -754,6 +767,7 @@ fn a_reader_of_a_closed_store_sees_it_come_to_life() {
 // Forks.
 
 /// Plays `child` in a forked process. What it holds stays with the parent, too, and is given back.
+#[cfg(unix)]
 fn fork<F: FnOnce() -> bool>(child: F) -> (libc::pid_t, F) {
     // SAFETY: the child does what it is given, in a process that had no thread that mattered, and ends without going back.
     match unsafe { libc::fork() } {
@@ -769,6 +783,7 @@ fn fork<F: FnOnce() -> bool>(child: F) -> (libc::pid_t, F) {
     }
 }
 
+#[cfg(unix)]
 fn ended_well(pid: libc::pid_t) -> bool {
     let mut status = 0;
     // SAFETY: waits for a child of this process; the call fills in the integer.
@@ -776,6 +791,7 @@ fn ended_well(pid: libc::pid_t) -> bool {
     status == 0
 }
 
+#[cfg(unix)]
 fn fork_and_try(path: &Path) {
     let store = Store::open(path).unwrap();
     store.insert("key", "parent").unwrap();
@@ -826,6 +842,7 @@ fn fork_and_try(path: &Path) {
     drop(store);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_forked_child_leaves_the_store_to_its_parent() {
     let folder = folder();
@@ -840,6 +857,7 @@ fn a_forked_child_leaves_the_store_to_its_parent() {
     assert_eq!(store.get("after").unwrap().unwrap(), b"all");
 }
 
+#[cfg(unix)]
 fn fork_and_live(path: &Path) {
     let store = Store::options().exclusive(true).open(path).unwrap();
     store.insert("key", "parent").unwrap();
@@ -853,6 +871,7 @@ fn fork_and_live(path: &Path) {
     drop(store);
 }
 
+#[cfg(unix)]
 #[test]
 fn the_locks_of_a_dead_parent_do_not_live_on_in_its_child() {
     let folder = folder();
@@ -875,15 +894,14 @@ fn the_locks_of_a_dead_parent_do_not_live_on_in_its_child() {
 
 #[test]
 fn an_opener_on_another_system_is_refused() {
-    use std::os::unix::fs::FileExt;
-
     let folder = folder();
     let path = folder.path().join("store");
     let player = Player::start("open", "shared", &path);
     assert_eq!(player.next(), "ready");
     // As if the entry, whose lock is held, had been written under another kernel.
-    let file = fs::File::options().write(true).open(&path).unwrap();
-    file.write_all_at(&[7; 8], format::PROCESS_TABLE + format::process::BOOT).unwrap();
+    let mut file = fs::File::options().write(true).open(&path).unwrap();
+    file.seek(SeekFrom::Start(format::PROCESS_TABLE + format::process::BOOT)).unwrap();
+    file.write_all(&[7; 8]).unwrap();
     for how in ["shared", "exclusive", "read-only"] {
         let Err(Error::Locked { by, .. }) = open_as(&path, how) else { panic!("{how}") };
         assert_eq!(by, HeldBy::OtherSystem { pid: player.child.id() }, "{how}");

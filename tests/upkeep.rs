@@ -4,8 +4,8 @@
 mod support;
 
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -366,7 +366,11 @@ fn free_space_in_the_middle_is_given_back_and_used_again() {
         })
         .unwrap();
     store.checkpoint().unwrap();
-    let allocated = || fs::metadata(&path).unwrap().blocks() * 512;
+    #[cfg(unix)]
+    let allocated = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap()) * 512;
+    // Where holes cannot be punched, nothing is given back, and the test ends below.
+    #[cfg(not(unix))]
+    let allocated = || len(&path);
     let before = allocated();
     let given = store.release_free_space().unwrap();
     if given == 0 {
@@ -415,7 +419,9 @@ fn damage_is_not_moved_and_holds_nobody_up() {
     store.insert("damaged", [5; 1000]).unwrap();
     let bytes = fs::read(&path).unwrap();
     let at = bytes.windows(1000).position(|window| window == [5; 1000]).unwrap();
-    fs::OpenOptions::new().write(true).open(&path).unwrap().write_at(b"damage", at as u64 + 500).unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.seek(SeekFrom::Start(at as u64 + 500)).unwrap();
+    file.write_all(b"damage").unwrap();
     overwrite(&store, &path, 100, 20_000, &mut Random(6));
     for attempt in [store.compact().map(drop), store.maintain(Duration::from_secs(1)).map(drop)] {
         assert!(matches!(attempt, Err(Error::Corrupt { .. })), "{attempt:?}");

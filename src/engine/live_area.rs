@@ -30,6 +30,15 @@ pub(super) fn live_is_current(region: &Region, identity: Option<[u64; 6]>, words
     Ok(true)
 }
 
+/// The identity that the live area has.
+pub(super) fn live_identity(region: &Region) -> Result<[u64; 6]> {
+    let mut identity = [0; 6];
+    for (index, word) in identity.iter_mut().enumerate() {
+        *word = region.live(live::IDENTITY + 8 * index as u64)?;
+    }
+    Ok(identity)
+}
+
 /// Whether the live area can be that of the store whose superblock is in force.
 pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
     let visible = region.live(live::VISIBLE)?;

@@ -120,6 +120,8 @@ pub(crate) struct Frozen {
     pub(crate) map_table: u64,
     pub(crate) space_table: u64,
     pub(crate) identity: Option<[u64; 6]>,
+    /// What was in its place when the store was opened.
+    pub(crate) found: [u64; 6],
 }
 
 impl Engine {
@@ -142,7 +144,10 @@ impl Engine {
         if self.thawed.load(Ordering::Acquire) {
             return Ok(None);
         }
-        if live_area::live_is_current(&self.region, frozen.identity, live_area::SAME_FILE)? {
+        // Where nothing tells one page cache from another, whoever opens it changes what is in that place.
+        let current = live_area::live_is_current(&self.region, frozen.identity, live_area::SAME_FILE)?
+            && (frozen.identity.is_some() || live_area::live_identity(&self.region)? != frozen.found);
+        if current {
             self.thawed.store(true, Ordering::Release);
             return Ok(None);
         }
@@ -283,5 +288,6 @@ pub(crate) fn now() -> u64 {
 
 /// The time that is so many milliseconds after the beginning of 1970.
 pub(crate) fn time(milliseconds: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(milliseconds)
+    // A damaged one can be later than the system has times.
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use super::checkpoint::Flusher;
 use super::commit::Writer;
 use super::live_area::{
-    SAME_FILE, SAME_MOUNT, distrust_live, forget_the_dead, live_is_as_closed, live_is_current, live_is_sane, set_live,
+    SAME_FILE, SAME_MOUNT, distrust_live, forget_the_dead, live_identity, live_is_as_closed, live_is_current,
+    live_is_sane, set_live,
 };
 use super::lock::Gate;
 use super::path::{
-    check_is_file, check_path, check_settings, creation_error, is_at, is_same, open_file, opening_error, sync_folder,
+    check_is_file, check_path, check_settings, creation_error, is_at, open_file, opening_error, sync_folder,
 };
 use super::pins::{KeptPins, SnapshotLocks};
 use super::recovery::Opened;
@@ -156,9 +157,8 @@ impl<'s> Opening<'s> {
         options.read(true).write(to_file);
         let locks = Locks::open(&file, || options.open(path)).map_err(|error| opening_error(path, error))?;
         let locking = |error| Error::io(path, "lock the file", error);
-        let metadata = |file: &File| file.metadata().map_err(|e| Error::io(path, "look at the file", e));
-        let (of_data, of_locks) = (metadata(&file)?, metadata(locks.file())?);
-        check_is_file(path, &of_data)?;
+        let looking = |error| Error::io(path, "look at the file", error);
+        check_is_file(path, &file.metadata().map_err(looking)?)?;
 
         let sharing = if to_file { Sharing::Exclusive } else { Sharing::Shared };
         let free = processes::poll(settings.lock_timeout, || locks.try_lock(OPENING, sharing).map_err(locking))?;
@@ -187,7 +187,7 @@ impl<'s> Opening<'s> {
             thread::sleep(GRACE / 20);
         };
         // Was the file deleted or replaced before we had the lock?
-        if !is_same(&of_data, &of_locks) || !is_at(&of_data, path) {
+        if !locks::is_same_file(&file, locks.file()).map_err(looking)? || !is_at(&file, path) {
             return Ok(None);
         }
         Ok(Some(Opening { path: path.to_owned(), settings, file, locks, created, alone }))
@@ -307,6 +307,7 @@ impl<'s> Opening<'s> {
             map_table: superblock.map_table.get(),
             space_table: superblock.space_table.get(),
             identity,
+            found: live_identity(&region)?,
         };
         // A damaged table shall show now.
         let space = Space::load(&region, frozen.space_table)?;
@@ -408,12 +409,20 @@ impl Found {
         let is_clean = superblock.is_clean() && state & live::STATE_CLOSING == 0;
         // Whatever it is that says so: to believe it costs only time.
         let is_poisoned = region.live(live::STATE)? & live::STATE_POISONED != 0;
-        // Readers who look at the live area of a closed store shall not see it vanish.
-        let as_closed =
-            is_clean && live_is_current(&region, identity, SAME_FILE)? && live_is_as_closed(&region, &superblock)?;
-        let engine = if as_closed && trust && identity.is_some() && !is_poisoned {
+        // Readers who look at the live area of a closed store shall not see it vanish. Where nothing tells this page cache
+        // from another, that there are readers says that it may be theirs.
+        let may_be_read = match identity {
+            Some(_) => live_is_current(&region, identity, SAME_FILE)?,
+            None => !alone,
+        };
+        let as_closed = is_clean && may_be_read && live_is_as_closed(&region, &superblock)?;
+        let engine = if as_closed && trust && !is_poisoned {
             forget_the_dead(&region)?;
-            attach(region, seat, settings.clone(), Opened::Clean, superblock)?
+            let engine = attach(region, seat, settings.clone(), Opened::Clean, superblock)?;
+            if identity.is_none() {
+                engine.trust_live()?;
+            }
+            engine
         } else if is_clean {
             open_clean(region, seat, settings.clone(), superblock, in_force)?
         } else if same_cache && !is_poisoned {
@@ -505,6 +514,16 @@ fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine>
     Ok(engine)
 }
 
+/// What stands for an identity where the system has none: it tells readers of a closed store, who know what was there
+/// before, that somebody has opened it. It proves nothing about the page cache.
+fn random_identity() -> io::Result<[u64; 6]> {
+    let mut words = [0; 6];
+    for word in &mut words {
+        *word = getrandom::u64().map_err(io::Error::other)?;
+    }
+    Ok(words)
+}
+
 /// A log that is known: its extents (start, end, sequence number), and how it ends.
 pub(crate) struct LogFound {
     pub(crate) extents: Vec<(u64, u64, u64)>,
@@ -586,7 +605,10 @@ impl Engine {
 
     /// Says that the live area can be believed as long as this page cache lives.
     pub(crate) fn trust_live(&self) -> Result<()> {
-        let identity = self.region.identity().unwrap_or_default();
+        let identity = match self.region.identity() {
+            Some(identity) => identity,
+            None => random_identity().map_err(|e| Error::io(self.region.path(), "get random bytes", e))?,
+        };
         for (index, word) in identity.into_iter().enumerate() {
             self.region.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
         }

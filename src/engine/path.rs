@@ -7,6 +7,8 @@ use std::path::Path;
 use super::settings::Settings;
 use crate::error::{Error, FullReason, Result};
 use crate::file::layout::BLOCK;
+#[cfg(not(unix))]
+use crate::file::locks::is_same_file;
 
 /// Refuses what cannot be a store before it is opened: to open a FIFO may wait for ever.
 pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
@@ -82,28 +84,22 @@ pub(super) fn special_kind(_kind: fs::FileType) -> &'static str {
     "a device"
 }
 
+/// Whether this is the file at the path.
 #[cfg(unix)]
-pub(super) fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
 
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-#[cfg(unix)]
-pub(super) fn is_at(metadata: &fs::Metadata, path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|there| is_same(metadata, &there))
-}
-
-#[cfg(not(unix))]
-pub(super) fn is_same(_one: &fs::Metadata, _other: &fs::Metadata) -> bool {
-    // See `is_at`.
-    true
+    // Not opened again: by now, that could wait for ever.
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(there)) => id(file) == id(there),
+        _ => false,
+    }
 }
 
 #[cfg(not(unix))]
-pub(super) fn is_at(_metadata: &fs::Metadata, path: &Path) -> bool {
-    // An open file can be neither deleted nor replaced there.
-    path.exists()
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    File::open(path).and_then(|there| is_same_file(file, &there)).unwrap_or(false)
 }
 
 pub(super) fn opening_error(path: &Path, error: io::Error) -> Error {

@@ -19,12 +19,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use super::Engine;
 use super::lock::thread_number;
-use super::processes::lock_error;
+use super::processes::{lock_error, poll};
 use super::protocol;
-use crate::error::{Error, Result};
+use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
     COUNT_MASK, PIN_LEN, PIN_TABLE, PINS, PROCESS_LEN, PROCESS_TABLE, PROCESSES, live, pin, process,
 };
@@ -34,6 +35,9 @@ use crate::file::region::barrier;
 /// How often all pins are looked through before a reader gives up. Single reads hold a pin for well under a
 /// microsecond, so after this only snapshots can be what holds them.
 const ATTEMPTS: u32 = 100;
+
+/// Nobody needs longer than that to see whether a byte is locked.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// How many pins threads may keep; the others are for snapshots.
 const MOST_KEPT: u64 = PINS / 4;
@@ -220,10 +224,12 @@ impl Engine {
         let mut held = self.snapshot_locks.0.lock().unwrap_or_else(PoisonError::into_inner);
         let holders = held.entry(seq & COUNT_MASK).or_default();
         if *holders == 0 {
-            // Nobody ever takes one of these exclusively, so it cannot be refused.
-            locks
-                .try_lock(locks::snapshot(seq & COUNT_MASK), Sharing::Shared)
-                .map_err(|e| lock_error(&self.region, e))?;
+            let place = locks::snapshot(seq & COUNT_MASK);
+            let lock = || locks.try_lock(place, Sharing::Shared).map_err(|e| lock_error(&self.region, e));
+            // Nobody takes one of these exclusively, but where one has to try in order to find out whether it is held.
+            if !poll(self.settings.lock_timeout.max(LONGEST_LOOK), lock)? {
+                return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
+            }
         }
         *holders += 1;
         Ok(())

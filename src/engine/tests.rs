@@ -481,6 +481,50 @@ fn a_reader_between_any_two_stores_sees_all_of_a_commit_or_nothing() {
     assert!(turn > 1000 && turn < seen.len(), "the reader looked before and after");
 }
 
+/// The live area must not vanish under those who have read in it since before the store was closed.
+#[test]
+fn a_reader_who_stays_sees_all_of_it_at_every_store_of_the_next_opening() {
+    let (_folder, path) = scratch();
+    let writer = open(&path);
+    some_keys(&writer);
+    let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
+    let reader = Arc::new(Engine::open(&path, settings).unwrap());
+    let expected = content(&reader);
+    drop(writer);
+    let onlooker =
+        Arc::new(Onlooker { engine: OnceLock::new(), seen: Mutex::default(), looking: AtomicBool::new(false) });
+    onlooker.engine.set(Arc::downgrade(&reader)).unwrap();
+    let standing = door::stand(onlooker.clone());
+    let next = open(&path);
+    drop(standing);
+    assert_eq!((next.opened, content(&next)), (Opened::Clean, expected.clone()));
+    let seen = onlooker.seen.lock().unwrap();
+    assert!(seen.len() > 5 && seen.iter().all(|content| *content == expected));
+}
+
+/// The live area of a closed store is what the disk happens to have of it. A reader takes it for that of a writer only once
+/// there is one.
+#[test]
+fn a_reader_of_a_closed_store_does_not_believe_its_live_area() {
+    let (folder, path) = scratch();
+    let writer = open(&path);
+    some_keys(&writer);
+    let expected = content(&writer);
+    drop(writer);
+    let mut image = fs::read(&path).unwrap();
+    image[live::IDENTITY as usize..EXTENTS as usize].fill(0x55);
+    image[live::VERSION_WORD as usize..][..8].copy_from_slice(&live::VERSION.to_le_bytes());
+    let cut = folder.path().join("cut");
+    fs::write(&cut, image).unwrap();
+    let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
+    let reader = Engine::open(&cut, settings).unwrap();
+    assert_eq!((reader.opened, content(&reader)), (Opened::Clean, expected.clone()));
+    let writer = open(&cut);
+    writer.put(DEFAULT_MAP, &key(1), b"new", None).unwrap();
+    assert_eq!(content(&reader), content(&writer));
+    assert_ne!(content(&reader), expected);
+}
+
 /// Does something at the moment when a reader has written its first pin and looked at nothing yet.
 struct AtFirstPin {
     engine: OnceLock<Weak<Engine>>,
@@ -594,7 +638,7 @@ fn a_private_copy_forgets_the_dead() {
     let (folder, path) = scratch();
     let (store, other) = (open(&path), open(&path));
     some_keys(&store);
-    other.put(DEFAULT_MAP, b"of the other", b"value").unwrap();
+    other.put(DEFAULT_MAP, b"of the other", b"value", None).unwrap();
     let pin = other.pin().unwrap();
     if store.region.identity().is_none() {
         // There every opener would recover.
@@ -986,4 +1030,11 @@ fn the_log_may_begin_with_a_new_life() {
     engine.put(DEFAULT_MAP, b"key", b"value", None).unwrap();
     assert_eq!(content(&engine).len(), 1);
     assert!(engine.verify().unwrap().is_clean());
+}
+
+/// A time in a damaged file may be later than the system has times; Windows has fewer than others.
+#[test]
+fn any_number_is_some_time() {
+    assert_eq!(time(1500).duration_since(UNIX_EPOCH).unwrap(), Duration::from_millis(1500));
+    let _ = time(u64::MAX);
 }

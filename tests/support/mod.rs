@@ -2,6 +2,7 @@
 //! process of their own.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -44,6 +45,8 @@ impl Random {
     }
 }
 
+/// The emulator with its arguments, if this runs in one. `.ci/platforms` sets it.
+const RUNNER: &str = "SLOTLOG_TEST_RUNNER";
 const ROLE: &str = "SLOTLOG_TEST_ROLE";
 const STORE: &str = "SLOTLOG_TEST_STORE";
 
@@ -55,9 +58,23 @@ pub(crate) fn child(role: &str, path: &Path) -> Command {
 
 /// As [`child`], where the test that plays the role has another name.
 pub(crate) fn child_of(test: &str, role: &str, path: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = command(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]).env(ROLE, role).env(STORE, path);
     command
+}
+
+/// A program that was built for the same machine as this one: where that is emulated, only the emulator can start it.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    match words.next() {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.args(words).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
 }
 
 /// A number from the environment, for tests that can be longer than they usually are.

@@ -59,6 +59,7 @@ pub(crate) enum Sharing {
 #[derive(Debug)]
 pub(crate) struct Locks {
     file: File,
+    mine: os::Mine,
 }
 
 impl Locks {
@@ -68,7 +69,7 @@ impl Locks {
         fork::guarded(|openings| {
             let file = open()?;
             openings.add(&file, data);
-            Ok(Locks { file })
+            Ok(Locks { file, mine: Default::default() })
         })
     }
 
@@ -107,17 +108,19 @@ impl Locks {
 
     /// Locks a byte, or says that somebody else has it locked.
     pub(crate) fn try_lock(&self, place: u64, sharing: Sharing) -> io::Result<bool> {
-        os::try_lock(&self.file, place..place + 1, sharing)
+        os::try_lock(&self.file, &self.mine, place, sharing)
     }
 
     /// Unlocks a byte.
     pub(crate) fn unlock(&self, place: u64) -> io::Result<()> {
-        os::unlock(&self.file, place..place + 1)
+        os::unlock(&self.file, &self.mine, place..place + 1)
     }
 
     /// Whether somebody else has a lock on the byte. Our own does not count.
     pub(crate) fn is_held(&self, place: u64) -> io::Result<bool> {
-        Ok(os::held(&self.file, place..place + 1)?.is_some())
+        // Asking does not get into the way of others who ask: that of an entry is never held shared.
+        let with = if (entry(0)..snapshot(0)).contains(&place) { Sharing::Shared } else { Sharing::Exclusive };
+        Ok(os::held(&self.file, &self.mine, place..place + 1, with)?.is_some())
     }
 
     /// The lowest of these bytes that somebody else has a lock on.
@@ -126,7 +129,7 @@ impl Locks {
         let mut end = places.end;
         // The kernel names one of the locks, not the first.
         while places.start < end {
-            let Some(place) = os::held(&self.file, places.start..end)? else { break };
+            let Some(place) = os::held(&self.file, &self.mine, places.start..end, Sharing::Exclusive)? else { break };
             end = place.max(places.start);
             lowest = Some(end);
         }
@@ -138,7 +141,7 @@ impl Locks {
     pub(crate) fn release(&self) {
         // Should this fail, the locks go when the file is closed everywhere.
         let _ = self.unlock_whole();
-        let _ = os::unlock(&self.file, LOCKS..snapshot(1 << 44));
+        let _ = os::unlock(&self.file, &self.mine, LOCKS..snapshot(1 << 44));
     }
 }
 
@@ -149,6 +152,11 @@ impl Drop for Locks {
     }
 }
 
+/// Whether both are the same file.
+pub(crate) fn is_same_file(one: &File, other: &File) -> io::Result<bool> {
+    Ok(os::id(one)? == os::id(other)?)
+}
+
 /// What kind of file system the file is on, if it is one where another machine may have it open: what is shared in memory
 /// here is not shared with that.
 pub(crate) fn network_file_system(file: &File) -> Option<&'static str> {
@@ -156,5 +164,4 @@ pub(crate) fn network_file_system(file: &File) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod tests;

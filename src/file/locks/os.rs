@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
+pub(super) use imp::Mine;
+
 use super::Sharing;
 use crate::file::door::{self, Call};
 
@@ -28,6 +30,17 @@ mod imp {
     const SET: libc::c_int = 90;
     #[cfg(target_os = "macos")]
     const GET: libc::c_int = 92;
+
+    /// The kernel knows which locks are ours.
+    #[derive(Debug, Default)]
+    pub(in super::super) struct Mine;
+
+    fn kind(sharing: Sharing) -> libc::c_int {
+        match sharing {
+            Sharing::Shared => libc::F_RDLCK as _,
+            Sharing::Exclusive => libc::F_WRLCK as _,
+        }
+    }
 
     fn range(places: &Range<u64>, kind: libc::c_int) -> Flock {
         // SAFETY: the struct consists of integers, for which zero is a value; open-file-description locks want the
@@ -60,25 +73,26 @@ mod imp {
         }
     }
 
-    pub(in super::super) fn try_lock(file: &File, places: Range<u64>, sharing: Sharing) -> io::Result<bool> {
-        let kind = match sharing {
-            Sharing::Shared => libc::F_RDLCK,
-            Sharing::Exclusive => libc::F_WRLCK,
-        };
-        match call(file, SET, &mut range(&places, kind as _)) {
+    pub(in super::super) fn try_lock(file: &File, _mine: &Mine, place: u64, sharing: Sharing) -> io::Result<bool> {
+        match call(file, SET, &mut range(&(place..place + 1), kind(sharing))) {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    pub(in super::super) fn unlock(file: &File, places: Range<u64>) -> io::Result<()> {
+    pub(in super::super) fn unlock(file: &File, _mine: &Mine, places: Range<u64>) -> io::Result<()> {
         call(file, SET, &mut range(&places, libc::F_UNLCK as _))
     }
 
-    /// The start of some lock on these bytes that another opening holds.
-    pub(in super::super) fn held(file: &File, places: Range<u64>) -> io::Result<Option<u64>> {
-        let mut found = range(&places, libc::F_WRLCK as _);
+    /// The start of some lock on these bytes that another opening holds and that does not go together with one of ours.
+    pub(in super::super) fn held(
+        file: &File,
+        _mine: &Mine,
+        places: Range<u64>,
+        with: Sharing,
+    ) -> io::Result<Option<u64>> {
+        let mut found = range(&places, kind(with));
         call(file, GET, &mut found)?;
         Ok((found.l_type as libc::c_int != libc::F_UNLCK as libc::c_int).then_some(found.l_start as u64))
     }
@@ -86,7 +100,9 @@ mod imp {
 
 #[cfg(windows)]
 mod imp {
+    use std::collections::BTreeMap;
     use std::os::windows::io::AsRawHandle;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, ERROR_LOCK_VIOLATION, HANDLE};
     use windows_sys::Win32::Storage::FileSystem::{
@@ -96,6 +112,17 @@ mod imp {
 
     use super::*;
 
+    /// The bytes that we have locked, and how. The system does not tell ours from those of others, locks a byte twice if it
+    /// is asked twice, and unlocks only exactly what was locked.
+    #[derive(Debug, Default)]
+    pub(in super::super) struct Mine(Mutex<BTreeMap<u64, Sharing>>);
+
+    impl Mine {
+        fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Sharing>> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
     fn overlapped(start: u64) -> OVERLAPPED {
         // SAFETY: the struct consists of integers and a pointer, for which zero is a value.
         let mut overlapped: OVERLAPPED = unsafe { std::mem::zeroed() };
@@ -104,7 +131,7 @@ mod imp {
         overlapped
     }
 
-    pub(in super::super) fn try_lock(file: &File, places: Range<u64>, sharing: Sharing) -> io::Result<bool> {
+    fn lock_range(file: &File, places: &Range<u64>, sharing: Sharing) -> io::Result<bool> {
         let (mut place, len) = (overlapped(places.start), places.end - places.start);
         let exclusive = if sharing == Sharing::Exclusive { LOCKFILE_EXCLUSIVE_LOCK } else { 0 };
         let flags = LOCKFILE_FAIL_IMMEDIATELY | exclusive;
@@ -122,23 +149,84 @@ mod imp {
         }
     }
 
-    /// Here only exactly what was locked can be unlocked; the rest goes when the handle is closed.
-    pub(in super::super) fn unlock(file: &File, places: Range<u64>) -> io::Result<()> {
+    fn unlock_range(file: &File, places: &Range<u64>) -> io::Result<()> {
         let (mut place, len) = (overlapped(places.start), places.end - places.start);
-        // SAFETY: as in `try_lock`.
+        // SAFETY: as in `lock_range`.
         let unlocked =
             unsafe { UnlockFileEx(file.as_raw_handle() as HANDLE, 0, len as u32, (len >> 32) as u32, &mut place) };
         if unlocked != 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Here nobody can be asked who has a lock. So this tries, and blames the first byte.
-    pub(in super::super) fn held(file: &File, places: Range<u64>) -> io::Result<Option<u64>> {
-        if places.is_empty() {
+    pub(in super::super) fn try_lock(file: &File, mine: &Mine, place: u64, sharing: Sharing) -> io::Result<bool> {
+        let mut mine = mine.lock();
+        let before = mine.get(&place).copied();
+        if before == Some(sharing) {
+            return Ok(true);
+        }
+        let byte = place..place + 1;
+        if before.is_some() {
+            unlock_range(file, &byte)?;
+            mine.remove(&place);
+        }
+        let locked = lock_range(file, &byte, sharing)?;
+        // Refused, one keeps what one had, unless somebody was faster.
+        let now = match before {
+            _ if locked => Some(sharing),
+            Some(before) if lock_range(file, &byte, before)? => Some(before),
+            _ => None,
+        };
+        if let Some(now) = now {
+            mine.insert(place, now);
+        }
+        Ok(locked)
+    }
+
+    pub(in super::super) fn unlock(file: &File, mine: &Mine, places: Range<u64>) -> io::Result<()> {
+        let mut mine = mine.lock();
+        let ours: Vec<u64> = mine.range(places).map(|(&place, _)| place).collect();
+        for place in ours {
+            unlock_range(file, &(place..place + 1))?;
+            mine.remove(&place);
+        }
+        Ok(())
+    }
+
+    /// The first of these bytes that another opening has a lock on that does not go together with one of ours. Nobody can be
+    /// asked that here, so this tries to lock them, for a moment in which others may be refused.
+    pub(in super::super) fn held(
+        file: &File,
+        mine: &Mine,
+        places: Range<u64>,
+        with: Sharing,
+    ) -> io::Result<Option<u64>> {
+        let mine = mine.lock();
+        let ours = mine.range(places.clone()).map(|(&place, _)| place);
+        let mut start = places.start;
+        for place in ours.chain([places.end]) {
+            if let Some(held) = first_held(file, start..place, with)? {
+                return Ok(Some(held));
+            }
+            start = place + 1;
+        }
+        Ok(None)
+    }
+
+    fn is_free(file: &File, places: &Range<u64>, with: Sharing) -> io::Result<bool> {
+        Ok(places.is_empty() || lock_range(file, places, with)? && unlock_range(file, places).map(|()| true)?)
+    }
+
+    fn first_held(file: &File, mut places: Range<u64>, with: Sharing) -> io::Result<Option<u64>> {
+        if is_free(file, &places, with)? {
             return Ok(None);
         }
-        if try_lock(file, places.clone(), Sharing::Exclusive)? {
-            unlock(file, places)?;
-            return Ok(None);
+        // What is given up meanwhile makes this too low, which is no harm, and never too high.
+        while places.end - places.start > 1 {
+            let middle = places.start + (places.end - places.start) / 2;
+            if is_free(file, &(places.start..middle), with)? {
+                places.start = middle;
+            } else {
+                places.end = middle;
+            }
         }
         Ok(Some(places.start))
     }
@@ -152,32 +240,66 @@ mod imp {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no locks that belong to an open file"))
     }
 
-    pub(in super::super) fn try_lock(_file: &File, _places: Range<u64>, _sharing: Sharing) -> io::Result<bool> {
+    #[derive(Debug, Default)]
+    pub(in super::super) struct Mine;
+
+    pub(in super::super) fn try_lock(_file: &File, _mine: &Mine, _place: u64, _sharing: Sharing) -> io::Result<bool> {
         unsupported()
     }
 
-    pub(in super::super) fn unlock(_file: &File, _places: Range<u64>) -> io::Result<()> {
+    pub(in super::super) fn unlock(_file: &File, _mine: &Mine, _places: Range<u64>) -> io::Result<()> {
         unsupported()
     }
 
-    pub(in super::super) fn held(_file: &File, _places: Range<u64>) -> io::Result<Option<u64>> {
+    pub(in super::super) fn held(
+        _file: &File,
+        _mine: &Mine,
+        _places: Range<u64>,
+        _with: Sharing,
+    ) -> io::Result<Option<u64>> {
         unsupported()
     }
 }
 
-pub(super) fn try_lock(file: &File, places: Range<u64>, sharing: Sharing) -> io::Result<bool> {
+pub(super) fn try_lock(file: &File, mine: &Mine, place: u64, sharing: Sharing) -> io::Result<bool> {
     door::call(Call::Lock)?;
-    imp::try_lock(file, places, sharing)
+    imp::try_lock(file, mine, place, sharing)
 }
 
-pub(super) fn unlock(file: &File, places: Range<u64>) -> io::Result<()> {
+pub(super) fn unlock(file: &File, mine: &Mine, places: Range<u64>) -> io::Result<()> {
     door::call(Call::Lock)?;
-    imp::unlock(file, places)
+    imp::unlock(file, mine, places)
 }
 
-pub(super) fn held(file: &File, places: Range<u64>) -> io::Result<Option<u64>> {
+pub(super) fn held(file: &File, mine: &Mine, places: Range<u64>, with: Sharing) -> io::Result<Option<u64>> {
     door::call(Call::Lock)?;
-    imp::held(file, places)
+    imp::held(file, mine, places, with)
+}
+
+/// What tells this file from any other that is there at the same time.
+#[cfg(unix)]
+pub(super) fn id(file: &File) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(windows)]
+pub(super) fn id(file: &File) -> io::Result<(u64, u64)> {
+    use std::os::windows::io::AsRawHandle;
+
+    use windows_sys::Win32::Storage::FileSystem::{BY_HANDLE_FILE_INFORMATION, GetFileInformationByHandle};
+
+    let mut found = std::mem::MaybeUninit::<BY_HANDLE_FILE_INFORMATION>::zeroed();
+    // SAFETY: `file` keeps the handle open during the call, which fills in the struct that it is given.
+    if unsafe { GetFileInformationByHandle(file.as_raw_handle(), found.as_mut_ptr()) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the struct consists of integers, for which the zeros that it began with are a value.
+    let found = unsafe { found.assume_init() };
+    let index = u64::from(found.nFileIndexHigh) << 32 | u64::from(found.nFileIndexLow);
+    Ok((found.dwVolumeSerialNumber.into(), index))
 }
 
 #[cfg(target_os = "linux")]
@@ -201,15 +323,46 @@ pub(super) fn network_file_system(file: &File) -> Option<&'static str> {
         (0x0116_1970, "GFS2"),
         (0x0bd0_0bd0, "Lustre"),
     ];
-    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // The other `fstatfs` fails on 32-bit systems if the file system is so large that a number of it does not fit.
+    let mut found = std::mem::MaybeUninit::<libc::statfs64>::zeroed();
     // SAFETY: `file` keeps the descriptor open during the call, which fills in the struct that it is given.
-    let result = unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) };
+    let result = unsafe { libc::fstatfs64(file.as_raw_fd(), found.as_mut_ptr()) };
     // SAFETY: the struct consists of integers, for which the zeros that it began with are a value.
     let magic = unsafe { found.assume_init() }.f_type as u32;
     KNOWN.iter().find(|(known, _)| result == 0 && *known == magic).map(|(_, name)| *name)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_os = "macos")]
+pub(super) fn network_file_system(file: &File) -> Option<&'static str> {
+    use std::os::fd::AsRawFd;
+
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `file` keeps the descriptor open during the call, which fills in the struct that it is given.
+    let result = unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) };
+    // SAFETY: the struct consists of integers, for which the zeros that it began with are a value.
+    let local = unsafe { found.assume_init() }.f_flags & libc::MNT_LOCAL as u32 != 0;
+    (result == 0 && !local).then_some("a network file system")
+}
+
+#[cfg(windows)]
+pub(super) fn network_file_system(file: &File) -> Option<&'static str> {
+    use std::os::windows::io::AsRawHandle;
+
+    use windows_sys::Win32::Storage::FileSystem::{
+        FILE_REMOTE_PROTOCOL_INFO, FileRemoteProtocolInfo, GetFileInformationByHandleEx,
+    };
+
+    let mut found = std::mem::MaybeUninit::<FILE_REMOTE_PROTOCOL_INFO>::zeroed();
+    let size = size_of::<FILE_REMOTE_PROTOCOL_INFO>() as u32;
+    // Only of a file on another machine is there such information.
+    // SAFETY: `file` keeps the handle open during the call, which fills in no more than the struct that it is given.
+    let remote = unsafe {
+        GetFileInformationByHandleEx(file.as_raw_handle(), FileRemoteProtocolInfo, found.as_mut_ptr().cast(), size)
+    };
+    (remote != 0).then_some("a network file system")
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 pub(super) fn network_file_system(_file: &File) -> Option<&'static str> {
     None
 }

@@ -41,10 +41,24 @@ use super::locks::network_file_system;
 use crate::error::{Error, FullReason, Result};
 
 #[cfg(not(target_has_atomic = "64"))]
-compile_error!("slotlog needs native 64-bit atomics");
+compile_error!("slotlog needs native 64-bit atomics, which this target does not have");
+
+#[cfg(not(any(unix, windows)))]
+compile_error!("slotlog needs a system that maps files and locks bytes of them: Linux, macOS or Windows");
 
 /// How much address space a mapping takes at least, where it may be longer than its file. Tests outgrow it sooner.
 const RESERVE: u64 = if cfg!(test) { 1 << 20 } else { 256 << 20 };
+
+/// How much address space memory in place of a file takes at most beyond what it has to begin with. With 32 bits there is
+/// little, and it must not all go to one store. Tests have many stores at a time, some of them in an emulator that keeps
+/// a note of each page.
+const MOST_RESERVED: u64 = if cfg!(test) {
+    1 << 30
+} else if usize::BITS < 64 {
+    512 << 20
+} else {
+    1 << 40
+};
 
 /// A word that may change at any time: an atomic, of which everybody can load and only the door can store. It is
 /// little-endian in memory.
@@ -446,7 +460,7 @@ fn map_with_room(file: &File, len: u64, read_only: bool) -> io::Result<MmapRaw> 
 /// Takes an address range for `len` bytes and up to `max_len`, as much of that as the system has to promise. Pages are
 /// made when they are touched.
 fn reserve(path: &Path, len: u64, max_len: u64) -> Result<MmapRaw> {
-    let most = len.saturating_add(1 << 40);
+    let most = len.saturating_add(MOST_RESERVED);
     let mut room = max_len.clamp(len, most);
     loop {
         let mapping = door::call(Call::Map)

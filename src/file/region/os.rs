@@ -94,11 +94,10 @@ pub(super) fn discard(mapping: Option<&std::sync::Arc<MmapRaw>>, offset: u64, le
         // the store, into which no reference points.
         unsafe { mapping.as_mut_ptr().add(from).write_bytes(0, to - from) };
     };
-    let page = page_size();
-    let (first, last) = (start.next_multiple_of(page), end / page * page);
-    if first < last && renew(mapping, first, last - first) {
-        zero(start, first);
-        zero(last, end);
+    let whole = whole_pages(start..end, page_size());
+    if !whole.is_empty() && renew(mapping, whole.start, whole.len()) {
+        zero(start, whole.start);
+        zero(whole.end, end);
     } else {
         zero(start, end);
     }
@@ -119,6 +118,12 @@ fn renew(mapping: &MmapRaw, offset: usize, len: usize) -> bool {
     mapped != libc::MAP_FAILED
 }
 
+/// The whole pages within a range, empty if there are none. Pages can be longer than blocks, and what shares a page with
+/// the range may be in use.
+pub(super) fn whole_pages(range: std::ops::Range<usize>, page: usize) -> std::ops::Range<usize> {
+    range.start.next_multiple_of(page)..range.end / page * page
+}
+
 #[cfg(not(unix))]
 fn renew(_mapping: &MmapRaw, _offset: usize, _len: usize) -> bool {
     false
@@ -134,7 +139,8 @@ const NO_RESERVE: libc::c_int = 0;
 fn page_size() -> usize {
     // SAFETY: takes an integer, and this one is known everywhere.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).map_or(1 << 16, |size| size.max(1))
+    // The system always knows; else next to nothing is a whole page.
+    usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(1 << 30)
 }
 
 #[cfg(not(unix))]
@@ -323,13 +329,28 @@ pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Resul
 #[inline]
 pub(super) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     door::call(Call::Append)?;
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
-    #[cfg(not(unix))]
-    {
-        let _ = (file, offset, bytes);
-        Err(io::ErrorKind::Unsupported.into())
+    write_all_at(file, offset, bytes)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+
+    while !bytes.is_empty() {
+        match file.seek_write(bytes, offset)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => {
+                offset += written as u64;
+                bytes = &bytes[written..];
+            }
+        }
     }
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -356,8 +377,15 @@ pub(super) fn read_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io:
 /// Sleeps while `word`, which is little-endian, is `seen`, until [`wake`] or the end of `timeout`.
 #[cfg(target_os = "linux")]
 pub(super) fn wait(word: &AtomicU32, seen: u32, timeout: Duration) {
-    let seconds = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
-    let timeout = libc::timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos() as _ };
+    /// What this call takes. The C library's struct of that name can be another one, where that has longer times than the
+    /// system's words.
+    #[repr(C)]
+    struct Timeout {
+        seconds: libc::c_long,
+        nanoseconds: libc::c_long,
+    }
+    let seconds = libc::c_long::try_from(timeout.as_secs()).unwrap_or(libc::c_long::MAX);
+    let timeout = Timeout { seconds, nanoseconds: timeout.subsec_nanos() as _ };
     // Not FUTEX_PRIVATE_FLAG: the word is shared with other processes.
     // SAFETY: the kernel reads the word, which is aligned and lives during the call, and the timeout on this stack frame.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen.to_le(), &raw const timeout) };

@@ -157,3 +157,14 @@ fn a_recorder_sees_every_change_in_order() {
     region.allocate(region.len(), 2 * EXTENTS).unwrap();
     assert_eq!(*notes.0.lock().unwrap(), ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64", "len 131072"]);
 }
+
+/// Memory is given back by pages, which on some systems are longer than the blocks that are free or not.
+#[cfg(unix)]
+#[test]
+fn only_whole_pages_are_given_back() {
+    assert_eq!(os::whole_pages(4096..12288, 4096), 4096..12288);
+    assert_eq!(os::whole_pages(4096..65536, 16384), 16384..65536);
+    assert_eq!(os::whole_pages(65536..200_704, 65536), 65536..196_608);
+    assert!(os::whole_pages(4096..61440, 65536).is_empty());
+    assert!(os::whole_pages(0..0, 4096).is_empty());
+}
