@@ -10,7 +10,7 @@ use crate::file::layout::KeyHash;
 use crate::file::log::{self, Record};
 use crate::file::region::Region;
 
-/// How many records an iteration asks the memory for ahead of their use, at least.
+/// Up to how many records an iteration asks the memory for ahead of their use, again when half of them are left.
 const AHEAD: usize = 32;
 
 /// A place in an iteration. It borrows nothing, so that an iterator can own what it iterates over; whoever uses it holds a
@@ -72,8 +72,11 @@ impl Cursor {
     }
 
     /// The newest record of the next key, whatever it is.
+    #[inline]
     pub(crate) fn next_newest<'e>(&mut self, engine: &'e Engine) -> Option<Result<Record<'e>>> {
-        if let Err(error) = self.look_ahead(engine, AHEAD) {
+        if self.ahead.len() < AHEAD / 2
+            && let Err(error) = self.look_ahead(engine, AHEAD)
+        {
             return Some(Err(error));
         }
         let (offset, hash) = self.ahead.pop_front()?;
@@ -90,6 +93,7 @@ impl Cursor {
 
     /// The record of the next key that has a value at `seq` and at this time. An error is one of that key; the iteration goes
     /// on behind it.
+    #[inline]
     pub(crate) fn next<'e>(&mut self, engine: &'e Engine, seq: u64, at: Moment) -> Option<Result<Record<'e>>> {
         loop {
             match self.next_newest(engine)?.and_then(|newest| engine.version_at(newest, seq, at)) {

@@ -190,8 +190,8 @@ impl Engine {
     /// The index of a map in force. `None` if there is no such map; one that was dropped may still have one.
     #[inline(always)]
     pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
-        match MapTable::region_of(&self.region, self.map_table_word()?, map)? {
-            Some((extent, _)) => Index::of_extent(&self.region, extent).map(Some),
+        match MapTable::region_of(&self.region, self.map_table_word()?, map, false)? {
+            Some(extent) => Index::of_extent(&self.region, extent).map(Some),
             None => Ok(None),
         }
     }
@@ -205,9 +205,9 @@ impl Engine {
     /// The same of a map that is to be changed: it must not have been dropped.
     #[inline]
     pub(crate) fn index_for_writing(&self, map: u32) -> Result<Index<'_>> {
-        match MapTable::region_of(&self.region, self.map_table_word()?, map)? {
-            Some((extent, true)) => Index::of_extent(&self.region, extent),
-            _ => Err(self.no_such_map(map)),
+        match MapTable::region_of(&self.region, self.map_table_word()?, map, true)? {
+            Some(extent) => Index::of_extent(&self.region, extent),
+            None => Err(self.no_such_map(map)),
         }
     }
 

@@ -86,24 +86,24 @@ impl<'a> MapTable<'a> {
         Ok(MapTable(Table::create(region, offset, blocks, MAP_TABLE_MAGIC)?))
     }
 
-    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names, and whether the
-    /// map is there and not dropped. Looks at nothing but the entry where most maps are, and goes on to search only if it is
-    /// another's.
+    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names; if it is to be
+    /// written to, only of a map that was not dropped. Looks at nothing but the entry where most maps are, and goes on to search
+    /// only if it is another's.
     #[inline(always)]
-    pub(crate) fn region_of(region: &'a Region, word: u64, map: u32) -> Result<Option<(u64, bool)>> {
+    pub(crate) fn region_of(region: &'a Region, word: u64, map: u32, to_write: bool) -> Result<Option<u64>> {
         let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1)));
         let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + place * TABLE_ENTRY)?;
         let extent = extent.load();
         if id.load() == u64::from(map) + 1 {
-            return Ok(Some((extent, true)));
+            return Ok(Some(extent));
         }
-        MapTable::search(region, word, map)
+        MapTable::search(region, word, map, to_write)
     }
 
     #[cold]
-    fn search(region: &'a Region, word: u64, map: u32) -> Result<Option<(u64, bool)>> {
+    fn search(region: &'a Region, word: u64, map: u32, to_write: bool) -> Result<Option<u64>> {
         let found = MapTable::open(region, word)?.find(map)?;
-        Ok(found.map(|entry| (entry.extent, !entry.dropped)))
+        Ok(found.filter(|entry| !(entry.dropped && to_write)).map(|entry| entry.extent))
     }
 
     /// The entry of a map.
@@ -189,7 +189,14 @@ impl<'a> MapTable<'a> {
 #[inline(always)]
 fn first_place(map: u32, capacity: u64) -> u64 {
     let map = u64::from(map);
-    if map < capacity { map } else { map % capacity }
+    if map < capacity { map } else { modulo(map, capacity) }
+}
+
+/// On its own, so that no read comes to divide: the compiler would see that the remainder is right for a small id as well.
+#[cold]
+#[inline(never)]
+fn modulo(map: u64, capacity: u64) -> u64 {
+    map % capacity
 }
 
 /// One entry of the map table.
