@@ -51,8 +51,8 @@ mod models;
 #[cfg(not(loom))]
 mod tests;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
@@ -74,10 +74,10 @@ use upkeep::Upkeep;
 pub(crate) struct Engine {
     /// What keeps other openers of the file apart from us; a store in memory has none, nor has one that is a private copy of
     /// a file.
-    locks: Option<Locks>,
+    locks: Option<Arc<Locks>>,
     /// What such a copy holds for as long as it lives, so that the file does not change. Before the region, since a fork needs
     /// its file as long as there are locks.
-    _held: Option<Locks>,
+    _held: Option<Arc<Locks>>,
     pub(crate) region: Region,
     pub(crate) settings: Settings,
     pub(crate) opened: Opened,

@@ -3,8 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -117,9 +117,9 @@ const GRACE: Duration = Duration::from_millis(200);
 /// What an opener holds.
 pub(crate) struct Seat {
     /// For the engine to work with.
-    pub(crate) locks: Option<Locks>,
+    pub(crate) locks: Option<Arc<Locks>>,
     /// To be held, and nothing else.
-    held: Option<Locks>,
+    held: Option<Arc<Locks>>,
     /// The entry of the process table whose byte is locked.
     pub(crate) entry: u64,
     /// Nobody else can open the store meanwhile.
@@ -128,7 +128,7 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// In memory there is nobody else. Locks that keep others from a file behind it are held.
-    fn alone(held: Option<Locks>) -> Seat {
+    fn alone(held: Option<Arc<Locks>>) -> Seat {
         Seat { locks: None, held, entry: 0, exclusive: true }
     }
 }
@@ -138,7 +138,7 @@ struct Opening<'s> {
     path: PathBuf,
     settings: &'s Settings,
     file: File,
-    locks: Locks,
+    locks: Arc<Locks>,
     /// The file was made for us.
     created: bool,
     /// Nobody else has the file open, but for those who are about to.
@@ -156,6 +156,7 @@ impl<'s> Opening<'s> {
         let mut options = OpenOptions::new();
         options.read(true).write(to_file);
         let locks = Locks::open(&file, || options.open(path)).map_err(|error| opening_error(path, error))?;
+        let locks = Arc::new(locks);
         let locking = |error| Error::io(path, "lock the file", error);
         let looking = |error| Error::io(path, "look at the file", error);
         check_is_file(path, &file.metadata().map_err(looking)?)?;
@@ -210,13 +211,16 @@ impl<'s> Opening<'s> {
             }
             None if !self.alone => Err(Error::Locked { path: self.path, by: HeldBy::Readers }),
             None => {
-                let (path, created) = (self.path.clone(), self.created);
-                let result = self.create();
-                if result.is_err() && created {
+                let (path, created, alone) = (self.path.clone(), self.created, self.alone);
+                // Held until the file is gone: as soon as they are given up, somebody else may create his store in it.
+                let locks = Arc::clone(&self.locks);
+                let engine = self.create();
+                if engine.is_err() && created {
                     // It holds nothing. Should this fail, the next opening recognises what is left.
                     let _ = fs::remove_file(path);
                 }
-                result.map(Some)
+                drop(locks);
+                engine?.end_opening(alone).map(Some)
             }
             Some(_) if self.settings.create_new => Err(Error::AlreadyExists { path: self.path }),
             Some(superblocks) => match access {
@@ -228,14 +232,14 @@ impl<'s> Opening<'s> {
     }
 
     /// Takes a place among those who write.
-    fn seat(locks: Locks, region: &Region, settings: &Settings) -> Result<Seat> {
+    fn seat(locks: Arc<Locks>, region: &Region, settings: &Settings) -> Result<Seat> {
         let entry = processes::claim(region, &locks)?;
         Ok(Seat { locks: Some(locks), held: None, entry, exclusive: settings.exclusive })
     }
 
     /// Takes a place beside the file: its content becomes memory of this process, up to `max_len`, where nobody else is. As
     /// long as that lasts, nobody may write to the file: what was not copied yet would change.
-    fn seat_aside(region: Region, locks: Locks, max_len: u64) -> Result<(Region, Seat)> {
+    fn seat_aside(region: Region, locks: Arc<Locks>, max_len: u64) -> Result<(Region, Seat)> {
         // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and others need
         // not wait until the opening has come to its end.
         (locks.try_lock(PRIVATE, Sharing::Shared))
@@ -264,8 +268,7 @@ impl<'s> Opening<'s> {
         sync_folder(path)?;
         let region = Region::of_file(self.file, self.path, false, settings.max_size)?;
         let seat = Opening::seat(self.locks, &region, settings)?;
-        let engine = build_empty(region, seat, settings.clone())?;
-        engine.end_opening(self.alone)
+        build_empty(region, seat, settings.clone())
     }
 
     /// Opens a file that is a store, for reading.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use super::batch::Batch;
 use super::expiry::Moment;
 use super::*;
-use crate::engine::settings::{Durability, Limits};
+use crate::engine::settings::{Access, Durability, Limits};
 use crate::error::{Error, HeldBy};
 use crate::file::door::{self, Recorder};
 use crate::file::layout::{DEFAULT_MAP, EXTENTS, ExtentKind, Kind, PIN_TABLE, PROCESSES};
@@ -880,6 +880,28 @@ fn verify_finds_a_chain_that_the_next_commit_would_break() {
     let chain = engine.region.live(live::CHAIN).unwrap();
     engine.region.store_live(live::CHAIN, chain ^ 1, Ordering::Release).unwrap();
     assert!(!engine.verify().unwrap().is_clean());
+}
+
+/// A copy that is opened for reading has nothing but the superblock to say that an index is being built.
+#[test]
+fn a_store_that_was_closed_while_an_index_was_built_is_in_order() {
+    let (_folder, path) = scratch();
+    let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+    let engine = Engine::open(&path, settings).unwrap();
+    for number in 0.. {
+        engine.put(DEFAULT_MAP, &key(number), b"value", None).unwrap();
+        if engine.resize_cursor().unwrap() != 0 {
+            break;
+        }
+    }
+    engine.close().unwrap();
+    drop(engine);
+    let copy = path.with_extension("copy");
+    fs::copy(&path, &copy).unwrap();
+    let engine = Engine::open(&copy, Settings { access: Access::ReadOnly, ..Settings::default() }).unwrap();
+    assert!(!engine.is_live().unwrap());
+    let report = engine.verify().unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings());
 }
 
 /// Which ranges are flushed.

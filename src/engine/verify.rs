@@ -6,6 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes;
+use zerocopy::little_endian::U64;
 
 use super::Engine;
 use super::head::LogHead;
@@ -356,9 +357,13 @@ impl Engine {
             report.add(last, "an extent reaches beyond the end of the file");
         }
         let mut indexes: BTreeSet<u64> = maps.values().map(Index::offset).collect();
-        if self.is_live()? {
-            indexes.extend(self.resize_target()?);
-        }
+        indexes.extend(match self.is_live()? {
+            true => self.resize_target()?,
+            false => {
+                let [cursor, target, _] = self.superblock()?.resize.map(U64::get);
+                (cursor != 0).then_some(extent_offset(target))
+            }
+        });
         for extent in space.extents().filter(|e| e.kind == ExtentKind::Index && !indexes.contains(&e.offset)) {
             report.add(extent.offset, "an index that belongs to no map");
         }
