@@ -477,22 +477,7 @@ fn output_that_cannot_be_written_is_an_error() {
 
 /// The example, ready to be run in `folder`.
 fn wordcount(folder: &Path) -> Command {
-    // This program is in `<target>/<profile>/deps`, and examples are in `<target>/<profile>/examples`.
-    let this = std::env::current_exe().unwrap();
-    let profile = this.ancestors().nth(2).unwrap();
-    let program = profile.join("examples").join(format!("wordcount{}", std::env::consts::EXE_SUFFIX));
-    // `cargo test` builds the examples, but `cargo test --test cli` and `cargo test --all-targets` do not.
-    if !program.exists() {
-        let name = profile.file_name().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--example", "wordcount", "--profile"]);
-        build.arg(if name == "debug" { "dev".as_ref() } else { name });
-        build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(build.status().unwrap().success());
-    }
-    let mut command = support::command(program);
-    command.current_dir(folder);
-    command
+    support::example("wordcount", folder)
 }
 
 fn count(folder: &Path, word: &str) -> Option<u64> {

@@ -1,32 +1,12 @@
 //! The examples do what they say.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod support;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::Mutex;
+use std::process::{Output, Stdio};
 
-/// Builds of a missing example must not run at the same time as the example itself.
-static BUILDING: Mutex<()> = Mutex::new(());
-
-fn example(name: &str, folder: &Path) -> Command {
-    // This program is in `<target>/<profile>/deps`, and examples are in `<target>/<profile>/examples`.
-    let this = std::env::current_exe().unwrap();
-    let profile = this.ancestors().nth(2).unwrap();
-    let program = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    // `cargo test` builds the examples, but `cargo test --test examples` and `cargo test --all-targets` do not.
-    let _turn = BUILDING.lock().unwrap();
-    if !program.exists() {
-        let name_of_profile = profile.file_name().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--example", name, "--profile"]);
-        build.arg(if name_of_profile == "debug" { "dev".as_ref() } else { name_of_profile });
-        build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(build.status().unwrap().success());
-    }
-    let mut command = Command::new(program);
-    command.current_dir(folder);
-    command
-}
+use support::example;
 
 fn run(name: &str, folder: &Path, arguments: &[&str]) -> String {
     let output = example(name, folder).args(arguments).output().unwrap();

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// A folder in memory if the system has such a thing: what these tests do is not about the disk, and flushes of a real
 /// one would take most of their time.
@@ -75,6 +76,29 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
         }
         None => Command::new(program),
     }
+}
+
+/// An example of this crate, about to run in `folder`.
+pub(crate) fn example(name: &str, folder: &Path) -> Command {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    // This program is in `<target>/<profile>/deps`, and examples are in `<target>/<profile>/examples`.
+    let this = std::env::current_exe().unwrap();
+    let profile = this.ancestors().nth(2).unwrap();
+    let program = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    let turn = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    // `cargo test` builds the examples, but with `--test` or `--all-targets` it does not.
+    if !program.exists() {
+        let of_profile = profile.file_name().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--example", name, "--profile"]);
+        build.arg(if of_profile == "debug" { "dev".as_ref() } else { of_profile });
+        build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(build.status().unwrap().success());
+    }
+    drop(turn);
+    let mut command = command(program);
+    command.current_dir(folder);
+    command
 }
 
 /// A number from the environment, for tests that can be longer than they usually are.
