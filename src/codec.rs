@@ -1,9 +1,6 @@
 //! How keys and values of a typed map are stored as bytes.
 
 use std::borrow::{Borrow, Cow};
-use std::marker::PhantomData;
-
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::error::CodecError;
 
@@ -11,7 +8,7 @@ use crate::error::CodecError;
 ///
 /// Implemented for byte strings (`[u8]`, `Vec<u8>`), strings (`str`, `String`), booleans, characters, integers and
 /// floating-point numbers (little-endian), and arrays, slices, vectors, tuples and options of these; for `()`, whose maps are
-/// sets; for plain-old-data structs as [`Pod`]; and, with the feature `serde`, for everything that serde serialises, as
+/// sets; for plain-old-data structs as [`Pod`](crate::Pod); and, with the feature `serde`, for everything that serde serialises, as
 /// `Serde`.
 ///
 /// `str` and `String` are stored alike, and so are `[T]` and `Vec<T>`; arguments are always borrowed, and results are owned.
@@ -89,7 +86,7 @@ pub trait Codec {
     }
 }
 
-/// A type whose values can be read where they lie in the file, without a copy: byte strings, strings, [`Pod`].
+/// A type whose values can be read where they lie in the file, without a copy: byte strings, strings, [`Pod`](crate::Pod).
 ///
 /// ```
 /// use slotlog::{Codec, CodecError, Store, View};
@@ -131,7 +128,7 @@ pub trait View: Codec {
     fn view(bytes: &[u8]) -> Result<&Self::Borrowed, CodecError>;
 }
 
-fn wrong_size(expected: usize, found: usize) -> CodecError {
+pub(crate) fn wrong_size(expected: usize, found: usize) -> CodecError {
     CodecError::new(format!("expected {expected} bytes, and found {found}"))
 }
 
@@ -352,7 +349,7 @@ fn take<T: Codec>(bytes: &mut &[u8], is_last: bool) -> Result<T::Owned, CodecErr
     T::decode(value)
 }
 
-fn no_more(bytes: &[u8]) -> Result<(), CodecError> {
+pub(crate) fn no_more(bytes: &[u8]) -> Result<(), CodecError> {
     if bytes.is_empty() { Ok(()) } else { Err(CodecError::new(format!("{} bytes too many", bytes.len()))) }
 }
 
@@ -503,156 +500,4 @@ tuples! {
     (A.0 B.1 C.2 | D.3)
     (A.0 B.1 C.2 D.3 | E.4)
     (A.0 B.1 C.2 D.3 E.4 | F.5)
-}
-
-/// Plain old data: a `T`, or a slice of them, stored as it lies in memory, and read in place as `&T`.
-///
-/// `T` is anything for which [`zerocopy`]'s derives (re-exported by this crate) prove that every byte of it is data and that
-/// all bytes are a value: `FromBytes`, `IntoBytes`, `KnownLayout` and `Immutable`. Its alignment is at most 8.
-///
-/// The name in the file says size and alignment of `T`, and nothing else, so give a new version
-/// ([`Store::map_versioned`](crate::Store::map_versioned)) to a type whose fields have changed. Numbers lie in the byte order
-/// of the machine, and a store is refused on a machine with the other one; with `zerocopy::little_endian`'s numbers, whose
-/// alignment is 1, it works on both.
-///
-/// ```
-/// use slotlog::zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-/// use slotlog::{Pod, Store};
-///
-/// #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Debug, PartialEq)]
-/// #[repr(C)]
-/// struct Sample {
-///     time: u64,
-///     value: f64,
-/// }
-///
-/// let store = Store::in_memory()?;
-/// let samples = store.map::<str, Pod<Sample>>("samples")?;
-/// samples.insert("a", Sample { time: 7, value: 0.5 })?;
-///
-/// let snapshot = store.snapshot()?;
-/// let sample: &Sample = snapshot.of(&samples).get_ref("a")?.expect("it was just inserted");
-/// assert_eq!((sample.time, sample.value), (7, 0.5));
-/// # Ok::<(), slotlog::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct Pod<T: ?Sized>(PhantomData<T>);
-
-/// Values begin at multiples of this, in the file and in memory.
-const VALUE_ALIGN: usize = 8;
-
-fn pod_name<T>() -> String {
-    const { assert!(align_of::<T>() <= VALUE_ALIGN, "values are aligned to 8 bytes, and this type needs more") };
-    let order = match align_of::<T>() {
-        1 => "",
-        _ if cfg!(target_endian = "big") => ", big-endian",
-        _ => ", little-endian",
-    };
-    format!("pod({} bytes, aligned to {}{order})", size_of::<T>(), align_of::<T>())
-}
-
-impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<T> {
-    type Borrowed = T;
-    type Owned = T;
-
-    const SIZE: Option<usize> = Some(size_of::<T>());
-
-    fn name() -> String {
-        pod_name::<T>()
-    }
-
-    fn encode(value: &T) -> Result<impl AsRef<[u8]>, CodecError> {
-        Ok(value.as_bytes())
-    }
-
-    fn decode(bytes: &[u8]) -> Result<T, CodecError> {
-        T::read_from_bytes(bytes).map_err(|_| wrong_size(size_of::<T>(), bytes.len()))
-    }
-}
-
-impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> View for Pod<T> {
-    fn view(bytes: &[u8]) -> Result<&T, CodecError> {
-        T::ref_from_bytes(bytes).map_err(|_| wrong_size(size_of::<T>(), bytes.len()))
-    }
-}
-
-impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<[T]> {
-    type Borrowed = [T];
-    type Owned = Vec<T>;
-
-    fn name() -> String {
-        format!("[{}]", pod_name::<T>())
-    }
-
-    fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
-        Ok(values.as_bytes())
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Vec<T>, CodecError> {
-        const { assert!(size_of::<T>() > 0, "how many values without size there are cannot be stored") };
-        let mut values = Vec::with_capacity(bytes.len() / size_of::<T>());
-        let parts = bytes.chunks_exact(size_of::<T>());
-        if !parts.remainder().is_empty() {
-            return Err(CodecError::new(format!("{} bytes are no multiple of {}", bytes.len(), size_of::<T>())));
-        }
-        for part in parts {
-            values.push(Pod::<T>::decode(part)?);
-        }
-        Ok(values)
-    }
-}
-
-impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> View for Pod<[T]> {
-    fn view(bytes: &[u8]) -> Result<&[T], CodecError> {
-        const { assert!(size_of::<T>() > 0, "how many values without size there are cannot be stored") };
-        <[T]>::ref_from_bytes(bytes)
-            .map_err(|_| CodecError::new(format!("{} bytes are no multiple of {}", bytes.len(), size_of::<T>())))
-    }
-}
-
-/// A type that serde serialises, in the format of [postcard](https://docs.rs/postcard). With the feature `serde`.
-///
-/// The name in the file is the same for all types: give a new version
-/// ([`Store::map_versioned`](crate::Store::map_versioned)) to a type whose fields have changed.
-///
-/// ```
-/// use serde::{Deserialize, Serialize};
-/// use slotlog::{Serde, Store};
-///
-/// #[derive(Serialize, Deserialize, Debug, PartialEq)]
-/// struct User {
-///     name: String,
-///     visits: u32,
-/// }
-///
-/// let store = Store::in_memory()?;
-/// let users = store.map::<u64, Serde<User>>("users")?;
-/// users.insert(7, User { name: "Ada".into(), visits: 1 })?;
-/// users.entry(7).and_modify(|user| user.visits += 1).commit()?;
-/// assert_eq!(users.get(7)?, Some(User { name: "Ada".into(), visits: 2 }));
-/// # Ok::<(), slotlog::Error>(())
-/// ```
-#[cfg(feature = "serde")]
-#[derive(Debug)]
-pub struct Serde<T>(PhantomData<T>);
-
-#[cfg(feature = "serde")]
-impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec for Serde<T> {
-    type Borrowed = T;
-    type Owned = T;
-
-    fn name() -> String {
-        "postcard".into()
-    }
-
-    fn encode(value: &T) -> Result<impl AsRef<[u8]>, CodecError> {
-        postcard::to_stdvec(value).map_err(|error| CodecError::new(error.to_string()))
-    }
-
-    fn decode(bytes: &[u8]) -> Result<T, CodecError> {
-        match postcard::take_from_bytes(bytes) {
-            Ok((value, rest)) => no_more(rest).map(|()| value),
-            Err(error) => Err(CodecError::new(error.to_string())),
-        }
-    }
 }

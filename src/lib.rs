@@ -264,6 +264,9 @@ mod file;
 mod map;
 mod map_iter;
 mod options;
+mod pod;
+#[cfg(feature = "serde")]
+mod serialised;
 mod snapshot;
 mod snapshot_map;
 mod stats;
@@ -275,9 +278,7 @@ mod value_ref;
 
 pub use arg::Arg;
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
-#[cfg(feature = "serde")]
-pub use codec::Serde;
-pub use codec::{Codec, Pod, View};
+pub use codec::{Codec, View};
 pub use engine::compact::{CompactProgress, CompactReport};
 pub use engine::progress::{RecoveryPhase, RecoveryProgress};
 pub use engine::recovery::Opened;
@@ -289,6 +290,9 @@ pub use file::layout as format;
 pub use map::{Map, MapInfo};
 pub use map_iter::MapIter;
 pub use options::Options;
+pub use pod::Pod;
+#[cfg(feature = "serde")]
+pub use serialised::Serde;
 pub use snapshot::{Iter, Snapshot};
 pub use snapshot_map::SnapshotMap;
 pub use stats::{ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, Stats, UpkeepStats, WaitingStats};

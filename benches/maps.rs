@@ -1,0 +1,105 @@
+//! A typed map beside std's: what an operation on a `Map<u64, u64>` takes, as a multiple of what it takes on a
+//! `HashMap<u64, u64>` behind a mutex, which is how threads would share one.
+//!
+//! There are `SLOTLOG_BENCH_KEYS` keys, a million unless it says otherwise. Both are measured in turn, chunk by chunk; printed are
+//! medians over the chunks.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use slotlog::{Map, Store};
+
+/// How many chunks each operation is measured in.
+const CHUNKS: usize = 21;
+/// Keys that are looked up at once.
+const MANY: usize = 32;
+
+/// Numbers in an order that has nothing to do with them (SplitMix64's finaliser: Steele, Lea and Flood, 2014).
+fn mix(number: u64) -> u64 {
+    let z = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Measures both in turn on the same keys, and prints nanoseconds per key.
+fn compare(name: &str, keys: &[u64], mut ours: impl FnMut(&[u64]), mut std: impl FnMut(&[u64])) {
+    let chunks: Vec<&[u64]> = keys.chunks(keys.len().div_ceil(CHUNKS).max(1)).collect();
+    let (mut of_ours, mut of_std) = (Vec::new(), Vec::new());
+    for chunk in chunks {
+        for (times, run) in [(&mut of_ours, &mut ours as &mut dyn FnMut(&[u64])), (&mut of_std, &mut std)] {
+            let start = Instant::now();
+            run(chunk);
+            times.push(start.elapsed().as_nanos() as f64 / chunk.len() as f64);
+        }
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let (ours, std) = (median(of_ours), median(of_std));
+    println!("{name:24} {ours:8.0} {std:12.0} {:10.2}", ours / std);
+}
+
+fn main() {
+    let count = std::env::var("SLOTLOG_BENCH_KEYS").map_or(1_000_000, |keys| keys.parse().unwrap());
+    let keys: Vec<u64> = (0..count).map(mix).collect();
+    let mut shuffled = keys.clone();
+    shuffled.sort_unstable();
+    let absent: Vec<u64> = (count..2 * count).map(mix).collect();
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("maps.slotlog")).unwrap();
+    let map: Map<u64, u64> = store.map("map").unwrap();
+    let std: Mutex<HashMap<u64, u64>> = Mutex::default();
+
+    println!("{count} keys; nanoseconds per operation, medians of {CHUNKS} chunks\n");
+    println!("{:24} {:>8} {:>12} {:>10}", "operation", "slotlog", "std HashMap", "ratio");
+    let each = |keys: &[u64], f: &dyn Fn(u64)| keys.iter().for_each(|&key| f(key));
+    let some = |value: Option<u64>| assert!(black_box(value).is_some());
+    compare(
+        "insert",
+        &keys,
+        |keys| each(keys, &|key| map.insert(key, key).unwrap()),
+        |keys| each(keys, &|key| assert!(black_box(std.lock().unwrap().insert(key, key)).is_none())),
+    );
+    compare(
+        "get",
+        &shuffled,
+        |keys| each(keys, &|key| assert_eq!(black_box(map.get(key).unwrap()), Some(key))),
+        |keys| each(keys, &|key| assert_eq!(black_box(std.lock().unwrap().get(&key).copied()), Some(key))),
+    );
+    compare(
+        "get_many of 32",
+        &shuffled,
+        |keys| keys.chunks(MANY).for_each(|keys| assert!(map.get_many(keys).unwrap().iter().all(Option::is_some))),
+        |keys| each(keys, &|key| assert_eq!(black_box(std.lock().unwrap().get(&key).copied()), Some(key))),
+    );
+    compare(
+        "contains_key, absent",
+        &absent,
+        |keys| each(keys, &|key| assert!(!map.contains_key(key).unwrap())),
+        |keys| each(keys, &|key| assert!(!std.lock().unwrap().contains_key(&key))),
+    );
+    compare(
+        "entry, and_modify",
+        &shuffled,
+        |keys| each(keys, &|key| some(map.entry(key).and_modify(|value| *value += 1).or_insert(0).ok())),
+        |keys| each(keys, &|key| *std.lock().unwrap().entry(key).or_insert(0) += 1),
+    );
+    compare(
+        "update",
+        &shuffled,
+        |keys| each(keys, &|key| some(map.update(key, |value| value.map(|value| value + 1)).unwrap())),
+        |keys| each(keys, &|key| *std.lock().unwrap().get_mut(&key).unwrap() += 1),
+    );
+    compare(
+        "iterate",
+        &[0; CHUNKS],
+        |_| assert_eq!(map.iter().unwrap().map(|entry| entry.unwrap().1).fold(0, |n, _| n + 1), count),
+        |_| assert_eq!(std.lock().unwrap().values().fold(0, |n, _| n + 1), count),
+    );
+    println!("\n(iterate: for all keys together)");
+}
