@@ -69,6 +69,7 @@ pub trait Codec {
 
     /// The bytes of many values, if they are just these: so that byte strings are not taken apart.
     #[doc(hidden)]
+    #[inline]
     fn bytes_of(_values: &[Self]) -> Option<&[u8]>
     where
         Self: Sized,
@@ -78,6 +79,7 @@ pub trait Codec {
 
     /// Many values, if bytes are just these.
     #[doc(hidden)]
+    #[inline]
     fn values_of(_bytes: &[u8]) -> Option<Vec<Self>>
     where
         Self: Sized,
@@ -128,10 +130,12 @@ pub trait View: Codec {
     fn view(bytes: &[u8]) -> Result<&Self::Borrowed, CodecError>;
 }
 
+#[cold]
 pub(crate) fn wrong_size(expected: usize, found: usize) -> CodecError {
     CodecError::new(format!("expected {expected} bytes, and found {found}"))
 }
 
+#[inline]
 fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], CodecError> {
     bytes.try_into().map_err(|_| wrong_size(N, bytes.len()))
 }
@@ -144,16 +148,19 @@ impl Codec for str {
         "str".into()
     }
 
+    #[inline]
     fn encode(value: &str) -> Result<impl AsRef<[u8]>, CodecError> {
         Ok(value.as_bytes())
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<String, CodecError> {
         str::view(bytes).map(Into::into)
     }
 }
 
 impl View for str {
+    #[inline]
     fn view(bytes: &[u8]) -> Result<&str, CodecError> {
         std::str::from_utf8(bytes).map_err(|error| CodecError::new(format!("expected UTF-8: {error}")))
     }
@@ -167,16 +174,19 @@ impl Codec for String {
         str::name()
     }
 
+    #[inline]
     fn encode(value: &str) -> Result<impl AsRef<[u8]>, CodecError> {
         str::encode(value)
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<String, CodecError> {
         str::decode(bytes)
     }
 }
 
 impl View for String {
+    #[inline]
     fn view(bytes: &[u8]) -> Result<&str, CodecError> {
         str::view(bytes)
     }
@@ -194,10 +204,12 @@ macro_rules! numbers {
                 stringify!($number).into()
             }
 
+            #[inline]
             fn encode(value: &$number) -> Result<impl AsRef<[u8]>, CodecError> {
                 Ok(value.to_le_bytes())
             }
 
+            #[inline]
             fn decode(bytes: &[u8]) -> Result<$number, CodecError> {
                 exactly(bytes).map($number::from_le_bytes)
             }
@@ -217,18 +229,22 @@ impl Codec for u8 {
         "u8".into()
     }
 
+    #[inline]
     fn encode(value: &u8) -> Result<impl AsRef<[u8]>, CodecError> {
         Ok([*value])
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<u8, CodecError> {
         exactly(bytes).map(u8::from_le_bytes)
     }
 
+    #[inline]
     fn bytes_of(values: &[u8]) -> Option<&[u8]> {
         Some(values)
     }
 
+    #[inline]
     fn values_of(bytes: &[u8]) -> Option<Vec<u8>> {
         Some(bytes.into())
     }
@@ -244,10 +260,12 @@ impl Codec for bool {
         "bool".into()
     }
 
+    #[inline]
     fn encode(value: &bool) -> Result<impl AsRef<[u8]>, CodecError> {
         Ok([u8::from(*value)])
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<bool, CodecError> {
         match exactly(bytes)? {
             [0] => Ok(false),
@@ -267,10 +285,12 @@ impl Codec for char {
         "char".into()
     }
 
+    #[inline]
     fn encode(value: &char) -> Result<impl AsRef<[u8]>, CodecError> {
         Ok(u32::from(*value).to_le_bytes())
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<char, CodecError> {
         let number = u32::decode(bytes)?;
         char::from_u32(number).ok_or_else(|| CodecError::new(format!("{number:#x} is no character")))
@@ -287,10 +307,12 @@ impl Codec for () {
         "()".into()
     }
 
+    #[inline]
     fn encode((): &()) -> Result<impl AsRef<[u8]>, CodecError> {
         Ok([])
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<(), CodecError> {
         exactly(bytes).map(|[]| ())
     }
@@ -304,6 +326,7 @@ impl<T: Codec<Owned = T>> Codec for Option<T> {
         format!("option({})", T::name())
     }
 
+    #[inline]
     fn encode(value: &Option<T>) -> Result<impl AsRef<[u8]>, CodecError> {
         let mut bytes = vec![u8::from(value.is_some())];
         if let Some(value) = value {
@@ -312,6 +335,7 @@ impl<T: Codec<Owned = T>> Codec for Option<T> {
         Ok(bytes)
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<Option<T>, CodecError> {
         match bytes {
             [0] => Ok(None),
@@ -361,6 +385,7 @@ impl<T: Codec<Owned = T>> Codec for [T] {
         format!("[{}]", T::name())
     }
 
+    #[inline]
     fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
         if let Some(bytes) = T::bytes_of(values) {
             return Ok(Cow::Borrowed(bytes));
@@ -372,6 +397,7 @@ impl<T: Codec<Owned = T>> Codec for [T] {
         Ok(Cow::Owned(bytes))
     }
 
+    #[inline]
     fn decode(mut bytes: &[u8]) -> Result<Vec<T>, CodecError> {
         if let Some(values) = T::values_of(bytes) {
             return Ok(values);
@@ -388,6 +414,7 @@ impl<T: Codec<Owned = T>> Codec for [T] {
 }
 
 impl View for [u8] {
+    #[inline]
     fn view(bytes: &[u8]) -> Result<&[u8], CodecError> {
         Ok(bytes)
     }
@@ -401,16 +428,19 @@ impl<T: Codec<Owned = T>> Codec for Vec<T> {
         <[T]>::name()
     }
 
+    #[inline]
     fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
         <[T]>::encode(values)
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<Vec<T>, CodecError> {
         <[T]>::decode(bytes)
     }
 }
 
 impl View for Vec<u8> {
+    #[inline]
     fn view(bytes: &[u8]) -> Result<&[u8], CodecError> {
         Ok(bytes)
     }
@@ -429,10 +459,12 @@ impl<T: Codec<Owned = T>, const N: usize> Codec for [T; N] {
         format!("[{}; {N}]", T::name())
     }
 
+    #[inline]
     fn encode(values: &[T; N]) -> Result<impl AsRef<[u8]>, CodecError> {
         <[T]>::encode(values)
     }
 
+    #[inline]
     fn decode(mut bytes: &[u8]) -> Result<[T; N], CodecError> {
         let values = match T::values_of(bytes) {
             Some(values) => values,
@@ -447,6 +479,7 @@ impl<T: Codec<Owned = T>, const N: usize> Codec for [T; N] {
 }
 
 impl<const N: usize> View for [u8; N] {
+    #[inline]
     fn view(bytes: &[u8]) -> Result<&[u8; N], CodecError> {
         bytes.try_into().map_err(|_| wrong_size(N, bytes.len()))
     }
@@ -477,6 +510,7 @@ macro_rules! tuples {
                 format!("({})", [$($first::name(),)* $last::name()].join(", "))
             }
 
+            #[inline]
             fn encode(value: &Self) -> Result<impl AsRef<[u8]>, CodecError> {
                 let mut bytes = Vec::with_capacity(Self::SIZE.unwrap_or(64));
                 $(put::<$first>(&value.$index, false, &mut bytes)?;)*
@@ -484,6 +518,7 @@ macro_rules! tuples {
                 Ok(bytes)
             }
 
+            #[inline]
             fn decode(mut bytes: &[u8]) -> Result<Self, CodecError> {
                 let value = ($(take::<$first>(&mut bytes, false)?,)* take::<$last>(&mut bytes, true)?,);
                 no_more(bytes)?;

@@ -218,6 +218,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`Store::get`]; [`Codec`](Error::Codec) if key or value do not fit their types.
+    #[inline]
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
         let key = self.typed.encode_key(key.arg())?;
         let read = self.engine().read(self.typed.id, key.as_ref(), |value, _| self.typed.decode_value(value));
@@ -267,6 +268,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Panics
     /// Only if `f` does.
+    #[inline]
     pub fn get_with<R>(&self, key: impl Arg<K::Borrowed>, f: impl FnOnce(&V::Borrowed) -> R) -> Result<Option<R>>
     where
         V: View,
@@ -310,6 +312,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`get`](Map::get).
+    #[inline]
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
         let key = self.typed.encode_key(key.arg())?;
         Ok(self.engine().read(self.typed.id, key.as_ref(), |_, _| ())?.is_some())

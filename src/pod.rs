@@ -63,16 +63,19 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<T> {
         pod_name::<T>()
     }
 
+    #[inline]
     fn encode(value: &T) -> Result<impl AsRef<[u8]>, CodecError> {
         Ok(value.as_bytes())
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<T, CodecError> {
         T::read_from_bytes(bytes).map_err(|_| wrong_size(size_of::<T>(), bytes.len()))
     }
 }
 
 impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> View for Pod<T> {
+    #[inline]
     fn view(bytes: &[u8]) -> Result<&T, CodecError> {
         T::ref_from_bytes(bytes).map_err(|_| wrong_size(size_of::<T>(), bytes.len()))
     }
@@ -86,10 +89,12 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<[T]> {
         format!("[{}]", pod_name::<T>())
     }
 
+    #[inline]
     fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
         Ok(values.as_bytes())
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<Vec<T>, CodecError> {
         const { assert!(size_of::<T>() > 0, "how many values without size there are cannot be stored") };
         let mut values = Vec::with_capacity(bytes.len() / size_of::<T>());
@@ -105,6 +110,7 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<[T]> {
 }
 
 impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> View for Pod<[T]> {
+    #[inline]
     fn view(bytes: &[u8]) -> Result<&[T], CodecError> {
         const { assert!(size_of::<T>() > 0, "how many values without size there are cannot be stored") };
         <[T]>::ref_from_bytes(bytes)

@@ -59,26 +59,31 @@ impl<K: ?Sized, V: ?Sized> Typed<K, V> {
 }
 
 impl<K: Codec + ?Sized, V: ?Sized> Typed<K, V> {
+    #[inline]
     pub(crate) fn encode_key<'a>(&self, key: &'a K::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {
         K::encode(key).map_err(|what| self.codec_error(CodecPart::Key, CodecStep::Encode, what))
     }
 
+    #[inline]
     pub(crate) fn decode_key(&self, bytes: &[u8]) -> Result<K::Owned> {
         K::decode(bytes).map_err(|what| self.codec_error(CodecPart::Key, CodecStep::Decode, what))
     }
 }
 
 impl<K: ?Sized, V: Codec + ?Sized> Typed<K, V> {
+    #[inline]
     pub(crate) fn encode_value<'a>(&self, value: &'a V::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {
         V::encode(value).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Encode, what))
     }
 
+    #[inline]
     pub(crate) fn decode_value(&self, bytes: &[u8]) -> Result<V::Owned> {
         V::decode(bytes).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Decode, what))
     }
 }
 
 impl<K: ?Sized, V: View + ?Sized> Typed<K, V> {
+    #[inline]
     pub(crate) fn view_value<'a>(&self, bytes: &'a [u8]) -> Result<&'a V::Borrowed> {
         V::view(bytes).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Decode, what))
     }
