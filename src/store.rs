@@ -648,8 +648,8 @@ impl Store {
         self.engine.wait_for_change(seq, timeout)
     }
 
-    /// What was committed after `seq`, up to now, oldest first, straight from the log: each change of each key, not only the
-    /// last one. Takes time in proportion to what was written since, give or take an extent of the log (one sixteenth of
+    /// What was committed after `seq`, up to now, to the map without a name, oldest first, straight from the log: each change of
+    /// each key, not only the last one; the removal of what has expired is one, too. Takes time in proportion to what was written since, give or take an extent of the log (one sixteenth of
     /// the file).
     ///
     /// ```

@@ -19,9 +19,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, Options, Store};
+use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, Options, Pod, Store};
 use support::{Random, folder, role, run_child, said, say};
-use zerocopy::{FromBytes, IntoBytes};
 
 /// Longer than anything here may take.
 const LONG: Duration = Duration::from_secs(60);
@@ -411,23 +410,28 @@ fn count_reads(path: &Path) {
     say("no read");
 }
 
-/// Bytes are changed by reading and writing them in one transaction, and seen as typed numbers where they are.
+/// Values are changed by `update`, and written and seen as typed numbers, where they are.
 #[test]
 fn values_change_atomically_and_show_as_typed_numbers() {
     let folder = folder();
-    let store = Store::open(folder.path().join("store")).unwrap();
-    let numbers: Vec<u64> = (0..100).map(|n| n * n).collect();
-    // Values begin at multiples of eight whatever the length of their keys.
-    for key in ["n", "numbers", "more numbers"] {
-        store.insert(key, numbers.as_bytes()).unwrap();
-        let mut transaction = store.begin().unwrap();
-        let mut bytes = transaction.get(key).unwrap().unwrap();
-        bytes[8 * 50..8 * 51].copy_from_slice(&7_u64.to_ne_bytes());
-        transaction.insert(key, bytes).unwrap();
-        transaction.commit().unwrap();
-        let snapshot = store.snapshot().unwrap();
-        let seen = <[u64]>::ref_from_bytes(snapshot.get(key).unwrap().unwrap()).unwrap();
-        assert_eq!((seen.len(), seen[50], seen[99]), (100, 7, 99 * 99), "{key}");
+    let path = folder.path().join("store");
+    for access in [Access::ReadWrite, Access::CopyOnWrite] {
+        let store = with(access).open(&path).unwrap();
+        let map = store.map::<str, Pod<[u64]>>("numbers").unwrap();
+        let numbers: Vec<u64> = (0..100).map(|n| n * n).collect();
+        // Values begin at multiples of eight whatever the length of their keys.
+        for key in ["n", "numbers", "more numbers"] {
+            map.insert(key, &numbers).unwrap();
+            let change = |numbers: Option<Vec<u64>>| {
+                let mut numbers = numbers?;
+                numbers[50] = 7;
+                Some(numbers)
+            };
+            map.update(key, change).unwrap();
+            let snapshot = store.snapshot().unwrap();
+            let seen: &[u64] = snapshot.of(&map).get_ref(key).unwrap().unwrap();
+            assert_eq!((seen.len(), seen[50], seen[99]), (100, 7, 99 * 99), "{key}");
+        }
     }
 }
 

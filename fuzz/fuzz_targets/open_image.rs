@@ -15,6 +15,7 @@ use std::io::Write;
 use std::mem::offset_of;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -110,6 +111,10 @@ enum Use {
     Iterate,
     GetMany,
     Snapshot,
+    /// Goes over a map that has a name, and changes it.
+    Map(u8, u8),
+    /// Drops or renames one.
+    Catalogue(bool),
     Stats,
     Verify,
     Sync,
@@ -137,6 +142,10 @@ static ORIGINAL: LazyLock<Original> = LazyLock::new(|| {
     let store = Store::open(&path).unwrap();
     store.insert("before", "the clear").unwrap();
     store.clear().unwrap();
+    let map = store.map::<u8, [u8]>("map").unwrap();
+    for number in 0..10 {
+        map.insert(number, [number; 30]).unwrap();
+    }
     for number in 0..40 {
         store.insert(key(number), [number; 50]).unwrap();
     }
@@ -371,6 +380,23 @@ impl Use {
                 let snapshot = store.snapshot()?;
                 store.insert(key(1), "after the snapshot")?;
                 snapshot.get(key(1))?.into_iter().for_each(touch);
+            }
+            Use::Map(number, add) => {
+                let map = store.map::<u8, [u8]>("map")?;
+                for (key, value) in map.iter()?.flatten() {
+                    black_box(key);
+                    touch(&value);
+                }
+                map.update(number, |value| Some(value.into_iter().flatten().chain([add]).collect()))?;
+                map.entry(add).and_modify(|value| value.push(number)).or_default()?;
+                map.get_ref(number)?.iter().for_each(|value| touch(value));
+                map.insert_with_expiry(number.wrapping_add(1), [add], SystemTime::UNIX_EPOCH)?;
+                black_box((map.pop()?, map.len()?));
+            }
+            Use::Catalogue(drop) => {
+                black_box(store.maps()?);
+                black_box(if drop { store.drop_map("map")? } else { store.rename_map("map", "other")? });
+                black_box(store.map::<u8, u64>("other")?.len()?);
             }
             Use::Stats => {
                 black_box(store.stats()?);
