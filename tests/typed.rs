@@ -378,3 +378,18 @@ fn values_in_place() {
     views::<Pod<u64>>(&store, &7);
     views::<Pod<[u16]>>(&store, &[1, 2, 3]);
 }
+
+/// Handles, iterators and borrowed values go from thread to thread, whatever the types: nothing of them is in a handle.
+#[test]
+fn handles_can_be_sent_and_shared() {
+    fn everywhere<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    struct NeitherSentNorShared(#[allow(dead_code)] *const ());
+    everywhere::<Map<str, u64>>();
+    everywhere::<Map<NeitherSentNorShared, std::rc::Rc<str>>>();
+    everywhere::<slotlog::MapIter<str, [u8]>>();
+    everywhere::<ValueRef<Pod<[u64]>>>();
+    everywhere::<slotlog::SnapshotMap<'_, str, u64>>();
+    sent::<slotlog::Transaction>();
+    sent::<slotlog::TransactionMap<'_, str, u64>>();
+}

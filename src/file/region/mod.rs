@@ -468,7 +468,8 @@ fn reserve(path: &Path, len: u64, max_len: u64) -> Result<MmapRaw> {
             .and_then(|room| MmapOptions::new().len(room).no_reserve_swap().map_anon());
         match mapping {
             Ok(mapping) => return Ok(MmapRaw::from(mapping)),
-            Err(_) if room / 2 >= len.saturating_add(RESERVE) => room /= 2,
+            // Under a tight limit, less; with no room at all, it cannot grow.
+            Err(_) if room > len => room = (room / 2).max(len),
             Err(error) => return Err(Error::io(path, "reserve memory", error)),
         }
     }
