@@ -7,7 +7,7 @@ use crate::Result;
 use crate::engine::Engine;
 use crate::engine::changes::{Changed, History};
 use crate::engine::pins::Pin;
-use crate::file::layout::{DEFAULT_MAP, Kind};
+use crate::file::layout::Kind;
 
 /// The committed changes after a sequence number, oldest first, straight from the log. See
 /// [`Store::changes_since`](crate::Store::changes_since).
@@ -29,6 +29,7 @@ use crate::file::layout::{DEFAULT_MAP, Kind};
 /// ```
 pub struct Changes {
     engine: Arc<Engine>,
+    map: u32,
     pin: Pin,
     history: History,
 }
@@ -100,9 +101,9 @@ pub enum ChangeKind<'a> {
 }
 
 impl Changes {
-    pub(crate) fn new(engine: Arc<Engine>, seq: u64) -> Result<Changes> {
+    pub(crate) fn new(engine: Arc<Engine>, map: u32, seq: u64) -> Result<Changes> {
         let (pin, history) = engine.history(seq)?;
-        Ok(Changes { engine, pin, history })
+        Ok(Changes { engine, map, pin, history })
     }
 
     /// The changes, oldest first.
@@ -118,7 +119,7 @@ impl Changes {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn iter(&self) -> ChangesIter<'_> {
-        ChangesIter { changed: self.engine.changes(&self.history, DEFAULT_MAP) }
+        ChangesIter { changed: self.engine.changes(&self.history, self.map) }
     }
 
     /// The sequence number up to which these are all changes: where the next look may begin.

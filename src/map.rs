@@ -16,7 +16,7 @@ use crate::engine::expiry::deadline;
 use crate::engine::pinned::Pinned;
 use crate::error::{Error, Result};
 use crate::typed::Typed;
-use crate::{Entry, MapIter, Store, ValueRef};
+use crate::{Changes, Entry, MapChanges, MapIter, Store, ValueRef};
 
 /// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
 ///
@@ -153,6 +153,30 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     /// Those of [`Store::get`].
     pub fn is_empty(&self) -> Result<bool> {
         Ok(self.len()? == 0)
+    }
+
+    /// What was committed to the map after `seq`, up to now; see [`Store::changes_since`]. To sleep until there is something:
+    /// [`Store::wait_for_change`], which wakes for whichever map.
+    ///
+    /// ```
+    /// use slotlog::MapChange;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// let seen = store.seq()?;
+    /// store.insert("Ada", "in another map")?;
+    /// ages.insert("Ada", 36)?;
+    /// let changes = ages.changes_since(seen)?;
+    /// let changes = changes.iter().collect::<slotlog::Result<Vec<_>>>()?;
+    /// assert_eq!(changes, [MapChange::Insert { key: "Ada".to_owned(), value: 36 }]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Store::changes_since`].
+    pub fn changes_since(&self, seq: u64) -> Result<MapChanges<K, V>> {
+        let changes = Changes::new(Arc::clone(self.engine()), self.typed.id, seq)?;
+        Ok(MapChanges::new(self.typed.clone(), changes))
     }
 
     /// Removes all keys: one record in the log, whatever their number. Snapshots keep what they see.

@@ -649,7 +649,7 @@ impl Store {
     }
 
     /// What was committed after `seq`, up to now, to the map without a name, oldest first, straight from the log: each change of
-    /// each key, not only the last one; the removal of what has expired is one, too. Takes time in proportion to what was written since, give or take an extent of the log (one sixteenth of
+    /// each key, not only the last one; the removal of what has expired is one, too. (Of another map: [`Map::changes_since`].) Takes time in proportion to what was written since, give or take an extent of the log (one sixteenth of
     /// the file).
     ///
     /// ```
@@ -669,7 +669,7 @@ impl Store {
     /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not go back that far, or `seq` is of a commit
     /// that a power cut has undone; [`Corrupt`](crate::Error::Corrupt); [`PinsExhausted`](crate::Error::PinsExhausted).
     pub fn changes_since(&self, seq: u64) -> Result<Changes> {
-        Changes::new(Arc::clone(&self.engine), seq)
+        Changes::new(Arc::clone(&self.engine), DEFAULT_MAP, seq)
     }
 
     /// Checks the whole file: superblocks, extents, every record of the log, every slot of every index, and the

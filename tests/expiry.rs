@@ -251,3 +251,40 @@ fn maintenance_finds_what_has_expired() {
     assert_eq!(cache(&store).iter().unwrap().count(), 1);
     assert!(store.verify().unwrap().is_clean());
 }
+
+/// What was believed to have expired in a map that is gone, or cleared by another process, is not held against what is left.
+#[test]
+fn an_estimate_is_not_kept_when_the_map_is_gone() {
+    for by_another in [false, true] {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let store = Store::options().tiny_steps().open(&path).unwrap();
+        let other = Store::open(&path).unwrap();
+        for number in 0..200_u32 {
+            store.insert(number.to_le_bytes(), [7; 500]).unwrap();
+        }
+        let soon = SystemTime::now() + Duration::from_millis(200);
+        let map = cache(&store);
+        let mut transaction = store.begin().unwrap();
+        for number in 0..200 {
+            transaction.of(&map).insert_with_expiry(number, [7; 500], soon).unwrap();
+        }
+        transaction.commit().unwrap();
+        while SystemTime::now() < soon {
+            thread::sleep(Duration::from_millis(10));
+        }
+        // Now it is known how much has expired.
+        map.insert(1, [1]).unwrap();
+        if by_another {
+            cache(&other).clear().unwrap();
+        } else {
+            store.drop_map("cache").unwrap();
+        }
+        let before = store.stats().unwrap().upkeep.moved_bytes;
+        for number in 0..500_u32 {
+            store.insert(number.to_be_bytes(), [7; 100]).unwrap();
+        }
+        let moved = store.stats().unwrap().upkeep.moved_bytes - before;
+        assert!(moved < 400_000, "{moved} bytes were moved for 500 inserts");
+    }
+}

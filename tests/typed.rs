@@ -379,6 +379,37 @@ fn values_in_place() {
     views::<Pod<[u16]>>(&store, &[1, 2, 3]);
 }
 
+/// The changes of one map, in transactions over several, too, and through compaction, which changes nothing.
+#[test]
+fn the_changes_of_a_map_are_its_own() {
+    use slotlog::MapChange::{Clear, Insert, Remove};
+
+    let store = Store::in_memory().unwrap();
+    let (map, other) = (store.map::<str, u32>("map").unwrap(), store.map::<str, u32>("other").unwrap());
+    map.insert("before", 0).unwrap();
+    let seen = store.seq().unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.of(&map).insert("a", 1).unwrap();
+    transaction.of(&other).insert("b", 2).unwrap();
+    transaction.of(&map).remove("before").unwrap();
+    transaction.commit().unwrap();
+    other.clear().unwrap();
+    map.insert("c", 3).unwrap();
+    let middle = map.changes_since(seen).unwrap().seq();
+    map.clear().unwrap();
+    map.insert("d", 4).unwrap();
+    let of_map = |seq| map.changes_since(seq).unwrap().iter().collect::<slotlog::Result<Vec<_>>>().unwrap();
+    let insert = |key: &str, value| Insert { key: key.to_owned(), value };
+    let end = [Clear, insert("d", 4)];
+    let remove = Remove { key: "before".to_owned() };
+    assert_eq!(of_map(seen), [&[insert("a", 1), remove, insert("c", 3)][..], &end].concat());
+    assert_eq!(of_map(middle), end);
+    assert!(store.rename_map("map", "renamed").unwrap(), "which is no change of what is in it");
+    assert_eq!(of_map(middle), end);
+    assert!(store.drop_map("renamed").unwrap());
+    assert_eq!(of_map(middle), [&end[..], &[Clear]].concat());
+}
+
 /// Handles, iterators and borrowed values go from thread to thread, whatever the types: nothing of them is in a handle.
 #[test]
 fn handles_can_be_sent_and_shared() {

@@ -6,7 +6,8 @@
 //! sample of the index now and then and estimate how much that is (as Redis does with the keys that it expires actively).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -53,6 +54,9 @@ impl Record<'_> {
     }
 }
 
+/// So many maps that were not written to are looked at again with each sample: what is believed of them may be over.
+const AGAIN: usize = 4;
+
 /// Lines of an index that one sample looks at.
 const SAMPLE: u64 = 8;
 
@@ -71,6 +75,8 @@ pub(crate) struct Expired {
     /// Estimated bytes of expired records: of each map, and their sum.
     maps: Mutex<BTreeMap<u32, u64>>,
     bytes: AtomicU64,
+    /// The last of the maps that was looked at again.
+    again: AtomicU32,
 }
 
 impl Expired {
@@ -94,6 +100,13 @@ impl Expired {
         self.set(map, before.saturating_sub(bytes));
     }
 
+    /// Some of the maps of which something is believed, others each time, beginning behind `map`.
+    fn some_maps(&self, map: u32) -> Vec<u32> {
+        let maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = maps.range((Bound::Excluded(map), Bound::Unbounded));
+        behind.chain(maps.range(..=map)).map(|(&map, _)| map).take(AGAIN).collect()
+    }
+
     fn set(&self, map: u32, bytes: u64) {
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         maps.insert(map, bytes);
@@ -114,13 +127,19 @@ impl Engine {
             return Ok(());
         }
         self.upkeep.expired.next.store(visible + self.settings.limits.commits_a_look, Ordering::Relaxed);
-        maps.iter().try_for_each(|&map| self.sample_expired(map, visible))
+        let expired = &self.upkeep.expired;
+        let again = expired.some_maps(expired.again.load(Ordering::Relaxed));
+        expired.again.store(again.last().copied().unwrap_or(0), Ordering::Relaxed);
+        maps.iter().chain(&again).try_for_each(|&map| self.sample_expired(map, visible))
     }
 
     /// Estimates how many bytes of a map have expired. `seed` says where to look.
     #[cold]
     fn sample_expired(&self, map: u32, seed: u64) -> Result<()> {
-        let Some(index) = self.index(map)? else { return Ok(()) };
+        let Some(index) = self.index(map)? else {
+            self.upkeep.expired.set(map, 0);
+            return Ok(());
+        };
         let at = Moment::fixed(now());
         let (mut all, mut expired) = (0u64, 0u64);
         for number in 0..SAMPLE.min(index.lines()) {
