@@ -443,3 +443,41 @@ fn shares_that_make_no_sense_are_refused() {
         assert!(matches!(refused, Err(Error::InvalidOptions { .. })), "{share}");
     }
 }
+
+/// A smaller index is being built for what is left of a map, and then there is much more than fits into it.
+#[test]
+fn an_emptied_map_is_filled_again_before_its_index_has_shrunk() {
+    for at_once in [false, true] {
+        let folder = folder();
+        let store = Store::options().tiny_steps().open(folder.path().join("store")).unwrap();
+        let key = |number: u32| format!("key {number}");
+        let mut given_up = 0;
+        for round in 0..30_u32 {
+            let mut batch = store.begin().unwrap();
+            (0..6000).for_each(|number| batch.insert(key(number), "old").unwrap());
+            batch.commit().unwrap();
+            let mut batch = store.begin().unwrap();
+            (0..5990).for_each(|number| assert!(batch.remove(key(number)).unwrap()));
+            batch.commit().unwrap();
+            for _ in 0..round {
+                store.insert(key(5995), "step").unwrap();
+            }
+            let Some(resize) = store.stats().unwrap().resize else { continue };
+            given_up += u32::from(resize.target_lines * 6 < 2000);
+            let new = |number: u32| key(10_000 + number);
+            if at_once {
+                let mut batch = store.begin().unwrap();
+                (0..2000).for_each(|number| batch.insert(new(number), "new").unwrap());
+                batch.commit().unwrap();
+            } else {
+                (0..2000).for_each(|number| store.insert(new(number), "new").unwrap());
+            }
+            assert_eq!(store.len().unwrap(), 2010);
+            (0..2000).for_each(|number| assert!(store.contains_key(new(number)).unwrap()));
+            let report = store.verify().unwrap();
+            assert!(report.is_clean(), "{:?}", report.findings());
+            store.clear().unwrap();
+        }
+        assert!(given_up > 0, "a smaller index was being built");
+    }
+}

@@ -8,6 +8,9 @@
 //! **The switch consumes a sequence number.** From that on the new region tells the truth; a reader from before goes on with
 //! the old one, which is retired. So tombstones and dead slots can be left behind whatever readers there are.
 //!
+//! **It may come to nothing.** If more keys are added meanwhile than the new region has room for, as when a map was emptied
+//! and is filled again, it is given up, and another one is begun when it is due. The one in force is not touched by that.
+//!
 //! **A step that is cut short is done again**, by whoever writes next: what is there already is the same, and is skipped.
 
 use std::sync::atomic::Ordering;
@@ -100,8 +103,10 @@ impl Engine {
         let needed = if drops { needed } else { totals.slots.saturating_add(new) };
         if is_mine {
             let target = Index::of_extent(&self.region, self.region.live(live::RESIZE_TARGET)?)?;
-            if needed.max(totals.slots.saturating_add(new)) <= target.limit() {
-                return self.complete_resize(writer, map, seq, kept_tombstones.unwrap_or(0));
+            if needed.max(totals.slots.saturating_add(new)) <= target.limit()
+                && let Some(index) = self.complete_resize(writer, map, seq, kept_tombstones.unwrap_or(0))?
+            {
+                return Ok(index);
             }
         }
         if index.lines() > self.settings.limits.lines_at_once && can_wait {
@@ -223,7 +228,12 @@ impl Engine {
                 continue;
             }
             // What the new index has of the key is the same record.
-            let _: Placed = target.place(slot.hash, record, |offset| Ok(offset == record))?;
+            if target.place(slot.hash, record, |offset| Ok(offset == record))? == Placed::Full {
+                return self.cancel_resize(writer).map(|()| false);
+            }
+        }
+        if target.totals()?.used() > target.hard_limit() {
+            return self.cancel_resize(writer).map(|()| false);
         }
         self.region.store_live(live::RESIZE_CURSOR, resize_cursor(map, end, drops), Ordering::Release)?;
         self.upkeep.count_lines(end - line);
@@ -236,15 +246,20 @@ impl Engine {
         Ok(false)
     }
 
-    /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same.
-    fn complete_resize(&self, writer: &mut Writer, map: u32, seq: u64, tombstones: u64) -> Result<Index<'_>> {
-        while self.step_resize(writer, (u64::MAX >> 1, u64::MAX >> 32), seq, &mut false)? {}
+    /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same. `None`
+    /// if it was given up.
+    fn complete_resize(&self, writer: &mut Writer, map: u32, seq: u64, tombstones: u64) -> Result<Option<Index<'_>>> {
+        let mut switched = false;
+        while self.step_resize(writer, (u64::MAX >> 1, u64::MAX >> 32), seq, &mut switched)? {}
+        if !switched {
+            return Ok(None);
+        }
         let index = self.index_in_force(map)?;
         if tombstones > 0 {
             let totals = index.totals()?;
             index.amend_slots(totals.slots.saturating_add(tombstones), totals.dead)?;
         }
-        Ok(index)
+        Ok(Some(index))
     }
 
     /// Puts a new index in force.
@@ -265,6 +280,13 @@ impl Engine {
             self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
         }
         writer.space.set_kind(&self.region, old.offset(), ExtentKind::Retired, seq)
+    }
+
+    /// Gives up a resize in the middle of a commit. Whoever takes the writer lock next gives its region back.
+    #[cold]
+    pub(crate) fn give_up_resize(&self) -> Result<()> {
+        self.left_something.store(true, Ordering::Relaxed);
+        self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)
     }
 
     /// Gives up a resize of which nobody has seen anything.

@@ -46,7 +46,9 @@ impl Engine {
         let is_key = |offset| self.is_key(map, key, offset);
         if at.line() < cursor {
             // A tombstone may have been left out that has a value now.
-            let _: Placed = target.place(hash, record, is_key)?;
+            if target.place(hash, record, is_key)? == Placed::Full {
+                self.give_up_resize()?;
+            }
         } else if let Some(Probe::Found(there, _)) = target.probe(hash, is_key)? {
             // A step that was cut short has moved it already.
             target.publish(there, hash, record, false)?;

@@ -46,6 +46,8 @@ pub(crate) enum Placed {
     There,
     /// The key was given one.
     Anew,
+    /// There is none left to give.
+    Full,
 }
 
 /// The counters of a map, as its region keeps them.
@@ -351,7 +353,7 @@ impl<'a> Index<'a> {
                 }
                 Ok(Placed::Anew)
             }
-            None => Err(self.region.corrupt(self.offset, "the index has no slot left")),
+            None => Ok(Placed::Full),
         }
     }
 
