@@ -440,7 +440,7 @@ fn values_change_atomically_and_show_as_typed_numbers() {
 #[cfg(target_os = "linux")]
 fn opening_touches_as_little_of_a_large_store_as_of_a_small_one() {
     /// Pages that this thread has touched for the first time.
-    fn faults() -> i64 {
+    fn faults() -> libc::c_long {
         let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
         // SAFETY: the call fills in the struct, which consists of integers.
         let usage = unsafe {

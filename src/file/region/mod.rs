@@ -447,11 +447,15 @@ fn map_with_room(file: &File, len: u64, read_only: bool) -> io::Result<MmapRaw> 
         let options = MmapOptions::new().len(len).clone();
         if read_only { options.map_raw_read_only(file) } else { options.map_raw(file) }
     };
-    if cfg!(all(target_os = "linux", target_pointer_width = "64")) {
-        for room in [len.saturating_mul(4).max(RESERVE), len.saturating_mul(2)] {
-            if let Ok(mapping) = map(room) {
-                return Ok(mapping);
-            }
+    let rooms: &[u64] = match cfg!(target_pointer_width = "64") {
+        _ if !cfg!(target_os = "linux") => &[],
+        true => &[len.saturating_mul(4).max(RESERVE), len.saturating_mul(2)],
+        // Old mappings stay: so many that all of them together are a few times as long as the file.
+        false => &[len.saturating_add(len / 2)],
+    };
+    for &room in rooms {
+        if let Ok(mapping) = map(room) {
+            return Ok(mapping);
         }
     }
     map(len)
