@@ -462,7 +462,7 @@ fn opening_touches_as_little_of_a_large_store_as_of_a_small_one() {
         store.close().unwrap();
         path
     });
-    let pages = fs::metadata(&paths[1]).unwrap().len() as i64 / 4096;
+    let pages = fs::metadata(&paths[1]).unwrap().len() as libc::c_long / 4096;
     for access in [Access::ReadWrite, Access::ReadOnly, Access::CopyOnWrite] {
         // Once before, for what the first opening in a process costs.
         drop(with(access).open(&paths[0]).unwrap());
