@@ -16,7 +16,7 @@ use crate::engine::expiry::deadline;
 use crate::engine::pinned::Pinned;
 use crate::error::{Error, Result};
 use crate::typed::Typed;
-use crate::{Changes, Entry, MapChanges, MapIter, Store, ValueRef};
+use crate::{Changes, Entry, MapChanges, MapIter, SnapshotMap, Store, ValueRef};
 
 /// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
 ///
@@ -320,7 +320,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`get`](Map::get).
     pub fn get_many<Q: Arg<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
-        self.store.snapshot()?.of(self).get_many(keys)
+        let pinned = Pinned::here(self.engine())?;
+        SnapshotMap::new(&pinned, self).get_many(keys)
     }
 
     /// Whether a key has a value.
@@ -776,8 +777,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
             self.typed.named(batch.put(self.typed.id, key.as_ref(), value.as_ref(), None))?;
             inserted += 1;
         }
-        let durability = batch.default_durability();
-        batch.commit(durability)?;
+        batch.commit_as_usual()?;
         Ok(inserted)
     }
 }

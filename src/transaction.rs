@@ -215,8 +215,7 @@ impl Transaction {
     /// [`Io`](crate::Error::Io) or [`Poisoned`](crate::Error::Poisoned) with [`Durability::Synced`], if a flush has failed, now
     /// or before: the changes may be there, all of them, but may not survive a power cut.
     pub fn commit(self) -> Result<()> {
-        let durability = self.batch.default_durability();
-        self.batch.commit(durability)
+        self.batch.commit_as_usual()
     }
 
     /// [Commits](Transaction::commit) with another durability than the store's.

@@ -12,6 +12,7 @@ use hashbrown::HashTable;
 
 use super::Engine;
 use super::change::check_lengths;
+use super::commit::Writer;
 use super::cursor::Cursor;
 use super::expiry::Moment;
 use super::settings::Durability;
@@ -41,7 +42,7 @@ struct Part {
 /// A batch that is being written. It holds the writer lock.
 pub(crate) struct Batch {
     engine: Arc<Engine>,
-    pub(crate) seq: u64,
+    seq: u64,
     tail: Tail,
     /// The last record appended, whose flags are not final before the next one comes.
     last: Option<u64>,
@@ -303,12 +304,13 @@ impl Batch {
         Err(Error::io(self.engine.region.path(), "append to the log", source))
     }
 
-    /// The durability that the store's commits have.
-    pub(crate) fn default_durability(&self) -> Durability {
-        self.engine.settings.durability
+    /// Makes all of it seen, at once, with the durability that the store's commits have.
+    pub(crate) fn commit_as_usual(self) -> Result<()> {
+        let durability = self.engine.settings.durability;
+        self.commit(durability)
     }
 
-    /// Makes all of it seen, at once.
+    /// Makes all of it seen, at once, with another durability.
     pub(crate) fn commit(mut self, durability: Durability) -> Result<()> {
         self.adopt()?;
         let engine = Arc::clone(&self.engine);
@@ -333,7 +335,7 @@ impl Batch {
         Ok(())
     }
 
-    fn commit_in_turn(&mut self, writer: &mut super::commit::Writer, last: u64) -> Result<()> {
+    fn commit_in_turn(&mut self, writer: &mut Writer, last: u64) -> Result<()> {
         let engine = &self.engine;
         for part in &self.parts {
             let index = engine.index_for_writing(part.map)?;

@@ -149,8 +149,7 @@ impl Engine {
         let region = batch.first_region(id)?;
         batch.put(CATALOGUE, NEXT_ID, &(id + 1).to_le_bytes(), None)?;
         batch.put(CATALOGUE, name.as_bytes(), &named.to_value(region), None)?;
-        let durability = batch.default_durability();
-        batch.commit(durability)?;
+        batch.commit_as_usual()?;
         Ok(named)
     }
 
@@ -178,8 +177,7 @@ impl Engine {
         let Some(named) = self.named_in(&batch, name)? else { return Ok(false) };
         batch.clear_for_good(named.id)?;
         batch.remove(CATALOGUE, name.as_bytes())?;
-        let durability = batch.default_durability();
-        batch.commit(durability)?;
+        batch.commit_as_usual()?;
         Ok(true)
     }
 
@@ -196,8 +194,7 @@ impl Engine {
         // In this order: the map is dropped for a moment that nobody sees.
         batch.remove(CATALOGUE, from.as_bytes())?;
         batch.put(CATALOGUE, to.as_bytes(), &named.to_value(0), None)?;
-        let durability = batch.default_durability();
-        batch.commit(durability)?;
+        batch.commit_as_usual()?;
         Ok(true)
     }
 
