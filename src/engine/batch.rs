@@ -176,12 +176,12 @@ impl Batch {
         let newest = self.newest(map, hash, key)?.map(|record| record.offset);
         let change = self.engine.put_over(newest)?;
         let mut part = self.part(map)?;
-        let (kind, seq, prev, flags) = (Kind::Put, self.seq, change.prev, change.flags);
+        let (kind, seq, prev, shortcut, flags) = (Kind::Put, self.seq, change.prev, change.shortcut, change.flags);
         if expires.is_some() {
             self.engine.upkeep.expired.note();
         }
         let expires = expires.map(Into::into);
-        self.append_for_key(hash, &Entry { kind, flags, seq, prev, map, expires, key, value })?;
+        self.append_for_key(hash, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })?;
         let is_new = flags & flags::NEW != 0;
         part.new_slots += u64::from(change.new_slot);
         part.over_tombstones += u64::from(is_new && !change.new_slot);
@@ -195,12 +195,12 @@ impl Batch {
         self.adopt()?;
         let hash = KeyHash::of(key, self.engine.seed);
         let newest = self.newest(map, hash, key)?.filter(|record| record.kind() == Some(Kind::Put));
-        let Some((prev, had_value)) = newest.map(|record| (record.offset, record.has_value(Moment::NOW))) else {
-            return Ok(false);
-        };
+        let Some(newest) = newest else { return Ok(false) };
+        let (prev, had_value) = (newest.offset, newest.has_value(Moment::NOW));
+        let shortcut = self.engine.shortcut_over(newest)?;
         let mut part = self.part(map)?;
-        let (kind, seq) = (Kind::Remove, self.seq);
-        self.append_for_key(hash, &Entry { kind, flags: 0, seq, prev, map, expires: None, key, value: &[] })?;
+        let entry = Entry { prev, map, shortcut, key, ..Entry::without_key(Kind::Remove, self.seq) };
+        self.append_for_key(hash, &entry)?;
         part.keys = part.keys.saturating_sub(1);
         self.set_part(part);
         Ok(had_value)
@@ -215,8 +215,8 @@ impl Batch {
         let old = engine.index_for_writing(map)?.offset();
         self.touched = true;
         let fresh = engine.fresh_region(&mut engine.writer(), map, self.seq, old)?;
-        let (kind, seq, target) = (Kind::Clear, self.seq, fresh.to_le_bytes());
-        self.append(&Entry { kind, flags: 0, seq, prev: 0, map, expires: None, key: &[], value: &target })?;
+        let target = fresh.to_le_bytes();
+        self.append(&Entry { map, value: &target, ..Entry::without_key(Kind::Clear, self.seq) })?;
         self.set_part(part);
         Ok(())
     }

@@ -10,13 +10,16 @@ use super::expiry::Moment;
 use super::pins::Pin;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, SlotAt, Totals};
-use crate::file::layout::{DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, commit_word, flags, live};
+use crate::file::layout::{
+    DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Shortcut, commit_word, flags, live,
+};
 use crate::file::log::{self, Entry, Record};
 
 /// How a change of one key was recorded, or would be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
     pub(crate) prev: u64,
+    pub(crate) shortcut: Option<Shortcut>,
     pub(crate) flags: u8,
     /// The key has to be given a slot.
     pub(crate) new_slot: bool,
@@ -169,10 +172,11 @@ impl Engine {
     #[inline]
     pub(crate) fn put_over(&self, newest: Option<u64>) -> Result<Change> {
         let Some(prev) = newest else {
-            return Ok(Change { prev: 0, flags: flags::NEW, new_slot: true });
+            return Ok(Change { prev: 0, shortcut: None, flags: flags::NEW, new_slot: true });
         };
-        let removed = log::record(&self.region, prev)?.kind() == Some(Kind::Remove);
-        Ok(Change { prev, flags: if removed { flags::NEW } else { 0 }, new_slot: false })
+        let newest = log::record(&self.region, prev)?;
+        let flags = if newest.kind() == Some(Kind::Remove) { flags::NEW } else { 0 };
+        Ok(Change { prev, shortcut: self.shortcut_over(newest)?, flags, new_slot: false })
     }
 
     fn put_in_turn(
@@ -199,13 +203,14 @@ impl Engine {
             Some(Probe::Vacant(at, was_dead)) => (at, None, was_dead),
             None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
         };
-        let Change { prev, flags, new_slot: new_key } = self.put_over(newest)?;
+        let Change { prev, shortcut, flags, new_slot: new_key } = self.put_over(newest)?;
         let place = Place { index, totals, hash, at, new_key, was_dead };
         if expires.is_some() {
             self.upkeep.expired.note();
         }
         let expires = expires.map(Into::into);
-        self.commit_one(writer, place, &Entry { kind: Kind::Put, flags, seq, prev, map, expires, key, value })
+        let kind = Kind::Put;
+        self.commit_one(writer, place, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })
     }
 
     /// Says whether it has committed anything; `was_there`, whether the key had a value that had not expired.
@@ -222,8 +227,8 @@ impl Engine {
         }
         *was_there = record.has_value(Moment::NOW);
         let place = Place { index, totals: index.totals()?, hash, at, new_key: false, was_dead: false };
-        let (kind, expires, value) = (Kind::Remove, None, &[]);
-        self.commit_one(writer, place, &Entry { kind, flags: 0, seq, prev, map, expires, key, value })
+        let shortcut = self.shortcut_over(record)?;
+        self.commit_one(writer, place, &Entry { prev, map, shortcut, key, ..Entry::without_key(Kind::Remove, seq) })
     }
 
     /// Steps 3 to 6 of a commit of one record, whose place in the index is known.
@@ -275,7 +280,7 @@ impl Engine {
         let fresh = self.fresh_region(writer, map, seq, old)?;
         let target = fresh.to_le_bytes();
         let flags = if again { flags::COMMIT | flags::COPY } else { flags::COMMIT };
-        let entry = Entry { kind: Kind::Clear, flags, seq, prev: 0, map, expires: None, key: &[], value: &target };
+        let entry = Entry { flags, map, value: &target, ..Entry::without_key(Kind::Clear, seq) };
         let mut tail = self.tail(writer)?;
         if again {
             self.leave_extent(writer, &mut tail, entry.len(), seq, true)?;

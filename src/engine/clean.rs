@@ -270,12 +270,13 @@ impl Engine {
         for (number, &Move { record, expired, .. }) in moves.iter().enumerate() {
             let last = if number + 1 == moves.len() { flags::COMMIT } else { 0 };
             let (prev, map, key) = (record.offset, record.header.map(), record.key());
+            let shortcut = self.shortcut_over(record)?;
             let entry = if expired {
-                Entry { kind: Kind::Remove, flags: last, seq, prev, map, expires: None, key, value: &[] }
+                Entry { flags: last, prev, map, shortcut, key, ..Entry::without_key(Kind::Remove, seq) }
             } else {
                 let (kind, flags) = (record.kind().unwrap_or(Kind::Put), flags::COPY | last);
                 let expires = record.expires().map(Into::into);
-                Entry { kind, flags, seq, prev, map, expires, key, value: record.value() }
+                Entry { kind, flags, seq, prev, map, expires, shortcut, key, value: record.value() }
             };
             let jumped = if leave_tail && number == 0 && self.is_in_tail(writer, record.offset) {
                 self.leave_extent(writer, &mut tail, entry.len(), seq, true)?

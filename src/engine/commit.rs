@@ -394,12 +394,12 @@ impl Engine {
         let is_new = header.flags & flags::NEW != 0;
         let replaced = if is_new || header.prev() == 0 { None } else { log::record(&self.region, header.prev()).ok() };
         // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
-        let replaced = replaced.map_or(0, |replaced| replaced.len());
+        let replaced = replaced.map_or(0, |replaced| replaced.counted_len());
         appended.gone += replaced;
         totals.bytes = totals.bytes.saturating_sub(replaced);
         if record.kind() == Some(Kind::Put) {
-            appended.live += record.len();
-            totals.bytes = totals.bytes.saturating_add(record.len());
+            appended.live += record.counted_len();
+            totals.bytes = totals.bytes.saturating_add(record.counted_len());
             totals.keys = totals.keys.saturating_add(u64::from(is_new));
             totals.slots = totals.slots.saturating_add(u64::from(is_new && header.prev() == 0));
         } else {

@@ -76,7 +76,7 @@ impl Engine {
                 return Err(self.region.corrupt(newer, "the version chain leads to another key"));
             }
         }
-        let expires = match header.optional_len() {
+        let expires = match header.expires_len() {
             0 => None,
             len => self.region.copy(offset + RECORD_HEADER, len)?.try_into().ok().map(u64::from_le_bytes),
         };

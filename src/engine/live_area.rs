@@ -6,7 +6,7 @@ use super::head::{self, LogHead};
 use super::superblocks::is_sane;
 use crate::error::Result;
 use crate::file::layout::{
-    COUNT_BITS, EXTENTS, PIN_LEN, PIN_TABLE, PINS, Superblock, commit_word, live, pin, writer_lock,
+    COUNT_BITS, COUNT_MASK, EXTENTS, PIN_LEN, PIN_TABLE, PINS, Superblock, commit_word, live, pin, writer_lock,
 };
 use crate::file::region::Region;
 use crate::file::totals;
@@ -85,6 +85,7 @@ pub(super) fn distrust_live(region: &Region) -> Result<()> {
 pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: u64) -> Result<()> {
     for (offset, value) in [
         (live::HORIZON, last),
+        (live::REUSED_BELOW, last & COUNT_MASK),
         (live::DURABLE_HEAD, superblock.head_extent.get()),
         (live::COMMIT_POINT, commit_word(end, last)),
         (live::TAIL, end),

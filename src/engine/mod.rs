@@ -2,7 +2,7 @@
 //!
 //! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and [`recovery`]
 //! brings it back; [`processes`] knows who has it open;
-//! [`read`] looks keys up under a pin ([`pins`]; [`pinned`] keeps one), [`copying`] without one; [`lock`] and [`turn`] say who may write, [`commit`],
+//! [`read`] looks keys up under a pin ([`pins`]; [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads without a pin; [`lock`] and [`turn`] say who may write, [`commit`],
 //! [`change`] and [`batch`] append; the [`catalogue`] knows the maps; [`cursor`] goes over one of them, [`expiry`] knows which entries
 //! are over; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
 //! committed; [`verify`] checks everything.
@@ -43,6 +43,7 @@ pub(crate) mod superblocks;
 pub(crate) mod turn;
 pub(crate) mod upkeep;
 pub(crate) mod verify;
+pub(crate) mod versions;
 
 #[cfg(test)]
 #[cfg(loom)]
@@ -69,6 +70,7 @@ use pins::{KeptPins, SnapshotLocks};
 use recovery::Opened;
 use settings::Settings;
 use upkeep::Upkeep;
+use versions::OldReaders;
 
 /// One open store: what all its handles, snapshots and transactions share.
 pub(crate) struct Engine {
@@ -97,6 +99,8 @@ pub(crate) struct Engine {
     kept_pins: KeptPins,
     snapshot_locks: SnapshotLocks,
     gate: Gate,
+    /// What those who write here know of readers of older commits.
+    old_readers: OldReaders,
     /// Taken for each step of a change by the holder of the gate, who hardly ever waits for it.
     writer: Mutex<Writer>,
     flusher: Flusher,

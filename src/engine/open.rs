@@ -23,6 +23,7 @@ use super::recovery::Opened;
 use super::settings::{Access, Settings};
 use super::superblocks::{Superblocks, generation, inspect, newest, which};
 use super::upkeep::Upkeep;
+use super::versions::OldReaders;
 use super::{Engine, Frozen, now, processes};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
@@ -96,6 +97,7 @@ impl Engine {
             kept_pins: KeptPins::new(seat.entry),
             snapshot_locks: SnapshotLocks::default(),
             gate: Gate::default(),
+            old_readers: OldReaders::default(),
             flusher: Flusher::new(durable.0, durable.1),
             writer: Mutex::new(writer),
             clean: AtomicBool::new(superblock.is_clean()),

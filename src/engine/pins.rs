@@ -356,11 +356,16 @@ impl Engine {
     /// The count below which nobody reads at the moment. Others may begin to, so this only informs.
     pub(crate) fn lowest_pin(&self) -> Result<u64> {
         let visible = self.visible()? & COUNT_MASK;
-        let pinned = self.pins_in_use()?.1.map_or(visible, |held| held.count.min(visible));
+        Ok(self.oldest_reader()?.map_or(visible, |count| count.min(visible)))
+    }
+
+    /// The lowest count that somebody reads at, if anybody does.
+    pub(crate) fn oldest_reader(&self) -> Result<Option<u64>> {
+        let pinned = self.pins_in_use()?.1.map(|held| held.count);
         let Some(locks) = &self.locks else { return Ok(pinned) };
-        let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(pinned));
+        let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(pinned.unwrap_or(COUNT_MASK)));
         let held = held.map_err(|e| lock_error(&self.region, e))?;
-        Ok(held.map_or(pinned, |place| place - locks::snapshot(0)))
+        Ok(held.map_or(pinned, |place| Some(place - locks::snapshot(0))))
     }
 
     /// How many pins are in use, and the one with the lowest count.

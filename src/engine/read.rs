@@ -5,7 +5,7 @@ use super::expiry::Moment;
 use super::pins::Pin;
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
-use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, live};
+use crate::file::layout::{KeyHash, Kind, live};
 use crate::file::log::{self, Record};
 
 /// A pinned view of one commit. Gives the pin back when it is dropped.
@@ -139,28 +139,6 @@ impl Engine {
             "expected a record with a key"
         };
         self.region.corrupt(record.offset, what)
-    }
-
-    /// Follows the version chain down to the first record that is not newer than `seq`.
-    #[cold]
-    fn older_version<'a>(&'a self, newest: Record<'a>, seq: u64) -> Result<Option<Record<'a>>> {
-        let mut record = newest;
-        // Within one commit a key may have been written many times; a chain in circles would be longer than the file.
-        let mut left = self.region.len() / RECORD_HEADER;
-        while record.seq() > seq {
-            if record.header.prev() == 0 {
-                return Ok(None);
-            }
-            let older = log::record(&self.region, record.header.prev())?;
-            let follows =
-                older.seq() <= record.seq() && older.header.map() == record.header.map() && older.key() == record.key();
-            left -= 1;
-            if !follows || left == 0 {
-                return Err(self.region.corrupt(record.offset, "the version chain leads to another key"));
-            }
-            record = older;
-        }
-        Ok(Some(record))
     }
 
     /// The counters of a map and the pin that they belong to: together a view of one commit.

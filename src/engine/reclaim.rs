@@ -10,6 +10,8 @@
 //! either, they read through the file. Those who have opened the store for
 //! reading look without a pin, so they all hold a lock that is taken exclusively meanwhile.
 
+use std::sync::atomic::Ordering;
+
 use super::Engine;
 use super::commit::Writer;
 use super::processes::lock_error;
@@ -30,6 +32,9 @@ impl Engine {
         }
         let unread_below = self.raise_horizon()?;
         let durable_head = self.region.live(live::DURABLE_HEAD)?;
+        // Before anything is freed: writers follow version chains as far down as this says.
+        let reused_below = self.region.live(live::REUSED_BELOW)?.max(unread_below);
+        self.region.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
         writer.waiting = writer.space.reclaim(&self.region, unread_below, durable_head)?;
         Ok(())
     }

@@ -347,7 +347,7 @@ impl Engine {
             Some(Probe::Found(at, newest)) => {
                 let newest = log::record(&self.region, newest)?;
                 totals.keys -= 1;
-                totals.bytes -= newest.len();
+                totals.bytes -= newest.counted_len();
                 if is_put {
                     index.publish(at, hash, record.offset, false)?;
                 } else {
@@ -368,7 +368,7 @@ impl Engine {
         }
         if is_put {
             totals.keys += 1;
-            totals.bytes += record.len();
+            totals.bytes += record.counted_len();
         }
         Ok(())
     }
@@ -404,16 +404,7 @@ impl Engine {
         tail.wipe(&self.region)?;
         let [_, bytes, records, live_bytes] = self.log_totals()?;
         let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
-        let entry = log::Entry {
-            kind: Kind::Incarnation,
-            flags: flags::COMMIT,
-            seq,
-            prev: 0,
-            map: 0,
-            expires: None,
-            key: &[],
-            value: &[],
-        };
+        let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::without_key(Kind::Incarnation, seq) };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         totals::publish(
@@ -426,6 +417,7 @@ impl Engine {
             (live::TAIL, tail.at),
             (live::COMMIT_POINT, commit_word(tail.at, seq)),
             (live::HORIZON, seq),
+            (live::REUSED_BELOW, seq & COUNT_MASK),
             (live::CHANGED, seq),
             (live::VISIBLE, seq),
         ] {

@@ -781,7 +781,8 @@ fn a_walk_stops_at_a_record_of_another_chain() {
     tail.chain ^= 1;
     let (key, value) = (&b"stale"[..], &b"stale"[..]);
     let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
-    let stale = Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, expires: None, key, value };
+    let stale =
+        Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, expires: None, shortcut: None, key, value };
     tail.append(&engine.region, &stale).unwrap();
     fs::copy(&path, path.with_extension("copy")).unwrap();
     let copy = open(&path.with_extension("copy"));
@@ -837,8 +838,17 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     let mut tail = engine.tail(&engine.writer()).unwrap();
     let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
     let seq = engine.next_seq().unwrap();
-    let dead =
-        Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, expires: None, key: b"dead", value: b"dead" };
+    let dead = Entry {
+        kind: Kind::Put,
+        flags,
+        seq,
+        prev: 0,
+        map: DEFAULT_MAP,
+        expires: None,
+        shortcut: None,
+        key: b"dead",
+        value: b"dead",
+    };
     tail.append(&engine.region, &dead).unwrap();
     // The lock word says what it says when somebody has cleaned up behind a dead one; the lock of this process goes on.
     engine.left_something.store(true, Ordering::SeqCst);

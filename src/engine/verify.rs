@@ -322,7 +322,7 @@ impl Engine {
                 of_map.slots += 1;
                 if kind == Kind::Put {
                     of_map.reached += 1;
-                    of_map.bytes += record.len();
+                    of_map.bytes += record.counted_len();
                 }
             }
             Some(Probe::Found(_, newest)) => {

@@ -7,7 +7,9 @@
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::layout::{COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, align8, flags, record_len};
+use super::layout::{
+    COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, Shortcut, align8, flags, record_len,
+};
 use super::region::Region;
 use crate::error::{Error, Result};
 
@@ -42,11 +44,21 @@ impl<'a> Record<'a> {
     /// When the entry expires, in milliseconds since 1970, if it does.
     #[inline(always)]
     pub(crate) fn expires(&self) -> Option<u64> {
-        if self.header.optional_len() == 0 {
+        if self.header.expires_len() == 0 {
             return None;
         }
         let field = self.bytes.get(RECORD_HEADER as usize..)?;
         U64::read_from_prefix(field).ok().map(|(deadline, _)| deadline.get())
+    }
+
+    /// The shortcut to an older version, if there is one.
+    #[inline]
+    pub(crate) fn shortcut(&self) -> Option<Shortcut> {
+        if self.header.shortcut_len() == 0 {
+            return None;
+        }
+        let field = self.bytes.get((RECORD_HEADER + self.header.expires_len()) as usize..)?;
+        Shortcut::read_from_prefix(field).ok().map(|(shortcut, _)| shortcut)
     }
 
     /// What the record is, if its kind is a known one.
@@ -65,6 +77,12 @@ impl<'a> Record<'a> {
     #[inline]
     pub(crate) fn len(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// Its length without a shortcut, as the counters of live bytes have it: a copy need not have the one of the original.
+    #[inline]
+    pub(crate) fn counted_len(&self) -> u64 {
+        self.len() - self.header.shortcut_len()
     }
 
     /// Offset of what comes behind it.
@@ -145,30 +163,40 @@ pub(crate) struct Entry<'a> {
     pub(crate) map: u32,
     /// When the entry expires, in milliseconds since 1970; `None` for never.
     pub(crate) expires: Option<U64>,
+    /// A way to an older version than `prev`.
+    pub(crate) shortcut: Option<Shortcut>,
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// A record that is about no key.
+    pub(crate) fn without_key(kind: Kind, seq: u64) -> Entry<'a> {
+        Entry { kind, flags: 0, seq, prev: 0, map: 0, expires: None, shortcut: None, key: &[], value: &[] }
+    }
+
     /// Bytes of the record.
     pub(crate) fn len(&self) -> u64 {
-        record_len(self.key.len() as u64, self.value.len() as u64) + self.optional().len() as u64
+        let [expires, shortcut] = self.optional();
+        record_len(self.key.len() as u64, self.value.len() as u64) + (expires.len() + shortcut.len()) as u64
     }
 
     /// The optional fields, in front of the key.
     #[inline]
-    fn optional(&self) -> &[u8] {
-        self.expires.as_ref().map_or(&[], U64::as_bytes)
+    fn optional(&self) -> [&[u8]; 2] {
+        [self.expires.as_ref().map_or(&[], U64::as_bytes), self.shortcut.as_ref().map_or(&[], Shortcut::as_bytes)]
     }
 
     /// Puts a small record together, but for its CRC, in a buffer of zeros.
     fn put_together<'b>(&self, chain: u32, buffer: &'b mut [u8; SMALL as usize]) -> &'b mut [u8] {
-        let optional = self.optional();
-        let key_at = RECORD_HEADER as usize + optional.len();
+        let [expires, shortcut] = self.optional();
+        let shortcut_at = RECORD_HEADER as usize + expires.len();
+        let key_at = shortcut_at + shortcut.len();
         let value_at = key_at + align8(self.key.len() as u64) as usize;
         let bytes = &mut buffer[..self.len() as usize];
         bytes[..RECORD_HEADER as usize].copy_from_slice(self.header(chain).as_bytes());
-        bytes[RECORD_HEADER as usize..key_at].copy_from_slice(optional);
+        bytes[RECORD_HEADER as usize..shortcut_at].copy_from_slice(expires);
+        bytes[shortcut_at..key_at].copy_from_slice(shortcut);
         bytes[key_at..key_at + self.key.len()].copy_from_slice(self.key);
         bytes[value_at..value_at + self.value.len()].copy_from_slice(self.value);
         bytes
@@ -181,7 +209,9 @@ impl Entry<'_> {
             value_len: (self.value.len() as u32).into(),
             key_len: (self.key.len() as u16).into(),
             kind: self.kind as u8,
-            flags: self.flags | if self.expires.is_some() { flags::EXPIRES } else { 0 },
+            flags: self.flags
+                | if self.expires.is_some() { flags::EXPIRES } else { 0 }
+                | if self.shortcut.is_some() { flags::SHORTCUT } else { 0 },
             seq: self.seq.into(),
             prev_and_map: RecordHeader::pack_prev_and_map(self.prev, self.map),
         }
@@ -230,7 +260,8 @@ impl Tail {
         }
         self.write(region, offset, entry.header(self.chain).as_bytes())?;
         let mut at = offset + RECORD_HEADER;
-        for part in [entry.optional(), entry.key, entry.value] {
+        let [expires, shortcut] = entry.optional();
+        for part in [expires, shortcut, entry.key, entry.value] {
             self.write(region, at, part)?;
             at += part.len() as u64;
             let padding = (align8(at) - at) as usize;
@@ -258,8 +289,7 @@ impl Tail {
     /// Appends the jump to the extent from `start` to `end` and goes on there. For the jump there is always room.
     pub(crate) fn jump(&mut self, region: &Region, seq: u64, start: u64, end: u64) -> Result<()> {
         let target = start.to_le_bytes();
-        let jump = Entry { kind: Kind::Jump, flags: 0, seq, prev: 0, map: 0, expires: None, key: &[], value: &target };
-        self.append(region, &jump)?;
+        self.append(region, &Entry { value: &target, ..Entry::without_key(Kind::Jump, seq) })?;
         self.at = start;
         self.extent_end = end;
         Ok(())

@@ -7,7 +7,7 @@ pub mod live {
     /// Version of the live area; another one is not trusted.
     pub const VERSION_WORD: u64 = LIVE;
     /// The value of [`VERSION_WORD`] in this build.
-    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x02\0\0\0");
+    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x03\0\0\0");
     /// Six words that say which page cache this is: boot id (two words), device, inode, birth time, mount.
     pub const IDENTITY: u64 = LIVE + 8;
     /// Words in [`IDENTITY`].
@@ -35,6 +35,8 @@ pub mod live {
     pub const SUPERBLOCK: u64 = LIVE + 88;
     /// The `head_extent` of the superblock in force, or of one before it: nothing of the log from there on is reused.
     pub const DURABLE_HEAD: u64 = LIVE + 96;
+    /// The counting part of a sequence number: of records of the log with a larger one, none was overwritten.
+    pub const REUSED_BELOW: u64 = LIVE + 104;
 
     /// The writer lock word: see [`writer_lock`](super::writer_lock).
     pub const WRITER_LOCK: u64 = LIVE + 128;

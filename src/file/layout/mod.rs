@@ -29,6 +29,7 @@
 //! ```text
 //! header            32 bytes
 //! deadline           8 bytes, only with the flag EXPIRES: milliseconds since 1970
+//! shortcut          16 bytes, only with the flag SHORTCUT: a far older version of the key
 //! key               key_len bytes, then zeros up to a multiple of 8
 //! value             value_len bytes, then zeros up to a multiple of 8
 //! ```

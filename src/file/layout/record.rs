@@ -47,6 +47,8 @@ pub mod flags {
     pub const COPY: u8 = 4;
     /// Eight bytes before the key say when the entry expires.
     pub const EXPIRES: u8 = 8;
+    /// A [`Shortcut`](super::Shortcut) stands before the key, behind the deadline if there is one.
+    pub const SHORTCUT: u8 = 16;
 }
 
 /// The header of a record of the log.
@@ -73,6 +75,46 @@ pub struct RecordHeader {
 }
 const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER as usize);
 const _: () = assert!(flags::EXPIRES == 8);
+const _: () = assert!(flags::SHORTCUT as usize == size_of::<Shortcut>());
+
+/// A second way down a version chain: to a version that is far older than `prev`, so that a reader of an old commit need
+/// not go through all versions since.
+///
+/// Where it leads follows from the depth alone. With the depth written as a sum of numbers 2ᵏ − 1, each as large as
+/// possible, of which only the smallest may occur twice, a shortcut is as long as the smallest (Myers, *An applicative
+/// random-access stack*, 1983). A reader follows it only while its target is newer than what he looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Shortcut {
+    /// The target (its offset in units of 8 bytes) in the low 40 bits, the record's depth in the 24 bits above: how many
+    /// versions lie between it and the one at which counting began.
+    pub target_and_depth: U64,
+    /// The sequence number of the target.
+    pub seq: U64,
+}
+
+impl Shortcut {
+    /// The largest depth. Counting begins anew after it.
+    pub const MAX_DEPTH: u64 = (1 << 24) - 1;
+
+    /// A shortcut from a record of this depth to `target`, which has this sequence number.
+    #[inline]
+    pub fn new(target: u64, depth: u64, seq: u64) -> Shortcut {
+        Shortcut { target_and_depth: ((target / 8) | (depth << 40)).into(), seq: seq.into() }
+    }
+
+    /// Offset of the record that it leads to.
+    #[inline]
+    pub fn target(&self) -> u64 {
+        (self.target_and_depth.get() & ((1 << 40) - 1)) * 8
+    }
+
+    /// The depth of the record that has it.
+    #[inline]
+    pub fn depth(&self) -> u64 {
+        self.target_and_depth.get() >> 40
+    }
+}
 
 /// Bytes of a [`RecordHeader`].
 pub const RECORD_HEADER: u64 = 32;
@@ -101,8 +143,20 @@ impl RecordHeader {
     /// Bytes of the optional fields between header and key.
     #[inline]
     pub fn optional_len(&self) -> u64 {
-        // The bit has the value of the length that it stands for.
+        // Each bit has the value of the length that it stands for.
+        u64::from(self.flags & (flags::EXPIRES | flags::SHORTCUT))
+    }
+
+    /// Bytes of the deadline: 8, or 0 if there is none.
+    #[inline]
+    pub fn expires_len(&self) -> u64 {
         u64::from(self.flags & flags::EXPIRES)
+    }
+
+    /// Bytes of the shortcut: 16, or 0 if there is none.
+    #[inline]
+    pub fn shortcut_len(&self) -> u64 {
+        u64::from(self.flags & flags::SHORTCUT)
     }
 
     /// Bytes from the start of the record to its key.
