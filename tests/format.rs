@@ -150,7 +150,7 @@ fn the_places() {
     );
     assert_eq!((PROCESSES, PROCESS_LEN, PINS, PIN_LEN), (128, 64, 704, 64));
     assert_eq!(
-        (BLOCK, LINE, SLOTS, REGION_HEADER, REGION_TOTALS, TABLE_HEADER, TABLE_ENTRY),
+        (BLOCK, LINE, SLOTS, REGION_HEADER, REGION_TOTALS, TABLE_HEADER, MAP_ENTRY),
         (4096, 64, 6, 128, 48, 64, 16)
     );
     let words = [

@@ -325,14 +325,8 @@ impl Batch {
         }
         self.committed = true;
         let changed = self.last.is_some();
-        engine.changed.fetch_or(changed, Ordering::Relaxed);
         drop(self);
-        match durability {
-            Durability::Synced if changed => engine.sync()?,
-            _ => {}
-        }
-        engine.checkpoint_if_due();
-        Ok(())
+        engine.after_turn_with(changed, durability)
     }
 
     fn commit_in_turn(&mut self, writer: &mut Writer, last: u64) -> Result<()> {

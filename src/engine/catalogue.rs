@@ -138,7 +138,7 @@ impl Engine {
         self.sweep_dropped_maps()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
         if let Some(named) = self.named_in(&batch, name)? {
-            return Ok(named);
+            return batch.commit_as_usual().map(|()| named);
         }
         let id = self.next_id(&batch)?;
         if id > MAX_MAP {
@@ -174,7 +174,7 @@ impl Engine {
     /// Drops the map of this name, and says whether there was one.
     pub(crate) fn drop_named(self: &Arc<Self>, name: &str) -> Result<bool> {
         let mut batch = Batch::begin(Arc::clone(self))?;
-        let Some(named) = self.named_in(&batch, name)? else { return Ok(false) };
+        let Some(named) = self.named_in(&batch, name)? else { return batch.commit_as_usual().map(|()| false) };
         batch.clear_for_good(named.id)?;
         batch.remove(CATALOGUE, name.as_bytes())?;
         batch.commit_as_usual()?;
@@ -184,9 +184,9 @@ impl Engine {
     /// Gives the map of one name another, and drops the one that had that. Says whether there was one to rename.
     pub(crate) fn rename_map(self: &Arc<Self>, from: &str, to: &str) -> Result<bool> {
         let mut batch = Batch::begin(Arc::clone(self))?;
-        let Some(named) = self.named_in(&batch, from)? else { return Ok(false) };
+        let Some(named) = self.named_in(&batch, from)? else { return batch.commit_as_usual().map(|()| false) };
         if from == to {
-            return Ok(true);
+            return batch.commit_as_usual().map(|()| true);
         }
         if let Some(replaced) = self.named_in(&batch, to)? {
             batch.clear_for_good(replaced.id)?;

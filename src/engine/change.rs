@@ -56,9 +56,7 @@ impl Engine {
         let done = self.change_in_turn(map, step);
         drop(turn);
         let committed = done?;
-        if committed {
-            self.after_commit()?;
-        }
+        self.after_turn(committed)?;
         Ok(committed)
     }
 
@@ -114,9 +112,7 @@ impl Engine {
             Action::Remove => self.change_in_turn(map, |writer| self.remove_in_turn(writer, map, key, &mut false)),
         };
         drop(turn);
-        if done? {
-            self.after_commit()?;
-        }
+        self.after_turn(done?)?;
         Ok(answer)
     }
 
@@ -135,14 +131,17 @@ impl Engine {
         self.check_can_be(self.settings.durability)?;
         let index = self.index_for_writing(map)?;
         let mut cursor = Cursor::from_somewhere(map, Some(&index), self.region.live(live::VISIBLE)?);
-        let Some(found) = cursor.next(self, u64::MAX, Moment::NOW) else { return Ok(None) };
+        let Some(found) = cursor.next(self, u64::MAX, Moment::NOW) else {
+            drop(turn);
+            return self.after_turn(false).map(|()| None);
+        };
         let record = found?;
         let answer = take(record)?;
-        let done = self.change_in_turn(map, |writer| self.remove_in_turn(writer, map, record.key(), &mut false));
+        // A full store is cleaned before the removal is tried again, and the record may be what is cleaned away.
+        let key = record.key().to_vec();
+        let done = self.change_in_turn(map, |writer| self.remove_in_turn(writer, map, &key, &mut false));
         drop(turn);
-        if done? {
-            self.after_commit()?;
-        }
+        self.after_turn(done?)?;
         Ok(Some(answer))
     }
 
@@ -154,7 +153,7 @@ impl Engine {
         let pin = self.pin()?;
         let done = self.change_in_turn(map, |writer| self.clear_in_turn(writer, map));
         drop(turn);
-        match done.and_then(|committed| if committed { self.after_commit() } else { Ok(()) }) {
+        match done.and_then(|committed| self.after_turn(committed)) {
             Ok(()) => Ok(pin),
             Err(error) => {
                 self.unpin(&pin);

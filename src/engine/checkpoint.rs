@@ -30,10 +30,13 @@ use crate::file::layout::{
     writer_lock,
 };
 use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
-use crate::file::space::Extent;
+use crate::file::space::{LogPoint, Space};
 
 /// The log is written back in slices of a sixteenth of what makes a checkpoint due, and not more than this.
 const LARGEST_SLICE: u64 = 256 << 10;
+
+/// What is written once more in one turn, in bytes.
+const SLICE_ONCE_MORE: u64 = 1 << 20;
 
 /// How often somebody who is about to flush lets others commit first, if there are such.
 const MOST_YIELDS: u32 = 4;
@@ -52,6 +55,8 @@ pub(crate) struct Flusher {
     /// The log's bytes at which the next slice is complete.
     next_slice: AtomicU64,
     slices: Mutex<Slices>,
+    /// Held by who writes the log once more.
+    once_more: Mutex<()>,
 }
 
 /// Those who want the log to be durable: one of them flushes, the others wait and then mostly find that it was done for
@@ -98,19 +103,23 @@ struct Slices {
     written_back: u64,
 }
 
-/// A point of the log.
+/// How far the log is durable.
 #[derive(Clone, Copy)]
 struct Durable {
     /// Offset behind the last commit.
     end: u64,
     /// Its sequence number.
     seq: u64,
+    /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it could not
+    /// be told in which extent that is.
+    from: LogPoint,
 }
 
 impl Flusher {
     /// A flusher for a log that is durable up to `end`, behind the commit `seq`.
     pub(crate) fn new(end: u64, seq: u64) -> Flusher {
-        let durable = Durable { end, seq };
+        // In which extent that is shows when it is asked for.
+        let durable = Durable { end, seq, from: LogPoint::default() };
         let slices = Slices { end: durable, under_way: VecDeque::new(), written_back: 0 };
         Flusher {
             group: Mutex::new(Group { durable, flushing: false, waiting: 0, company: 0 }),
@@ -118,6 +127,7 @@ impl Flusher {
             opened: durable,
             next_slice: AtomicU64::new(0),
             slices: Mutex::new(slices),
+            once_more: Mutex::new(()),
         }
     }
 
@@ -129,6 +139,12 @@ impl Flusher {
     fn begin(&self, mut group: MutexGuard<'_, Group>) -> Flush<'_> {
         group.flushing = true;
         Flush { flusher: self }
+    }
+
+    /// Begins a flush when nobody else is at it any more.
+    fn wait_and_begin(&self) -> Flush<'_> {
+        let group = self.flushed.wait_while(self.group(), |group| group.flushing);
+        self.begin(group.unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -164,103 +180,140 @@ impl Engine {
         if self.read_only {
             return Ok(());
         }
-        self.sync_to_commit().map(drop)
+        while self.sync_to_commit()?.is_none() {
+            self.write_once_more()?;
+        }
+        Ok(())
     }
 
-    /// Makes every visible commit durable, and returns how far the log is.
-    fn sync_to_commit(&self) -> Result<Durable> {
+    /// Makes every visible commit durable, and returns how far the log is. `None` if the log has to be
+    /// [written once more](Engine::write_once_more) before that can be said.
+    fn sync_to_commit(&self) -> Result<Option<Durable>> {
         let wanted = self.region.live(live::VISIBLE)?;
         let mut group = self.flusher.group();
-        let unsure = loop {
+        loop {
             if self.is_poisoned() {
                 return Err(self.poisoned_error());
             }
-            let unsure = self.region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0;
-            if group.durable.seq >= wanted && !unsure {
-                return Ok(group.durable);
+            if self.is_unsure()? {
+                return Ok(None);
+            }
+            if group.durable.seq >= wanted {
+                return Ok(Some(group.durable));
             }
             if !group.flushing {
-                break unsure;
+                break;
             }
             group.waiting += 1;
             group = self.flusher.flushed.wait(group).unwrap_or_else(PoisonError::into_inner);
-        };
+        }
         let (durable, company) = (group.durable, group.company);
         let flush = self.flusher.begin(group);
         for _ in 0..company.min(MOST_YIELDS) {
             // Those who were served with us shall come along again.
             std::thread::yield_now();
         }
-        let from = if unsure { self.flusher.opened } else { durable };
-        let reached = self.committed()?;
-        let ranges = self.unflushed(from, reached)?;
+        let (reached, ranges) = self.unflushed(durable)?;
         self.flushing(live::STATE_LOG_UNSURE, || match ranges {
-            Some(ranges) => ranges.into_iter().try_for_each(|(from, end)| {
-                if unsure {
-                    self.region.rewrite(from, end - from)?;
-                }
-                self.region.flush(from, end - from)
-            }),
-            // It would take the writer lock to know what must not be rewritten.
-            None if unsure => Err(self.lock_timeout(Duration::ZERO)),
+            Some(ranges) => ranges.into_iter().try_for_each(|(from, end)| self.region.flush(from, end - from)),
             None => self.region.flush_all(),
         })?;
-        if unsure {
-            self.region.change_bits(live::STATE, 0, live::STATE_LOG_UNSURE)?;
-        }
         flush.has_reached(reached);
-        Ok(reached)
+        Ok(Some(reached))
     }
 
-    /// How far the log is committed.
-    fn committed(&self) -> Result<Durable> {
+    /// Whether somebody was killed while the log was flushed, and nobody has written it once more since.
+    fn is_unsure(&self) -> Result<bool> {
+        Ok(self.region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
+    }
+
+    /// Writes once more what of the log may have been lost when somebody was killed while it was flushed, and flushes it.
+    ///
+    /// That is read and written back while nobody else writes, in slices, so that nobody waits long; and what there is to
+    /// write is found out anew for each, since extents are used again in between.
+    #[cold]
+    fn write_once_more(&self) -> Result<()> {
+        let _alone = self.flusher.once_more.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.region.live(live::STATE)?;
+        let mut done = None;
+        while self.is_unsure()? {
+            let turn = self.turn_to_look(self.settings.lock_timeout)?;
+            let written = self.write_slice_once_more(&mut done, SLICE_ONCE_MORE)?;
+            drop(turn);
+            match written {
+                Some(range) => self.flush_slice(range)?,
+                None => return self.is_sure_again(state),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the holder of the writer lock, all at once.
+    #[cold]
+    fn write_once_more_in_turn(&self) -> Result<()> {
+        let state = self.region.live(live::STATE)?;
+        let mut done = None;
+        while let Some(range) = self.write_slice_once_more(&mut done, u64::MAX)? {
+            self.flush_slice(range)?;
+        }
+        self.is_sure_again(state)
+    }
+
+    /// Flushes a slice when nobody else of this process flushes.
+    fn flush_slice(&self, (start, end): (u64, u64)) -> Result<()> {
+        let _flush = self.flusher.wait_and_begin();
+        self.flushing(live::STATE_LOG_UNSURE, || self.region.flush(start, end - start))
+    }
+
+    /// Writes the next slice of what lies behind `done` once more, and moves that on. Says what it was. Only for the holder of
+    /// the writer lock.
+    fn write_slice_once_more(&self, done: &mut Option<LogPoint>, most: u64) -> Result<Option<(u64, u64)>> {
+        let writer = self.writer();
+        let opened = &self.flusher.opened;
+        let done = done.get_or_insert_with(|| point_in(&writer.space, opened).unwrap_or(opened.from));
+        let rest = writer.space.extents().filter(|extent| extent.has_records()).filter_map(|extent| {
+            let (start, end) = done.rest_of(extent)?;
+            Some((LogPoint { ordinal: extent.ordinal, at: start }, end))
+        });
+        let Some((start, end)) = rest.min_by_key(|(start, _)| (start.ordinal, start.at)) else { return Ok(None) };
+        let end = end.min(start.at.saturating_add(most));
+        self.region.rewrite(start.at, end - start.at)?;
+        *done = LogPoint { at: end, ..start };
+        Ok(Some((start.at, end)))
+    }
+
+    /// Takes back that the log is unsure, if nobody has been killed in a flush since its state was `before`.
+    fn is_sure_again(&self, before: u64) -> Result<()> {
+        let state = self.region.live(live::STATE)?;
+        if state / live::STATE_UNSURE_COUNT == before / live::STATE_UNSURE_COUNT {
+            // If it changes meanwhile, it is done once more.
+            self.region.compare_exchange(live::STATE, state, state & !live::STATE_LOG_UNSURE, Ordering::SeqCst)?;
+        }
+        Ok(())
+    }
+
+    /// How far the log is committed, and the ranges of the file that have to be flushed for that to be durable, if it is as far
+    /// as `durable`; none of these if the space table cannot be read for all that is being changed in it.
+    ///
+    /// The commits come before the table: it then has every extent that they lie in and that a recovery would go through.
+    fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Vec<(u64, u64)>>)> {
         let visible = self.region.live(live::VISIBLE)?;
         let commit = self.region.live(live::COMMIT_POINT)?;
-        Ok(Durable { end: commit_end(commit), seq: commit_seq(commit, visible) })
-    }
-
-    /// Where the log went between two points of it, from the extents that it has: those taken by a commit in between.
-    /// `None` if the space table cannot be read for all that is being changed in it.
-    fn unflushed(&self, from: Durable, to: Durable) -> Result<Option<Vec<(u64, u64)>>> {
-        if from.end == to.end {
-            return Ok(Some(Vec::new()));
-        }
-        let Some(space) = self.space_now()? else { return Ok(None) };
-        let contains = |extent: &Extent, point: Durable| (extent.offset..=extent.end()).contains(&point.end);
-        // After the table: what was emptied later is a part of the log there.
-        let left_behind = self.head()?.behind;
+        let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible), ..durable };
+        let Some(space) = self.space_now()? else { return Ok((reached, None)) };
+        let from = point_in(&space, &durable).unwrap_or(durable.from);
+        let upto = point_in(&space, &reached);
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        // What lies side by side is flushed by one call.
-        let mut add = |start, end| match ranges.last_mut() {
-            Some(last) if last.1 == start => last.1 = end,
-            _ => ranges.push((start, end)),
-        };
-        let mut arrived = false;
         for extent in space.extents().filter(|extent| extent.has_records()) {
-            if !extent.is_log() {
-                // As long as no superblock has the log begin behind it, a recovery goes through it. What was emptied before
-                // that flush was a part of it; and so was what has no newer records, but for a jump where the log ended.
-                let has_newer = left_behind > from.seq || contains(extent, from);
-                if extent.count > from.seq & COUNT_MASK && has_newer {
-                    add(extent.offset, extent.end());
-                }
-                continue;
+            let rest = from.rest_of(extent).map(|rest| upto.map_or(rest, |upto| upto.part_of(extent, rest)));
+            let Some((start, end)) = rest.filter(|(start, end)| start < end) else { continue };
+            // What lies side by side is flushed by one call.
+            match ranges.last_mut() {
+                Some(last) if last.1 == start => last.1 = end,
+                _ => ranges.push((start, end)),
             }
-            // If it joined the log later, that is another extent than the one in which the log ended then.
-            let begins = contains(extent, from) && extent.count <= from.seq & COUNT_MASK;
-            // A log that is in the last byte of an extent would have left it.
-            let ends = contains(extent, to) && to.end > extent.offset;
-            let between = extent.count > from.seq & COUNT_MASK && extent.count <= to.seq & COUNT_MASK;
-            if !(begins || ends || between) {
-                continue;
-            }
-            arrived |= ends;
-            let start = if begins && !(ends && to.end < from.end) { from.end } else { extent.offset };
-            let end = if ends && !(begins && to.end < from.end) { to.end } else { extent.end() };
-            add(start, end);
         }
-        // If the table is ahead of the log or behind it, better too much than too little.
-        Ok(arrived.then_some(ranges))
+        Ok((Durable { from: upto.unwrap_or(from), ..reached }, Some(ranges)))
     }
 
     /// Syncs, and writes down in a superblock how far the log is durable.
@@ -269,17 +322,21 @@ impl Engine {
         if self.read_only {
             return Ok(());
         }
-        let superblock = self.lock_superblock(self.settings.lock_timeout)?;
-        self.checkpoint_over(superblock)
+        // The writer lock comes before that of the superblock.
+        while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
+            self.write_once_more()?;
+        }
+        Ok(())
     }
 
-    pub(crate) fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<()> {
+    /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Says whether it did.
+    fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<bool> {
         // The head first: whatever was moved away from before it then lies before the end.
         let head = self.head()?;
-        let Durable { end, seq } = self.sync_to_commit()?;
+        let Some(Durable { end, seq, .. }) = self.sync_to_commit()? else { return Ok(false) };
         let moved = superblock.log_head.get() != head.head.at;
         if superblock.log_end.get() == end && superblock.next_seq.get() == seq + 1 && !moved {
-            return Ok(());
+            return Ok(true);
         }
         let next = Superblock {
             log_end: end.into(),
@@ -289,7 +346,15 @@ impl Engine {
             ..head.put_into(*superblock)
         };
         self.region.store_live(live::CHECKPOINT_BYTES, self.log_totals()?[1], Ordering::Relaxed)?;
-        self.write_superblock(&mut superblock, next)
+        self.write_superblock(&mut superblock, next).map(|()| true)
+    }
+
+    /// Takes a checkpoint in an opening, when nobody else is there yet.
+    pub(crate) fn checkpoint_new(&self) -> Result<()> {
+        while !self.checkpoint_over(self.lock_new_superblock())? {
+            self.write_once_more_in_turn()?;
+        }
+        Ok(())
     }
 
     /// Takes a checkpoint if the log has grown enough since the last one, and keeps the disk busy until then. The
@@ -306,7 +371,10 @@ impl Engine {
 
     /// Takes a checkpoint for the holder of the writer lock.
     pub(crate) fn checkpoint_in_turn(&self) -> Result<()> {
-        self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)
+        while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
+            self.write_once_more_in_turn()?;
+        }
+        Ok(())
     }
 
     /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes the
@@ -318,14 +386,18 @@ impl Engine {
         if is_due {
             // If somebody else is at it, it is done.
             match self.lock_superblock(Duration::ZERO) {
-                Ok(superblock) => self.checkpoint_over(superblock)?,
+                Ok(superblock) => {
+                    if !self.checkpoint_over(superblock)? {
+                        return self.write_once_more();
+                    }
+                }
                 Err(Error::LockTimeout { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         let Ok(mut slices) = self.flusher.slices.try_lock() else { return Ok(()) };
-        let reached = self.committed()?;
-        let ranges = self.unflushed(slices.end, reached)?.unwrap_or_default();
+        let (reached, ranges) = self.unflushed(slices.end)?;
+        let ranges = ranges.unwrap_or_default();
         let slice = (every / 16).clamp(BLOCK, LARGEST_SLICE);
         self.flusher.next_slice.store(bytes.saturating_add(slice), Ordering::Relaxed);
         slices.end = reached;
@@ -400,10 +472,17 @@ impl Engine {
         self.region.flush(place, size_of::<Superblock>() as u64)?;
         self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
         // Behind it: nothing is reused that the superblock in force still has in the log.
-        self.region.store_live(live::DURABLE_HEAD, next.head_extent.get(), Ordering::Release)?;
+        self.region.store_live(live::DURABLE_HEAD, next.log_head.get(), Ordering::Release)?;
+        self.region.store_live(live::DURABLE_ORDINAL, next.head_ordinal.get(), Ordering::Release)?;
         *current.superblock = next;
         self.clean.store(next.is_clean(), Ordering::Release);
         Ok(())
+    }
+
+    /// Whether the superblock in force says, to our knowledge, that the store is closed: the first change writes another one.
+    #[cfg(test)]
+    pub(crate) fn superblock_is_closed(&self) -> bool {
+        self.clean.load(Ordering::Acquire)
     }
 
     /// Takes the clean flag from the disk, before the first change.
@@ -513,9 +592,8 @@ impl Engine {
     fn flush_everything(&self) -> Result<()> {
         const UNSURE: u64 = live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
 
-        let group = self.flusher.flushed.wait_while(self.flusher.group(), |group| group.flushing);
-        let flush = self.flusher.begin(group.unwrap_or_else(PoisonError::into_inner));
-        let reached = self.committed()?;
+        let flush = self.flusher.wait_and_begin();
+        let (reached, _) = self.unflushed(self.flusher.opened)?;
         let unsure = self.region.live(live::STATE)? & UNSURE != 0;
         self.flushing(UNSURE, || {
             if unsure {
@@ -527,4 +605,11 @@ impl Engine {
         flush.has_reached(reached);
         Ok(())
     }
+}
+
+/// The point of the log at which a commit ends, if the extent that it lies in can be told: one that was in the log by then and
+/// is still in it. One that has joined the log later is another extent in the same place.
+fn point_in(space: &Space, durable: &Durable) -> Option<LogPoint> {
+    let extent = space.log_extent_of(durable.end)?;
+    (extent.count <= durable.seq & COUNT_MASK).then_some(LogPoint { ordinal: extent.ordinal, at: durable.end })
 }

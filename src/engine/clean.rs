@@ -91,7 +91,7 @@ impl Engine {
             self.skip_number()?;
         }
         let mut to = passed.to;
-        to.head.extent = self.extent_of_head(writer, to.head.at)?;
+        (to.head.extent, to.ordinal) = self.extent_of_head(writer, to.head.at)?;
         let visible = self.region.live(live::VISIBLE)?;
         for &offset in &passed.extents {
             cleaned.emptied += writer.space.extent(offset).map_or(0, |extent| extent.len());
@@ -230,7 +230,7 @@ impl Engine {
 
     /// Passes one record.
     fn advance(&self, writer: &Writer, passed: &mut Passed<'_>, record: Record<'_>) -> Result<()> {
-        let LogHead { head, behind, bytes, records } = &mut passed.to;
+        let LogHead { head, behind, bytes, records, .. } = &mut passed.to;
         // The counters may be those of a damaged file.
         *bytes = bytes.saturating_add(record.len());
         *records = records.saturating_add(1);
@@ -248,10 +248,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Where the extent begins that the head lies in.
-    fn extent_of_head(&self, writer: &Writer, at: u64) -> Result<u64> {
+    /// Where the extent begins that the head lies in, and its ordinal.
+    fn extent_of_head(&self, writer: &Writer, at: u64) -> Result<(u64, u64)> {
         let extent = writer.space.extent_of(at).filter(|extent| extent.has_records());
-        Ok(extent.ok_or_else(|| self.region.corrupt(at, "the head of the log lies in no extent"))?.offset)
+        let extent = extent.ok_or_else(|| self.region.corrupt(at, "the head of the log lies in no extent"))?;
+        Ok((extent.offset, extent.ordinal))
     }
 
     /// The smallest number that the record at the head may have.

@@ -470,14 +470,22 @@ impl Engine {
         self.skip_number()
     }
 
-    /// What is due after a commit, when the lock is free again.
-    pub(crate) fn after_commit(&self) -> Result<()> {
-        self.changed.store(true, Ordering::Relaxed);
-        match self.settings.durability {
+    /// What is due after a turn at writing with the store's durability, when the lock is free again.
+    pub(crate) fn after_turn(&self, committed: bool) -> Result<()> {
+        self.after_turn_with(committed, self.settings.durability)
+    }
+
+    /// The same with another durability. What a synced call saw is durable when it returns, also if it has changed nothing:
+    /// that a key is not there may be news, too.
+    pub(crate) fn after_turn_with(&self, committed: bool, durability: Durability) -> Result<()> {
+        self.changed.fetch_or(committed, Ordering::Relaxed);
+        match durability {
             Durability::Buffered => {}
             Durability::Synced => self.sync()?,
         }
-        self.checkpoint_if_due();
+        if committed {
+            self.checkpoint_if_due();
+        }
         Ok(())
     }
 }

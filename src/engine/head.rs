@@ -19,6 +19,8 @@ const ATTEMPTS: u32 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogHead {
     pub(crate) head: Head,
+    /// The ordinal of the extent that it lies in.
+    pub(crate) ordinal: u64,
     /// The highest sequence number among the records behind it.
     pub(crate) behind: u64,
     /// Bytes of these records, since the live area was set up.
@@ -37,6 +39,7 @@ impl LogHead {
                 chain: superblock.head_chain.get(),
                 seq: superblock.head_seq.get(),
             },
+            ordinal: superblock.head_ordinal.get(),
             behind: superblock.behind_seq.get(),
             bytes: 0,
             records: 0,
@@ -48,6 +51,7 @@ impl LogHead {
         Superblock {
             log_head: self.head.at.into(),
             head_extent: self.head.extent.into(),
+            head_ordinal: self.ordinal.into(),
             head_chain: self.head.chain.into(),
             head_seq: self.head.seq.into(),
             behind_seq: self.behind.into(),
@@ -64,6 +68,7 @@ fn of_words(words: [u64; live::HEAD_WORDS as usize]) -> LogHead {
             chain: words[head::CHAIN] as u32,
             seq: words[head::SEQ],
         },
+        ordinal: words[head::ORDINAL],
         behind: words[head::BEHIND],
         bytes: words[head::BYTES],
         records: words[head::RECORDS],
@@ -89,6 +94,7 @@ pub(crate) fn publish(region: &Region, to: &LogHead) -> Result<()> {
     words[head::EXTENT] = to.head.extent;
     words[head::CHAIN] = u64::from(to.head.chain);
     words[head::SEQ] = to.head.seq;
+    words[head::ORDINAL] = to.ordinal;
     words[head::BEHIND] = to.behind;
     words[head::BYTES] = to.bytes;
     words[head::RECORDS] = to.records;

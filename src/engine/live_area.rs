@@ -61,7 +61,8 @@ pub(super) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Res
         && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last)
         && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
         && LogHead { bytes: 0, records: 0, ..head } == LogHead::of_superblock(superblock)
-        && region.live(live::DURABLE_HEAD)? == superblock.head_extent.get()
+        && region.live(live::DURABLE_HEAD)? == superblock.log_head.get()
+        && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
         && resize_words(region)? == superblock.resize.map(|word| word.get())
         && region.live(live::MAP_TABLE)? == superblock.map_table.get()
         && region.live(live::SPACE_TABLE)? == superblock.space_table.get()
@@ -86,7 +87,8 @@ pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain
     for (offset, value) in [
         (live::HORIZON, last),
         (live::REUSED_BELOW, last & COUNT_MASK),
-        (live::DURABLE_HEAD, superblock.head_extent.get()),
+        (live::DURABLE_HEAD, superblock.log_head.get()),
+        (live::DURABLE_ORDINAL, superblock.head_ordinal.get()),
         (live::COMMIT_POINT, commit_word(end, last)),
         (live::TAIL, end),
         (live::CHAIN, u64::from(chain)),

@@ -551,7 +551,7 @@ pub(crate) fn build(
     set_live(&region, &superblock, log.end, log.chain, log.last)?;
     // The first superblock of a new store goes to B; in any other case the word is set again.
     region.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
-    let space = Space::create(&region, &log.extents, log.last)?;
+    let space = Space::create(&region, &log.extents, superblock.head_ordinal.get(), log.last)?;
     let engine = Engine::assemble(region, seat, settings, opened, superblock, None, Some(space), log.end)?;
     {
         let mut writer = engine.writer();

@@ -149,10 +149,21 @@ impl Engine {
         }
         let unsure = self.region.live(place(entry) + process::FLUSHING)?;
         if unsure != 0 {
-            self.region.change_bits(live::STATE, unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE), 0)?;
+            self.note_unsure(unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE))?;
             self.region.store_live(place(entry) + process::FLUSHING, 0, Ordering::Release)?;
         }
         self.region.store_live(place(entry) + process::PID, 0, Ordering::Release)
+    }
+
+    /// Writes down that a flush may have failed and nobody was told, and counts that.
+    pub(crate) fn note_unsure(&self, bits: u64) -> Result<()> {
+        loop {
+            let state = self.region.live(live::STATE)?;
+            let next = (state | bits).wrapping_add(live::STATE_UNSURE_COUNT);
+            if self.region.compare_exchange(live::STATE, state, next, Ordering::SeqCst)? {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told, whoever

@@ -18,7 +18,7 @@ use super::processes::lock_error;
 use crate::error::Result;
 use crate::file::layout::live;
 use crate::file::locks::{READERS, Sharing};
-use crate::file::space::{Extent, Waiting};
+use crate::file::space::{Extent, LogPoint, Waiting};
 
 /// Less than that at the end of the file is kept for what comes next.
 pub(super) const LEAST_CUT: u64 = 256 << 10;
@@ -31,22 +31,32 @@ impl Engine {
             return Ok(());
         }
         let unread_below = self.raise_horizon()?;
-        let durable_head = self.region.live(live::DURABLE_HEAD)?;
+        let durable = self.durable_head()?;
         // Before anything is freed: writers follow version chains as far down as this says.
         let reused_below = self.region.live(live::REUSED_BELOW)?.max(unread_below);
         self.region.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
-        writer.waiting = writer.space.reclaim(&self.region, unread_below, durable_head)?;
+        writer.waiting = writer.space.reclaim(&self.region, unread_below, durable)?;
         Ok(())
+    }
+
+    /// Where the log begins as the superblock in force says it, or one before it.
+    fn durable_head(&self) -> Result<LogPoint> {
+        // The ordinal first, since it is stored last.
+        let ordinal = self.region.live(live::DURABLE_ORDINAL)?;
+        Ok(LogPoint { ordinal, at: self.region.live(live::DURABLE_HEAD)? })
     }
 
     /// What is in use no more and has to wait, and how many bytes of it wait for nothing but the next one who needs space.
     pub(crate) fn waiting(&self) -> Result<(Waiting, u64)> {
         let Some(space) = self.space_now()? else { return Ok(Default::default()) };
-        let durable_head = match self.frozen()? {
-            Some(_) => self.superblock()?.head_extent.get(),
-            None => self.region.live(live::DURABLE_HEAD)?,
+        let durable = match self.frozen()? {
+            Some(_) => {
+                let superblock = self.superblock()?;
+                LogPoint { ordinal: superblock.head_ordinal.get(), at: superblock.log_head.get() }
+            }
+            None => self.durable_head()?,
         };
-        let (waiting, unused) = space.waiting(self.lowest_pin()?, durable_head);
+        let (waiting, unused) = space.waiting(self.lowest_pin()?, durable);
         Ok((waiting, unused.iter().map(Extent::len).sum()))
     }
 

@@ -30,7 +30,7 @@ use crate::file::layout::{
 };
 use crate::file::log::{self, Record, Scan, Walk};
 use crate::file::region::Region;
-use crate::file::space::Space;
+use crate::file::space::{LogPoint, Space};
 use crate::file::totals;
 
 /// How a store was found when it was opened.
@@ -198,7 +198,7 @@ fn find_end(
                 *now += 1;
                 *most = (*most).max(*now);
             }
-            Some(Kind::Remove) => {
+            Some(Kind::Remove) if !record.is_copy() => {
                 let (now, _) = keys.entry(record.header.map()).or_default();
                 *now = now.saturating_sub(1);
             }
@@ -267,7 +267,7 @@ impl Engine {
         phase.end();
         self.go_by_the_catalogue(&mut writer, seq)?;
         // Nobody reads yet, so nothing has to wait.
-        writer.space.reclaim(&self.region, COUNT_MASK, 0).map(drop)
+        writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
     }
 
     /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them overlap:
@@ -429,7 +429,7 @@ impl Engine {
             Err(error) => return Err(error),
         }
         drop(writer);
-        self.checkpoint_over(self.lock_new_superblock())
+        self.checkpoint_new()
     }
 
     /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may still

@@ -101,6 +101,7 @@ pub(super) fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
         && is_sane(superblock.head_seq.get())
         && is_sane(superblock.next_seq.get())
         && superblock.generation.get() < u64::MAX / 2
+        && (1..u64::MAX / 2).contains(&superblock.head_ordinal.get())
         && superblock.next_seq.get() >= superblock.head_seq.get();
     if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
 }
@@ -119,6 +120,7 @@ impl Superblock {
         superblock.block = (BLOCK as u32).into();
         superblock.log_head = EXTENTS.into();
         superblock.head_extent = EXTENTS.into();
+        superblock.head_ordinal = 1.into();
         superblock.head_seq = seq.into();
         superblock.log_end = EXTENTS.into();
         superblock.next_seq = seq.into();

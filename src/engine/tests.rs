@@ -873,7 +873,7 @@ fn verify_finds_a_region_of_another_size_than_the_map_table_says() {
     assert!(engine.verify().unwrap().is_clean());
     let table = crate::file::layout::extent_offset(engine.region.live(live::MAP_TABLE).unwrap());
     // The entry of the default map, its second word, the block count.
-    let word = table + crate::file::layout::TABLE_HEADER + crate::file::layout::TABLE_ENTRY + 8;
+    let word = table + crate::file::layout::TABLE_HEADER + crate::file::layout::MAP_ENTRY + 8;
     let damaged = engine.region.load(word).unwrap() + (1 << 32);
     engine.region.store(word, damaged, Ordering::Release).unwrap();
     assert!(!engine.verify().unwrap().is_clean());

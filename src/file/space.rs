@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
 
 use super::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_TABLE_MAGIC, TABLE_ENTRY, TABLE_HEADER, align_block,
+    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_ENTRY, SPACE_TABLE_MAGIC, TABLE_HEADER, align_block,
     entries_of_blocks, extent_blocks, extent_offset, extent_word, live, state_word, table_word,
 };
 use super::region::Region;
@@ -40,6 +40,8 @@ pub(crate) struct Extent {
     pub(crate) kind: ExtentKind,
     /// The counting part of the sequence number at which it got its kind.
     pub(crate) count: u64,
+    /// Its place in the order of the log, which what is cut off it inherits; zero if it never was in the log.
+    pub(crate) ordinal: u64,
     entry: u64,
 }
 
@@ -74,6 +76,37 @@ impl Extent {
     }
 }
 
+/// A point of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogPoint {
+    /// The ordinal of its extent.
+    pub(crate) ordinal: u64,
+    /// Its offset in the file.
+    pub(crate) at: u64,
+}
+
+impl LogPoint {
+    /// What of an extent that has records lies behind the point, as offsets of its start and end; `None` if nothing does.
+    pub(crate) fn rest_of(self, extent: &Extent) -> Option<(u64, u64)> {
+        match extent.ordinal.cmp(&self.ordinal) {
+            std::cmp::Ordering::Less => None,
+            std::cmp::Ordering::Equal => {
+                Some((extent.offset.max(self.at), extent.end())).filter(|(start, end)| start < end)
+            }
+            std::cmp::Ordering::Greater => Some((extent.offset, extent.end())),
+        }
+    }
+
+    /// What of a range of an extent that has records lies before the point. It may be empty.
+    pub(crate) fn part_of(self, extent: &Extent, (start, end): (u64, u64)) -> (u64, u64) {
+        match extent.ordinal.cmp(&self.ordinal) {
+            std::cmp::Ordering::Less => (start, end),
+            std::cmp::Ordering::Equal => (start, end.min(self.at)),
+            std::cmp::Ordering::Greater => (start, start),
+        }
+    }
+}
+
 /// Bytes that are not in use any more and not yet free, by what they wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
@@ -96,13 +129,19 @@ pub(crate) struct Space {
     changes: u64,
     /// An extent of the log that was being cut when somebody died.
     half_cut: Option<u64>,
+    /// The largest ordinal of all. The extent that the log ends in has it, or one that was taken for a commit that is being
+    /// made.
+    last_ordinal: u64,
 }
 
 impl Space {
     /// Reads the table that `word` names.
     pub(crate) fn load(region: &Region, word: u64) -> Result<Space> {
         let table = Table::open(region, word, SPACE_TABLE_MAGIC)?;
-        Space::of_entries(region, word, table.capacity(), |entry| table.entry(entry))
+        Space::of_entries(region, word, table.capacity(), |entry| {
+            let (place, state) = table.entry(entry)?;
+            Ok((place, state, table.third(entry)?))
+        })
     }
 
     /// Reads the table that `word` names through the file and not the mapping: it may be cut off the file meanwhile.
@@ -120,34 +159,35 @@ impl Space {
         }
         let word_at = |at: u64| bytes[at as usize..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let entry = |entry| {
-            let at = TABLE_HEADER + entry * TABLE_ENTRY;
-            Ok((word_at(at), word_at(at + 8)))
+            let at = TABLE_HEADER + entry * SPACE_ENTRY;
+            Ok((word_at(at), word_at(at + 8), word_at(at + 16)))
         };
-        Space::of_entries(region, word, entries_of_blocks(extent_blocks(word)), entry)
+        Space::of_entries(region, word, entries_of_blocks(extent_blocks(word), SPACE_ENTRY), entry)
     }
 
     fn of_entries(
         region: &Region,
         word: u64,
         capacity: u64,
-        entry_at: impl Fn(u64) -> Result<(u64, u64)>,
+        entry_at: impl Fn(u64) -> Result<(u64, u64, u64)>,
     ) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
         let mut listed = Vec::new();
         let file_end = region.refresh()? / BLOCK * BLOCK;
         for entry in (0..capacity).rev() {
-            let (place, state) = entry_at(entry)?;
+            let (place, state, ordinal) = entry_at(entry)?;
             if state == 0 {
                 space.vacant.push(entry);
                 continue;
             }
             let (offset, blocks) = (extent_offset(place), extent_blocks(place));
             let kind = ExtentKind::from_u8((state >> 56) as u8);
-            let extent = kind.map(|kind| Extent { offset, blocks, kind, count: state & COUNT_MASK, entry });
+            let extent = kind.map(|kind| Extent { offset, blocks, kind, count: state & COUNT_MASK, ordinal, entry });
             let Some(extent) = extent.filter(|e| e.offset >= EXTENTS && e.blocks > 0 && e.end() <= file_end) else {
                 return Err(region.corrupt(extent_offset(word), format!("entry {entry} of the space table is damaged")));
             };
+            space.last_ordinal = space.last_ordinal.max(ordinal);
             listed.push(extent);
         }
         let mut last = EXTENTS;
@@ -180,7 +220,7 @@ impl Space {
     }
 
     fn empty(changes: u64) -> Space {
-        Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes, half_cut: None }
+        Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes, half_cut: None, last_ordinal: 0 }
     }
 
     /// Whether the table in the file says what this does. For the holder of the writer lock.
@@ -189,16 +229,18 @@ impl Space {
         Ok(region.live(live::SPACE_CHANGES)? == self.changes && self.changes.is_multiple_of(2))
     }
 
-    /// Makes a table that lists `log`, the extents of the log with their sequence numbers, and itself. Everything else
-    /// is free, and what lies between them may have no real space: the file may have been copied.
-    pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], seq: u64) -> Result<Space> {
+    /// Makes a table that lists `log`, the extents of the log with their sequence numbers, in its order, and itself. The first
+    /// one gets the ordinal `first`. Everything else is free, and what lies between them may have no real space: the file may have been copied.
+    pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], first: u64, seq: u64) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
         space.end = log.iter().map(|&(_, end, _)| end).max().unwrap_or(EXTENTS);
         for (entry, &(offset, end, seq)) in log.iter().enumerate() {
             let blocks = (end - offset) / BLOCK;
             let (kind, count, entry) = (ExtentKind::Log, seq & COUNT_MASK, entry as u64);
-            space.used.insert(offset, Extent { offset, blocks, kind, count, entry });
+            space.last_ordinal = first + entry;
+            let ordinal = space.last_ordinal;
+            space.used.insert(offset, Extent { offset, blocks, kind, count, ordinal, entry });
         }
         let needed = log.len() as u64 * 2 + 16;
         let (place, lies_between) = space.lowest(blocks_of_table(needed) * BLOCK);
@@ -219,8 +261,8 @@ impl Space {
             return Err(region.corrupt(start, "the space table has no vacant entry"));
         };
         let (kind, count, blocks) = (ExtentKind::Hole, seq & COUNT_MASK, (end - start) / BLOCK);
-        let hole = Extent { offset: start, blocks, kind, count, entry };
-        self.change(region, |_| table.set(entry, (hole.place(), state_word(kind, seq)), 1))?;
+        let hole = Extent { offset: start, blocks, kind, count, ordinal: 0, entry };
+        self.change(region, |_| list(&table, &hole))?;
         self.used.insert(start, hole);
         Ok(())
     }
@@ -340,10 +382,17 @@ impl Space {
         let Some(entry) = self.vacant.pop() else {
             return Err(region.corrupt(0, "the space table has no vacant entry"));
         };
-        self.change(region, |_| table.set(entry, (extent_word(offset, blocks), state_word(kind, seq)), 1))?;
-        let extent = Extent { offset, blocks, kind, count: seq & COUNT_MASK, entry };
+        let ordinal = if kind == ExtentKind::Log { self.next_ordinal() } else { 0 };
+        let extent = Extent { offset, blocks, kind, count: seq & COUNT_MASK, ordinal, entry };
+        self.change(region, |_| list(&table, &extent))?;
         self.used.insert(offset, extent);
         Ok(extent)
+    }
+
+    /// The ordinal of an extent that joins the log.
+    fn next_ordinal(&mut self) -> u64 {
+        self.last_ordinal += 1;
+        self.last_ordinal
     }
 
     /// The lowest free run of `blocks` blocks, at the end of a longer file if there is none.
@@ -423,8 +472,8 @@ impl Space {
             return Err(region.corrupt(offset, "an extent of the log was expected here"));
         };
         let (kind, count, blocks) = (ExtentKind::Emptied, seq & COUNT_MASK, (at - offset) / BLOCK);
-        let emptied = Extent { offset, blocks, kind, count, entry };
-        self.change(region, |_| table.set(entry, (emptied.place(), state_word(kind, seq)), 1))?;
+        let emptied = Extent { offset, blocks, kind, count, ordinal: extent.ordinal, entry };
+        self.change(region, |_| list(&table, &emptied))?;
         self.shorten(region, offset, (at, extent.end()))?;
         self.used.insert(offset, emptied);
         Ok(true)
@@ -446,10 +495,14 @@ impl Space {
     /// Gives an extent another kind.
     pub(crate) fn set_kind(&mut self, region: &Region, offset: u64, kind: ExtentKind, seq: u64) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        // What was held back joins the log.
+        let joins = kind == ExtentKind::ReserveLog;
+        let ordinal = if joins { Some(self.next_ordinal()) } else { None };
         self.change(region, |space| {
             if let Some(extent) = space.used.get_mut(&offset) {
-                table.set_word(extent.entry, 1, state_word(kind, seq))?;
+                extent.ordinal = ordinal.unwrap_or(extent.ordinal);
                 (extent.kind, extent.count) = (kind, seq & COUNT_MASK);
+                list(&table, extent)?;
             }
             Ok(())
         })
@@ -479,21 +532,14 @@ impl Space {
         made
     }
 
-    /// What is neither in use nor free, if no pin is below `unread_below` and the flushed superblock has the log begin in the
-    /// extent with `durable_head`; and the extents among it that wait for nothing.
-    pub(crate) fn waiting(&self, unread_below: u64, durable_head: u64) -> (Waiting, Vec<Extent>) {
-        // Extents are emptied in their order: if that one was not, all that were lie before it. If it was, those do that
-        // were emptied at an earlier commit.
-        let emptied_before = match self.extent_of(durable_head) {
-            Some(extent) if extent.is_log() => u64::MAX,
-            Some(extent) if extent.kind == ExtentKind::Emptied => extent.count,
-            _ => 0,
-        };
+    /// What is neither in use nor free, if no pin is below `unread_below` and the flushed superblock has the log begin at
+    /// `durable_head`; and the extents among it that wait for nothing.
+    pub(crate) fn waiting(&self, unread_below: u64, durable_head: LogPoint) -> (Waiting, Vec<Extent>) {
         let mut waiting = Waiting::default();
         let mut unused = Vec::new();
         for extent in self.used.values() {
             match extent.kind {
-                ExtentKind::Emptied if extent.count >= emptied_before => waiting.checkpoint += extent.len(),
+                ExtentKind::Emptied if durable_head.rest_of(extent).is_some() => waiting.checkpoint += extent.len(),
                 ExtentKind::Emptied | ExtentKind::Retired if extent.count <= unread_below => unused.push(*extent),
                 ExtentKind::Emptied | ExtentKind::Retired => waiting.pins += extent.len(),
                 _ => {}
@@ -503,8 +549,8 @@ impl Space {
     }
 
     /// Frees what nobody needs any more, knowing that no pin is below `unread_below` and that the flushed superblock has the
-    /// log begin in the extent with `durable_head`. Says what has to wait.
-    pub(crate) fn reclaim(&mut self, region: &Region, unread_below: u64, durable_head: u64) -> Result<Waiting> {
+    /// log begin at `durable_head`. Says what has to wait.
+    pub(crate) fn reclaim(&mut self, region: &Region, unread_below: u64, durable_head: LogPoint) -> Result<Waiting> {
         let (waiting, unused) = self.waiting(unread_below, durable_head);
         unused.into_iter().try_for_each(|extent| self.free(region, extent.offset))?;
         Ok(waiting)
@@ -562,14 +608,14 @@ impl Space {
         let old = region.live(live::SPACE_TABLE)?;
         let mut used: Vec<&mut Extent> = self.used.values_mut().collect();
         for (entry, extent) in used.iter_mut().enumerate() {
-            let state = state_word(extent.kind, extent.count);
-            table.set(entry as u64, (extent_word(extent.offset, extent.blocks), state), 1)?;
             extent.entry = entry as u64;
+            list(&table, extent)?;
         }
         let entry = used.len() as u64;
-        table.set(entry, (extent_word(offset, blocks), state_word(ExtentKind::Table, seq)), 1)?;
         let (kind, count) = (ExtentKind::Table, seq & COUNT_MASK);
-        self.used.insert(offset, Extent { offset, blocks, kind, count, entry });
+        let own = Extent { offset, blocks, kind, count, ordinal: 0, entry };
+        list(&table, &own)?;
+        self.used.insert(offset, own);
         self.vacant = (entry + 1..table.capacity()).rev().collect();
         self.change(region, |_| region.store_live(live::SPACE_TABLE, table_word(offset, blocks), Ordering::Release))?;
         if old != 0 && self.used.contains_key(&extent_offset(old)) {
@@ -580,7 +626,13 @@ impl Space {
 }
 
 fn blocks_of_table(entries: u64) -> u64 {
-    (TABLE_HEADER + entries * TABLE_ENTRY).div_ceil(BLOCK)
+    (TABLE_HEADER + entries * SPACE_ENTRY).div_ceil(BLOCK)
+}
+
+/// Writes the entry of an extent; it counts from the last store on.
+fn list(table: &Table<'_>, extent: &Extent) -> Result<()> {
+    table.set_word(extent.entry, 2, extent.ordinal)?;
+    table.set(extent.entry, (extent.place(), state_word(extent.kind, extent.count)), 1)
 }
 
 /// What the table that `word` finds says at one moment, for one who does not hold the writer lock. `None` if it is being changed all the time, or by somebody who does not go on.
@@ -610,7 +662,7 @@ mod tests {
     fn a_cut_that_was_begun_is_completed() {
         let region = Region::in_memory(1 << 24).unwrap();
         region.allocate(EXTENTS, EXTENTS + 16 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 16 * BLOCK, 5)], 5).unwrap();
+        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 16 * BLOCK, 5)], 1, 5).unwrap();
         // Somebody has listed what is cut off, and died.
         let word = region.live(live::SPACE_TABLE).unwrap();
         let table = Table::open(&region, word, SPACE_TABLE_MAGIC).unwrap();
@@ -631,7 +683,7 @@ mod tests {
     fn the_log_takes_shorter_runs_rather_than_a_longer_file() {
         let region = Region::in_memory(1 << 24).unwrap();
         region.allocate(EXTENTS, EXTENTS + 128 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 128 * BLOCK, 5)], 5).unwrap();
+        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 128 * BLOCK, 5)], 1, 5).unwrap();
         let usual = space.log_extent_len(100, 8 * BLOCK);
         assert_eq!(usual, 8 * BLOCK);
         let free = space.allocate(&region, 10, ExtentKind::Table, 5).unwrap();

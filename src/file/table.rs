@@ -4,8 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use super::layout::{
-    BLOCK, DROPPED, MAP_TABLE_MAGIC, TABLE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks, extent_blocks,
-    extent_offset,
+    BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, SPACE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks,
+    extent_blocks, extent_offset,
 };
 use super::region::Region;
 use crate::error::Result;
@@ -16,6 +16,11 @@ pub(crate) struct Table<'a> {
     region: &'a Region,
     offset: u64,
     capacity: u64,
+    entry_len: u64,
+}
+
+fn entry_len(magic: [u8; 8]) -> u64 {
+    if magic == MAP_TABLE_MAGIC { MAP_ENTRY } else { SPACE_ENTRY }
 }
 
 impl<'a> Table<'a> {
@@ -24,21 +29,24 @@ impl<'a> Table<'a> {
         let (offset, blocks) = (extent_offset(word), extent_blocks(word));
         // Word by word: who comes here without lock or pin may find that the table has moved and this is something else.
         let capacity = region.load(offset + std::mem::offset_of!(TableHeader, capacity) as u64)?;
-        if region.load(offset)? != u64::from_le_bytes(magic) || blocks == 0 || capacity != entries_of_blocks(blocks) {
+        let entry_len = entry_len(magic);
+        let is_table = region.load(offset)? == u64::from_le_bytes(magic) && blocks > 0;
+        if !is_table || capacity != entries_of_blocks(blocks, entry_len) {
             return Err(region.corrupt(offset, "expected the header of a table"));
         }
-        Ok(Table { region, offset, capacity })
+        Ok(Table { region, offset, capacity, entry_len })
     }
 
     /// Makes an empty table in an extent that nobody uses.
     pub(crate) fn create(region: &'a Region, offset: u64, blocks: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         use zerocopy::IntoBytes;
 
-        let capacity = entries_of_blocks(blocks);
+        let entry_len = entry_len(magic);
+        let capacity = entries_of_blocks(blocks, entry_len);
         region.zero(offset, blocks * BLOCK)?;
         let header = TableHeader { magic, capacity: capacity.into(), reserved: [0; 48] };
         region.write(offset, header.as_bytes())?;
-        Ok(Table { region, offset, capacity })
+        Ok(Table { region, offset, capacity, entry_len })
     }
 
     /// Entries that there is room for.
@@ -46,13 +54,18 @@ impl<'a> Table<'a> {
         self.capacity
     }
 
-    /// Both words of an entry.
+    /// The first two words of an entry.
     pub(crate) fn entry(&self, index: u64) -> Result<(u64, u64)> {
         let [first, second] = self.region.words(self.at(index))?;
         Ok((first.load(), second.load()))
     }
 
-    /// Writes an entry so that a reader sees both words or a vacant entry: `last` is the word (0 or 1) that makes it
+    /// The third word of an entry of the space table.
+    pub(crate) fn third(&self, index: u64) -> Result<u64> {
+        self.region.load(self.at(index) + 16)
+    }
+
+    /// Writes the first two words of an entry so that a reader sees both words or a vacant entry: `last` is the word (0 or 1) that makes it
     /// count.
     pub(crate) fn set(&self, index: u64, words: (u64, u64), last: u64) -> Result<()> {
         let at = self.at(index);
@@ -67,7 +80,7 @@ impl<'a> Table<'a> {
     }
 
     fn at(&self, index: u64) -> u64 {
-        self.offset + TABLE_HEADER + index * TABLE_ENTRY
+        self.offset + TABLE_HEADER + index * self.entry_len
     }
 }
 
@@ -91,8 +104,8 @@ impl<'a> MapTable<'a> {
     /// only if it is another's.
     #[inline(always)]
     pub(crate) fn region_of(region: &'a Region, word: u64, map: u32, to_write: bool) -> Result<Option<u64>> {
-        let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1)));
-        let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + place * TABLE_ENTRY)?;
+        let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1), MAP_ENTRY));
+        let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + place * MAP_ENTRY)?;
         let extent = extent.load();
         if id.load() == u64::from(map) + 1 {
             return Ok(Some(extent));

@@ -2,7 +2,7 @@
 //! it holds is compared with what it should hold after each kill.
 
 use std::cell::Cell;
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::engine::settings::{Durability, Settings};
 use crate::error::{Error, Result};
 use crate::file::door;
 use crate::file::layout::{DEFAULT_MAP, live};
+use crate::file::locks::{CHECKPOINT, Locks, Sharing};
 
 /// What a history consists of.
 #[derive(Clone, Debug)]
@@ -59,6 +60,10 @@ pub(super) enum Step {
     },
     /// The next flush fails.
     FlushFails,
+    /// Somebody who is opening the store has stopped: no superblock can be written for a while.
+    HoldUp,
+    /// He goes on.
+    LetGo,
     /// A put is made while the next flush is going on.
     DuringNextFlush {
         key: u16,
@@ -76,6 +81,8 @@ pub(super) struct Life<'p> {
     pub(super) values: u32,
     /// Snapshots, with what they have to show.
     pub(super) held: Vec<(Pin, Content)>,
+    /// What keeps superblocks from being written.
+    pub(super) opener: Option<Locks>,
 }
 
 /// So many snapshots are held at the same time.
@@ -138,6 +145,7 @@ impl Life<'_> {
     /// was (`begun`).
     fn come_back(&mut self, begun: bool) -> std::result::Result<(), String> {
         self.engine = None;
+        self.opener = None;
         self.held.clear();
         let poisoned = {
             let mut state = self.medium.state();
@@ -190,8 +198,8 @@ impl Life<'_> {
         }
         match made {
             Ok(()) => {
-                // If nothing was changed, nothing was flushed.
-                if durability == Durability::Synced && changes {
+                // What it saw is durable, too, if it has changed nothing.
+                if durability == Durability::Synced {
                     self.medium.state().durable_commits = mine;
                 }
                 Ok(())
@@ -239,8 +247,28 @@ impl Life<'_> {
         Ok(true)
     }
 
+    fn hold_up(&mut self) {
+        let open = || File::open(self.path);
+        let locks = Locks::open(&open().unwrap(), open).unwrap();
+        assert!(locks.try_lock(CHECKPOINT, Sharing::Shared).unwrap());
+        self.opener = Some(locks);
+    }
+
     fn step(&mut self, step: &Step) -> std::result::Result<(), String> {
+        // What needs a superblock would wait, and give up.
+        let is_closed = self.engine().superblock_is_closed();
+        if is_closed || matches!(step, Step::Checkpoint | Step::Compact { .. } | Step::Maintain | Step::Reopen) {
+            self.opener = None;
+        }
         match step {
+            Step::HoldUp => {
+                self.hold_up();
+                Ok(())
+            }
+            Step::LetGo => {
+                self.opener = None;
+                Ok(())
+            }
             Step::Put { key: number, len } => {
                 let new = self.next_value(*len);
                 let mut next = self.newest();
@@ -272,8 +300,9 @@ impl Life<'_> {
                     }
                     new.push((key, value));
                 }
-                let next = if *commit { next } else { self.newest() };
-                self.commit(next, *durability, |engine| {
+                let (next, promised) =
+                    if *commit { (next, *durability) } else { (self.newest(), Durability::Buffered) };
+                self.commit(next, promised, |engine| {
                     let batch = batch_of(engine, new)?;
                     if *commit { batch.commit(*durability) } else { Ok(()) }
                 })
@@ -386,6 +415,7 @@ impl Life<'_> {
             self.step(step).map_err(|what| format!("{step:?}: {what}"))?;
         }
         let engine = self.engine();
+        self.opener = None;
         self.medium.state().dies_in = None;
         if content(&engine)? != self.newest() {
             return Err("the store holds something else than what was committed".into());

@@ -50,6 +50,12 @@ struct Taste {
     again: bool,
     /// Resize and compaction in the smallest steps, with more of all that takes them on.
     upkeep: bool,
+    /// With `upkeep`, extents of the log are so many blocks long: several pieces are cut off each.
+    extent: u64,
+    /// Many records that end near the end of a block, of a slice, or of an extent.
+    edges: bool,
+    /// Superblocks cannot be written for a while, now and then.
+    held_up: bool,
 }
 
 impl Taste {
@@ -58,7 +64,10 @@ impl Taste {
     }
 
     fn lengths(self) -> impl Strategy<Value = u32> + Clone {
-        prop_oneof![6 => self.short..=self.usual, 1 => self.short..=self.long]
+        let near = |size: u32| (1..=16u32, 0..160u32).prop_map(move |(blocks, less)| blocks * size - less);
+        let edges = prop_oneof![3 => near(BLOCK as u32), 2 => Just(65_464), 1 => near(16 << 10)];
+        let weight = if self.edges { 7 } else { 0 };
+        prop_oneof![6 => self.short..=self.usual, 1 => self.short..=self.long, weight => edges]
     }
 
     fn step(self) -> impl Strategy<Value = Step> + Clone {
@@ -85,8 +94,14 @@ impl Taste {
             2 => (key, len).prop_map(|(key, len)| Step::DuringNextFlush { key, len }),
         ];
         let maps = prop_oneof![Just(Step::Drop), Just(Step::Rename)];
+        let superblock = prop_oneof![Just(Step::HoldUp), Just(Step::LetGo)];
         let weight = |has: bool, weight: u32| if has { weight } else { 0 };
-        prop_oneof![33 => usual, weight(self.upkeep, 7) => upkeep, weight(self.maps, 3) => maps]
+        prop_oneof![
+            33 => usual,
+            weight(self.upkeep, 7) => upkeep,
+            weight(self.maps, 3) => maps,
+            weight(self.held_up, 5) => superblock,
+        ]
     }
 
     /// Generations, and a seed for everything that the disk leaves to chance.
@@ -95,6 +110,7 @@ impl Taste {
         let (puts, most) = match self {
             Taste { again: true, .. } => (100, 4),
             Taste { upkeep: true, .. } => (60, 60),
+            Taste { edges: true, .. } => (60, 60),
             _ => (0, 12),
         };
         let step = prop_oneof![puts => put, 33 => self.step()];
@@ -105,7 +121,8 @@ impl Taste {
         let (checkpoint_every, durability) = (self.checkpoint_every, self.durability);
         // Nobody holds anything for long here.
         let lock_timeout = Duration::from_secs(2);
-        let limits = if self.upkeep { Limits::tiny() } else { Limits::default() };
+        let smallest_log = self.extent * BLOCK;
+        let limits = if self.upkeep { Limits { smallest_log, ..Limits::tiny() } } else { Limits::default() };
         Settings { checkpoint_every, durability, lock_timeout, limits, ..Settings::default() }
     }
 }
@@ -200,7 +217,9 @@ fn generation_of(
     let medium = Medium::of_image(start, cuts, random.next());
     medium.state().most_images = most_images;
     let (path, settings) = (place.store.as_path(), settings.clone());
-    let mut life = Life { path, settings, medium: medium.clone(), engine: None, values: 0, held: Vec::new() };
+    let medium_of_life = medium.clone();
+    let mut life =
+        Life { path, settings, medium: medium_of_life, engine: None, values: 0, held: Vec::new(), opener: None };
     life.open().map_err(|what| format!("{}: {what}", start.cut))?;
     // Cut again while it is recovered, it comes out the same.
     let found = Arc::new(content(&life.engine())?);
@@ -252,7 +271,12 @@ fn explore(share: u64, taste: Taste) {
     while tried < images {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&round.to_le_bytes());
-        let config = Config { cases: 64, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
+        let config = Config {
+            cases: 64,
+            failure_persistence: None,
+            max_shrink_iters: if taste.edges { 40 } else { 2000 },
+            ..Config::default()
+        };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
         let looked = AtomicU64::new(0);
         let outcome = runner.run(&taste.history(), |(generations, seed)| {
@@ -265,7 +289,8 @@ fn explore(share: u64, taste: Taste) {
         match outcome {
             Ok(()) => {}
             Err(TestError::Fail(why, history)) => {
-                panic!("SLOTLOG_TEST_SEED={round}\n{why}\nin the history {history:#?}")
+                let looked = tried + looked.into_inner();
+                panic!("SLOTLOG_TEST_SEED={round}, after {looked} images\n{why}\nin the history {history:#?}")
             }
             Err(TestError::Abort(why)) => panic!("given up: {why}"),
         }
@@ -288,6 +313,9 @@ const SMALL: Taste = Taste {
     flushes_fail: false,
     again: false,
     upkeep: false,
+    extent: 1,
+    edges: false,
+    held_up: false,
 };
 
 const AGAIN: Taste = Taste { keys: 1, short: 480, usual: 480, long: 480, again: true, ..SMALL };
@@ -372,6 +400,20 @@ fn a_log_that_moves_from_extent_to_extent() {
 fn a_log_that_is_compacted() {
     explore(15, Taste { upkeep: true, usual: 700, long: 3000, maps: true, ..SMALL });
     explore(5, Taste { upkeep: true, usual: 700, checkpoint_every: 2048, flushes_fail: true, ..SMALL });
+}
+
+/// With the limits that stores have, long values overwritten in turn: cleaning cuts extents that are not yet durable as a whole.
+#[test]
+fn a_log_that_is_cut_where_it_is_not_durable() {
+    explore(3, Taste { keys: 6, edges: true, ..SMALL });
+    explore(2, Taste { keys: 6, edges: true, held_up: true, ..SMALL });
+}
+
+/// The same with all that waits for a superblock: in small steps, and without one for a while.
+#[test]
+fn a_log_that_is_compacted_without_superblocks() {
+    explore(10, Taste { keys: 8, upkeep: true, extent: 8, usual: 700, long: 3000, held_up: true, ..SMALL });
+    explore(2, Taste { keys: 6, upkeep: true, edges: true, held_up: true, ..SMALL });
 }
 
 #[test]

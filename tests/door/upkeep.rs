@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::support::{self, Random, setting};
@@ -12,7 +13,8 @@ use crate::engine::Engine;
 use crate::engine::expiry::Moment;
 use crate::engine::pins::Pin;
 use crate::engine::settings::{Durability, Limits, Settings};
-use crate::file::layout::{DEFAULT_MAP, ExtentKind, Kind};
+use crate::file::door::{self, Recorder};
+use crate::file::layout::{DEFAULT_MAP, ExtentKind, Kind, live};
 use crate::file::log;
 
 pub(super) fn tiny() -> Settings {
@@ -158,6 +160,66 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
         engine.upkeep.lines.figures(),
         engine.upkeep.moved.figures()
     );
+}
+
+/// Lets many puts come in between when a certain thread writes to the file, as far as they can: a system call may take any time.
+struct Slow {
+    thread: std::thread::ThreadId,
+    puts: AtomicU32,
+}
+
+impl Recorder for Slow {
+    fn write(&self, _offset: u64, _bytes: &[u8]) {
+        if std::thread::current().id() != self.thread {
+            return;
+        }
+        let goal = self.puts.load(Ordering::Relaxed) + 300;
+        for _ in 0..1000 {
+            if self.puts.load(Ordering::Relaxed) >= goal {
+                break;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Somebody was killed in the middle of a flush, so the log is written once more, while others commit, clean it and use its
+/// extents again.
+#[test]
+fn the_log_is_written_once_more_while_others_change_it() {
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let settings = Settings { checkpoint_every: 16 << 10, lock_timeout: Duration::from_secs(60), ..tiny() };
+    let slow = Arc::new(Slow { thread: std::thread::current().id(), puts: AtomicU32::new(0) });
+    let engine = {
+        let _standing = door::stand(slow.clone());
+        Arc::new(Engine::open(&path, settings.clone()).unwrap())
+    };
+    // As in another process.
+    let other = Arc::new(Engine::open(&path, settings).unwrap());
+    let puts = setting("SLOTLOG_TEST_PUTS", 5000) as u32;
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (mut expected, mut random) = (Content::new(), Random(1));
+            for number in 0..puts {
+                let (key, new) = (random.below(100) as u16, (number, 200 + random.below(600) as u32));
+                put(&other, key, new).unwrap();
+                expected.insert(key, new);
+                slow.puts.store(number, Ordering::Relaxed);
+            }
+            expected
+        });
+        let mut syncs = 0;
+        while !writer.is_finished() {
+            engine.note_unsure(live::STATE_LOG_UNSURE).unwrap();
+            engine.sync().unwrap();
+            syncs += 1;
+        }
+        let expected = writer.join().unwrap();
+        assert!(syncs > 10, "{syncs} syncs");
+        assert_eq!(content(&engine).unwrap(), expected, "after {syncs} syncs");
+        check(&engine).unwrap();
+    });
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub mod live {
     pub const STATE_LOG_UNSURE: u64 = 4;
     /// In [`STATE`]: the same, while everything was flushed.
     pub const STATE_ALL_UNSURE: u64 = 8;
+    /// One of the count, in the high half of [`STATE`], of how often one of these two was set: whoever has written everything
+    /// once more takes them away only if that has not happened again.
+    pub const STATE_UNSURE_COUNT: u64 = 1 << 32;
 
     /// Sequence number below which space may have been reused: no reader may start below it.
     pub const HORIZON: u64 = LIVE + 64;
@@ -33,8 +36,11 @@ pub mod live {
     pub const SPACE_TABLE: u64 = LIVE + 80;
     /// Offset of the superblock in force, the one that is known to be flushed.
     pub const SUPERBLOCK: u64 = LIVE + 88;
-    /// The `head_extent` of the superblock in force, or of one before it: nothing of the log from there on is reused.
+    /// The `log_head` of the superblock in force, or of one before it: nothing of the log from there on is reused. Stored
+    /// before [`DURABLE_ORDINAL`]: with an older ordinal, it only says less.
     pub const DURABLE_HEAD: u64 = LIVE + 96;
+    /// The `head_ordinal` that belongs to it.
+    pub const DURABLE_ORDINAL: u64 = LIVE + 112;
     /// The counting part of a sequence number: of records of the log with a larger one, none was overwritten.
     pub const REUSED_BELOW: u64 = LIVE + 104;
 
@@ -82,7 +88,7 @@ pub mod live {
     /// Two banks that say where the log begins; the one with the larger number counts. See [`head`](super::head).
     pub const HEAD: u64 = LIVE + 448;
     /// Words of one bank of [`HEAD`].
-    pub const HEAD_WORDS: u64 = 8;
+    pub const HEAD_WORDS: u64 = 9;
 }
 
 /// The words of a bank of [`HEAD`](live::HEAD).
@@ -103,6 +109,8 @@ pub mod head {
     pub const BYTES: usize = 6;
     /// How many records these are.
     pub const RECORDS: usize = 7;
+    /// The ordinal of the extent that holds the first record.
+    pub const ORDINAL: usize = 8;
 }
 
 /// The word of an index resize: whether tombstones are left out (bit 63), the map plus one (bits 32 to 62), the next

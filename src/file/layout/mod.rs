@@ -54,7 +54,7 @@
 //! # Tables
 //!
 //! The *map table* says where the region of each map is. The *space table* lists every extent in use; space that it
-//! does not list is free. Both are extents of their own with a [`TableHeader`] and entries of two words; one word in
+//! does not list is free. Both are extents of their own with a [`TableHeader`] and entries of a few words; one word in
 //! the live area says where each is, so that replacing a table is one store.
 //!
 //! # Compaction
@@ -202,6 +202,8 @@ pub struct Superblock {
     pub next_seq: U64,
     /// The highest sequence number that compaction has left behind the head.
     pub behind_seq: U64,
+    /// The ordinal of the extent that holds `log_head`, not zero.
+    pub head_ordinal: U64,
     /// Length of the file in bytes.
     pub file_len: U64,
     /// The map table's word (see [`table_word`]). Only meaningful with `CLEAN`.
@@ -226,7 +228,7 @@ pub struct Superblock {
     /// and [`RESIZE_ZEROED`](live::RESIZE_ZEROED). Only meaningful with `CLEAN`.
     pub resize: [U64; 3],
     /// Zeros.
-    pub reserved: [u8; 292],
+    pub reserved: [u8; 284],
     /// CRC-32 of the 508 bytes before.
     pub crc: U32,
 }

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{BLOCK, COUNT_MASK};
 
-/// The header of the map table and of the space table. Entries of [`TABLE_ENTRY`] bytes follow.
+/// The header of the map table and of the space table. Entries of [`MAP_ENTRY`] or [`SPACE_ENTRY`] bytes follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct TableHeader {
@@ -24,19 +24,25 @@ pub const MAP_TABLE_MAGIC: [u8; 8] = *b"slotmap\0";
 pub const SPACE_TABLE_MAGIC: [u8; 8] = *b"slotspc\0";
 /// Bytes of a [`TableHeader`].
 pub const TABLE_HEADER: u64 = 64;
-/// Bytes of an entry, two words. In the map table: the map id plus one (0: vacant), with [`DROPPED`] if the map was dropped,
-/// then the [`extent_word`] of its region; it stands in the place that has its id, modulo the capacity, or in the next one
-/// that was vacant. In the space table: an [`extent_word`], then a [`state_word`] (0: vacant).
-pub const TABLE_ENTRY: u64 = 16;
+/// Bytes of an entry of the map table, two words: the map id plus one (0: vacant), with [`DROPPED`] if the map was dropped,
+/// then the [`extent_word`] of its region. It stands in the place that has its id, modulo the capacity, or in the next one
+/// that was vacant.
+pub const MAP_ENTRY: u64 = 16;
+/// Bytes of an entry of the space table, three words: an [`extent_word`], a [`state_word`] (0: vacant), and the ordinal.
+///
+/// The extents of the log are numbered in the order in which it goes through them; what is cut off one keeps its number. So
+/// what of the log lies behind a point is what has a larger ordinal, and of the same one what has a larger offset. An extent
+/// that never was in the log has none, zero.
+pub const SPACE_ENTRY: u64 = 24;
 
 /// The bit of an entry of the map table that says that the map is in the catalogue no more. Readers of older commits may
 /// still need its region.
 pub const DROPPED: u64 = 1 << 63;
 
-/// How many entries a table of so many blocks has.
+/// How many entries of so many bytes a table of so many blocks has.
 #[inline]
-pub const fn entries_of_blocks(blocks: u64) -> u64 {
-    (blocks * BLOCK - TABLE_HEADER) / TABLE_ENTRY
+pub const fn entries_of_blocks(blocks: u64, entry_len: u64) -> u64 {
+    (blocks * BLOCK - TABLE_HEADER) / entry_len
 }
 
 /// The live word that says where a table is: its first block in the low 32 bits, its blocks above.

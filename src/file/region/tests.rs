@@ -26,10 +26,12 @@ fn accesses_beyond_the_end_are_refused() {
         region.frozen(len - 96, 97).unwrap_err(),
         region.frozen(1, u64::MAX).unwrap_err(),
         region.write(len - 1, b"ab").unwrap_err(),
-        region.flush(0, len + 1).unwrap_err(),
     ] {
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
+    // What was cut off the file meanwhile has nothing to be flushed.
+    region.flush(0, len + 1).unwrap();
+    region.flush(len, 4096).unwrap();
 }
 
 #[test]

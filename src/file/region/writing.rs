@@ -136,10 +136,13 @@ impl Region {
     /// pages for written. So it is remembered, here and in the file.
     pub(crate) fn flush(&self, offset: u64, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
+        // What lies behind the end of the file was given up and cut off, perhaps just now.
+        let end = offset.saturating_add(len);
+        let end = if end > self.len() { end.min(self.refresh()?) } else { end };
+        let len = end.saturating_sub(offset);
         if len == 0 {
             return Ok(());
         }
-        self.address(offset, len)?;
         self.noting_failure("flush", || {
             door::call(Call::Flush)?;
             #[cfg(test)]
