@@ -80,13 +80,14 @@ fn commits_end_and_reading_goes_on() {
     let store = Store::open(&path).unwrap();
     let mut keys = 1;
     let refused = loop {
+        assert!(keys < 30, "it goes on and on");
         match store.insert(format!("key {keys}"), "value") {
             Ok(()) => keys += 1,
             Err(error) => break error,
         }
     };
     exhausted::<()>(Err(refused), Numbers::Commits);
-    assert!((10..30).contains(&keys), "{keys} keys");
+    assert!(keys > 10, "{keys} keys");
     every_change_is_refused(&store);
     assert_readable(&store, keys);
     store.sync().unwrap();
