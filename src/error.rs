@@ -246,7 +246,7 @@ pub enum Error {
         /// The name of the map.
         map: String,
     },
-    /// A map cannot have this name, or not one more map can be made.
+    /// A map cannot have this name.
     #[error("{}: map {name:?}: {what}", path.display())]
     InvalidName {
         /// The file.
@@ -255,6 +255,22 @@ pub enum Error {
         name: String,
         /// What does not work.
         what: &'static str,
+    },
+    /// The store has counted as far as its file format goes, and refuses what would need one more number: any change when
+    /// it has used up its [commits](Numbers::Commits), to be opened for writing after a power cut when it has used up its
+    /// [recoveries](Numbers::Recoveries), a new map when it has used up its [maps](Numbers::Maps). Reading goes on working,
+    /// and opening for reading or as a [copy](crate::Access::CopyOnWrite): copy what it has to a new store.
+    #[error(
+        "{}: all {max} numbers for {what} are used up; what the store has can be read: copy it to a new store",
+        path.display()
+    )]
+    NumbersExhausted {
+        /// The file.
+        path: PathBuf,
+        /// What they count.
+        what: Numbers,
+        /// How many there are.
+        max: u64,
     },
     /// The options contradict each other or ask for the impossible.
     #[error("{}: {what}", path.display())]
@@ -310,6 +326,23 @@ pub enum CodecStep {
     /// It was to be read.
     #[error("decode")]
     Decode,
+}
+
+/// What a store that has [run out of numbers](Error::NumbersExhausted) has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Numbers {
+    /// Commits, and a few steps of upkeep: about 17.6 million million, which a million a second reach in 200 days.
+    #[error("commits")]
+    Commits,
+    /// Recoveries from a power cut: about a million. Where the system does not tell one page cache from another, a kill
+    /// counts as one.
+    #[error("recoveries")]
+    Recoveries,
+    /// Maps that were ever made: about 16.8 million. The number of a map that was dropped is not given to another one,
+    /// since somebody may still have a handle to it.
+    #[error("maps")]
+    Maps,
 }
 
 /// Who has a store open in a way that [excludes](Error::Locked) another.

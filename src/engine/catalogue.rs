@@ -20,7 +20,7 @@ use super::batch::Batch;
 use super::commit::Writer;
 use super::cursor::Cursor;
 use super::expiry::Moment;
-use crate::error::{Error, Result};
+use crate::error::{Numbers, Result};
 use crate::file::layout::{CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_MAP, live};
 use crate::file::log::{self, Record};
 
@@ -142,8 +142,8 @@ impl Engine {
         }
         let id = self.next_id(&batch)?;
         if id > MAX_MAP {
-            let what = "the store has used up its map numbers; copy what it has to a new one";
-            return Err(Error::InvalidName { path: self.region.path().to_owned(), name: name.to_owned(), what });
+            // One that was dropped could be had again only if nobody had a handle to it any more, and nobody knows.
+            return Err(self.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP - DEFAULT_MAP)));
         }
         let named = Named { id, version, types: types.to_owned() };
         let region = batch.first_region(id)?;

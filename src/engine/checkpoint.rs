@@ -549,7 +549,8 @@ impl Engine {
         if self.superblock()?.is_clean() {
             return Ok(());
         }
-        self.acquire()?;
+        // A store that has used up its numbers is closed like any other.
+        self.acquire_to_look()?;
         let closed = self.close_in_turn();
         self.release();
         closed

@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 use super::lock::Refusal;
 use super::settings::Durability;
 use super::{Engine, now, processes, turn};
-use crate::error::{Error, Result};
+use crate::error::{Error, Numbers, Result};
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
-    CATALOGUE, ExtentKind, KeyHash, Kind, PROCESSES, commit_end, commit_seq, commit_word, flags, live, writer_lock,
+    CATALOGUE, COUNT_MASK, ExtentKind, KeyHash, Kind, LAST_COUNT, PROCESSES, commit_end, commit_seq, commit_word,
+    flags, live, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Tail};
 use crate::file::region::{Half, Region};
@@ -104,10 +105,26 @@ impl Engine {
     #[inline]
     pub(crate) fn acquire(&self) -> Result<()> {
         self.acquire_to_look()?;
-        if self.clean.load(Ordering::Relaxed) {
-            self.clear_clean_flag().inspect_err(|_| self.release())?;
+        self.begin_to_write().inspect_err(|_| self.release())
+    }
+
+    #[inline]
+    fn begin_to_write(&self) -> Result<()> {
+        if !self.has_numbers()? {
+            return Err(self.numbers_exhausted(Numbers::Commits, LAST_COUNT));
         }
-        Ok(())
+        if self.clean.load(Ordering::Relaxed) { self.clear_clean_flag() } else { Ok(()) }
+    }
+
+    /// Whether there are sequence numbers left for those who write.
+    #[inline]
+    pub(crate) fn has_numbers(&self) -> Result<bool> {
+        Ok(self.region.live(live::VISIBLE)? & COUNT_MASK < LAST_COUNT)
+    }
+
+    #[cold]
+    pub(crate) fn numbers_exhausted(&self, what: Numbers, max: u64) -> Error {
+        Error::NumbersExhausted { path: self.region.path().to_owned(), what, max }
     }
 
     /// Takes the writer lock to keep others from writing, and not to write.

@@ -1,5 +1,6 @@
 //! Room: for records in the log, for regions and tables in the file. For slots in an index: [`resize`](super::resize).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
@@ -7,8 +8,8 @@ use super::commit::Writer;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Totals};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, MAX_KEY_LEN, align_block, extent_blocks, extent_offset, extent_word, live,
-    record_len, table_word,
+    BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks, extent_offset,
+    extent_word, live, record_len, table_word,
 };
 use crate::file::log::{Record, Tail};
 use crate::file::space::Extent;
@@ -128,6 +129,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Holds a block back before the regions are built anew: the record that begins a new life may need an extent of its
+    /// own, and in a full store they would take all there is.
+    pub(super) fn hold_a_block(&self, seq: u64) -> Result<()> {
+        let mut writer = self.writer();
+        if self.tail(&writer)?.has_room(RECORD_HEADER) {
+            return Ok(());
+        }
+        match self.allocate(&mut writer, REGION_RESERVE, ExtentKind::Reserve, seq) {
+            Ok(_) | Err(Error::Full { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Frees what [`hold_a_block`](Engine::hold_a_block) has held back.
+    pub(super) fn let_go_of_the_block(&self, writer: &mut Writer) -> Result<()> {
+        self.reserve(writer, REGION_RESERVE).map_or(Ok(()), |held| writer.space.free(&self.region, held))
+    }
+
     /// The extent of so many blocks that is held back, if it is there.
     fn reserve(&self, writer: &Writer, blocks: u64) -> Option<u64> {
         let mut extents = writer.space.extents();
@@ -135,20 +154,32 @@ impl Engine {
         held.map(|extent| extent.offset)
     }
 
-    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible`.
+    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should have
+    /// a name by now and have none. Of the rest, what is held back serves the next one, and what is retired, emptied or a
+    /// hole is as it was, whoever noted it.
     pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
+        let named = self.named_extents()?;
         let tail = self.region.live(live::TAIL)?;
-        let regions: Vec<u64> =
-            self.map_table()?.iter()?.map(|entry| entry.region()).chain(self.resize_target()?).collect();
         let uncommitted = |extent: &&Extent| {
-            let used = match extent.kind {
-                ExtentKind::Index => regions.contains(&extent.offset),
-                _ => !extent.is_log() || (extent.offset..extent.end()).contains(&tail),
+            let is_in_force = match extent.kind {
+                ExtentKind::Log | ExtentKind::ReserveLog => extent.contains(tail),
+                ExtentKind::Index | ExtentKind::Table => named.contains(&extent.offset),
+                ExtentKind::Reserve | ExtentKind::Retired | ExtentKind::Emptied | ExtentKind::Hole => true,
             };
-            extent.count > visible & COUNT_MASK && !used
+            extent.count > visible & COUNT_MASK && !is_in_force
         };
         let extents: Vec<Extent> = writer.space.extents().filter(uncommitted).copied().collect();
         extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))
+    }
+
+    /// Where the regions and tables are that live words name, the map table's among them.
+    pub(crate) fn named_extents(&self) -> Result<BTreeSet<u64>> {
+        let mut named: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
+        for table in [live::MAP_TABLE, live::SPACE_TABLE] {
+            named.insert(extent_offset(self.region.live(table)?));
+        }
+        named.extend(self.resize_target()?);
+        Ok(named)
     }
 
     /// Gives back an extent that nobody has put to use.

@@ -10,7 +10,6 @@
 //! Recovery that is itself cut comes out the same when it is done again: until its last step it changes nothing that
 //! the log consists of but the space behind the end.
 
-use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::Ordering;
 
@@ -21,16 +20,15 @@ use super::open::{LogFound, Seat, build};
 use super::processes::some_were_flushing;
 use super::progress::{Phase, RecoveryPhase};
 use super::settings::Settings;
-use crate::error::{Error, Result};
+use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
-    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align_block, commit_word, extent_offset,
-    flags, live, writer_lock,
+    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, commit_word, flags, live, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Walk};
 use crate::file::region::Region;
-use crate::file::space::{LogPoint, Space};
+use crate::file::space::{Extent, LogPoint, Space};
 use crate::file::totals;
 
 /// How a store was found when it was opened.
@@ -115,6 +113,12 @@ pub(crate) fn after_power_cut(
     in_force: usize,
 ) -> Result<Engine> {
     let (mut log, keys, bytes, records) = find_end(&region, &superblock, &settings)?;
+    // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes on.
+    let begins_a_life = region.file().is_some();
+    if begins_a_life && log.last >> COUNT_BITS >= MAX_INCARNATION {
+        let (path, what) = (region.path().to_owned(), Numbers::Recoveries);
+        return Err(Error::NumbersExhausted { path, what, max: MAX_INCARNATION });
+    }
     // How long the last extent was is not known, but it had room for a jump.
     if let Some(last) = log.extents.last_mut() {
         last.1 = align_block(log.end + JUMP_LEN);
@@ -140,10 +144,15 @@ pub(crate) fn after_power_cut(
 
     let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    engine.rebuild_maps(&keys, log.last, bytes)?;
+    engine.hold_a_block(log.last)?;
+    engine.rebuild_maps(keys, log.last, bytes)?;
     let live_bytes = engine.sum_of_live_bytes()?;
     totals::reset(&engine.region, live::LOG_TOTALS, [log.last, bytes, records, live_bytes])?;
-    engine.begin_incarnation(log.last)?;
+    if begins_a_life {
+        engine.begin_incarnation(log.last)?;
+    } else {
+        engine.go_on(log.last)?;
+    }
     engine.trust_live()?;
     Ok(engine)
 }
@@ -240,16 +249,38 @@ fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Resu
 type Maps<'a> = BTreeMap<u32, (Index<'a>, Totals)>;
 
 impl Engine {
-    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says how many keys each may have.
-    fn rebuild_maps(&self, keys: &BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
-        let (start, end) = (self.head()?.head.at, self.region.live(live::TAIL)?);
+    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says about how many keys each may have.
+    fn rebuild_maps(&self, mut keys: BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
         let mut writer = self.writer();
+        // If a region was too small, and a full store had no room for a larger one beside it, all begins again.
+        while let Some((map, slots)) = self.rebuild_once(&mut writer, &keys, seq, bytes)? {
+            keys.insert(map, slots + slots / 16 + 1);
+            let table = self.map_table()?;
+            table.iter()?.try_for_each(|entry| table.remove(entry))?;
+            let made = |extent: &&Extent| matches!(extent.kind, ExtentKind::Index | ExtentKind::Retired);
+            let made: Vec<u64> = writer.space.extents().filter(made).map(|extent| extent.offset).collect();
+            made.into_iter().try_for_each(|offset| writer.space.free(&self.region, offset))?;
+        }
+        self.go_by_the_catalogue(&mut writer, seq)?;
+        // Nobody reads yet, so nothing has to wait.
+        writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
+    }
+
+    /// Tries it with regions for so many keys. Says which map had no slot left, and how many it has.
+    fn rebuild_once(
+        &self,
+        writer: &mut super::commit::Writer,
+        keys: &BTreeMap<u32, u64>,
+        seq: u64,
+        bytes: u64,
+    ) -> Result<Option<(u32, u64)>> {
+        let (start, end) = (self.head()?.head.at, self.region.live(live::TAIL)?);
         let mut maps = Maps::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
             if let Entry::Vacant(entry) = maps.entry(map) {
                 let keys = keys.get(&map).copied().unwrap_or(0);
                 let slots = if map == DEFAULT_MAP { keys.max(self.settings.initial_capacity) } else { keys };
-                entry.insert((self.create_map(&mut writer, map, slots, seq)?, Totals::default()));
+                entry.insert((self.create_map(writer, map, slots, seq)?, Totals::default()));
             }
         }
         let mut phase = Phase::begin(&self.settings, RecoveryPhase::Indexing, bytes);
@@ -258,16 +289,16 @@ impl Engine {
         while !scan.is_at_end() {
             self.take_batch(&mut batch, &mut scan, &maps, &mut phase)?;
             for &(record, hash) in &batch {
-                self.recover_record(&mut writer, &mut maps, record, hash, seq)?;
+                if let Some(slots) = self.recover_record(writer, &mut maps, record, hash, seq)? {
+                    return Ok(Some((record.header.map(), slots)));
+                }
             }
         }
         for (index, totals) in maps.values() {
             index.reset_totals(Totals { seq, ..*totals })?;
         }
         phase.end();
-        self.go_by_the_catalogue(&mut writer, seq)?;
-        // Nobody reads yet, so nothing has to wait.
-        writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
+        Ok(None)
     }
 
     /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them overlap:
@@ -298,7 +329,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Does in the index of its map what a record says.
+    /// Does in the index of its map what a record says. If that has no slot left, says how many it has.
     fn recover_record<'a>(
         &'a self,
         writer: &mut super::commit::Writer,
@@ -306,7 +337,7 @@ impl Engine {
         record: Record<'_>,
         hash: KeyHash,
         seq: u64,
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
         let map = record.header.map();
         let (index, totals) = match maps.entry(map) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -316,7 +347,7 @@ impl Engine {
             let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
             *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
             *totals = Totals::default();
-            return Ok(());
+            return Ok(None);
         }
         if totals.used() >= index.limit() {
             index.reset_totals(Totals { seq, ..*totals })?;
@@ -329,18 +360,19 @@ impl Engine {
             let counted = index.totals()?;
             (totals.slots, totals.dead) = (counted.slots, counted.dead);
         }
-        self.publish_recovered(index, totals, record, hash)
+        let is_published = self.publish_recovered(index, totals, record, hash)?;
+        Ok((!is_published).then_some(totals.used()))
     }
 
-    /// Points the slot of a record's key at it. What it replaces is what the slot points at, not what `prev` says: that
-    /// may lie behind the head.
+    /// Points the slot of a record's key at it, and says whether there was one left. What it replaces is what the slot points
+    /// at, not what `prev` says: that may lie behind the head.
     fn publish_recovered(
         &self,
         index: &Index<'_>,
         totals: &mut Totals,
         record: Record<'_>,
         hash: KeyHash,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (key, map) = (record.key(), record.header.map());
         let is_put = record.kind() == Some(Kind::Put);
         match self.probe(index, map, hash, key)? {
@@ -364,13 +396,13 @@ impl Engine {
                 totals.slots += 1;
                 totals.dead -= u64::from(was_dead);
             }
-            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
+            None => return Ok(false),
         }
         if is_put {
             totals.keys += 1;
             totals.bytes += record.counted_len();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps that it
@@ -393,16 +425,13 @@ impl Engine {
 
     /// Begins a new life of the store behind the end of the log that was found, durably, before anything is committed.
     fn begin_incarnation(&self, last: u64) -> Result<()> {
-        let incarnation = (last >> COUNT_BITS) + 1;
-        if incarnation > MAX_INCARNATION {
-            return Err(self.region.corrupt(SUPERBLOCK_A, "the store has used up its incarnations"));
-        }
-        let seq = (incarnation << COUNT_BITS) | ((last & COUNT_MASK) + 1);
+        let seq = (((last >> COUNT_BITS) + 1) << COUNT_BITS) | ((last & COUNT_MASK) + 1);
         let mut writer = self.writer();
         let mut tail = self.tail(&writer)?;
         // A torn jump or incarnation record could become whole again under its own first words.
         tail.wipe(&self.region)?;
         let [_, bytes, records, live_bytes] = self.log_totals()?;
+        self.let_go_of_the_block(&mut writer)?;
         let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
         let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::without_key(Kind::Incarnation, seq) };
         tail.append(&self.region, &entry)?;
@@ -423,12 +452,17 @@ impl Engine {
         ] {
             self.region.store(offset, value, Ordering::Release)?;
         }
-        match self.keep_reserve(&mut writer, seq) {
+        drop(writer);
+        self.go_on(seq)
+    }
+
+    /// The last step of a recovery: what is held back, and a superblock that says how far it came.
+    fn go_on(&self, seq: u64) -> Result<()> {
+        match self.keep_reserve(&mut self.writer(), seq) {
             // A full store was opened all the same; it just has no reserve.
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => return Err(error),
         }
-        drop(writer);
         self.checkpoint_new()
     }
 
@@ -437,13 +471,9 @@ impl Engine {
     pub(crate) fn retire_unreferenced(&self, writer: &mut super::commit::Writer) -> Result<()> {
         let visible = self.region.live(live::VISIBLE)?;
         self.return_uncommitted(writer, visible)?;
-        let mut referenced: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
-        for table in [live::MAP_TABLE, live::SPACE_TABLE] {
-            referenced.insert(extent_offset(self.region.load(table)?));
-        }
-        referenced.extend(self.resize_target()?);
-        let unused = |extent: &&crate::file::space::Extent| {
-            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table) && !referenced.contains(&extent.offset)
+        let named = self.named_extents()?;
+        let unused = |extent: &&Extent| {
+            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table) && !named.contains(&extent.offset)
         };
         let unused: Vec<u64> = writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
         let retire = |offset| writer.space.set_kind(&self.region, offset, ExtentKind::Retired, visible);

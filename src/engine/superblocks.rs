@@ -8,8 +8,8 @@ use zerocopy::FromBytes;
 
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B,
-    Superblock, VERSION,
+    BLOCK, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, SUPERBLOCK_A,
+    SUPERBLOCK_B, Superblock, VERSION,
 };
 use crate::file::region::Region;
 
@@ -106,9 +106,9 @@ pub(super) fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
     if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
 }
 
-/// Whether a sequence number is one that a store can have reached, with many more to come.
+/// Whether a sequence number is one that a store can have reached.
 pub(super) fn is_sane(seq: u64) -> bool {
-    seq >> COUNT_BITS > 0 && seq & COUNT_MASK < COUNT_MASK / 2
+    seq >> COUNT_BITS > 0 && seq & COUNT_MASK <= MAX_COUNT
 }
 
 impl Superblock {

@@ -1070,3 +1070,72 @@ fn any_number_is_some_time() {
     assert_eq!(time(1500).duration_since(UNIX_EPOCH).unwrap(), Duration::from_millis(1500));
     let _ = time(u64::MAX);
 }
+
+/// The number of a map that was dropped is not given to another: whoever still has a handle would write to that.
+#[test]
+fn map_numbers_end_and_everything_else_goes_on() {
+    use crate::error::Numbers;
+    use crate::file::layout::{CATALOGUE, MAX_MAP};
+
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    let old = engine.create_named("old", 0, "types").unwrap().id;
+    engine.put(CATALOGUE, b"", &MAX_MAP.to_le_bytes(), None).unwrap();
+    let last = engine.create_named("last", 0, "types").unwrap().id;
+    assert_eq!(last, MAX_MAP);
+    engine.put(last, b"key", b"value", None).unwrap();
+    assert!(engine.drop_named("old").unwrap());
+    engine.sweep_dropped_maps().unwrap();
+    let refused = |engine: &Arc<Engine>| {
+        let refused = engine.create_named("one more", 0, "types");
+        assert!(matches!(refused, Err(Error::NumbersExhausted { what: Numbers::Maps, .. })), "{refused:?}");
+    };
+    refused(&engine);
+    assert!(matches!(engine.put(old, b"key", b"value", None), Err(Error::NoSuchMap { .. })));
+    assert!(engine.rename_map("last", "renamed").unwrap());
+    drop(engine);
+    let engine = Arc::new(open(&path));
+    refused(&engine);
+    assert_eq!(engine.find_map("renamed").unwrap().unwrap().id, last);
+    engine.put(last, b"key", b"newer", None).unwrap();
+    assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
+}
+
+/// A table that a write has moved stays where it is when the write itself comes to nothing, and readers may still be in the
+/// one before.
+#[test]
+fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(Engine::open(&path, Settings { limits: Limits::tiny(), ..Settings::default() }).unwrap());
+    for (word, rounds) in [(live::SPACE_TABLE, 400), (live::MAP_TABLE, 300)] {
+        let before = engine.region.live(word).unwrap();
+        let pin = engine.pin().unwrap();
+        let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
+        for number in 0..rounds {
+            if word == live::SPACE_TABLE {
+                batch.put(DEFAULT_MAP, &key(number), &[7; 5000], None).unwrap();
+            } else if engine.map_table().unwrap().has_room().unwrap() {
+                let entry = engine.index_in_force(DEFAULT_MAP).unwrap().extent();
+                engine.map_table().unwrap().set_region(1000 + number, entry).unwrap();
+            }
+        }
+        if word == live::MAP_TABLE {
+            batch.first_region(2000).unwrap();
+            for entry in engine.map_table().unwrap().iter().unwrap().filter(|entry| entry.map >= 1000) {
+                engine.map_table().unwrap().remove(entry).unwrap();
+            }
+        }
+        let after = engine.region.live(word).unwrap();
+        assert_ne!(after, before, "it has moved");
+        drop(batch);
+        let kind = |word| {
+            let at = crate::file::layout::extent_offset(word);
+            engine.extents().unwrap().into_iter().find(|extent| extent.offset == at).map(|extent| extent.kind)
+        };
+        assert_eq!(kind(after), Some(ExtentKind::Table));
+        assert_eq!(kind(before), Some(ExtentKind::Retired), "whoever reads may be in it");
+        engine.unpin(&pin);
+        engine.put(DEFAULT_MAP, b"key", &[7; 50_000], None).unwrap();
+        assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
+    }
+}

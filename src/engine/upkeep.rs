@@ -397,6 +397,9 @@ impl Engine {
     /// be a change.
     fn turn_if_pending(&self, patience: Duration) -> Result<Option<Turn<'_>>> {
         let turn = self.turn_to_look(patience)?;
+        if !self.has_numbers()? {
+            return Ok(None);
+        }
         if self.clean.load(Ordering::Relaxed) {
             let is_pending = {
                 let writer = self.writer();

@@ -228,6 +228,7 @@ impl Tail {
     /// Appends a record that is complete: its flags are final. Returns its offset. There must be room.
     pub(crate) fn append(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
         let len = entry.len();
+        debug_assert!(len <= self.extent_end - self.at, "a record reaches beyond its extent");
         if len > SMALL {
             let offset = self.append_open(region, entry)?;
             self.seal(region, offset, 0)?;
@@ -253,6 +254,7 @@ impl Tail {
     /// the next one is appended.
     pub(crate) fn append_open(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
         let offset = self.at;
+        debug_assert!(entry.len() <= self.extent_end - offset, "a record reaches beyond its extent");
         if entry.len() <= SMALL {
             self.write(region, offset, entry.put_together(self.chain, &mut [0; SMALL as usize]))?;
             self.at += entry.len();

@@ -342,7 +342,8 @@ impl Space {
             longest = longest.max(extent.offset - free);
             free = extent.end();
         }
-        if longest >= least.max(usual / 16) { longest.min(usual) } else { usual }
+        // What is needed may be more than the least, or than the sixteenth.
+        if longest >= needed.max(least).max(usual / 16) { longest.min(usual) } else { usual }
     }
 
     /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or there
@@ -362,7 +363,7 @@ impl Space {
     /// Takes an extent of `blocks` blocks.
     ///
     /// # Errors
-    /// [`Error::Full`] if there is no room; then nothing has changed.
+    /// [`Error::Full`] if there is no room; then nothing has changed but perhaps the place of the table.
     pub(crate) fn allocate(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
         // A table that is nearly full is replaced first: the new one needs an entry as well.
         if self.vacant.len() < 3 {
@@ -681,7 +682,7 @@ mod tests {
 
     #[test]
     fn the_log_takes_shorter_runs_rather_than_a_longer_file() {
-        let region = Region::in_memory(1 << 24).unwrap();
+        let region = Region::in_memory(1 << 25).unwrap();
         region.allocate(EXTENTS, EXTENTS + 128 * BLOCK).unwrap();
         let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 128 * BLOCK, 5)], 1, 5).unwrap();
         let usual = space.log_extent_len(100, 8 * BLOCK);
@@ -692,6 +693,11 @@ mod tests {
         assert_eq!(space.log_extent_len(100, 8 * BLOCK), 8 * BLOCK);
         assert_eq!(space.log_extent_len(100, 16 * BLOCK), 16 * BLOCK, "it is too short");
         assert_eq!(space.log_extent_len(50 * BLOCK, 8 * BLOCK), 50 * BLOCK, "a long record has one of its own");
+        // Of an extent that is usually of 112 blocks, 14 are no long record, and longer than the run.
+        region.allocate(EXTENTS, EXTENTS + 7400 * BLOCK).unwrap();
+        space.allocate(&region, 7168 - 128, ExtentKind::Log, 5).unwrap();
+        assert_eq!(space.log_extent_len(9 * BLOCK, 8 * BLOCK), 10 * BLOCK);
+        assert_eq!(space.log_extent_len(14 * BLOCK, 8 * BLOCK), 112 * BLOCK, "the run is too short for the record");
         assert_eq!(space.lowest_run(2 * BLOCK, 8 * BLOCK), 8 * BLOCK);
         assert_eq!(space.lowest_run(2 * BLOCK, 64 * BLOCK), 10 * BLOCK);
         assert_eq!(space.lowest_run(11 * BLOCK, 64 * BLOCK), 64 * BLOCK);

@@ -147,6 +147,11 @@ const _: () = assert!(PIN_TABLE + PINS * PIN_LEN == EXTENTS);
 pub const COUNT_BITS: u32 = 44;
 /// Mask of the counting part of a sequence number.
 pub const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+/// Nobody commits any more when the count has come so far. What is left serves those who recover the store, and upkeep that
+/// is under way.
+pub const LAST_COUNT: u64 = COUNT_MASK - (1 << 25);
+/// No store counts further than that.
+pub const MAX_COUNT: u64 = COUNT_MASK - (1 << 24);
 /// The largest incarnation.
 pub const MAX_INCARNATION: u64 = (1 << 20) - 1;
 /// File offsets are stored in 40 bits, in units of 8 bytes: a store has at most 8 TiB.

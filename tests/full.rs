@@ -1,0 +1,312 @@
+//! A store that is full most of the time behaves like a map all the same: what does not fit is refused and harms nothing,
+//! and what is there can be read.
+//!
+//! Each case draws its limit, its lengths of keys and values and its steps from a seed. `SLOTLOG_FULL_CASES` sets how many
+//! cases each test tries, `SLOTLOG_FULL_SEED` with which seed it begins. With `SLOTLOG_FULL_STRICT=1`, removing, clearing and
+//! compacting have to get through as well; of a store whose reserve is shorter than the records at its head, they do not yet.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::HashMap;
+
+use slotlog::{Error, FullReason, Opened, Options, Store};
+use support::{Random, folder, setting};
+use tempfile::TempDir;
+
+/// What a case does with its store.
+struct Case {
+    seed: u64,
+    random: Random,
+    /// `None` for a store in memory.
+    folder: Option<TempDir>,
+    max_size: u64,
+    tiny: bool,
+    longest_key: u64,
+    longest_value: u64,
+    /// `None` only while it is being reopened.
+    store: Option<Store>,
+    map: HashMap<Vec<u8>, Vec<u8>>,
+    keys: Vec<Vec<u8>>,
+    /// Inserts that were refused.
+    refused: u64,
+}
+
+impl Case {
+    /// A case whose store could be created: the limit may be too low for that.
+    fn new(seed: u64, in_file: bool) -> Option<Case> {
+        let mut random = Random(seed);
+        // Odd limits, from less than an empty store needs to some MiB.
+        let largest = [400 << 10, 1 << 20, 8 << 20, 32 << 20][random.below(4) as usize];
+        let max_size = (128 << 10) + random.below(largest);
+        let tiny = random.one_in(3);
+        let longest_key = [8, 300, 5_000, 60_000][random.below(4) as usize];
+        let longest_value = [1, 100, 8_100, 200_000][random.below(4) as usize];
+        // Else it takes too many steps until it is full.
+        let longest_value = if max_size > 1 << 20 { longest_value.max(8_100) } else { longest_value };
+        let mut case = Case {
+            seed,
+            random,
+            folder: in_file.then(folder),
+            max_size,
+            tiny,
+            longest_key,
+            longest_value,
+            store: None,
+            map: HashMap::new(),
+            keys: Vec::new(),
+            refused: 0,
+        };
+        match case.open() {
+            Ok(store) => case.store = Some(store),
+            Err(Error::Full { why: FullReason::MaxSize(_) | FullReason::AddressSpace(_), .. }) => return None,
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+        Some(case)
+    }
+
+    fn options(&self) -> Options {
+        let options = Store::options().max_size(self.max_size);
+        if self.tiny { options.tiny_steps() } else { options }
+    }
+
+    fn open(&self) -> slotlog::Result<Store> {
+        match &self.folder {
+            Some(folder) => self.options().open(folder.path().join("store")),
+            None => self.options().in_memory(),
+        }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    /// Says whether a change took place.
+    #[track_caller]
+    fn took_place(&mut self, what: &str, done: slotlog::Result<()>) -> bool {
+        match done {
+            Ok(()) => true,
+            Err(Error::Full { .. }) => {
+                self.refused += 1;
+                false
+            }
+            Err(error) => panic!("seed {}: {what}: {error}", self.seed),
+        }
+    }
+
+    fn a_key(&mut self) -> Vec<u8> {
+        let len = self.random.below(self.longest_key + 1) as usize;
+        self.random.bytes(len)
+    }
+
+    fn a_value(&mut self, longest: u64) -> Vec<u8> {
+        let len = self.random.below(longest + 1) as usize;
+        self.random.bytes(len)
+    }
+
+    fn known_key(&mut self) -> Option<Vec<u8>> {
+        let count = self.keys.len() as u64;
+        (count > 0).then(|| self.random.below(count) as usize).map(|at| self.keys[at].clone())
+    }
+
+    fn put(&mut self, key: Vec<u8>, longest: u64) -> bool {
+        let value = self.a_value(longest);
+        let done = self.store().insert(&key, &value);
+        let took_place = self.took_place("insert", done);
+        if took_place {
+            if self.map.insert(key.clone(), value).is_none() {
+                self.keys.push(key);
+            }
+        } else {
+            assert_eq!(self.store().get(&key).unwrap().as_ref(), self.map.get(&key), "seed {}", self.seed);
+        }
+        took_place
+    }
+
+    /// Inserts until so many were refused.
+    fn fill(&mut self, refusals: u64, longest: u64) {
+        let until = self.refused + refusals;
+        while self.refused < until {
+            let known = if self.random.one_in(4) { self.known_key() } else { None };
+            let key = known.unwrap_or_else(|| self.a_key());
+            if !self.put(key, longest) && self.random.one_in(8) {
+                self.check();
+            }
+        }
+    }
+
+    fn remove_a_share(&mut self, of_ten: u64) {
+        for key in std::mem::take(&mut self.keys) {
+            if self.random.below(10) >= of_ten {
+                self.keys.push(key);
+                continue;
+            }
+            match self.store().remove(&key) {
+                Ok(was_there) => assert_eq!(was_there, self.map.remove(&key).is_some(), "seed {}", self.seed),
+                Err(Error::Full { .. }) if !removing_gets_through() => self.keys.push(key),
+                Err(error) => panic!("seed {}: remove: {error}", self.seed),
+            }
+        }
+    }
+
+    /// Many changes at once, which are given up if they do not fit.
+    fn transaction(&mut self) {
+        let mut map = self.map.clone();
+        let store = self.store().clone();
+        let mut transaction = store.begin().unwrap();
+        let mut fits = true;
+        // Now and then as many as take the space table elsewhere.
+        let most = if self.random.one_in(4) { 400 } else { 30 };
+        for _ in 0..self.random.below(most) {
+            let known = if self.random.one_in(2) { self.known_key() } else { None };
+            let key = known.unwrap_or_else(|| self.a_key());
+            let value = self.a_value(self.longest_value);
+            let done = transaction.insert(&key, &value);
+            fits = self.took_place("insert in a transaction", done);
+            if !fits {
+                break;
+            }
+            map.insert(key, value);
+        }
+        if !fits || self.random.one_in(3) {
+            transaction.rollback();
+            return;
+        }
+        let done = transaction.commit();
+        if self.took_place("commit", done) {
+            self.keys = map.keys().cloned().collect();
+            self.keys.sort_unstable();
+            self.map = map;
+        }
+    }
+
+    /// Makes a map, or drops it.
+    fn other_map(&mut self) {
+        let name = format!("map {}", self.random.below(40));
+        if self.random.one_in(3) {
+            let done = self.store().drop_map(&name).map(drop);
+            self.took_place("drop a map", done);
+        } else {
+            let done = self.store().map::<u32, u32>(&name).map(drop);
+            self.took_place("make a map", done);
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(16) {
+            0..=4 => {
+                let (refusals, longest) = (1 + self.random.below(60), self.longest_value);
+                self.fill(refusals, longest);
+            }
+            // What is smaller still fits.
+            5..=7 => {
+                let longest = self.longest_value / 10;
+                self.fill(3, longest);
+            }
+            8 | 9 => {
+                let share = 1 + self.random.below(10);
+                self.remove_a_share(share);
+            }
+            10 => self.transaction(),
+            11 => {
+                let done = self.store().compact().map(drop);
+                assert!(self.took_place("compact", done) || !removing_gets_through(), "seed {}", self.seed);
+            }
+            12 => self.reopen(),
+            13 => {
+                if self.random.one_in(4) {
+                    let done = self.store().clear();
+                    if self.took_place("clear", done) {
+                        self.map.clear();
+                        self.keys.clear();
+                    } else {
+                        assert!(!removing_gets_through(), "seed {}", self.seed);
+                    }
+                }
+            }
+            14 => self.other_map(),
+            _ => {
+                let done = self.store().release_free_space().map(drop);
+                self.took_place("release free space", done);
+            }
+        }
+        self.check();
+    }
+
+    fn reopen(&mut self) {
+        if self.folder.is_none() {
+            return;
+        }
+        let path = self.folder.as_ref().unwrap().path().join("store");
+        if self.random.one_in(3) {
+            // The copy of a store that is open is recovered from its log.
+            let copy = path.with_extension("copy");
+            std::fs::copy(&path, &copy).unwrap();
+            self.store = None;
+            std::fs::rename(&copy, &path).unwrap();
+        } else {
+            self.store.take().unwrap().close().unwrap();
+        }
+        let store = match self.open() {
+            // Indexes are built anew where there is room for them: that may take more than before, as the error says.
+            Err(Error::Full { why: FullReason::MaxSize(_), .. }) => {
+                self.max_size += self.max_size / 4;
+                self.open()
+            }
+            store => store,
+        };
+        let store = store.unwrap_or_else(|error| panic!("seed {}: reopen: {error}", self.seed));
+        assert!(matches!(store.opened(), Opened::Clean | Opened::AfterPowerCut { .. }), "seed {}", self.seed);
+        self.store = Some(store);
+    }
+
+    fn check(&self) {
+        let report = self.store().verify().unwrap();
+        assert!(report.is_clean(), "seed {}: {:#?}", self.seed, report.findings());
+        let snapshot = self.store().snapshot().unwrap();
+        assert_eq!(snapshot.len(), self.map.len() as u64, "seed {}", self.seed);
+        for entry in &snapshot {
+            let (key, value) = entry.unwrap();
+            assert_eq!(self.map.get(key).map(Vec::as_slice), Some(value), "seed {}", self.seed);
+        }
+        assert!(self.store().stats().unwrap().file_len <= self.max_size, "seed {}", self.seed);
+    }
+
+    fn run(mut self) {
+        let longest = self.longest_value;
+        self.fill(1, longest);
+        self.check();
+        for _ in 0..12 {
+            self.step();
+        }
+        self.reopen();
+        self.check();
+    }
+}
+
+/// Whether what makes the store smaller must not be refused.
+fn removing_gets_through() -> bool {
+    setting("SLOTLOG_FULL_STRICT", 0) != 0
+}
+
+fn run(in_file: bool, cases: u64) {
+    let first = setting("SLOTLOG_FULL_SEED", 1);
+    let mut tried = 0;
+    for seed in first..first + setting("SLOTLOG_FULL_CASES", cases) {
+        if let Some(case) = Case::new(seed, in_file) {
+            case.run();
+            tried += 1;
+        }
+    }
+    assert!(tried > 0, "with none of these limits a store can be made");
+}
+
+#[test]
+fn a_full_store_in_memory_is_like_a_map() {
+    run(false, 12);
+}
+
+#[test]
+fn a_full_store_in_a_file_is_like_a_map() {
+    run(true, 12);
+}
