@@ -12,7 +12,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -22,9 +22,9 @@ use std::time::{Duration, SystemTime};
 
 use slotlog::format::{
     BLOCK, EXTENTS, Kind, LIVE, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader, SPACE_TABLE_MAGIC, SUPERBLOCK_A,
-    SUPERBLOCK_B, Superblock, align8, live,
+    SUPERBLOCK_B, Superblock, align8, head, live,
 };
-use slotlog::{Access, Opened, Options, Store};
+use slotlog::{Access, Error, Opened, Options, Store};
 use support::{Random, folder};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -622,4 +622,75 @@ fn an_undamaged_store_passes_the_same_exercise() {
     assert_eq!(store.opened(), Opened::Clean);
     assert_eq!(store.len().unwrap(), image.current.len() as u64);
     assert_eq!(align8(live::VISIBLE), live::VISIBLE);
+}
+
+/// Overwrites bytes of a file that stores have open.
+fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
+    let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+fn is_damage<T>(result: slotlog::Result<T>, what: &str) {
+    match result {
+        Err(Error::Corrupt { .. }) => {}
+        Err(error) => panic!("{what}: {error}"),
+        Ok(_) => panic!("{what}: the damage was not seen"),
+    }
+}
+
+/// Readers without a pin begin again until the horizon lies where they read. Beyond what is visible it never does.
+#[test]
+fn a_reader_gives_up_if_the_horizon_lies_beyond_what_is_visible() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    let map = store.map::<str, str>("map").unwrap();
+    map.insert("key", "value").unwrap();
+    let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    let of_reader = reader.map::<str, str>("map").unwrap();
+    assert_eq!(reader.get("key").unwrap().as_deref(), Some(&b"value"[..]));
+    let running = Arc::new(AtomicU64::new(0));
+    watch("horizon", Arc::clone(&running));
+    let visible = store.seq().unwrap();
+    for horizon in [visible + 1, visible + (1 << 44), u64::MAX] {
+        overwrite(&path, live::HORIZON, &horizon.to_le_bytes());
+        is_damage(reader.get("key"), "get");
+        is_damage(reader.contains_key("key"), "contains_key");
+        is_damage(reader.len(), "len");
+        is_damage(reader.snapshot(), "snapshot");
+        is_damage(of_reader.get("key"), "get of a map");
+        running.fetch_add(1, Ordering::Relaxed);
+    }
+    overwrite(&path, live::HORIZON, &visible.to_le_bytes());
+    assert_eq!(reader.get("key").unwrap().as_deref(), Some(&b"value"[..]));
+    assert_eq!(reader.snapshot().unwrap().len(), 1);
+    running.store(u64::MAX, Ordering::Relaxed);
+}
+
+/// What the next superblock will say of the head of the log, a walk from there has to accept.
+#[test]
+fn verify_looks_at_the_number_of_the_head() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..10 {
+        store.insert([number], "value").unwrap();
+    }
+    assert!(store.verify().unwrap().is_clean());
+    let bytes = fs::read(&path).unwrap();
+    let bank = [live::HEAD, live::HEAD + 8 * live::HEAD_WORDS];
+    let bank = bank.into_iter().max_by_key(|&at| read_word(&bytes, at as usize)).unwrap();
+    let at = bank + 8 * head::SEQ as u64;
+    let seq = read_word(&bytes, at as usize);
+    for damaged in [seq + 1, seq + 5, seq + (1 << 44), store.seq().unwrap() + 2] {
+        overwrite(&path, at, &damaged.to_le_bytes());
+        assert!(
+            !store.verify().unwrap().is_clean(),
+            "the log is said to begin with {damaged:#x}, and with {seq:#x} does"
+        );
+    }
+    overwrite(&path, at, &seq.to_le_bytes());
+    assert!(store.verify().unwrap().is_clean());
 }
