@@ -307,14 +307,14 @@ impl Run {
                 let image = self.image();
                 self.close();
                 write(&PATHS[self.at], &image);
-                self.open(|opened| !matches!(opened, Opened::Created | Opened::Clean));
+                self.open(|opened| !matches!(opened, Opened::Created));
             }
             28 => {
                 let image = self.image();
                 self.close();
                 self.at = 1 - self.at;
                 write(&PATHS[self.at], &image);
-                self.open(|opened| !matches!(opened, Opened::Created | Opened::Clean | Opened::AfterKill));
+                self.open(|opened| !matches!(opened, Opened::Created | Opened::AfterKill));
             }
             29 => self.look(a),
             30 if idle && map > 0 => self.drop_or_rename(number, map, a),

@@ -187,6 +187,7 @@ impl Engine {
 
     /// Holds the maps of the catalogue against those that there are.
     fn verify_catalogue(&self, maps: &BTreeMap<u32, Index<'_>>, report: &mut VerifyReport) -> Result<()> {
+        self.verify_entries(|offset, what| report.add(offset, what))?;
         let named: BTreeSet<u32> = self.maps_of_catalogue()?;
         for id in named.iter().filter(|id| !maps.contains_key(id)) {
             report.add(live::MAP_TABLE, format!("map {id} is in the catalogue and has no index"));
