@@ -10,6 +10,7 @@
 
 mod support;
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
@@ -671,7 +672,7 @@ fn a_reader_gives_up_if_the_horizon_lies_beyond_what_is_visible() {
 
 /// What the next superblock will say of the head of the log, a walk from there has to accept.
 #[test]
-fn verify_looks_at_the_number_of_the_head() {
+fn verify_looks_at_the_numbers_of_head_and_counters() {
     let folder = folder();
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
@@ -693,4 +694,99 @@ fn verify_looks_at_the_number_of_the_head() {
     }
     overwrite(&path, at, &seq.to_le_bytes());
     assert!(store.verify().unwrap().is_clean());
+    // Of the counters of the log, the bank with the largest number counts: that of a commit to come would go on counting.
+    let at = [live::LOG_TOTALS, live::LOG_TOTALS + 8 * live::LOG_TOTALS_WORDS];
+    let at = at.into_iter().max_by_key(|&at| read_word(&bytes, at as usize)).unwrap();
+    overwrite(&path, at, &u64::MAX.to_le_bytes());
+    assert!(!store.verify().unwrap().is_clean(), "the counters of the log have a number that is still to come");
 }
+
+/// What stands in the catalogue decides which maps there are, and which number the next one gets.
+#[test]
+fn verify_looks_at_the_entries_of_the_catalogue() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.map::<str, u32>("one").unwrap().insert("key", 1).unwrap();
+    assert!(store.verify().unwrap().is_clean());
+    store.close().unwrap();
+    let image = fs::read(&path).unwrap();
+    let of_catalogue = |at: &usize| {
+        let header = RecordHeader::read_from_prefix(&image[*at..]).unwrap().0;
+        header.kind == Kind::Put as u8 && header.map() == 0
+    };
+    let mut records = Vec::new();
+    let mut at = EXTENTS as usize;
+    while Kind::from_u8(image[at + 14]).is_some() {
+        records.push(at);
+        at += RecordHeader::read_from_prefix(&image[at..]).unwrap().0.record_len() as usize;
+    }
+    assert_eq!(records.iter().copied().filter(|at| of_catalogue(at)).count(), 2, "the next number and the map");
+    for record in records.iter().copied().filter(of_catalogue) {
+        let mut bytes = image.clone();
+        let value = record + RecordHeader::read_from_prefix(&bytes[record..]).unwrap().0.value_start() as usize;
+        // The number of the map, or of the next one.
+        bytes[value] = 0;
+        let mut chain = bytes[record + 4..record + 8].to_vec();
+        for &at in records.iter().filter(|at| **at >= record) {
+            let end = at + RecordHeader::read_from_prefix(&bytes[at..]).unwrap().0.record_len() as usize;
+            bytes[at + 4..at + 8].copy_from_slice(&chain);
+            chain = crc32(&bytes[at + 4..end]).to_le_bytes().to_vec();
+            bytes[at..at + 4].copy_from_slice(&chain);
+        }
+        let places = [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| at as usize);
+        for at in places {
+            if let Some(mut superblock) = Superblock::read_from_prefix(&bytes[at..]).ok().map(|(s, _)| s) {
+                superblock.end_chain = u32::from_le_bytes(chain[..].try_into().unwrap()).into();
+                bytes[at..at + 512].copy_from_slice(superblock.sealed().as_bytes());
+            }
+        }
+        anew(&path)(&bytes);
+        let report = Store::open(&path).unwrap().verify().unwrap();
+        let of_it = report.findings().iter().any(|finding| finding.offset == record as u64);
+        assert!(of_it, "of the record at {record}: {report:#?}");
+    }
+}
+
+/// What a length promises and the file does not have is damage before it is memory.
+#[test]
+fn a_value_that_is_longer_than_the_file_takes_no_memory() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "a value that can be found").unwrap();
+    store.close().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let value = bytes.windows(7).position(|seven| seven == b"a value").unwrap();
+    let header = value - 8 - 32;
+    bytes[header + 8..header + 12].copy_from_slice(&u32::MAX.to_le_bytes());
+    anew(&path)(&bytes);
+    let store = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    LARGEST.store(0, Ordering::Relaxed);
+    is_damage(store.get("key"), "get");
+    let largest = LARGEST.load(Ordering::Relaxed);
+    assert!(largest < 256 << 20, "{largest} bytes were taken at once");
+}
+
+/// The largest piece of memory that was asked for.
+static LARGEST: AtomicU64 = AtomicU64::new(0);
+
+struct Watched;
+
+// SAFETY: it hands all calls on to the system's allocator.
+#[allow(unsafe_code, reason = "an allocator cannot be watched otherwise")]
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: the caller's promise is that of the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: it comes from `alloc` above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;

@@ -178,6 +178,10 @@ impl Engine {
             self.verify_resize(*map, index, report)?;
         }
         self.verify_catalogue(&maps, report)?;
+        if self.is_live()? && self.log_totals()?[0] > self.visible()? {
+            // The next commits would go to the other bank, and not count.
+            report.add(live::LOG_TOTALS, "the counters of the log are from a commit that is still to come");
+        }
         let (counted, live_bytes) = (self.live_bytes()?, self.sum_of_live_bytes()?);
         if counted != live_bytes {
             report.add(live::LOG_TOTALS, format!("the maps have {live_bytes} bytes, and the log counts {counted}"));
