@@ -10,9 +10,10 @@
 
 mod support;
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -22,9 +23,9 @@ use std::time::{Duration, SystemTime};
 
 use slotlog::format::{
     BLOCK, EXTENTS, Kind, LIVE, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader, SPACE_TABLE_MAGIC, SUPERBLOCK_A,
-    SUPERBLOCK_B, Superblock, align8, live,
+    SUPERBLOCK_B, Superblock, align8, head, live,
 };
-use slotlog::{Access, Opened, Options, Store};
+use slotlog::{Access, Error, Opened, Options, Store};
 use support::{Random, folder};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -623,3 +624,169 @@ fn an_undamaged_store_passes_the_same_exercise() {
     assert_eq!(store.len().unwrap(), image.current.len() as u64);
     assert_eq!(align8(live::VISIBLE), live::VISIBLE);
 }
+
+/// Overwrites bytes of a file that stores have open.
+fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
+    let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+fn is_damage<T>(result: slotlog::Result<T>, what: &str) {
+    match result {
+        Err(Error::Corrupt { .. }) => {}
+        Err(error) => panic!("{what}: {error}"),
+        Ok(_) => panic!("{what}: the damage was not seen"),
+    }
+}
+
+/// Readers without a pin begin again until the horizon lies where they read. Beyond what is visible it never does.
+#[test]
+fn a_reader_gives_up_if_the_horizon_lies_beyond_what_is_visible() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    let map = store.map::<str, str>("map").unwrap();
+    map.insert("key", "value").unwrap();
+    let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    let of_reader = reader.map::<str, str>("map").unwrap();
+    assert_eq!(reader.get("key").unwrap().as_deref(), Some(&b"value"[..]));
+    let running = Arc::new(AtomicU64::new(0));
+    watch("horizon", Arc::clone(&running));
+    let visible = store.seq().unwrap();
+    for horizon in [visible + 1, visible + (1 << 44), u64::MAX] {
+        overwrite(&path, live::HORIZON, &horizon.to_le_bytes());
+        is_damage(reader.get("key"), "get");
+        is_damage(reader.contains_key("key"), "contains_key");
+        is_damage(reader.len(), "len");
+        is_damage(reader.snapshot(), "snapshot");
+        is_damage(of_reader.get("key"), "get of a map");
+        running.fetch_add(1, Ordering::Relaxed);
+    }
+    overwrite(&path, live::HORIZON, &visible.to_le_bytes());
+    assert_eq!(reader.get("key").unwrap().as_deref(), Some(&b"value"[..]));
+    assert_eq!(reader.snapshot().unwrap().len(), 1);
+    running.store(u64::MAX, Ordering::Relaxed);
+}
+
+/// What the next superblock will say of the head of the log, a walk from there has to accept.
+#[test]
+fn verify_looks_at_the_numbers_of_head_and_counters() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..10 {
+        store.insert([number], "value").unwrap();
+    }
+    assert!(store.verify().unwrap().is_clean());
+    let bytes = fs::read(&path).unwrap();
+    let bank = [live::HEAD, live::HEAD + 8 * live::HEAD_WORDS];
+    let bank = bank.into_iter().max_by_key(|&at| read_word(&bytes, at as usize)).unwrap();
+    let at = bank + 8 * head::SEQ as u64;
+    let seq = read_word(&bytes, at as usize);
+    for damaged in [seq + 1, seq + 5, seq + (1 << 44), store.seq().unwrap() + 2] {
+        overwrite(&path, at, &damaged.to_le_bytes());
+        assert!(
+            !store.verify().unwrap().is_clean(),
+            "the log is said to begin with {damaged:#x}, and with {seq:#x} does"
+        );
+    }
+    overwrite(&path, at, &seq.to_le_bytes());
+    assert!(store.verify().unwrap().is_clean());
+    // Of the counters of the log, the bank with the largest number counts: that of a commit to come would go on counting.
+    let at = [live::LOG_TOTALS, live::LOG_TOTALS + 8 * live::LOG_TOTALS_WORDS];
+    let at = at.into_iter().max_by_key(|&at| read_word(&bytes, at as usize)).unwrap();
+    overwrite(&path, at, &u64::MAX.to_le_bytes());
+    assert!(!store.verify().unwrap().is_clean(), "the counters of the log have a number that is still to come");
+}
+
+/// What stands in the catalogue decides which maps there are, and which number the next one gets.
+#[test]
+fn verify_looks_at_the_entries_of_the_catalogue() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.map::<str, u32>("one").unwrap().insert("key", 1).unwrap();
+    assert!(store.verify().unwrap().is_clean());
+    store.close().unwrap();
+    let image = fs::read(&path).unwrap();
+    let of_catalogue = |at: &usize| {
+        let header = RecordHeader::read_from_prefix(&image[*at..]).unwrap().0;
+        header.kind == Kind::Put as u8 && header.map() == 0
+    };
+    let mut records = Vec::new();
+    let mut at = EXTENTS as usize;
+    while Kind::from_u8(image[at + 14]).is_some() {
+        records.push(at);
+        at += RecordHeader::read_from_prefix(&image[at..]).unwrap().0.record_len() as usize;
+    }
+    assert_eq!(records.iter().copied().filter(|at| of_catalogue(at)).count(), 2, "the next number and the map");
+    for record in records.iter().copied().filter(of_catalogue) {
+        let mut bytes = image.clone();
+        let value = record + RecordHeader::read_from_prefix(&bytes[record..]).unwrap().0.value_start() as usize;
+        // The number of the map, or of the next one.
+        bytes[value] = 0;
+        let mut chain = bytes[record + 4..record + 8].to_vec();
+        for &at in records.iter().filter(|at| **at >= record) {
+            let end = at + RecordHeader::read_from_prefix(&bytes[at..]).unwrap().0.record_len() as usize;
+            bytes[at + 4..at + 8].copy_from_slice(&chain);
+            chain = crc32(&bytes[at + 4..end]).to_le_bytes().to_vec();
+            bytes[at..at + 4].copy_from_slice(&chain);
+        }
+        let places = [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| at as usize);
+        for at in places {
+            if let Some(mut superblock) = Superblock::read_from_prefix(&bytes[at..]).ok().map(|(s, _)| s) {
+                superblock.end_chain = u32::from_le_bytes(chain[..].try_into().unwrap()).into();
+                bytes[at..at + 512].copy_from_slice(superblock.sealed().as_bytes());
+            }
+        }
+        anew(&path)(&bytes);
+        let report = Store::open(&path).unwrap().verify().unwrap();
+        let of_it = report.findings().iter().any(|finding| finding.offset == record as u64);
+        assert!(of_it, "of the record at {record}: {report:#?}");
+    }
+}
+
+/// What a length promises and the file does not have is damage before it is memory.
+#[test]
+fn a_value_that_is_longer_than_the_file_takes_no_memory() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "a value that can be found").unwrap();
+    store.close().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let value = bytes.windows(7).position(|seven| seven == b"a value").unwrap();
+    let header = value - 8 - 32;
+    bytes[header + 8..header + 12].copy_from_slice(&u32::MAX.to_le_bytes());
+    anew(&path)(&bytes);
+    let store = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    LARGEST.store(0, Ordering::Relaxed);
+    is_damage(store.get("key"), "get");
+    let largest = LARGEST.load(Ordering::Relaxed);
+    assert!(largest < 256 << 20, "{largest} bytes were taken at once");
+}
+
+/// The largest piece of memory that was asked for.
+static LARGEST: AtomicU64 = AtomicU64::new(0);
+
+struct Watched;
+
+// SAFETY: it hands all calls on to the system's allocator.
+#[allow(unsafe_code, reason = "an allocator cannot be watched otherwise")]
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: the caller's promise is that of the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: it comes from `alloc` above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;

@@ -1,134 +1,81 @@
-//! Histories of calls, held against a `HashMap`.
+//! Histories of calls, held against a `BTreeMap` for each map.
 //!
-//! A history goes on through closing, killing and copying: after each the store has to hold exactly what was committed,
-//! and to verify clean. Snapshots are kept and read later, against what the map was when they were taken.
+//! A history goes on through closing, killing, copying and several openings of the file: after each the store has to hold
+//! exactly what was committed, and to verify clean. Snapshots are kept and read later, against what the maps were when they
+//! were taken.
+//!
+//! An input: four bytes of a head (the bits of [`bits`], limit of the size, capacity) and steps of four bytes. While a
+//! transaction is open, changes go to it.
 #![no_main]
 
-mod scratch;
-
-use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use slotlog::{Access, Durability, Error, Opened, Options, Snapshot, Store};
+use slotlog::{Access, Durability, Error, Map, Opened, Options, Result, Snapshot, Store, Transaction};
+use slotlog_fuzz::scratch::{self, write};
+use slotlog_fuzz::{head, instructions};
 
-#[derive(Arbitrary, Debug)]
-struct History {
-    /// Limits the size of the file, to so many blocks more than an empty store has.
-    blocks: Option<u8>,
-    capacity: u16,
-    often: bool,
+/// Bits of the first byte.
+mod bits {
     /// Resize and compaction go in the smallest steps.
-    tiny: bool,
-    verify_reads: bool,
-    steps: Vec<Step>,
+    pub const TINY: u8 = 1;
+    pub const OFTEN: u8 = 2;
+    pub const VERIFY_READS: u8 = 4;
+    /// The size of the file is limited, to so many blocks more than an empty store has as the second byte says.
+    pub const LIMIT: u8 = 8;
+    pub const SYNCED: u8 = 16;
+    pub const NOT_COMPACTED: u8 = 32;
 }
 
-#[derive(Arbitrary, Debug)]
-enum Step {
-    Change(Change),
-    Get(Key),
-    Clear,
-    Transaction(Vec<Change>, Ending),
-    Snapshot,
-    ReadSnapshot(u8),
-    DropSnapshot(u8),
-    Sync,
-    Checkpoint,
-    Verify,
-    /// Compacts, and stops when that has asked so often whether to go on.
-    Compact(u8),
-    Maintain,
-    Release,
-    /// Closes the store and opens it again.
-    Close,
-    /// The process is killed, and another one opens the store.
-    Kill,
-    /// The file is copied while it is open, and the history goes on with the copy.
-    Copy,
-    /// Closes the store and looks at it through a read-only opening.
-    ReadOnly,
+/// At most so many steps.
+const STEPS: usize = 120;
+
+type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The default map and two that have a name.
+const MAPS: usize = 3;
+const NAMES: [&str; MAPS] = ["", "one", "two"];
+
+/// What was committed.
+#[derive(Clone, Default)]
+struct Model {
+    content: [Content; MAPS],
+    /// Keys that were written so that they had expired at once: counted until they are removed.
+    expired: [BTreeSet<Vec<u8>>; MAPS],
 }
 
-#[derive(Arbitrary, Debug)]
-enum Change {
-    Insert(Key, Value),
-    Remove(Key),
-    /// Many keys in a row, so that index and log grow.
-    Fill {
-        first: u16,
-        count: u16,
-        len: u8,
-    },
-    Drain {
-        first: u16,
-        count: u16,
-    },
-}
+impl Model {
+    fn put(&mut self, map: usize, key: Vec<u8>, value: Vec<u8>) {
+        self.expired[map].remove(&key);
+        self.content[map].insert(key, value);
+    }
 
-#[derive(Arbitrary, Debug)]
-enum Ending {
-    Commit,
-    Synced,
-    Rollback,
-    Kill,
-    Copy,
-}
+    fn put_expired(&mut self, map: usize, key: Vec<u8>) {
+        self.content[map].remove(&key);
+        self.expired[map].insert(key);
+    }
 
-#[derive(Arbitrary, Debug)]
-enum Key {
-    Short(u8),
-    Filled(u16),
-    Empty,
-    Long(u16),
-}
+    fn remove(&mut self, map: usize, key: &[u8]) -> bool {
+        self.content[map].remove(key).is_some()
+    }
 
-#[derive(Arbitrary, Debug)]
-enum Value {
-    Short(Vec<u8>),
-    Long(u16, u8),
-    /// Longer than the usual extent of the log.
-    Huge(u16, u8),
-}
+    fn clear(&mut self, map: usize) {
+        self.content[map].clear();
+        self.expired[map].clear();
+    }
 
-impl Key {
-    fn bytes(&self) -> Vec<u8> {
-        match *self {
-            Key::Short(key) => vec![key % 32],
-            Key::Filled(number) => filled(number),
-            Key::Empty => Vec::new(),
-            Key::Long(len) => vec![7; usize::from(len)],
-        }
+    /// Whether a map may count so many keys.
+    fn counts(&self, map: usize, len: u64) {
+        let least = self.content[map].len() as u64;
+        let most = least + self.expired[map].len() as u64;
+        assert!((least..=most).contains(&len), "map {map} counts {len} keys, and has {least} to {most}");
     }
 }
-
-impl Value {
-    fn bytes(&self) -> Vec<u8> {
-        match self {
-            Value::Short(bytes) => bytes.clone(),
-            Value::Long(len, fill) => vec![*fill; usize::from(*len) % 8192],
-            Value::Huge(len, fill) => vec![*fill; usize::from(*len) * 8],
-        }
-    }
-}
-
-/// The key with this number in a row of keys.
-fn filled(number: u16) -> Vec<u8> {
-    [b"key ", &(number % 4096).to_be_bytes()[..]].concat()
-}
-
-/// The keys of a row, of moderate length.
-fn row(first: u16, count: u16) -> impl Iterator<Item = Vec<u8>> {
-    (0..count % 700).map(move |number| filled(first.wrapping_add(number)))
-}
-
-type Model = HashMap<Vec<u8>, Vec<u8>>;
 
 /// What the file is called now, and what its next copy will be called.
 static PATHS: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
@@ -136,192 +83,352 @@ static PATHS: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
     [folder.join("a.slotlog"), folder.join("b.slotlog")]
 });
 
-/// Something to change keys in: the store itself or a transaction.
-trait Target {
-    fn insert(&mut self, key: &[u8], value: &[u8]) -> slotlog::Result<()>;
-    fn remove(&mut self, key: &[u8]) -> slotlog::Result<bool>;
+type Bytes = Map<[u8], [u8]>;
+
+/// One opening of the file, and the maps that it knows.
+struct Opening {
+    store: Store,
+    maps: [Option<Bytes>; MAPS],
 }
 
-impl Target for Store {
-    fn insert(&mut self, key: &[u8], value: &[u8]) -> slotlog::Result<()> {
-        Store::insert(self, key, value)
+impl Opening {
+    fn new(store: Store) -> Opening {
+        Opening { store, maps: [None, None, None] }
     }
 
-    fn remove(&mut self, key: &[u8]) -> slotlog::Result<bool> {
-        let removed = Store::remove(self, key);
-        if let Err(Error::Full { .. }) = removed {
-            // That is what the reserve is for.
-            let reserve = self.stats().unwrap().extents.iter().any(|extents| extents.kind == "Reserve");
-            assert!(!reserve, "a removal was refused, and there was a reserve for it");
+    /// A map that has a name, which is made if it is not there.
+    fn map(&mut self, map: usize) -> Result<Bytes> {
+        if self.maps[map].is_none() {
+            self.maps[map] = Some(self.store.map(NAMES[map])?);
         }
-        removed
-    }
-}
-
-impl Target for slotlog::Transaction {
-    fn insert(&mut self, key: &[u8], value: &[u8]) -> slotlog::Result<()> {
-        slotlog::Transaction::insert(self, key, value)
-    }
-
-    fn remove(&mut self, key: &[u8]) -> slotlog::Result<bool> {
-        slotlog::Transaction::remove(self, key)
+        Ok(self.maps[map].clone().expect("it was just made"))
     }
 }
 
 struct Run {
     options: Options,
     limited: bool,
-    store: Option<Store>,
+    openings: Vec<Opening>,
     /// Which of the two paths is in use.
     at: usize,
     model: Model,
-    snapshots: Vec<(Snapshot, Model)>,
+    snapshots: Vec<(Snapshot, [Option<Bytes>; MAPS], Model)>,
+    /// An open transaction, the opening that it belongs to, and what the maps are when it commits.
+    transaction: Option<(Transaction, usize, Model)>,
+}
+
+/// The key that a byte stands for: of one map's keys, many are in a row, and some are long.
+fn key(number: u8) -> Vec<u8> {
+    match number {
+        0 => Vec::new(),
+        1..=3 => vec![number; usize::from(number) * 5_000],
+        number => vec![b'k', number],
+    }
+}
+
+fn value(len: u8, fill: u8) -> Vec<u8> {
+    match len {
+        0..200 => vec![fill; usize::from(len)],
+        200..250 => vec![fill; usize::from(len - 199) * 500],
+        // Longer than the usual extent of the log.
+        _ => vec![fill; usize::from(len - 249) * 30_000],
+    }
+}
+
+/// The keys of a row.
+fn row(first: u8, count: u8) -> impl Iterator<Item = Vec<u8>> {
+    (0..u16::from(count) * 3).map(move |number| [b"row ", &(u16::from(first) * 4 + number).to_be_bytes()[..]].concat())
 }
 
 impl Run {
-    fn store(&self) -> &Store {
-        self.store.as_ref().expect("it is taken only to be opened again")
-    }
-
     /// Whether a change was made. Only a store with a limit may refuse one.
-    fn made<T>(limited: bool, result: slotlog::Result<T>) -> Option<T> {
+    fn made<T>(&self, result: Result<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
-            Err(Error::Full { .. }) if limited => None,
+            Err(Error::Full { .. }) if self.limited => None,
             Err(error) => panic!("a change was refused: {error}"),
         }
     }
 
-    fn change(limited: bool, target: &mut impl Target, model: &mut Model, change: &Change) {
-        match change {
-            Change::Insert(key, value) => {
-                let (key, value) = (key.bytes(), value.bytes());
-                if Run::made(limited, target.insert(&key, &value)).is_some() {
-                    model.insert(key, value);
+    /// Does one change of a map in the store or the open transaction.
+    fn change<T>(
+        &mut self,
+        number: usize,
+        map: usize,
+        in_store: impl FnOnce(&Store, Option<&Bytes>) -> Result<T>,
+        in_transaction: impl FnOnce(&mut Transaction, Option<&Bytes>) -> Result<T>,
+        in_model: impl FnOnce(&mut Model, T),
+    ) {
+        let number = self.transaction.as_ref().map_or(number, |(_, number, _)| *number);
+        let opening = &mut self.openings[number];
+        if map > 0 && self.transaction.is_some() && opening.maps[map].is_none() {
+            // It would wait for the transaction.
+            return;
+        }
+        if map > 0 {
+            let made = self.openings[number].map(map);
+            if self.made(made).is_none() {
+                return;
+            }
+        }
+        let opening = &self.openings[number];
+        let handle = opening.maps[map].as_ref();
+        let result = match &mut self.transaction {
+            Some((transaction, ..)) => in_transaction(transaction, handle),
+            None => in_store(&opening.store, handle),
+        };
+        if let Some(found) = self.made(result) {
+            in_model(self.transaction.as_mut().map_or(&mut self.model, |(.., model)| model), found);
+        }
+    }
+
+    fn insert(&mut self, number: usize, map: usize, key: Vec<u8>, value: Vec<u8>) {
+        self.change(
+            number,
+            map,
+            |store, handle| match handle {
+                Some(handle) => handle.insert(&key[..], &value[..]),
+                None => store.insert(&key, &value),
+            },
+            |transaction, handle| match handle {
+                Some(handle) => transaction.of(handle).insert(&key[..], &value[..]),
+                None => transaction.insert(&key, &value),
+            },
+            |model, ()| model.put(map, key.clone(), value.clone()),
+        );
+    }
+
+    fn remove(&mut self, number: usize, map: usize, key: &[u8]) {
+        self.change(
+            number,
+            map,
+            |store, handle| handle.map_or_else(|| store.remove(key), |handle| handle.remove(key)),
+            |transaction, handle| match handle {
+                Some(handle) => transaction.of(handle).remove(key),
+                None => transaction.remove(key),
+            },
+            |model, removed| assert_eq!(removed, model.remove(map, key), "whether {key:?} of map {map} was there"),
+        );
+    }
+
+    fn step(&mut self, [what, a, b, c]: [u8; 4]) {
+        let number = usize::from(what / 64) % self.openings.len();
+        let map = usize::from(c) % MAPS;
+        let idle = self.transaction.is_none();
+        match what % 32 {
+            0 | 1 => self.insert(number, map, key(a), value(b, c)),
+            2 => self.remove(number, map, &key(a)),
+            3 => row(a, b).for_each(|key| self.insert(number, map, key, vec![b; usize::from(c / 3)])),
+            4 => row(a, b).for_each(|key| self.remove(number, map, &key)),
+            // In a transaction, only maps with a name can be cleared.
+            5 if idle || map > 0 => self.change(
+                number,
+                map,
+                |store, handle| handle.map_or_else(|| store.clear(), Bytes::clear),
+                |transaction, handle| handle.map_or(Ok(()), |handle| transaction.of(handle).clear()),
+                |model, ()| model.clear(map),
+            ),
+            6 => {
+                let (key, at) = (key(a), SystemTime::UNIX_EPOCH);
+                self.change(
+                    number,
+                    map,
+                    |store, handle| match handle {
+                        Some(handle) => handle.insert_with_expiry(&key[..], b"expired", at),
+                        None => store.insert_with_expiry(&key, "expired", at),
+                    },
+                    |transaction, handle| match handle {
+                        Some(handle) => transaction.of(handle).insert_with_expiry(&key[..], b"expired", at),
+                        None => transaction.insert_with_expiry(&key, "expired", at),
+                    },
+                    |model, ()| model.put_expired(map, key.clone()),
+                );
+            }
+            7 if idle && map > 0 => self.update(number, map, &key(a), b),
+            8 if idle && map > 0 => {
+                if let Ok(Some((key, value))) = self.openings[number].map(map).and_then(|map| map.pop()) {
+                    assert_eq!(self.model.content[map].remove(&key), Some(value), "what was popped");
                 }
             }
-            Change::Remove(key) => Run::remove(limited, target, model, &key.bytes()),
-            &Change::Fill { first, count, len } => {
-                for key in row(first, count) {
-                    let value = vec![key[5]; usize::from(len)];
-                    if Run::made(limited, target.insert(&key, &value)).is_some() {
-                        model.insert(key, value);
+            9 if idle && map > 0 => {
+                let made = self.openings[number].map(map).and_then(|map| map.retain(|key, _| key.last() > Some(&a)));
+                if self.made(made).is_some() {
+                    self.model.content[map].retain(|key, _| key.last() > Some(&a));
+                }
+            }
+            10 | 11 => self.get(number, map, &key(a)),
+            12 if idle => {
+                if let Some(transaction) = self.made(self.openings[number].store.begin()) {
+                    self.transaction = Some((transaction, number, self.model.clone()));
+                }
+            }
+            13 | 14 => self.end_transaction(a),
+            15 if self.snapshots.len() < 8 => {
+                let opening = &self.openings[number];
+                let maps = opening.maps.clone();
+                self.snapshots.push((opening.store.snapshot().unwrap(), maps, self.model.clone()));
+            }
+            16 | 17 => {
+                if let Some((snapshot, maps, model)) = self.snapshots.get(usize::from(a)) {
+                    compare(snapshot, maps, model);
+                    if what % 32 == 17 {
+                        self.snapshots.swap_remove(usize::from(a));
                     }
                 }
             }
-            &Change::Drain { first, count } => {
-                row(first, count).for_each(|key| Run::remove(limited, target, model, &key));
-            }
-        }
-    }
-
-    fn remove(limited: bool, target: &mut impl Target, model: &mut Model, key: &[u8]) {
-        if let Some(removed) = Run::made(limited, target.remove(key)) {
-            assert_eq!(removed, model.remove(key).is_some(), "whether {key:?} was there");
-        }
-    }
-
-    fn step(&mut self, step: &Step) {
-        match step {
-            Step::Change(change) => {
-                let mut store = self.store().clone();
-                Run::change(self.limited, &mut store, &mut self.model, change);
-            }
-            Step::Get(key) => {
-                let key = key.bytes();
-                assert_eq!(self.store().get(&key).unwrap().as_ref(), self.model.get(&key));
-                assert_eq!(self.store().contains_key(&key).unwrap(), self.model.contains_key(&key));
-            }
-            Step::Clear => {
-                if Run::made(self.limited, self.store().clear()).is_some() {
-                    self.model.clear();
-                }
-            }
-            Step::Transaction(changes, ending) => self.transaction(changes, ending),
-            Step::Snapshot => {
-                if self.snapshots.len() < 8 {
-                    self.snapshots.push((self.store().snapshot().unwrap(), self.model.clone()));
-                }
-            }
-            Step::ReadSnapshot(number) => {
-                if let Some((snapshot, model)) = self.snapshots.get(usize::from(*number)) {
-                    compare(snapshot, model);
-                }
-            }
-            Step::DropSnapshot(number) => {
-                if usize::from(*number) < self.snapshots.len() {
-                    self.snapshots.swap_remove(usize::from(*number));
-                }
-            }
-            Step::Sync => self.store().sync().unwrap(),
-            Step::Checkpoint => self.store().checkpoint().unwrap(),
-            Step::Verify => verify(self.store()),
-            Step::Compact(times) => {
-                let mut left = *times;
-                let compacted = self.store().compact_with(|_| {
+            18 => self.openings[number].store.sync().unwrap(),
+            19 if idle => self.openings[number].store.checkpoint().unwrap(),
+            20 if idle => verify(&self.openings[number].store),
+            21 if idle => {
+                let mut left = a;
+                let compacted = self.openings[number].store.compact_with(|_| {
                     left = left.saturating_sub(1);
                     if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 });
-                Run::made(self.limited, compacted);
+                self.made(compacted);
             }
-            Step::Maintain => drop(Run::made(self.limited, self.store().maintain(Duration::from_millis(1)))),
-            Step::Release => drop(Run::made(self.limited, self.store().release_free_space())),
-            Step::Close => {
+            22 if idle => drop(self.made(self.openings[number].store.maintain(Duration::from_millis(1)))),
+            23 if idle => drop(self.made(self.openings[number].store.release_free_space())),
+            24 if idle && self.openings.len() < 3 => {
+                let another = self.options.clone().open(&PATHS[self.at]).unwrap();
+                assert_eq!(another.opened(), Opened::Attached);
+                self.openings.push(Opening::new(another));
+            }
+            25 if idle && self.openings.len() > 1 => {
+                // A snapshot keeps its opening.
+                drop(self.openings.swap_remove(number));
+            }
+            26 if idle => {
                 self.close();
-                self.open();
-                assert_eq!(self.store().opened(), Opened::Clean);
+                self.open(|opened| matches!(opened, Opened::Clean));
             }
-            Step::Kill => {
+            27 => {
+                // A transaction that is open is not in it.
                 let image = self.image();
-                self.killed(&image);
-            }
-            Step::Copy => {
-                let image = self.image();
-                self.copied(&image);
-            }
-            Step::ReadOnly => {
                 self.close();
-                let store = self.options.clone().access(Access::ReadOnly).open(&PATHS[self.at]).unwrap();
-                verify(&store);
-                compare(&store.snapshot().unwrap(), &self.model);
-                assert!(matches!(store.insert("key", ""), Err(Error::ReadOnly { .. })));
-                drop(store);
-                self.open();
+                write(&PATHS[self.at], &image);
+                self.open(|opened| !matches!(opened, Opened::Created));
+            }
+            28 => {
+                let image = self.image();
+                self.close();
+                self.at = 1 - self.at;
+                write(&PATHS[self.at], &image);
+                self.open(|opened| !matches!(opened, Opened::Created | Opened::AfterKill));
+            }
+            29 => self.look(a),
+            30 if idle && map > 0 => self.drop_or_rename(number, map, a),
+            _ => {}
+        }
+    }
+
+    fn update(&mut self, number: usize, map: usize, key: &[u8], add: u8) {
+        let made = self.openings[number].map(map).and_then(|handle| {
+            handle.update(key, |value| {
+                let mut value = value.map(|value| value.to_vec()).unwrap_or_default();
+                value.truncate(100);
+                value.push(add);
+                (add != 0).then_some(value)
+            })
+        });
+        if self.made(made).is_some() {
+            let mut value = self.model.content[map].get(key).cloned().unwrap_or_default();
+            value.truncate(100);
+            value.push(add);
+            if add == 0 {
+                self.model.remove(map, key);
+            } else {
+                self.model.put(map, key.to_vec(), value);
             }
         }
     }
 
-    fn transaction(&mut self, changes: &[Change], ending: &Ending) {
-        let mut model = self.model.clone();
-        let mut transaction = self.store().begin().unwrap();
-        for change in changes {
-            Run::change(self.limited, &mut transaction, &mut model, change);
+    fn get(&mut self, number: usize, map: usize, key: &[u8]) {
+        let opening = &mut self.openings[number];
+        // Others do not see what a transaction does.
+        let expected = self.model.content[map].get(key);
+        if map == 0 {
+            assert_eq!(opening.store.get(key).unwrap().as_ref(), expected);
+            assert_eq!(opening.store.contains_key(key).unwrap(), expected.is_some());
+        } else if let Some(handle) = &opening.maps[map] {
+            assert_eq!(handle.get(key).unwrap().as_ref(), expected);
+            assert_eq!(handle.get_ref(key).unwrap().as_deref(), expected.map(Vec::as_slice));
         }
-        assert_eq!(transaction.len(), model.len() as u64);
-        for key in changes.iter().filter_map(Change::a_key) {
-            assert_eq!(transaction.get(&key).unwrap().as_ref(), model.get(&key), "a transaction sees its own changes");
-            assert_eq!(self.store().get(&key).unwrap().as_ref(), self.model.get(&key), "and nobody else does");
+        if let Some((transaction, owner, model)) = &mut self.transaction {
+            let expected = model.content[map].get(key);
+            match &self.openings[*owner].maps[map] {
+                _ if map == 0 => assert_eq!(transaction.get(key).unwrap().as_ref(), expected),
+                Some(handle) => assert_eq!(transaction.of(handle).get(key).unwrap().as_ref(), expected),
+                None => {}
+            }
         }
-        let committed = match ending {
-            Ending::Commit => Run::made(self.limited, transaction.commit()).is_some(),
-            Ending::Synced => Run::made(self.limited, transaction.commit_with(Durability::Synced)).is_some(),
-            Ending::Rollback => {
+    }
+
+    fn end_transaction(&mut self, how: u8) {
+        let Some((transaction, _, model)) = self.transaction.take() else { return };
+        model.counts(0, transaction.len());
+        let committed = match how % 4 {
+            0 => {
                 transaction.rollback();
-                false
+                return;
             }
-            Ending::Kill | Ending::Copy => {
-                let image = self.image();
-                drop(transaction);
-                match ending {
-                    Ending::Kill => self.killed(&image),
-                    _ => self.copied(&image),
-                }
-                false
-            }
+            1 => transaction.commit_with(Durability::Synced),
+            _ => transaction.commit(),
         };
-        if committed {
+        if self.made(committed).is_some() {
             self.model = model;
         }
+    }
+
+    /// Closes the store, unless a copy can be looked at beside it, and looks at it without a way to change it.
+    fn look(&mut self, how: u8) {
+        let access = if how & 1 == 0 { Access::ReadOnly } else { Access::CopyOnWrite };
+        let beside = access == Access::ReadOnly && how & 2 != 0 && self.transaction.is_none();
+        if !beside {
+            self.close();
+        }
+        let store = self.options.clone().access(access).open(&PATHS[self.at]).unwrap();
+        verify(&store);
+        let maps = [1, 2].map(|map| store.map::<[u8], [u8]>(NAMES[map]).ok());
+        let [one, two] = maps;
+        compare(&store.snapshot().unwrap(), &[None, one, two], &self.model);
+        if access == Access::ReadOnly {
+            assert!(matches!(store.insert("key", ""), Err(Error::ReadOnly { .. })));
+        } else {
+            let inserted = store.insert("aside", "");
+            self.made(inserted);
+        }
+        drop(store);
+        if !beside {
+            self.open(|_| true);
+        }
+    }
+
+    fn drop_or_rename(&mut self, number: usize, map: usize, how: u8) {
+        if how & 1 == 0 {
+            let dropped = self.openings[number].store.drop_map(NAMES[map]);
+            if self.made(dropped).is_some() {
+                self.model.clear(map);
+            }
+        } else {
+            // There and back, or not at all.
+            let store = &self.openings[number].store;
+            if let Some(true) = self.made(store.rename_map(NAMES[map], "elsewhere")) {
+                while self.made(store.rename_map("elsewhere", NAMES[map])).is_none() {
+                    // Full: a name more or less has to fit.
+                    return self.lost_a_name(map);
+                }
+            }
+        }
+        self.openings.iter_mut().for_each(|opening| opening.maps[map] = None);
+    }
+
+    /// A map could not be given its name back: it goes on without.
+    fn lost_a_name(&mut self, map: usize) {
+        let dropped = self.openings[0].store.drop_map("elsewhere");
+        self.made(dropped);
+        self.model.clear(map);
+        self.openings.iter_mut().for_each(|opening| opening.maps[map] = None);
     }
 
     /// The file as it is now.
@@ -330,53 +437,32 @@ impl Run {
     }
 
     fn close(&mut self) {
-        for (snapshot, model) in self.snapshots.drain(..) {
-            compare(&snapshot, &model);
+        self.transaction = None;
+        for (snapshot, maps, model) in self.snapshots.drain(..) {
+            compare(&snapshot, &maps, &model);
         }
-        self.store.take().expect("it is open").close().unwrap();
+        for opening in self.openings.drain(..) {
+            drop(opening.maps);
+            opening.store.close().unwrap();
+        }
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, as_expected: impl Fn(&Opened) -> bool) {
         let store = self.options.clone().open(&PATHS[self.at]).unwrap();
+        assert!(as_expected(&store.opened()), "{:?}", store.opened());
         verify(&store);
-        compare(&store.snapshot().unwrap(), &self.model);
-        self.store = Some(store);
-    }
-
-    /// Puts back the file as it was before it was closed. It is the same file in the same page cache, so the opener has
-    /// to think that whoever had it open before was killed.
-    fn killed(&mut self, image: &[u8]) {
-        self.close();
-        write(&PATHS[self.at], image);
-        self.open();
-        assert!(!matches!(self.store().opened(), Opened::Created));
-    }
-
-    /// Goes on with a copy of the file as it was while it was open.
-    fn copied(&mut self, image: &[u8]) {
-        self.close();
-        self.at = 1 - self.at;
-        write(&PATHS[self.at], image);
-        self.open();
-        assert!(!matches!(self.store().opened(), Opened::Created | Opened::AfterKill));
-    }
-}
-
-impl Change {
-    /// A key that the change is about.
-    fn a_key(&self) -> Option<Vec<u8>> {
-        match self {
-            Change::Insert(key, _) | Change::Remove(key) => Some(key.bytes()),
-            &Change::Fill { first, .. } | &Change::Drain { first, .. } => Some(filled(first)),
+        let mut opening = Opening::new(store);
+        for map in 1..MAPS {
+            // One that was dropped must not come to be by being looked at.
+            if opening.store.maps().unwrap().iter().any(|info| info.name == NAMES[map]) {
+                opening.map(map).unwrap();
+            } else {
+                assert!(self.model.content[map].is_empty(), "map {map} is gone");
+            }
         }
+        compare(&opening.store.snapshot().unwrap(), &opening.maps, &self.model);
+        self.openings.push(opening);
     }
-}
-
-/// Writes a file without making a new one.
-fn write(path: &PathBuf, image: &[u8]) {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
-    file.write_all(image).unwrap();
-    file.set_len(image.len() as u64).unwrap();
 }
 
 fn verify(store: &Store) {
@@ -385,45 +471,66 @@ fn verify(store: &Store) {
 }
 
 /// Whether a snapshot sees what the model has, no more and no less.
-fn compare(snapshot: &Snapshot, model: &Model) {
-    assert_eq!(snapshot.len(), model.len() as u64);
-    let mut count = 0;
+fn compare(snapshot: &Snapshot, maps: &[Option<Bytes>; MAPS], model: &Model) {
+    model.counts(0, snapshot.len());
+    let mut found = Content::new();
     for entry in snapshot {
         let (key, value) = entry.unwrap();
-        assert_eq!(Some(value), model.get(key).map(Vec::as_slice), "of the key {key:?}");
-        count += 1;
+        assert!(found.insert(key.to_vec(), value.to_vec()).is_none(), "{key:?} comes twice");
     }
-    assert_eq!(count, model.len());
-    let keys: Vec<&Vec<u8>> = model.keys().collect();
+    same(&found, &model.content[0], 0);
+    let keys: Vec<&Vec<u8>> = model.content[0].keys().collect();
     for (key, value) in keys.iter().zip(snapshot.get_many(&keys).unwrap()) {
-        assert_eq!(value, model.get(*key).map(Vec::as_slice), "of the key {key:?}");
+        assert_eq!(value, model.content[0].get(*key).map(Vec::as_slice), "of the key {key:?}");
+    }
+    for (number, map) in maps.iter().enumerate().skip(1) {
+        let Some(map) = map else { continue };
+        let map = snapshot.of(map);
+        let found = map.iter().unwrap().map(|entry| entry.unwrap()).collect();
+        same(&found, &model.content[number], number);
+        model.counts(number, map.len().unwrap());
     }
 }
 
-fuzz_target!(|history: History| {
+fn same(found: &Content, model: &Content, map: usize) {
+    let differs = found.keys().chain(model.keys()).find(|key| found.get(*key) != model.get(*key));
+    assert!(differs.is_none(), "map {map}: the value of {differs:?} is another: {} and {}", found.len(), model.len());
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some(([bits, blocks, capacity @ ..], steps)) = head::<4>(input) else { return };
     let path = &PATHS[0];
     // An empty file is one in which a store is created.
     write(path, &[]);
-    let mut options = Store::options().initial_capacity(u64::from(history.capacity) % 2048);
-    options = options.verify_reads(history.verify_reads);
-    if history.often {
+    let has = |bit| bits & bit != 0;
+    let mut options = Store::options().initial_capacity(u64::from(u16::from_le_bytes(capacity)) % 2048);
+    options = options.verify_reads(has(bits::VERIFY_READS)).lock_timeout(Duration::from_secs(5));
+    if has(bits::OFTEN) {
         options = options.checkpoint_every(4096);
     }
-    if history.tiny {
+    if has(bits::TINY) {
         options = options.tiny_steps();
     }
-    if let Some(blocks) = history.blocks {
+    if has(bits::SYNCED) {
+        options = options.durability(Durability::Synced);
+    }
+    if has(bits::NOT_COMPACTED) {
+        options = options.auto_compact(None);
+    }
+    let limited = has(bits::LIMIT);
+    if limited {
         // An empty store has at least 38 blocks; with a capacity it has more, and then may not come to be.
         options = options.max_size((38 + u64::from(blocks)) * slotlog::format::BLOCK);
     }
-    let limited = history.blocks.is_some();
     let store = match options.clone().open(path) {
         Ok(store) => store,
         Err(Error::Full { .. }) if limited => return,
         Err(error) => panic!("an empty file was refused: {error}"),
     };
-    let mut run = Run { options, limited, store: Some(store), at: 0, model: Model::new(), snapshots: Vec::new() };
-    history.steps.iter().for_each(|step| run.step(step));
+    let (openings, model) = (vec![Opening::new(store)], Model::default());
+    let mut run = Run { options, limited, openings, at: 0, model, snapshots: Vec::new(), transaction: None };
+    instructions(steps).take(STEPS).for_each(|step| run.step(*step));
     run.close();
-    run.open();
+    run.open(|opened| *opened == Opened::Clean);
+    run.close();
 });

@@ -133,6 +133,37 @@ impl Engine {
         Ok(ids)
     }
 
+    /// Looks at all entries, and tells `add` where one is none and what is wrong with it.
+    pub(crate) fn verify_entries(&self, mut add: impl FnMut(u64, String)) -> Result<()> {
+        let mut ids = BTreeSet::new();
+        let mut next = (live::MAP_TABLE, DEFAULT_MAP + 1);
+        for slot in self.index_in_force(CATALOGUE)?.iter() {
+            let Some(offset) = slot?.record else { continue };
+            let record = log::record(&self.region, offset)?;
+            if record.kind() != Some(Kind::Put) {
+                continue;
+            }
+            if record.expires().is_some() {
+                add(offset, "an entry of the catalogue expires".to_owned());
+            }
+            if record.key() == NEXT_ID {
+                next = (offset, record.value().try_into().map_or(0, u32::from_le_bytes));
+                continue;
+            }
+            match self.named_by(record) {
+                Ok(named) if ids.insert(named.id) => {}
+                Ok(named) => add(offset, format!("map {} is in the catalogue twice", named.id)),
+                Err(Error::Corrupt { offset, what, .. }) => add(offset, what.into()),
+                Err(error) => return Err(error),
+            }
+        }
+        let largest = self.map_table()?.iter()?.map(|entry| entry.map).max().unwrap_or(DEFAULT_MAP);
+        if next.1 <= largest {
+            add(next.0, format!("the next map would get the number {}, and there is one with {largest}", next.1));
+        }
+        Ok(())
+    }
+
     /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is there.
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
         self.sweep_dropped_maps()?;

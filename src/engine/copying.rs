@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::{Engine, now};
+use super::{Engine, now, protocol};
 use crate::error::Result;
 use crate::file::index::Totals;
 use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};
@@ -24,12 +24,24 @@ impl Engine {
             fence(Ordering::Acquire);
             let undisturbed = match frozen {
                 Some(_) => !self.is_live()?,
-                None => self.region.live(live::HORIZON)? <= seq,
+                None => !self.horizon_has_passed(seq)?,
             };
             if undisturbed {
                 return found;
             }
         }
+    }
+
+    /// Whether the horizon has passed a sequence number, so that what a reader saw at it may have been reused.
+    ///
+    /// It is only ever raised to what is visible, and whoever sees it sees that too. So a reader who begins again at what is
+    /// visible then comes to an end, or a file that says otherwise is damaged.
+    pub(super) fn horizon_has_passed(&self, seq: u64) -> Result<bool> {
+        let horizon = self.region.live(live::HORIZON)?;
+        if horizon > seq && horizon > self.region.live(live::VISIBLE)? {
+            return Err(protocol::Words::impossible(self));
+        }
+        Ok(horizon > seq)
     }
 
     /// A copy of the value of a key, and its deadline.

@@ -209,13 +209,14 @@ impl Engine {
             fence(Ordering::SeqCst);
             let holds = match frozen {
                 // As long as nobody has opened the store for writing, there is nobody who could reuse anything.
-                Some(_) => !self.is_live()?,
-                None => self.region.live(live::HORIZON)? <= seq,
+                Some(_) => self.is_live().map(|live| !live),
+                None => self.horizon_has_passed(seq).map(|passed| !passed),
             };
-            if holds {
+            if let Ok(true) = holds {
                 return Ok(pin);
             }
             self.unpin(&pin);
+            holds?;
         }
     }
 

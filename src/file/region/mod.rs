@@ -359,9 +359,10 @@ impl Region {
     /// A copy of bytes that may change while they are copied, from `offset`, a multiple of 8, on. They are taken word by
     /// word, so a change shows as a mixture of old and new words; whoever asks for this has a way to find that out.
     pub(crate) fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(usize::try_from(len).map_err(|_| self.outside(offset, len))? + 8);
         // So that a damaged length is an error before it is a lot of memory.
         self.address(offset, len)?;
+        let mut bytes =
+            Vec::with_capacity(usize::try_from(len).map_err(|_| self.outside(offset, len))?.next_multiple_of(8));
         let mut at = offset;
         while at < offset + len {
             bytes.extend_from_slice(&self.word(at)?.relaxed().to_le_bytes());

@@ -1,6 +1,7 @@
 //! Where a target keeps its files.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::{env, mem};
 
@@ -23,4 +24,11 @@ pub fn folder() -> PathBuf {
         }
     }
     panic!("no folder to be had in {}", root.display());
+}
+
+/// Makes this the content of a file, which stays the same file: that is what a killed store has to be found in.
+pub fn write(path: &Path, image: &[u8]) {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+    file.write_all(image).unwrap();
+    file.set_len(image.len() as u64).unwrap();
 }
