@@ -104,10 +104,10 @@ impl Engine {
     pub(crate) fn named_maps(&self) -> Result<Vec<(String, Named)>> {
         let pin = self.pin()?;
         let found = (|| {
-            let index = self.index_at(CATALOGUE, pin.seq)?;
+            let index = self.index_at(CATALOGUE, pin.seq())?;
             let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
             let mut maps = Vec::new();
-            while let Some(record) = cursor.next(self, pin.seq, Moment::NOW) {
+            while let Some(record) = cursor.next(self, pin.seq(), Moment::NOW) {
                 let record = record?;
                 if record.key() != NEXT_ID {
                     let name = String::from_utf8_lossy(record.key()).into_owned();
@@ -116,7 +116,6 @@ impl Engine {
             }
             Ok(maps)
         })();
-        self.unpin(&pin);
         found
     }
 

@@ -470,10 +470,8 @@ impl Engine {
         if self.superblock()?.is_clean() {
             return Ok(());
         }
-        self.acquire()?;
-        let closed = self.close_in_turn();
-        self.release();
-        closed
+        let _turn = self.turn()?;
+        self.close_in_turn()
     }
 
     fn close_in_turn(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and [`recovery`]
 //! brings it back; [`processes`] knows who has it open;
-//! [`read`] looks keys up under a pin ([`pins`]; [`pinned`] keeps one), [`copying`] without one; [`lock`] and [`turn`] say who may write, [`commit`],
+//! [`read`] looks keys up under a pin ([`pins`]; [`pinned`] keeps one), [`copying`] without one; [`turns`] say who may write ([`lock`], [`turn`]), [`commit`],
 //! [`change`] and [`batch`] append; the [`catalogue`] knows the maps; [`cursor`] goes over one of them, [`expiry`] knows which entries
 //! are over; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
 //! committed; [`verify`] checks everything.
@@ -41,6 +41,7 @@ pub(crate) mod settings;
 pub(crate) mod slots;
 pub(crate) mod superblocks;
 pub(crate) mod turn;
+pub(crate) mod turns;
 pub(crate) mod upkeep;
 pub(crate) mod verify;
 
