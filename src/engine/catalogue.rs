@@ -103,20 +103,17 @@ impl Engine {
     /// All maps that have a name, with their names, as of one commit.
     pub(crate) fn named_maps(&self) -> Result<Vec<(String, Named)>> {
         let pin = self.pin()?;
-        let found = (|| {
-            let index = self.index_at(CATALOGUE, pin.seq())?;
-            let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
-            let mut maps = Vec::new();
-            while let Some(record) = cursor.next(self, pin.seq(), Moment::NOW) {
-                let record = record?;
-                if record.key() != NEXT_ID {
-                    let name = String::from_utf8_lossy(record.key()).into_owned();
-                    maps.push((name, self.named_by(record)?));
-                }
+        let index = self.index_at(CATALOGUE, pin.seq())?;
+        let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
+        let mut maps = Vec::new();
+        while let Some(record) = cursor.next(self, pin.seq(), Moment::NOW) {
+            let record = record?;
+            if record.key() != NEXT_ID {
+                let name = String::from_utf8_lossy(record.key()).into_owned();
+                maps.push((name, self.named_by(record)?));
             }
-            Ok(maps)
-        })();
-        found
+        }
+        Ok(maps)
     }
 
     /// The ids of all maps that have a name, as the index in force says it.
