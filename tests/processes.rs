@@ -900,7 +900,8 @@ fn fork_and_look(path: &Path) {
     let forked = |error: &Error| matches!(error, Error::Forked { .. });
 
     // Inside a look at a value in place: of the store, of a map, and inside another look.
-    let looks: [&dyn Fn(&mut dyn FnMut(&[u8]) -> bool) -> bool; 3] = [
+    type Look<'l> = &'l mut dyn FnMut(&[u8]) -> bool;
+    let looks: [&dyn Fn(Look<'_>) -> bool; 3] = [
         &|look| store.get_with("key", look).unwrap().unwrap(),
         &|look| map.get_with("key", look).unwrap().unwrap(),
         &|look| store.get_with("key", |_| map.get_with("key", look).unwrap().unwrap()).unwrap().unwrap(),

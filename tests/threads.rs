@@ -514,8 +514,8 @@ fn a_thread_may_read_until_its_very_end() {
         let ends = thread::spawn(move || {
             for step in order.chars() {
                 match step {
-                    '1' => drop(at_the_end(&ONE)),
-                    '2' => drop(at_the_end(&TWO)),
+                    '1' => at_the_end(&ONE),
+                    '2' => at_the_end(&TWO),
                     'r' => assert!(of_thread.contains_key(0_u64.to_le_bytes()).unwrap()),
                     _ => assert!(elsewhere.contains_key("key").unwrap()),
                 }
