@@ -28,9 +28,8 @@ use crate::file::layout::Kind;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub struct Changes {
-    engine: Arc<Engine>,
+    pin: Pin<Arc<Engine>>,
     map: u32,
-    pin: Pin,
     history: History,
 }
 
@@ -102,8 +101,9 @@ pub enum ChangeKind<'a> {
 
 impl Changes {
     pub(crate) fn new(engine: Arc<Engine>, map: u32, seq: u64) -> Result<Changes> {
-        let (pin, history) = engine.history(seq)?;
-        Ok(Changes { engine, map, pin, history })
+        let pin = Pin::take(engine)?;
+        let history = pin.engine().history(seq, pin.seq())?;
+        Ok(Changes { pin, map, history })
     }
 
     /// The changes, oldest first.
@@ -119,7 +119,7 @@ impl Changes {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn iter(&self) -> ChangesIter<'_> {
-        ChangesIter { changed: self.engine.changes(&self.history, self.map) }
+        ChangesIter { changes: self, changed: self.pin.engine().changes(&self.history, self.map) }
     }
 
     /// The sequence number up to which these are all changes: where the next look may begin.
@@ -135,22 +135,13 @@ impl Changes {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn seq(&self) -> u64 {
-        self.pin.seq
+        self.pin.seq()
     }
 }
 
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Changes").field("seq", &self.seq()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Changes {
-    fn drop(&mut self) {
-        // A forked child leaves it to its parent.
-        if !self.engine.is_forked() {
-            self.engine.unpin(&self.pin);
-        }
     }
 }
 
@@ -177,6 +168,7 @@ impl<'a> IntoIterator for &'a Changes {
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub struct ChangesIter<'a> {
+    changes: &'a Changes,
     changed: Changed<'a>,
 }
 
@@ -190,6 +182,9 @@ impl<'a> Iterator for ChangesIter<'a> {
     type Item = Result<Change<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Err(error) = self.changes.pin.engine().check_not_forked() {
+            return Some(Err(error));
+        }
         let change = self.changed.next()?.map(|record| {
             let key = record.key();
             let kind = match record.kind() {

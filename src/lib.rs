@@ -162,7 +162,8 @@
 //!   afterwards whether anything can have been reused meanwhile; a snapshot is a shared lock on a byte whose place says the
 //!   sequence number.
 //! * After a **fork** the store belongs to the parent; in the child every call is [`Error::Forked`], and opening it anew
-//!   works. The child does not inherit locks.
+//!   works. The child does not inherit locks, and gives back nothing that is the parent's. What it has borrowed from the
+//!   file it must not look at any more: it stays as it is for only as long as the parent has it borrowed.
 //! * [`wait_for_change`](Store::wait_for_change) sleeps until somebody commits, in whatever process, and
 //!   [`changes_since`](Store::changes_since) reads what that was, straight from the log.
 //!

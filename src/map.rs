@@ -670,7 +670,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`insert`](Map::insert).
     pub fn drain(&self) -> Result<MapIter<K, V>> {
         let pin = self.typed.named(self.engine().drain(self.typed.id))?;
-        MapIter::new(self.typed.clone(), Pinned::new(self.engine(), pin)?)
+        MapIter::new(self.typed.clone(), Pinned::new(pin)?)
     }
 
     /// Removes some entry, and returns it; `None` if there is none. Of several who do this each entry goes to exactly one.

@@ -49,11 +49,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> MapIter<K, V> {
     }
 
     fn step<R>(&mut self, decode: impl FnOnce(&Typed<K, V>, &[u8], &[u8]) -> Result<R>) -> Option<Result<R>> {
-        let Pinned { engine, .. } = &self.pinned;
-        if let Err(error) = engine.check_not_forked() {
-            return Some(Err(error));
-        }
-        let record = self.cursor.next(engine, self.pinned.seq(), self.pinned.at())?;
+        let record = self.pinned.next(&mut self.cursor)?;
         Some(record.and_then(|record| decode(&self.typed, record.key(), record.value())))
     }
 }

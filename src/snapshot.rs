@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::engine::cursor::{Cursor, prefetch_record};
 use crate::engine::pinned::Pinned;
+use crate::engine::pins::Pin;
 use crate::file::index::Index;
 use crate::file::layout::{DEFAULT_MAP, KeyHash};
 use crate::file::log::Record;
@@ -56,7 +57,7 @@ pub(crate) fn look_up_many<'s, K: AsRef<[u8]>>(
     mut found: impl FnMut(Option<Record<'s>>) -> Result<()>,
 ) -> Result<()> {
     let Some(index) = index else { return keys.iter().try_for_each(|_| found(None)) };
-    let engine: &Engine = &pinned.engine;
+    let engine: &Engine = pinned.engine();
     for keys in keys.chunks(ABREAST) {
         let hash = |key: &K| KeyHash::of(key.as_ref(), engine.seed);
         keys.iter().for_each(|key| index.prefetch(hash(key)));
@@ -75,14 +76,13 @@ pub(crate) fn look_up_many<'s, K: AsRef<[u8]>>(
 
 impl Snapshot {
     pub(crate) fn new(engine: &Arc<Engine>) -> Result<Snapshot> {
-        let (pin, index, totals) = engine.pin_with_totals(DEFAULT_MAP)?;
-        let region = index.map(|index| index.extent());
-        Ok(Snapshot { pinned: Pinned::new(engine, pin)?, region, len: totals.keys })
+        let (pin, region, totals) = Pin::with_totals(Arc::clone(engine), DEFAULT_MAP)?;
+        Ok(Snapshot { pinned: Pinned::new(pin)?, region, len: totals.keys })
     }
 
     #[inline(always)]
     fn index(&self) -> Result<Option<Index<'_>>> {
-        let engine = &self.pinned.engine;
+        let engine = self.pinned.engine();
         engine.check_not_forked()?;
         self.region.map(|extent| Index::of_extent(&engine.region, extent)).transpose()
     }
@@ -295,8 +295,7 @@ impl<'a> Iterator for Iter<'a> {
         if let Some(error) = self.error.take() {
             return Some(Err(error));
         }
-        let Pinned { engine, .. } = &self.snapshot.pinned;
-        let record = self.cursor.next(engine, self.snapshot.pinned.seq(), self.snapshot.pinned.at())?;
+        let record = self.snapshot.pinned.next(&mut self.cursor)?;
         Some(record.map(|record| (record.key(), record.value())))
     }
 

@@ -43,13 +43,13 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for SnapshotMap<'_, K, V> {
 
 impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     pub(crate) fn new(pinned: &'s Pinned, map: &Map<K, V>) -> SnapshotMap<'s, K, V> {
-        let is_foreign = !Arc::ptr_eq(&pinned.engine, map.engine());
+        let is_foreign = !Arc::ptr_eq(pinned.engine(), map.engine());
         SnapshotMap { pinned, typed: map.typed().clone(), is_foreign }
     }
 
     fn index(&self) -> Result<Option<Index<'s>>> {
         if self.is_foreign {
-            return Err(self.typed.foreign(&self.pinned.engine));
+            return Err(self.typed.foreign(self.pinned.engine()));
         }
         self.pinned.index(self.typed.id)
     }
@@ -72,7 +72,7 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
         let index = self.index()?;
         let mut cursor = Cursor::new(self.typed.id, index.as_ref());
         let mut keys = 0;
-        while let Some(record) = cursor.next(&self.pinned.engine, self.pinned.seq(), self.pinned.at()) {
+        while let Some(record) = self.pinned.next(&mut cursor) {
             record?;
             keys += 1;
         }
@@ -96,7 +96,7 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     pub fn is_empty(&self) -> Result<bool> {
         let index = self.index()?;
         let mut cursor = Cursor::new(self.typed.id, index.as_ref());
-        let first = cursor.next(&self.pinned.engine, self.pinned.seq(), self.pinned.at()).transpose()?;
+        let first = self.pinned.next(&mut cursor).transpose()?;
         Ok(first.is_none())
     }
 }
@@ -279,6 +279,6 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     fn records(&self) -> Result<impl Iterator<Item = Result<Record<'s>>> + use<'s, K, V>> {
         let pinned = self.pinned;
         let mut cursor = Cursor::new(self.typed.id, self.index()?.as_ref());
-        Ok(std::iter::from_fn(move || cursor.next(&pinned.engine, pinned.seq(), pinned.at())))
+        Ok(std::iter::from_fn(move || pinned.next(&mut cursor)))
     }
 }

@@ -6,8 +6,10 @@ use std::time::SystemTime;
 
 use crate::Result;
 use crate::engine::catalogue::Named;
+use crate::engine::pins::Pin;
 use crate::engine::recovery::Opened;
 use crate::engine::{Engine, time};
+use crate::file::index::Index;
 use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, SLOTS, VERSION};
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
@@ -217,9 +219,9 @@ impl Stats {
         let mut named: BTreeMap<u32, (String, Named)> =
             engine.named_maps()?.into_iter().map(|(name, map)| (map.id, (name, map))).collect();
         for id in engine.map_ids()? {
-            let (pin, index, totals) = engine.pin_with_totals(id)?;
-            engine.unpin(&pin);
-            let Some(index) = index else { continue };
+            let (_pin, extent, totals) = Pin::with_totals(engine, id)?;
+            let Some(extent) = extent else { continue };
+            let index = Index::of_extent(&engine.region, extent)?;
             let slots = index.lines() * SLOTS as u64;
             let used_slots = totals.used();
             let (name, types, version) = match (id, named.remove(&id)) {
@@ -351,19 +353,16 @@ fn extents(engine: &Engine, visible: u64) -> Result<Vec<ExtentStats>> {
 
 /// How many keys of a map are found in the first line, the second …
 pub(crate) fn probe_lengths(engine: &Engine, map: u32) -> Result<[u64; 8]> {
-    let (pin, index, _) = engine.pin_with_totals(map)?;
-    let counted = (|| {
-        let mut lengths = [0; 8];
-        for slot in index.iter().flat_map(|index| index.iter()) {
-            let slot = slot?;
-            if slot.record.is_some() {
-                lengths[(slot.probes as usize - 1).min(7)] += 1;
-            }
+    let view = engine.view()?;
+    let mut lengths = [0; 8];
+    let Some(index) = engine.index_at(map, view.seq())? else { return Ok(lengths) };
+    for slot in index.iter() {
+        let slot = slot?;
+        if slot.record.is_some() {
+            lengths[(slot.probes as usize - 1).min(7)] += 1;
         }
-        Ok(lengths)
-    })();
-    engine.unpin(&pin);
-    counted
+    }
+    Ok(lengths)
 }
 
 fn uuid(bytes: [u8; 16]) -> String {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -140,6 +141,8 @@ fn child() {
         "fork" => fork_and_try(&path),
         #[cfg(unix)]
         "fork and live" => fork_and_live(&path),
+        #[cfg(unix)]
+        "fork and look" => fork_and_look(&path),
         "snapshots" => hold_snapshots(&path, argument.parse().unwrap()),
         "waiter" => wait_for_a_change(&path, Access::ReadWrite),
         "read-only waiter" => wait_for_a_change(&path, Access::ReadOnly),
@@ -855,6 +858,155 @@ fn a_forked_child_leaves_the_store_to_its_parent() {
     assert_eq!(store.get("key").unwrap().unwrap(), b"parent");
     assert_eq!((store.get("open").unwrap(), store.get("child").unwrap()), (None, None));
     assert_eq!(store.get("after").unwrap().unwrap(), b"all");
+}
+
+/// Forks; the child goes on where this was called. `None` there.
+#[cfg(unix)]
+fn fork_here() -> Option<libc::pid_t> {
+    // SAFETY: the child goes back as far as where `unless_child` ends it, and allocates and reads memory, which the C library
+    // allows it.
+    match unsafe { libc::fork() } {
+        0 => None,
+        pid => {
+            assert!(pid > 0);
+            Some(pid)
+        }
+    }
+}
+
+/// Ends the process if it is the child of a fork, well if what it saw was good.
+#[cfg(unix)]
+fn unless_child(child: Option<bool>) {
+    if let Some(good) = child {
+        // SAFETY: ends this process, and nothing of what it has inherited is cleaned up.
+        unsafe { libc::_exit(i32::from(!good)) }
+    }
+}
+
+/// What a reader has borrowed stays as it is in a process that has a child, whatever else the child does, and whatever others
+/// write.
+#[cfg(unix)]
+fn fork_and_look(path: &Path) {
+    let store = Store::options().tiny_steps().open(path).unwrap();
+    let map = store.map::<str, [u8]>("map").unwrap();
+    let churn = |turn: u8| {
+        for n in 0..100_u8 {
+            store.insert("key", vec![turn ^ n; 2000]).unwrap();
+            map.insert("key", vec![turn ^ n; 2000]).unwrap();
+        }
+        store.compact().unwrap();
+    };
+    churn(1);
+    let forked = |error: &Error| matches!(error, Error::Forked { .. });
+
+    // Inside a look at a value in place: of the store, of a map, and inside another look.
+    type Look<'l> = &'l mut dyn FnMut(&[u8]) -> bool;
+    let looks: [&dyn Fn(Look<'_>) -> bool; 3] = [
+        &|look| store.get_with("key", look).unwrap().unwrap(),
+        &|look| map.get_with("key", look).unwrap().unwrap(),
+        &|look| store.get_with("key", |_| map.get_with("key", look).unwrap().unwrap()).unwrap().unwrap(),
+    ];
+    for (number, look) in looks.iter().enumerate() {
+        let mut child = None;
+        let stays = look(&mut |bytes| {
+            let before = bytes.to_vec();
+            child = fork_here();
+            // The child leaves at once, and its parent goes on when it is done.
+            thread::scope(|scope| {
+                let Some(child) = child else { return true };
+                assert!(ended_well(child));
+                scope.spawn(|| churn(2)).join().unwrap();
+                bytes == before
+            })
+        });
+        unless_child(child.is_none().then(|| store.get("key").is_err_and(|error| forked(&error))));
+        assert!(stays, "what was borrowed has changed: look {number}");
+    }
+
+    // With one of everything that keeps a commit.
+    let snapshot = store.snapshot().unwrap();
+    let value = map.get_ref("key").unwrap().unwrap();
+    let mut entries = map.iter().unwrap();
+    let drained = map.drain().unwrap();
+    let changes = store.changes_since(store.seq().unwrap() - 1).unwrap();
+    let before = (snapshot.get("key").unwrap().unwrap().to_vec(), value.to_vec());
+    let mut iteration = snapshot.iter();
+    let child = fork_here();
+    if child.is_none() {
+        let good = iteration.next().is_some_and(|entry| entry.is_err_and(|error| forked(&error)))
+            && entries.next().is_some_and(|entry| entry.is_err_and(|error| forked(&error)))
+            && changes.iter().next().is_some_and(|change| change.is_err_and(|error| forked(&error)))
+            && snapshot.of(&map).get("key").is_err_and(|error| forked(&error));
+        drop(iteration);
+        drop((snapshot, value, entries, drained, changes));
+        unless_child(Some(good));
+        return;
+    }
+    assert!(child.is_some_and(ended_well));
+    assert_eq!(store.stats().unwrap().pins, 5, "none was given back by the child");
+    churn(3);
+    assert_eq!((snapshot.get("key").unwrap().unwrap(), &*value), (&*before.0, &*before.1));
+    let entry = ("key".to_owned(), before.1.clone());
+    assert_eq!((entries.next().unwrap().unwrap(), drained.last().unwrap().unwrap()), (entry.clone(), entry));
+    assert_eq!(iteration.next().unwrap().unwrap(), (&b"key"[..], &*before.0));
+    drop(iteration);
+    drop((snapshot, value, entries, changes));
+    assert_eq!(store.stats().unwrap().pins, 0);
+
+    // In the middle of a change: the child has no turn, and makes none of it.
+    store.insert("key", "before").unwrap();
+    map.insert("key", *b"before").unwrap();
+    let mut child = None;
+    let updated = map.update("key", |value| {
+        child = fork_here();
+        // What the child still does, it has done before its parent goes on.
+        assert!(child.is_none_or(ended_well));
+        value.map(|_| b"updated".to_vec())
+    });
+    unless_child(child.is_none().then(|| updated.as_ref().is_err_and(forked)));
+    updated.unwrap();
+    let mut child = None;
+    let retained = map.retain(|_, _| {
+        child = fork_here();
+        assert!(child.is_none_or(ended_well));
+        false
+    });
+    unless_child(child.is_none().then(|| retained.as_ref().is_err_and(forked)));
+    assert_eq!(retained.unwrap(), 1);
+    for n in 0..500_u16 {
+        store.insert(n.to_le_bytes(), vec![7; 2000]).unwrap();
+    }
+    for n in 0..450_u16 {
+        store.remove(n.to_le_bytes()).unwrap();
+    }
+    let mut child = None;
+    let mut asked = false;
+    let compacted = store.compact_with(|_| {
+        if !std::mem::replace(&mut asked, true) {
+            child = fork_here();
+            assert!(child.is_none_or(ended_well));
+        }
+        ControlFlow::Continue(())
+    });
+    unless_child((asked && child.is_none()).then(|| compacted.as_ref().is_err_and(forked)));
+    compacted.unwrap();
+    assert!(asked, "there was something to compact");
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{:#?}", report.findings());
+    say("looked");
+    until_stopped();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_child_gives_nothing_back() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let player = Player::start("fork and look", "", &path);
+    assert_eq!(player.next(), "looked");
+    let store = Store::open(&path).unwrap();
+    assert!(store.verify().unwrap().is_clean());
+    player.stop();
 }
 
 #[cfg(unix)]

@@ -16,6 +16,7 @@ use super::commit::Writer;
 use super::cursor::Cursor;
 use super::expiry::Moment;
 use super::settings::Durability;
+use super::turns::LongTurn;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
 use crate::file::layout::{KeyHash, Kind, commit_word, flags, live};
@@ -42,6 +43,7 @@ struct Part {
 /// A batch that is being written. It holds the writer lock.
 pub(crate) struct Batch {
     engine: Arc<Engine>,
+    turn: LongTurn,
     seq: u64,
     tail: Tail,
     /// The last record appended, whose flags are not final before the next one comes.
@@ -73,27 +75,21 @@ const FEW: u64 = 16;
 impl Batch {
     /// Takes the writer lock and begins.
     pub(crate) fn begin(engine: Arc<Engine>) -> Result<Batch> {
-        engine.acquire()?;
-        engine.begin_long_turn();
-        let prepared = (|| Ok((engine.next_seq()?, engine.tail(&engine.writer())?)))();
-        match prepared {
-            Ok((seq, tail)) => Ok(Batch {
-                engine,
-                seq,
-                tail,
-                last: None,
-                own: HashTable::new(),
-                parts: Vec::new(),
-                records: 0,
-                touched: false,
-                broken: false,
-                committed: false,
-            }),
-            Err(error) => {
-                engine.end_long_turn();
-                Err(error)
-            }
-        }
+        let turn = LongTurn::take(Arc::clone(&engine))?;
+        let (seq, tail) = (engine.next_seq()?, engine.tail(&engine.writer())?);
+        Ok(Batch {
+            engine,
+            turn,
+            seq,
+            tail,
+            last: None,
+            own: HashTable::new(),
+            parts: Vec::new(),
+            records: 0,
+            touched: false,
+            broken: false,
+            committed: false,
+        })
     }
 
     /// The store that it writes to.
@@ -104,7 +100,7 @@ impl Batch {
     /// Every use begins with this: the calling thread is the one that holds the lock now.
     fn adopt(&self) -> Result<()> {
         self.engine.check_not_forked()?;
-        self.engine.adopt_turn();
+        self.turn.adopt();
         Ok(())
     }
 
@@ -355,6 +351,5 @@ impl Drop for Batch {
             // Should this fail, the next writer does it again.
             let _ = self.engine.abandon(&mut writer);
         }
-        self.engine.end_long_turn();
     }
 }

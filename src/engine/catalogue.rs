@@ -20,7 +20,7 @@ use super::batch::Batch;
 use super::commit::Writer;
 use super::cursor::Cursor;
 use super::expiry::Moment;
-use crate::error::{Numbers, Result};
+use crate::error::{Error, Numbers, Result};
 use crate::file::layout::{CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_MAP, live};
 use crate::file::log::{self, Record};
 
@@ -103,21 +103,17 @@ impl Engine {
     /// All maps that have a name, with their names, as of one commit.
     pub(crate) fn named_maps(&self) -> Result<Vec<(String, Named)>> {
         let pin = self.pin()?;
-        let found = (|| {
-            let index = self.index_at(CATALOGUE, pin.seq)?;
-            let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
-            let mut maps = Vec::new();
-            while let Some(record) = cursor.next(self, pin.seq, Moment::NOW) {
-                let record = record?;
-                if record.key() != NEXT_ID {
-                    let name = String::from_utf8_lossy(record.key()).into_owned();
-                    maps.push((name, self.named_by(record)?));
-                }
+        let index = self.index_at(CATALOGUE, pin.seq())?;
+        let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
+        let mut maps = Vec::new();
+        while let Some(record) = cursor.next(self, pin.seq(), Moment::NOW) {
+            let record = record?;
+            if record.key() != NEXT_ID {
+                let name = String::from_utf8_lossy(record.key()).into_owned();
+                maps.push((name, self.named_by(record)?));
             }
-            Ok(maps)
-        })();
-        self.unpin(&pin);
-        found
+        }
+        Ok(maps)
     }
 
     /// The ids of all maps that have a name, as the index in force says it.

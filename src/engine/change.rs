@@ -1,6 +1,7 @@
 //! Changes of one key, and of all: each a commit of one record.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
@@ -105,6 +106,8 @@ impl Engine {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         let (action, answer) = decide(self.value_in_turn(map, key)?)?;
+        // The user's code runs in there, and may have forked.
+        self.check_not_forked()?;
         let done = match &action {
             Action::Keep => Ok(false),
             Action::Put(value, expires) => check_lengths(key, value)
@@ -137,6 +140,7 @@ impl Engine {
         };
         let record = found?;
         let answer = take(record)?;
+        self.check_not_forked()?;
         // A full store is cleaned before the removal is tried again, and the record may be what is cleaned away.
         let key = record.key().to_vec();
         let done = self.change_in_turn(map, |writer| self.remove_in_turn(writer, map, &key, &mut false));
@@ -146,20 +150,15 @@ impl Engine {
     }
 
     /// Removes all keys of a map, and returns a pin that sees what was there.
-    pub(crate) fn drain(&self, map: u32) -> Result<Pin> {
+    pub(crate) fn drain(self: &Arc<Self>, map: u32) -> Result<Pin<Arc<Engine>>> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         // Nobody commits between this and the clear.
-        let pin = self.pin()?;
+        let pin = Pin::take(Arc::clone(self))?;
         let done = self.change_in_turn(map, |writer| self.clear_in_turn(writer, map));
         drop(turn);
-        match done.and_then(|committed| self.after_turn(committed)) {
-            Ok(()) => Ok(pin),
-            Err(error) => {
-                self.unpin(&pin);
-                Err(error)
-            }
-        }
+        self.after_turn(done?)?;
+        Ok(pin)
     }
 
     /// Removes all keys of a map: one record, and a fresh region.

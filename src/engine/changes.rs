@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::head::LogHead;
-use super::pins::Pin;
 use crate::error::{Error, Result};
 use crate::file::layout::{COUNT_BITS, COUNT_MASK, Kind, commit_end, flags, live};
 use crate::file::log::{Record, Scan};
@@ -73,19 +72,9 @@ impl Engine {
         }
     }
 
-    /// A pin, and the part of the log that has everything that was committed after `seq` and is visible to it.
-    pub(crate) fn history(&self, seq: u64) -> Result<(Pin, History)> {
-        let pin = self.pin()?;
-        match self.history_until(seq, pin.seq) {
-            Ok(history) => Ok((pin, history)),
-            Err(error) => {
-                self.unpin(&pin);
-                Err(error)
-            }
-        }
-    }
-
-    fn history_until(&self, after: u64, until: u64) -> Result<History> {
+    /// The part of the log that has everything that was committed after one sequence number, and up to another, at which the
+    /// caller has a pin.
+    pub(crate) fn history(&self, after: u64, until: u64) -> Result<History> {
         let path = || self.region.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after };
         let end = match self.frozen()? {

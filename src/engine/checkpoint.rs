@@ -550,10 +550,8 @@ impl Engine {
             return Ok(());
         }
         // A store that has used up its numbers is closed like any other.
-        self.acquire_to_look()?;
-        let closed = self.close_in_turn();
-        self.release();
-        closed
+        let _turn = self.turn_to_look(self.settings.lock_timeout)?;
+        self.close_in_turn()
     }
 
     fn close_in_turn(&self) -> Result<()> {

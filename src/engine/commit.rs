@@ -14,20 +14,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{LazyLock, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{MutexGuard, PoisonError};
 
-use super::lock::Refusal;
+use super::Engine;
+use super::protocol;
 use super::settings::Durability;
-use super::{Engine, now, processes, turn};
 use crate::error::{Error, Numbers, Result};
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
-    CATALOGUE, COUNT_MASK, ExtentKind, KeyHash, Kind, LAST_COUNT, PROCESSES, commit_end, commit_seq, commit_word,
-    flags, live, writer_lock,
+    CATALOGUE, COUNT_MASK, ExtentKind, KeyHash, Kind, LAST_COUNT, commit_end, commit_seq, commit_word, flags, live,
 };
 use crate::file::log::{self, Record, Scan, Tail};
-use crate::file::region::{Half, Region};
+use crate::file::region::Region;
 use crate::file::space::{Space, Waiting};
 use crate::file::totals;
 
@@ -88,28 +86,10 @@ pub(crate) struct Appended {
     pub(crate) gone: u64,
 }
 
-/// A turn at writing: gives the writer lock back when it is dropped.
-pub(crate) struct Turn<'e> {
-    engine: &'e Engine,
-}
-
-impl Drop for Turn<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.engine.release();
-    }
-}
-
 impl Engine {
-    /// Takes the writer lock and leaves nothing half done behind the caller.
+    /// What comes before the first change of a turn.
     #[inline]
-    pub(crate) fn acquire(&self) -> Result<()> {
-        self.acquire_to_look()?;
-        self.begin_to_write().inspect_err(|_| self.release())
-    }
-
-    #[inline]
-    fn begin_to_write(&self) -> Result<()> {
+    pub(super) fn begin_to_write(&self) -> Result<()> {
         if !self.has_numbers()? {
             return Err(self.numbers_exhausted(Numbers::Commits, LAST_COUNT));
         }
@@ -127,87 +107,9 @@ impl Engine {
         Error::NumbersExhausted { path: self.region.path().to_owned(), what, max }
     }
 
-    /// Takes the writer lock to keep others from writing, and not to write.
+    /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
     #[inline]
-    pub(crate) fn acquire_to_look(&self) -> Result<()> {
-        self.acquire_within(self.settings.lock_timeout)
-    }
-
-    /// The same, waiting at most `timeout`.
-    #[inline]
-    fn acquire_within(&self, timeout: Duration) -> Result<()> {
-        self.check_not_forked()?;
-        if self.read_only {
-            return Err(Error::ReadOnly { path: self.region.path().to_owned() });
-        }
-        if let Err(refusal) = self.gate.acquire(timeout) {
-            return Err(self.refused(refusal));
-        }
-        let abandoned = self.take_turn(timeout).inspect_err(|_| self.gate.release())?;
-        let prepared = self.prepare(abandoned);
-        if prepared.is_err() {
-            if abandoned {
-                self.left_something.store(true, Ordering::Relaxed);
-            }
-            self.release();
-        }
-        prepared
-    }
-
-    /// Takes the lock word, and says whether its last holder has left something behind.
-    #[inline]
-    fn take_turn(&self, timeout: Duration) -> Result<bool> {
-        if self.exclusive {
-            let word = self.region.live(live::WRITER_LOCK)?;
-            if writer_lock::holder(word) == self.process + 1 {
-                return Ok(false);
-            }
-            self.region.store_live(live::WRITER_LOCK, writer_lock::taken(word, self.process), Ordering::Relaxed)?;
-            return Ok(writer_lock::holder(word) != writer_lock::FREE);
-        }
-        match turn::take(self, self.process, timeout)? {
-            Some(taken) => Ok(taken == turn::Taken::Abandoned),
-            None => Err(self.lock_timeout(timeout)),
-        }
-    }
-
-    #[cold]
-    fn refused(&self, refusal: Refusal) -> Error {
-        match refusal {
-            Refusal::Mine => Error::WouldDeadlock { path: self.region.path().to_owned() },
-            Refusal::TimedOut(waited) => self.lock_timeout(waited),
-        }
-    }
-
-    /// The error of one who has waited too long for the writer lock. Who holds it now may be somebody else than all the
-    /// time; so this is what can be said.
-    #[cold]
-    pub(crate) fn lock_timeout(&self, waited: Duration) -> Error {
-        let path = self.region.path().to_owned();
-        let word = self.region.live(live::WRITER_LOCK).unwrap_or(0);
-        let entry = writer_lock::holder(word).wrapping_sub(1);
-        let holder = if entry < PROCESSES { processes::read(&self.region, entry).ok().flatten() } else { None };
-        let pid = holder.map_or_else(std::process::id, |process| process.pid);
-        let since = self.region.live(live::WRITING_SINCE).unwrap_or(0);
-        let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
-        Error::LockTimeout { path, waited, pid, held }
-    }
-
-    /// The process-table entry of who holds the writer lock, and since when a transaction of it does (milliseconds since
-    /// 1970, zero if it is no transaction).
-    pub(crate) fn writing(&self) -> Result<Option<(u64, u64)>> {
-        if !self.is_live()? {
-            return Ok(None);
-        }
-        let word = self.region.live(live::WRITER_LOCK)?;
-        // Who is alone holds it all the time.
-        let at_rest = self.exclusive && !self.gate.is_held();
-        let holder = (!writer_lock::is_free(word) && !at_rest).then(|| writer_lock::holder(word) - 1);
-        Ok(holder.zip(Some(self.region.live(live::WRITING_SINCE)?)))
-    }
-
-    #[inline]
-    fn prepare(&self, abandoned: bool) -> Result<()> {
+    pub(super) fn prepare(&self, abandoned: bool) -> Result<()> {
         {
             let mut writer = self.writer();
             if !writer.space.is_current(&self.region)? {
@@ -245,50 +147,6 @@ impl Engine {
         self.tail(writer)?.wipe(&self.region)?;
         self.abandon(writer)?;
         self.retire_unreferenced(writer)
-    }
-
-    /// Gives the writer lock back.
-    #[inline]
-    pub(crate) fn release(&self) {
-        // What a writer has left behind who panics, or could not clean up, is left to the next one.
-        let left_something = std::thread::panicking() || self.left_something.load(Ordering::Relaxed);
-        if (left_something || !self.exclusive)
-            && let Ok(word) = self.region.live(live::WRITER_LOCK)
-        {
-            self.left_something.store(false, Ordering::Relaxed);
-            // The word was just found, so storing it succeeds.
-            let _ = turn::give_back(self, word, left_something);
-        }
-        self.gate.release();
-    }
-
-    /// Says since when a transaction holds the lock, and that the calling thread acts for it.
-    pub(crate) fn begin_long_turn(&self) {
-        // It informs those who wait.
-        let _ = self.region.store_live(live::WRITING_SINCE, now(), Ordering::Relaxed);
-    }
-
-    /// The calling thread acts for the transaction that holds the lock.
-    pub(crate) fn adopt_turn(&self) {
-        self.gate.adopt();
-    }
-
-    /// A transaction gives the lock back.
-    pub(crate) fn end_long_turn(&self) {
-        let _ = self.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
-        self.release();
-    }
-
-    #[inline]
-    pub(crate) fn turn(&self) -> Result<Turn<'_>> {
-        self.acquire()?;
-        Ok(Turn { engine: self })
-    }
-
-    /// The same, to keep others from writing, waiting at most `timeout`.
-    pub(crate) fn turn_to_look(&self, timeout: Duration) -> Result<Turn<'_>> {
-        self.acquire_within(timeout)?;
-        Ok(Turn { engine: self })
     }
 
     /// The writer's knowledge.
@@ -445,8 +303,7 @@ impl Engine {
     /// The end of a commit: the new tail and the CRC of the record before it, and then what makes it seen.
     #[inline]
     pub(crate) fn show(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
-        self.region.store_live(live::CHAIN, u64::from(chain), Ordering::Relaxed)?;
-        self.region.store_live(live::TAIL, tail, Ordering::Relaxed)?;
+        protocol::move_tail(self, tail, chain)?;
         // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again. In the
         // single total order, for those who go to sleep over it: see `changes`.
         self.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
@@ -457,8 +314,7 @@ impl Engine {
     /// The same for a commit that changes nothing that a user sees.
     #[inline]
     pub(crate) fn show_quietly(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
-        self.region.store_live(live::CHAIN, u64::from(chain), Ordering::Relaxed)?;
-        self.region.store_live(live::TAIL, tail, Ordering::Relaxed)?;
+        protocol::move_tail(self, tail, chain)?;
         self.region.store_live(live::VISIBLE, seq, Ordering::Release)
     }
 
@@ -504,40 +360,5 @@ impl Engine {
             self.checkpoint_if_due();
         }
         Ok(())
-    }
-}
-
-/// What the writer lock needs of a store.
-impl turn::Shared for Engine {
-    #[inline]
-    fn load(&self, at: u64) -> Result<u64> {
-        Ok(self.region.live_word(at)?.seq_cst())
-    }
-
-    #[inline]
-    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool> {
-        self.region.compare_exchange(at, current, new, Ordering::SeqCst)
-    }
-
-    #[inline]
-    fn swap(&self, at: u64, new: u64) -> Result<u64> {
-        self.region.swap_live(at, new)
-    }
-
-    fn clean_if_dead(&self, entry: u64) -> Result<bool> {
-        Engine::clean_if_dead(self, entry)
-    }
-
-    fn sleep(&self, seen: u64, timeout: Duration) -> Result<()> {
-        self.region.sleep(live::WRITER_LOCK, Half::High, (seen >> 32) as u32, timeout)
-    }
-
-    fn wake(&self) -> Result<()> {
-        self.region.wake(live::WRITER_LOCK, Half::High)
-    }
-
-    fn clock(&self) -> Duration {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        START.elapsed()
     }
 }

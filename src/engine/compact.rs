@@ -196,7 +196,10 @@ impl Engine {
             }
             let done = self.head()?.bytes.saturating_sub(begun);
             let progress = CompactProgress { round, done, total: goal.saturating_sub(begun) };
-            if on_progress(progress).is_break() {
+            let goes_on = on_progress(progress);
+            // The user's code may have forked.
+            self.check_not_forked()?;
+            if goes_on.is_break() {
                 return Ok(Ended::Stopped);
             }
         }
@@ -249,7 +252,9 @@ impl Engine {
                 if done.is_some() {
                     break;
                 }
-                if on_progress(CompactProgress { round, done: 0, total: 0 }).is_break() {
+                let goes_on = on_progress(CompactProgress { round, done: 0, total: 0 });
+                self.check_not_forked()?;
+                if goes_on.is_break() {
                     return Ok(Ended::Stopped);
                 }
             }

@@ -95,7 +95,7 @@ pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain
         (live::CHANGED, last),
         (live::VISIBLE, last),
     ] {
-        region.store(offset, value, Ordering::Relaxed)?;
+        region.store(offset, value, Ordering::Release)?;
     }
     head::publish(region, &LogHead::of_superblock(superblock))
 }

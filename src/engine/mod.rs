@@ -2,7 +2,8 @@
 //!
 //! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and [`recovery`]
 //! brings it back; [`processes`] knows who has it open;
-//! [`read`] looks keys up under a pin ([`pins`]; [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads without a pin; [`lock`] and [`turn`] say who may write, [`commit`],
+//! [`read`] looks keys up under a pin ([`pins`]; [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads
+//! without a pin; [`turns`] say who may write ([`lock`], [`turn`]), [`commit`],
 //! [`change`] and [`batch`] append; the [`catalogue`] knows the maps; [`cursor`] goes over one of them, [`expiry`] knows which entries
 //! are over; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
 //! committed; [`verify`] checks everything.
@@ -41,6 +42,7 @@ pub(crate) mod settings;
 pub(crate) mod slots;
 pub(crate) mod superblocks;
 pub(crate) mod turn;
+pub(crate) mod turns;
 pub(crate) mod upkeep;
 pub(crate) mod verify;
 pub(crate) mod versions;

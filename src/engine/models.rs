@@ -303,6 +303,10 @@ impl Words for Store {
         Ok(())
     }
 
+    fn publish(&self, _at: u64, _value: u64) -> Result<()> {
+        unreachable!("readers move no tail")
+    }
+
     fn fence(&self) {
         fence(Ordering::SeqCst);
     }
@@ -341,6 +345,68 @@ fn a_snapshot_stays_what_it_is_while_the_index_is_switched() {
         store.pin.store(0, Ordering::Release);
         let newer = store.pin();
         assert_eq!(store.get(newer), newer);
+        writer.join().unwrap();
+    });
+}
+
+// The end of a commit.
+
+/// The words that say where the log goes on.
+struct End {
+    commit_point: AtomicU64,
+    chain: AtomicU64,
+    tail: AtomicU64,
+}
+
+impl End {
+    fn word(&self, at: u64) -> &AtomicU64 {
+        match at {
+            live::COMMIT_POINT => &self.commit_point,
+            live::CHAIN => &self.chain,
+            _ => &self.tail,
+        }
+    }
+}
+
+impl Words for End {
+    fn load(&self, at: u64) -> Result<u64> {
+        Ok(self.word(at).load(Ordering::Acquire))
+    }
+
+    fn store(&self, _at: u64, _value: u64) -> Result<()> {
+        unreachable!("nobody pins")
+    }
+
+    fn publish(&self, at: u64, value: u64) -> Result<()> {
+        self.word(at).store(value, Ordering::Release);
+        Ok(())
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn claim(&self, seq: u64) -> u64 {
+        seq
+    }
+
+    fn impossible(&self) -> Error {
+        unreachable!("nobody pins")
+    }
+}
+
+/// What somebody finds who looks at any time is what a writer leaves who is killed then.
+#[test]
+fn who_finds_the_tail_of_a_commit_finds_its_crc_and_its_commit_point() {
+    check(|| {
+        let end = Arc::new(End { commit_point: AtomicU64::new(1), chain: AtomicU64::new(1), tail: AtomicU64::new(1) });
+        let writer = Arc::clone(&end);
+        let writer = thread::spawn(move || {
+            writer.publish(live::COMMIT_POINT, 2).unwrap();
+            protocol::move_tail(&*writer, 2, 2).unwrap();
+        });
+        let [tail, chain, commit] = [live::TAIL, live::CHAIN, live::COMMIT_POINT].map(|at| end.load(at).unwrap());
+        assert!(tail <= chain && chain <= commit, "tail {tail}, CRC {chain}, commit point {commit}");
         writer.join().unwrap();
     });
 }

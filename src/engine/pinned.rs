@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cursor::Cursor;
 use super::expiry::Moment;
 use super::pins::Pin;
 use super::{Engine, now};
@@ -11,57 +12,62 @@ use crate::file::log::Record;
 
 /// A store as one commit left it, for as long as this lives. It keeps the file open, and may go from thread to thread.
 pub(crate) struct Pinned {
-    pub(crate) engine: Arc<Engine>,
-    pin: Pin,
+    pin: Pin<Arc<Engine>>,
     /// The time at which deadlines are looked at, so that what is seen does not change.
     at: Moment,
 }
 
 impl Pinned {
-    /// Takes over a pin of the engine.
-    pub(crate) fn new(engine: &Arc<Engine>, pin: Pin) -> Result<Pinned> {
+    /// The commit that a pin sees.
+    pub(crate) fn new(pin: Pin<Arc<Engine>>) -> Result<Pinned> {
         let since = now();
-        let pinned = Pinned { engine: Arc::clone(engine), pin, at: Moment::fixed(since) };
-        engine.date_pin(&pinned.pin, since)?;
+        let pinned = Pinned { pin, at: Moment::fixed(since) };
+        pinned.pin.date(since)?;
         Ok(pinned)
     }
 
     /// The last visible commit.
     pub(crate) fn here(engine: &Arc<Engine>) -> Result<Pinned> {
-        Pinned::new(engine, engine.pin()?)
+        Pinned::new(Pin::take(Arc::clone(engine))?)
+    }
+
+    #[inline(always)]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        self.pin.engine()
     }
 
     /// Its sequence number.
     pub(crate) fn seq(&self) -> u64 {
-        self.pin.seq
-    }
-
-    /// The time that it belongs to.
-    pub(crate) fn at(&self) -> Moment {
-        self.at
+        self.pin.seq()
     }
 
     /// The index of a map as of this commit.
     pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
-        self.engine.check_not_forked()?;
-        self.engine.index_at(map, self.pin.seq)
+        self.engine().check_not_forked()?;
+        self.engine().index_at(map, self.seq())
     }
 
     /// The record that holds the value of a key.
     #[inline]
     pub(crate) fn get(&self, index: &Index<'_>, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
-        self.engine.lookup(index, map, self.pin.seq, key, self.at)
+        self.engine().lookup(index, map, self.seq(), key, self.at)
+    }
+
+    /// The record of the next key of an iteration.
+    #[inline]
+    pub(crate) fn next(&self, cursor: &mut Cursor) -> Option<Result<Record<'_>>> {
+        match self.engine().check_not_forked() {
+            Ok(()) => cursor.next(self.engine(), self.seq(), self.at),
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if self.engine.is_forked() {
-            // It is the parent's.
-            return;
+        if !self.engine().is_forked() {
+            // It only informs; without it the pin looks older than it is.
+            let _ = self.pin.date(0);
         }
-        // It only informs; without it the pin looks older than it is.
-        let _ = self.engine.date_pin(&self.pin, 0);
-        self.engine.unpin(&self.pin);
     }
 }

@@ -17,6 +17,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -42,14 +44,82 @@ const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// How many pins threads may keep; the others are for snapshots.
 const MOST_KEPT: u64 = PINS / 4;
 
-/// A pin that is held: its place in the table, and the sequence number that its holder reads at.
-#[derive(Debug)]
-pub(crate) struct Pin {
+/// A pin that is held: what its sequence number sees stays as it is. It is given back when it is dropped, and in no other way.
+///
+/// It borrows the engine, or shares it, to go wherever its holder likes.
+pub(crate) struct Pin<E: Deref<Target = Engine>> {
+    engine: E,
+    claimed: Claimed,
+}
+
+/// What a pin is in the table. Nothing outside of this file has one without its [`Pin`].
+#[derive(Clone, Copy)]
+struct Claimed {
     /// Zero in a read-only store, whose pins are locks.
     place: u64,
-    pub(crate) seq: u64,
+    /// What its holder reads at.
+    seq: u64,
     /// It stays with its thread.
     kept: bool,
+}
+
+impl<E: Deref<Target = Engine>> Drop for Pin<E> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // In a forked child it is the parent's.
+        if !self.engine.is_forked() {
+            self.engine.give_back(self.claimed);
+        }
+    }
+}
+
+impl<E: Deref<Target = Engine>> Pin<E> {
+    #[inline(always)]
+    pub(crate) fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// The sequence number that its holder reads at.
+    #[inline(always)]
+    pub(crate) fn seq(&self) -> u64 {
+        self.claimed.seq
+    }
+
+    /// Writes down since when it is held, for those who wonder what space waits for; zero before it is given back.
+    pub(crate) fn date(&self, since: u64) -> Result<()> {
+        if self.claimed.place == 0 {
+            return Ok(());
+        }
+        self.engine.region.store_live(self.claimed.place + pin::SINCE, since, Ordering::Relaxed)
+    }
+}
+
+impl<E: Deref<Target = Engine>> Pin<E> {
+    /// Pins the last visible commit, for a holder that may go anywhere.
+    pub(crate) fn take(engine: E) -> Result<Pin<E>> {
+        let claimed = engine.claim_anywhere()?;
+        Ok(Pin { engine, claimed })
+    }
+}
+
+/// A pin for a read that begins and ends in this thread: mostly the one that the thread keeps.
+pub(crate) struct View<'e> {
+    pin: Pin<&'e Engine>,
+    /// It must not go to another thread, where the one that is kept would be somebody else's.
+    stays: PhantomData<*const ()>,
+}
+
+impl<'e> View<'e> {
+    #[inline(always)]
+    pub(crate) fn engine(&self) -> &'e Engine {
+        self.pin.engine
+    }
+
+    /// The sequence number that it reads at.
+    #[inline(always)]
+    pub(crate) fn seq(&self) -> u64 {
+        self.pin.seq()
+    }
 }
 
 /// The pins of a store that threads keep between their reads.
@@ -98,6 +168,12 @@ struct Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        // Locals of the thread that are dropped later may read, and somebody else may have this pin by then.
+        let _ = LAST.try_with(|last| {
+            if last.get() == (self.store, self.place) {
+                last.set((0, 0));
+            }
+        });
         if let Some(returned) = self.returned.upgrade() {
             returned.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
         }
@@ -113,17 +189,23 @@ thread_local! {
 }
 
 impl Engine {
-    /// Pins the last visible commit for a read that begins and ends in this thread.
+    /// A view of the last visible commit, for a read that begins and ends in this thread.
     #[inline(always)]
-    pub(crate) fn pin_here(&self) -> Result<Pin> {
+    pub(crate) fn view(&self) -> Result<View<'_>> {
+        let claimed = self.claim_here()?;
+        Ok(View { pin: Pin { engine: self, claimed }, stays: PhantomData })
+    }
+
+    #[inline(always)]
+    fn claim_here(&self) -> Result<Claimed> {
         self.check_not_forked()?;
         let (store, place) = LAST.try_with(Cell::get).unwrap_or_default();
         if store != self.kept_pins.store {
-            return self.pin_elsewhere();
+            return self.claim_elsewhere();
         }
         if self.region.live_word(place)?.relaxed() != self.kept_pins.idle {
             // A read inside a read.
-            return self.pin();
+            return self.claim_anywhere();
         }
         let seq = self.region.live(live::VISIBLE)?;
         // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
@@ -134,15 +216,14 @@ impl Engine {
         } else {
             fence(Ordering::SeqCst);
         }
-        let seq = protocol::settle(self, place, seq)?;
-        Ok(Pin { place, seq, kept: true })
+        self.settled(place, seq, true)
     }
 
     /// The thread has not just read from this store: looks for the pin that it keeps here, or gets one.
     #[cold]
-    fn pin_elsewhere(&self) -> Result<Pin> {
+    fn claim_elsewhere(&self) -> Result<Claimed> {
         if self.read_only {
-            return self.pin();
+            return self.claim_anywhere();
         }
         let store = self.kept_pins.store;
         let found = KEPT.try_with(|kept| {
@@ -157,8 +238,8 @@ impl Engine {
         });
         // Without a pin of its own, or at the very end of its thread, a read claims one each time.
         match found.unwrap_or(Ok(None))? {
-            Some(place) if LAST.try_with(|last| last.set((store, place))).is_ok() => self.pin_here(),
-            _ => self.pin(),
+            Some(place) if LAST.try_with(|last| last.set((store, place))).is_ok() => self.claim_here(),
+            _ => self.claim_anywhere(),
         }
     }
 
@@ -187,36 +268,64 @@ impl Engine {
         Ok(free)
     }
 
-    /// Pins the last visible commit, for a holder that may go anywhere.
-    pub(crate) fn pin(&self) -> Result<Pin> {
+    /// Pins the last visible commit.
+    pub(crate) fn pin(&self) -> Result<Pin<&Engine>> {
+        Pin::take(self)
+    }
+
+    /// Claims a pin for a holder that may go anywhere.
+    fn claim_anywhere(&self) -> Result<Claimed> {
         self.check_not_forked()?;
         if self.read_only {
-            return self.pin_by_lock();
+            return self.claim_by_lock();
         }
         let seq = self.region.live(live::VISIBLE)?;
         let place = self.claim_pin(seq)?;
-        let seq = protocol::settle(self, place, seq)?;
-        Ok(Pin { place, seq, kept: false })
+        self.settled(place, seq, false)
     }
 
-    /// A pin in a store that is opened for reading.
-    fn pin_by_lock(&self) -> Result<Pin> {
+    /// Of the pin whose place says that somebody reads at `seq`, with a full barrier after that. It may move to a newer number.
+    #[inline(always)]
+    fn settled(&self, place: u64, seq: u64, kept: bool) -> Result<Claimed> {
+        match protocol::settle(self, place, seq) {
+            Ok(seq) => Ok(Claimed { place, seq, kept }),
+            Err(error) => {
+                self.give_back(Claimed { place, seq, kept });
+                Err(error)
+            }
+        }
+    }
+
+    /// Claims a pin in a store that is opened for reading.
+    fn claim_by_lock(&self) -> Result<Claimed> {
         loop {
             let frozen = self.frozen()?;
             let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
-            let pin = Pin { place: 0, seq, kept: false };
             self.lock_snapshot(seq)?;
             fence(Ordering::SeqCst);
             let holds = match frozen {
                 // As long as nobody has opened the store for writing, there is nobody who could reuse anything.
-                Some(_) => self.is_live().map(|live| !live),
+                Some(_) => self.is_live().map(|is_live| !is_live),
                 None => self.horizon_has_passed(seq).map(|passed| !passed),
             };
             if let Ok(true) = holds {
-                return Ok(pin);
+                return Ok(Claimed { place: 0, seq, kept: false });
             }
-            self.unpin(&pin);
+            self.unlock_snapshot(seq);
             holds?;
+        }
+    }
+
+    /// Gives a pin back. Only for the one who has claimed it.
+    #[inline(always)]
+    fn give_back(&self, claimed: Claimed) {
+        // A place was checked when the pin was taken, and a file only grows.
+        if claimed.kept {
+            let _ = self.region.store_live(claimed.place, self.kept_pins.idle, Ordering::Release);
+        } else if claimed.place == 0 {
+            self.unlock_snapshot(claimed.seq);
+        } else {
+            let _ = self.region.store_live(claimed.place, 0, Ordering::Release);
         }
     }
 
@@ -287,23 +396,6 @@ impl Engine {
             std::thread::yield_now();
         }
         Err(Error::PinsExhausted { path: self.region.path().to_owned(), max: PINS })
-    }
-
-    /// Writes down since when a pin is held, for those who wonder what space waits for.
-    pub(crate) fn date_pin(&self, pin: &Pin, since: u64) -> Result<()> {
-        if pin.place == 0 { Ok(()) } else { self.region.store_live(pin.place + pin::SINCE, since, Ordering::Relaxed) }
-    }
-
-    /// Gives a pin back.
-    #[inline(always)]
-    pub(crate) fn unpin(&self, pin: &Pin) {
-        if pin.place == 0 {
-            self.unlock_snapshot(pin.seq);
-        } else if pin.kept || !self.is_forked() {
-            let free = if pin.kept { self.kept_pins.idle } else { 0 };
-            // The place was checked when the pin was taken, and a file only grows.
-            let _ = self.region.store_live(pin.place, free, Ordering::Release);
-        }
     }
 
     /// Raises the horizon to the visible sequence number and says below which count nobody reads any more. Only for the
@@ -402,6 +494,11 @@ impl protocol::Words for Engine {
     }
 
     #[inline(always)]
+    fn publish(&self, at: u64, value: u64) -> Result<()> {
+        self.region.store_live(at, value, Ordering::Release)
+    }
+
+    #[inline(always)]
     fn fence(&self) {
         fence(Ordering::SeqCst);
     }
@@ -426,4 +523,54 @@ pub(crate) struct Held {
     pub(crate) since: u64,
     /// Process-table entry of its holder.
     pub(crate) entry: u64,
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::engine::settings::Settings;
+
+    struct AtTheEnd(Option<Box<dyn FnOnce()>>);
+
+    impl Drop for AtTheEnd {
+        fn drop(&mut self) {
+            if let Some(work) = self.0.take() {
+                work();
+            }
+        }
+    }
+
+    #[test]
+    fn a_pin_that_a_thread_has_given_back_is_its_own_no_more() {
+        thread_local! {
+            static BEFORE: RefCell<AtTheEnd> = const { RefCell::new(AtTheEnd(None)) };
+        }
+
+        let engine = Arc::new(Engine::in_memory(Settings::default()).unwrap());
+        let (tell, told) = mpsc::channel();
+        let of_thread = Arc::clone(&engine);
+        std::thread::spawn(move || {
+            let engine = Arc::clone(&of_thread);
+            // Used first, and so, where the order is that of a stack, dropped last.
+            BEFORE.with(|before| {
+                before.borrow_mut().0 = Some(Box::new(move || {
+                    let place = engine.view().unwrap().pin.claimed.place;
+                    let returned = engine.kept_pins.returned.lock().unwrap().clone();
+                    tell.send((place, returned)).unwrap();
+                }));
+            });
+            drop(of_thread.view().unwrap());
+        })
+        .join()
+        .unwrap();
+        let (place, returned) = told.recv().unwrap();
+        assert!(!returned.contains(&place), "two threads may have one pin: {place} of {returned:?}");
+        if cfg!(target_os = "linux") {
+            assert_eq!(returned.len(), 1, "the pin was given back before that read");
+        }
+        assert_eq!(engine.pins_in_use().unwrap().0, 0);
+    }
 }

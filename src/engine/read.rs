@@ -1,44 +1,28 @@
 //! Reading: a key's record at a sequence number.
 
+use std::ops::Deref;
+
 use super::Engine;
 use super::expiry::Moment;
-use super::pins::Pin;
+use super::pins::{Pin, View};
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{KeyHash, Kind, live};
 use crate::file::log::{self, Record};
 
-/// A pinned view of one commit. Gives the pin back when it is dropped.
-pub(crate) struct View<'e> {
-    engine: &'e Engine,
-    pin: Pin,
-}
-
-impl Drop for View<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.engine.unpin(&self.pin);
-    }
-}
-
-impl<'e> View<'e> {
+impl View<'_> {
     /// The record that holds the value of a key.
     #[inline(always)]
     pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
-        match self.engine.index_at(map, self.pin.seq)? {
-            Some(index) => self.engine.lookup(&index, map, self.pin.seq, key, Moment::NOW),
+        let (engine, seq) = (self.engine(), self.seq());
+        match engine.index_at(map, seq)? {
+            Some(index) => engine.lookup(&index, map, seq, key, Moment::NOW),
             None => Ok(None),
         }
     }
 }
 
 impl Engine {
-    /// A view of the last visible commit.
-    #[inline(always)]
-    pub(crate) fn view(&self) -> Result<View<'_>> {
-        Ok(View { engine: self, pin: self.pin_here()? })
-    }
-
     /// What `f` makes of the value of a key, and its deadline, if it has one. `f` sees the value in place, or if the store was
     /// opened for reading, a copy.
     #[inline(always)]
@@ -55,8 +39,7 @@ impl Engine {
         if self.read_only {
             return self.len_unpinned(map);
         }
-        let (pin, _, totals) = self.pin_with_totals(map)?;
-        self.unpin(&pin);
+        let (_, _, totals) = Pin::with_totals(self, map)?;
         Ok(totals.keys)
     }
 
@@ -140,30 +123,22 @@ impl Engine {
         };
         self.region.corrupt(record.offset, what)
     }
+}
 
-    /// The counters of a map and the pin that they belong to: together a view of one commit.
-    pub(crate) fn pin_with_totals(&self, map: u32) -> Result<(Pin, Option<Index<'_>>, Totals)> {
+impl<E: Deref<Target = Engine> + Clone> Pin<E> {
+    /// A pin, and the counters of a map at its commit. Besides, where the region of the map's index is, if it has one, as a word
+    /// of the map table.
+    pub(crate) fn with_totals(engine: E, map: u32) -> Result<(Pin<E>, Option<u64>, Totals)> {
         loop {
-            let pin = self.pin()?;
-            let found = (|| {
-                let Some(index) = self.index_at(map, pin.seq)? else {
-                    return Ok(Some((None, Totals::default())));
-                };
-                Ok(index.totals_at(pin.seq)?.map(|totals| (Some(index), totals)))
-            })();
-            match found {
-                Ok(Some((index, totals))) => return Ok((pin, index, totals)),
-                // Two commits came in between: begin again with a newer view.
-                Ok(None) => {
-                    self.unpin(&pin);
-                    if self.visible()? == pin.seq {
-                        return Err(self.region.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
-                    }
-                }
-                Err(error) => {
-                    self.unpin(&pin);
-                    return Err(error);
-                }
+            let pin = Pin::take(engine.clone())?;
+            let Some(index) = engine.index_at(map, pin.seq())? else { return Ok((pin, None, Totals::default())) };
+            if let Some(totals) = index.totals_at(pin.seq())? {
+                let extent = index.extent();
+                return Ok((pin, Some(extent), totals));
+            }
+            // Two commits came in between: begin again with a newer view.
+            if engine.visible()? == pin.seq() {
+                return Err(engine.region.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
             }
         }
     }

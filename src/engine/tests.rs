@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use super::batch::Batch;
 use super::expiry::Moment;
 use super::*;
+use crate::engine::pins::Pin;
 use crate::engine::settings::{Access, Durability, Limits};
 use crate::error::{Error, HeldBy};
 use crate::file::door::{self, Recorder};
@@ -23,16 +24,15 @@ fn open(path: &Path) -> Engine {
 
 fn content(engine: &Engine) -> Content {
     let mut content = Content::new();
-    let (pin, index, totals) = engine.pin_with_totals(DEFAULT_MAP).unwrap();
-    for slot in index.unwrap().iter() {
+    let (pin, extent, totals) = Pin::with_totals(engine, DEFAULT_MAP).unwrap();
+    for slot in Index::of_extent(&engine.region, extent.unwrap()).unwrap().iter() {
         let Some(offset) = slot.unwrap().record else { continue };
         let newest = log::record(&engine.region, offset).unwrap();
-        if let Some(record) = engine.version_at(newest, pin.seq, Moment::NOW).unwrap() {
+        if let Some(record) = engine.version_at(newest, pin.seq(), Moment::NOW).unwrap() {
             content.insert(record.key().to_vec(), record.value().to_vec());
         }
     }
     assert_eq!(content.len() as u64, totals.keys, "the counter of keys");
-    engine.unpin(&pin);
     content
 }
 
@@ -566,8 +566,7 @@ fn a_reader_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     });
     let pin = engine.pin().unwrap();
     assert!(watch.done.load(Ordering::SeqCst));
-    assert!(pin.seq >= engine.region.live(live::HORIZON).unwrap(), "a reader below the horizon");
-    engine.unpin(&pin);
+    assert!(pin.seq() >= engine.region.live(live::HORIZON).unwrap(), "a reader below the horizon");
 }
 
 #[test]
@@ -658,7 +657,7 @@ fn a_private_copy_forgets_the_dead() {
     assert_eq!(content(&copy), content(&store));
     copy.close().unwrap();
     assert!(fs::read(&killed).unwrap() == before);
-    other.unpin(&pin);
+    drop(pin);
 }
 
 #[test]
@@ -727,10 +726,10 @@ fn space_is_not_reused_below_the_pin_of_a_snapshot() {
     assert!(retired(&engine) >= 2, "the index grew, and the pin holds what it was");
     let seen = |slot: Result<crate::file::index::Slot>| {
         let newest = log::record(&engine.region, slot.unwrap().record.unwrap()).unwrap();
-        engine.version_at(newest, pin.seq, Moment::NOW).unwrap().is_some()
+        engine.version_at(newest, pin.seq(), Moment::NOW).unwrap().is_some()
     };
     assert_eq!(old.iter().map(seen).filter(|&seen| seen).count(), 19, "what the pin holds is still there");
-    engine.unpin(&pin);
+    drop(pin);
     grow_index(&engine, 2000..8000);
     assert!(retired(&engine) <= 1, "without the pin the space is used again");
 }
@@ -834,7 +833,7 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     let engine = open(&path);
     some_keys(&engine);
     let expected = content(&engine);
-    engine.acquire().unwrap();
+    let turn = engine.turn().unwrap();
     let mut tail = engine.tail(&engine.writer()).unwrap();
     let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
     let seq = engine.next_seq().unwrap();
@@ -852,7 +851,7 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     tail.append(&engine.region, &dead).unwrap();
     // The lock word says what it says when somebody has cleaned up behind a dead one; the lock of this process goes on.
     engine.left_something.store(true, Ordering::SeqCst);
-    engine.release();
+    drop(turn);
 
     assert!(!engine.remove(DEFAULT_MAP, b"dead").unwrap(), "the next writer comes, and goes without a commit");
     fs::copy(&path, path.with_extension("copy")).unwrap();
@@ -1134,7 +1133,7 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
         };
         assert_eq!(kind(after), Some(ExtentKind::Table));
         assert_eq!(kind(before), Some(ExtentKind::Retired), "whoever reads may be in it");
-        engine.unpin(&pin);
+        drop(pin);
         engine.put(DEFAULT_MAP, b"key", &[7; 50_000], None).unwrap();
         assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
     }

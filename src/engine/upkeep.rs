@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::clean::{Cleaned, Portion};
-use super::commit::{Turn, Writer};
+use super::commit::Writer;
 use super::expiry::Expired;
 use super::reclaim::LEAST_CUT;
+use super::turns::Turn;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, live};
@@ -395,7 +396,7 @@ impl Engine {
 
     /// A turn at writing; of a store that was closed and not changed since only if there is something to do. Else it would
     /// be a change.
-    fn turn_if_pending(&self, patience: Duration) -> Result<Option<Turn<'_>>> {
+    fn turn_if_pending(&self, patience: Duration) -> Result<Option<Turn<&Engine>>> {
         let turn = self.turn_to_look(patience)?;
         if !self.has_numbers()? {
             return Ok(None);

@@ -131,10 +131,8 @@ impl Engine {
     /// cannot make them, and looks again if somebody has written.
     pub(crate) fn verify(&self) -> Result<VerifyReport> {
         if !self.read_only {
-            self.acquire_to_look()?;
-            let report = self.verify_once(&self.writer().space);
-            self.release();
-            return report;
+            let _turn = self.turn_to_look(self.settings.lock_timeout)?;
+            return self.verify_once(&self.writer().space);
         }
         let start = Instant::now();
         loop {
@@ -143,7 +141,7 @@ impl Engine {
             // Nothing is reused while it looks.
             let pin = self.pin()?;
             let report = space.as_ref().map(|space| self.verify_once(space));
-            self.unpin(&pin);
+            drop(pin);
             fence(Ordering::Acquire);
             let undisturbed = !self.is_live()?
                 || writer_lock::is_free(before) && self.region.live(live::WRITER_LOCK)? as u32 == before as u32;

@@ -197,17 +197,16 @@ mod tests {
         // What was written before the writers have seen that somebody reads has no shortcuts.
         let bound = engine.settings.limits.commits_a_look + 3 * u64::from(VERSIONS.ilog2() + 1);
         for (pin, number) in &views {
-            let (steps, value) = find(&engine, pin.seq);
+            let (steps, value) = find(&engine, pin.seq());
             assert_eq!(value, number.to_le_bytes());
             assert!(steps <= bound, "{steps} steps over {} versions", VERSIONS - number);
             // The way that readers go.
-            let index = engine.index_at(DEFAULT_MAP, pin.seq).unwrap().unwrap();
+            let index = engine.index_at(DEFAULT_MAP, pin.seq()).unwrap().unwrap();
             let at = crate::engine::expiry::Moment::NOW;
-            let found = engine.lookup(&index, DEFAULT_MAP, pin.seq, KEY, at).unwrap().unwrap();
+            let found = engine.lookup(&index, DEFAULT_MAP, pin.seq(), KEY, at).unwrap().unwrap();
             assert_eq!(found.value(), number.to_le_bytes());
         }
         assert!(engine.verify().unwrap().is_clean());
-        views.iter().for_each(|(pin, _)| engine.unpin(pin));
     }
 
     #[test]
@@ -220,10 +219,10 @@ mod tests {
             batch.put(DEFAULT_MAP, KEY, &number.to_le_bytes(), None).unwrap();
         }
         batch.commit_as_usual().unwrap();
-        let (steps, value) = find(&engine, pin.seq);
+        let (steps, value) = find(&engine, pin.seq());
         assert_eq!(value, b"before");
         assert!(steps <= engine.settings.limits.commits_a_look + 3 * 16, "{steps} steps");
-        engine.unpin(&pin);
+        drop(pin);
     }
 
     #[test]
@@ -248,7 +247,7 @@ mod tests {
         engine.region.store_live(live::REUSED_BELOW, visible & COUNT_MASK, Ordering::Relaxed).unwrap();
         let anew = engine.make_shortcut(newest()).unwrap().unwrap();
         assert_eq!((anew.depth(), anew.target()), (1, newest().offset));
-        engine.unpin(&pin);
+        drop(pin);
     }
 
     #[test]
@@ -270,16 +269,14 @@ mod tests {
                 views.push((engine.pin().unwrap(), number));
             }
             for (pin, number) in &views {
-                let (steps, value) = find(&engine, pin.seq);
+                let (steps, value) = find(&engine, pin.seq());
                 assert_eq!(value, number.to_le_bytes());
                 shortcuts += u32::from(steps > 5);
             }
             if !views.is_empty() && below(300) == 0 {
-                let (pin, _) = views.swap_remove(below(views.len() as u64) as usize);
-                engine.unpin(&pin);
+                views.swap_remove(below(views.len() as u64) as usize);
             }
         }
-        views.iter().for_each(|(pin, _)| engine.unpin(pin));
         assert!(shortcuts > 100, "there were long chains");
         let reused_below = engine.region.live(live::REUSED_BELOW).unwrap();
         assert!(reused_below > (engine.visible().unwrap() & COUNT_MASK) / 2, "the log was used again");

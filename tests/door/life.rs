@@ -80,7 +80,7 @@ pub(super) struct Life<'p> {
     /// Values are numbered, so that no two of a generation are the same.
     pub(super) values: u32,
     /// Snapshots, with what they have to show.
-    pub(super) held: Vec<(Pin, Content)>,
+    pub(super) held: Vec<(Pin<Arc<Engine>>, Content)>,
     /// What keeps superblocks from being written.
     pub(super) opener: Option<Locks>,
 }
@@ -121,10 +121,9 @@ impl Life<'_> {
 
     /// Gives the oldest snapshot back, after a look at it.
     fn give_back(&mut self) -> std::result::Result<(), String> {
-        let engine = self.engine();
         let (pin, expected) = self.held.remove(0);
-        let found = content_at(&engine, &pin);
-        engine.unpin(&pin);
+        let found = content_at(pin.engine(), pin.seq());
+        drop(pin);
         match found? {
             found if found == expected => Ok(()),
             found => Err(format!("a snapshot shows {found:?}, and was taken of {expected:?}")),
@@ -347,7 +346,7 @@ impl Life<'_> {
                 if self.held.len() == MOST_HELD {
                     self.give_back()?;
                 }
-                let pin = self.engine().pin().map_err(|error| error.to_string())?;
+                let pin = Pin::take(self.engine()).map_err(|error| error.to_string())?;
                 self.held.push((pin, self.newest()));
                 Ok(())
             }

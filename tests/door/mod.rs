@@ -85,10 +85,9 @@ fn expires(number: u16) -> Option<u64> {
 
 /// All that is in the store.
 fn content(engine: &Engine) -> std::result::Result<Content, String> {
-    let (pin, _, totals) = engine.pin_with_totals(DEFAULT_MAP).map_err(|error| error.to_string())?;
-    let content = content_at(engine, &pin);
-    engine.unpin(&pin);
-    let content = content?;
+    let (pin, _, totals) = Pin::with_totals(engine, DEFAULT_MAP).map_err(|error| error.to_string())?;
+    let content = content_at(engine, pin.seq())?;
+    drop(pin);
     let of_default_map = content.keys().filter(|&&number| number & NAMED == 0).count() as u64;
     let mut counted = vec![(of_default_map, totals.keys)];
     for (_, named) in engine.named_maps().map_err(|error| error.to_string())? {
@@ -101,29 +100,29 @@ fn content(engine: &Engine) -> std::result::Result<Content, String> {
     }
 }
 
-/// All that a pin shows.
-fn content_at(engine: &Engine, pin: &Pin) -> std::result::Result<Content, String> {
+/// All that a pin at `seq` shows.
+fn content_at(engine: &Engine, seq: u64) -> std::result::Result<Content, String> {
     let text = |error: Error| error.to_string();
-    let mut content = of_map(engine, pin, DEFAULT_MAP)?;
-    let catalogue = engine.index_at(CATALOGUE, pin.seq).map_err(text)?.ok_or("the catalogue has no region")?;
+    let mut content = of_map(engine, seq, DEFAULT_MAP)?;
+    let catalogue = engine.index_at(CATALOGUE, seq).map_err(text)?.ok_or("the catalogue has no region")?;
     for name in NAMES {
-        let found = engine.lookup(&catalogue, CATALOGUE, pin.seq, name.as_bytes(), Moment::NOW).map_err(text)?;
+        let found = engine.lookup(&catalogue, CATALOGUE, seq, name.as_bytes(), Moment::NOW).map_err(text)?;
         let Some(entry) = found else { continue };
         let id = entry.value().first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).ok_or("an entry that is none")?;
-        content.extend(of_map(engine, pin, id)?);
+        content.extend(of_map(engine, seq, id)?);
     }
     Ok(content)
 }
 
-/// All that a pin shows of a map.
-fn of_map(engine: &Engine, pin: &Pin, map: u32) -> std::result::Result<Content, String> {
+/// All that a pin at `seq` shows of a map.
+fn of_map(engine: &Engine, seq: u64, map: u32) -> std::result::Result<Content, String> {
     let text = |error: Error| error.to_string();
     let mut content = Content::new();
-    let index = engine.index_at(map, pin.seq).map_err(text)?;
+    let index = engine.index_at(map, seq).map_err(text)?;
     for slot in index.ok_or_else(|| format!("map {map} has no region"))?.iter() {
         let Some(offset) = slot.map_err(text)?.record else { continue };
         let newest = log::record(&engine.region, offset).map_err(text)?;
-        let Some(record) = engine.version_at(newest, pin.seq, Moment::NOW).map_err(text)? else { continue };
+        let Some(record) = engine.version_at(newest, seq, Moment::NOW).map_err(text)? else { continue };
         if record.kind() != Some(Kind::Put) {
             continue;
         }

@@ -27,24 +27,25 @@ fn open(path: &Path, settings: &Settings) -> Arc<Engine> {
 
 /// A snapshot, and what it has to show as long as it is held.
 struct Held {
-    pin: Pin,
+    pin: Pin<Arc<Engine>>,
     region: u64,
     content: Content,
 }
 
 impl Held {
-    fn take(engine: &Engine, content: &Content) -> Held {
-        let (pin, index, _) = engine.pin_with_totals(DEFAULT_MAP).unwrap();
-        Held { pin, region: index.unwrap().extent(), content: content.clone() }
+    fn take(engine: &Arc<Engine>, content: &Content) -> Held {
+        let (pin, region, _) = Pin::with_totals(Arc::clone(engine), DEFAULT_MAP).unwrap();
+        Held { pin, region: region.unwrap(), content: content.clone() }
     }
 
-    fn check(&self, engine: &Engine) {
+    fn check(&self) {
+        let engine = self.pin.engine();
         let index = crate::file::index::Index::of_extent(&engine.region, self.region).unwrap();
         let mut found = Content::new();
         for slot in index.iter() {
             let Some(offset) = slot.unwrap().record else { continue };
             let newest = log::record(&engine.region, offset).unwrap();
-            let Some(record) = engine.version_at(newest, self.pin.seq, Moment::NOW).unwrap() else { continue };
+            let Some(record) = engine.version_at(newest, self.pin.seq(), Moment::NOW).unwrap() else { continue };
             assert_eq!(record.kind(), Some(Kind::Put));
             let number = u16::from_le_bytes(*record.key().first_chunk().unwrap()) & 0x7fff;
             let of = (u32::from_le_bytes(*record.value().first_chunk().unwrap()), record.value().len() as u32);
@@ -53,8 +54,8 @@ impl Held {
         }
         assert_eq!(found, self.content, "a snapshot has changed");
         for (&number, &of) in self.content.iter().take(20) {
-            let index = engine.index_at(DEFAULT_MAP, self.pin.seq).unwrap().unwrap();
-            let record = engine.lookup(&index, DEFAULT_MAP, self.pin.seq, &key(number), Moment::NOW).unwrap();
+            let index = engine.index_at(DEFAULT_MAP, self.pin.seq()).unwrap().unwrap();
+            let record = engine.lookup(&index, DEFAULT_MAP, self.pin.seq(), &key(number), Moment::NOW).unwrap();
             assert_eq!(record.map(|record| record.value().to_vec()), Some(value(of)));
         }
     }
@@ -80,13 +81,11 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
             1..=8 => held.push(Held::take(&engine, &expected)),
             9..=20 if !held.is_empty() => {
                 let old = held.swap_remove(random.below(held.len() as u64) as usize);
-                old.check(&engine);
-                engine.unpin(&old.pin);
+                old.check();
             }
             21 | 22 => {
                 for old in held.drain(..) {
-                    old.check(&engine);
-                    engine.unpin(&old.pin);
+                    old.check();
                 }
                 drop(engine);
                 engine = open(&path, settings);
@@ -139,13 +138,12 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
         }
         if held.len() > 3 {
             let old = held.remove(0);
-            old.check(&engine);
-            engine.unpin(&old.pin);
+            old.check();
         }
         if step % 16 == 0 || steps - step < 100 {
             assert_eq!(content(&engine).unwrap(), expected, "step {step}, seed {seed}");
             check(&engine).map_err(|what| format!("step {step}, seed {seed}: {what}")).unwrap();
-            held.iter().for_each(|held| held.check(&engine));
+            held.iter().for_each(|held| held.check());
         }
         let kinds = [(ExtentKind::Emptied, "emptied"), (ExtentKind::Retired, "retired"), (ExtentKind::Hole, "holes")];
         for (kind, name) in kinds {
