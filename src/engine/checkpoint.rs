@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use zerocopy::IntoBytes;
 
+use super::commit::Writer;
 use super::live_area::{distrust_live, resize_words};
 use super::processes::{living, lock_error, poll};
 use super::settings::Durability;
@@ -238,7 +239,7 @@ impl Engine {
         let mut done = None;
         while self.is_unsure()? {
             let turn = self.turn_to_look(self.settings.lock_timeout)?;
-            let written = self.write_slice_once_more(&mut done, SLICE_ONCE_MORE)?;
+            let written = self.write_slice_once_more(&self.writer().space, &mut done, SLICE_ONCE_MORE)?;
             drop(turn);
             match written {
                 Some(range) => self.flush_slice(range)?,
@@ -250,10 +251,10 @@ impl Engine {
 
     /// The same for the holder of the writer lock, all at once.
     #[cold]
-    fn write_once_more_in_turn(&self) -> Result<()> {
+    fn write_once_more_in_turn(&self, writer: &Writer) -> Result<()> {
         let state = self.region.live(live::STATE)?;
         let mut done = None;
-        while let Some(range) = self.write_slice_once_more(&mut done, u64::MAX)? {
+        while let Some(range) = self.write_slice_once_more(&writer.space, &mut done, u64::MAX)? {
             self.flush_slice(range)?;
         }
         self.is_sure_again(state)
@@ -267,11 +268,15 @@ impl Engine {
 
     /// Writes the next slice of what lies behind `done` once more, and moves that on. Says what it was. Only for the holder of
     /// the writer lock.
-    fn write_slice_once_more(&self, done: &mut Option<LogPoint>, most: u64) -> Result<Option<(u64, u64)>> {
-        let writer = self.writer();
+    fn write_slice_once_more(
+        &self,
+        space: &Space,
+        done: &mut Option<LogPoint>,
+        most: u64,
+    ) -> Result<Option<(u64, u64)>> {
         let opened = &self.flusher.opened;
-        let done = done.get_or_insert_with(|| point_in(&writer.space, opened).unwrap_or(opened.from));
-        let rest = writer.space.extents().filter(|extent| extent.has_records()).filter_map(|extent| {
+        let done = done.get_or_insert_with(|| point_in(space, opened).unwrap_or(opened.from));
+        let rest = space.extents().filter(|extent| extent.has_records()).filter_map(|extent| {
             let (start, end) = done.rest_of(extent)?;
             Some((LogPoint { ordinal: extent.ordinal, at: start }, end))
         });
@@ -352,7 +357,7 @@ impl Engine {
     /// Takes a checkpoint in an opening, when nobody else is there yet.
     pub(crate) fn checkpoint_new(&self) -> Result<()> {
         while !self.checkpoint_over(self.lock_new_superblock())? {
-            self.write_once_more_in_turn()?;
+            self.write_once_more_in_turn(&self.writer())?;
         }
         Ok(())
     }
@@ -370,9 +375,9 @@ impl Engine {
     }
 
     /// Takes a checkpoint for the holder of the writer lock.
-    pub(crate) fn checkpoint_in_turn(&self) -> Result<()> {
+    pub(crate) fn checkpoint_in_turn(&self, writer: &Writer) -> Result<()> {
         while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
-            self.write_once_more_in_turn()?;
+            self.write_once_more_in_turn(writer)?;
         }
         Ok(())
     }

@@ -180,7 +180,7 @@ impl Engine {
                 if cleaned.emptied > 0 {
                     self.reclaim(writer)?;
                     if writer.waiting.checkpoint > self.settings.limits.piece.max(live / 32) {
-                        self.checkpoint_in_turn()?;
+                        self.checkpoint_in_turn(writer)?;
                         self.reclaim(writer)?;
                     }
                 }

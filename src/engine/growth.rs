@@ -31,7 +31,7 @@ impl Engine {
         match writer.space.allocate(&self.region, blocks, kind, seq) {
             Err(full @ Error::Full { .. }) if writer.waiting.checkpoint > 0 => {
                 // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
-                if self.checkpoint_in_turn().is_err() {
+                if self.checkpoint_in_turn(writer).is_err() {
                     return Err(full);
                 }
                 self.reclaim(writer)?;

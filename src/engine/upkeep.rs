@@ -346,7 +346,7 @@ impl Engine {
             }
             emptied += cleaned.emptied;
             if cleaned.emptied > 0 {
-                self.checkpoint_in_turn()?;
+                self.checkpoint_in_turn(writer)?;
                 self.reclaim(writer)?;
             }
         }
