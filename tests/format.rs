@@ -34,6 +34,7 @@ fn a_superblock() {
         log_end: 65600.into(),
         next_seq: ((1 << 44) + 2).into(),
         behind_seq: 4.into(),
+        head_ordinal: 11.into(),
         file_len: 212992.into(),
         map_table: table_word(0x23000, 1).into(),
         space_table: table_word(0x20000, 2).into(),
@@ -45,14 +46,14 @@ fn a_superblock() {
         padding: [0; 4],
         live_bytes: 7.into(),
         resize: [8, 9, 10].map(Into::into),
-        reserved: [0; 292],
+        reserved: [0; 284],
         crc: 0.into(),
     }
     .sealed();
     let mut expected =
         hex("736c6f746c6f6700 01000000 00100000 0807060504030201 1817161514131211 30313233343536373839616263646566
          2827262524232221 0300000000000000 0000010000000000 0000010000000000 0100000000100000 34333231 44434241
-         4000010000000000 0200000000100000 0400000000000000 0040030000000000 2300000001000000 2000000002000000
+         4000010000000000 0200000000100000 0400000000000000 0b00000000000000 0040030000000000 2300000001000000 2000000002000000
          4000000000000000 0100000000000000 0500000000000000 0600000000000000 03000000 00000000
          0700000000000000 0800000000000000 0900000000000000 0a00000000000000");
     expected.resize(508, 0);
@@ -75,6 +76,11 @@ fn a_record_header() {
         prev_and_map: RecordHeader::pack_prev_and_map(0x51_5253_5450, 0x616263),
     };
     assert_eq!(header.as_bytes(), hex("04030201 14131211 24232221 3231 01 09 4847464544434241 8a6a4a2a0a 636261"));
+    let shortcut = Shortcut::new(0x51_5253_5450, 0x010203, 0x4142434445464748);
+    assert_eq!(shortcut.as_bytes(), hex("8a6a4a2a0a 030201 4847464544434241"));
+    assert_eq!((shortcut.target(), shortcut.depth()), (0x51_5253_5450, 0x010203));
+    let with_both = RecordHeader { flags: flags::EXPIRES | flags::SHORTCUT, ..header };
+    assert_eq!((with_both.key_start(), with_both.expires_len(), with_both.shortcut_len()), (56, 8, 16));
     assert_eq!((header.prev(), header.map()), (0x51_5253_5450, 0x616263));
     assert_eq!(header.key_start(), 40);
     assert_eq!(header.value_start(), 40 + 0x3138);
@@ -112,7 +118,8 @@ fn a_region_header_a_table_header_and_a_catalogue_entry() {
     expected.resize(64, 0);
     assert_eq!(table.as_bytes(), expected);
     assert_eq!(SPACE_TABLE_MAGIC, *b"slotspc\0");
-    assert_eq!((entries_of_blocks(1), entries_of_blocks(2)), (252, 508));
+    assert_eq!((entries_of_blocks(1, MAP_ENTRY), entries_of_blocks(2, MAP_ENTRY)), (252, 508));
+    assert_eq!((entries_of_blocks(1, SPACE_ENTRY), entries_of_blocks(2, SPACE_ENTRY)), (168, 338));
 
     let (map, version, fingerprint, region) = (2.into(), 3.into(), 0x0102030405060708.into(), 0x12000.into());
     let entry = CatalogueEntry { map, version, fingerprint, region };
@@ -150,8 +157,8 @@ fn the_places() {
     );
     assert_eq!((PROCESSES, PROCESS_LEN, PINS, PIN_LEN), (128, 64, 704, 64));
     assert_eq!(
-        (BLOCK, LINE, SLOTS, REGION_HEADER, REGION_TOTALS, TABLE_HEADER, MAP_ENTRY),
-        (4096, 64, 6, 128, 48, 64, 16)
+        (BLOCK, LINE, SLOTS, REGION_HEADER, REGION_TOTALS, TABLE_HEADER, MAP_ENTRY, SPACE_ENTRY),
+        (4096, 64, 6, 128, 48, 64, 16, 24)
     );
     let words = [
         live::VERSION_WORD,
@@ -162,6 +169,8 @@ fn the_places() {
         live::SPACE_TABLE,
         live::SUPERBLOCK,
         live::DURABLE_HEAD,
+        live::REUSED_BELOW,
+        live::DURABLE_ORDINAL,
         live::WRITER_LOCK,
         live::COMMIT_POINT,
         live::TAIL,
@@ -176,12 +185,13 @@ fn the_places() {
         live::RESIZE_ZEROED,
         live::HEAD,
     ];
-    let expected = [0, 8, 56, 64, 72, 80, 88, 96, 128, 192, 200, 208, 256, 264, 320, 384, 392, 400, 408, 416, 448];
+    let expected =
+        [0, 8, 56, 64, 72, 80, 88, 96, 104, 112, 128, 192, 200, 208, 256, 264, 320, 384, 392, 400, 408, 416, 448];
     assert_eq!(words.map(|word| word - LIVE), expected);
-    assert_eq!((live::LOG_TOTALS_WORDS, live::HEAD_WORDS), (4, 8));
+    assert_eq!((live::LOG_TOTALS_WORDS, live::HEAD_WORDS), (4, 9));
     let of_head =
         [head::NUMBER, head::AT, head::EXTENT, head::CHAIN, head::SEQ, head::BEHIND, head::BYTES, head::RECORDS];
-    assert_eq!(of_head, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!((of_head, head::ORDINAL), ([0, 1, 2, 3, 4, 5, 6, 7], 8));
 }
 
 #[test]

@@ -248,13 +248,19 @@ impl Engine {
         let mut reached = head.head.at == end;
         let mut walk = Walk::new(&self.region, durable, Some(end));
         for record in walk.by_ref() {
-            match space.extent_of(record.offset).filter(|extent| extent.has_records()) {
-                Some(extent) if !reached || record.end() <= extent.end() => visited.insert(extent.offset),
+            let extent_of = |at| space.extent_of(at).filter(|extent| extent.has_records());
+            // A step of cleaning that was killed has cut the extent, and left the head in front of the cut.
+            let ends_in = extent_of(record.end() - 1);
+            match extent_of(record.offset) {
+                Some(extent) if !reached || ends_in.is_some_and(|end| end.ordinal == extent.ordinal) => {
+                    visited.insert(extent.offset);
+                    visited.extend(ends_in.map(|end| end.offset));
+                }
                 _ => {
                     report.add(record.offset, "the record lies in no extent of the log");
                     continue;
                 }
-            };
+            }
             if record.offset == head.head.at {
                 reached = true;
                 if record.header.chain.get() != head.head.chain {

@@ -143,8 +143,8 @@ impl Life<'_> {
     /// The process is dead. Opens the store anew, and finds what became of the commit that it was about to make, if it
     /// was (`begun`).
     fn come_back(&mut self, begun: bool) -> std::result::Result<(), String> {
-        self.engine = None;
         self.opener = None;
+        self.engine = None;
         self.held.clear();
         let poisoned = {
             let mut state = self.medium.state();
