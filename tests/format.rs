@@ -162,6 +162,8 @@ fn the_places() {
         live::SPACE_TABLE,
         live::SUPERBLOCK,
         live::DURABLE_HEAD,
+        live::SEAL_AT,
+        live::SYNCED,
         live::WRITER_LOCK,
         live::COMMIT_POINT,
         live::TAIL,
@@ -176,8 +178,10 @@ fn the_places() {
         live::RESIZE_ZEROED,
         live::HEAD,
     ];
-    let expected = [0, 8, 56, 64, 72, 80, 88, 96, 128, 192, 200, 208, 256, 264, 320, 384, 392, 400, 408, 416, 448];
+    let expected =
+        [192, 200, 248, 64, 72, 80, 88, 96, 104, 112, 128, 0, 8, 16, 256, 264, 320, 384, 392, 400, 24, 416, 448];
     assert_eq!(words.map(|word| word - LIVE), expected);
+    assert_eq!(seal::WORDS, [0, 8, 16]);
     assert_eq!((live::LOG_TOTALS_WORDS, live::HEAD_WORDS), (4, 8));
     let of_head =
         [head::NUMBER, head::AT, head::EXTENT, head::CHAIN, head::SEQ, head::BEHIND, head::BYTES, head::RECORDS];

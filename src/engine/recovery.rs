@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 
 use super::Engine;
 use super::head::LogHead;
-use super::live_area::{SAME_FILE, forget_the_dead, live_is_current};
+use super::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
 use super::open::{LogFound, Seat, build};
 use super::processes::some_were_flushing;
 use super::progress::{Phase, RecoveryPhase};
@@ -26,7 +26,7 @@ use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
     MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align_block, commit_word, extent_offset,
-    flags, live, writer_lock,
+    flags, live, seal, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Walk};
 use crate::file::region::Region;
@@ -92,6 +92,7 @@ pub(crate) fn after_kill(
         engine.write_superblock(&mut superblock, next)?;
         region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
     }
+    region.store_seal(seal::CLOSED, 0)?;
     let mut writer = engine.writer();
     engine.finish(&mut writer)?;
     let lock = region.live(live::WRITER_LOCK)?;
@@ -132,6 +133,13 @@ pub(crate) fn after_power_cut(
         }
         // What was read may have lived in the page cache only.
         region.flush_all()?;
+        // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
+        distrust_live(&region)?;
+        region.find_seal()?;
+        region.store_seal(seal::CLOSED, 0)?;
+        if superblock.is_clean() {
+            region.flush_seal()?;
+        }
     }
     if let Some(last) = log.extents.last() {
         // What lies behind the end may have no space: the file may be a copy.
@@ -211,16 +219,30 @@ fn find_end(
             reached |= walk.at() == durable_end;
         }
     }
-    if !reached {
-        let what = format!("the log ends before the last checkpoint, at offset {durable_end}: {}", walk.stop());
-        return Err(region.corrupt(walk.at(), what));
+    let (end, chain, last) = end;
+    let missing = match synced(region, superblock)? {
+        _ if !reached => Some(format!("the last checkpoint, at offset {durable_end}")),
+        Some(synced) if last < synced => {
+            Some(format!("the last commit that was synced, number {synced} (it is at {last})"))
+        }
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        return Err(region.corrupt(walk.at(), ends_too_early(&missing, walk.stop())));
     }
     extents.truncate(committed_extents);
-    let (end, chain, last) = end;
     check_extents(region, &extents, end)?;
     phase.end();
     let keys = keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
     Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
+}
+
+/// What is to be said of a log that ends before something that was durable.
+fn ends_too_early(missing: &str, stop: &str) -> String {
+    format!(
+        "the log ends before {missing}: {stop}. This looks like a copy of a store in use: copy it while it is closed, or \
+         copy it again"
+    )
 }
 
 /// Whether the extents of a log lie apart. Theirs are CRCs that hold, so this is about hostile files.
@@ -421,6 +443,7 @@ impl Engine {
             live::LOG_TOTALS,
             [seq, bytes + jump_bytes + RECORD_HEADER, records + jumps + 1, live_bytes],
         )?;
+        self.region.store_seal(seal::COMMIT, seq)?;
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),
             (live::TAIL, tail.at),

@@ -1,0 +1,99 @@
+//! The seal: the last block of a file, which says what was committed last. See [the format](crate::file::layout#the-seal).
+//!
+//! A region that is no file has none: nobody can copy it.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::file::layout::seal;
+
+impl Region {
+    /// Bytes of the seal, which lies behind those that can be accessed.
+    #[inline]
+    pub(super) fn seal_len(&self) -> u64 {
+        if self.file().is_some() { BLOCK } else { 0 }
+    }
+
+    /// The length of the file by now, the seal included.
+    pub(crate) fn file_len(&self) -> Result<u64> {
+        Ok(self.refresh()? + self.seal_len())
+    }
+
+    /// Whether the file ends with a whole block. It always does, unless somebody else has changed its length.
+    pub(crate) fn ends_with_a_block(&self) -> Result<bool> {
+        let Some(file) = self.file() else { return Ok(true) };
+        let len = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
+        Ok(len.is_multiple_of(BLOCK) && len == self.len() + BLOCK)
+    }
+
+    /// The word `word` of the seal at `at`.
+    #[inline(always)]
+    fn seal_word(&self, at: u64, word: u64) -> Result<&Word> {
+        if at > self.len() || at < EXTENTS || !at.is_multiple_of(BLOCK) {
+            self.check_seal_at(at)?;
+        }
+        // SAFETY: `at` is a multiple of a block and at most the length before the seal; mapping and file have a block more than
+        // that (see `new`, `refresh` and `allocate`), and `word` is a multiple of 8 within a block. The rest as in `words`.
+        Ok(unsafe { &*self.base.load(Ordering::Acquire).add((at + word) as usize).cast::<Word>() })
+    }
+
+    /// Another process may have made the file longer.
+    #[cold]
+    fn check_seal_at(&self, at: u64) -> Result<()> {
+        let is_there = at.is_multiple_of(BLOCK) && (EXTENTS..=self.refresh()?).contains(&at);
+        if is_there && self.seal_len() > 0 {
+            return Ok(());
+        }
+        Err(self.corrupt(live::SEAL_AT, format!("the seal cannot be at offset {at}")))
+    }
+
+    /// A word of the last block of the file; see [`seal`]. Zero where there is none.
+    pub(crate) fn seal(&self, word: u64) -> Result<u64> {
+        if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.len(), word)?.load()) }
+    }
+
+    /// Stores a word of the seal, where the live area says that it is. Only for the holder of the writer lock.
+    #[inline(always)]
+    pub(crate) fn store_seal(&self, word: u64, value: u64) -> Result<()> {
+        if self.seal_len() == 0 {
+            return Ok(());
+        }
+        self.check_writable()?;
+        let at = self.live(live::SEAL_AT)?;
+        // Release, where it says that something has changed: whatever made it so was stored before.
+        self.store_to(self.seal_word(at, word)?, at + word, value, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the seal durable.
+    pub(crate) fn flush_seal(&self) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        self.flush_range(file, self.live(live::SEAL_AT)?, BLOCK)
+    }
+
+    /// Says that the seal is at the end of the file, and leaves there what is.
+    pub(crate) fn find_seal(&self) -> Result<()> {
+        if self.seal_len() == 0 { Ok(()) } else { self.store_live(live::SEAL_AT, self.len(), Ordering::Release) }
+    }
+
+    /// Puts the seal to `to`, the end of the file or what is about to be that, unless it is there: first what it says, then
+    /// that it is there; then the old place is ordinary space. Only for the holder of the writer lock.
+    pub(super) fn move_seal(&self, to: u64) -> Result<()> {
+        let from = self.live(live::SEAL_AT)?;
+        if self.seal_len() == 0 || from == to {
+            return Ok(());
+        }
+        let was_there = from.is_multiple_of(BLOCK) && (EXTENTS..=self.len()).contains(&from);
+        for word in seal::WORDS {
+            let value = if was_there { self.seal_word(from, word)?.load() } else { 0 };
+            self.store_to(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
+        }
+        self.store_live(live::SEAL_AT, to, Ordering::Release)?;
+        for word in seal::WORDS {
+            if was_there && from < to {
+                self.store_to(self.seal_word(from, word)?, from + word, 0, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+}
