@@ -115,6 +115,7 @@ pub(crate) fn after_power_cut(
     superblock: Superblock,
     in_force: usize,
 ) -> Result<Engine> {
+    region.unseal()?;
     let (mut log, keys, bytes, records) = find_end(&region, &superblock, &settings)?;
     // How long the last extent was is not known, but it had room for a jump.
     if let Some(last) = log.extents.last_mut() {
@@ -135,8 +136,7 @@ pub(crate) fn after_power_cut(
         region.flush_all()?;
         // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
         distrust_live(&region)?;
-        region.find_seal()?;
-        region.store_seal(seal::CLOSED, 0)?;
+        region.seal_up(log.extents.iter().map(|extent| extent.1).max().unwrap_or(EXTENTS))?;
         if superblock.is_clean() {
             region.flush_seal()?;
         }

@@ -4,6 +4,8 @@
 
 #[cfg(unix)]
 mod calls;
+#[cfg(target_os = "linux")]
+mod copies;
 mod kills;
 mod life;
 mod medium;
@@ -21,7 +23,7 @@ use crate::engine::batch::Batch;
 use crate::engine::expiry::Moment;
 use crate::engine::pins::Pin;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind};
+use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, Kind, live, seal};
 use crate::file::log;
 
 /// Of each key, which value it has: its number and its length.
@@ -99,6 +101,16 @@ fn content(engine: &Engine) -> std::result::Result<Content, String> {
         None => Ok(content),
         Some((found, counted)) => Err(format!("there are {found} keys, and the counter says {counted}")),
     }
+}
+
+/// Whether the seal at the end of a file says the same as its live area.
+pub(crate) fn seal_agrees(image: &[u8]) -> bool {
+    let word = |at: u64| u64::from_le_bytes(image[at as usize..at as usize + 8].try_into().unwrap());
+    let at = image.len() as u64 - BLOCK;
+    let changes = word(live::SPACE_CHANGES);
+    word(live::SEAL_AT) == at
+        && word(at + seal::COMMIT) & 0xff_ffff == word(live::COMMIT_POINT) >> 40
+        && word(at + seal::SPACE) == changes + (changes & 1)
 }
 
 /// All that a pin shows.

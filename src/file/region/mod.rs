@@ -114,6 +114,8 @@ pub(crate) struct Region {
     /// Every mapping made, with its length; the last one is in use, the others may still be borrowed from.
     mappings: Mutex<Vec<Arc<MmapRaw>>>,
     backing: Backing,
+    /// The last block is the seal. A region that is no file has none, nor is one looked for in a recovery.
+    sealed: AtomicBool,
     path: PathBuf,
     max_len: u64,
     /// What is written to the file shows in the mapping at once, and the other way round.
@@ -171,8 +173,9 @@ impl Region {
         let Region { backing, path, .. } = self;
         let Backing::ReadOnlyFile(file) = backing else { return Err(Error::ReadOnly { path }) };
         let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
-        let whole = before_seal(len);
-        if whole < EXTENTS {
+        // The seal as well: after a power cut it may be the end of the log, if the file is shorter than it was.
+        let whole = len / BLOCK * BLOCK;
+        if whole < LEAST_FILE {
             return Err(Error::Truncated { path, len, expected: LEAST_FILE });
         }
         let mapping = reserve(&path, whole, max_len)?;
@@ -190,7 +193,9 @@ impl Region {
             }
             _ => false,
         };
+        let sealed = AtomicBool::new(!matches!(backing, Backing::Memory { .. }));
         let region = Region {
+            sealed,
             base: AtomicPtr::new(mapping.as_mut_ptr()),
             len: AtomicU64::new(len),
             mappings: Mutex::new(vec![Arc::new(mapping)]),
@@ -289,9 +294,10 @@ impl Region {
     pub(crate) fn refresh(&self) -> Result<u64> {
         let Some(file) = self.file() else { return Ok(self.len()) };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
-        let len = before_seal(file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len());
+        let whole = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
+        let len = if self.seal_len() > 0 { before_seal(whole) } else { whole };
         if len != self.len() && len >= EXTENTS {
-            self.cover(&mut mappings, file, len + BLOCK)?;
+            self.cover(&mut mappings, file, whole)?;
             // Release: whoever sees the new length sees a base that covers it.
             self.len.store(len, Ordering::Release);
         }

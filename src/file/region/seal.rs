@@ -1,17 +1,18 @@
 //! The seal: the last block of a file, which says what was committed last. See [the format](crate::file::layout#the-seal).
 //!
-//! A region that is no file has none: nobody can copy it.
+//! A region that is no file has none: nobody can copy it. Nor has one whose power was cut, until its log was followed to the
+//! end: the file may be shorter than it was, and what looks like the seal be the end of the log.
 
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::file::layout::seal;
+use crate::file::layout::{align_block, seal};
 
 impl Region {
     /// Bytes of the seal, which lies behind those that can be accessed.
     #[inline]
     pub(super) fn seal_len(&self) -> u64 {
-        if self.file().is_some() { BLOCK } else { 0 }
+        if self.sealed.load(Ordering::Relaxed) { BLOCK } else { 0 }
     }
 
     /// The length of the file by now, the seal included.
@@ -69,6 +70,30 @@ impl Region {
     pub(crate) fn flush_seal(&self) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         self.flush_range(file, self.live(live::SEAL_AT)?, BLOCK)
+    }
+
+    /// Takes the last block for a part of the log, until the file is [sealed up](Region::seal_up).
+    pub(crate) fn unseal(&self) -> Result<()> {
+        self.sealed.store(false, Ordering::Relaxed);
+        self.refresh().map(drop)
+    }
+
+    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks.
+    pub(crate) fn seal_up(&self, end: u64) -> Result<()> {
+        let len = self.refresh()?;
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        let has_room = len.is_multiple_of(BLOCK) && end + BLOCK <= len;
+        let to = if has_room { len } else { align_block(len).max(end) + BLOCK };
+        if !has_room {
+            check_file_size(&self.path, self.max_len.max(len), to)?;
+            os::extend(file, len, len, to).map_err(|refused| refusal(&self.path, to - len, refused))?;
+            #[cfg(test)]
+            self.record(|recorder| recorder.set_len(to));
+        }
+        self.sealed.store(true, Ordering::Relaxed);
+        self.refresh()?;
+        self.find_seal()?;
+        seal::WORDS.into_iter().try_for_each(|word| self.store_seal(word, 0))
     }
 
     /// Says that the seal is at the end of the file, and leaves there what is.

@@ -228,7 +228,7 @@ impl Region {
             }
             Backing::File(file) => {
                 let end = if needed > 0 { to + seal } else { to };
-                os::extend(file, from.min(old), old + seal, end)
+                os::extend(file, from.min(old + seal), old + seal, end)
                     .map_err(|refused| refusal(&self.path, needed, refused))?;
                 if let Err(error) = self.cover(&mut mappings, file, end) {
                     os::set_len(file, old + seal).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
@@ -309,7 +309,7 @@ impl Region {
     }
 
     #[cfg(test)]
-    fn record(&self, tell: impl FnOnce(&dyn door::Recorder)) {
+    pub(super) fn record(&self, tell: impl FnOnce(&dyn door::Recorder)) {
         if let Some(recorder) = self.recorder.get() {
             tell(&**recorder);
         }
