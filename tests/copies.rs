@@ -237,8 +237,8 @@ impl Outcomes {
     fn look(&mut self, path: &Path, synced: u64) {
         let store = match Store::open(path) {
             Ok(store) => store,
-            Err(error @ Error::Corrupt { .. }) if error.to_string().contains("looks like a copy of a store in use") => {
-                *self.counts.entry("Corrupt").or_default() += 1;
+            Err(error) if error.to_string().contains("a copy of a store in use") => {
+                *self.counts.entry("refused").or_default() += 1;
                 return;
             }
             Err(error) => return self.wrong.push(format!("does not open: {error}")),

@@ -87,13 +87,6 @@ pub(super) fn is_closed(region: &Region, superblock: &Superblock) -> Result<bool
         && region.seal(seal::CLOSED)? == superblock.generation.get())
 }
 
-/// Whether the end of the file is that of a store that went on after it was closed with this superblock: this is a copy, and
-/// its front was read before.
-pub(super) fn went_on(region: &Region, superblock: &Superblock) -> Result<bool> {
-    let (seq, next) = (region.seal(seal::COMMIT)?, superblock.next_seq.get());
-    Ok(seq + 1 >= next && seq >> COUNT_BITS == next >> COUNT_BITS && region.ends_with_a_block()?)
-}
-
 /// The commit that is known to be durable, beyond those that the superblock vouches for. Nothing else of the live area is
 /// believed then: after a power cut this is true if it is there.
 pub(super) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<u64>> {

@@ -12,7 +12,7 @@ use super::checkpoint::Flusher;
 use super::commit::Writer;
 use super::live_area::{
     SAME_FILE, SAME_MOUNT, distrust_live, forget_the_dead, is_closed, live_identity, live_is_as_closed,
-    live_is_current, live_is_sane, live_is_whole, set_live, went_on,
+    live_is_current, live_is_sane, live_is_whole, set_live,
 };
 use super::lock::Gate;
 use super::path::{
@@ -495,14 +495,10 @@ fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy
     }
 }
 
-/// Whether a store that was closed is as long as it was then. Of a copy that ends later than it begins, the log says more.
+/// Whether a store that was closed is as long as it was then.
 fn check_len(region: &Region, superblock: &Superblock) -> Result<()> {
     let (len, expected) = (region.file_len()?, superblock.file_len.get());
-    if len < expected && !went_on(region, superblock)? {
-        Err(Error::Truncated { path: region.path().to_owned(), len, expected })
-    } else {
-        Ok(())
-    }
+    if len < expected { Err(Error::Truncated { path: region.path().to_owned(), len, expected }) } else { Ok(()) }
 }
 
 /// Opens a store whose live area is as it should be, because others use it or have left it so.
