@@ -299,7 +299,7 @@ impl<'s> Opening<'s> {
                 check_len(&region, &superblock)?;
             }
             let opened = if writers.is_empty() { Opened::AfterKill } else { Opened::Attached };
-            let opened = if superblock.is_clean() { Opened::Clean } else { opened };
+            let opened = if is_closed(&region, &superblock)? { Opened::Clean } else { opened };
             let engine = Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, None, None)?;
             return engine.end_opening(false);
         }

@@ -228,7 +228,7 @@ fn find_end(
         _ => None,
     };
     if let Some(missing) = missing {
-        return Err(region.corrupt(walk.at(), ends_too_early(&missing, walk.stop())));
+        return Err(region.corrupt(walk.at(), like_a_copy(&format!("the log ends before {missing}: {}", walk.stop()))));
     }
     extents.truncate(committed_extents);
     check_extents(region, &extents, end)?;
@@ -237,15 +237,12 @@ fn find_end(
     Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
 }
 
-/// What is to be said of a log that ends before something that was durable.
-fn ends_too_early(missing: &str, stop: &str) -> String {
-    format!(
-        "the log ends before {missing}: {stop}. This looks like a copy of a store in use: copy it while it is closed, or \
-         copy it again"
-    )
+/// What is to be said of a log that does not hang together.
+fn like_a_copy(what: &str) -> String {
+    format!("{what}. This looks like a copy of a store in use: copy it while it is closed, or copy it again")
 }
 
-/// Whether the extents of a log lie apart. Theirs are CRCs that hold, so this is about hostile files.
+/// Whether the extents of a log lie apart. In a copy, one may have been used again while it was made.
 fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Result<()> {
     let mut sorted: Vec<(u64, u64)> = extents.iter().map(|&(start, end, _)| (start, end)).collect();
     if let Some(last) = sorted.last_mut() {
@@ -253,7 +250,7 @@ fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Resu
     }
     sorted.sort_unstable();
     match sorted.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-        Some(pair) => Err(region.corrupt(pair[1].0, "two extents of the log overlap")),
+        Some(pair) => Err(region.corrupt(pair[1].0, like_a_copy("two extents of the log overlap"))),
         None => Ok(()),
     }
 }
