@@ -136,10 +136,10 @@ pub(crate) fn after_power_cut(
         region.flush_all()?;
         // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
         distrust_live(&region)?;
-        region.seal_up(log.extents.iter().map(|extent| extent.1).max().unwrap_or(EXTENTS))?;
-        if superblock.is_clean() {
-            region.flush_seal()?;
-        }
+    }
+    region.seal_up(log.extents.iter().map(|extent| extent.1).max().unwrap_or(EXTENTS))?;
+    if superblock.is_clean() {
+        region.flush_seal()?;
     }
     if let Some(last) = log.extents.last() {
         // What lies behind the end may have no space: the file may be a copy.

@@ -130,9 +130,10 @@ enum Backing {
     File(File),
     ReadOnlyFile(File),
     /// Memory of this process, all of it reserved at once: anonymous, or behind a file whose pages are copied when they are
-    /// written to. That file stays open, since a forked child makes a descriptor from it.
+    /// written to. That file stays open, since a forked child makes a descriptor from it; so many bytes
+    /// of it were put in place.
     Memory {
-        _behind: Option<File>,
+        behind: Option<(File, u64)>,
     },
 }
 
@@ -164,7 +165,7 @@ impl Region {
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
         let path = PathBuf::from("(in memory)");
         let mapping = reserve(&path, EXTENTS, max_len)?;
-        Ok(Region::new(mapping, EXTENTS, Backing::Memory { _behind: None }, path, max_len))
+        Ok(Region::new(mapping, EXTENTS, Backing::Memory { behind: None }, path, max_len))
     }
 
     /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added, up to
@@ -173,14 +174,14 @@ impl Region {
         let Region { backing, path, .. } = self;
         let Backing::ReadOnlyFile(file) = backing else { return Err(Error::ReadOnly { path }) };
         let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
-        // The seal as well: after a power cut it may be the end of the log, if the file is shorter than it was.
+        // The seal as well: see `unseal`.
         let whole = len / BLOCK * BLOCK;
         if whole < LEAST_FILE {
             return Err(Error::Truncated { path, len, expected: LEAST_FILE });
         }
         let mapping = reserve(&path, whole, max_len)?;
         os::put_private(&mapping, &file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
-        Ok(Region::new(mapping, whole, Backing::Memory { _behind: Some(file) }, path, max_len))
+        Ok(Region::new(mapping, whole - BLOCK, Backing::Memory { behind: Some((file, whole)) }, path, max_len))
     }
 
     /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`]; behind them a file has a seal, which the

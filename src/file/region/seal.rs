@@ -17,14 +17,13 @@ impl Region {
 
     /// The length of the file by now, the seal included.
     pub(crate) fn file_len(&self) -> Result<u64> {
-        Ok(self.refresh()? + self.seal_len())
+        let Some(file) = self.file() else { return Ok(self.len()) };
+        file.metadata().map(|metadata| metadata.len()).map_err(|e| Error::io(&self.path, "read the length", e))
     }
 
     /// Whether the file ends with a whole block. It always does, unless somebody else has changed its length.
     pub(crate) fn ends_with_a_block(&self) -> Result<bool> {
-        let Some(file) = self.file() else { return Ok(true) };
-        let len = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
-        Ok(len.is_multiple_of(BLOCK) && len == self.len() + BLOCK)
+        Ok(self.file_len()? == self.len() + self.seal_len())
     }
 
     /// The word `word` of the seal at `at`.
@@ -74,15 +73,22 @@ impl Region {
 
     /// Takes the last block for a part of the log, until the file is [sealed up](Region::seal_up).
     pub(crate) fn unseal(&self) -> Result<()> {
+        if let Backing::Memory { behind: Some((_, whole)) } = &self.backing {
+            self.len.store(*whole, Ordering::Release);
+        }
         self.sealed.store(false, Ordering::Relaxed);
         self.refresh().map(drop)
     }
 
-    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks.
+    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks. A private copy goes on
+    /// as long as the file would be.
     pub(crate) fn seal_up(&self, end: u64) -> Result<()> {
         let len = self.refresh()?;
-        let Backing::File(file) = &self.backing else { return Ok(()) };
         let has_room = len.is_multiple_of(BLOCK) && end + BLOCK <= len;
+        if matches!(&self.backing, Backing::Memory { behind: Some(_) }) && has_room {
+            self.len.store(len - BLOCK, Ordering::Release);
+        }
+        let Backing::File(file) = &self.backing else { return Ok(()) };
         let to = if has_room { len } else { align_block(len).max(end) + BLOCK };
         if !has_room {
             check_file_size(&self.path, self.max_len.max(len), to)?;

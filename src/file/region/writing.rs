@@ -212,18 +212,24 @@ impl Region {
         let old = self.refresh()?;
         let needed = to.saturating_sub(old);
         let seal = self.seal_len();
+        // A private copy is full when its file would be.
+        let room = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
         let full = |why| Error::Full { path: self.path.clone(), needed, why };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
             // What has that length already can have a limit below it.
-            _ if needed > 0 && to.saturating_add(seal) > self.max_len => {
+            _ if needed > 0 && to.saturating_add(room) > self.max_len => {
                 return Err(full(FullReason::MaxSize(self.max_len)));
             }
-            Backing::Memory { .. } => {
+            Backing::Memory { behind } => {
                 let room = mappings.last().map_or(0, |mapping| mapping.len() as u64);
                 if to > room {
                     return Err(full(FullReason::AddressSpace(room)));
+                }
+                if to > old && behind.as_ref().is_some_and(|(_, whole)| old < *whole) {
+                    // What was the seal of the file.
+                    os::discard(mappings.last(), old, BLOCK.min(to - old));
                 }
             }
             Backing::File(file) => {
