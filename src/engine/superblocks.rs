@@ -11,7 +11,7 @@ use crate::file::layout::{
     BLOCK, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B,
     Superblock, VERSION,
 };
-use crate::file::region::{LEAST_FILE, Region};
+use crate::file::region::Region;
 
 /// The two superblocks of a store, those of them that are valid.
 pub(super) type Superblocks = [Option<Superblock>; 2];
@@ -80,8 +80,8 @@ pub(super) fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks
         let features = superblock.incompatible.get() & !KNOWN_INCOMPATIBLE;
         return Err(Error::UnsupportedFeature { path: path.to_owned(), features });
     }
-    if len < LEAST_FILE {
-        return Err(Error::Truncated { path: path.to_owned(), len, expected: LEAST_FILE });
+    if len < EXTENTS {
+        return Err(Error::Truncated { path: path.to_owned(), len, expected: EXTENTS });
     }
     for superblock in valid.iter().flatten() {
         check_fields(superblock, path)?;

@@ -100,11 +100,11 @@ pub(crate) enum Half {
 }
 
 /// The shortest file: the part in front of the extents, and the seal.
-pub(crate) const LEAST_FILE: u64 = EXTENTS + BLOCK;
+const LEAST_FILE: u64 = EXTENTS + BLOCK;
 
-/// How much of a file of so many bytes lies before its seal.
+/// How much of a file of so many bytes lies before its seal. One that was cut off has none.
 fn before_seal(len: u64) -> u64 {
-    (len / BLOCK).saturating_sub(1) * BLOCK
+    if len < LEAST_FILE { len } else { (len / BLOCK - 1) * BLOCK }
 }
 
 /// The file, or memory in its place, as one run of bytes that can grow.
@@ -142,7 +142,7 @@ impl Region {
     /// seal.
     pub(crate) fn of_file(file: File, path: PathBuf, read_only: bool, max_len: u64) -> Result<Region> {
         let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
-        if len < LEAST_FILE && !read_only {
+        if len < EXTENTS && !read_only {
             check_file_size(&path, max_len, LEAST_FILE)?;
             os::extend(&file, len, len, LEAST_FILE).map_err(|refused| refusal(&path, LEAST_FILE - len, refused))?;
             len = LEAST_FILE;
@@ -151,13 +151,13 @@ impl Region {
                 recorder.set_len(LEAST_FILE);
             }
         }
-        if len < LEAST_FILE {
-            return Err(Error::Truncated { path, len, expected: LEAST_FILE });
+        if len < EXTENTS {
+            return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
         let mapping = map_with_room(&file, len, read_only);
         let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", e))?;
         let backing = if read_only { Backing::ReadOnlyFile(file) } else { Backing::File(file) };
-        Ok(Region::new(mapping, before_seal(len), backing, path, max_len))
+        Ok(Region::new(mapping, before_seal(len), len >= LEAST_FILE, backing, path, max_len))
     }
 
     /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the system
@@ -165,7 +165,7 @@ impl Region {
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
         let path = PathBuf::from("(in memory)");
         let mapping = reserve(&path, EXTENTS, max_len)?;
-        Ok(Region::new(mapping, EXTENTS, Backing::Memory { behind: None }, path, max_len))
+        Ok(Region::new(mapping, EXTENTS, false, Backing::Memory { behind: None }, path, max_len))
     }
 
     /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added, up to
@@ -176,17 +176,24 @@ impl Region {
         let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         // The seal as well: see `unseal`.
         let whole = len / BLOCK * BLOCK;
-        if whole < LEAST_FILE {
-            return Err(Error::Truncated { path, len, expected: LEAST_FILE });
+        if whole < EXTENTS {
+            return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
         let mapping = reserve(&path, whole, max_len)?;
         os::put_private(&mapping, &file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
-        Ok(Region::new(mapping, whole - BLOCK, Backing::Memory { behind: Some((file, whole)) }, path, max_len))
+        Ok(Region::new(
+            mapping,
+            before_seal(whole),
+            false,
+            Backing::Memory { behind: Some((file, whole)) },
+            path,
+            max_len,
+        ))
     }
 
-    /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`]; behind them a file has a seal, which the
-    /// mapping covers.
-    fn new(mapping: MmapRaw, len: u64, backing: Backing, path: PathBuf, max_len: u64) -> Region {
+    /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`]; if it is `sealed`, mapping and file have a
+    /// block more.
+    fn new(mapping: MmapRaw, len: u64, sealed: bool, backing: Backing, path: PathBuf, max_len: u64) -> Region {
         // Of the file systems that other machines may have open, not all keep file and mapping the same.
         let coherent = match &backing {
             Backing::File(file) => {
@@ -194,9 +201,8 @@ impl Region {
             }
             _ => false,
         };
-        let sealed = AtomicBool::new(!matches!(backing, Backing::Memory { .. }));
         let region = Region {
-            sealed,
+            sealed: AtomicBool::new(sealed),
             base: AtomicPtr::new(mapping.as_mut_ptr()),
             len: AtomicU64::new(len),
             mappings: Mutex::new(vec![Arc::new(mapping)]),
