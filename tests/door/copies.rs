@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::{Access, Durability, Limits, Settings};
 use crate::file::door::{self, Recorder};
-use crate::file::layout::{BLOCK, DEFAULT_MAP};
+use crate::file::layout::{BLOCK, DEFAULT_MAP, live};
 
 /// A change of the file.
 enum Event {
@@ -158,6 +158,18 @@ impl History {
         }
     }
 
+    /// The next moment at which space is taken or given away.
+    fn change_of_space(&self, moment: usize) -> usize {
+        let is_change = |event: &Event| matches!(event, Event::Write(live::SPACE_CHANGES, _));
+        self.events[moment..].iter().position(is_change).map_or(self.events.len(), |more| moment + more)
+    }
+
+    /// The moment at which the next commit is made.
+    fn next_commit(&self, moment: usize) -> usize {
+        let is_commit = |event: &Event| matches!(event, Event::Write(live::COMMIT_POINT, _));
+        self.events[moment..].iter().position(is_commit).map_or(self.events.len(), |more| moment + more)
+    }
+
     /// The content that a copy which begins at this moment may not come before.
     fn floor(&self, moment: usize) -> usize {
         self.floors.iter().rev().find(|&&(from, _)| from <= moment).map_or(0, |&(_, content)| content)
@@ -217,11 +229,15 @@ fn a_copy_of_what_changes_is_one_commit_or_refused() {
         let history = history(&path, random);
         let last_block = history.base.len() / BLOCK as usize + 20;
         for copy in 0..each {
-            // Most of what there is to find happens shortly after the front was read.
-            let begin = random.below(history.events.len() as u64 + 1) as usize;
+            // Most of what there is to find happens shortly after the front was read, and much of it before the next commit.
+            let mut begin = random.below(history.events.len() as u64 + 1) as usize;
+            if copy % 4 == 0 {
+                begin = history.change_of_space(begin).saturating_sub(random.below(3) as usize);
+            }
             let (mut moments, mut moment) = (BTreeMap::from([(0, begin)]), begin);
             for _ in 0..1 + random.below(3) {
-                let left = (history.events.len() - moment) as u64;
+                let end = if copy % 2 == 0 { history.next_commit(begin) } else { history.events.len() };
+                let left = (end - moment) as u64;
                 let most = [4, 30, 200, 2000][random.below(4) as usize];
                 moment += random.below(left.min(most) + 1) as usize;
                 let last = moments.last_key_value().map_or(0, |(&block, _)| block);
