@@ -299,7 +299,9 @@ impl<'s> Opening<'s> {
                 check_len(&region, &superblock)?;
             }
             let opened = if writers.is_empty() { Opened::AfterKill } else { Opened::Attached };
-            let opened = if is_closed(&region, &superblock)? { Opened::Clean } else { opened };
+            let is_closing = region.live(live::STATE)? & live::STATE_CLOSING != 0;
+            let is_closed = is_closed(&region, &superblock)? && !is_closing;
+            let opened = if is_closed { Opened::Clean } else { opened };
             let engine = Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, None, None)?;
             return engine.end_opening(false);
         }
