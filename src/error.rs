@@ -81,7 +81,8 @@ pub enum Error {
         features: u64,
     },
     /// The file is shorter than its own superblock says.
-    #[error("{}: truncated to {len} bytes of {expected}; restore the file from a copy", path.display())]
+    #[error("{}: truncated to {len} bytes of {expected}; restore the file from a copy, or, if this is a copy of a store \
+             in use, copy it while it is closed, or copy it again", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,

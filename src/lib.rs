@@ -60,6 +60,8 @@
 //!   rebuilt and not believed.
 //! * **Extents** of 4 KiB blocks hold the log, the indexes, two small tables, or nothing. The log's extents are a chain:
 //!   each ends in a record that jumps to the next.
+//! * The **seal**, the last block, repeats the number of the last commit. A program that copies the file reads it last: if
+//!   it does not agree with the front, somebody committed in between, and only the log is believed.
 //!
 //! Every byte is specified in [`mod@format`], beside the code that reads it.
 //!
@@ -232,12 +234,25 @@
 //! * **Performance under eviction.** Page-table contention and TLB shootdowns come with a working set larger than memory
 //!   and many threads; nothing here avoids them.
 //!
-//! # Whom the file is trusted to
+//! # Trust boundary
 //!
 //! The interface is safe under one condition, the one that every mapping of a file has: while a store is open, nobody but
 //! this crate writes to its file or truncates it. Programs that use this crate keep out of each other's way; a program that
-//! does not ask cannot be kept out. A file that was damaged, or made up, *before* it was opened is another matter: every
-//! offset and length in it is checked before use, and what does not hold is an [`Error`].
+//! does not ask cannot be kept out.
+//!
+//! A file that was damaged *before* it was opened is another matter: every offset and length in it is checked before use, and
+//! what does not hold is an [`Error`]. So it is with a copy that was made while the store was in use: it opens as the content of
+//! one commit, or it is refused.
+//!
+//! A file that somebody *made up*, with checksums that hold, can lie about where its log ends: it may say that the store was closed,
+//! and have an index that leads to what lies behind the end. What a reader borrows from there changes when something is
+//! appended. So, for a file from somebody who is not trusted:
+//!
+//! | opened | promised |
+//! | --- | --- |
+//! | with [`untrusted`](Options::untrusted), in any way | all that is read comes from a log whose records were checked one by one; nothing that is borrowed changes |
+//! | without, [`ReadOnly`](Access::ReadOnly) and closed | nothing that is borrowed changes as long as nobody else opens it for writing; an index may hide keys |
+//! | without, to be written to, or [`CopyOnWrite`](Access::CopyOnWrite) | no access outside the file; but what is borrowed may change, which is undefined behaviour |
 //!
 //! # In this version
 //!

@@ -236,6 +236,32 @@ impl Options {
         self
     }
 
+    /// Whether the file may come from somebody who is not trusted. Default: `false`. Then nothing in it is believed but its
+    /// log, whose records are checked one by one: neither that the store was closed, nor its index, which is built anew as
+    /// after a power cut, in time that grows with the length of the log. A store that is opened so for reading only, or
+    /// copy-on-write, is rebuilt in memory of this process. What such a file can do is said [here](crate#trust-boundary).
+    ///
+    /// It is refused with [`Locked`](crate::Error::Locked) while others have the store open for writing, or, where it is to
+    /// be written to, at all.
+    ///
+    /// ```
+    /// use slotlog::{Access, Opened, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("received.slotlog");
+    /// # let store = Store::open(&path)?;
+    /// # store.insert("key", "value")?;
+    /// # store.close()?;
+    /// let store = Store::options().access(Access::ReadOnly).untrusted(true).open(&path)?;
+    /// assert!(matches!(store.opened(), Opened::AfterPowerCut { .. }));
+    /// assert_eq!(store.get("key")?.as_deref(), Some(&b"value"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn untrusted(mut self, untrusted: bool) -> Options {
+        self.settings.untrusted = untrusted;
+        self
+    }
+
     /// Opens the store at `path`.
     ///
     /// After a [close](Store::close) or a kill this takes constant time. After a power cut, or for a file that was

@@ -259,7 +259,7 @@ impl Stats {
             format_version: VERSION,
             created: time(superblock.created.get()),
             opened: engine.opened,
-            file_len: engine.region.refresh()?,
+            file_len: engine.region.file_len()?,
             incarnation: (visible >> COUNT_BITS).saturating_sub(1),
             commits: visible & COUNT_MASK,
             log_records,

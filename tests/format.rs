@@ -51,13 +51,13 @@ fn a_superblock() {
     }
     .sealed();
     let mut expected =
-        hex("736c6f746c6f6700 01000000 00100000 0807060504030201 1817161514131211 30313233343536373839616263646566
+        hex("736c6f746c6f6700 02000000 00100000 0807060504030201 1817161514131211 30313233343536373839616263646566
          2827262524232221 0300000000000000 0000010000000000 0000010000000000 0100000000100000 34333231 44434241
          4000010000000000 0200000000100000 0400000000000000 0b00000000000000 0040030000000000 2300000001000000 2000000002000000
          4000000000000000 0100000000000000 0500000000000000 0600000000000000 03000000 00000000
          0700000000000000 0800000000000000 0900000000000000 0a00000000000000");
     expected.resize(508, 0);
-    expected.extend(hex("bb11c7b7"));
+    expected.extend(hex("bb35b6d4"));
     assert_eq!(superblock.as_bytes(), expected);
     assert!(superblock.is_clean());
     assert_eq!(CREATION_MAGIC, *b"slotlog+");
@@ -169,7 +169,8 @@ fn the_places() {
         live::SPACE_TABLE,
         live::SUPERBLOCK,
         live::DURABLE_HEAD,
-        live::REUSED_BELOW,
+        live::SEAL_AT,
+        live::SYNCED,
         live::DURABLE_ORDINAL,
         live::WRITER_LOCK,
         live::COMMIT_POINT,
@@ -184,10 +185,14 @@ fn the_places() {
         live::SPACE_CHANGES,
         live::RESIZE_ZEROED,
         live::HEAD,
+        live::REUSED_BELOW,
     ];
-    let expected =
-        [0, 8, 56, 64, 72, 80, 88, 96, 104, 112, 128, 192, 200, 208, 256, 264, 320, 384, 392, 400, 408, 416, 448];
+    let expected = [
+        192, 200, 248, 64, 72, 80, 88, 96, 104, 112, 120, 128, 0, 8, 16, 256, 264, 320, 384, 392, 400, 24, 416, 448,
+        592,
+    ];
     assert_eq!(words.map(|word| word - LIVE), expected);
+    assert_eq!(seal::WORDS, [0, 8, 16]);
     assert_eq!((live::LOG_TOTALS_WORDS, live::HEAD_WORDS), (4, 9));
     let of_head =
         [head::NUMBER, head::AT, head::EXTENT, head::CHAIN, head::SEQ, head::BEHIND, head::BYTES, head::RECORDS];
@@ -244,7 +249,7 @@ fn the_first_records_of_a_log() {
 }
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/version-1.slotlog")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/version-2.slotlog")
 }
 
 /// What the golden file holds. It was written by `write_the_golden_file`.

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use hashbrown::HashTable;
 
@@ -19,7 +18,7 @@ use super::settings::Durability;
 use super::turns::LongTurn;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, Kind, commit_word, flags, live};
+use crate::file::layout::{KeyHash, Kind, flags};
 use crate::file::log::{self, Entry, Record, Tail};
 
 /// The newest record that the batch itself has written for a key.
@@ -335,7 +334,7 @@ impl Batch {
             }
         }
         self.tail.seal(&engine.region, last, flags::COMMIT)?;
-        engine.region.store_live(live::COMMIT_POINT, commit_word(self.tail.at, self.seq), Ordering::Release)?;
+        engine.store_commit_point(self.tail.at, self.seq)?;
         engine.finish(writer)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Engine;
 use super::commit::{Appended, Writer};
@@ -11,9 +10,7 @@ use super::expiry::Moment;
 use super::pins::Pin;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, SlotAt, Totals};
-use crate::file::layout::{
-    DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Shortcut, commit_word, flags, live,
-};
+use crate::file::layout::{DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Shortcut, flags, live};
 use crate::file::log::{self, Entry, Record};
 
 /// How a change of one key was recorded, or would be.
@@ -236,7 +233,7 @@ impl Engine {
         let mut tail = self.tail(writer)?;
         let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, entry.kind == Kind::Remove)?;
         let offset = tail.append(&self.region, &entry)?;
-        self.region.store_live(live::COMMIT_POINT, commit_word(tail.at, entry.seq), Ordering::Release)?;
+        self.store_commit_point(tail.at, entry.seq)?;
 
         let Place { index, mut totals, hash, at, new_key, was_dead } = place;
         self.publish_slot(&index, entry.map, at, hash, offset, new_key)?;
@@ -286,7 +283,7 @@ impl Engine {
             self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
         }
         tail.append(&self.region, &entry)?;
-        self.region.store_live(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
+        self.store_commit_point(tail.at, seq)?;
         self.finish(writer)
     }
 }

@@ -27,11 +27,12 @@ use super::superblocks::superblock_at;
 use super::{Engine, now, turn};
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, superblock_flags,
-    writer_lock,
+    BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, seal,
+    superblock_flags, writer_lock,
 };
 use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
 use crate::file::space::{LogPoint, Space};
+use crate::file::totals;
 
 /// The log is written back in slices of a sixteenth of what makes a checkpoint due, and not more than this.
 const LARGEST_SLICE: u64 = 256 << 10;
@@ -41,6 +42,9 @@ const SLICE_ONCE_MORE: u64 = 1 << 20;
 
 /// How often somebody who is about to flush lets others commit first, if there are such.
 const MOST_YIELDS: u32 = 4;
+
+/// How often one looks which commit was the last.
+const LOOKS: u32 = 1000;
 
 /// So many slices may be on their way to the disk before somebody waits for the oldest.
 const SLICES_UNDER_WAY: usize = 16;
@@ -187,9 +191,40 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes every visible commit durable, and returns how far the log is. `None` if the log has to be
+    /// Makes every visible commit durable, writes down that it is, and returns how far the log is. `None` if the log has to be
     /// [written once more](Engine::write_once_more) before that can be said.
     fn sync_to_commit(&self) -> Result<Option<Durable>> {
+        let recorded = self.last_recorded()?;
+        let reached = self.flush_to_commit()?;
+        if reached.is_some() {
+            self.note_synced(recorded)?;
+        }
+        Ok(reached)
+    }
+
+    /// The number of the last visible commit that has records; zero if others commit all the time, too fast to tell.
+    fn last_recorded(&self) -> Result<u64> {
+        for _ in 0..LOOKS {
+            let bank = totals::at_most(&self.region, live::LOG_TOTALS, self.region.live(live::VISIBLE)?)?;
+            if let Some([seq, _, _, _]) = bank {
+                return Ok(seq);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Says in the file that this commit is durable. A recovery has to come that far.
+    fn note_synced(&self, seq: u64) -> Result<()> {
+        loop {
+            let synced = self.region.live(live::SYNCED)?;
+            if synced >= seq || self.region.compare_exchange(live::SYNCED, synced, seq, Ordering::Release)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes every visible commit durable, and returns how far the log is. `None` as above.
+    fn flush_to_commit(&self) -> Result<Option<Durable>> {
         let wanted = self.region.live(live::VISIBLE)?;
         let mut group = self.flusher.group();
         loop {
@@ -346,7 +381,7 @@ impl Engine {
         let next = Superblock {
             log_end: end.into(),
             next_seq: (seq + 1).into(),
-            file_len: self.region.refresh()?.into(),
+            file_len: self.region.file_len()?.into(),
             flags: 0.into(),
             ..head.put_into(*superblock)
         };
@@ -499,6 +534,8 @@ impl Engine {
             self.clean.store(false, Ordering::Release);
             return Ok(());
         }
+        // A copy whose front is still from before shall show what comes.
+        self.region.store_seal(seal::CLOSED, 0)?;
         let next = Superblock { flags: 0.into(), ..*superblock };
         self.write_superblock(&mut superblock, next)
     }
@@ -574,7 +611,7 @@ impl Engine {
             log_end: self.region.live(live::TAIL)?.into(),
             end_chain: (self.region.live(live::CHAIN)? as u32).into(),
             next_seq: self.next_seq()?.into(),
-            file_len: self.region.refresh()?.into(),
+            file_len: self.region.file_len()?.into(),
             map_table: self.region.live(live::MAP_TABLE)?.into(),
             space_table: self.region.live(live::SPACE_TABLE)?.into(),
             log_bytes: log_bytes.into(),
@@ -584,6 +621,8 @@ impl Engine {
             flags: (superblock_flags::CLEAN | superblock_flags::COUNTED).into(),
             ..self.head()?.put_into(*superblock)
         };
+        self.region.store_seal(seal::CLOSED, superblock.generation.get() + 1)?;
+        self.region.flush_seal()?;
         self.write_superblock(&mut superblock, next)?;
         if self.region.identity().is_none() {
             // Where nobody could tell this memory from that of another boot, it is not to be believed.
@@ -606,6 +645,7 @@ impl Engine {
             self.region.flush_all()
         })?;
         self.region.change_bits(live::STATE, 0, UNSURE)?;
+        self.note_synced(self.log_totals()?[0])?;
         flush.has_reached(reached);
         Ok(())
     }

@@ -18,15 +18,13 @@
 //!
 //! Whoever is killed in between leaves the head where it was; the next step does the same again, and finds less to do.
 
-use std::sync::atomic::Ordering;
-
 use super::commit::{Appended, Writer};
 use super::expiry::Moment;
 use super::head::{self, LogHead};
 use super::{Engine, now};
 use crate::error::Result;
 use crate::file::index::{Index, Probe, SlotAt};
-use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, commit_word, flags, live};
+use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, flags, live};
 use crate::file::log::{self, Entry, Record};
 
 /// How much of the log is to be cleaned.
@@ -288,7 +286,7 @@ impl Engine {
             appended.bytes += entry.len() + if jumped { JUMP_LEN } else { 0 };
             appended.records += 1 + u64::from(jumped);
         }
-        self.region.store_live(live::COMMIT_POINT, commit_word(tail.at, seq), Ordering::Release)?;
+        self.store_commit_point(tail.at, seq)?;
         if moves.iter().any(|a_move| a_move.expired) {
             // Removes count, and are seen.
             self.finish(writer)?;

@@ -23,6 +23,7 @@ use crate::error::{Error, Numbers, Result};
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
     CATALOGUE, COUNT_MASK, ExtentKind, KeyHash, Kind, LAST_COUNT, commit_end, commit_seq, commit_word, flags, live,
+    seal,
 };
 use crate::file::log::{self, Record, Scan, Tail};
 use crate::file::region::Region;
@@ -318,10 +319,17 @@ impl Engine {
         self.region.store_live(live::VISIBLE, seq, Ordering::Release)
     }
 
+    /// Stores the commit point, and its number in the seal right before it: whoever copies the file meanwhile sees that.
+    #[inline(always)]
+    pub(crate) fn store_commit_point(&self, end: u64, seq: u64) -> Result<()> {
+        self.region.store_seal(seal::COMMIT, seq)?;
+        self.region.store_live(live::COMMIT_POINT, commit_word(end, seq), Ordering::Release)
+    }
+
     /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until now.
     pub(crate) fn skip_number(&self) -> Result<()> {
         let (tail, seq) = (self.region.live(live::TAIL)?, self.next_seq()?);
-        self.region.store_live(live::COMMIT_POINT, commit_word(tail, seq), Ordering::Release)?;
+        self.store_commit_point(tail, seq)?;
         self.region.store_live(live::VISIBLE, seq, Ordering::Release)
     }
 

@@ -104,7 +104,7 @@ impl Engine {
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<CompactReport> {
         self.check_not_forked()?;
-        let before = self.region.refresh()?;
+        let before = self.region.file_len()?;
         self.sweep_dropped_maps()?;
         self.sample_all()?;
         let mut report = CompactReport::default();
@@ -126,7 +126,7 @@ impl Engine {
         let writer = self.writer();
         report.held_back = writer.waiting.pins;
         drop(writer);
-        report.file_len = self.region.refresh()?;
+        report.file_len = self.region.file_len()?;
         report.freed_bytes = before.saturating_sub(report.file_len);
         report.finished = ended == Ended::AtTheEnd;
         Ok(report)

@@ -6,8 +6,10 @@ use super::head::{self, LogHead};
 use super::superblocks::is_sane;
 use crate::error::Result;
 use crate::file::layout::{
-    COUNT_BITS, COUNT_MASK, EXTENTS, PIN_LEN, PIN_TABLE, PINS, Superblock, commit_word, live, pin, writer_lock,
+    COUNT_BITS, COUNT_MASK, EXTENTS, PIN_LEN, PIN_TABLE, PINS, Superblock, commit_seq, commit_word, live, pin, seal,
+    writer_lock,
 };
+use crate::file::log::{Head, Walk};
 use crate::file::region::Region;
 use crate::file::totals;
 
@@ -50,6 +52,50 @@ pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<b
         && region.live(live::TAIL)? >= EXTENTS)
 }
 
+/// Whether the live area that a killed process left belongs to all of the file: nothing was committed, and no space was given
+/// away, between the moments at which the front and the end of the file were read, should it be a copy.
+pub(super) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<bool> {
+    let commit = region.live(live::COMMIT_POINT)?;
+    let visible = region.live(live::VISIBLE)?;
+    let changes = region.live(live::SPACE_CHANGES)?;
+    let agrees = region.ends_with_a_block()?
+        && region.live(live::SEAL_AT)? == region.len()
+        && region.seal(seal::COMMIT)? == commit_seq(commit, visible)
+        // Odd, if it was killed in the middle of a change.
+        && region.seal(seal::SPACE)? == changes.wrapping_add(changes & 1)
+        && region.live(live::DURABLE_HEAD)? == superblock.log_head.get();
+    Ok(agrees && (!is_at_rest(region)? || ends_the_log(region)?))
+}
+
+/// Whether nobody was writing, nor has left anything for the next writer to look at.
+fn is_at_rest(region: &Region) -> Result<bool> {
+    Ok(writer_lock::holder(region.live(live::WRITER_LOCK)?) == writer_lock::FREE)
+}
+
+/// Whether the log ends where the live area of a store at rest says, and no record of a later commit follows.
+fn ends_the_log(region: &Region) -> Result<bool> {
+    let (at, visible) = (region.live(live::TAIL)?, region.live(live::VISIBLE)?);
+    let tail = Head { at, extent: at, chain: region.live(live::CHAIN)? as u32, seq: visible + 1 };
+    let goes_on = Walk::new(region, tail, None).next().is_some_and(|record| record.seq() > visible);
+    Ok(!goes_on && region.live(live::COMMIT_POINT)? == commit_word(at, visible))
+}
+
+/// Whether the store was closed with this superblock, and not changed since.
+pub(super) fn is_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
+    Ok(superblock.is_clean()
+        && region.ends_with_a_block()?
+        && region.file_len()? == superblock.file_len.get()
+        && region.seal(seal::CLOSED)? == superblock.generation.get())
+}
+
+/// The commit that is known to be durable, beyond those that the superblock vouches for. Nothing else of the live area is
+/// believed then: after a power cut this is true if it is there.
+pub(super) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<u64>> {
+    let (synced, next) = (region.live(live::SYNCED)?, superblock.next_seq.get());
+    let is_of_now = synced >> COUNT_BITS == next >> COUNT_BITS && is_sane(synced);
+    Ok((live_is_current(region, None, 0)? && is_of_now && synced >= next).then_some(synced))
+}
+
 /// Whether the live area says what the superblock of a closed store does.
 pub(super) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
     let [counted, bytes, records, live_bytes] = totals::latest(region, live::LOG_TOTALS)?;
@@ -84,6 +130,9 @@ pub(super) fn distrust_live(region: &Region) -> Result<()> {
 
 /// Writes the words of the live area that every road sets alike.
 pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: u64) -> Result<()> {
+    region.find_seal()?;
+    region.store_seal(seal::COMMIT, last)?;
+    region.store_seal(seal::SPACE, region.live(live::SPACE_CHANGES)?)?;
     for (offset, value) in [
         (live::HORIZON, last),
         (live::REUSED_BELOW, last & COUNT_MASK),

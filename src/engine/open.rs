@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::checkpoint::Flusher;
 use super::commit::Writer;
 use super::live_area::{
-    SAME_FILE, SAME_MOUNT, distrust_live, forget_the_dead, live_identity, live_is_as_closed, live_is_current,
-    live_is_sane, set_live,
+    SAME_FILE, SAME_MOUNT, distrust_live, forget_the_dead, is_closed, live_identity, live_is_as_closed,
+    live_is_current, live_is_sane, live_is_whole, set_live,
 };
 use super::lock::Gate;
 use super::path::{
@@ -27,7 +27,8 @@ use super::versions::OldReaders;
 use super::{Engine, Frozen, now, processes};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, live,
+    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
+    live,
 };
 use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, PRIVATE, READERS, Sharing, fork};
 use crate::file::region::{self, Region};
@@ -280,33 +281,47 @@ impl<'s> Opening<'s> {
         let identity = region.identity();
         let writers = processes::living(&region, &locks)?;
         let newest = newest(&superblocks);
-        let is_live = match writers.is_empty() {
+        if settings.untrusted {
+            refuse_beside(&writers, &region)?;
+        }
+        let is_current = match writers.is_empty() {
             true => identity.is_some() && live_is_current(&region, identity, SAME_MOUNT)?,
             false => live_is_current(&region, None, 0)?,
         };
         let in_force = superblocks[which(region.live(live::SUPERBLOCK)?)];
         let seat = |locks| Seat { locks: Some(locks), held: None, entry: 0, exclusive: settings.exclusive };
+        let is_sound = |superblock: &Superblock| {
+            let is_whole = !writers.is_empty() || live_is_whole(&region, superblock).unwrap_or(false);
+            is_whole && live_is_sane(&region, superblock).unwrap_or(false)
+        };
+        let of_live = in_force.filter(|superblock| is_current && !settings.untrusted && is_sound(superblock));
         // With somebody there who writes, or the memory as a dead one left it, it tells what there is.
-        if is_live && let Some(superblock) = in_force.filter(|s| live_is_sane(&region, s).unwrap_or(false)) {
+        if let Some(superblock) = of_live {
             if superblock.is_clean() {
                 check_len(&region, &superblock)?;
             }
             let opened = if writers.is_empty() { Opened::AfterKill } else { Opened::Attached };
-            let opened = if superblock.is_clean() { Opened::Clean } else { opened };
+            let is_closing = region.live(live::STATE)? & live::STATE_CLOSING != 0;
+            let is_closed = is_closed(&region, &superblock)? && !is_closing;
+            let opened = if is_closed { Opened::Clean } else { opened };
             let engine = Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, None, None)?;
             return engine.end_opening(false);
         }
         let Some(superblock) = superblocks[newest] else {
             return Err(region.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
-        if !superblock.is_clean() {
+        // Of a store that was closed, the live area tells when it is opened again; so it must not be there and be wrong.
+        let is_closed = is_closed(&region, &superblock)? && !is_current && !settings.untrusted;
+        if !is_closed {
+            if superblock.is_clean() {
+                check_len(&region, &superblock)?;
+            }
             // He may not write to it, so it is recovered in memory of this process.
             refuse_beside(&writers, &region)?;
             let (region, seat) = Opening::seat_aside(region, locks, u64::MAX)?;
             return super::recovery::after_power_cut(region, seat, settings.clone(), superblock, newest)?
                 .end_opening(false);
         }
-        check_len(&region, &superblock)?;
         let frozen = Frozen {
             visible: superblock.next_seq.get() - 1,
             map_table: superblock.map_table.get(),
@@ -327,7 +342,7 @@ impl<'s> Opening<'s> {
         let Opening { path, settings, file, locks, .. } = self;
         let region = Region::of_file(file, path, true, settings.max_size)?;
         refuse_beside(&processes::living(&region, &locks)?, &region)?;
-        let found = Found::in_file(&region, &superblocks, false)?;
+        let found = Found::in_file(&region, &superblocks, false, settings.untrusted)?;
         let (region, seat) = Opening::seat_aside(region, locks, settings.max_size)?;
         // Whoever reads the file sees nothing of what happens here.
         found.take_up(region, seat, settings, trust, true)
@@ -345,7 +360,10 @@ impl<'s> Opening<'s> {
         if locks.is_held(PRIVATE).map_err(|e| processes::lock_error(&region, e))? {
             return Err(Error::Locked { path, by: HeldBy::Private });
         }
-        let found = Found::in_file(&region, &superblocks, !writers.is_empty())?;
+        if settings.untrusted {
+            refuse_beside(&writers, &region)?;
+        }
+        let found = Found::in_file(&region, &superblocks, !writers.is_empty(), settings.untrusted)?;
         let seat = Opening::seat(locks, &region, settings)?;
         if writers.is_empty() {
             return found.take_up(region, seat, settings, trust, alone);
@@ -366,14 +384,18 @@ struct Found {
     in_force: usize,
     /// The live area is as the last one left it who had the store open.
     same_cache: bool,
+    /// The live area belongs to the file as it is.
+    is_whole: bool,
+    /// The store was closed, and not changed since.
+    is_closed: bool,
     /// [`live::STATE`], if it is to be believed.
     state: u64,
     identity: Option<[u64; 6]>,
 }
 
 impl Found {
-    /// Looks at the file. `has_writers`: somebody has it open for writing.
-    fn in_file(region: &Region, superblocks: &Superblocks, has_writers: bool) -> Result<Found> {
+    /// Looks at the file. `has_writers`: somebody has it open for writing. `untrusted`: the live area says nothing.
+    fn in_file(region: &Region, superblocks: &Superblocks, has_writers: bool, untrusted: bool) -> Result<Found> {
         let identity = region.identity();
         // Somebody who is alive vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that
         // was pulled out and plugged in again.
@@ -381,21 +403,26 @@ impl Found {
             false => identity.is_some() && live_is_current(region, identity, SAME_MOUNT)?,
             true => live_is_current(region, None, 0)?,
         };
+        let current = current && !untrusted;
         let in_force = which(region.live(live::SUPERBLOCK)?);
-        let same_cache = current && superblocks[in_force].is_some_and(|s| live_is_sane(region, &s).unwrap_or(false));
-        let state = if same_cache { region.live(live::STATE)? } else { 0 };
+        let is_whole = |superblock: &Superblock| has_writers || live_is_whole(region, superblock).unwrap_or(false);
+        let is_sane = |superblock: &Superblock| live_is_sane(region, superblock).unwrap_or(false);
+        let same_cache = current && superblocks[in_force].as_ref().is_some_and(|s| is_sane(s) && is_whole(s));
+        let state = if current { region.live(live::STATE)? } else { 0 };
         let newest = newest(superblocks);
         let in_force = if same_cache { in_force } else { newest };
         let Some(mut superblock) = superblocks[in_force] else {
             return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
+        let is_whole = is_whole(&superblock);
+        let is_closed = is_closed(region, &superblock)? && state & live::STATE_CLOSING == 0;
         // The next one has to be newer than both.
         superblock.generation = generation(&superblocks[newest]).into();
 
         if superblock.is_clean() {
             check_len(region, &superblock)?;
         }
-        Ok(Found { superblock, in_force, same_cache, state, identity })
+        Ok(Found { superblock, in_force, same_cache, is_whole, is_closed, state, identity })
     }
 
     /// Takes up a store that nobody writes to, on the shortest road that is safe. `region` is its file, or has the same
@@ -410,8 +437,8 @@ impl Found {
         alone: bool,
     ) -> Result<Option<Engine>> {
         let Found { superblock, in_force, state, identity, .. } = self;
-        let same_cache = self.same_cache && trust;
-        let is_clean = superblock.is_clean() && state & live::STATE_CLOSING == 0;
+        let same_cache = self.same_cache && trust && !settings.untrusted;
+        let is_closed = self.is_closed && !settings.untrusted;
         // Whatever it is that says so: to believe it costs only time.
         let is_poisoned = region.live(live::STATE)? & live::STATE_POISONED != 0;
         // Readers who look at the live area of a closed store shall not see it vanish. Where nothing tells this page cache
@@ -420,7 +447,7 @@ impl Found {
             Some(_) => live_is_current(&region, identity, SAME_FILE)?,
             None => !alone,
         };
-        let as_closed = is_clean && may_be_read && live_is_as_closed(&region, &superblock)?;
+        let as_closed = is_closed && self.is_whole && may_be_read && live_is_as_closed(&region, &superblock)?;
         let engine = if as_closed && trust && !is_poisoned {
             forget_the_dead(&region)?;
             let engine = attach(region, seat, settings.clone(), Opened::Clean, superblock)?;
@@ -428,7 +455,7 @@ impl Found {
                 engine.trust_live()?;
             }
             engine
-        } else if is_clean {
+        } else if is_closed {
             open_clean(region, seat, settings.clone(), superblock, in_force)?
         } else if same_cache && !is_poisoned {
             match super::recovery::after_kill(region, seat, settings.clone(), superblock, state) {
@@ -474,7 +501,7 @@ fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy
 
 /// Whether a store that was closed is as long as it was then.
 fn check_len(region: &Region, superblock: &Superblock) -> Result<()> {
-    let (len, expected) = (region.len(), superblock.file_len.get());
+    let (len, expected) = (region.file_len()?, superblock.file_len.get());
     if len < expected { Err(Error::Truncated { path: region.path().to_owned(), len, expected }) } else { Ok(()) }
 }
 
@@ -512,7 +539,7 @@ fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine>
     engine.region.flush_all()?;
     {
         let mut superblock = engine.lock_new_superblock();
-        let next = Superblock { file_len: engine.region.len().into(), ..*superblock };
+        let next = Superblock { file_len: engine.region.file_len()?.into(), ..*superblock };
         engine.write_superblock(&mut superblock, next)?;
     }
     engine.trust_live()?;
@@ -547,7 +574,7 @@ pub(crate) fn build(
     log: &LogFound,
 ) -> Result<Engine> {
     distrust_live(&region)?;
-    region.zero(live::VERSION_WORD, EXTENTS - live::VERSION_WORD)?;
+    region.zero(LIVE, EXTENTS - LIVE)?;
     set_live(&region, &superblock, log.end, log.chain, log.last)?;
     // The first superblock of a new store goes to B; in any other case the word is set again.
     region.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
@@ -570,7 +597,7 @@ fn open_clean(
 ) -> Result<Engine> {
     let (end, last) = (superblock.log_end.get(), superblock.next_seq.get() - 1);
     distrust_live(&region)?;
-    region.zero(live::VERSION_WORD, EXTENTS - live::VERSION_WORD)?;
+    region.zero(LIVE, EXTENTS - LIVE)?;
     set_live(&region, &superblock, end, superblock.end_chain.get(), last)?;
     region.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
     region.store_live(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;

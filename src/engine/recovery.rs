@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use super::Engine;
 use super::head::LogHead;
-use super::live_area::{SAME_FILE, forget_the_dead, live_is_current};
+use super::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
 use super::open::{LogFound, Seat, build};
 use super::processes::some_were_flushing;
 use super::progress::{Phase, RecoveryPhase};
@@ -24,7 +24,7 @@ use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
-    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, commit_word, flags, live, writer_lock,
+    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, commit_word, flags, live, seal, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Walk};
 use crate::file::region::Region;
@@ -90,6 +90,7 @@ pub(crate) fn after_kill(
         engine.write_superblock(&mut superblock, next)?;
         region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
     }
+    region.store_seal(seal::CLOSED, 0)?;
     let mut writer = engine.writer();
     engine.finish(&mut writer)?;
     let lock = region.live(live::WRITER_LOCK)?;
@@ -112,6 +113,7 @@ pub(crate) fn after_power_cut(
     superblock: Superblock,
     in_force: usize,
 ) -> Result<Engine> {
+    region.unseal()?;
     let (mut log, keys, bytes, records) = find_end(&region, &superblock, &settings)?;
     // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes on.
     let begins_a_life = region.file().is_some();
@@ -136,6 +138,12 @@ pub(crate) fn after_power_cut(
         }
         // What was read may have lived in the page cache only.
         region.flush_all()?;
+        // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
+        distrust_live(&region)?;
+    }
+    region.seal_up(log.extents.iter().map(|extent| extent.1).max().unwrap_or(EXTENTS))?;
+    if superblock.is_clean() {
+        region.flush_seal()?;
     }
     if let Some(last) = log.extents.last() {
         // What lies behind the end may have no space: the file may be a copy.
@@ -220,19 +228,30 @@ fn find_end(
             reached |= walk.at() == durable_end;
         }
     }
-    if !reached {
-        let what = format!("the log ends before the last checkpoint, at offset {durable_end}: {}", walk.stop());
-        return Err(region.corrupt(walk.at(), what));
+    let (end, chain, last) = end;
+    let missing = match synced(region, superblock)? {
+        _ if !reached => Some(format!("the last checkpoint, at offset {durable_end}")),
+        Some(synced) if last < synced => {
+            Some(format!("the last commit that was synced, number {synced} (it is at {last})"))
+        }
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        return Err(region.corrupt(walk.at(), like_a_copy(&format!("the log ends before {missing}: {}", walk.stop()))));
     }
     extents.truncate(committed_extents);
-    let (end, chain, last) = end;
     check_extents(region, &extents, end)?;
     phase.end();
     let keys = keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
     Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
 }
 
-/// Whether the extents of a log lie apart. Theirs are CRCs that hold, so this is about hostile files.
+/// What is to be said of a log that does not hang together.
+fn like_a_copy(what: &str) -> String {
+    format!("{what}. This looks like a copy of a store in use: copy it while it is closed, or copy it again")
+}
+
+/// Whether the extents of a log lie apart. In a copy, one may have been used again while it was made.
 fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Result<()> {
     let mut sorted: Vec<(u64, u64)> = extents.iter().map(|&(start, end, _)| (start, end)).collect();
     if let Some(last) = sorted.last_mut() {
@@ -240,7 +259,7 @@ fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Resu
     }
     sorted.sort_unstable();
     match sorted.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-        Some(pair) => Err(region.corrupt(pair[1].0, "two extents of the log overlap")),
+        Some(pair) => Err(region.corrupt(pair[1].0, like_a_copy("two extents of the log overlap"))),
         None => Ok(()),
     }
 }
@@ -441,6 +460,7 @@ impl Engine {
             live::LOG_TOTALS,
             [seq, bytes + jump_bytes + RECORD_HEADER, records + jumps + 1, live_bytes],
         )?;
+        self.region.store_seal(seal::COMMIT, seq)?;
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),
             (live::TAIL, tail.at),

@@ -17,7 +17,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::layout::{
     BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_ENTRY, SPACE_TABLE_MAGIC, TABLE_HEADER, align_block,
-    entries_of_blocks, extent_blocks, extent_offset, extent_word, live, state_word, table_word,
+    entries_of_blocks, extent_blocks, extent_offset, extent_word, live, seal, state_word, table_word,
 };
 use super::region::Region;
 use super::table::Table;
@@ -525,6 +525,7 @@ impl Space {
     fn change<R>(&mut self, region: &Region, make: impl FnOnce(&mut Space) -> Result<R>) -> Result<R> {
         // Odd already, if somebody died in the middle of a change.
         let odd = region.live(live::SPACE_CHANGES)?.wrapping_add(1) | 1;
+        region.store_seal(seal::SPACE, odd.wrapping_add(1))?;
         region.store_live(live::SPACE_CHANGES, odd, Ordering::Relaxed)?;
         fence(Ordering::Release);
         let made = make(self);

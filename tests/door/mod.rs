@@ -4,6 +4,8 @@
 
 #[cfg(unix)]
 mod calls;
+#[cfg(target_os = "linux")]
+mod copies;
 mod kills;
 mod life;
 mod medium;
@@ -16,12 +18,14 @@ mod upkeep;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use zerocopy::FromBytes;
+
 use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::expiry::Moment;
 use crate::engine::pins::Pin;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind};
+use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, Kind, Superblock, live, seal};
 use crate::file::log;
 
 /// Of each key, which value it has: its number and its length.
@@ -98,6 +102,18 @@ fn content(engine: &Engine) -> std::result::Result<Content, String> {
         None => Ok(content),
         Some((found, counted)) => Err(format!("there are {found} keys, and the counter says {counted}")),
     }
+}
+
+/// Whether the seal at the end of a file, and the superblock in force, say the same as its live area.
+pub(crate) fn seal_agrees(image: &[u8]) -> bool {
+    let word = |at: u64| u64::from_le_bytes(image[at as usize..at as usize + 8].try_into().unwrap());
+    let at = image.len() as u64 - BLOCK;
+    let changes = word(live::SPACE_CHANGES);
+    let superblock = Superblock::read_from_prefix(&image[word(live::SUPERBLOCK) as usize..]).unwrap().0;
+    word(live::SEAL_AT) == at
+        && word(live::DURABLE_HEAD) == superblock.log_head.get()
+        && word(at + seal::COMMIT) & 0xff_ffff == word(live::COMMIT_POINT) >> 40
+        && word(at + seal::SPACE) == changes + (changes & 1)
 }
 
 /// All that a pin at `seq` shows.

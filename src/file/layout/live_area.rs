@@ -4,16 +4,27 @@
 pub mod live {
     use crate::file::layout::LIVE;
 
+    /// The commit point: see [`commit_word`](crate::file::layout::commit_word). From its store on, a commit survives a kill.
+    /// It and [`SPACE_CHANGES`] come first of all words, since the [seal](crate::file::layout#the-seal) vouches for what a copy
+    /// from front to back reads between them and itself.
+    pub const COMMIT_POINT: u64 = LIVE;
+    /// Offset behind the last commit whose slots are all published.
+    pub const TAIL: u64 = LIVE + 8;
+    /// The CRC of the last record before [`TAIL`].
+    pub const CHAIN: u64 = LIVE + 16;
+    /// Counts changes of the space table, for those who keep a copy of what it says: odd while it is being changed.
+    pub const SPACE_CHANGES: u64 = LIVE + 24;
+
     /// Version of the live area; another one is not trusted.
-    pub const VERSION_WORD: u64 = LIVE;
+    pub const VERSION_WORD: u64 = LIVE + 192;
     /// The value of [`VERSION_WORD`] in this build.
-    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x03\0\0\0");
+    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x04\0\0\0");
     /// Six words that say which page cache this is: boot id (two words), device, inode, birth time, mount.
-    pub const IDENTITY: u64 = LIVE + 8;
+    pub const IDENTITY: u64 = LIVE + 200;
     /// Words in [`IDENTITY`].
     pub const IDENTITY_WORDS: u64 = 6;
     /// Bits that survive a kill; see the constants `STATE_*`.
-    pub const STATE: u64 = LIVE + 56;
+    pub const STATE: u64 = LIVE + 248;
     /// In [`STATE`]: a flush has failed, so nothing since is known to be durable.
     pub const STATE_POISONED: u64 = 1;
     /// In [`STATE`]: a superblock that says CLEAN may be on its way to the disk.
@@ -39,10 +50,12 @@ pub mod live {
     /// The `log_head` of the superblock in force, or of one before it: nothing of the log from there on is reused. Stored
     /// before [`DURABLE_ORDINAL`]: with an older ordinal, it only says less.
     pub const DURABLE_HEAD: u64 = LIVE + 96;
-    /// The `head_ordinal` that belongs to it.
-    pub const DURABLE_ORDINAL: u64 = LIVE + 112;
-    /// The counting part of a sequence number: of records of the log with a larger one, none was overwritten.
-    pub const REUSED_BELOW: u64 = LIVE + 104;
+    /// Offset of the [seal](crate::file::layout#the-seal). Only the holder of the writer lock changes it.
+    pub const SEAL_AT: u64 = LIVE + 104;
+    /// The highest sequence number of a commit that is known to be durable. It only grows.
+    pub const SYNCED: u64 = LIVE + 112;
+    /// The `head_ordinal` that belongs to [`DURABLE_HEAD`].
+    pub const DURABLE_ORDINAL: u64 = LIVE + 120;
 
     /// The writer lock word: see [`writer_lock`](super::writer_lock).
     pub const WRITER_LOCK: u64 = LIVE + 128;
@@ -51,13 +64,6 @@ pub mod live {
     pub const NEXT_TURN: u64 = LIVE + 136;
     /// Since when a transaction holds the writer lock: milliseconds since 1970, zero if none does.
     pub const WRITING_SINCE: u64 = LIVE + 144;
-
-    /// The commit point: see [`commit_word`](crate::file::layout::commit_word). From its store on, a commit survives a kill.
-    pub const COMMIT_POINT: u64 = LIVE + 192;
-    /// Offset behind the last commit whose slots are all published.
-    pub const TAIL: u64 = LIVE + 200;
-    /// The CRC of the last record before [`TAIL`].
-    pub const CHAIN: u64 = LIVE + 208;
 
     /// Sequence number of the last visible commit.
     pub const VISIBLE: u64 = LIVE + 256;
@@ -80,8 +86,6 @@ pub mod live {
     pub const RESIZE_TARGET: u64 = LIVE + 392;
     /// The bytes ever appended to the log when the last checkpoint was taken.
     pub const CHECKPOINT_BYTES: u64 = LIVE + 400;
-    /// Counts changes of the space table, for those who keep a copy of what it says: odd while it is being changed.
-    pub const SPACE_CHANGES: u64 = LIVE + 408;
     /// How many blocks of the region that a resize builds are zeroed. Nothing is moved before all are.
     pub const RESIZE_ZEROED: u64 = LIVE + 416;
 
@@ -89,6 +93,21 @@ pub mod live {
     pub const HEAD: u64 = LIVE + 448;
     /// Words of one bank of [`HEAD`].
     pub const HEAD_WORDS: u64 = 9;
+
+    /// The counting part of a sequence number: of records of the log with a larger one, none was overwritten.
+    pub const REUSED_BELOW: u64 = LIVE + 592;
+}
+
+/// The words of the seal, the last block of a file: see [the seal](crate::file::layout#the-seal).
+pub mod seal {
+    /// The sequence number of the commit point, stored right before it.
+    pub const COMMIT: u64 = 0;
+    /// What [`SPACE_CHANGES`](super::live::SPACE_CHANGES) is after the last change, stored right before that change.
+    pub const SPACE: u64 = 8;
+    /// The generation of the superblock that says that the store is closed; zero while it is not.
+    pub const CLOSED: u64 = 16;
+    /// All of them.
+    pub const WORDS: [u64; 3] = [COMMIT, SPACE, CLOSED];
 }
 
 /// The words of a bank of [`HEAD`](live::HEAD).

@@ -14,11 +14,33 @@
 //! 8 KiB    live page      atomic words of the running store: see [`live`]
 //! 12 KiB   process table  128 entries of 64 bytes, one for each open store instance
 //! 20 KiB   pin table      704 entries of 64 bytes, one for each reader at work
-//! 64 KiB   extents        runs of 4 KiB blocks: log, index, table, or free, to the end of the file
+//! 64 KiB   extents        runs of 4 KiB blocks: log, index, table, or free
+//! -4 KiB   seal           the last block of the file: see [the seal](#the-seal)
 //! ```
 //!
 //! A superblock fills less than one 512-byte sector, the unit that a disk writes whole or not at all, so it is never
 //! torn. The live area (8 KiB to 64 KiB) is rebuilt after a power cut and never trusted then.
+//!
+//! # The seal
+//!
+//! A program that copies a file reads its front first and its end last. If somebody commits in between, the copy is the front
+//! of one moment and the end of another. So each commit stores its number twice: in the last block of the file, and right
+//! after that in the [commit point](live::COMMIT_POINT), in front of everything that changes. Where both are the same, nothing
+//! was committed while what lies between them was read. [The words](seal) of the seal are
+//!
+//! * the sequence number of the commit point;
+//! * the counter of [changes of the space table](live::SPACE_CHANGES): space can be freed and used again between two commits;
+//! * the generation of the superblock that says that the store is closed. It is flushed before that superblock is written,
+//!   and zero before the clean flag is taken away, which comes before any change.
+//!
+//! **Invariants.** A clean flag counts only if the seal has that superblock's generation and the file the length that it says.
+//! The live area of a killed process counts only if the seal has its numbers and is where [`SEAL_AT`](live::SEAL_AT) says,
+//! at the end of the file, and no record of a later commit follows where the log ends. In any doubt the log decides, and then
+//! it has to reach the commit that [`SYNCED`](live::SYNCED) names.
+//!
+//! When the file becomes longer or shorter, the new seal is written first, then `SEAL_AT`, then the words of the old one are
+//! cleared. A process that is killed between two of these stores, or between the seal and the commit point, leaves words that
+//! do not agree, which costs a walk of the log and nothing else.
 //!
 //! # The log
 //!
@@ -115,7 +137,7 @@ pub const MAGIC: [u8; 8] = *b"slotlog\0";
 /// value.
 pub const CREATION_MAGIC: [u8; 8] = *b"slotlog+";
 /// The version of the format that this build reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Incompatible features that this build understands. A file that has another bit set is refused.
 pub const KNOWN_INCOMPATIBLE: u64 = 0;
 

@@ -11,6 +11,8 @@
 //!
 //! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives: growth maps anew and keeps
 //!   the old mappings. They grow geometrically, so they are few.
+//! * The last block of a file is the [seal](super::layout#the-seal), and behind the length that callers see. The mapping covers
+//!   it as well.
 //! * The length is raised only after the file has been extended, by us or by another process, and the mapping covers it.
 //!   The file is made shorter, by us or by another process, only where nobody looks: what is cut off is in no use, no pin
 //!   covers it, and nobody has the store open who reads without pins. The mapping goes on behind its end.
@@ -23,6 +25,7 @@
 
 pub(crate) mod barrier;
 mod os;
+mod seal;
 mod writing;
 
 use std::fs::File;
@@ -96,6 +99,14 @@ pub(crate) enum Half {
     High,
 }
 
+/// The shortest file: the part in front of the extents, and the seal.
+const LEAST_FILE: u64 = EXTENTS + BLOCK;
+
+/// How much of a file of so many bytes lies before its seal. One that was cut off has none.
+fn before_seal(len: u64) -> u64 {
+    if len < LEAST_FILE { len } else { (len / BLOCK - 1) * BLOCK }
+}
+
 /// The file, or memory in its place, as one run of bytes that can grow.
 pub(crate) struct Region {
     base: AtomicPtr<u8>,
@@ -103,6 +114,8 @@ pub(crate) struct Region {
     /// Every mapping made, with its length; the last one is in use, the others may still be borrowed from.
     mappings: Mutex<Vec<Arc<MmapRaw>>>,
     backing: Backing,
+    /// The last block is the seal. A region that is no file has none, nor is one looked for in a recovery.
+    sealed: AtomicBool,
     path: PathBuf,
     max_len: u64,
     /// What is written to the file shows in the mapping at once, and the other way round.
@@ -117,23 +130,25 @@ enum Backing {
     File(File),
     ReadOnlyFile(File),
     /// Memory of this process, all of it reserved at once: anonymous, or behind a file whose pages are copied when they are
-    /// written to. That file stays open, since a forked child makes a descriptor from it.
+    /// written to. That file stays open, since a forked child makes a descriptor from it; so many bytes
+    /// of it were put in place.
     Memory {
-        _behind: Option<File>,
+        behind: Option<(File, u64)>,
     },
 }
 
 impl Region {
-    /// Maps `file`, for reading only or for both. A shorter one is made as long as the part in front of the extents.
+    /// Maps `file`, for reading only or for both. A shorter one is made as long as the part in front of the extents and the
+    /// seal.
     pub(crate) fn of_file(file: File, path: PathBuf, read_only: bool, max_len: u64) -> Result<Region> {
         let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         if len < EXTENTS && !read_only {
-            check_file_size(&path, max_len, EXTENTS)?;
-            os::extend(&file, len, len, EXTENTS).map_err(|refused| refusal(&path, EXTENTS - len, refused))?;
-            len = EXTENTS;
+            check_file_size(&path, max_len, LEAST_FILE)?;
+            os::extend(&file, len, len, LEAST_FILE).map_err(|refused| refusal(&path, LEAST_FILE - len, refused))?;
+            len = LEAST_FILE;
             #[cfg(test)]
             if let Some(recorder) = door::recorder() {
-                recorder.set_len(EXTENTS);
+                recorder.set_len(LEAST_FILE);
             }
         }
         if len < EXTENTS {
@@ -142,7 +157,7 @@ impl Region {
         let mapping = map_with_room(&file, len, read_only);
         let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", e))?;
         let backing = if read_only { Backing::ReadOnlyFile(file) } else { Backing::File(file) };
-        Ok(Region::new(mapping, len, backing, path, max_len))
+        Ok(Region::new(mapping, before_seal(len), len >= LEAST_FILE, backing, path, max_len))
     }
 
     /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the system
@@ -150,7 +165,7 @@ impl Region {
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
         let path = PathBuf::from("(in memory)");
         let mapping = reserve(&path, EXTENTS, max_len)?;
-        Ok(Region::new(mapping, EXTENTS, Backing::Memory { _behind: None }, path, max_len))
+        Ok(Region::new(mapping, EXTENTS, false, Backing::Memory { behind: None }, path, max_len))
     }
 
     /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added, up to
@@ -159,17 +174,26 @@ impl Region {
         let Region { backing, path, .. } = self;
         let Backing::ReadOnlyFile(file) = backing else { return Err(Error::ReadOnly { path }) };
         let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
+        // The seal as well: see `unseal`.
         let whole = len / BLOCK * BLOCK;
         if whole < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
         let mapping = reserve(&path, whole, max_len)?;
         os::put_private(&mapping, &file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
-        Ok(Region::new(mapping, whole, Backing::Memory { _behind: Some(file) }, path, max_len))
+        Ok(Region::new(
+            mapping,
+            before_seal(whole),
+            false,
+            Backing::Memory { behind: Some((file, whole)) },
+            path,
+            max_len,
+        ))
     }
 
-    /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`].
-    fn new(mapping: MmapRaw, len: u64, backing: Backing, path: PathBuf, max_len: u64) -> Region {
+    /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`]; if it is `sealed`, mapping and file have a
+    /// block more.
+    fn new(mapping: MmapRaw, len: u64, sealed: bool, backing: Backing, path: PathBuf, max_len: u64) -> Region {
         // Of the file systems that other machines may have open, not all keep file and mapping the same.
         let coherent = match &backing {
             Backing::File(file) => {
@@ -178,6 +202,7 @@ impl Region {
             _ => false,
         };
         let region = Region {
+            sealed: AtomicBool::new(sealed),
             base: AtomicPtr::new(mapping.as_mut_ptr()),
             len: AtomicU64::new(len),
             mappings: Mutex::new(vec![Arc::new(mapping)]),
@@ -214,7 +239,7 @@ impl Region {
         }
     }
 
-    /// Bytes that can be accessed.
+    /// Bytes that can be accessed. The seal of a file lies behind them.
     #[inline]
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
@@ -272,13 +297,14 @@ impl Region {
         }
     }
 
-    /// Looks how long the file is by now, and maps it anew if it has outgrown the mapping. Returns its length.
+    /// Looks how long the file is by now, and maps it anew if it has outgrown the mapping. Returns its length up to the seal.
     pub(crate) fn refresh(&self) -> Result<u64> {
         let Some(file) = self.file() else { return Ok(self.len()) };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
-        let len = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
+        let whole = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
+        let len = if self.seal_len() > 0 { before_seal(whole) } else { whole };
         if len != self.len() && len >= EXTENTS {
-            self.cover(&mut mappings, file, len)?;
+            self.cover(&mut mappings, file, whole)?;
             // Release: whoever sees the new length sees a base that covers it.
             self.len.store(len, Ordering::Release);
         }

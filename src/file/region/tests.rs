@@ -55,13 +55,16 @@ fn borrows_survive_growth_beyond_the_mapping() {
 
 #[test]
 fn growth_stops_at_the_limit_and_leaves_everything_as_it_was() {
-    let (_folder, region) = region_of_file(EXTENTS + 4096);
-    let max = EXTENTS + 4096;
+    let (_folder, region) = region_of_file(EXTENTS + 8192);
+    let (max, file_max) = (EXTENTS + 4096, EXTENTS + 8192);
     region.allocate(region.len(), max).unwrap();
     let error = region.allocate(region.len(), max + 1).unwrap_err();
-    assert!(matches!(error, Error::Full { needed: 1, why: FullReason::MaxSize(limit), .. } if limit == max), "{error}");
+    assert!(
+        matches!(error, Error::Full { needed: 1, why: FullReason::MaxSize(limit), .. } if limit == file_max),
+        "{error}"
+    );
     assert_eq!(region.len(), max);
-    assert_eq!(std::fs::metadata(region.path()).unwrap().len(), max);
+    assert_eq!(std::fs::metadata(region.path()).unwrap().len(), file_max, "the seal lies behind it");
 }
 
 #[test]
@@ -93,7 +96,7 @@ fn memory_behind_a_file_grows_shrinks_and_leaves_the_file_alone() {
     let before = std::fs::read(&path).unwrap();
     let max = 16 * len;
     let region = Region::of_file(File::open(&path).unwrap(), path.clone(), true, u64::MAX).unwrap();
-    let region = region.into_private(max).unwrap();
+    let region = region.into_private(max + BLOCK).unwrap();
     let block = |region: &Region, number: u64| region.frozen(EXTENTS + number * BLOCK, BLOCK).unwrap().to_vec();
     assert_eq!(block(&region, 7), [7; BLOCK as usize]);
     region.write(8, b"private").unwrap();
@@ -157,7 +160,10 @@ fn a_recorder_sees_every_change_in_order() {
     assert!(region.compare_exchange(24, 5, 6, Ordering::AcqRel).unwrap());
     region.flush(0, 64).unwrap();
     region.allocate(region.len(), 2 * EXTENTS).unwrap();
-    assert_eq!(*notes.0.lock().unwrap(), ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64", "len 131072"]);
+    let to_here = ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64"];
+    // First what the seal says, then that it is there.
+    let growth = ["len 135168", "store 131072 0", "store 131080 0", "store 131088 0", "store 8296 131072"];
+    assert_eq!(*notes.0.lock().unwrap(), [&to_here[..], &growth].concat());
 }
 
 /// Memory is given back by pages, which on some systems are longer than the blocks that are free or not.

@@ -8,7 +8,7 @@ use super::*;
 
 impl Region {
     #[inline(always)]
-    fn check_writable(&self) -> Result<()> {
+    pub(super) fn check_writable(&self) -> Result<()> {
         if self.is_read_only() { Err(self.read_only_error()) } else { Ok(()) }
     }
 
@@ -89,7 +89,7 @@ impl Region {
 
     /// Stores a word that was found at `offset`, in a region that can be written to.
     #[inline(always)]
-    fn store_to(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
+    pub(super) fn store_to(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
         #[cfg(test)]
         self.record(|recorder| recorder.store(offset, value));
         #[cfg(not(test))]
@@ -143,6 +143,11 @@ impl Region {
         if len == 0 {
             return Ok(());
         }
+        self.flush_range(file, offset, len)
+    }
+
+    /// Makes a range durable that the mapping covers.
+    pub(super) fn flush_range(&self, file: &File, offset: u64, len: u64) -> Result<()> {
         self.noting_failure("flush", || {
             door::call(Call::Flush)?;
             #[cfg(test)]
@@ -204,41 +209,54 @@ impl Region {
         self.flush_failed.load(Ordering::Acquire)
     }
 
-    /// Makes the file at least `to` bytes long, with real space behind `from..to`, of which nothing is in use yet; new
+    /// Makes the file at least `to` bytes long before its seal, with real space behind `from..to`, of which nothing is in use yet; new
     /// bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of the writer lock.
     pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<()> {
         let old = self.refresh()?;
         let needed = to.saturating_sub(old);
+        let seal = self.seal_len();
+        // A private copy is full when its file would be.
+        let room = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
         let full = |why| Error::Full { path: self.path.clone(), needed, why };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
             // What has that length already can have a limit below it.
-            _ if needed > 0 && to > self.max_len => return Err(full(FullReason::MaxSize(self.max_len))),
-            Backing::Memory { .. } => {
+            _ if needed > 0 && to.saturating_add(room) > self.max_len => {
+                return Err(full(FullReason::MaxSize(self.max_len)));
+            }
+            Backing::Memory { behind } => {
                 let room = mappings.last().map_or(0, |mapping| mapping.len() as u64);
                 if to > room {
                     return Err(full(FullReason::AddressSpace(room)));
                 }
+                if to > old && behind.as_ref().is_some_and(|(_, whole)| old < *whole) {
+                    // What was the seal of the file.
+                    os::discard(mappings.last(), old, BLOCK.min(to - old));
+                }
             }
             Backing::File(file) => {
-                os::extend(file, from.min(old), old, to).map_err(|refused| refusal(&self.path, needed, refused))?;
-                if let Err(error) = self.cover(&mut mappings, file, to) {
-                    os::set_len(file, old).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
+                let end = if needed > 0 { to + seal } else { to };
+                os::extend(file, from.min(old + seal), old + seal, end)
+                    .map_err(|refused| refusal(&self.path, needed, refused))?;
+                if let Err(error) = self.cover(&mut mappings, file, end) {
+                    os::set_len(file, old + seal).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
                     return Err(error);
                 }
             }
         }
         if to > old {
             #[cfg(test)]
-            self.record(|recorder| recorder.set_len(to));
+            self.record(|recorder| recorder.set_len(to + seal));
             // Release: whoever sees the new length sees a base that covers it.
             self.len.store(to, Ordering::Release);
         }
-        Ok(())
+        // Somebody may have died who had made the file longer, and not come to this.
+        self.move_seal(self.len())
     }
 
-    /// Makes the file end at `len`, if the system can do that to a mapped file, and says by how many bytes it is shorter.
+    /// Makes the file end at `len`, but for the seal, if the system can do that to a mapped file, and says by how many bytes it
+    /// is shorter.
     /// Only for the holder of the writer lock, who knows that nobody looks behind that.
     pub(crate) fn truncate(&self, len: u64) -> Result<u64> {
         let old = self.refresh()?;
@@ -249,14 +267,23 @@ impl Region {
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
             Backing::Memory { .. } => os::discard(mappings.last(), len, old - len),
-            Backing::File(file) => match os::set_len(file, len) {
-                Ok(()) => {}
-                Err(error) if os::is_mapped_elsewhere(&error) => return Ok(0),
-                Err(error) => return Err(Error::io(&self.path, "shorten the file", error)),
-            },
+            Backing::File(file) => {
+                // There may be a hole where the seal comes to lie.
+                match os::extend(file, len, old + BLOCK, len + BLOCK) {
+                    Ok(()) => {}
+                    Err(os::Refused::Full(_)) => return Ok(0),
+                    Err(refused) => return Err(refusal(&self.path, BLOCK, refused)),
+                }
+                self.move_seal(len)?;
+                if let Err(error) = os::set_len(file, len + BLOCK) {
+                    self.move_seal(old)?;
+                    let is_mapped = os::is_mapped_elsewhere(&error);
+                    return if is_mapped { Ok(0) } else { Err(Error::io(&self.path, "shorten the file", error)) };
+                }
+            }
         }
         #[cfg(test)]
-        self.record(|recorder| recorder.set_len(len));
+        self.record(|recorder| recorder.set_len(len + self.seal_len()));
         self.len.store(len, Ordering::Release);
         Ok(old - len)
     }
@@ -291,7 +318,7 @@ impl Region {
     }
 
     #[cfg(test)]
-    fn record(&self, tell: impl FnOnce(&dyn door::Recorder)) {
+    pub(super) fn record(&self, tell: impl FnOnce(&dyn door::Recorder)) {
         if let Some(recorder) = self.recorder.get() {
             tell(&**recorder);
         }

@@ -1,0 +1,130 @@
+//! The seal: the last block of a file, which says what was committed last. See [the format](crate::file::layout#the-seal).
+//!
+//! A region that is no file has none: nobody can copy it. Nor has one whose power was cut, until its log was followed to the
+//! end: the file may be shorter than it was, and what looks like the seal be the end of the log.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::file::layout::{align_block, seal};
+
+impl Region {
+    /// Bytes of the seal, which lies behind those that can be accessed.
+    #[inline]
+    pub(super) fn seal_len(&self) -> u64 {
+        if self.sealed.load(Ordering::Relaxed) { BLOCK } else { 0 }
+    }
+
+    /// The length of the file by now, the seal included.
+    pub(crate) fn file_len(&self) -> Result<u64> {
+        let Some(file) = self.file() else { return Ok(self.len()) };
+        file.metadata().map(|metadata| metadata.len()).map_err(|e| Error::io(&self.path, "read the length", e))
+    }
+
+    /// Whether the file ends with a whole block. It always does, unless somebody else has changed its length.
+    pub(crate) fn ends_with_a_block(&self) -> Result<bool> {
+        Ok(self.file_len()? == self.len() + self.seal_len())
+    }
+
+    /// The word `word` of the seal at `at`.
+    #[inline(always)]
+    fn seal_word(&self, at: u64, word: u64) -> Result<&Word> {
+        if at > self.len() || at < EXTENTS || !at.is_multiple_of(BLOCK) {
+            self.check_seal_at(at)?;
+        }
+        // SAFETY: `at` is a multiple of a block and at most the length before the seal; mapping and file have a block more than
+        // that (see `new`, `refresh` and `allocate`), and `word` is a multiple of 8 within a block. The rest as in `words`.
+        Ok(unsafe { &*self.base.load(Ordering::Acquire).add((at + word) as usize).cast::<Word>() })
+    }
+
+    /// Another process may have made the file longer.
+    #[cold]
+    fn check_seal_at(&self, at: u64) -> Result<()> {
+        let is_there = at.is_multiple_of(BLOCK) && (EXTENTS..=self.refresh()?).contains(&at);
+        if is_there && self.seal_len() > 0 {
+            return Ok(());
+        }
+        Err(self.corrupt(live::SEAL_AT, format!("the seal cannot be at offset {at}")))
+    }
+
+    /// A word of the last block of the file; see [`seal`]. Zero where there is none.
+    pub(crate) fn seal(&self, word: u64) -> Result<u64> {
+        if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.len(), word)?.load()) }
+    }
+
+    /// Stores a word of the seal, where the live area says that it is. Only for the holder of the writer lock.
+    #[inline(always)]
+    pub(crate) fn store_seal(&self, word: u64, value: u64) -> Result<()> {
+        if self.seal_len() == 0 {
+            return Ok(());
+        }
+        self.check_writable()?;
+        let at = self.live(live::SEAL_AT)?;
+        // Release, where it says that something has changed: whatever made it so was stored before.
+        self.store_to(self.seal_word(at, word)?, at + word, value, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the seal durable.
+    pub(crate) fn flush_seal(&self) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        self.flush_range(file, self.live(live::SEAL_AT)?, BLOCK)
+    }
+
+    /// Takes the last block for a part of the log, until the file is [sealed up](Region::seal_up).
+    pub(crate) fn unseal(&self) -> Result<()> {
+        if let Backing::Memory { behind: Some((_, whole)) } = &self.backing {
+            self.len.store(*whole, Ordering::Release);
+        }
+        self.sealed.store(false, Ordering::Relaxed);
+        self.refresh().map(drop)
+    }
+
+    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks. A private copy goes on
+    /// as long as the file would be.
+    pub(crate) fn seal_up(&self, end: u64) -> Result<()> {
+        let len = self.refresh()?;
+        let has_room = len.is_multiple_of(BLOCK) && end + BLOCK <= len;
+        if matches!(&self.backing, Backing::Memory { behind: Some(_) }) && has_room {
+            self.len.store(len - BLOCK, Ordering::Release);
+        }
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        let to = if has_room { len } else { align_block(len).max(end) + BLOCK };
+        if !has_room {
+            check_file_size(&self.path, self.max_len.max(len), to)?;
+            os::extend(file, len, len, to).map_err(|refused| refusal(&self.path, to - len, refused))?;
+            #[cfg(test)]
+            self.record(|recorder| recorder.set_len(to));
+        }
+        self.sealed.store(true, Ordering::Relaxed);
+        self.refresh()?;
+        self.find_seal()?;
+        seal::WORDS.into_iter().try_for_each(|word| self.store_seal(word, 0))
+    }
+
+    /// Says that the seal is at the end of the file, and leaves there what is.
+    pub(crate) fn find_seal(&self) -> Result<()> {
+        if self.seal_len() == 0 { Ok(()) } else { self.store_live(live::SEAL_AT, self.len(), Ordering::Release) }
+    }
+
+    /// Puts the seal to `to`, the end of the file or what is about to be that, unless it is there: first what it says, then
+    /// that it is there; then the old place is ordinary space. Only for the holder of the writer lock.
+    pub(super) fn move_seal(&self, to: u64) -> Result<()> {
+        let from = self.live(live::SEAL_AT)?;
+        if self.seal_len() == 0 || from == to {
+            return Ok(());
+        }
+        let was_there = from.is_multiple_of(BLOCK) && (EXTENTS..=self.len()).contains(&from);
+        for word in seal::WORDS {
+            let value = if was_there { self.seal_word(from, word)?.load() } else { 0 };
+            self.store_to(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
+        }
+        self.store_live(live::SEAL_AT, to, Ordering::Release)?;
+        for word in seal::WORDS {
+            if was_there && from < to {
+                self.store_to(self.seal_word(from, word)?, from + word, 0, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! Copies that are torn: each block of the file as it was at some moment, none earlier than the block before it, as a program
+//! reads a file that changes meanwhile. (By programs that do so: `tests/copies.rs`.)
+//!
+//! A history is recorded store by store. Then copies of it are put together and opened, in place of the file that they are of,
+//! and beside it. Each is the content of one commit, and of none before the last sync before it was begun, or it is refused with
+//! an error that says what it is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::support::{self, Random};
+use super::{Content, batch_of, check, content, put};
+use crate::engine::Engine;
+use crate::engine::recovery::Opened;
+use crate::engine::settings::{Access, Durability, Limits, Settings};
+use crate::file::door::{self, Recorder};
+use crate::file::layout::{BLOCK, DEFAULT_MAP, live};
+
+/// A change of the file.
+enum Event {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+    Punch(u64, u64),
+}
+
+#[derive(Default)]
+struct Tape(Mutex<Vec<Event>>);
+
+impl Tape {
+    fn note(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+impl Recorder for Tape {
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        self.note(Event::Write(offset, bytes.to_vec()));
+    }
+    fn store(&self, offset: u64, value: u64) {
+        self.note(Event::Write(offset, value.to_le_bytes().to_vec()));
+    }
+    fn set_len(&self, len: u64) {
+        self.note(Event::SetLen(len));
+    }
+    fn punch(&self, offset: u64, len: u64) {
+        self.note(Event::Punch(offset, len));
+    }
+}
+
+fn replay(image: &mut Vec<u8>, event: &Event) {
+    match event {
+        Event::Write(at, bytes) => image[*at as usize..][..bytes.len()].copy_from_slice(bytes),
+        Event::SetLen(len) => image.resize(*len as usize, 0),
+        Event::Punch(at, len) => image[*at as usize..][..*len as usize].fill(0),
+    }
+}
+
+/// What happened to a store.
+struct History {
+    base: Vec<u8>,
+    events: Vec<Event>,
+    contents: Vec<Content>,
+    /// From which moment on a copy may not come back to less than which content.
+    floors: Vec<(usize, usize)>,
+}
+
+fn settings() -> Settings {
+    Settings { limits: Limits::tiny(), checkpoint_every: 16 << 10, ..Settings::default() }
+}
+
+/// Makes a history at `path`. Nothing is open in the end.
+fn history(path: &Path, random: &mut Random) -> History {
+    let open = || Arc::new(Engine::open(path, settings()).unwrap());
+    let (mut now, mut number) = (Content::new(), 0);
+    let mut engine = open();
+    for key in 0..20 {
+        number += 1;
+        put(&engine, key, (number, 200)).unwrap();
+        now.insert(key, (number, 200));
+    }
+    drop(engine);
+    let base = fs::read(path).unwrap();
+    let tape = Arc::new(Tape::default());
+    let _standing = door::stand(tape.clone());
+    let (mut contents, mut floors) = (vec![now.clone()], vec![(0, 0)]);
+    engine = open();
+    for _ in 0..120 {
+        number += 1;
+        let key = random.below(24) as u16;
+        match random.below(16) {
+            0 => {
+                drop(engine);
+                engine = open();
+                floors.push((tape.len(), contents.len() - 1));
+                continue;
+            }
+            1 => engine.checkpoint().unwrap(),
+            2 | 3 => engine.sync().unwrap(),
+            4 => {
+                engine.release_free_space().unwrap();
+                continue;
+            }
+            5..8 => {
+                let made: Vec<_> = (0..1 + random.below(4) as u16)
+                    .map(|more| (key + more, (!random.one_in(3)).then(|| (number, 8 + random.below(2000) as u32))))
+                    .collect();
+                for &(key, new) in &made {
+                    match new {
+                        Some(new) => drop(now.insert(key, new)),
+                        None => drop(now.remove(&key)),
+                    }
+                }
+                contents.push(now.clone());
+                batch_of(&engine, made).unwrap().commit(Durability::Buffered).unwrap();
+                continue;
+            }
+            8 | 9 => {
+                now.remove(&key);
+                contents.push(now.clone());
+                engine.remove(DEFAULT_MAP, &super::key(key)).unwrap();
+                continue;
+            }
+            _ => {
+                let new = (number, 8 + random.below(3000) as u32);
+                now.insert(key, new);
+                contents.push(now.clone());
+                put(&engine, key, new).unwrap();
+                continue;
+            }
+        }
+        floors.push((tape.len(), contents.len() - 1));
+    }
+    drop(engine);
+    let events = std::mem::take(&mut *tape.0.lock().unwrap());
+    History { base, events, contents, floors }
+}
+
+impl History {
+    /// A copy that begins at the first of the moments and reads further as these say: each is a block and the moment from that
+    /// block on.
+    fn copy(&self, moments: &BTreeMap<usize, usize>) -> Vec<u8> {
+        let (mut image, mut at) = (self.base.clone(), 0);
+        let (mut copy, mut block) = (Vec::new(), 0);
+        loop {
+            if let Some(&moment) = moments.get(&block) {
+                self.events[at..moment].iter().for_each(|event| replay(&mut image, event));
+                at = moment;
+            }
+            let start = block * BLOCK as usize;
+            if start >= image.len() {
+                return copy;
+            }
+            copy.extend_from_slice(&image[start..image.len().min(start + BLOCK as usize)]);
+            block += 1;
+        }
+    }
+
+    /// The next moment at which space is taken or given away.
+    fn change_of_space(&self, moment: usize) -> usize {
+        let is_change = |event: &Event| matches!(event, Event::Write(live::SPACE_CHANGES, _));
+        self.events[moment..].iter().position(is_change).map_or(self.events.len(), |more| moment + more)
+    }
+
+    /// The moment at which the next commit is made.
+    fn next_commit(&self, moment: usize) -> usize {
+        let is_commit = |event: &Event| matches!(event, Event::Write(live::COMMIT_POINT, _));
+        self.events[moment..].iter().position(is_commit).map_or(self.events.len(), |more| moment + more)
+    }
+
+    /// The content that a copy which begins at this moment may not come before.
+    fn floor(&self, moment: usize) -> usize {
+        self.floors.iter().rev().find(|&&(from, _)| from <= moment).map_or(0, |&(_, content)| content)
+    }
+
+    /// Opens a copy at `path`, and says how that came out.
+    fn open(&self, path: &Path, access: Access, moment: usize) -> Result<&'static str, String> {
+        let engine = match Engine::open(path, Settings { access, ..settings() }) {
+            Ok(engine) => Arc::new(engine),
+            Err(error) if error.to_string().contains("a copy of a store in use") => {
+                return Ok("refused");
+            }
+            Err(error) => return Err(format!("does not open: {error}")),
+        };
+        let opened = match engine.opened {
+            Opened::Clean => "Clean",
+            Opened::AfterKill => "AfterKill",
+            _ => "AfterPowerCut",
+        };
+        let found = content(&engine).map_err(|wrong| format!("{opened}: {wrong}"))?;
+        if !self.contents[self.floor(moment)..].contains(&found) {
+            let earlier = self.contents.contains(&found);
+            return Err(format!("{opened}: the content is {}", if earlier { "too old" } else { "of no commit" }));
+        }
+        if (access, opened) == (Access::ReadOnly, "AfterKill") {
+            // Of a store that was killed while space was being given away, a reader cannot tell what belongs to what.
+            return Ok(opened);
+        }
+        check(&engine).map_err(|wrong| format!("{opened}: {wrong}"))?;
+        if access == Access::ReadOnly {
+            return Ok(opened);
+        }
+        // What it has is there for good, and it can be written to.
+        let mut expected = found;
+        for number in 0..6 {
+            put(&engine, number, (number.into(), 1500)).map_err(|error| format!("{opened}, then: {error}"))?;
+            expected.insert(number, (number.into(), 1500));
+        }
+        check(&engine).map_err(|wrong| format!("{opened}, written to: {wrong}"))?;
+        match content(&engine) {
+            Ok(found) if found == expected => Ok(opened),
+            other => Err(format!("{opened}, written to: {other:?}")),
+        }
+    }
+}
+
+#[test]
+fn a_copy_of_what_changes_is_one_commit_or_refused() {
+    let rounds = support::setting("SLOTLOG_TEST_COPIES", 4);
+    let each = support::setting("SLOTLOG_TEST_COPIES_EACH", 100);
+    let first = support::setting("SLOTLOG_TEST_SEED", 0);
+    let folder = support::folder();
+    let (mut counts, mut wrong) = (BTreeMap::<String, u64>::new(), Vec::new());
+    for seed in first..first + rounds {
+        let random = &mut Random(seed);
+        let (path, beside) = (folder.path().join(format!("{seed}")), folder.path().join("beside"));
+        let history = history(&path, random);
+        let last_block = history.base.len() / BLOCK as usize + 20;
+        for copy in 0..each {
+            // Most of what there is to find happens shortly after the front was read, and much of it before the next commit.
+            let mut begin = random.below(history.events.len() as u64 + 1) as usize;
+            if copy % 4 == 0 {
+                begin = history.change_of_space(begin).saturating_sub(random.below(3) as usize);
+            }
+            let (mut moments, mut moment) = (BTreeMap::from([(0, begin)]), begin);
+            for _ in 0..1 + random.below(3) {
+                let end = if copy % 2 == 0 { history.next_commit(begin) } else { history.events.len() };
+                let left = (end - moment) as u64;
+                let most = [4, 30, 200, 2000][random.below(4) as usize];
+                moment += random.below(left.min(most) + 1) as usize;
+                let last = moments.last_key_value().map_or(0, |(&block, _)| block);
+                moments.insert(last + 1 + random.below(last_block.saturating_sub(last) as u64 + 1) as usize, moment);
+            }
+            let image = history.copy(&moments);
+            for (path, access) in [
+                (&path, Access::ReadWrite),
+                (&beside, Access::ReadWrite),
+                (&path, Access::ReadOnly),
+                (&beside, Access::CopyOnWrite),
+            ] {
+                fs::write(path, &image).unwrap();
+                match history.open(path, access, begin) {
+                    Ok(outcome) => *counts.entry(format!("{access:?} {outcome}")).or_default() += 1,
+                    Err(why) => wrong.push(format!("SLOTLOG_TEST_SEED={seed}, copy {copy}, {access:?}: {why}")),
+                }
+            }
+        }
+    }
+    println!("{counts:?}, {} wrong", wrong.len());
+    assert!(wrong.is_empty(), "{} wrong of {counts:?}: {:#?}", wrong.len(), &wrong[..wrong.len().min(20)]);
+    for outcome in ["ReadWrite Clean", "ReadWrite AfterKill", "ReadWrite AfterPowerCut", "ReadOnly Clean"] {
+        assert!(counts.contains_key(outcome), "{outcome} is among {counts:?}");
+    }
+}
