@@ -98,12 +98,15 @@ impl Drop for Flush<'_> {
     }
 }
 
+/// Ranges of the file, as offsets of their starts and ends.
+type Ranges = Vec<(u64, u64)>;
+
 /// What of the log is being written back.
 struct Slices {
     /// Where the log ended when a slice was last begun.
     end: Durable,
     /// Ranges of the file of each slice that is under way, the oldest first, and the log's bytes at its end.
-    under_way: VecDeque<(Vec<(u64, u64)>, u64)>,
+    under_way: VecDeque<(Ranges, u64)>,
     /// So many of the log's bytes are known to be written back.
     written_back: u64,
 }
@@ -336,14 +339,14 @@ impl Engine {
     /// as `durable`; none of these if the space table cannot be read for all that is being changed in it.
     ///
     /// The commits come before the table: it then has every extent that they lie in and that a recovery would go through.
-    fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Vec<(u64, u64)>>)> {
+    fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
         let visible = self.region.live(live::VISIBLE)?;
         let commit = self.region.live(live::COMMIT_POINT)?;
         let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible), ..durable };
         let Some(space) = self.space_now()? else { return Ok((reached, None)) };
         let from = point_in(&space, &durable).unwrap_or(durable.from);
         let upto = point_in(&space, &reached);
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        let mut ranges = Ranges::new();
         for extent in space.extents().filter(|extent| extent.has_records()) {
             let rest = from.rest_of(extent).map(|rest| upto.map_or(rest, |upto| upto.part_of(extent, rest)));
             let Some((start, end)) = rest.filter(|(start, end)| start < end) else { continue };
