@@ -392,7 +392,9 @@ impl Life<'_> {
                     // A commit that waits for this flush is not complete, and the one that flushes holds the lock.
                     let settings = &engine.settings;
                     let small = settings.checkpoint_every.min(settings.limits.least_waiting) < 1 << 20;
-                    if settings.durability == Durability::Synced || small {
+                    // Nor does one that takes a checkpoint, since so much waits for that.
+                    let waits = engine.region.len() > 1 << 20;
+                    if settings.durability == Durability::Synced || small || waits {
                         return;
                     }
                     let mut next = (**medium.state().contents.last().unwrap()).clone();
