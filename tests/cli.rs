@@ -104,7 +104,7 @@ fn tables_show_what_is_in_a_store() {
     let figures = store.stats().unwrap();
     assert_eq!(line(&text, "store"), [path.to_str().unwrap()]);
     assert_eq!(line(&text, "uuid"), [figures.uuid.as_str()]);
-    assert_eq!(line(&text, "format version"), ["1"]);
+    assert_eq!(line(&text, "format version"), [slotlog::format::VERSION.to_string()]);
     assert_eq!(line(&text, "incarnation"), ["0"]);
     assert_eq!(line(&text, "commits"), ["1051"]);
     assert_recent(line(&text, "created")[0]);

@@ -267,7 +267,7 @@ fn a_newer_version_is_refused() {
         patch(&path, at + 8, &(VERSION + 1).to_le_bytes());
     }
     let error = refused(&path);
-    assert!(matches!(error, Error::UnsupportedVersion { found: 2, supported: 1, .. }), "{error}");
+    assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 2, .. }), "{error}");
 }
 
 #[test]

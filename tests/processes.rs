@@ -197,11 +197,31 @@ fn own(writer: &str, n: u64) -> String {
     format!("own:{writer}:{n}")
 }
 
+/// Processor time of this thread, if the system tells it: other work on the same cores does not count.
+#[cfg(unix)]
+fn thread_time() -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills in the struct that it is given, which lives on this stack frame.
+    let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } == 0;
+    told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+#[cfg(not(unix))]
+fn thread_time() -> Option<Duration> {
+    None
+}
+
+/// Says if an operation was slow: if it took much processor time, or waited for very long. Many processes share few cores here,
+/// so how long it takes by the clock says little.
 fn timed<T>(what: &str, operation: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
+    let (start, begun) = (Instant::now(), thread_time());
     let result = operation();
-    if start.elapsed() > Duration::from_secs(1) {
-        say(&format!("slow: {what} took {:?}", start.elapsed()));
+    let elapsed = start.elapsed();
+    if elapsed > Duration::from_secs(1) {
+        let spent = begun.zip(thread_time()).map(|(begun, ended)| ended - begun);
+        if spent.is_none_or(|spent| spent > Duration::from_secs(1)) || elapsed > Duration::from_secs(20) {
+            say(&format!("slow: {what} took {elapsed:?}, {spent:?} of the processor"));
+        }
     }
     result
 }

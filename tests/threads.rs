@@ -771,6 +771,7 @@ fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
     let mut random = Random(seed);
     let mut expected = Content::new();
     let mut done = 0;
+    let mut long_roads = 0;
     Store::open(&path).unwrap().close().unwrap();
     for round in 0..20 {
         let mut child =
@@ -793,8 +794,11 @@ fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
         done = reported;
 
         let store = Store::open(&path).unwrap();
-        if cfg!(target_os = "linux") {
-            assert_eq!(store.opened(), Opened::AfterKill, "round {round}");
+        if cfg!(target_os = "linux") && store.opened() != Opened::AfterKill {
+            // Killed between the seal and the commit point, which is hardly ever.
+            assert!(matches!(store.opened(), Opened::AfterPowerCut { .. }), "round {round}");
+            long_roads += 1;
+            assert!(long_roads <= 3, "the long road was taken {long_roads} times until round {round}");
         }
         let snapshot = store.snapshot().unwrap();
         let found: Content = snapshot.iter().map(|entry| entry.unwrap()).map(|(k, v)| (k.into(), v.into())).collect();
