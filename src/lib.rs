@@ -250,9 +250,11 @@
 //!
 //! | opened | promised |
 //! | --- | --- |
-//! | with [`untrusted`](Options::untrusted), in any way | all that is read comes from a log whose records were checked one by one; nothing that is borrowed changes |
-//! | without, [`ReadOnly`](Access::ReadOnly) and closed | nothing that is borrowed changes as long as nobody else opens it for writing; an index may hide keys |
-//! | without, to be written to, or [`CopyOnWrite`](Access::CopyOnWrite) | no access outside the file; but what is borrowed may change, which is undefined behaviour |
+//! | in any way, with [`untrusted`](Options::untrusted) | all comes from a log that was checked; nothing borrowed changes |
+//! | [`ReadOnly`](Access::ReadOnly), without | nothing borrowed changes while nobody writes; keys may be hidden |
+//! | to be written to, or [`CopyOnWrite`](Access::CopyOnWrite), without | what is borrowed may change: undefined behaviour |
+//!
+//! In none of them anything outside the file is accessed.
 //!
 //! # In this version
 //!
