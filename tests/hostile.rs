@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use slotlog::format::{
-    BLOCK, EXTENTS, Kind, LIVE, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader, SPACE_TABLE_MAGIC, SUPERBLOCK_A,
-    SUPERBLOCK_B, Superblock, align8, head, live,
+    BLOCK, EXTENTS, Kind, LIVE, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader, SPACE_ENTRY, SPACE_TABLE_MAGIC,
+    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, TABLE_HEADER, align8, head, live,
 };
 use slotlog::{Access, Error, Opened, Options, Store};
 use support::{Random, folder};
@@ -790,3 +790,42 @@ unsafe impl GlobalAlloc for Watched {
 
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
+
+/// An extent of the log whose ordinal cannot be: what comes after it would have none, and a sync would flush nothing.
+#[test]
+fn an_ordinal_that_cannot_be_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    store.close().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let mut blocks = (EXTENTS as usize..bytes.len()).step_by(BLOCK as usize);
+    let table = blocks.find(|&at| bytes[at..].starts_with(&SPACE_TABLE_MAGIC)).unwrap();
+    let first = table + TABLE_HEADER as usize;
+    let mut entries = (first..table + BLOCK as usize - SPACE_ENTRY as usize).step_by(SPACE_ENTRY as usize);
+    let entry = entries.find(|&at| word(at + 8) != 0 && word(at + 16) != 0).unwrap();
+    for ordinal in [0, u64::MAX / 2, u64::MAX] {
+        let mut bytes = bytes.clone();
+        bytes[entry + 16..entry + 24].copy_from_slice(&ordinal.to_le_bytes());
+        fs::write(&path, &bytes).unwrap();
+        let refused = Store::open(&path).and_then(|store| store.insert("other", "value"));
+        assert!(matches!(refused, Err(Error::Corrupt { .. })), "{ordinal}: {refused:?}");
+    }
+}
+
+/// A visible number that cannot be says nothing of the live area: the log decides.
+#[test]
+fn a_visible_number_that_cannot_be_is_not_believed() {
+    let folder = folder();
+    let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    for visible in [0, u64::MAX - 1, u64::MAX] {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[live::VISIBLE as usize..][..8].copy_from_slice(&visible.to_le_bytes());
+        fs::write(&copy, &bytes).unwrap();
+        assert_eq!(Store::open(&copy).unwrap().get("key").unwrap().as_deref(), Some(&b"value"[..]));
+    }
+}

@@ -58,7 +58,8 @@ pub(super) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<
     let commit = region.live(live::COMMIT_POINT)?;
     let visible = region.live(live::VISIBLE)?;
     let changes = region.live(live::SPACE_CHANGES)?;
-    let agrees = region.ends_with_a_block()?
+    let agrees = is_sane(visible)
+        && region.ends_with_a_block()?
         && region.live(live::SEAL_AT)? == region.len()
         && region.seal(seal::COMMIT)? == commit_seq(commit, visible)
         // Odd, if it was killed in the middle of a change.

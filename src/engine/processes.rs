@@ -138,6 +138,11 @@ impl Engine {
 
     /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one.
     pub(crate) fn clean_entry(&self, entry: u64) -> Result<()> {
+        let unsure = self.region.live(place(entry) + process::FLUSHING)?;
+        if unsure != 0 {
+            self.note_unsure(unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE))?;
+            self.region.store_live(place(entry) + process::FLUSHING, 0, Ordering::Release)?;
+        }
         turn::disown(self, entry)?;
         for number in 0..PINS {
             let at = PIN_TABLE + number * PIN_LEN;
@@ -146,11 +151,6 @@ impl Engine {
                 self.region.store_live(at + pin::SINCE, 0, Ordering::Relaxed)?;
                 self.region.store_live(at + pin::CLAIM, 0, Ordering::Release)?;
             }
-        }
-        let unsure = self.region.live(place(entry) + process::FLUSHING)?;
-        if unsure != 0 {
-            self.note_unsure(unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE))?;
-            self.region.store_live(place(entry) + process::FLUSHING, 0, Ordering::Release)?;
         }
         self.region.store_live(place(entry) + process::PID, 0, Ordering::Release)
     }

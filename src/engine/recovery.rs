@@ -189,7 +189,8 @@ fn find_end(
     let durable_end = superblock.log_end.get();
     let mut reached = walk.at() == durable_end;
     let mut end = (walk.at(), walk.last_crc(), walk.last_seq());
-    let mut extents = vec![(walk.extent(), 0, walk.last_seq())];
+    // What of the first extent lies before the head may have been cut off and used again.
+    let mut extents = vec![(walk.at() / BLOCK * BLOCK, 0, walk.last_seq())];
     // Extents, keys and totals count once their commit is complete.
     let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
     let (mut bytes, mut records) = (0, 0);

@@ -246,6 +246,7 @@ impl Engine {
         let (mut bytes, mut records) = (0, 0);
         let mut visited = BTreeSet::new();
         let mut reached = head.head.at == end;
+        let mut ordinal = 0;
         let mut walk = Walk::new(&self.region, durable, Some(end));
         for record in walk.by_ref() {
             let extent_of = |at| space.extent_of(at).filter(|extent| extent.has_records());
@@ -253,6 +254,10 @@ impl Engine {
             let ends_in = extent_of(record.end() - 1);
             match extent_of(record.offset) {
                 Some(extent) if !reached || ends_in.is_some_and(|end| end.ordinal == extent.ordinal) => {
+                    if extent.ordinal < ordinal {
+                        report.add(extent.offset, "the extents of the log are not numbered in the order of the log");
+                    }
+                    ordinal = extent.ordinal;
                     visited.insert(extent.offset);
                     visited.extend(ends_in.map(|end| end.offset));
                 }

@@ -184,7 +184,9 @@ impl Space {
             let (offset, blocks) = (extent_offset(place), extent_blocks(place));
             let kind = ExtentKind::from_u8((state >> 56) as u8);
             let extent = kind.map(|kind| Extent { offset, blocks, kind, count: state & COUNT_MASK, ordinal, entry });
-            let Some(extent) = extent.filter(|e| e.offset >= EXTENTS && e.blocks > 0 && e.end() <= file_end) else {
+            let has_place = |e: &Extent| e.offset >= EXTENTS && e.blocks > 0 && e.end() <= file_end;
+            let has_order = |e: &Extent| e.ordinal < u64::MAX / 2 && (e.ordinal > 0 || !e.has_records());
+            let Some(extent) = extent.filter(|e| has_place(e) && has_order(e)) else {
                 return Err(region.corrupt(extent_offset(word), format!("entry {entry} of the space table is damaged")));
             };
             space.last_ordinal = space.last_ordinal.max(ordinal);
