@@ -671,6 +671,7 @@ mod tests {
         let word = region.live(live::SPACE_TABLE).unwrap();
         let table = Table::open(&region, word, SPACE_TABLE_MAGIC).unwrap();
         let entry = space.vacant.pop().unwrap();
+        table.set_word(entry, 2, 1).unwrap();
         table.set(entry, (extent_word(EXTENTS, 4), state_word(ExtentKind::Emptied, 6)), 1).unwrap();
         let log = |space: &Space| space.extents().find(|extent| extent.is_log()).map(|log| (log.offset, log.end()));
         let cut = Some((EXTENTS + 4 * BLOCK, EXTENTS + 16 * BLOCK));
