@@ -43,11 +43,13 @@ pub(super) fn live_identity(region: &Region) -> Result<[u64; 6]> {
 
 /// Whether the live area can be that of the store whose superblock is in force.
 pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
+    // The horizon first: others may commit and raise it meanwhile, and it never passes what is visible.
+    let horizon = region.live(live::HORIZON)?;
     let visible = region.live(live::VISIBLE)?;
     Ok(is_sane(visible)
         && visible >= superblock.next_seq.get() - 1
         && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
-        && region.live(live::HORIZON)? <= visible
+        && horizon <= visible
         && head::read(region).is_ok_and(|head| head.head.at >= EXTENTS)
         && region.live(live::TAIL)? >= EXTENTS)
 }
