@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use slotlog::format::{
-    BLOCK, DEFAULT_MAP, KeyHash, Kind, LINE, PROCESS_TABLE, REGION_HEADER, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B,
-    Superblock, TABLE_ENTRY, TABLE_HEADER, extent_offset, live,
+    BLOCK, DEFAULT_MAP, KeyHash, Kind, LINE, MAP_ENTRY, PROCESS_TABLE, REGION_HEADER, RecordHeader, SPACE_ENTRY,
+    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, TABLE_HEADER, extent_offset, live,
 };
 use slotlog::{Options, Store};
 use zerocopy::{FromBytes, IntoBytes};
@@ -138,7 +138,7 @@ impl Original {
         let superblock = newest(&closed);
         let map_table = extent_offset(superblock.map_table.get());
         let first = map_table + TABLE_HEADER;
-        let entries = (0..8).map(|entry| first + entry * TABLE_ENTRY);
+        let entries = (0..8).map(|entry| first + entry * MAP_ENTRY);
         let of_default = |at: &u64| word(&closed, *at) == u64::from(DEFAULT_MAP) + 1;
         let region = entries.into_iter().find(of_default).map(|at| word(&closed, at + 8) * BLOCK).unwrap();
         let mut records = Vec::new();
@@ -185,9 +185,9 @@ impl Original {
                 self.region + REGION_HEADER + line * LINE
             }
             11 => self.map_table,
-            12 => self.map_table + TABLE_HEADER + number64 * TABLE_ENTRY,
+            12 => self.map_table + TABLE_HEADER + number64 * MAP_ENTRY,
             13 => self.space_table,
-            14 => self.space_table + TABLE_HEADER + number64 * TABLE_ENTRY,
+            14 => self.space_table + TABLE_HEADER + number64 * SPACE_ENTRY,
             _ => return (number64 << 8 | offset) * 8 % self.closed.len() as u64,
         };
         place + offset

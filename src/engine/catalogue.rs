@@ -182,13 +182,7 @@ impl Engine {
 
     /// The smallest id that was never used.
     fn next_id(&self, batch: &Batch) -> Result<u32> {
-        let (offset, id) = match batch.get(CATALOGUE, NEXT_ID)? {
-            Some(record) => {
-                self.check_crc(record)?;
-                (record.offset, record.value().try_into().map(u32::from_le_bytes).unwrap_or(0))
-            }
-            None => (live::MAP_TABLE, DEFAULT_MAP + 1),
-        };
+        let (offset, id) = self.id_of(batch.get(CATALOGUE, NEXT_ID)?)?;
         // A slot of a damaged index may lead to an older record, or to none.
         if id <= DEFAULT_MAP || self.index(id)?.is_some() {
             return Err(self
@@ -196,6 +190,22 @@ impl Engine {
                 .corrupt(offset, format!("the next map would get the number {id}, which is in use")));
         }
         Ok(id)
+    }
+
+    /// The id in the record that has the next one, and where that is.
+    fn id_of(&self, record: Option<Record<'_>>) -> Result<(u64, u32)> {
+        let Some(record) = record else { return Ok((live::MAP_TABLE, DEFAULT_MAP + 1)) };
+        self.check_crc(record)?;
+        Ok((record.offset, record.value().try_into().map(u32::from_le_bytes).unwrap_or(0)))
+    }
+
+    /// Refuses a log that has records of a map whose id was never given out: the next map would get them.
+    pub(crate) fn check_was_made(&self, map: u32) -> Result<()> {
+        let (offset, next) = self.id_of(self.value_in_turn(CATALOGUE, NEXT_ID)?)?;
+        if map < next {
+            return Ok(());
+        }
+        Err(self.region.corrupt(offset, format!("the log has records of map {map}, and the next one would get {next}")))
     }
 
     /// Drops the map of this name, and says whether there was one.

@@ -117,7 +117,7 @@ impl Engine {
     }
 
     /// The record that holds the value of a key, for the holder of the writer lock.
-    fn value_in_turn(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+    pub(super) fn value_in_turn(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
         let index = self.index_for_writing(map)?;
         match self.probe(&index, map, KeyHash::of(key, self.seed), key)? {
             Some(Probe::Found(_, newest)) => self.version_at(log::record(&self.region, newest)?, u64::MAX, Moment::NOW),

@@ -437,6 +437,7 @@ impl Engine {
         known.extend([CATALOGUE, DEFAULT_MAP]);
         let table = self.map_table()?;
         for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
+            self.check_was_made(entry.map)?;
             table.remove(entry)?;
             writer.space.free(&self.region, entry.region())?;
         }
