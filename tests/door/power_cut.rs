@@ -336,7 +336,8 @@ fn scripted(taste: Taste, histories: u64, most_images: usize, history: impl Fn(u
 #[test]
 fn a_kill_while_closing() {
     let put = |key| Step::Put { key, len: 50 };
-    scripted(SMALL, 200, MOST_IMAGES, |number| {
+    // Each place twenty times: only one of them is where the flag is on its way, and a cut there shows it one time in three.
+    scripted(SMALL, 800, MOST_IMAGES, |number| {
         let kill = Step::Kill { after: number / 2 % 40 };
         let before = if number % 2 == 0 { vec![put(1), Step::Sync] } else { Vec::new() };
         let after = [kill, Step::Reopen, Step::Sync, put(2), Step::Sync, put(3)];
