@@ -244,8 +244,8 @@
 //! what does not hold is an [`Error`]. So it is with a copy that was made while the store was in use: it opens as the content of
 //! one commit, or it is refused.
 //!
-//! A file that somebody *made up*, with checksums that hold, can lie about where its log ends: it may say that the store was closed,
-//! and have an index that leads to what lies behind the end. What a reader borrows from there changes when something is
+//! A file that somebody *made up*, with checksums that hold, can lie about where its log ends: it may say that the store was
+//! closed, and have an index that leads to what lies behind the end. What a reader borrows from there changes when something is
 //! appended. So, for a file from somebody who is not trusted:
 //!
 //! | opened | promised |

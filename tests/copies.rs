@@ -9,12 +9,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use slotlog::{Error, Opened, Store};
 
 mod support;
 
-use support::{Random, folder, role, said, say, setting};
+use support::{Random, folder, role, say, setting};
 
 /// Keys that the commits change.
 const KEYS: u64 = 400;
@@ -138,15 +138,7 @@ struct Writer {
 impl Writer {
     fn start(path: &Path) -> Writer {
         let mut child = support::child("writer", path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if let Some(said) = said(&line) {
-                    let _ = sender.send(said.to_owned());
-                }
-            }
-        });
+        let lines = support::listen(&mut child);
         let writer = Writer { child, lines, synced: 0 };
         assert_eq!(writer.lines.recv_timeout(LONG).unwrap(), "open");
         writer
@@ -272,60 +264,48 @@ impl Outcomes {
     }
 }
 
-#[test]
-fn a_copy_put_back_after_a_kill() {
+/// Copies a store while somebody writes to it, once in each round. `end` says what becomes of the writer, of the store and of the
+/// copy beside it, and has one of them looked at.
+fn copied_in_use(what: &str, seed: u64, end: impl Fn(Writer, &Path, &Path, &mut dyn FnMut(&Path))) {
     let folder = folder();
     let mut outcomes = Outcomes::default();
     for round in 0..rounds() {
-        let mut random = Random(round);
+        let mut random = Random(seed + round);
         let (path, beside) = (folder.path().join(format!("{round}")), folder.path().join("copy"));
         let mut writer = Writer::start(&path);
         writer.wait_for(20 + random.below(2000));
         let synced = writer.synced();
         copy(&path, &beside, &mut random);
-        writer.kill();
-        put_back(&beside, &path);
-        outcomes.look(&path, synced);
+        end(writer, &path, &beside, &mut |path| outcomes.look(path, synced));
         fs::remove_file(&path).unwrap();
     }
-    outcomes.judge("put back after a kill");
+    outcomes.judge(what);
+}
+
+#[test]
+fn a_copy_put_back_after_a_kill() {
+    copied_in_use("put back after a kill", 0, |writer, path, beside, look| {
+        writer.kill();
+        put_back(beside, path);
+        look(path);
+    });
 }
 
 #[test]
 fn a_copy_put_back_after_closing() {
-    let folder = folder();
-    let mut outcomes = Outcomes::default();
-    for round in 0..rounds() {
-        let mut random = Random(1000 + round);
-        let (path, beside) = (folder.path().join(format!("{round}")), folder.path().join("copy"));
-        let mut writer = Writer::start(&path);
-        writer.wait_for(20 + random.below(2000));
-        let synced = writer.synced();
-        copy(&path, &beside, &mut random);
+    copied_in_use("put back after closing", 1000, |writer, path, beside, look| {
         writer.stop();
-        put_back(&beside, &path);
-        outcomes.look(&path, synced);
-        fs::remove_file(&path).unwrap();
-    }
-    outcomes.judge("put back after closing");
+        put_back(beside, path);
+        look(path);
+    });
 }
 
 #[test]
 fn a_copy_opened_beside_the_store() {
-    let folder = folder();
-    let mut outcomes = Outcomes::default();
-    for round in 0..rounds() {
-        let mut random = Random(2000 + round);
-        let (path, beside) = (folder.path().join(format!("{round}")), folder.path().join("copy"));
-        let mut writer = Writer::start(&path);
-        writer.wait_for(20 + random.below(2000));
-        let synced = writer.synced();
-        copy(&path, &beside, &mut random);
-        outcomes.look(&beside, synced);
+    copied_in_use("opened beside", 2000, |writer, _, beside, look| {
+        look(beside);
         writer.kill();
-        fs::remove_file(&path).unwrap();
-    }
-    outcomes.judge("opened beside");
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, Options, Pod, Store};
-use support::{Random, folder, role, run_child, said, say};
+use support::{Random, folder, role, run_child, say};
 
 /// Longer than anything here may take.
 const LONG: Duration = Duration::from_secs(60);
@@ -118,16 +118,7 @@ struct Other {
 impl Other {
     fn start(role: &str, path: &Path) -> Other {
         let mut child = support::child(role, path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if let Some(said) = said(&line) {
-                    // Nobody may be listening any more.
-                    let _ = sender.send(said.to_owned());
-                }
-            }
-        });
+        let lines = support::listen(&mut child);
         Other { child, lines }
     }
 

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ mod history;
 mod support;
 
 use history::{Event, Operation, is_linearizable};
-use support::{Random, folder, role, said, say, setting};
+use support::{Random, folder, role, say, setting};
 
 const ARGUMENT: &str = "SLOTLOG_TEST_ARGUMENT";
 
@@ -41,16 +41,7 @@ impl Player {
         let mut command: Command = support::child(role, path);
         command.env(ARGUMENT, argument.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if let Some(said) = said(&line) {
-                    // Nobody may be listening any more.
-                    let _ = sender.send(said.to_owned());
-                }
-            }
-        });
+        let lines = support::listen(&mut child);
         Player { role: format!("{role} {}", argument.to_string()), child, lines }
     }
 

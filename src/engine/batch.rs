@@ -194,7 +194,7 @@ impl Batch {
         let (prev, had_value) = (newest.offset, newest.has_value(Moment::NOW));
         let shortcut = self.engine.shortcut_over(newest)?;
         let mut part = self.part(map)?;
-        let entry = Entry { prev, map, shortcut, key, ..Entry::without_key(Kind::Remove, self.seq) };
+        let entry = Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, self.seq) };
         self.append_for_key(hash, &entry)?;
         part.keys = part.keys.saturating_sub(1);
         self.set_part(part);
@@ -211,7 +211,7 @@ impl Batch {
         self.touched = true;
         let fresh = engine.fresh_region(&mut engine.writer(), map, self.seq, old)?;
         let target = fresh.to_le_bytes();
-        self.append(&Entry { map, value: &target, ..Entry::without_key(Kind::Clear, self.seq) })?;
+        self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.seq) })?;
         self.set_part(part);
         Ok(())
     }

@@ -64,6 +64,11 @@ fn entry_of(value: &[u8]) -> Option<(CatalogueEntry, &[u8])> {
     CatalogueEntry::read_from_prefix(value).ok()
 }
 
+/// The id in the record that has the next one; zero, which is none, if it is damaged.
+fn id_in(record: Record<'_>) -> u32 {
+    record.value().try_into().map_or(0, u32::from_le_bytes)
+}
+
 impl Engine {
     /// What a record of the catalogue says. Whatever reads are like otherwise, here the CRC counts: of a wrong id, much would
     /// come.
@@ -143,7 +148,7 @@ impl Engine {
                 add(offset, "an entry of the catalogue expires".to_owned());
             }
             if record.key() == NEXT_ID {
-                next = (offset, record.value().try_into().map_or(0, u32::from_le_bytes));
+                next = (offset, id_in(record));
                 continue;
             }
             match self.named_by(record) {
@@ -192,11 +197,11 @@ impl Engine {
         Ok(id)
     }
 
-    /// The id in the record that has the next one, and where that is.
+    /// The next id, of the record that has it if there is one, and where that is.
     fn id_of(&self, record: Option<Record<'_>>) -> Result<(u64, u32)> {
         let Some(record) = record else { return Ok((live::MAP_TABLE, DEFAULT_MAP + 1)) };
         self.check_crc(record)?;
-        Ok((record.offset, record.value().try_into().map(u32::from_le_bytes).unwrap_or(0)))
+        Ok((record.offset, id_in(record)))
     }
 
     /// Refuses a log that has records of a map whose id was never given out: the next map would get them.

@@ -223,7 +223,7 @@ impl Engine {
         *was_there = record.has_value(Moment::NOW);
         let place = Place { index, totals: index.totals()?, hash, at, new_key: false, was_dead: false };
         let shortcut = self.shortcut_over(record)?;
-        self.commit_one(writer, place, &Entry { prev, map, shortcut, key, ..Entry::without_key(Kind::Remove, seq) })
+        self.commit_one(writer, place, &Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) })
     }
 
     /// Steps 3 to 6 of a commit of one record, whose place in the index is known.
@@ -275,7 +275,7 @@ impl Engine {
         let fresh = self.fresh_region(writer, map, seq, old)?;
         let target = fresh.to_le_bytes();
         let flags = if again { flags::COMMIT | flags::COPY } else { flags::COMMIT };
-        let entry = Entry { flags, map, value: &target, ..Entry::without_key(Kind::Clear, seq) };
+        let entry = Entry { flags, map, value: &target, ..Entry::bare(Kind::Clear, seq) };
         let mut tail = self.tail(writer)?;
         if again {
             self.leave_extent(writer, &mut tail, entry.len(), seq, true)?;

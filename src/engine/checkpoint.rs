@@ -218,12 +218,7 @@ impl Engine {
 
     /// Says in the file that this commit is durable. A recovery has to come that far.
     fn note_synced(&self, seq: u64) -> Result<()> {
-        loop {
-            let synced = self.region.live(live::SYNCED)?;
-            if synced >= seq || self.region.compare_exchange(live::SYNCED, synced, seq, Ordering::Release)? {
-                return Ok(());
-            }
-        }
+        self.region.update_live(live::SYNCED, |synced| synced.max(seq))
     }
 
     /// Makes every visible commit durable, and returns how far the log is. `None` as above.

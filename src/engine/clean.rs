@@ -271,7 +271,7 @@ impl Engine {
             let (prev, map, key) = (record.offset, record.header.map(), record.key());
             let shortcut = self.shortcut_over(record)?;
             let entry = if expired {
-                Entry { flags: last, prev, map, shortcut, key, ..Entry::without_key(Kind::Remove, seq) }
+                Entry { flags: last, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) }
             } else {
                 let (kind, flags) = (record.kind().unwrap_or(Kind::Put), flags::COPY | last);
                 let expires = record.expires().map(Into::into);

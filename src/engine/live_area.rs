@@ -70,6 +70,22 @@ pub(super) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<
     Ok(agrees && (!is_at_rest(region)? || ends_the_log(region)?))
 }
 
+/// Whether the live area is that of this page cache, to be believed if it [counts](live_counts). Somebody who is alive vouches
+/// for it, in whatever mount he sees the file. Else it must not be that of a disk that was pulled out and plugged in again.
+pub(super) fn live_is_vouched_for(region: &Region, has_writers: bool) -> Result<bool> {
+    if has_writers {
+        return live_is_current(region, None, 0);
+    }
+    let identity = region.identity();
+    Ok(identity.is_some() && live_is_current(region, identity, SAME_MOUNT)?)
+}
+
+/// Whether what the live area says can be, and belongs to all of the file.
+pub(super) fn live_counts(region: &Region, superblock: &Superblock, has_writers: bool) -> bool {
+    live_is_sane(region, superblock).unwrap_or(false)
+        && (has_writers || live_is_whole(region, superblock).unwrap_or(false))
+}
+
 /// Whether nobody was writing, nor has left anything for the next writer to look at.
 fn is_at_rest(region: &Region) -> Result<bool> {
     Ok(writer_lock::holder(region.live(live::WRITER_LOCK)?) == writer_lock::FREE)

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::checkpoint::Flusher;
 use super::commit::Writer;
 use super::live_area::{
-    SAME_FILE, SAME_MOUNT, distrust_live, forget_the_dead, is_closed, live_identity, live_is_as_closed,
-    live_is_current, live_is_sane, live_is_whole, set_live,
+    SAME_FILE, distrust_live, forget_the_dead, is_closed, live_counts, live_identity, live_is_as_closed,
+    live_is_current, live_is_vouched_for, live_is_whole, set_live,
 };
 use super::lock::Gate;
 use super::path::{
@@ -284,23 +284,18 @@ impl<'s> Opening<'s> {
         if settings.untrusted {
             refuse_beside(&writers, &region)?;
         }
-        let is_current = match writers.is_empty() {
-            true => identity.is_some() && live_is_current(&region, identity, SAME_MOUNT)?,
-            false => live_is_current(&region, None, 0)?,
-        };
+        let has_writers = !writers.is_empty();
+        let is_current = live_is_vouched_for(&region, has_writers)?;
         let in_force = superblocks[which(region.live(live::SUPERBLOCK)?)];
         let seat = |locks| Seat { locks: Some(locks), held: None, entry: 0, exclusive: settings.exclusive };
-        let is_sound = |superblock: &Superblock| {
-            let is_whole = !writers.is_empty() || live_is_whole(&region, superblock).unwrap_or(false);
-            is_whole && live_is_sane(&region, superblock).unwrap_or(false)
-        };
-        let of_live = in_force.filter(|superblock| is_current && !settings.untrusted && is_sound(superblock));
+        let is_believed = is_current && !settings.untrusted;
+        let of_live = in_force.filter(|superblock| is_believed && live_counts(&region, superblock, has_writers));
         // With somebody there who writes, or the memory as a dead one left it, it tells what there is.
         if let Some(superblock) = of_live {
             if superblock.is_clean() {
                 check_len(&region, &superblock)?;
             }
-            let opened = if writers.is_empty() { Opened::AfterKill } else { Opened::Attached };
+            let opened = if has_writers { Opened::Attached } else { Opened::AfterKill };
             let is_closing = region.live(live::STATE)? & live::STATE_CLOSING != 0;
             let is_closed = is_closed(&region, &superblock)? && !is_closing;
             let opened = if is_closed { Opened::Clean } else { opened };
@@ -397,24 +392,16 @@ impl Found {
     /// Looks at the file. `has_writers`: somebody has it open for writing. `untrusted`: the live area says nothing.
     fn in_file(region: &Region, superblocks: &Superblocks, has_writers: bool, untrusted: bool) -> Result<Found> {
         let identity = region.identity();
-        // Somebody who is alive vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that
-        // was pulled out and plugged in again.
-        let current = match has_writers {
-            false => identity.is_some() && live_is_current(region, identity, SAME_MOUNT)?,
-            true => live_is_current(region, None, 0)?,
-        };
-        let current = current && !untrusted;
+        let current = !untrusted && live_is_vouched_for(region, has_writers)?;
         let in_force = which(region.live(live::SUPERBLOCK)?);
-        let is_whole = |superblock: &Superblock| has_writers || live_is_whole(region, superblock).unwrap_or(false);
-        let is_sane = |superblock: &Superblock| live_is_sane(region, superblock).unwrap_or(false);
-        let same_cache = current && superblocks[in_force].as_ref().is_some_and(|s| is_sane(s) && is_whole(s));
+        let same_cache = current && superblocks[in_force].is_some_and(|s| live_counts(region, &s, has_writers));
         let state = if current { region.live(live::STATE)? } else { 0 };
         let newest = newest(superblocks);
         let in_force = if same_cache { in_force } else { newest };
         let Some(mut superblock) = superblocks[in_force] else {
             return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
-        let is_whole = is_whole(&superblock);
+        let is_whole = has_writers || live_is_whole(region, &superblock).unwrap_or(false);
         let is_closed = is_closed(region, &superblock)? && state & live::STATE_CLOSING == 0;
         // The next one has to be newer than both.
         superblock.generation = generation(&superblocks[newest]).into();

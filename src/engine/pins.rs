@@ -92,9 +92,7 @@ impl<E: Deref<Target = Engine>> Pin<E> {
         }
         self.engine.region.store_live(self.claimed.place + pin::SINCE, since, Ordering::Relaxed)
     }
-}
 
-impl<E: Deref<Target = Engine>> Pin<E> {
     /// Pins the last visible commit, for a holder that may go anywhere.
     pub(crate) fn take(engine: E) -> Result<Pin<E>> {
         let claimed = engine.claim_anywhere()?;

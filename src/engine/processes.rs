@@ -157,13 +157,7 @@ impl Engine {
 
     /// Writes down that a flush may have failed and nobody was told, and counts that.
     pub(crate) fn note_unsure(&self, bits: u64) -> Result<()> {
-        loop {
-            let state = self.region.live(live::STATE)?;
-            let next = (state | bits).wrapping_add(live::STATE_UNSURE_COUNT);
-            if self.region.compare_exchange(live::STATE, state, next, Ordering::SeqCst)? {
-                return Ok(());
-            }
-        }
+        self.region.update_live(live::STATE, |state| (state | bits).wrapping_add(live::STATE_UNSURE_COUNT))
     }
 
     /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told, whoever

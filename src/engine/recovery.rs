@@ -454,7 +454,7 @@ impl Engine {
         let [_, bytes, records, live_bytes] = self.log_totals()?;
         self.let_go_of_the_block(&mut writer)?;
         let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
-        let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::without_key(Kind::Incarnation, seq) };
+        let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::bare(Kind::Incarnation, seq) };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         totals::publish(

@@ -67,15 +67,10 @@ impl Engine {
         if depth == Shortcut::MAX_DEPTH {
             return Ok(None);
         }
-        let over_two = match before {
-            Some(before) if ends_in_two(depth) => self.over_two(newest, &before)?,
-            _ => None,
-        };
-        Ok(Some(over_two.unwrap_or_else(|| {
-            // If counting begins anew here, that is one version deep.
-            let depth = if ends_in_two(depth) { 0 } else { depth };
-            Shortcut::new(newest.offset, depth + 1, newest.seq())
-        })))
+        let to_newest = |depth| Shortcut::new(newest.offset, depth, newest.seq());
+        let Some(before) = before.filter(|_| ends_in_two(depth)) else { return Ok(Some(to_newest(depth + 1))) };
+        // If it cannot be told where the way over both leads, counting begins anew here.
+        Ok(Some(self.over_two(newest, &before)?.unwrap_or_else(|| to_newest(1))))
     }
 
     /// The shortcut that is as long as that of `newest` and the one behind it together, and one more; `None` if the latter

@@ -170,8 +170,8 @@ pub(crate) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// A record that is about no key.
-    pub(crate) fn without_key(kind: Kind, seq: u64) -> Entry<'a> {
+    /// A record that says nothing but its kind and its number.
+    pub(crate) fn bare(kind: Kind, seq: u64) -> Entry<'a> {
         Entry { kind, flags: 0, seq, prev: 0, map: 0, expires: None, shortcut: None, key: &[], value: &[] }
     }
 
@@ -291,7 +291,7 @@ impl Tail {
     /// Appends the jump to the extent from `start` to `end` and goes on there. For the jump there is always room.
     pub(crate) fn jump(&mut self, region: &Region, seq: u64, start: u64, end: u64) -> Result<()> {
         let target = start.to_le_bytes();
-        self.append(region, &Entry { value: &target, ..Entry::without_key(Kind::Jump, seq) })?;
+        self.append(region, &Entry { value: &target, ..Entry::bare(Kind::Jump, seq) })?;
         self.at = start;
         self.extent_end = end;
         Ok(())

@@ -232,7 +232,8 @@ impl Space {
     }
 
     /// Makes a table that lists `log`, the extents of the log with their sequence numbers, in its order, and itself. The first
-    /// one gets the ordinal `first`. Everything else is free, and what lies between them may have no real space: the file may have been copied.
+    /// one gets the ordinal `first`. Everything else is free, and what lies between them may have no real space: the file may
+    /// have been copied.
     pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], first: u64, seq: u64) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);

@@ -65,8 +65,8 @@ impl<'a> Table<'a> {
         self.region.load(self.at(index) + 16)
     }
 
-    /// Writes the first two words of an entry so that a reader sees both words or a vacant entry: `last` is the word (0 or 1) that makes it
-    /// count.
+    /// Writes the first two words of an entry so that a reader sees both words or a vacant entry: `last` is the word (0 or 1)
+    /// that makes it count.
     pub(crate) fn set(&self, index: u64, words: (u64, u64), last: u64) -> Result<()> {
         let at = self.at(index);
         let (first, value) = if last == 1 { (words.0, words.1) } else { (words.1, words.0) };

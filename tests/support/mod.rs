@@ -3,9 +3,12 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 /// A folder in memory if the system has such a thing: what these tests do is not about the disk, and flushes of a real
 /// one would take most of their time.
@@ -128,6 +131,21 @@ pub(crate) fn say(what: &str) {
     // In one write, so that a kill leaves a whole line or none.
     out.write_all(format!("\n>{what}\n").as_bytes()).unwrap();
     out.flush().unwrap();
+}
+
+/// What a child that was started with a pipe for its output says, as it says it.
+pub(crate) fn listen(child: &mut Child) -> Receiver<String> {
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in out.lines().map_while(Result::ok) {
+            if let Some(said) = said(&line) {
+                // Nobody may be listening any more.
+                let _ = sender.send(said.to_owned());
+            }
+        }
+    });
+    lines
 }
 
 /// What a line of a child's output says, if it is one from [`say`].

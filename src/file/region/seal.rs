@@ -80,8 +80,8 @@ impl Region {
         self.refresh().map(drop)
     }
 
-    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks. A private copy goes on
-    /// as long as the file would be.
+    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks. A private copy goes
+    /// on as long as the file would be.
     pub(crate) fn seal_up(&self, end: u64) -> Result<()> {
         let len = self.refresh()?;
         let has_room = len.is_multiple_of(BLOCK) && end + BLOCK <= len;

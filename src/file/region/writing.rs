@@ -120,14 +120,19 @@ impl Region {
         Ok(u64::from_le(word.0.swap(value.to_le(), Ordering::SeqCst)))
     }
 
-    /// Sets and clears bits of a word in front of the extents that others change as well.
-    pub(crate) fn change_bits(&self, offset: u64, set: u64, clear: u64) -> Result<()> {
+    /// Makes of a word in front of the extents, that others change as well, what `next` makes of its value.
+    pub(crate) fn update_live(&self, offset: u64, next: impl Fn(u64) -> u64) -> Result<()> {
         loop {
             let value = self.live(offset)?;
-            if self.compare_exchange(offset, value, value & !clear | set, Ordering::SeqCst)? {
+            if self.compare_exchange(offset, value, next(value), Ordering::SeqCst)? {
                 return Ok(());
             }
         }
+    }
+
+    /// Sets and clears bits of such a word.
+    pub(crate) fn change_bits(&self, offset: u64, set: u64, clear: u64) -> Result<()> {
+        self.update_live(offset, |value| value & !clear | set)
     }
 
     /// Makes a range durable. When this returns, what was stored in it before the call survives a power cut.
@@ -209,8 +214,8 @@ impl Region {
         self.flush_failed.load(Ordering::Acquire)
     }
 
-    /// Makes the file at least `to` bytes long before its seal, with real space behind `from..to`, of which nothing is in use yet; new
-    /// bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of the writer lock.
+    /// Makes the file at least `to` bytes long before its seal, with real space behind `from..to`, of which nothing is in use
+    /// yet; new bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of the writer lock.
     pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<()> {
         let old = self.refresh()?;
         let needed = to.saturating_sub(old);
