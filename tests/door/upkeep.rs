@@ -78,7 +78,12 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
                 engine.clear(DEFAULT_MAP).unwrap();
                 expected.clear();
             }
-            1..=8 => held.push(Held::take(&engine, &expected)),
+            1..=8 => {
+                held.push(Held::take(&engine, &expected));
+                if random.one_in(2) {
+                    engine.maintain(Duration::from_millis(1), Duration::from_secs(9)).unwrap();
+                }
+            }
             9..=20 if !held.is_empty() => {
                 let old = held.swap_remove(random.below(held.len() as u64) as usize);
                 old.check();
