@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use slotlog::format::{
-    BLOCK, EXTENTS, Kind, LIVE, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader, SPACE_ENTRY, SPACE_TABLE_MAGIC,
-    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, TABLE_HEADER, align8, head, live,
+    BLOCK, DROPPED, EXTENTS, Kind, LIVE, MAP_ENTRY, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader, SPACE_ENTRY,
+    SPACE_TABLE_MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, TABLE_HEADER, align8, head, live,
 };
 use slotlog::{Access, Error, Opened, Options, Store};
 use support::{Random, folder};
@@ -693,6 +693,12 @@ fn verify_looks_at_the_numbers_of_head_and_counters() {
         );
     }
     overwrite(&path, at, &seq.to_le_bytes());
+    for (word, damaged) in [(head::SEQ, 1), (head::BEHIND, u64::MAX), (head::ORDINAL, 0), (head::ORDINAL, 2)] {
+        let at = bank + 8 * word as u64;
+        overwrite(&path, at, &u64::to_le_bytes(damaged));
+        assert!(!store.verify().unwrap().is_clean(), "word {word} of the head is {damaged:#x}");
+        overwrite(&path, at, &read_word(&bytes, at as usize).to_le_bytes());
+    }
     assert!(store.verify().unwrap().is_clean());
     // Of the counters of the log, the bank with the largest number counts: that of a commit to come would go on counting.
     let at = [live::LOG_TOTALS, live::LOG_TOTALS + 8 * live::LOG_TOTALS_WORDS];
@@ -812,6 +818,32 @@ fn an_ordinal_that_cannot_be_is_refused() {
         fs::write(&path, &bytes).unwrap();
         let refused = Store::open(&path).and_then(|store| store.insert("other", "value"));
         assert!(matches!(refused, Err(Error::Corrupt { .. })), "{ordinal}: {refused:?}");
+    }
+}
+
+/// The map table has each map once, and not those of the file that have no name as dropped.
+#[test]
+fn verify_looks_at_the_entries_of_the_map_table() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    store.map::<str, str>("map").unwrap();
+    store.close().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let mut blocks = (EXTENTS as usize..bytes.len()).step_by(BLOCK as usize);
+    let table = blocks.find(|&at| bytes[at..].starts_with(&MAP_TABLE_MAGIC)).unwrap();
+    let entry = |number: usize| table + (TABLE_HEADER + number as u64 * MAP_ENTRY) as usize;
+    let vacant = (0..).find(|&number| read_word(&bytes, entry(number)) == 0).unwrap();
+    for (number, id) in [(0, 1 | DROPPED), (1, 2 | DROPPED), (2, 3 | DROPPED), (0, 1 | 1 << 40), (vacant, 1)] {
+        let mut bytes = bytes.clone();
+        bytes[entry(number)..][..8].copy_from_slice(&u64::to_le_bytes(id));
+        if number == vacant {
+            bytes.copy_within(entry(0) + 8..entry(0) + 16, entry(number) + 8);
+        }
+        fs::write(&path, &bytes).unwrap();
+        let clean = Store::open(&path).and_then(|store| store.verify()).is_ok_and(|report| report.is_clean());
+        assert!(!clean, "entry {number} is {id:#x}");
     }
 }
 

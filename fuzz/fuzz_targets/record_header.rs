@@ -138,7 +138,6 @@ fn forge(bits: u8, checkpoint: u8, records: &[u8]) -> Vec<u8> {
     let end = forge.offsets.get(usize::from(checkpoint)).filter(|_| bits & bits::END != 0).copied();
     let superblock = Superblock {
         log_head: EXTENTS.into(),
-        head_extent: EXTENTS.into(),
         head_seq: superblock.next_seq,
         head_chain: 0.into(),
         log_end: end.unwrap_or(EXTENTS).into(),

@@ -89,20 +89,18 @@ impl Engine {
             self.skip_number()?;
         }
         let mut to = passed.to;
-        (to.head.extent, to.ordinal) = self.extent_of_head(writer, to.head.at)?;
+        let extent;
+        (extent, to.ordinal) = self.extent_of_head(writer, to.head.at)?;
         let visible = self.region.live(live::VISIBLE)?;
         for &offset in &passed.extents {
             cleaned.emptied += writer.space.extent(offset).map_or(0, |extent| extent.len());
             writer.space.set_kind(&self.region, offset, ExtentKind::Emptied, visible)?;
         }
         let cut = to.head.at / BLOCK * BLOCK;
-        if self.is_worth_cutting(writer, to.head.extent, cut) {
-            cleaned.emptied += cut - to.head.extent;
-            if writer.space.cut(&self.region, to.head.extent, cut, visible)? {
-                to.head.extent = cut;
-                if writer.extent.0 < cut && cut < writer.extent.1 {
-                    writer.extent.0 = cut;
-                }
+        if self.is_worth_cutting(writer, extent, cut) {
+            cleaned.emptied += cut - extent;
+            if writer.space.cut(&self.region, extent, cut, visible)? && writer.extent.0 < cut && cut < writer.extent.1 {
+                writer.extent.0 = cut;
             }
         }
         head::publish(&self.region, &to)?;

@@ -35,7 +35,6 @@ impl LogHead {
         LogHead {
             head: Head {
                 at: superblock.log_head.get(),
-                extent: superblock.head_extent.get(),
                 chain: superblock.head_chain.get(),
                 seq: superblock.head_seq.get(),
             },
@@ -50,7 +49,6 @@ impl LogHead {
     pub(crate) fn put_into(&self, superblock: Superblock) -> Superblock {
         Superblock {
             log_head: self.head.at.into(),
-            head_extent: self.head.extent.into(),
             head_ordinal: self.ordinal.into(),
             head_chain: self.head.chain.into(),
             head_seq: self.head.seq.into(),
@@ -62,12 +60,7 @@ impl LogHead {
 
 fn of_words(words: [u64; live::HEAD_WORDS as usize]) -> LogHead {
     LogHead {
-        head: Head {
-            at: words[head::AT],
-            extent: words[head::EXTENT],
-            chain: words[head::CHAIN] as u32,
-            seq: words[head::SEQ],
-        },
+        head: Head { at: words[head::AT], chain: words[head::CHAIN] as u32, seq: words[head::SEQ] },
         ordinal: words[head::ORDINAL],
         behind: words[head::BEHIND],
         bytes: words[head::BYTES],
@@ -91,7 +84,6 @@ pub(crate) fn publish(region: &Region, to: &LogHead) -> Result<()> {
     let mut words = [0; live::HEAD_WORDS as usize];
     words[head::NUMBER] = number.wrapping_add(1).max(1);
     words[head::AT] = to.head.at;
-    words[head::EXTENT] = to.head.extent;
     words[head::CHAIN] = u64::from(to.head.chain);
     words[head::SEQ] = to.head.seq;
     words[head::ORDINAL] = to.ordinal;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::head::{self, LogHead};
-use super::superblocks::is_sane;
+use super::superblocks::{fields_are_sane, is_sane};
 use crate::error::Result;
 use crate::file::layout::{
     COUNT_BITS, COUNT_MASK, EXTENTS, PIN_LEN, PIN_TABLE, PINS, Superblock, commit_seq, commit_word, live, pin, seal,
@@ -43,14 +43,15 @@ pub(super) fn live_identity(region: &Region) -> Result<[u64; 6]> {
 
 /// Whether the live area can be that of the store whose superblock is in force.
 pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
-    // The horizon first: others may commit and raise it meanwhile, and it never passes what is visible.
+    // What is visible comes last: others may commit meanwhile, and neither the horizon nor the head ever passes that.
+    let Ok(head) = head::read(region) else { return Ok(false) };
     let horizon = region.live(live::HORIZON)?;
     let visible = region.live(live::VISIBLE)?;
     Ok(is_sane(visible)
         && visible >= superblock.next_seq.get() - 1
         && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
         && horizon <= visible
-        && head::read(region).is_ok_and(|head| head.head.at >= EXTENTS)
+        && fields_are_sane(&Superblock { next_seq: (visible + 1).into(), ..head.put_into(*superblock) })
         && region.live(live::TAIL)? >= EXTENTS)
 }
 
@@ -94,7 +95,7 @@ fn is_at_rest(region: &Region) -> Result<bool> {
 /// Whether the log ends where the live area of a store at rest says, and no record of a later commit follows.
 fn ends_the_log(region: &Region) -> Result<bool> {
     let (at, visible) = (region.live(live::TAIL)?, region.live(live::VISIBLE)?);
-    let tail = Head { at, extent: at, chain: region.live(live::CHAIN)? as u32, seq: visible + 1 };
+    let tail = Head { at, chain: region.live(live::CHAIN)? as u32, seq: visible + 1 };
     let goes_on = Walk::new(region, tail, None).next().is_some_and(|record| record.seq() > visible);
     Ok(!goes_on && region.live(live::COMMIT_POINT)? == commit_word(at, visible))
 }

@@ -90,20 +90,24 @@ pub(super) fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks
 }
 
 /// Whether what a superblock says can be true. Its CRC holds, so this is about hostile files.
-pub(super) fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
-    let (head, extent) = (superblock.log_head.get(), superblock.head_extent.get());
-    let sane = u64::from(superblock.block.get()) == BLOCK
-        && extent >= EXTENTS
-        && extent.is_multiple_of(BLOCK)
-        && head >= extent
+fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
+    let sane = fields_are_sane(superblock);
+    if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
+}
+
+/// The same of a superblock, or of one that is to be.
+pub(super) fn fields_are_sane(superblock: &Superblock) -> bool {
+    let head = superblock.log_head.get();
+    u64::from(superblock.block.get()) == BLOCK
+        && head >= EXTENTS
         && head.is_multiple_of(8)
         && superblock.log_end.get().is_multiple_of(8)
         && is_sane(superblock.head_seq.get())
         && is_sane(superblock.next_seq.get())
         && superblock.generation.get() < u64::MAX / 2
         && (1..u64::MAX / 2).contains(&superblock.head_ordinal.get())
-        && superblock.next_seq.get() >= superblock.head_seq.get();
-    if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
+        && superblock.next_seq.get() >= superblock.head_seq.get()
+        && superblock.next_seq.get() > superblock.behind_seq.get()
 }
 
 /// Whether a sequence number is one that a store can have reached.
@@ -119,7 +123,6 @@ impl Superblock {
         superblock.version = VERSION.into();
         superblock.block = (BLOCK as u32).into();
         superblock.log_head = EXTENTS.into();
-        superblock.head_extent = EXTENTS.into();
         superblock.head_ordinal = 1.into();
         superblock.head_seq = seq.into();
         superblock.log_end = EXTENTS.into();

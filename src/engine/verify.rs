@@ -11,6 +11,7 @@ use zerocopy::little_endian::U64;
 
 use super::Engine;
 use super::head::LogHead;
+use super::superblocks::fields_are_sane;
 use crate::error::Result;
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{
@@ -190,11 +191,17 @@ impl Engine {
     /// Holds the maps of the catalogue against those that there are.
     fn verify_catalogue(&self, maps: &BTreeMap<u32, Index<'_>>, report: &mut VerifyReport) -> Result<()> {
         self.verify_entries(|offset, what| report.add(offset, what))?;
-        let named: BTreeSet<u32> = self.maps_of_catalogue()?;
+        let mut named: BTreeSet<u32> = self.maps_of_catalogue()?;
+        // These two need no name.
+        named.extend([CATALOGUE, DEFAULT_MAP]);
+        let mut listed = BTreeSet::new();
         for id in named.iter().filter(|id| !maps.contains_key(id)) {
             report.add(live::MAP_TABLE, format!("map {id} is in the catalogue and has no index"));
         }
-        for entry in self.map_table()?.iter()?.filter(|entry| entry.map > DEFAULT_MAP) {
+        for entry in self.map_table()?.iter()? {
+            if !listed.insert(entry.map) {
+                report.add(live::MAP_TABLE, format!("map {} is in the map table twice", entry.map));
+            }
             if entry.dropped == named.contains(&entry.map) {
                 let what = if entry.dropped { "is dropped and in the catalogue" } else { "is not in the catalogue" };
                 report.add(entry.region(), format!("map {} {what}", entry.map));
@@ -235,10 +242,19 @@ impl Engine {
             report.add(live::HEAD, "the head of the log has a number that is still to come");
         }
         let superblock = self.superblock()?;
-        let durable = LogHead::of_superblock(&superblock).head;
-        if superblock.is_clean() && head.head != durable {
+        let durable = LogHead::of_superblock(&superblock);
+        if !fields_are_sane(&Superblock { next_seq: (visible + 1).into(), ..head.put_into(superblock) }) {
+            report.add(live::HEAD, "a superblock with this head of the log would contradict itself");
+        }
+        if superblock.is_clean() && head.head != durable.head {
             // When it is opened, the log is looked for where the superblock says.
             report.add(head.head.at, "the superblock has the log begin elsewhere, or with another record");
+        }
+        for LogHead { head, ordinal, .. } in [head, durable] {
+            let extent = space.extent_of(head.at).filter(|extent| extent.has_records());
+            if extent.is_none_or(|extent| extent.ordinal != ordinal) {
+                report.add(head.at, "the head of the log is not in the extent with its ordinal");
+            }
         }
         let mut derived: BTreeMap<u32, Derived> = BTreeMap::new();
         // Keys that have a value and no slot: they have to be removed before the log ends.
@@ -247,7 +263,7 @@ impl Engine {
         let mut visited = BTreeSet::new();
         let mut reached = head.head.at == end;
         let mut ordinal = 0;
-        let mut walk = Walk::new(&self.region, durable, Some(end));
+        let mut walk = Walk::new(&self.region, durable.head, Some(end));
         for record in walk.by_ref() {
             let extent_of = |at| space.extent_of(at).filter(|extent| extent.has_records());
             // A step of cleaning that was killed has cut the extent, and left the head in front of the cut.

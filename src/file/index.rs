@@ -106,14 +106,14 @@ impl<'a> Index<'a> {
     /// The index whose region is at `offset`, after a look at its header.
     pub(crate) fn open(region: &'a Region, offset: u64) -> Result<Index<'a>> {
         // Word by word: a reader without a pin may come here when the region is something else already.
-        let word = |field: usize| region.load(offset + field as u64);
+        let word = |field: usize| region.load(offset.saturating_add(field as u64));
         let lines = word(std::mem::offset_of!(RegionHeader, lines))?;
         let magic = word(std::mem::offset_of!(RegionHeader, magic))?.to_le_bytes();
         if magic != REGION_MAGIC || lines.wrapping_sub(1) >= MAX_FILE_LEN / LINE {
             return Err(region.corrupt(offset, "expected the header of an index region"));
         }
         let previous = word(std::mem::offset_of!(RegionHeader, previous))?;
-        Ok(Index { region, offset, lines, since: region.load(offset + SINCE)?, previous })
+        Ok(Index { region, offset, lines, since: word(SINCE as usize)?, previous })
     }
 
     /// Makes an empty index for `map` in an extent that nobody uses. It tells the truth from `since` on; readers from

@@ -358,7 +358,6 @@ impl<'a> Iterator for Scan<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) at: u64,
-    pub(crate) extent: u64,
     pub(crate) chain: u32,
     /// The smallest sequence number that the first record may have.
     pub(crate) seq: u64,
@@ -374,8 +373,6 @@ pub(crate) struct Walk<'a> {
     /// Sequence number of the commit whose records are being passed.
     open: Option<u64>,
     left: u64,
-    /// Start of the extent that `at` lies in.
-    extent: u64,
     /// Why the walk ended.
     stop: &'static str,
     end: Option<u64>,
@@ -391,7 +388,6 @@ impl<'a> Walk<'a> {
             last: head.seq.saturating_sub(1),
             open: None,
             left: region.len(),
-            extent: head.extent,
             stop: "",
             end,
         }
@@ -400,11 +396,6 @@ impl<'a> Walk<'a> {
     /// Where the walk is: behind the last record that it accepted, and behind its jump if it was one.
     pub(crate) fn at(&self) -> u64 {
         self.at
-    }
-
-    /// Start of the extent that the walk is in.
-    pub(crate) fn extent(&self) -> u64 {
-        self.extent
     }
 
     /// The CRC of the last record that was accepted.
@@ -480,7 +471,6 @@ impl<'a> Iterator for Walk<'a> {
         self.at = record.end();
         if record.kind() == Some(Kind::Jump) {
             self.at = record.target().unwrap_or(self.at);
-            self.extent = self.at;
         }
         // A jump with the number of the commit before it leads to an incarnation record and begins no commit.
         self.open = Some(record.seq()).filter(|&seq| seq > self.last && !record.is_commit());

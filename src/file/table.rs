@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::layout::{
-    BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, SPACE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks,
+    BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, MAX_MAP, SPACE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks,
     extent_blocks, extent_offset,
 };
 use super::region::Region;
@@ -138,8 +138,11 @@ impl<'a> MapTable<'a> {
 
     fn get(&self, index: u64) -> Result<Option<MapEntry>> {
         let (id, extent) = self.0.entry(index)?;
-        let entry = MapEntry { index, map: (id & !DROPPED).wrapping_sub(1) as u32, extent, dropped: id & DROPPED != 0 };
-        Ok((id & !DROPPED != 0).then_some(entry))
+        let Some(map) = (id & !DROPPED).checked_sub(1) else { return Ok(None) };
+        if map > u64::from(MAX_MAP) {
+            return Err(self.0.region.corrupt(self.0.at(index), "the map table has an entry of no map"));
+        }
+        Ok(Some(MapEntry { index, map: map as u32, extent, dropped: id & DROPPED != 0 }))
     }
 
     /// All maps.

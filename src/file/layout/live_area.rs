@@ -92,7 +92,7 @@ pub mod live {
     /// Two banks that say where the log begins; the one with the larger number counts. See [`head`](super::head).
     pub const HEAD: u64 = LIVE + 448;
     /// Words of one bank of [`HEAD`].
-    pub const HEAD_WORDS: u64 = 9;
+    pub const HEAD_WORDS: u64 = 8;
 
     /// The counting part of a sequence number: of records of the log with a larger one, none was overwritten.
     pub const REUSED_BELOW: u64 = LIVE + 592;
@@ -116,20 +116,18 @@ pub mod head {
     pub const NUMBER: usize = 0;
     /// Offset of the first record of the log.
     pub const AT: usize = 1;
-    /// Offset of the extent that holds it.
-    pub const EXTENT: usize = 2;
     /// The `chain` of the first record.
-    pub const CHAIN: usize = 3;
+    pub const CHAIN: usize = 2;
     /// The smallest sequence number that the first record may have.
-    pub const SEQ: usize = 4;
+    pub const SEQ: usize = 3;
     /// The highest sequence number that compaction has left behind the head.
-    pub const BEHIND: usize = 5;
+    pub const BEHIND: usize = 4;
     /// Bytes of the records that it has left behind, counted as in [`LOG_TOTALS`](super::live::LOG_TOTALS).
-    pub const BYTES: usize = 6;
+    pub const BYTES: usize = 5;
     /// How many records these are.
-    pub const RECORDS: usize = 7;
+    pub const RECORDS: usize = 6;
     /// The ordinal of the extent that holds the first record.
-    pub const ORDINAL: usize = 8;
+    pub const ORDINAL: usize = 7;
 }
 
 /// The word of an index resize: whether tombstones are left out (bit 63), the map plus one (bits 32 to 62), the next

@@ -215,8 +215,6 @@ pub struct Superblock {
     pub generation: U64,
     /// Offset of the first record of the log.
     pub log_head: U64,
-    /// Offset of the extent that holds `log_head`.
-    pub head_extent: U64,
     /// The smallest sequence number that the record at `log_head` may have; its incarnation is declared by this.
     pub head_seq: U64,
     /// The `chain` that the record at `log_head` has.
@@ -255,7 +253,7 @@ pub struct Superblock {
     /// and [`RESIZE_ZEROED`](live::RESIZE_ZEROED). Only meaningful with `CLEAN`.
     pub resize: [U64; 3],
     /// Zeros.
-    pub reserved: [u8; 284],
+    pub reserved: [u8; 292],
     /// CRC-32 of the 508 bytes before.
     pub crc: U32,
 }
