@@ -115,7 +115,11 @@ impl Options {
 
     /// The most bytes that the file may have. A change that would need more is refused with
     /// [`Error::Full`](crate::Error::Full); reading and removing go on. Default: no limit but that of the format, 8 TiB. The
-    /// same for a store in memory, and for a private copy ([`Access::CopyOnWrite`]). A file that is longer opens all the same.
+    /// same for a store in memory, and for a private copy ([`Access::CopyOnWrite`]).
+    ///
+    /// A file that is longer opens all the same. Rather than refuse a full store after a power cut, a recovery makes its file
+    /// longer, each by at most twice what its index takes and what is held back for a full store. What lies behind the limit
+    /// is used by nothing that makes the store larger.
     ///
     /// ```
     /// use slotlog::{Error, Store};

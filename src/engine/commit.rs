@@ -27,7 +27,7 @@ use crate::file::layout::{
 };
 use crate::file::log::{self, Record, Scan, Tail};
 use crate::file::region::Region;
-use crate::file::space::{Space, Waiting};
+use crate::file::space::{Extent, Space, Waiting};
 use crate::file::totals;
 
 /// What the holder of the writer lock knows beyond the live words.
@@ -35,7 +35,7 @@ pub(crate) struct Writer {
     pub(crate) space: Space,
     /// The extent that the tail is in: start and end.
     pub(crate) extent: (u64, u64),
-    /// That extent was made from the reserve: nothing may be appended that makes the store larger.
+    /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store larger.
     pub(crate) on_reserve: bool,
     /// What was neither in use nor free when that was last looked at.
     pub(crate) waiting: Waiting,
@@ -69,9 +69,15 @@ impl Writer {
     fn settle(&mut self, region: &Region, tail: u64) -> Result<()> {
         let extent = self.space.log_extent_of(tail);
         let extent = extent.ok_or_else(|| region.corrupt(tail, "the tail of the log lies in no extent"))?;
-        self.extent = (extent.offset, extent.end());
-        self.on_reserve = extent.kind == ExtentKind::ReserveLog;
+        let extent = *extent;
+        self.enter(region, &extent);
         Ok(())
+    }
+
+    /// The log goes on in this extent.
+    pub(crate) fn enter(&mut self, region: &Region, extent: &Extent) {
+        self.extent = (extent.offset, extent.end());
+        self.on_reserve = extent.kind == ExtentKind::ReserveLog || region.check_limit(0, extent.end()).is_err();
     }
 }
 

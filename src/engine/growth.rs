@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Engine;
 use super::commit::Writer;
 use crate::error::{Error, Result};
-use crate::file::index::{self, Index, Totals};
+use crate::file::index::{Index, Totals};
 use crate::file::layout::{
     BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks, extent_offset,
     extent_word, live, record_len, table_word,
@@ -71,10 +71,12 @@ impl Engine {
         if writer.on_reserve && !shrinks {
             // There may be room again, for a new reserve; then this extent is one like any other.
             self.keep_reserve(writer, seq)?;
-            writer.space.set_kind(&self.region, writer.extent.0, ExtentKind::Log, seq)?;
-            writer.on_reserve = false;
-            if tail.has_room(len) {
-                return Ok(false);
+            if self.region.check_limit(0, writer.extent.1).is_ok() {
+                writer.space.set_kind(&self.region, writer.extent.0, ExtentKind::Log, seq)?;
+                writer.on_reserve = false;
+                if tail.has_room(len) {
+                    return Ok(false);
+                }
             }
         }
         let needed = len.saturating_add(JUMP_LEN);
@@ -105,8 +107,7 @@ impl Engine {
             self.return_extent(writer, &extent, seq)?;
             return Err(error);
         }
-        writer.extent = (extent.offset, extent.end());
-        writer.on_reserve = extent.kind == ExtentKind::ReserveLog;
+        writer.enter(&self.region, &extent);
         Ok(true)
     }
 
@@ -220,14 +221,9 @@ impl Engine {
         Index::open(&self.region, fresh)
     }
 
-    /// Gives a map its first region, with room for `slots`.
-    pub(crate) fn create_map(&self, writer: &mut Writer, map: u32, slots: u64, seq: u64) -> Result<Index<'_>> {
-        let mut extent = self.allocate(writer, index::blocks_for(slots), ExtentKind::Index, seq);
-        if matches!(extent, Err(Error::Full { .. })) {
-            // A full store is to be recovered in the space that it has, be it with longer searches.
-            extent = self.allocate(writer, index::tight_blocks_for(slots), ExtentKind::Index, seq);
-        }
-        let extent = extent?;
+    /// Gives a map its first region, of so many blocks.
+    pub(crate) fn create_map(&self, writer: &mut Writer, map: u32, blocks: u64, seq: u64) -> Result<Index<'_>> {
+        let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
         let new = (extent.offset, extent.blocks);
         let index = Index::create(&self.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
         if !self.map_table()?.set_region(map, index.extent())? {

@@ -26,6 +26,7 @@ use super::upkeep::Upkeep;
 use super::versions::OldReaders;
 use super::{Engine, Frozen, now, processes};
 use crate::error::{Error, HeldBy, Result};
+use crate::file::index;
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
     live,
@@ -519,7 +520,7 @@ fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine>
     let engine = build(region, seat, settings, Opened::Created, superblock, &log)?;
     let mut writer = engine.writer();
     for (map, slots) in [(CATALOGUE, 0), (DEFAULT_MAP, initial)] {
-        engine.create_map(&mut writer, map, slots, seq - 1)?;
+        engine.create_map(&mut writer, map, index::blocks_for(slots), seq - 1)?;
     }
     engine.keep_reserve(&mut writer, seq - 1)?;
     drop(writer);

@@ -14,6 +14,7 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::Ordering;
 
 use super::Engine;
+use super::growth::LEAST_RUN;
 use super::head::LogHead;
 use super::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
 use super::open::{LogFound, Seat, build};
@@ -150,9 +151,11 @@ pub(crate) fn after_power_cut(
         region.allocate(align_block(log.end).min(region.len()), last.1)?;
     }
 
+    region.exceed(true);
     let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
+    engine.region.exceed(false);
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    engine.hold_a_block(log.last)?;
+    engine.beyond_the_limit(|| engine.hold_a_block(log.last))?;
     engine.rebuild_maps(keys, log.last, bytes)?;
     let live_bytes = engine.sum_of_live_bytes()?;
     totals::reset(&engine.region, live::LOG_TOTALS, [log.last, bytes, records, live_bytes])?;
@@ -205,10 +208,10 @@ fn find_end(
                 if let Some(last) = extents.last_mut() {
                     last.1 = align_block(record.end());
                 }
-                if !walk.extent().is_multiple_of(BLOCK) || walk.extent() < EXTENTS {
+                if !walk.at().is_multiple_of(BLOCK) || walk.at() < EXTENTS {
                     break;
                 }
-                extents.push((walk.extent(), 0, record.seq()));
+                extents.push((walk.at(), 0, record.seq()));
             }
             // This only decides how large the regions are to begin with, so it need not be exact.
             Some(Kind::Put) if record.header.flags & (flags::NEW | flags::COPY) != 0 => {
@@ -286,6 +289,28 @@ impl Engine {
         writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
     }
 
+    /// Gives a map its first region, with room for `keys`. In a full store it is one with longer searches; and if even that has
+    /// no place, as the index takes others than before, the file becomes longer than it should, rather than not be opened.
+    fn recover_map(&self, writer: &mut super::commit::Writer, map: u32, keys: u64, seq: u64) -> Result<Index<'_>> {
+        let slots = if map == DEFAULT_MAP { keys.max(self.settings.initial_capacity) } else { keys };
+        let tight = index::tight_blocks_for(keys);
+        for blocks in [index::blocks_for(slots), tight] {
+            match self.create_map(writer, map, blocks, seq) {
+                Err(Error::Full { .. }) => {}
+                made => return made,
+            }
+        }
+        self.beyond_the_limit(|| self.create_map(writer, map, tight, seq))
+    }
+
+    /// Takes a step that may make the file longer than its limit.
+    fn beyond_the_limit<R>(&self, step: impl FnOnce() -> R) -> R {
+        self.region.exceed(true);
+        let done = step();
+        self.region.exceed(false);
+        done
+    }
+
     /// Tries it with regions for so many keys. Says which map had no slot left, and how many it has.
     fn rebuild_once(
         &self,
@@ -299,8 +324,7 @@ impl Engine {
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
             if let Entry::Vacant(entry) = maps.entry(map) {
                 let keys = keys.get(&map).copied().unwrap_or(0);
-                let slots = if map == DEFAULT_MAP { keys.max(self.settings.initial_capacity) } else { keys };
-                entry.insert((self.create_map(writer, map, slots, seq)?, Totals::default()));
+                entry.insert((self.recover_map(writer, map, keys, seq)?, Totals::default()));
             }
         }
         let mut phase = Phase::begin(&self.settings, RecoveryPhase::Indexing, bytes);
@@ -361,7 +385,7 @@ impl Engine {
         let map = record.header.map();
         let (index, totals) = match maps.entry(map) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert((self.create_map(writer, map, 0, seq)?, Totals::default())),
+            Entry::Vacant(entry) => entry.insert((self.recover_map(writer, map, 0, seq)?, Totals::default())),
         };
         if record.kind() == Some(Kind::Clear) {
             let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
@@ -431,7 +455,7 @@ impl Engine {
         let mut known = self.maps_of_catalogue()?;
         for &map in &known {
             if self.index(map)?.is_none() {
-                self.create_map(writer, map, 0, seq)?;
+                self.recover_map(writer, map, 0, seq)?;
             }
         }
         known.extend([CATALOGUE, DEFAULT_MAP]);
@@ -453,7 +477,14 @@ impl Engine {
         tail.wipe(&self.region)?;
         let [_, bytes, records, live_bytes] = self.log_totals()?;
         self.let_go_of_the_block(&mut writer)?;
-        let jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true)?;
+        let mut jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true);
+        if matches!(jumped, Err(Error::Full { .. })) {
+            writer.extent_len = Some(LEAST_RUN);
+            let make_room = || self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true);
+            jumped = self.beyond_the_limit(make_room);
+            writer.extent_len = None;
+        }
+        let jumped = jumped?;
         let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::bare(Kind::Incarnation, seq) };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
@@ -480,8 +511,8 @@ impl Engine {
 
     /// The last step of a recovery: what is held back, and a superblock that says how far it came.
     fn go_on(&self, seq: u64) -> Result<()> {
-        match self.keep_reserve(&mut self.writer(), seq) {
-            // A full store was opened all the same; it just has no reserve.
+        match self.beyond_the_limit(|| self.keep_reserve(&mut self.writer(), seq)) {
+            // On a full disk it was opened all the same; it just has no reserve.
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => return Err(error),
         }

@@ -407,6 +407,8 @@ impl Space {
             return Err(Error::Full { path: region.path().to_owned(), needed: u64::MAX, why });
         };
         let (free, fits) = self.lowest(len);
+        // What lies beyond the limit counts before it.
+        region.check_limit(len, (free + len).max(EXTENTS + self.used_bytes() + len))?;
         if !fits && self.end.saturating_sub(free) < len {
             region.allocate(self.end.max(free), free + len)?;
             self.end = free + len;

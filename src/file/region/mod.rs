@@ -118,6 +118,8 @@ pub(crate) struct Region {
     sealed: AtomicBool,
     path: PathBuf,
     max_len: u64,
+    /// Whether it may become longer than that.
+    exceeds: AtomicBool,
     /// What is written to the file shows in the mapping at once, and the other way round.
     coherent: bool,
     /// A flush has failed.
@@ -179,7 +181,8 @@ impl Region {
         if whole < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
-        let mapping = reserve(&path, whole, max_len)?;
+        // A recovery may need more than what may be.
+        let mapping = reserve(&path, whole, max_len.saturating_add(whole))?;
         os::put_private(&mapping, &file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
         Ok(Region::new(
             mapping,
@@ -209,6 +212,7 @@ impl Region {
             backing,
             path,
             max_len: max_len.min(MAX_FILE_LEN),
+            exceeds: AtomicBool::new(false),
             coherent,
             flush_failed: AtomicBool::new(false),
             #[cfg(test)]
@@ -248,6 +252,11 @@ impl Region {
     /// The most bytes that there may ever be.
     pub(crate) fn max_len(&self) -> u64 {
         self.max_len
+    }
+
+    /// From now on, it may become longer than its owner has set; or not any more.
+    pub(crate) fn exceed(&self, exceeds: bool) {
+        self.exceeds.store(exceeds, Ordering::Relaxed);
     }
 
     /// What tells this page cache from another; `None` if the system cannot say.

@@ -214,22 +214,30 @@ impl Region {
         self.flush_failed.load(Ordering::Acquire)
     }
 
+    /// Refuses to take what lies before `to`, `needed` bytes more than are in use, if the limit forbids it: of a file that is
+    /// longer, what lies behind that is left.
+    pub(crate) fn check_limit(&self, needed: u64, to: u64) -> Result<()> {
+        // A private copy is full when its file would be.
+        let room = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
+        if to.saturating_add(room) <= self.max_len || self.exceeds.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Error::Full { path: self.path.clone(), needed, why: FullReason::MaxSize(self.max_len) })
+    }
+
     /// Makes the file at least `to` bytes long before its seal, with real space behind `from..to`, of which nothing is in use
     /// yet; new bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of the writer lock.
     pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<()> {
         let old = self.refresh()?;
         let needed = to.saturating_sub(old);
         let seal = self.seal_len();
-        // A private copy is full when its file would be.
-        let room = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
+        if needed > 0 {
+            self.check_limit(needed, to)?;
+        }
         let full = |why| Error::Full { path: self.path.clone(), needed, why };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
-            // What has that length already can have a limit below it.
-            _ if needed > 0 && to.saturating_add(room) > self.max_len => {
-                return Err(full(FullReason::MaxSize(self.max_len)));
-            }
             Backing::Memory { behind } => {
                 let room = mappings.last().map_or(0, |mapping| mapping.len() as u64);
                 if to > room {
