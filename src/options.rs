@@ -117,6 +117,11 @@ impl Options {
     /// [`Error::Full`](crate::Error::Full); reading and removing go on. Default: no limit but that of the format, 8 TiB. The
     /// same for a store in memory, and for a private copy ([`Access::CopyOnWrite`]).
     ///
+    /// What makes a full store smaller is not refused: removing, clearing and cleaning use what is held back for that, and where
+    /// it does not suffice, they exceed the limit for a while, with a quarter more in use at most, and half as long a file.
+    /// [`Store::compact`](crate::Store::compact) brings that back. On a full disk, and under a limit of the system, there is
+    /// only what is held back.
+    ///
     /// A file that is longer opens all the same. Rather than refuse a full store after a power cut, a recovery makes its file
     /// longer, each by at most twice what its index takes and what is held back for a full store. What lies behind the limit
     /// is used by nothing that makes the store larger.

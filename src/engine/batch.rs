@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::Engine;
-use super::change::check_lengths;
+use super::change::{check_lengths, room_of};
 use super::commit::Writer;
 use super::cursor::Cursor;
 use super::expiry::Moment;
@@ -281,8 +281,8 @@ impl Batch {
             self.tail.seal(region, last, 0)?;
         }
         let mut writer = self.engine.writer();
-        let shrinks = matches!(entry.kind, Kind::Remove | Kind::Clear);
-        let jumped = self.engine.make_log_room(&mut writer, &mut self.tail, entry.len(), self.seq, shrinks)?;
+        let jumped =
+            self.engine.make_log_room(&mut writer, &mut self.tail, entry.len(), self.seq, room_of(entry.kind))?;
         let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
         self.records += 1;

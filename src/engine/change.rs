@@ -7,6 +7,7 @@ use super::Engine;
 use super::commit::{Appended, Writer};
 use super::cursor::Cursor;
 use super::expiry::Moment;
+use super::growth::Room;
 use super::pins::Pin;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, SlotAt, Totals};
@@ -45,13 +46,13 @@ struct Place<'a> {
 }
 
 impl Engine {
-    /// Takes a turn at writing for one change of a map, and does its share of upkeep behind it. `step` says whether it
-    /// committed anything.
+    /// Takes a turn at writing for one change of a map, by a record of this kind, and does its share of upkeep behind it. `step`
+    /// says whether it committed anything.
     #[inline]
-    fn change(&self, map: u32, step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
+    fn change(&self, map: u32, kind: Kind, step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
-        let done = self.change_in_turn(map, step);
+        let done = self.change_in_turn(map, kind, step);
         drop(turn);
         let committed = done?;
         self.after_turn(committed)?;
@@ -59,13 +60,13 @@ impl Engine {
     }
 
     #[inline]
-    fn change_in_turn(&self, map: u32, mut step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
+    fn change_in_turn(&self, map: u32, kind: Kind, mut step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
         let mut writer = self.writer();
         let before = self.log_totals()?;
         let mut done = step(&mut writer);
         if done.is_err() {
             self.abandon(&mut writer)?;
-            if matches!(done, Err(Error::Full { .. })) && self.squeeze(&mut writer) {
+            if matches!(done, Err(Error::Full { .. })) && self.squeeze(&mut writer, room_of(kind)) {
                 done = step(&mut writer);
                 if done.is_err() {
                     self.abandon(&mut writer)?;
@@ -81,13 +82,13 @@ impl Engine {
     /// Puts one key, perhaps with a deadline.
     pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
-        self.change(map, |writer| self.put_in_turn(writer, map, key, value, expires)).map(drop)
+        self.change(map, Kind::Put, |writer| self.put_in_turn(writer, map, key, value, expires)).map(drop)
     }
 
     /// Removes one key and says whether it was there. If it was not, nothing is written.
     pub(crate) fn remove(&self, map: u32, key: &[u8]) -> Result<bool> {
         let mut was_there = false;
-        self.change(map, |writer| self.remove_in_turn(writer, map, key, &mut was_there))?;
+        self.change(map, Kind::Remove, |writer| self.remove_in_turn(writer, map, key, &mut was_there))?;
         Ok(was_there)
     }
 
@@ -107,9 +108,12 @@ impl Engine {
         self.check_not_forked()?;
         let done = match &action {
             Action::Keep => Ok(false),
-            Action::Put(value, expires) => check_lengths(key, value)
-                .and_then(|()| self.change_in_turn(map, |writer| self.put_in_turn(writer, map, key, value, *expires))),
-            Action::Remove => self.change_in_turn(map, |writer| self.remove_in_turn(writer, map, key, &mut false)),
+            Action::Put(value, expires) => check_lengths(key, value).and_then(|()| {
+                self.change_in_turn(map, Kind::Put, |writer| self.put_in_turn(writer, map, key, value, *expires))
+            }),
+            Action::Remove => {
+                self.change_in_turn(map, Kind::Remove, |writer| self.remove_in_turn(writer, map, key, &mut false))
+            }
         };
         drop(turn);
         self.after_turn(done?)?;
@@ -140,7 +144,7 @@ impl Engine {
         self.check_not_forked()?;
         // A full store is cleaned before the removal is tried again, and the record may be what is cleaned away.
         let key = record.key().to_vec();
-        let done = self.change_in_turn(map, |writer| self.remove_in_turn(writer, map, &key, &mut false));
+        let done = self.change_in_turn(map, Kind::Remove, |writer| self.remove_in_turn(writer, map, &key, &mut false));
         drop(turn);
         self.after_turn(done?)?;
         Ok(Some(answer))
@@ -152,7 +156,7 @@ impl Engine {
         self.check_can_be(self.settings.durability)?;
         // Nobody commits between this and the clear.
         let pin = Pin::take(Arc::clone(self))?;
-        let done = self.change_in_turn(map, |writer| self.clear_in_turn(writer, map));
+        let done = self.change_in_turn(map, Kind::Clear, |writer| self.clear_in_turn(writer, map));
         drop(turn);
         self.after_turn(done?)?;
         Ok(pin)
@@ -160,7 +164,7 @@ impl Engine {
 
     /// Removes all keys of a map: one record, and a fresh region.
     pub(crate) fn clear(&self, map: u32) -> Result<()> {
-        self.change(map, |writer| self.clear_in_turn(writer, map)).map(drop)
+        self.change(map, Kind::Clear, |writer| self.clear_in_turn(writer, map)).map(drop)
     }
 
     /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
@@ -231,7 +235,7 @@ impl Engine {
     fn commit_one(&self, writer: &mut Writer, place: Place<'_>, entry: &Entry<'_>) -> Result<bool> {
         let entry = Entry { flags: entry.flags | flags::COMMIT, ..*entry };
         let mut tail = self.tail(writer)?;
-        let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, entry.kind == Kind::Remove)?;
+        let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, room_of(entry.kind))?;
         let offset = tail.append(&self.region, &entry)?;
         self.store_commit_point(tail.at, entry.seq)?;
 
@@ -278,14 +282,19 @@ impl Engine {
         let entry = Entry { flags, map, value: &target, ..Entry::bare(Kind::Clear, seq) };
         let mut tail = self.tail(writer)?;
         if again {
-            self.leave_extent(writer, &mut tail, entry.len(), seq, true)?;
+            self.leave_extent(writer, &mut tail, entry.len(), seq, Room::Cleaning)?;
         } else {
-            self.make_log_room(writer, &mut tail, entry.len(), seq, true)?;
+            self.make_log_room(writer, &mut tail, entry.len(), seq, Room::Removal)?;
         }
         tail.append(&self.region, &entry)?;
         self.store_commit_point(tail.at, seq)?;
         self.finish(writer)
     }
+}
+
+/// What records of a kind are to find room in the log for.
+pub(super) fn room_of(kind: Kind) -> Room {
+    if matches!(kind, Kind::Remove | Kind::Clear) { Room::Removal } else { Room::Growth }
 }
 
 /// Refuses keys and values that the format cannot hold.

@@ -20,6 +20,7 @@
 
 use super::commit::{Appended, Writer};
 use super::expiry::Moment;
+use super::growth::Room;
 use super::head::{self, LogHead};
 use super::{Engine, now};
 use crate::error::Result;
@@ -276,9 +277,9 @@ impl Engine {
                 Entry { kind, flags, seq, prev, map, expires, shortcut, key, value: record.value() }
             };
             let jumped = if leave_tail && number == 0 && self.is_in_tail(writer, record.offset) {
-                self.leave_extent(writer, &mut tail, entry.len(), seq, true)?
+                self.leave_extent(writer, &mut tail, entry.len(), seq, Room::Cleaning)?
             } else {
-                self.make_log_room(writer, &mut tail, entry.len(), seq, true)?
+                self.make_log_room(writer, &mut tail, entry.len(), seq, Room::Cleaning)?
             };
             copies.push(tail.append(&self.region, &entry)?);
             appended.bytes += entry.len() + if jumped { JUMP_LEN } else { 0 };

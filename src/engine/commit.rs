@@ -77,7 +77,7 @@ impl Writer {
     /// The log goes on in this extent.
     pub(crate) fn enter(&mut self, region: &Region, extent: &Extent) {
         self.extent = (extent.offset, extent.end());
-        self.on_reserve = extent.kind == ExtentKind::ReserveLog || region.check_limit(0, extent.end()).is_err();
+        self.on_reserve = extent.kind == ExtentKind::ReserveLog || region.check_limit(0, 0, extent.end()).is_err();
     }
 }
 

@@ -8,8 +8,8 @@ use super::commit::Writer;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks, extent_offset,
-    extent_word, live, record_len, table_word,
+    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, JUMP_LEN, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks,
+    extent_offset, extent_word, live, record_len, table_word,
 };
 use crate::file::log::{Record, Tail};
 use crate::file::space::Extent;
@@ -22,6 +22,17 @@ pub(super) const LEAST_RUN: u64 = 4 * BLOCK;
 /// What is held back for a full store to be cleared: a region.
 const REGION_RESERVE: u64 = 1;
 const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
+
+/// What is to find room in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// What makes the store larger.
+    Growth,
+    /// What removes something: it may use what is held back for a full store, and go somewhat beyond its limit.
+    Removal,
+    /// What cleaning moves: it gets through where removals have used that up.
+    Cleaning,
+}
 
 impl Engine {
     /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what waits for
@@ -42,7 +53,7 @@ impl Engine {
     }
 
     /// Sees to it that a record of `len` bytes fits at the tail, which jumps to another extent if it does not fit
-    /// into this one; says whether it did. What `shrinks` the store may use what is held back for a full one.
+    /// into this one; says whether it did.
     #[inline]
     pub(crate) fn make_log_room(
         &self,
@@ -50,12 +61,12 @@ impl Engine {
         tail: &mut Tail,
         len: u64,
         seq: u64,
-        shrinks: bool,
+        room: Room,
     ) -> Result<bool> {
-        if tail.has_room(len) && (shrinks || !writer.on_reserve) {
+        if tail.has_room(len) && (room != Room::Growth || !writer.on_reserve) {
             return Ok(false);
         }
-        self.leave_extent(writer, tail, len, seq, shrinks)
+        self.leave_extent(writer, tail, len, seq, room)
     }
 
     /// Goes on in another extent, in any case.
@@ -66,12 +77,12 @@ impl Engine {
         tail: &mut Tail,
         len: u64,
         seq: u64,
-        shrinks: bool,
+        room: Room,
     ) -> Result<bool> {
-        if writer.on_reserve && !shrinks {
+        if writer.on_reserve && room == Room::Growth {
             // There may be room again, for a new reserve; then this extent is one like any other.
             self.keep_reserve(writer, seq)?;
-            if self.region.check_limit(0, writer.extent.1).is_ok() {
+            if self.region.check_limit(0, 0, writer.extent.1).is_ok() {
                 writer.space.set_kind(&self.region, writer.extent.0, ExtentKind::Log, seq)?;
                 writer.on_reserve = false;
                 if tail.has_room(len) {
@@ -84,17 +95,20 @@ impl Engine {
             Some(most) if needed <= most => writer.space.lowest_run(align_block(needed).max(LEAST_RUN), most),
             _ => writer.space.log_extent_len(needed, self.settings.limits.smallest_log),
         };
-        let mut taken = self.allocate(writer, usual / BLOCK, ExtentKind::Log, seq);
-        if matches!(taken, Err(Error::Full { .. })) && align_block(needed) < usual {
-            taken = self.allocate(writer, align_block(needed) / BLOCK, ExtentKind::Log, seq);
+        let mut taken = self.allocate_log(writer, needed, usual, seq);
+        let within = taken.is_ok();
+        if room != Room::Growth && matches!(taken, Err(Error::Full { .. })) {
+            taken = match self.open_reserve(writer, needed, seq)? {
+                Some(reserve) => Ok(reserve),
+                None => {
+                    let excess = self.excess_for(writer, room, needed);
+                    self.region.exceeding(excess, || self.allocate_log(writer, needed, usual, seq))
+                }
+            };
         }
-        let of_reserve = taken.is_err();
-        let extent = match taken {
-            Err(full @ Error::Full { .. }) if shrinks => self.open_reserve(writer, needed, seq)?.ok_or(full)?,
-            other => other?,
-        };
+        let extent = taken?;
         let jumped = (|| {
-            if !of_reserve {
+            if within {
                 // There was room, so what was held back and used up may be held back again; if not, then not.
                 match self.keep_reserve(writer, seq) {
                     Ok(()) | Err(Error::Full { .. }) => {}
@@ -108,7 +122,43 @@ impl Engine {
             return Err(error);
         }
         writer.enter(&self.region, &extent);
+        writer.on_reserve |= !within;
         Ok(true)
+    }
+
+    /// Takes an extent of the log: of the usual length, or if there is no room for that, of what is needed.
+    fn allocate_log(&self, writer: &mut Writer, needed: u64, usual: u64, seq: u64) -> Result<Extent> {
+        match self.allocate(writer, usual / BLOCK, ExtentKind::Log, seq) {
+            Err(Error::Full { .. }) if align_block(needed) < usual => {
+                self.allocate(writer, align_block(needed) / BLOCK, ExtentKind::Log, seq)
+            }
+            taken => taken,
+        }
+    }
+
+    /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have come that far,
+    /// the log is cleaned, for which there has to be room for what one step of that moves.
+    fn excess_for(&self, writer: &Writer, room: Room, needed: u64) -> u64 {
+        let usual = writer.space.log_extent_len(0, self.settings.limits.smallest_log);
+        // What cleaning has moved along the whole log may lie less densely than it did.
+        let less_dense = writer.space.used_bytes() / 8;
+        let of_removals = usual + LOG_RESERVE * BLOCK + less_dense;
+        match room {
+            Room::Growth => 0,
+            Room::Removal => of_removals,
+            Room::Cleaning => {
+                let step = usual + self.settings.limits.most_bytes + align_block(needed);
+                of_removals + step + less_dense
+            }
+        }
+    }
+
+    /// Whether there is room for a removal, whatever its key.
+    pub(super) fn has_room_to_remove(&self, writer: &Writer) -> bool {
+        let excess = self.excess_for(writer, Room::Removal, 0);
+        let (free, _) = writer.space.lowest(LOG_RESERVE * BLOCK);
+        let (used, end) = (EXTENTS + writer.space.used_bytes() + LOG_RESERVE * BLOCK, free + LOG_RESERVE * BLOCK);
+        self.region.exceeding(excess, || self.region.check_limit(0, used, end)).is_ok()
     }
 
     /// Makes the reserve the next extent of the log, if it is there and long enough.
@@ -194,15 +244,20 @@ impl Engine {
     /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
     /// clear is committed.
     pub(crate) fn fresh_region(&self, writer: &mut Writer, map: u32, seq: u64, previous: u64) -> Result<u64> {
-        let offset = match self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq) {
-            Ok(extent) => extent.offset,
-            Err(full @ Error::Full { .. }) => {
-                let held = self.reserve(writer, REGION_RESERVE).ok_or(full)?;
-                writer.space.set_kind(&self.region, held, ExtentKind::Index, seq)?;
-                held
-            }
-            Err(error) => return Err(error),
-        };
+        let offset =
+            match (self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq), self.reserve(writer, REGION_RESERVE))
+            {
+                (Err(Error::Full { .. }), Some(held)) => {
+                    writer.space.set_kind(&self.region, held, ExtentKind::Index, seq)?;
+                    held
+                }
+                (Err(Error::Full { .. }), None) => {
+                    let excess = self.excess_for(writer, Room::Removal, 0);
+                    let allocate = || self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq);
+                    self.region.exceeding(excess, allocate)?.offset
+                }
+                (taken, _) => taken?.offset,
+            };
         // One before the clear, so that whatever else the commit holds counts from here.
         let totals = Totals { seq: seq - 1, ..Totals::default() };
         Index::create(&self.region, (offset, REGION_RESERVE), map, seq, previous, totals)?;

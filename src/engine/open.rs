@@ -566,11 +566,14 @@ pub(crate) fn build(
     set_live(&region, &superblock, log.end, log.chain, log.last)?;
     // The first superblock of a new store goes to B; in any other case the word is set again.
     region.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
-    let space = Space::create(&region, &log.extents, superblock.head_ordinal.get(), log.last)?;
+    // A full store that is recovered may need more than its limit.
+    let excess = if opened == Opened::Created { 0 } else { u64::MAX };
+    let create = || Space::create(&region, &log.extents, superblock.head_ordinal.get(), log.last);
+    let space = region.exceeding(excess, create)?;
     let engine = Engine::assemble(region, seat, settings, opened, superblock, None, Some(space), log.end)?;
     {
         let mut writer = engine.writer();
-        engine.create_map_table(&mut writer, log.last)?;
+        engine.region.exceeding(excess, || engine.create_map_table(&mut writer, log.last))?;
     }
     Ok(engine)
 }

@@ -14,7 +14,7 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::Ordering;
 
 use super::Engine;
-use super::growth::LEAST_RUN;
+use super::growth::Room;
 use super::head::LogHead;
 use super::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
 use super::open::{LogFound, Seat, build};
@@ -151,11 +151,9 @@ pub(crate) fn after_power_cut(
         region.allocate(align_block(log.end).min(region.len()), last.1)?;
     }
 
-    region.exceed(true);
     let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
-    engine.region.exceed(false);
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    engine.beyond_the_limit(|| engine.hold_a_block(log.last))?;
+    engine.region.exceeding(u64::MAX, || engine.hold_a_block(log.last))?;
     engine.rebuild_maps(keys, log.last, bytes)?;
     let live_bytes = engine.sum_of_live_bytes()?;
     totals::reset(&engine.region, live::LOG_TOTALS, [log.last, bytes, records, live_bytes])?;
@@ -300,15 +298,7 @@ impl Engine {
                 made => return made,
             }
         }
-        self.beyond_the_limit(|| self.create_map(writer, map, tight, seq))
-    }
-
-    /// Takes a step that may make the file longer than its limit.
-    fn beyond_the_limit<R>(&self, step: impl FnOnce() -> R) -> R {
-        self.region.exceed(true);
-        let done = step();
-        self.region.exceed(false);
-        done
+        self.region.exceeding(u64::MAX, || self.create_map(writer, map, tight, seq))
     }
 
     /// Tries it with regions for so many keys. Says which map had no slot left, and how many it has.
@@ -477,14 +467,8 @@ impl Engine {
         tail.wipe(&self.region)?;
         let [_, bytes, records, live_bytes] = self.log_totals()?;
         self.let_go_of_the_block(&mut writer)?;
-        let mut jumped = self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true);
-        if matches!(jumped, Err(Error::Full { .. })) {
-            writer.extent_len = Some(LEAST_RUN);
-            let make_room = || self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, true);
-            jumped = self.beyond_the_limit(make_room);
-            writer.extent_len = None;
-        }
-        let jumped = jumped?;
+        let make_room = || self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, Room::Cleaning);
+        let jumped = self.region.exceeding(u64::MAX, make_room)?;
         let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::bare(Kind::Incarnation, seq) };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
@@ -511,7 +495,7 @@ impl Engine {
 
     /// The last step of a recovery: what is held back, and a superblock that says how far it came.
     fn go_on(&self, seq: u64) -> Result<()> {
-        match self.beyond_the_limit(|| self.keep_reserve(&mut self.writer(), seq)) {
+        match self.region.exceeding(u64::MAX, || self.keep_reserve(&mut self.writer(), seq)) {
             // On a full disk it was opened all the same; it just has no reserve.
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => return Err(error),

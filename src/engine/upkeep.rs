@@ -17,6 +17,7 @@ use super::Engine;
 use super::clean::{Cleaned, Portion};
 use super::commit::Writer;
 use super::expiry::Expired;
+use super::growth::Room;
 use super::reclaim::LEAST_CUT;
 use super::turns::Turn;
 use crate::error::{Error, Result};
@@ -315,14 +316,15 @@ impl Engine {
         }
     }
 
-    /// Makes room in a full store by cleaning it, and says whether there is some.
+    /// Makes room in a full store by cleaning it, and says whether there is some. For a removal, which makes more room than it
+    /// takes, all of the log is cleaned if it must be.
     #[cold]
-    pub(crate) fn squeeze(&self, writer: &mut Writer) -> bool {
+    pub(crate) fn squeeze(&self, writer: &mut Writer, room: Room) -> bool {
         if self.settings.auto_compact.is_none() || self.upkeep.stuck.load(Ordering::Relaxed) {
             return false;
         }
-        match self.squeeze_once(writer) {
-            Ok(emptied) => emptied > 0,
+        match self.squeeze_once(writer, room) {
+            Ok(freed) => freed > 0,
             Err(Error::Full { .. }) => false,
             Err(_) => {
                 self.give_up_upkeep();
@@ -331,26 +333,30 @@ impl Engine {
         }
     }
 
-    /// Cleans once along the log, until as much is free as an extent takes.
-    fn squeeze_once(&self, writer: &mut Writer) -> Result<u64> {
+    /// Cleans once along the log, until there is as much room more as an extent takes. Says how much that is.
+    fn squeeze_once(&self, writer: &mut Writer, room: Room) -> Result<u64> {
         let [_, _, _, live] = self.log_totals()?;
         let goal = self.end_of_log()?;
         let dead = goal.saturating_sub(self.head_for_writing()?.bytes).saturating_sub(live);
         let enough = writer.space.log_extent_len(0, self.settings.limits.smallest_log);
-        let mut emptied = 0;
         // Where next to nothing is dead there is nothing to be had.
-        while dead > live / 16 && emptied < enough && self.head_for_writing()?.bytes < goal {
+        let least = if room == Room::Growth { live / 16 } else { 0 };
+        let used = writer.space.used_bytes();
+        let mut freed = 0;
+        let is_enough =
+            |freed, writer: &Writer| freed >= enough && (room == Room::Growth || self.has_room_to_remove(writer));
+        while dead > least && !is_enough(freed, writer) && self.head_for_writing()?.bytes < goal {
             let cleaned = self.clean(writer, Portion { bytes: self.settings.limits.most_bytes, leave_tail: false })?;
             if cleaned.passed == 0 {
                 break;
             }
-            emptied += cleaned.emptied;
             if cleaned.emptied > 0 {
                 self.checkpoint_in_turn(writer)?;
                 self.reclaim(writer)?;
             }
+            freed = used.saturating_sub(writer.space.used_bytes());
         }
-        Ok(emptied)
+        Ok(freed)
     }
 
     /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more. Waits at most `patience` for

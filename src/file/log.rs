@@ -368,6 +368,8 @@ pub(crate) struct Walk<'a> {
     region: &'a Region,
     at: u64,
     chain: u32,
+    /// The smallest sequence number that any record may have.
+    least: u64,
     /// Sequence number of the last complete commit.
     last: u64,
     /// Sequence number of the commit whose records are being passed.
@@ -385,6 +387,7 @@ impl<'a> Walk<'a> {
             region,
             at: head.at,
             chain: head.chain,
+            least: head.seq,
             last: head.seq.saturating_sub(1),
             open: None,
             left: region.len(),
@@ -442,7 +445,8 @@ impl<'a> Walk<'a> {
             (None, Kind::Jump) => seq >= self.last && declared,
             (None, _) => seq > self.last && declared,
         };
-        if !in_order {
+        // A jump may have the number of the commit before it; but the first record has none before it.
+        if !in_order || seq < self.least {
             return Err("the sequence number of the record is not the next");
         }
         if kind == Kind::Jump && (record.is_commit() || record.target().is_none()) {

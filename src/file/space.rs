@@ -13,11 +13,12 @@
 //! it.
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 use super::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_ENTRY, SPACE_TABLE_MAGIC, TABLE_HEADER, align_block,
-    entries_of_blocks, extent_blocks, extent_offset, extent_word, live, seal, state_word, table_word,
+    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_ENTRY, SPACE_TABLE_MAGIC, TABLE_HEADER, TableHeader,
+    align_block, entries_of_blocks, extent_blocks, extent_offset, extent_word, live, seal, state_word, table_word,
 };
 use super::region::Region;
 use super::table::Table;
@@ -154,15 +155,16 @@ impl Space {
         }
         let mut bytes = vec![0; len as usize];
         region.read(offset, &mut bytes)?;
-        if !bytes.starts_with(&SPACE_TABLE_MAGIC) {
+        let word_at = |at: u64| bytes[at as usize..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let capacity = entries_of_blocks(extent_blocks(word), SPACE_ENTRY);
+        if !bytes.starts_with(&SPACE_TABLE_MAGIC) || word_at(offset_of!(TableHeader, capacity) as u64) != capacity {
             return Err(damaged());
         }
-        let word_at = |at: u64| bytes[at as usize..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let entry = |entry| {
             let at = TABLE_HEADER + entry * SPACE_ENTRY;
             Ok((word_at(at), word_at(at + 8), word_at(at + 16)))
         };
-        Space::of_entries(region, word, entries_of_blocks(extent_blocks(word), SPACE_ENTRY), entry)
+        Space::of_entries(region, word, capacity, entry)
     }
 
     fn of_entries(
@@ -335,7 +337,8 @@ impl Space {
         let log: u64 = self.used.values().filter(|extent| extent.is_log()).map(Extent::len).sum();
         let usual = align_block((log / LOG_EXTENTS).clamp(least, LARGEST_LOG));
         if needed > usual / 8 {
-            return align_block(needed).max(least);
+            // Of such records, the least would hold one and leave the rest unused.
+            return if needed > least / 2 { align_block(needed) } else { least };
         }
         if self.lowest(usual).1 {
             return usual;
@@ -408,7 +411,7 @@ impl Space {
         };
         let (free, fits) = self.lowest(len);
         // What lies beyond the limit counts before it.
-        region.check_limit(len, (free + len).max(EXTENTS + self.used_bytes() + len))?;
+        region.check_limit(len, EXTENTS + self.used_bytes() + len, free + len)?;
         if !fits && self.end.saturating_sub(free) < len {
             region.allocate(self.end.max(free), free + len)?;
             self.end = free + len;

@@ -74,6 +74,10 @@ impl Word {
     /// read-only, Rust promises relaxed loads only, so the acquire is a fence of its own.
     #[inline(always)]
     pub(crate) fn load(&self) -> u64 {
+        if cfg!(thread_sanitizer) {
+            // It knows nothing of fences.
+            return u64::from_le(self.0.load(Ordering::Acquire));
+        }
         let value = self.relaxed();
         fence(Ordering::Acquire);
         value
@@ -118,8 +122,8 @@ pub(crate) struct Region {
     sealed: AtomicBool,
     path: PathBuf,
     max_len: u64,
-    /// Whether it may become longer than that.
-    exceeds: AtomicBool,
+    /// By how many bytes it may exceed that now.
+    excess: AtomicU64,
     /// What is written to the file shows in the mapping at once, and the other way round.
     coherent: bool,
     /// A flush has failed.
@@ -166,7 +170,8 @@ impl Region {
     /// has that much to promise.
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
         let path = PathBuf::from("(in memory)");
-        let mapping = reserve(&path, EXTENTS, max_len)?;
+        // What makes a full store smaller may exceed the limit for a while.
+        let mapping = reserve(&path, EXTENTS, max_len.saturating_mul(2))?;
         Ok(Region::new(mapping, EXTENTS, false, Backing::Memory { behind: None }, path, max_len))
     }
 
@@ -182,7 +187,7 @@ impl Region {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
         // A recovery may need more than what may be.
-        let mapping = reserve(&path, whole, max_len.saturating_add(whole))?;
+        let mapping = reserve(&path, whole, max_len.saturating_mul(2))?;
         os::put_private(&mapping, &file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
         Ok(Region::new(
             mapping,
@@ -212,7 +217,7 @@ impl Region {
             backing,
             path,
             max_len: max_len.min(MAX_FILE_LEN),
-            exceeds: AtomicBool::new(false),
+            excess: AtomicU64::new(0),
             coherent,
             flush_failed: AtomicBool::new(false),
             #[cfg(test)]
@@ -254,9 +259,12 @@ impl Region {
         self.max_len
     }
 
-    /// From now on, it may become longer than its owner has set; or not any more.
-    pub(crate) fn exceed(&self, exceeds: bool) {
-        self.exceeds.store(exceeds, Ordering::Relaxed);
+    /// Takes a step that may make it by so many bytes longer than its owner has set. Only for the holder of the writer lock.
+    pub(crate) fn exceeding<R>(&self, bytes: u64, step: impl FnOnce() -> R) -> R {
+        let before = self.excess.swap(bytes, Ordering::Relaxed);
+        let done = step();
+        self.excess.store(before, Ordering::Relaxed);
+        done
     }
 
     /// What tells this page cache from another; `None` if the system cannot say.

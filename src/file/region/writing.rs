@@ -214,12 +214,15 @@ impl Region {
         self.flush_failed.load(Ordering::Acquire)
     }
 
-    /// Refuses to take what lies before `to`, `needed` bytes more than are in use, if the limit forbids it: of a file that is
-    /// longer, what lies behind that is left.
-    pub(crate) fn check_limit(&self, needed: u64, to: u64) -> Result<()> {
+    /// Refuses to take `needed` bytes more, so that a file that ends at `end` has `used` bytes in use, if the limit forbids it.
+    pub(crate) fn check_limit(&self, needed: u64, used: u64, end: u64) -> Result<()> {
         // A private copy is full when its file would be.
-        let room = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
-        if to.saturating_add(room) <= self.max_len || self.exceeds.load(Ordering::Relaxed) {
+        let seal = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
+        let excess = self.excess.load(Ordering::Relaxed);
+        // What may exceed the limit need not find its place in one piece below that.
+        let scattered = if excess > 0 { self.max_len / 4 } else { 0 };
+        let most = self.max_len.saturating_add(excess);
+        if used.saturating_add(seal) <= most && end.saturating_add(seal) <= most.saturating_add(scattered) {
             return Ok(());
         }
         Err(Error::Full { path: self.path.clone(), needed, why: FullReason::MaxSize(self.max_len) })
@@ -232,7 +235,7 @@ impl Region {
         let needed = to.saturating_sub(old);
         let seal = self.seal_len();
         if needed > 0 {
-            self.check_limit(needed, to)?;
+            self.check_limit(needed, 0, to)?;
         }
         let full = |why| Error::Full { path: self.path.clone(), needed, why };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
