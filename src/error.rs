@@ -384,6 +384,10 @@ pub enum HeldBy {
     /// Somebody who is opening or closing the store, which takes its time after a power cut.
     #[error("a process that is opening or closing it")]
     Opening,
+    /// A thread or process that holds the superblock: who takes a checkpoint, or looks at the file to open it. That lasts as
+    /// long as a flush, unless it was stopped.
+    #[error("a thread or process that takes a checkpoint of it, or is opening it")]
+    Superblock,
     /// Somebody who holds a lock on the file and has no entry in it.
     #[error("another program, which holds a lock on the file")]
     Unknown,

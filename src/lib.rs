@@ -315,7 +315,9 @@ pub use pod::Pod;
 pub use serialised::Serde;
 pub use snapshot::{Iter, Snapshot};
 pub use snapshot_map::SnapshotMap;
-pub use stats::{ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, Stats, UpkeepStats, WaitingStats};
+pub use stats::{
+    ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, RestingStats, Stats, UpkeepStats, WaitingStats,
+};
 pub use store::Store;
 pub use transaction::Transaction;
 pub use transaction_map::TransactionMap;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::Result;
 use crate::engine::catalogue::Named;
@@ -67,6 +67,8 @@ pub struct Stats {
     pub cleaned_bytes: u64,
     /// What this process has done for the upkeep of the store.
     pub upkeep: UpkeepStats,
+    /// Why this process does no upkeep for the time being, if that is so: it has failed. While it rests, the log grows.
+    pub resting: Option<RestingStats>,
     /// The extents of the file, by kind, `Free` last.
     pub extents: Vec<ExtentStats>,
     /// The maps.
@@ -117,6 +119,19 @@ pub struct ResizeStats {
     pub moved: u64,
     /// Lines of the new one.
     pub target_lines: u64,
+}
+
+/// Why a process does no upkeep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestingStats {
+    /// What has failed.
+    pub why: String,
+    /// Since when it has done so, each time that it was tried.
+    pub since: SystemTime,
+    /// How long it is before it is tried again. `None` if that would be in vain: the store is damaged, and
+    /// [`verify`](crate::Store::verify) tells where.
+    pub left: Option<Duration>,
 }
 
 /// What one process has done for the upkeep of a store since it opened it, in all and the most in one write.
@@ -285,6 +300,11 @@ impl Stats {
                 flushed_bytes,
                 most_flushed_bytes,
             },
+            resting: upkeep.rest.resting().map(|rest| RestingStats {
+                left: rest.left(),
+                why: rest.why,
+                since: rest.since,
+            }),
             extents: extents(engine, visible & COUNT_MASK)?,
             maps,
             last_checkpoint: time(superblock.written.get()),

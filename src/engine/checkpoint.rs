@@ -14,8 +14,8 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use zerocopy::IntoBytes;
 
@@ -25,7 +25,7 @@ use super::processes::{living, lock_error, poll};
 use super::settings::Durability;
 use super::superblocks::superblock_at;
 use super::{Engine, now, turn};
-use crate::error::{Error, Result};
+use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
     BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, seal,
     superblock_flags, writer_lock,
@@ -407,9 +407,9 @@ impl Engine {
         }
     }
 
-    /// Takes a checkpoint for the holder of the writer lock.
-    pub(crate) fn checkpoint_in_turn(&self, writer: &Writer) -> Result<()> {
-        while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
+    /// Takes a checkpoint for the holder of the writer lock, who waits at most `patience` for another's.
+    pub(crate) fn checkpoint_in_turn(&self, writer: &Writer, patience: Duration) -> Result<()> {
+        while !self.checkpoint_over(self.lock_superblock(patience)?)? {
             self.write_once_more_in_turn(writer)?;
         }
         Ok(())
@@ -429,7 +429,7 @@ impl Engine {
                         return self.write_once_more();
                     }
                 }
-                Err(Error::LockTimeout { .. }) => {}
+                Err(Error::Locked { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -479,16 +479,30 @@ impl Engine {
         SuperblockGuard { engine: self, superblock, locked: false }
     }
 
-    /// Locks the superblock in force, waiting at most `timeout` for another process.
+    /// Locks the superblock in force, waiting at most `timeout` for another thread or process.
     pub(crate) fn lock_superblock(&self, timeout: Duration) -> Result<SuperblockGuard<'_>> {
-        let mut guard = self.lock_new_superblock();
+        let held = || Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Superblock };
+        let start = Instant::now();
+        let mut superblock = None;
+        let lock = || {
+            superblock = match self.superblock.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            Ok(superblock.is_some())
+        };
+        poll(timeout, lock)?;
+        let superblock = superblock.ok_or_else(held)?;
+        let timeout = timeout.saturating_sub(start.elapsed());
+        let mut guard = SuperblockGuard { engine: self, superblock, locked: false };
         let Some(locks) = self.locks.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
             return Ok(guard);
         };
         let sharing = if self.read_only { Sharing::Shared } else { Sharing::Exclusive };
         let lock = || locks.try_lock(CHECKPOINT, sharing).map_err(|e| lock_error(&self.region, e));
         if !poll(timeout, lock)? {
-            return Err(self.lock_timeout(timeout));
+            return Err(held());
         }
         guard.locked = true;
         if self.is_live()? {

@@ -180,7 +180,7 @@ impl Engine {
                 if cleaned.emptied > 0 {
                     self.reclaim(writer)?;
                     if writer.waiting.checkpoint > self.settings.limits.piece.max(live / 32) {
-                        self.checkpoint_in_turn(writer)?;
+                        self.checkpoint_in_turn(writer, self.settings.lock_timeout)?;
                         self.reclaim(writer)?;
                     }
                 }

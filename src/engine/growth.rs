@@ -42,7 +42,7 @@ impl Engine {
         match writer.space.allocate(&self.region, blocks, kind, seq) {
             Err(full @ Error::Full { .. }) if writer.waiting.checkpoint > 0 => {
                 // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
-                if self.checkpoint_in_turn(writer).is_err() {
+                if self.checkpoint_in_turn(writer, self.settings.lock_timeout).is_err() {
                     return Err(full);
                 }
                 self.reclaim(writer)?;

@@ -9,7 +9,7 @@
 //! committed; [`verify`] checks everything.
 //!
 //! [`upkeep`] says how much each write does beyond its own commit: it moves a [`resize`] on, which [`slots`] keeps up to
-//! date, and [`clean`]s the log at its [`head`]; [`reclaim`] says what of it is free. [`compact`] does all of that at
+//! date, and [`clean`]s the log at its [`head`], or [`rest`]s when that has failed; [`reclaim`] says what of it is free. [`compact`] does all of that at
 //! once, on request.
 
 pub(crate) mod batch;
@@ -38,6 +38,7 @@ pub(crate) mod read;
 pub(crate) mod reclaim;
 pub(crate) mod recovery;
 pub(crate) mod resize;
+pub(crate) mod rest;
 pub(crate) mod settings;
 pub(crate) mod slots;
 pub(crate) mod superblocks;

@@ -1154,3 +1154,57 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
         assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
     }
 }
+
+/// Overwrites a few keys again and again, and says how many were refused since the store was full.
+fn overwrite_full(engine: &Engine, times: u32) -> Vec<Error> {
+    let put = |number: u32| engine.put(DEFAULT_MAP, &key(number % 200), &[number as u8; 1000], None);
+    let refused: Vec<Error> = (0..times).filter_map(|number| put(number).err()).collect();
+    assert!(refused.iter().all(|error| matches!(error, Error::Full { .. })), "{refused:?}");
+    refused
+}
+
+/// Somebody holds the superblock for a while, like an opener who was stopped. A full store is cleaned again when he goes on.
+#[test]
+fn upkeep_goes_on_when_the_superblock_is_free_again() {
+    let (_folder, path) = scratch();
+    let settings = Settings { max_size: 1 << 20, lock_timeout: Duration::from_millis(10), ..Settings::default() };
+    let engine = Engine::open(&path, settings.clone()).unwrap();
+    let other = Engine::open(&path, settings).unwrap();
+    assert!(overwrite_full(&engine, 5000).is_empty());
+    let held = other.lock_superblock(Duration::ZERO).unwrap();
+    let rested = (0..100).any(|_| {
+        overwrite_full(&engine, 10);
+        engine.upkeep.rest.resting().is_some_and(|rest| rest.left().is_some() && rest.why.contains("checkpoint"))
+    });
+    assert!(rested);
+    assert!(!overwrite_full(&engine, 300).is_empty());
+    drop(held);
+    while engine.upkeep.rest.goes_on() {
+        std::thread::yield_now();
+    }
+    assert!(overwrite_full(&engine, 5000).is_empty());
+    assert!(engine.upkeep.rest.resting().is_none());
+}
+
+/// A checkpoint takes as long as a flush. Whoever comes to one that is due and finds another at it goes on.
+#[test]
+fn nobody_who_writes_waits_for_the_checkpoint_of_another() {
+    let (_folder, path) = scratch();
+    let settings = Settings { checkpoint_every: 4096, ..Settings::default() };
+    let engine = Arc::new(Engine::open(&path, settings).unwrap());
+    let checkpoint = engine.lock_superblock(Duration::ZERO).unwrap();
+    let (done, told) = std::sync::mpsc::channel();
+    let of_thread = Arc::clone(&engine);
+    let writer = std::thread::spawn(move || {
+        for number in 0..100 {
+            of_thread.put(DEFAULT_MAP, &key(number), &[1; 1000], None).unwrap();
+        }
+        done.send(()).unwrap();
+    });
+    told.recv_timeout(Duration::from_secs(60)).expect("the writer waits for the checkpoint");
+    let generation = checkpoint.generation.get();
+    drop(checkpoint);
+    writer.join().unwrap();
+    engine.put(DEFAULT_MAP, b"one more", &[1; 5000], None).unwrap();
+    assert!(engine.superblock().unwrap().generation.get() > generation, "the next one takes it");
+}

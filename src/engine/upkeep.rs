@@ -5,8 +5,7 @@
 //! appended that cleaning keeps up with writing whatever lies at the head, and longer the more is dead. When what was
 //! emptied is much compared to what is alive, it asks for a checkpoint, which the write takes when the lock is free again.
 //!
-//! Upkeep that fails does not fail the write. On a full disk it is tried again; if it meets damage, it is not tried again by
-//! itself.
+//! Upkeep that fails does not fail the write. On a full disk it is tried again; in any other case it [rests](super::rest) first.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +18,7 @@ use super::commit::Writer;
 use super::expiry::Expired;
 use super::growth::Room;
 use super::reclaim::LEAST_CUT;
+use super::rest::Rest;
 use super::turns::Turn;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
@@ -38,6 +38,9 @@ const LATE: f64 = 0.3;
 
 /// How long [`Engine::maintain`] keeps the writer lock.
 const SLICE: Duration = Duration::from_micros(500);
+
+/// How long a write that cleans a full store waits for one who holds the superblock.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Blocks that a step of [`Engine::maintain`] zeroes, and how many times the lines of a write it moves.
 const LARGE_STEP: u64 = 16;
@@ -76,8 +79,7 @@ impl Work {
 pub(crate) struct Upkeep {
     /// Much waits for a checkpoint.
     checkpoint: AtomicBool,
-    /// It has met damage.
-    stuck: AtomicBool,
+    pub(crate) rest: Rest,
     /// Something was counted in the write that is going on.
     counted: AtomicBool,
     /// Lines of an index moved, blocks of one zeroed, bytes of the log moved, bytes handed to the disk.
@@ -159,13 +161,13 @@ impl Engine {
         self.upkeep.end_write(true);
         match done {
             Ok(()) | Err(Error::Full { .. }) => {}
-            Err(_) => self.give_up_upkeep(),
+            Err(error) => self.rest_from_upkeep(&error),
         }
     }
 
     #[cold]
-    fn give_up_upkeep(&self) {
-        self.upkeep.stuck.store(true, Ordering::Relaxed);
+    fn rest_from_upkeep(&self, error: &Error) {
+        self.upkeep.rest.begin(error);
         // Whoever comes next sees what was begun.
         self.left_something.store(true, Ordering::Relaxed);
     }
@@ -250,7 +252,7 @@ impl Engine {
             self.upkeep.ring();
             return Ok(());
         }
-        if self.upkeep.stuck.load(Ordering::Relaxed) || self.is_held_up(writer, live) || self.is_poisoned() {
+        if self.upkeep.rest.goes_on() || self.is_held_up(writer, live) || self.is_poisoned() {
             return Ok(());
         }
         let limit = self.settings.auto_compact.unwrap_or(1.0);
@@ -261,6 +263,7 @@ impl Engine {
             let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;
             wanted = wanted.saturating_sub(cleaned.passed);
             if cleaned.passed == 0 || wanted == 0 {
+                self.upkeep.rest.end();
                 return Ok(());
             }
         }
@@ -320,14 +323,17 @@ impl Engine {
     /// takes, all of the log is cleaned if it must be.
     #[cold]
     pub(crate) fn squeeze(&self, writer: &mut Writer, room: Room) -> bool {
-        if self.settings.auto_compact.is_none() || self.upkeep.stuck.load(Ordering::Relaxed) {
+        if self.settings.auto_compact.is_none() || self.upkeep.rest.goes_on() {
             return false;
         }
         match self.squeeze_once(writer, room) {
-            Ok(freed) => freed > 0,
+            Ok(freed) => {
+                self.upkeep.rest.end();
+                freed > 0
+            }
             Err(Error::Full { .. }) => false,
-            Err(_) => {
-                self.give_up_upkeep();
+            Err(error) => {
+                self.rest_from_upkeep(&error);
                 false
             }
         }
@@ -351,7 +357,7 @@ impl Engine {
                 break;
             }
             if cleaned.emptied > 0 {
-                self.checkpoint_in_turn(writer)?;
+                self.checkpoint_in_turn(writer, PATIENCE)?;
                 self.reclaim(writer)?;
             }
             freed = used.saturating_sub(writer.space.used_bytes());
