@@ -1,7 +1,7 @@
 //! Reading without a pin: what a store does that is opened for reading, and so cannot write one.
 //!
 //! It copies what it finds, word by word, and looks at the horizon afterwards. If that has not passed the sequence number
-//! that it reads at, nothing that it saw was being reused meanwhile; otherwise it begins again at a newer number. This
+//! that it reads at, nothing that it saw was being reused meanwhile; otherwise it reads again, with a lock against that. This
 //! is a seqlock with the horizon for its counter (Boehm, *Can Seqlocks Get Along With Programming Language Memory
 //! Models?*, 2012). What it finds before it knows may be anything, and so may be the errors that come of it.
 
@@ -14,22 +14,19 @@ use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};
 use crate::file::log;
 
 impl Engine {
-    /// Reads at the last visible commit until nobody has come in between.
+    /// Reads at the last visible commit. If somebody has come in between, it is read once more under a snapshot lock: beside
+    /// those who write all the time, what takes long would come in between each time.
     pub(crate) fn unpinned<T>(&self, read: impl Fn(u64) -> Result<T>) -> Result<T> {
         self.check_not_forked()?;
-        loop {
-            let frozen = self.frozen()?;
-            let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
-            let found = read(seq);
-            fence(Ordering::Acquire);
-            let undisturbed = match frozen {
-                Some(_) => !self.is_live()?,
-                None => !self.horizon_has_passed(seq)?,
-            };
-            if undisturbed {
-                return found;
-            }
-        }
+        let frozen = self.frozen()?;
+        let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
+        let found = read(seq);
+        fence(Ordering::Acquire);
+        let undisturbed = match frozen {
+            Some(_) => !self.is_live()?,
+            None => !self.horizon_has_passed(seq)?,
+        };
+        if undisturbed { found } else { read(self.pin()?.seq()) }
     }
 
     /// Whether the horizon has passed a sequence number, so that what a reader saw at it may have been reused.
