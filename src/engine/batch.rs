@@ -4,6 +4,7 @@
 //! for each key that was touched. All records of a batch have one sequence number, whatever maps they belong to. A batch
 //! that is not committed leaves bytes that nobody can reach, and the number is skipped.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ use crate::file::log::{self, Entry, Record, Tail};
 
 /// The newest record that the batch itself has written for a key.
 struct Own {
-    hash: KeyHash,
+    /// See [`own_hash`].
+    hash: u64,
     record: u64,
 }
 
@@ -48,8 +50,8 @@ pub(crate) struct Batch {
     /// The last record appended, whose flags are not final before the next one comes.
     last: Option<u64>,
     own: HashTable<Own>,
-    /// The maps that were changed: few, mostly one.
-    parts: Vec<Part>,
+    /// What was done to each map.
+    parts: BTreeMap<u32, Part>,
     /// Records appended.
     records: u64,
     /// Something was appended, or there was an attempt.
@@ -71,6 +73,15 @@ pub(crate) struct BatchCursor {
 /// [`Region::append`](crate::file::region::Region::append).
 const FEW: u64 = 16;
 
+/// The hash of a key of a map in the table of a batch: the same key of many maps comes to many places, and the bits that a table
+/// takes from the top say as much as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3, 6.4).
+fn own_hash(map: u32, hash: KeyHash) -> u64 {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    let mixed = (hash.bits() ^ u64::from(map).wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
+    mixed ^ (mixed >> 32)
+}
+
 impl Batch {
     /// Takes the writer lock and begins.
     pub(crate) fn begin(engine: Arc<Engine>) -> Result<Batch> {
@@ -83,7 +94,7 @@ impl Batch {
             tail,
             last: None,
             own: HashTable::new(),
-            parts: Vec::new(),
+            parts: BTreeMap::new(),
             records: 0,
             touched: false,
             broken: false,
@@ -105,7 +116,7 @@ impl Batch {
 
     /// What the batch has done to a map so far.
     fn part(&self, map: u32) -> Result<Part> {
-        match self.parts.iter().find(|part| part.map == map) {
+        match self.parts.get(&map) {
             Some(part) => Ok(*part),
             None => {
                 let keys = self.engine.index_for_writing(map)?.totals()?.keys;
@@ -115,10 +126,7 @@ impl Batch {
     }
 
     fn set_part(&mut self, part: Part) {
-        match self.parts.iter_mut().find(|own| own.map == part.map) {
-            Some(own) => *own = part,
-            None => self.parts.push(part),
-        }
+        self.parts.insert(part.map, part);
     }
 
     /// Keys that a map has, the batch's own changes included.
@@ -130,7 +138,8 @@ impl Batch {
     fn own(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<u64>> {
         let engine = &*self.engine;
         let mut damage = None;
-        let own = self.own.find(hash.bits(), |own| {
+        let hash = own_hash(map, hash);
+        let own = self.own.find(hash, |own| {
             own.hash == hash
                 && engine.is_key(map, key, own.record).unwrap_or_else(|error| {
                     damage = Some(error);
@@ -221,7 +230,7 @@ impl Batch {
         self.adopt()?;
         self.touched = true;
         let mut writer = self.engine.writer();
-        self.engine.make_map_room(&mut writer, self.seq)?;
+        self.engine.make_map_room(&mut writer, map, self.seq)?;
         self.engine.first_region(&mut writer, map, self.seq)
     }
 
@@ -263,11 +272,12 @@ impl Batch {
     fn append_for_key(&mut self, hash: KeyHash, entry: &Entry<'_>) -> Result<()> {
         let record = self.append(entry)?;
         let (engine, map, key) = (&*self.engine, entry.map, entry.key);
+        let hash = own_hash(map, hash);
         let is_key = |own: &Own| own.hash == hash && engine.is_key(map, key, own.record).unwrap_or(false);
-        match self.own.find_mut(hash.bits(), is_key) {
+        match self.own.find_mut(hash, is_key) {
             Some(own) => own.record = record,
             None => {
-                self.own.insert_unique(hash.bits(), Own { hash, record }, |own| own.hash.bits());
+                self.own.insert_unique(hash, Own { hash, record }, |own| own.hash);
             }
         }
         Ok(())
@@ -315,7 +325,7 @@ impl Batch {
             let mut writer = engine.writer();
             let before = engine.log_totals()?;
             self.commit_in_turn(&mut writer, last)?;
-            let maps: Vec<u32> = self.parts.iter().map(|part| part.map).collect();
+            let maps: Vec<u32> = self.parts.keys().copied().collect();
             engine.upkeep_after(&mut writer, &maps, before, self.records);
         }
         self.committed = true;
@@ -326,7 +336,7 @@ impl Batch {
 
     fn commit_in_turn(&mut self, writer: &mut Writer, last: u64) -> Result<()> {
         let engine = &self.engine;
-        for part in &self.parts {
+        for part in self.parts.values() {
             let index = engine.index_for_writing(part.map)?;
             let totals = index.totals()?;
             if totals.used().saturating_add(part.new_slots) > index.limit() {
@@ -350,5 +360,22 @@ impl Drop for Batch {
             // Should this fail, the next writer does it again.
             let _ = self.engine.abandon(&mut writer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// A table has as many places as it has low bits, and compares the top seven before it looks at a key.
+    #[test]
+    fn a_key_of_many_maps_comes_to_many_places() {
+        let hash = KeyHash::of(b"key", 7);
+        let hashes: Vec<u64> = (0..10_000).map(|map| own_hash(map, hash)).collect();
+        let places: HashSet<u64> = hashes.iter().map(|hash| hash & 0x3fff).collect();
+        let tags: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+        assert!(places.len() > 6_000 && tags.len() == 128, "{} places, {} tags", places.len(), tags.len());
     }
 }

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::{FromBytes, IntoBytes};
@@ -167,7 +168,9 @@ impl Engine {
 
     /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is there.
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
-        self.sweep_dropped_maps()?;
+        if self.drops.load(Ordering::Relaxed) {
+            self.sweep_dropped_maps()?;
+        }
         let mut batch = Batch::begin(Arc::clone(self))?;
         if let Some(named) = self.named_in(&batch, name)? {
             return batch.commit_as_usual().map(|()| named);
@@ -259,6 +262,7 @@ impl Engine {
         let table = self.map_table()?;
         if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.map.get() != before)) {
             table.set_dropped(before, true)?;
+            self.drops.store(true, Ordering::Relaxed);
         }
         if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
             self.put_in_force(now.map.get(), now.region.get())?;
@@ -270,6 +274,7 @@ impl Engine {
     /// Forgets the maps that were dropped and that no reader can see any more.
     pub(crate) fn sweep_dropped_maps(&self) -> Result<()> {
         if !self.map_table()?.iter()?.any(|entry| entry.dropped) {
+            self.drops.store(false, Ordering::Relaxed);
             return Ok(());
         }
         let _turn = self.turn()?;

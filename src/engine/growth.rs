@@ -295,9 +295,9 @@ impl Engine {
         self.region.store_live(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
     }
 
-    /// Sees to it that one more map can be entered into the map table.
-    pub(crate) fn make_map_room(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        if self.map_table()?.has_room()? { Ok(()) } else { self.grow_map_table(writer, seq) }
+    /// Sees to it that a map can be entered into the map table.
+    pub(crate) fn make_map_room(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<()> {
+        if self.map_table()?.has_room(map)? { Ok(()) } else { self.grow_map_table(writer, seq) }
     }
 
     /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.

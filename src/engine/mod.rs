@@ -114,6 +114,8 @@ pub(crate) struct Engine {
     clean: AtomicBool,
     /// We have committed something.
     changed: AtomicBool,
+    /// Maps that were dropped may still be in the map table; those of other processes are looked for when it is compacted.
+    drops: AtomicBool,
     /// The holder of the writer lock could not clean up behind itself; whoever takes it next has to.
     left_something: AtomicBool,
     /// Opening has come to its end. An engine that is given up before that must not close what it never understood.

@@ -106,6 +106,7 @@ impl Engine {
             upkeep: Upkeep::default(),
             superblock: Mutex::new(superblock),
             changed: AtomicBool::new(false),
+            drops: AtomicBool::new(true),
             left_something: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             region,

@@ -1129,7 +1129,7 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
         for number in 0..rounds {
             if word == live::SPACE_TABLE {
                 batch.put(DEFAULT_MAP, &key(number), &[7; 5000], None).unwrap();
-            } else if engine.map_table().unwrap().has_room().unwrap() {
+            } else if engine.map_table().unwrap().has_room(0).unwrap() {
                 let entry = engine.index_in_force(DEFAULT_MAP).unwrap().extent();
                 engine.map_table().unwrap().set_region(1000 + number, entry).unwrap();
             }

@@ -201,6 +201,9 @@ impl Engine {
         for entry in self.map_table()?.iter()? {
             if !listed.insert(entry.map) {
                 report.add(live::MAP_TABLE, format!("map {} is in the map table twice", entry.map));
+            } else if !self.map_table()?.is_found(entry)? {
+                report
+                    .add(live::MAP_TABLE, format!("map {} is in the map table where it is not looked for", entry.map));
             }
             if entry.dropped == named.contains(&entry.map) {
                 let what = if entry.dropped { "is dropped and in the catalogue" } else { "is not in the catalogue" };

@@ -12,13 +12,14 @@
 //! retired; one of the log that compaction has emptied, only when besides the flushed superblock has the log begin behind
 //! it.
 
-use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
+pub(crate) use super::extents::Extent;
+use super::extents::Extents;
 use super::layout::{
     BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_ENTRY, SPACE_TABLE_MAGIC, TABLE_HEADER, TableHeader,
-    align_block, entries_of_blocks, extent_blocks, extent_offset, extent_word, live, seal, state_word, table_word,
+    align_block, entries_of_blocks, extent_blocks, extent_offset, live, seal, state_word, table_word,
 };
 use super::region::Region;
 use super::table::Table;
@@ -29,53 +30,6 @@ const LARGEST_LOG: u64 = 64 << 20;
 
 /// An extent of the log is so many times smaller than all of it.
 const LOG_EXTENTS: u64 = 64;
-
-/// An extent in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// Offset in bytes.
-    pub(crate) offset: u64,
-    /// Length in blocks.
-    pub(crate) blocks: u64,
-    /// What it is used for.
-    pub(crate) kind: ExtentKind,
-    /// The counting part of the sequence number at which it got its kind.
-    pub(crate) count: u64,
-    /// Its place in the order of the log, which what is cut off it inherits; zero if it never was in the log.
-    pub(crate) ordinal: u64,
-    entry: u64,
-}
-
-impl Extent {
-    /// Offset behind the last byte.
-    pub(crate) fn end(&self) -> u64 {
-        self.offset + self.blocks * BLOCK
-    }
-
-    /// Bytes.
-    pub(crate) fn len(&self) -> u64 {
-        self.blocks * BLOCK
-    }
-
-    /// Whether it holds records of the log.
-    pub(crate) fn is_log(&self) -> bool {
-        matches!(self.kind, ExtentKind::Log | ExtentKind::ReserveLog)
-    }
-
-    /// Whether it holds records of the log, or did and may still be needed for a recovery.
-    pub(crate) fn has_records(&self) -> bool {
-        self.is_log() || self.kind == ExtentKind::Emptied
-    }
-
-    /// Whether it lies in here.
-    pub(crate) fn contains(&self, offset: u64) -> bool {
-        (self.offset..self.end()).contains(&offset)
-    }
-
-    fn place(&self) -> u64 {
-        extent_word(self.offset, self.blocks)
-    }
-}
 
 /// A point of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,8 +74,8 @@ pub(crate) struct Waiting {
 /// What the holder of the writer lock knows of the space table.
 #[derive(Debug)]
 pub(crate) struct Space {
-    /// Extents in use by offset.
-    used: BTreeMap<u64, Extent>,
+    /// What the table lists.
+    extents: Extents,
     /// Entries of the table that are vacant, the lowest last.
     vacant: Vec<u64>,
     /// How far the file is known to have real space behind it.
@@ -197,7 +151,7 @@ impl Space {
         let mut last = EXTENTS;
         listed.sort_unstable_by_key(|extent| (extent.offset, extent.blocks));
         for mut extent in listed {
-            let before = space.used.range(..=extent.offset).next_back().map(|(_, before)| *before);
+            let before = space.extents.range(..=extent.offset).next_back().copied();
             if let Some(before) = before
                 && (before.offset, before.kind) == (extent.offset, ExtentKind::Emptied)
                 && extent.is_log()
@@ -210,7 +164,7 @@ impl Space {
                 return Err(region.corrupt(extent.offset, "two extents of the space table overlap"));
             }
             last = extent.end();
-            space.used.insert(extent.offset, extent);
+            space.extents.insert(extent);
         }
         // What lies behind the last extent in use may have been allocated or not, by somebody who died.
         space.end = last;
@@ -224,7 +178,14 @@ impl Space {
     }
 
     fn empty(changes: u64) -> Space {
-        Space { used: BTreeMap::new(), vacant: Vec::new(), end: EXTENTS, changes, half_cut: None, last_ordinal: 0 }
+        Space {
+            extents: Extents::default(),
+            vacant: Vec::new(),
+            end: EXTENTS,
+            changes,
+            half_cut: None,
+            last_ordinal: 0,
+        }
     }
 
     /// Whether the table in the file says what this does. For the holder of the writer lock.
@@ -245,7 +206,7 @@ impl Space {
             let (kind, count, entry) = (ExtentKind::Log, seq & COUNT_MASK, entry as u64);
             space.last_ordinal = first + entry;
             let ordinal = space.last_ordinal;
-            space.used.insert(offset, Extent { offset, blocks, kind, count, ordinal, entry });
+            space.extents.insert(Extent { offset, blocks, kind, count, ordinal, entry });
         }
         let needed = log.len() as u64 * 2 + 16;
         let (place, lies_between) = space.lowest(blocks_of_table(needed) * BLOCK);
@@ -253,7 +214,7 @@ impl Space {
             region.allocate(place, place + blocks_of_table(needed) * BLOCK)?;
         }
         space.replace_table(region, needed, seq)?;
-        for (start, end) in space.free_runs() {
+        for (start, end) in space.extents.free().collect::<Vec<_>>() {
             space.list_hole(region, (start, end), seq)?;
         }
         Ok(space)
@@ -268,56 +229,38 @@ impl Space {
         let (kind, count, blocks) = (ExtentKind::Hole, seq & COUNT_MASK, (end - start) / BLOCK);
         let hole = Extent { offset: start, blocks, kind, count, ordinal: 0, entry };
         self.change(region, |_| list(&table, &hole))?;
-        self.used.insert(start, hole);
+        self.extents.insert(hole);
         Ok(())
     }
 
     /// The extents that the table lists, by offset: all that are in use, and holes.
     pub(crate) fn extents(&self) -> impl Iterator<Item = &Extent> {
-        self.used.values()
-    }
-
-    /// The extents in use.
-    fn in_use(&self) -> impl DoubleEndedIterator<Item = &Extent> {
-        self.used.values().filter(|extent| extent.kind != ExtentKind::Hole)
-    }
-
-    /// What is not listed, in front of the last extent that is.
-    fn free_runs(&self) -> Vec<(u64, u64)> {
-        let mut free = EXTENTS;
-        let mut runs = Vec::new();
-        for extent in self.used.values() {
-            if extent.offset > free {
-                runs.push((free, extent.offset));
-            }
-            free = extent.end();
-        }
-        runs
+        self.extents.iter()
     }
 
     /// Offset behind the last extent in use.
     pub(crate) fn used_end(&self) -> u64 {
-        self.last().map_or(EXTENTS, |last| last.end())
+        self.extents.end()
     }
 
     /// The last extent in use.
     pub(crate) fn last(&self) -> Option<Extent> {
-        self.in_use().next_back().copied()
+        self.extents.last().copied()
     }
 
     /// Bytes in use.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.in_use().map(Extent::len).sum()
+        self.extents.used()
     }
 
     /// The extent at `offset`.
     pub(crate) fn extent(&self, offset: u64) -> Option<&Extent> {
-        self.used.get(&offset)
+        self.extents.get(offset)
     }
 
     /// The listed extent that `offset` lies in.
     pub(crate) fn extent_of(&self, offset: u64) -> Option<&Extent> {
-        self.used.range(..=offset).next_back().map(|(_, extent)| extent).filter(|extent| extent.contains(offset))
+        self.extents.of(offset)
     }
 
     /// The extent of the log that `offset` lies in.
@@ -327,14 +270,14 @@ impl Space {
 
     /// Whether anything is neither in use nor free.
     pub(crate) fn has_waiting(&self) -> bool {
-        self.used.values().any(|extent| matches!(extent.kind, ExtentKind::Retired | ExtentKind::Emptied))
+        self.extents.has_waiting()
     }
 
     /// How long the next extent of the log should be that has to hold `needed` bytes. Longer logs get longer ones, but none
     /// shorter than `least`; what is large itself gets one of its own, so that little is left over. Rather than make the
     /// file longer, it takes a free run that is somewhat shorter.
     pub(crate) fn log_extent_len(&self, needed: u64, least: u64) -> u64 {
-        let log: u64 = self.used.values().filter(|extent| extent.is_log()).map(Extent::len).sum();
+        let log: u64 = self.extents.iter().filter(|extent| extent.is_log()).map(Extent::len).sum();
         let usual = align_block((log / LOG_EXTENTS).clamp(least, LARGEST_LOG));
         if needed > usual / 8 {
             // Of such records, the least would hold one and leave the rest unused.
@@ -343,11 +286,7 @@ impl Space {
         if self.lowest(usual).1 {
             return usual;
         }
-        let (mut free, mut longest) = (EXTENTS, 0);
-        for extent in self.in_use() {
-            longest = longest.max(extent.offset - free);
-            free = extent.end();
-        }
+        let longest = self.extents.free().map(|(start, end)| end - start).max().unwrap_or(0);
         // What is needed may be more than the least, or than the sixteenth.
         if longest >= needed.max(least).max(usual / 16) { longest.min(usual) } else { usual }
     }
@@ -355,15 +294,8 @@ impl Space {
     /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or there
     /// is none.
     pub(crate) fn lowest_run(&self, least: u64, most: u64) -> u64 {
-        let mut free = EXTENTS;
-        for extent in self.in_use() {
-            let run = extent.offset - free;
-            if run >= least {
-                return run.min(most);
-            }
-            free = extent.end();
-        }
-        most
+        let runs = self.extents.free().map(|(start, end)| end - start);
+        runs.into_iter().find(|&run| run >= least).map_or(most, |run| run.min(most))
     }
 
     /// Takes an extent of `blocks` blocks.
@@ -379,7 +311,7 @@ impl Space {
     }
 
     fn enlarge_table(&mut self, region: &Region, seq: u64) -> Result<()> {
-        let entries = self.used.len() as u64 * 2 + 16;
+        let entries = self.extents.count() * 2 + 16;
         self.replace_table(region, entries, seq)
     }
 
@@ -392,7 +324,7 @@ impl Space {
         let ordinal = if kind == ExtentKind::Log { self.next_ordinal() } else { 0 };
         let extent = Extent { offset, blocks, kind, count: seq & COUNT_MASK, ordinal, entry };
         self.change(region, |_| list(&table, &extent))?;
-        self.used.insert(offset, extent);
+        self.extents.insert(extent);
         Ok(extent)
     }
 
@@ -423,22 +355,16 @@ impl Space {
     /// The lowest free run of `len` bytes, and whether it lies in front of an extent in use: behind the last one it may
     /// have to be made first.
     pub(crate) fn lowest(&self, len: u64) -> (u64, bool) {
-        let mut free = EXTENTS;
-        for extent in self.in_use() {
-            if extent.offset - free >= len {
-                return (free, true);
-            }
-            free = extent.end();
-        }
-        (free, false)
+        let run = self.extents.free().find(|(start, end)| end - start >= len);
+        run.map_or((self.extents.end(), false), |(start, _)| (start, true))
     }
 
     /// Puts real space behind what lies in a free run.
     fn fill_holes(&mut self, region: &Region, start: u64, end: u64) -> Result<()> {
-        let holes: Vec<Extent> = (self.used.range(..end).map(|(_, extent)| *extent))
-            .filter(|extent| extent.kind == ExtentKind::Hole && extent.end() > start)
-            .collect();
-        for hole in holes {
+        // Of the listed extents, only a hole can reach into a free run, and those before it end there.
+        let holes = self.extents.range(..end).rev().take_while(|extent| extent.end() > start);
+        let holes: Vec<Extent> = holes.filter(|extent| extent.kind == ExtentKind::Hole).copied().collect();
+        for hole in holes.into_iter().rev() {
             // A run begins where free space does, so what is left of the hole lies behind it.
             let filled = hole.end().min(end);
             region.allocate(hole.offset, filled)?;
@@ -455,10 +381,10 @@ impl Space {
     fn shorten(&mut self, region: &Region, offset: u64, (start, end): (u64, u64)) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         self.change(region, |space| {
-            if let Some(mut extent) = space.used.remove(&offset) {
+            if let Some(mut extent) = space.extents.remove(offset) {
                 (extent.offset, extent.blocks) = (start, (end - start) / BLOCK);
                 table.set_word(extent.entry, 0, extent.place())?;
-                space.used.insert(start, extent);
+                space.extents.insert(extent);
             }
             Ok(())
         })
@@ -477,20 +403,20 @@ impl Space {
             }
         }
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
-        let (Some(entry), Some(&extent)) = (self.vacant.pop(), self.used.get(&offset)) else {
+        let (Some(entry), Some(&extent)) = (self.vacant.pop(), self.extents.get(offset)) else {
             return Err(region.corrupt(offset, "an extent of the log was expected here"));
         };
         let (kind, count, blocks) = (ExtentKind::Emptied, seq & COUNT_MASK, (at - offset) / BLOCK);
         let emptied = Extent { offset, blocks, kind, count, ordinal: extent.ordinal, entry };
         self.change(region, |_| list(&table, &emptied))?;
         self.shorten(region, offset, (at, extent.end()))?;
-        self.used.insert(offset, emptied);
+        self.extents.insert(emptied);
         Ok(true)
     }
 
     /// Completes what somebody had begun who died. For the holder of the writer lock.
     pub(crate) fn mend(&mut self, region: &Region) -> Result<()> {
-        let Some(extent) = self.half_cut.take().and_then(|offset| self.used.get(&offset).copied()) else {
+        let Some(extent) = self.half_cut.take().and_then(|offset| self.extents.get(offset).copied()) else {
             return Ok(());
         };
         self.shorten(region, extent.offset, (extent.offset, extent.end()))
@@ -508,12 +434,11 @@ impl Space {
         let joins = kind == ExtentKind::ReserveLog;
         let ordinal = if joins { Some(self.next_ordinal()) } else { None };
         self.change(region, |space| {
-            if let Some(extent) = space.used.get_mut(&offset) {
+            let changed = space.extents.change(offset, |extent| {
                 extent.ordinal = ordinal.unwrap_or(extent.ordinal);
                 (extent.kind, extent.count) = (kind, seq & COUNT_MASK);
-                list(&table, extent)?;
-            }
-            Ok(())
+            });
+            changed.map_or(Ok(()), |extent| list(&table, &extent))
         })
     }
 
@@ -521,7 +446,7 @@ impl Space {
     pub(crate) fn free(&mut self, region: &Region, offset: u64) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         self.change(region, |space| {
-            if let Some(extent) = space.used.remove(&offset) {
+            if let Some(extent) = space.extents.remove(offset) {
                 table.set_word(extent.entry, 1, 0)?;
                 space.vacant.push(extent.entry);
             }
@@ -547,12 +472,11 @@ impl Space {
     pub(crate) fn waiting(&self, unread_below: u64, durable_head: LogPoint) -> (Waiting, Vec<Extent>) {
         let mut waiting = Waiting::default();
         let mut unused = Vec::new();
-        for extent in self.used.values() {
+        for extent in self.extents.waiting() {
             match extent.kind {
                 ExtentKind::Emptied if durable_head.rest_of(extent).is_some() => waiting.checkpoint += extent.len(),
-                ExtentKind::Emptied | ExtentKind::Retired if extent.count <= unread_below => unused.push(*extent),
-                ExtentKind::Emptied | ExtentKind::Retired => waiting.pins += extent.len(),
-                _ => {}
+                _ if extent.count <= unread_below => unused.push(*extent),
+                _ => waiting.pins += extent.len(),
             }
         }
         (waiting, unused)
@@ -570,7 +494,7 @@ impl Space {
     /// nobody looks behind that.
     pub(crate) fn truncate(&mut self, region: &Region) -> Result<u64> {
         let end = self.used_end();
-        let holes: Vec<u64> = self.used.range(end..).map(|(&offset, _)| offset).collect();
+        let holes: Vec<u64> = self.extents.range(end..).map(|hole| hole.offset).collect();
         holes.into_iter().try_for_each(|offset| self.free(region, offset))?;
         let shorter = self.change(region, |_| region.truncate(end))?;
         self.end = self.end.min(end);
@@ -580,12 +504,12 @@ impl Space {
     /// Gives the space of free runs back to the file system where it knows how, and says how many bytes.
     pub(crate) fn punch(&mut self, region: &Region, seq: u64) -> Result<u64> {
         let mut given = 0;
-        for (start, end) in self.free_runs() {
+        for (start, end) in self.extents.free().collect::<Vec<_>>() {
             if self.vacant.len() < 3 {
                 self.enlarge_table(region, seq)?;
             }
             // The table may just have moved into it.
-            if self.used.range(start..end).next().is_some() {
+            if self.extents.range(start..end).next().is_some() {
                 continue;
             }
             // Listed before it becomes one.
@@ -601,7 +525,7 @@ impl Space {
 
     /// Moves the table to where there is a lower place for it.
     pub(crate) fn settle_table(&mut self, region: &Region, seq: u64) -> Result<()> {
-        let entries = self.used.len() as u64 + 16;
+        let entries = self.extents.count() + 16;
         let blocks = blocks_of_table(entries);
         let old = region.live(live::SPACE_TABLE)?;
         if blocks < extent_blocks(old) || self.lowest(blocks * BLOCK).0 < extent_offset(old) {
@@ -616,19 +540,17 @@ impl Space {
         let offset = self.find_or_grow(region, blocks)?;
         let table = Table::create(region, offset, blocks, SPACE_TABLE_MAGIC)?;
         let old = region.live(live::SPACE_TABLE)?;
-        let mut used: Vec<&mut Extent> = self.used.values_mut().collect();
-        for (entry, extent) in used.iter_mut().enumerate() {
-            extent.entry = entry as u64;
+        for extent in self.extents.number() {
             list(&table, extent)?;
         }
-        let entry = used.len() as u64;
+        let entry = self.extents.count();
         let (kind, count) = (ExtentKind::Table, seq & COUNT_MASK);
         let own = Extent { offset, blocks, kind, count, ordinal: 0, entry };
         list(&table, &own)?;
-        self.used.insert(offset, own);
+        self.extents.insert(own);
         self.vacant = (entry + 1..table.capacity()).rev().collect();
         self.change(region, |_| region.store_live(live::SPACE_TABLE, table_word(offset, blocks), Ordering::Release))?;
-        if old != 0 && self.used.contains_key(&extent_offset(old)) {
+        if old != 0 && self.extents.get(extent_offset(old)).is_some() {
             self.set_kind(region, extent_offset(old), ExtentKind::Retired, seq)?;
         }
         Ok(())
@@ -666,6 +588,7 @@ const ATTEMPTS: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::extent_word;
     use super::*;
 
     #[test]

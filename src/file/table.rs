@@ -124,6 +124,8 @@ impl<'a> MapTable<'a> {
         for index in self.places(map) {
             match self.get(index)? {
                 Some(entry) if entry.map == map => return Ok(Some(entry)),
+                // Where none ever was, none was passed on to the next place.
+                None if self.0.entry(index)?.0 == 0 => break,
                 _ => {}
             }
         }
@@ -166,9 +168,14 @@ impl<'a> MapTable<'a> {
         }
     }
 
-    /// Whether there is room for one more map.
-    pub(crate) fn has_room(&self) -> Result<bool> {
-        Ok(self.vacant_place(0)?.is_some())
+    /// Whether there is room for one more map, with this id.
+    pub(crate) fn has_room(&self, map: u32) -> Result<bool> {
+        Ok(self.vacant_place(map)?.is_some())
+    }
+
+    /// Whether a search for the map of an entry comes to that entry.
+    pub(crate) fn is_found(&self, entry: MapEntry) -> Result<bool> {
+        Ok(self.find(entry.map)?.is_some_and(|found| found.index == entry.index))
     }
 
     fn vacant_place(&self, map: u32) -> Result<Option<u64>> {
@@ -186,9 +193,9 @@ impl<'a> MapTable<'a> {
         self.0.set_word(entry.index, 0, (u64::from(map) + 1) | if dropped { DROPPED } else { 0 })
     }
 
-    /// Forgets a map.
+    /// Forgets a map. Its place is vacant, and not as if there had never been one: those behind it are still to be found.
     pub(crate) fn remove(&self, entry: MapEntry) -> Result<()> {
-        self.0.set_word(entry.index, 0, 0)
+        self.0.set_word(entry.index, 0, DROPPED)
     }
 
     /// Takes over the entries of a table that is not larger, into this one, which is empty.
@@ -231,5 +238,34 @@ impl MapEntry {
     /// Offset of its region.
     pub(crate) fn region(&self) -> u64 {
         extent_offset(self.extent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::EXTENTS;
+    use super::*;
+
+    #[test]
+    fn a_map_is_found_behind_one_that_was_forgotten() {
+        let region = Region::in_memory(1 << 20).unwrap();
+        region.allocate(EXTENTS, EXTENTS + BLOCK).unwrap();
+        let table = MapTable::create(&region, EXTENTS, 1).unwrap();
+        let capacity = table.0.capacity as u32;
+        // All of them have the same first place.
+        let maps = [5, 5 + capacity, 5 + 2 * capacity];
+        for map in maps {
+            assert!(table.set_region(map, u64::from(map)).unwrap());
+        }
+        let found = |map: u32| table.find(map).unwrap().map(|entry| entry.extent);
+        assert!(maps.iter().all(|&map| found(map) == Some(u64::from(map))));
+        table.remove(table.find(maps[1]).unwrap().unwrap()).unwrap();
+        assert_eq!(maps.map(found), [Some(5), None, Some(u64::from(maps[2]))]);
+        // Its place is given to another.
+        let last = 5 + 3 * capacity;
+        assert!(table.set_region(last, 7).unwrap());
+        assert_eq!((found(last), table.find(last).unwrap().unwrap().index), (Some(7), 6));
+        assert!(table.iter().unwrap().all(|entry| table.is_found(entry).unwrap()));
+        assert_eq!(found(6), None);
     }
 }

@@ -24,9 +24,9 @@ pub const MAP_TABLE_MAGIC: [u8; 8] = *b"slotmap\0";
 pub const SPACE_TABLE_MAGIC: [u8; 8] = *b"slotspc\0";
 /// Bytes of a [`TableHeader`].
 pub const TABLE_HEADER: u64 = 64;
-/// Bytes of an entry of the map table, two words: the map id plus one (0: vacant), with [`DROPPED`] if the map was dropped,
+/// Bytes of an entry of the map table, two words: the map id plus one, with [`DROPPED`] if the map was dropped,
 /// then the [`extent_word`] of its region. It stands in the place that has its id, modulo the capacity, or in the next one
-/// that was vacant.
+/// that was vacant: never used (0), or not any more (`DROPPED` alone). No search goes beyond one that was never used.
 pub const MAP_ENTRY: u64 = 16;
 /// Bytes of an entry of the space table, three words: an [`extent_word`], a [`state_word`] (0: vacant), and the ordinal.
 ///
