@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 /// The result of everything that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, where, and what to do about it.
+/// What went wrong, where, and what to do about it; [`report`](Error::report) says why as well.
 ///
 /// No error loses data: an operation that fails has not happened, and the store goes on as it was. The one exception is a
 /// commit that was to be [synced](crate::Durability::Synced) and could not be: it may be there all the same.
@@ -218,7 +218,7 @@ pub enum Error {
         wanted: String,
     },
     /// A key or a value could not be encoded or decoded.
-    #[error("{}: map {map:?}: {part} does not {step}: {what}", path.display())]
+    #[error("{}: map {map:?}: {part} does not {step}", path.display())]
     Codec {
         /// The file.
         path: PathBuf,
@@ -229,6 +229,7 @@ pub enum Error {
         /// Whether it was to be encoded or decoded.
         step: CodecStep,
         /// What does not fit.
+        #[source]
         what: CodecError,
     },
     /// There is no map of this name, and it could not be created; or it was dropped since it was opened.
@@ -282,7 +283,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The operating system reported an error.
-    #[error("{}: could not {doing}: {source}", path.display())]
+    #[error("{}: could not {doing}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -412,6 +413,29 @@ pub enum FullReason {
 }
 
 impl Error {
+    /// All of it in one line: what went wrong, and behind it, after colons, the error of the system or of a codec that it came
+    /// of. That is its [`source`](std::error::Error::source), which `to_string` leaves out, so that a program that prints
+    /// whole chains says nothing twice.
+    ///
+    /// ```
+    /// use slotlog::{CodecError, CodecPart, CodecStep, Error};
+    ///
+    /// let (part, step, what) = (CodecPart::Key, CodecStep::Encode, CodecError::new("it is odd"));
+    /// let error = Error::Codec { path: "app.slotlog".into(), map: "evens".into(), part, step, what };
+    /// assert_eq!(error.to_string(), r#"app.slotlog: map "evens": a key does not encode"#);
+    /// assert_eq!(error.report(), r#"app.slotlog: map "evens": a key does not encode: it is odd"#);
+    /// ```
+    pub fn report(&self) -> String {
+        let mut report = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            report.push_str(": ");
+            report.push_str(&error.to_string());
+            source = error.source();
+        }
+        report
+    }
+
     /// An operating-system error, with the phases that deserve a variant of their own picked out.
     pub(crate) fn io(path: &Path, doing: &'static str, source: io::Error) -> Error {
         Error::Io { path: path.to_owned(), doing, source }

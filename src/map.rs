@@ -205,10 +205,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         let engine = store.engine();
         let wanted = Named { id: 0, version, types: format!("{} -> {}", K::name(), V::name()) };
         let path = || engine.region.path().to_owned();
-        if name.is_empty() {
-            let what = "a map needs a name; the map without one is that of `Store::get` and `Store::insert`";
-            return Err(Error::InvalidName { path: path(), name: name.to_owned(), what });
-        }
+        engine.check_name(name)?;
         let found = match engine.find_map(name)? {
             Some(found) => found,
             None if engine.read_only => return Err(Error::NoSuchMap { path: path(), map: name.to_owned() }),

@@ -460,12 +460,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Those of [`insert`](Store::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty.
+    /// Those of [`insert`](Store::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty or too long.
     pub fn rename_map(&self, from: &str, to: &str) -> Result<bool> {
-        if to.is_empty() {
-            let path = self.engine.region.path().to_owned();
-            return Err(crate::Error::InvalidName { path, name: to.to_owned(), what: "a map needs a name" });
-        }
+        self.engine.check_name(to)?;
         Ok(!from.is_empty() && self.engine.rename_map(from, to)?)
     }
 

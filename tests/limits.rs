@@ -698,11 +698,40 @@ fn a_limit_on_the_size_of_files_is_an_error_and_not_a_signal() {
     assert!(store.len().unwrap() > 100);
 }
 
-fn within_limit(path: &Path, limit: u64) {
+/// A file may be longer than the limit by the time that there is one.
+#[test]
+fn what_has_outgrown_a_limit_on_the_size_of_files_is_still_written_to() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    make(&path, 5000);
+    assert_eq!(run_child("limit below", &path), ["written"]);
+    let store = Store::open(&path).unwrap();
+    assert_clean(&store);
+    assert_eq!(store.get("synced").unwrap().as_deref(), Some(&b"value"[..]));
+}
+
+fn beyond_the_limit(path: &Path) {
+    let store = Store::options().durability(slotlog::Durability::Synced).open(path).unwrap();
+    limit_files_to(100_000);
+    store.insert("synced", "value").unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.insert("another", "value").unwrap();
+    transaction.commit().unwrap();
+    let error = store.insert("long", vec![0; 1 << 20]).unwrap_err();
+    assert!(matches!(error, Error::Full { why: FullReason::FileSizeLimit(100_000), .. }), "{error}");
+    store.close().unwrap();
+    say("written");
+}
+
+fn limit_files_to(limit: u64) {
     // On some targets a limit has 32 bits.
     let rlimit = libc::rlimit { rlim_cur: limit as _, rlim_max: limit as _ };
     // SAFETY: reads the struct, which lives on this stack frame.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &rlimit) }, 0);
+}
+
+fn within_limit(path: &Path, limit: u64) {
+    limit_files_to(limit);
     match Store::open(path) {
         Err(Error::Full { why: FullReason::FileSizeLimit(found), .. }) if limit < 200_000 => {
             say(&format!("creation refused by {found}"));
@@ -847,6 +876,7 @@ fn blocks_are_the_unit_in_which_a_file_grows() {
 fn child() {
     let Some((role, path)) = support::role() else { return };
     match role.strip_prefix("limit ") {
+        Some("below") => beyond_the_limit(&path),
         Some(limit) => within_limit(&path, limit.parse().unwrap()),
         None => {
             assert_eq!(role, "without rights");

@@ -1069,6 +1069,10 @@ fn an_opener_on_another_system_is_refused() {
         let Err(Error::Locked { by, .. }) = open_as(&path, how) else { panic!("{how}") };
         assert_eq!(by, HeldBy::OtherSystem { pid: player.child.id() }, "{how}");
     }
+    // One who could not find out under which kernel it runs is not under another.
+    file.seek(SeekFrom::Start(format::PROCESS_TABLE + format::process::BOOT)).unwrap();
+    file.write_all(&[0; 8]).unwrap();
+    assert_eq!(open_as(&path, "shared").unwrap().opened(), Opened::Attached);
     player.kill();
     Store::open(&path).unwrap();
 }

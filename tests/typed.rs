@@ -179,7 +179,7 @@ fn a_map_is_opened_with_its_types() {
         let store = Store::options().access(access).open(&path).unwrap();
         refused(store.map::<str, i64>("counts").map(drop));
         assert_eq!(store.map::<str, u64>("counts").unwrap().get("a").unwrap(), Some(1));
-        let message = store.map::<str, i64>("counts").unwrap_err().to_string();
+        let message = store.map::<str, i64>("counts").unwrap_err().report();
         assert!(message.contains("\"counts\" holds str -> u64, and was opened as str -> i64"), "{message}");
     }
 }
@@ -251,15 +251,15 @@ impl Codec for Even {
 fn what_does_not_fit_is_an_error_that_names_the_map() {
     let store = Store::in_memory().unwrap();
     let map: Map<Even, Even> = store.map("evens").unwrap();
-    let message = map.insert(1, 2).unwrap_err().to_string();
+    let message = map.insert(1, 2).unwrap_err().report();
     assert!(message.ends_with("map \"evens\": a key does not encode: it is odd"), "{message}");
-    let message = map.insert(2, 1).unwrap_err().to_string();
+    let message = map.insert(2, 1).unwrap_err().report();
     assert!(message.ends_with("map \"evens\": a value does not encode: it is odd"), "{message}");
     assert!(matches!(map.entry(1).or_insert(2), Err(Error::Codec { .. })));
     assert!(matches!(map.get(1), Err(Error::Codec { .. })));
     map.insert(2, 200).unwrap();
     map.insert(4, 4).unwrap();
-    let message = map.get(2).unwrap_err().to_string();
+    let message = map.get(2).unwrap_err().report();
     assert!(message.ends_with("map \"evens\": a value does not decode: it is too large"), "{message}");
     assert!(matches!(map.update(2, |_| Some(6)), Err(Error::Codec { .. })));
     assert!(matches!(map.retain(|_, _| false), Err(Error::Codec { .. })));
@@ -290,6 +290,13 @@ fn maps_of_another_store_are_told_apart() {
 fn names() {
     let store = Store::in_memory().unwrap();
     assert!(matches!(store.map::<str, str>(""), Err(Error::InvalidName { .. })));
+    let longest = "n".repeat(65_535);
+    store.map::<str, str>(&longest).unwrap().insert("key", "value").unwrap();
+    let too_long = "n".repeat(65_536);
+    assert!(matches!(store.map::<str, str>(&too_long), Err(Error::InvalidName { .. })));
+    assert!(matches!(store.rename_map(&longest, &too_long), Err(Error::InvalidName { .. })));
+    assert!(!store.rename_map(&too_long, "short").unwrap() && !store.drop_map(&too_long).unwrap());
+    assert!(store.drop_map(&longest).unwrap());
     assert!(matches!(store.rename_map("a", ""), Err(Error::InvalidName { .. })));
     assert!(matches!(store.map::<str, str>(&"x".repeat(70_000)), Err(Error::KeyTooLong { .. })));
     assert!(!store.rename_map("", "a").unwrap());

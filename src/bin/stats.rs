@@ -32,7 +32,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = examine(&arguments).map_err(|error| error.to_string()).and_then(|examined| {
+    let done = examine(&arguments).map_err(|error| error.report()).and_then(|examined| {
         // In one piece: nothing is printed of what could not be read to its end.
         print(&examined.render(arguments.json)).map_err(|error| format!("could not print: {error}"))?;
         Ok(examined.is_clean())

@@ -218,7 +218,8 @@ impl Batch {
         let engine = Arc::clone(&self.engine);
         let old = engine.index_for_writing(map)?.offset();
         self.touched = true;
-        let fresh = engine.fresh_region(&mut engine.writer(), map, self.seq, old)?;
+        let fresh = |writer: &mut Writer| engine.fresh_region(writer, map, self.seq, old);
+        let fresh = engine.exceeding_at_last(&mut engine.writer(), fresh)?;
         let target = fresh.to_le_bytes();
         self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.seq) })?;
         self.set_part(part);
@@ -291,8 +292,9 @@ impl Batch {
             self.tail.seal(region, last, 0)?;
         }
         let mut writer = self.engine.writer();
-        let jumped =
-            self.engine.make_log_room(&mut writer, &mut self.tail, entry.len(), self.seq, room_of(entry.kind))?;
+        let (room, len, seq) = (room_of(entry.kind), entry.len(), self.seq);
+        let make_room = |writer: &mut Writer| self.engine.make_log_room(writer, &mut self.tail, len, seq, room);
+        let jumped = self.engine.exceeding_at_last(&mut writer, make_room)?;
         let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
         self.records += 1;

@@ -22,7 +22,9 @@ use super::commit::Writer;
 use super::cursor::Cursor;
 use super::expiry::Moment;
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_MAP, live};
+use crate::file::layout::{
+    CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_KEY_LEN, MAX_MAP, live,
+};
 use crate::file::log::{self, Record};
 
 /// The key under which the catalogue has the next id.
@@ -93,6 +95,16 @@ impl Engine {
                 .filter(|named| named.fingerprint() == entry.fingerprint.get())
         });
         found.ok_or_else(|| self.region.corrupt(offset, "expected an entry of the catalogue"))
+    }
+
+    /// Refuses what no map can be called.
+    pub(crate) fn check_name(&self, name: &str) -> Result<()> {
+        let what = match name.len() {
+            0 => "a map needs a name; the map without one is that of `Store::get` and `Store::insert`",
+            len if len > MAX_KEY_LEN => "a name has at most 65,535 bytes",
+            _ => return Ok(()),
+        };
+        Err(Error::InvalidName { path: self.region.path().to_owned(), name: name.to_owned(), what })
     }
 
     /// The map of this name.

@@ -63,16 +63,15 @@ impl Engine {
     fn change_in_turn(&self, map: u32, kind: Kind, mut step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
         let mut writer = self.writer();
         let before = self.log_totals()?;
-        let mut done = step(&mut writer);
-        if done.is_err() {
-            self.abandon(&mut writer)?;
-            if matches!(done, Err(Error::Full { .. })) && self.squeeze(&mut writer, room_of(kind)) {
-                done = step(&mut writer);
-                if done.is_err() {
-                    self.abandon(&mut writer)?;
-                }
-            }
-        }
+        let mut attempt = |writer: &mut Writer| step(writer).or_else(|error| self.abandon(writer).and(Err(error)));
+        let mut with_squeezing = |writer: &mut Writer| match attempt(writer) {
+            Err(Error::Full { .. }) if self.squeeze(writer, room_of(kind)) => attempt(writer),
+            done => done,
+        };
+        let done = match room_of(kind) {
+            Room::Growth => with_squeezing(&mut writer),
+            _ => self.exceeding_at_last(&mut writer, with_squeezing),
+        };
         if let Ok(true) = done {
             self.upkeep_after(&mut writer, &[map], before, 1);
         }

@@ -37,6 +37,8 @@ pub(crate) struct Writer {
     pub(crate) extent: (u64, u64),
     /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store larger.
     pub(crate) on_reserve: bool,
+    /// What makes the store smaller has found no room within the limit, and may exceed it.
+    pub(crate) exceeds: bool,
     /// What was neither in use nor free when that was last looked at.
     pub(crate) waiting: Waiting,
     /// Below this count nobody reads any more, as was found when the commit with the other one was the last.
@@ -59,6 +61,7 @@ impl Writer {
             space: Space::unknown(),
             extent: (0, 0),
             on_reserve: false,
+            exceeds: false,
             waiting: Waiting::default(),
             unread_below: (0, 0),
             extent_len: None,

@@ -175,7 +175,7 @@ impl Engine {
                 }
                 let least = self.settings.limits.smallest_log;
                 writer.extent_len = Some(align_block((live / 64).clamp(least, 64 << 20)));
-                let cleaned = self.clean(writer, portion)?;
+                let cleaned = self.exceeding_at_last(writer, |writer| self.clean(writer, portion))?;
                 report.moved_bytes += cleaned.moved;
                 if cleaned.emptied > 0 {
                     self.reclaim(writer)?;

@@ -136,6 +136,22 @@ impl Engine {
         }
     }
 
+    /// Takes a step that makes the store smaller: within the limit if it can be.
+    pub(super) fn exceeding_at_last<R>(
+        &self,
+        writer: &mut Writer,
+        mut step: impl FnMut(&mut Writer) -> Result<R>,
+    ) -> Result<R> {
+        match step(writer) {
+            Err(Error::Full { .. }) => {}
+            done => return done,
+        }
+        writer.exceeds = true;
+        let done = step(writer);
+        writer.exceeds = false;
+        done
+    }
+
     /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have come that far,
     /// the log is cleaned, for which there has to be room for what one step of that moves.
     fn excess_for(&self, writer: &Writer, room: Room, needed: u64) -> u64 {
@@ -144,6 +160,7 @@ impl Engine {
         let less_dense = writer.space.used_bytes() / 8;
         let of_removals = usual + LOG_RESERVE * BLOCK + less_dense;
         match room {
+            _ if !writer.exceeds => 0,
             Room::Growth => 0,
             Room::Removal => of_removals,
             Room::Cleaning => {

@@ -72,7 +72,8 @@ pub(crate) fn living(region: &Region, locks: &Locks) -> Result<Vec<Process>> {
         if !locks.is_held(locks::entry(entry)).map_err(|e| lock_error(region, e))? {
             continue;
         }
-        if process.boot != boot {
+        // Unknown is not another: the boot id cannot be read without a descriptor, or where `/proc/sys` is not to be seen.
+        if process.boot != boot && process.boot != 0 && boot != 0 {
             let by = HeldBy::OtherSystem { pid: process.pid };
             return Err(Error::Locked { path: region.path().to_owned(), by });
         }

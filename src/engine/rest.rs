@@ -55,7 +55,7 @@ impl Rest {
         let pause = again.unwrap_or(SHORTEST);
         let is_damage = matches!(error, Error::Corrupt { .. });
         let pause = (!is_damage).then(|| (pause, Instant::now() + pause));
-        *state = Some(Resting { since, why: error.to_string(), pause });
+        *state = Some(Resting { since, why: error.report(), pause });
         self.begun.store(true, Ordering::Relaxed);
     }
 

@@ -339,7 +339,8 @@ impl Engine {
         }
     }
 
-    /// Cleans once along the log, until there is as much room more as an extent takes. Says how much that is.
+    /// Cleans once along the log, until as much was emptied as an extent takes; for a removal, until there is so much room
+    /// more. Says how much that is.
     fn squeeze_once(&self, writer: &mut Writer, room: Room) -> Result<u64> {
         let [_, _, _, live] = self.log_totals()?;
         let goal = self.end_of_log()?;
@@ -360,7 +361,10 @@ impl Engine {
                 self.checkpoint_in_turn(writer, PATIENCE)?;
                 self.reclaim(writer)?;
             }
-            freed = used.saturating_sub(writer.space.used_bytes());
+            freed = match room {
+                Room::Growth => freed + cleaned.emptied,
+                _ => used.saturating_sub(writer.space.used_bytes()),
+            };
         }
         Ok(freed)
     }

@@ -8,7 +8,8 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{
-    COUNT_BITS, EXTENTS, JUMP_LEN, Kind, RECORD_HEADER, RecordHeader, Shortcut, align8, flags, record_len,
+    COUNT_BITS, COUNT_MASK, EXTENTS, JUMP_LEN, Kind, MAX_COUNT, RECORD_HEADER, RecordHeader, Shortcut, align8, flags,
+    record_len,
 };
 use super::region::Region;
 use crate::error::{Error, Result};
@@ -445,8 +446,9 @@ impl<'a> Walk<'a> {
             (None, Kind::Jump) => seq >= self.last && declared,
             (None, _) => seq > self.last && declared,
         };
-        // A jump may have the number of the commit before it; but the first record has none before it.
-        if !in_order || seq < self.least {
+        // A jump may have the number of the commit before it; but the first record has none before it. And no store counts beyond the
+        // last number that there is.
+        if !in_order || seq < self.least || seq & COUNT_MASK > MAX_COUNT {
             return Err("the sequence number of the record is not the next");
         }
         if kind == Kind::Jump && (record.is_commit() || record.target().is_none()) {

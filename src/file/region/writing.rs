@@ -37,7 +37,8 @@ impl Region {
     #[inline]
     pub(crate) fn append(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         match &self.backing {
-            Backing::File(file) if self.coherent => {
+            // A write beyond a limit on the length of files, which a file may have outgrown, would end the process by a signal.
+            Backing::File(file) if self.coherent && !exceeds_limit(offset + bytes.len() as u64) => {
                 self.address(offset, bytes.len() as u64)?;
                 #[cfg(test)]
                 self.record(|recorder| recorder.write(offset, bytes));
@@ -339,4 +340,8 @@ impl Region {
             tell(&**recorder);
         }
     }
+}
+
+fn exceeds_limit(end: u64) -> bool {
+    os::file_size_limit().is_some_and(|limit| end > limit)
 }
