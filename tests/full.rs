@@ -310,6 +310,29 @@ fn a_full_store_is_recovered_within_its_limit() {
     }
 }
 
+/// What makes a store no smaller keeps to its limit, however often it is cleaned for that.
+#[test]
+fn a_full_store_that_is_overwritten_keeps_to_its_limit() {
+    for (seed, longest, keys) in
+        [(1, 100, 9_000), (2, 3_000, 850), (3, 20_000, 130), (4, 100_000, 25), (5, 100, 20_000)]
+    {
+        let folder = folder();
+        let mut random = Random(seed);
+        let max_size = 2 << 20;
+        let store = Store::options().max_size(max_size).open(folder.path().join("store")).unwrap();
+        for number in 0..20_000u64 {
+            let key = if number < keys { number } else { random.below(keys) };
+            let len = random.below(longest) as usize;
+            match store.insert(key.to_le_bytes(), random.bytes(len)) {
+                Ok(()) | Err(Error::Full { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+            let len = store.stats().unwrap().file_len;
+            assert!(len <= max_size, "seed {seed}: {len} bytes after {number} writes");
+        }
+    }
+}
+
 /// Removing gets through, though what it takes is not there at first, and then the store is as small as before.
 #[test]
 fn a_full_store_is_emptied() {
