@@ -1208,3 +1208,23 @@ fn nobody_who_writes_waits_for_the_checkpoint_of_another() {
     engine.put(DEFAULT_MAP, b"one more", &[1; 5000], None).unwrap();
     assert!(engine.superblock().unwrap().generation.get() > generation, "the next one takes it");
 }
+
+/// A map of the log whose number was never given out would become the next one that is made.
+#[test]
+fn a_log_with_records_of_a_map_that_was_never_made_is_refused() {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    let made = engine.create_named("made", 0, "types").unwrap().id;
+    for (map, is_refused) in [(made, false), (made + 1, true)] {
+        if is_refused {
+            let _turn = engine.turn().unwrap();
+            engine.create_map(&mut engine.writer(), map, 1, engine.next_seq().unwrap()).unwrap();
+        }
+        engine.put(map, b"key", b"value", None).unwrap();
+        let copy = path.with_extension("copy");
+        fs::copy(&path, &copy).unwrap();
+        let recovered = Engine::open(&copy, Settings::default());
+        let refused = matches!(&recovered, Err(Error::Corrupt { what, .. }) if what.contains("records of map"));
+        assert_eq!(refused, is_refused, "map {map}: {:?}", recovered.err());
+    }
+}
