@@ -239,15 +239,21 @@ impl Engine {
         let entries = self.map_table()?.iter()?;
         entries
             .map(|entry| {
-                let index = Index::open(&self.region, entry.region())?;
-                // Reads go by what the table says, without a look at the header.
-                if index.extent() != entry.extent {
-                    let what = format!("map {}: the map table and the region differ in its size", entry.map);
-                    return Err(self.region.corrupt(entry.region(), what));
-                }
-                Ok((entry.map, index))
+                let index = Index::of_extent(&self.region, entry.extent)?;
+                self.check_header(entry.map, &index).map(|()| (entry.map, index))
             })
             .collect()
+    }
+
+    /// Looks at the header of a region. Reads go by what the map table says; who is about to go over all lines makes sure
+    /// first that they are some.
+    fn check_header(&self, map: u32, index: &Index<'_>) -> Result<()> {
+        let header = Index::open(&self.region, index.offset())?;
+        if header.extent() == index.extent() {
+            return Ok(());
+        }
+        let what = format!("map {map}: the map table and the region differ in its size");
+        Err(self.region.corrupt(index.offset(), what))
     }
 
     /// The sequence number of the last visible commit.

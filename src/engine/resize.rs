@@ -152,6 +152,7 @@ impl Engine {
         drop_tombstones: bool,
     ) -> Result<Index<'_>> {
         let old = self.index_in_force(map)?;
+        self.check_header(map, &old)?;
         let blocks = index::blocks_for(slots);
         let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
         let new = Index::create(&self.region, (extent.offset, blocks), map, u64::MAX, old.offset(), Totals::default())?;
@@ -185,6 +186,7 @@ impl Engine {
         seq: u64,
     ) -> Result<()> {
         let old = self.index_in_force(map)?;
+        self.check_header(map, &old)?;
         let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
         let target = Index::begin(&self.region, (extent.offset, blocks), map, old.offset())?;
         self.region.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;

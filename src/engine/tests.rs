@@ -1228,3 +1228,19 @@ fn a_log_with_records_of_a_map_that_was_never_made_is_refused() {
         assert_eq!(refused, is_refused, "map {map}: {:?}", recovered.err());
     }
 }
+
+/// What a damaged map table calls a region is not gone over line by line.
+#[test]
+fn a_region_without_its_header_is_not_built_anew() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let of_log = crate::file::layout::extent_word(EXTENTS, 16);
+    engine.map_table().unwrap().set_region(DEFAULT_MAP, of_log).unwrap();
+    let _turn = engine.turn().unwrap();
+    let mut writer = engine.writer();
+    let refused = engine.rebuild_at_once(&mut writer, DEFAULT_MAP, 100, engine.next_seq().unwrap(), false);
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{:?}", refused.err());
+    let refused = engine.begin_resize(&mut writer, DEFAULT_MAP, 4, false, engine.next_seq().unwrap());
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+}
