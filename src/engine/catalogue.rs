@@ -180,9 +180,7 @@ impl Engine {
 
     /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is there.
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
-        if self.drops.load(Ordering::Relaxed) {
-            self.sweep_dropped_maps()?;
-        }
+        self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
         if let Some(named) = self.named_in(&batch, name)? {
             return batch.commit_as_usual().map(|()| named);
@@ -230,6 +228,8 @@ impl Engine {
 
     /// Drops the map of this name, and says whether there was one.
     pub(crate) fn drop_named(self: &Arc<Self>, name: &str) -> Result<bool> {
+        // Whoever makes the maps need not know that they are dropped.
+        self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
         let Some(named) = self.named_in(&batch, name)? else { return batch.commit_as_usual().map(|()| false) };
         batch.clear_for_good(named.id)?;
@@ -240,6 +240,7 @@ impl Engine {
 
     /// Gives the map of one name another, and drops the one that had that. Says whether there was one to rename.
     pub(crate) fn rename_map(self: &Arc<Self>, from: &str, to: &str) -> Result<bool> {
+        self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
         let Some(named) = self.named_in(&batch, from)? else { return batch.commit_as_usual().map(|()| false) };
         if from == to {
@@ -283,12 +284,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Forgets those that this process knows of.
+    fn sweep_drops(&self) -> Result<()> {
+        if self.drops.load(Ordering::Relaxed) { self.sweep_dropped_maps() } else { Ok(()) }
+    }
+
     /// Forgets the maps that were dropped and that no reader can see any more.
     pub(crate) fn sweep_dropped_maps(&self) -> Result<()> {
+        // Before the look: one that is dropped meanwhile is noted behind it.
+        self.drops.store(false, Ordering::Relaxed);
         if !self.map_table()?.iter()?.any(|entry| entry.dropped) {
-            self.drops.store(false, Ordering::Relaxed);
             return Ok(());
         }
+        // Readers may hold some of them.
+        self.drops.store(true, Ordering::Relaxed);
         let _turn = self.turn()?;
         self.sweep_in_turn(&mut self.writer())
     }

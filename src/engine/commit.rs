@@ -154,6 +154,7 @@ impl Engine {
     #[cold]
     pub(crate) fn bury(&self, writer: &mut Writer) -> Result<()> {
         self.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
+        writer.exceeds = false;
         self.tail(writer)?.wipe(&self.region)?;
         self.abandon(writer)?;
         self.retire_unreferenced(writer)

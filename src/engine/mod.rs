@@ -114,7 +114,7 @@ pub(crate) struct Engine {
     clean: AtomicBool,
     /// We have committed something.
     changed: AtomicBool,
-    /// Maps that were dropped may still be in the map table; those of other processes are looked for when it is compacted.
+    /// Maps that this process has dropped, or found so when it opened the store, may still be in the map table.
     drops: AtomicBool,
     /// The holder of the writer lock could not clean up behind itself; whoever takes it next has to.
     left_something: AtomicBool,

@@ -1244,3 +1244,17 @@ fn a_region_without_its_header_is_not_built_anew() {
     let refused = engine.begin_resize(&mut writer, DEFAULT_MAP, 4, false, engine.next_seq().unwrap());
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
 }
+
+/// One opener makes the maps, and another drops them.
+#[test]
+fn maps_that_another_drops_do_not_pile_up() {
+    let (_folder, path) = scratch();
+    let (makes, drops) = (Arc::new(open(&path)), Arc::new(open(&path)));
+    for number in 0..300 {
+        let name = format!("map {number}");
+        makes.create_named(&name, 0, "types").unwrap();
+        assert!(drops.drop_named(&name).unwrap());
+        let entries = drops.map_table().unwrap().iter().unwrap().count();
+        assert!(entries <= 5, "{entries} maps are listed after {number} were dropped");
+    }
+}

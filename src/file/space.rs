@@ -430,6 +430,9 @@ impl Space {
     /// Gives an extent another kind.
     pub(crate) fn set_kind(&mut self, region: &Region, offset: u64, kind: ExtentKind, seq: u64) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        if self.extents.get(offset).is_some_and(|extent| extent.kind == ExtentKind::Hole) {
+            return Err(region.corrupt(offset, "what is in use is listed as a hole"));
+        }
         // What was held back joins the log.
         let joins = kind == ExtentKind::ReserveLog;
         let ordinal = if joins { Some(self.next_ordinal()) } else { None };
@@ -496,9 +499,9 @@ impl Space {
         let end = self.used_end();
         let holes: Vec<u64> = self.extents.range(end..).map(|hole| hole.offset).collect();
         holes.into_iter().try_for_each(|offset| self.free(region, offset))?;
-        let shorter = self.change(region, |_| region.truncate(end))?;
+        // Also if it cannot be made shorter: there were holes.
         self.end = self.end.min(end);
-        Ok(shorter)
+        self.change(region, |_| region.truncate(end))
     }
 
     /// Gives the space of free runs back to the file system where it knows how, and says how many bytes.

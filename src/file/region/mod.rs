@@ -261,10 +261,16 @@ impl Region {
 
     /// Takes a step that may make it by so many bytes longer than its owner has set. Only for the holder of the writer lock.
     pub(crate) fn exceeding<R>(&self, bytes: u64, step: impl FnOnce() -> R) -> R {
-        let before = self.excess.swap(bytes, Ordering::Relaxed);
-        let done = step();
-        self.excess.store(before, Ordering::Relaxed);
-        done
+        struct Restore<'r>(&'r AtomicU64, u64);
+
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.store(self.1, Ordering::Relaxed);
+            }
+        }
+        // Whatever becomes of the step.
+        let _restore = Restore(&self.excess, self.excess.swap(bytes, Ordering::Relaxed));
+        step()
     }
 
     /// What tells this page cache from another; `None` if the system cannot say.
