@@ -123,7 +123,7 @@ impl Options {
     /// only what is held back.
     ///
     /// A file that is longer opens all the same. Rather than refuse a full store after a power cut, a recovery makes its file
-    /// longer, each by at most twice what its index takes and what is held back for a full store. What lies behind the limit
+    /// longer, each by at most twice what its index takes, and a few blocks. What lies behind the limit
     /// is used by nothing that makes the store larger.
     ///
     /// ```

@@ -495,8 +495,8 @@ impl Engine {
 
     /// The last step of a recovery: what is held back, and a superblock that says how far it came.
     fn go_on(&self, seq: u64) -> Result<()> {
-        match self.region.exceeding(u64::MAX, || self.keep_reserve(&mut self.writer(), seq)) {
-            // On a full disk it was opened all the same; it just has no reserve.
+        match self.keep_reserve(&mut self.writer(), seq) {
+            // A full store was opened all the same; it just has no reserve.
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => return Err(error),
         }
