@@ -625,6 +625,19 @@ fn an_undamaged_store_passes_the_same_exercise() {
     assert_eq!(align8(live::VISIBLE), live::VISIBLE);
 }
 
+/// Where the first block of a table is.
+fn table_in(bytes: &[u8], magic: [u8; 8]) -> usize {
+    let mut blocks = (EXTENTS as usize..bytes.len()).step_by(BLOCK as usize);
+    blocks.find(|&at| bytes[at..].starts_with(&magic)).unwrap()
+}
+
+/// Where the entries in the first block of the space table are.
+fn space_entries(bytes: &[u8]) -> impl Iterator<Item = usize> + use<> {
+    let table = table_in(bytes, SPACE_TABLE_MAGIC);
+    let first = table + TABLE_HEADER as usize;
+    (first..table + BLOCK as usize - SPACE_ENTRY as usize).step_by(SPACE_ENTRY as usize)
+}
+
 /// Overwrites bytes of a file that stores have open.
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -806,12 +819,8 @@ fn an_ordinal_that_cannot_be_is_refused() {
     store.insert("key", "value").unwrap();
     store.close().unwrap();
     let bytes = fs::read(&path).unwrap();
-    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-    let mut blocks = (EXTENTS as usize..bytes.len()).step_by(BLOCK as usize);
-    let table = blocks.find(|&at| bytes[at..].starts_with(&SPACE_TABLE_MAGIC)).unwrap();
-    let first = table + TABLE_HEADER as usize;
-    let mut entries = (first..table + BLOCK as usize - SPACE_ENTRY as usize).step_by(SPACE_ENTRY as usize);
-    let entry = entries.find(|&at| word(at + 8) != 0 && word(at + 16) != 0).unwrap();
+    let word = |at: usize| read_word(&bytes, at);
+    let entry = space_entries(&bytes).find(|&at| word(at + 8) != 0 && word(at + 16) != 0).unwrap();
     for ordinal in [0, u64::MAX / 2, u64::MAX] {
         let mut bytes = bytes.clone();
         bytes[entry + 16..entry + 24].copy_from_slice(&ordinal.to_le_bytes());
@@ -831,8 +840,7 @@ fn verify_looks_at_the_entries_of_the_map_table() {
     store.map::<str, str>("map").unwrap();
     store.close().unwrap();
     let bytes = fs::read(&path).unwrap();
-    let mut blocks = (EXTENTS as usize..bytes.len()).step_by(BLOCK as usize);
-    let table = blocks.find(|&at| bytes[at..].starts_with(&MAP_TABLE_MAGIC)).unwrap();
+    let table = table_in(&bytes, MAP_TABLE_MAGIC);
     let entry = |number: usize| table + (TABLE_HEADER + number as u64 * MAP_ENTRY) as usize;
     let vacant = (0..).find(|&number| read_word(&bytes, entry(number)) == 0).unwrap();
     for (number, id) in [(0, 1 | DROPPED), (1, 2 | DROPPED), (2, 3 | DROPPED), (0, 1 | 1 << 40), (vacant, 1)] {
@@ -858,14 +866,10 @@ fn a_region_that_is_listed_as_a_hole_is_damage() {
     }
     store.close().unwrap();
     let mut bytes = fs::read(&path).unwrap();
-    let mut blocks = (EXTENTS as usize..bytes.len()).step_by(BLOCK as usize);
-    let table = blocks.find(|&at| bytes[at..].starts_with(&SPACE_TABLE_MAGIC)).unwrap();
-    let first = table + TABLE_HEADER as usize;
-    let states = (first..table + BLOCK as usize - SPACE_ENTRY as usize).step_by(SPACE_ENTRY as usize).map(|at| at + 8);
     // The kind of an index, and that of a hole.
-    let indexes: Vec<usize> = states.filter(|&at| bytes[at + 7] == 2).collect();
+    let indexes: Vec<usize> = space_entries(&bytes).filter(|&at| bytes[at + 15] == 2).collect();
     assert_eq!(indexes.len(), 2);
-    indexes.iter().for_each(|&at| bytes[at + 7] = 8);
+    indexes.iter().for_each(|&at| bytes[at + 15] = 8);
     fs::write(&path, &bytes).unwrap();
     let store = Store::open(&path).unwrap();
     is_damage(store.clear(), "clear");

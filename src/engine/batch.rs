@@ -11,10 +11,11 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::Engine;
-use super::change::{check_lengths, room_of};
+use super::change::check_lengths;
 use super::commit::Writer;
 use super::cursor::Cursor;
 use super::expiry::Moment;
+use super::growth::Room;
 use super::settings::Durability;
 use super::turns::LongTurn;
 use crate::error::{Error, Result};
@@ -219,7 +220,7 @@ impl Batch {
         let old = engine.index_for_writing(map)?.offset();
         self.touched = true;
         let fresh = |writer: &mut Writer| engine.fresh_region(writer, map, self.seq, old);
-        let fresh = engine.exceeding_at_last(&mut engine.writer(), fresh)?;
+        let fresh = engine.exceeding_at_last(&mut engine.writer(), Room::Removal, fresh)?;
         let target = fresh.to_le_bytes();
         self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.seq) })?;
         self.set_part(part);
@@ -292,9 +293,9 @@ impl Batch {
             self.tail.seal(region, last, 0)?;
         }
         let mut writer = self.engine.writer();
-        let (room, len, seq) = (room_of(entry.kind), entry.len(), self.seq);
+        let (room, len, seq) = (Room::of(entry.kind), entry.len(), self.seq);
         let make_room = |writer: &mut Writer| self.engine.make_log_room(writer, &mut self.tail, len, seq, room);
-        let jumped = self.engine.exceeding_at_last(&mut writer, make_room)?;
+        let jumped = self.engine.exceeding_at_last(&mut writer, room, make_room)?;
         let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
         self.records += 1;

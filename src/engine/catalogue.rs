@@ -284,7 +284,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets those that this process knows of.
+    /// [Forgets](Engine::sweep_dropped_maps) the dropped maps that this process knows of, if it knows of any.
     fn sweep_drops(&self) -> Result<()> {
         if self.drops.load(Ordering::Relaxed) { self.sweep_dropped_maps() } else { Ok(()) }
     }

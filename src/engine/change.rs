@@ -64,14 +64,11 @@ impl Engine {
         let mut writer = self.writer();
         let before = self.log_totals()?;
         let mut attempt = |writer: &mut Writer| step(writer).or_else(|error| self.abandon(writer).and(Err(error)));
-        let mut with_squeezing = |writer: &mut Writer| match attempt(writer) {
-            Err(Error::Full { .. }) if self.squeeze(writer, room_of(kind)) => attempt(writer),
+        let room = Room::of(kind);
+        let done = self.exceeding_at_last(&mut writer, room, |writer| match attempt(writer) {
+            Err(Error::Full { .. }) if self.squeeze(writer, room) => attempt(writer),
             done => done,
-        };
-        let done = match room_of(kind) {
-            Room::Growth => with_squeezing(&mut writer),
-            _ => self.exceeding_at_last(&mut writer, with_squeezing),
-        };
+        });
         if let Ok(true) = done {
             self.upkeep_after(&mut writer, &[map], before, 1);
         }
@@ -234,7 +231,7 @@ impl Engine {
     fn commit_one(&self, writer: &mut Writer, place: Place<'_>, entry: &Entry<'_>) -> Result<bool> {
         let entry = Entry { flags: entry.flags | flags::COMMIT, ..*entry };
         let mut tail = self.tail(writer)?;
-        let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, room_of(entry.kind))?;
+        let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, Room::of(entry.kind))?;
         let offset = tail.append(&self.region, &entry)?;
         self.store_commit_point(tail.at, entry.seq)?;
 
@@ -289,11 +286,6 @@ impl Engine {
         self.store_commit_point(tail.at, seq)?;
         self.finish(writer)
     }
-}
-
-/// What records of a kind are to find room in the log for.
-pub(super) fn room_of(kind: Kind) -> Room {
-    if matches!(kind, Kind::Remove | Kind::Clear) { Room::Removal } else { Room::Growth }
 }
 
 /// Refuses keys and values that the format cannot hold.

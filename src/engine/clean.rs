@@ -90,8 +90,8 @@ impl Engine {
             self.skip_number()?;
         }
         let mut to = passed.to;
-        let extent;
-        (extent, to.ordinal) = self.extent_of_head(writer, to.head.at)?;
+        let (extent, ordinal) = self.extent_of_head(writer, to.head.at)?;
+        to.ordinal = ordinal;
         let visible = self.region.live(live::VISIBLE)?;
         for &offset in &passed.extents {
             cleaned.emptied += writer.space.extent(offset).map_or(0, |extent| extent.len());

@@ -70,15 +70,14 @@ impl Writer {
 
     /// Finds the extent that the tail is in.
     fn settle(&mut self, region: &Region, tail: u64) -> Result<()> {
-        let extent = self.space.log_extent_of(tail);
+        let extent = self.space.log_extent_of(tail).copied();
         let extent = extent.ok_or_else(|| region.corrupt(tail, "the tail of the log lies in no extent"))?;
-        let extent = *extent;
-        self.enter(region, &extent);
+        self.enter(region, extent);
         Ok(())
     }
 
     /// The log goes on in this extent.
-    pub(crate) fn enter(&mut self, region: &Region, extent: &Extent) {
+    pub(crate) fn enter(&mut self, region: &Region, extent: Extent) {
         self.extent = (extent.offset, extent.end());
         self.on_reserve = extent.kind == ExtentKind::ReserveLog || region.check_limit(0, 0, extent.end()).is_err();
     }

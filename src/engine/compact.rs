@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::clean::Portion;
 use super::commit::Writer;
-use super::growth::LEAST_RUN;
+use super::growth::{LEAST_RUN, Room};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, EXTENTS, JUMP_LEN, align_block, live};
@@ -175,7 +175,7 @@ impl Engine {
                 }
                 let least = self.settings.limits.smallest_log;
                 writer.extent_len = Some(align_block((live / 64).clamp(least, 64 << 20)));
-                let cleaned = self.exceeding_at_last(writer, |writer| self.clean(writer, portion))?;
+                let cleaned = self.exceeding_at_last(writer, Room::Cleaning, |writer| self.clean(writer, portion))?;
                 report.moved_bytes += cleaned.moved;
                 if cleaned.emptied > 0 {
                     self.reclaim(writer)?;

@@ -8,7 +8,7 @@ use super::commit::Writer;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, JUMP_LEN, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks,
+    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks,
     extent_offset, extent_word, live, record_len, table_word,
 };
 use crate::file::log::{Record, Tail};
@@ -32,6 +32,13 @@ pub(crate) enum Room {
     Removal,
     /// What cleaning moves: it gets through where removals have used that up.
     Cleaning,
+}
+
+impl Room {
+    /// What a record of this kind finds room for, but for those that cleaning moves.
+    pub(crate) fn of(kind: Kind) -> Room {
+        if matches!(kind, Kind::Remove | Kind::Clear) { Room::Removal } else { Room::Growth }
+    }
 }
 
 impl Engine {
@@ -100,10 +107,11 @@ impl Engine {
         if room != Room::Growth && matches!(taken, Err(Error::Full { .. })) {
             taken = match self.open_reserve(writer, needed, seq)? {
                 Some(reserve) => Ok(reserve),
-                None => {
+                None if writer.exceeds => {
                     let excess = self.excess_for(writer, room, needed);
                     self.region.exceeding(excess, || self.allocate_log(writer, needed, usual, seq))
                 }
+                None => taken,
             };
         }
         let extent = taken?;
@@ -121,7 +129,7 @@ impl Engine {
             self.return_extent(writer, &extent, seq)?;
             return Err(error);
         }
-        writer.enter(&self.region, &extent);
+        writer.enter(&self.region, extent);
         writer.on_reserve |= !within;
         Ok(true)
     }
@@ -136,14 +144,16 @@ impl Engine {
         }
     }
 
-    /// Takes a step that makes the store smaller: within the limit if it can be.
+    /// Takes a step that needs room: within the limit if it can be. Only what makes the store smaller may exceed it.
+    #[inline]
     pub(super) fn exceeding_at_last<R>(
         &self,
         writer: &mut Writer,
+        room: Room,
         mut step: impl FnMut(&mut Writer) -> Result<R>,
     ) -> Result<R> {
         match step(writer) {
-            Err(Error::Full { .. }) => {}
+            Err(Error::Full { .. }) if room != Room::Growth => {}
             done => return done,
         }
         writer.exceeds = true;
@@ -155,12 +165,14 @@ impl Engine {
     /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have come that far,
     /// the log is cleaned, for which there has to be room for what one step of that moves.
     fn excess_for(&self, writer: &Writer, room: Room, needed: u64) -> u64 {
+        if !writer.exceeds {
+            return 0;
+        }
         let usual = writer.space.log_extent_len(0, self.settings.limits.smallest_log);
         // What cleaning has moved along the whole log may lie less densely than it did.
         let less_dense = writer.space.used_bytes() / 8;
         let of_removals = usual + LOG_RESERVE * BLOCK + less_dense;
         match room {
-            _ if !writer.exceeds => 0,
             Room::Growth => 0,
             Room::Removal => of_removals,
             Room::Cleaning => {
@@ -261,20 +273,21 @@ impl Engine {
     /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
     /// clear is committed.
     pub(crate) fn fresh_region(&self, writer: &mut Writer, map: u32, seq: u64, previous: u64) -> Result<u64> {
-        let offset =
-            match (self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq), self.reserve(writer, REGION_RESERVE))
-            {
-                (Err(Error::Full { .. }), Some(held)) => {
+        let offset = match self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq) {
+            Err(full @ Error::Full { .. }) => match self.reserve(writer, REGION_RESERVE) {
+                Some(held) => {
                     writer.space.set_kind(&self.region, held, ExtentKind::Index, seq)?;
                     held
                 }
-                (Err(Error::Full { .. }), None) => {
+                None if writer.exceeds => {
                     let excess = self.excess_for(writer, Room::Removal, 0);
                     let allocate = || self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq);
                     self.region.exceeding(excess, allocate)?.offset
                 }
-                (taken, _) => taken?.offset,
-            };
+                None => return Err(full),
+            },
+            taken => taken?.offset,
+        };
         // One before the clear, so that whatever else the commit holds counts from here.
         let totals = Totals { seq: seq - 1, ..Totals::default() };
         Index::create(&self.region, (offset, REGION_RESERVE), map, seq, previous, totals)?;

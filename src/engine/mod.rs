@@ -9,8 +9,8 @@
 //! committed; [`verify`] checks everything.
 //!
 //! [`upkeep`] says how much each write does beyond its own commit: it moves a [`resize`] on, which [`slots`] keeps up to
-//! date, and [`clean`]s the log at its [`head`], or [`rest`]s when that has failed; [`reclaim`] says what of it is free. [`compact`] does all of that at
-//! once, on request.
+//! date, and [`clean`]s the log at its [`head`], or [`rest`]s when that has failed; [`reclaim`] says what of it is free.
+//! [`compact`] does all of that at once, on request.
 
 pub(crate) mod batch;
 pub(crate) mod catalogue;

@@ -403,7 +403,8 @@ impl Found {
         let Some(mut superblock) = superblocks[in_force] else {
             return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
-        let is_whole = has_writers || live_is_whole(region, &superblock).unwrap_or(false);
+        // What counts is whole.
+        let is_whole = same_cache || has_writers || live_is_whole(region, &superblock).unwrap_or(false);
         let is_closed = is_closed(region, &superblock)? && state & live::STATE_CLOSING == 0;
         // The next one has to be newer than both.
         superblock.generation = generation(&superblocks[newest]).into();

@@ -297,15 +297,10 @@ impl Engine {
     /// Claims a pin in a store that is opened for reading.
     fn claim_by_lock(&self) -> Result<Claimed> {
         loop {
-            let frozen = self.frozen()?;
-            let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
+            let (frozen, seq) = self.reading_point()?;
             self.lock_snapshot(seq)?;
             fence(Ordering::SeqCst);
-            let holds = match frozen {
-                // As long as nobody has opened the store for writing, there is nobody who could reuse anything.
-                Some(_) => self.is_live().map(|is_live| !is_live),
-                None => self.horizon_has_passed(seq).map(|passed| !passed),
-            };
+            let holds = self.is_undisturbed(frozen, seq);
             if let Ok(true) = holds {
                 return Ok(Claimed { place: 0, seq, kept: false });
             }

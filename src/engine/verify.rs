@@ -198,10 +198,11 @@ impl Engine {
         for id in named.iter().filter(|id| !maps.contains_key(id)) {
             report.add(live::MAP_TABLE, format!("map {id} is in the catalogue and has no index"));
         }
-        for entry in self.map_table()?.iter()? {
+        let table = self.map_table()?;
+        for entry in table.iter()? {
             if !listed.insert(entry.map) {
                 report.add(live::MAP_TABLE, format!("map {} is in the map table twice", entry.map));
-            } else if !self.map_table()?.is_found(entry)? {
+            } else if !table.is_found(entry)? {
                 report
                     .add(live::MAP_TABLE, format!("map {} is in the map table where it is not looked for", entry.map));
             }

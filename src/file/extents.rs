@@ -82,7 +82,6 @@ impl Extents {
     /// Lists an extent, in a place that is free.
     pub(super) fn insert(&mut self, extent: Extent) {
         if !extent.is_hole() {
-            let before = self.end_before(extent.offset);
             let run = self.free.range(..=extent.offset).next_back().map(|(&start, &end)| (start, end));
             match run.filter(|&(_, end)| end >= extent.end()) {
                 Some((start, end)) => {
@@ -91,7 +90,7 @@ impl Extents {
                     self.add_run(extent.end(), end);
                 }
                 // Behind the last one.
-                None => self.add_run(before, extent.offset),
+                None => self.add_run(self.end_before(extent.offset), extent.offset),
             }
             self.used += extent.len();
         }
@@ -239,7 +238,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn free_runs_and_sums_are_those_of_the_extents(steps in prop::collection::vec((0u64..60, 1u64..6, 0usize..5, 0u8..3), 1..200)) {
+        fn free_runs_and_sums_are_those_of_the_extents(
+            steps in prop::collection::vec((0u64..60, 1u64..6, 0usize..5, 0u8..3), 1..200),
+        ) {
             let mut extents = Extents::default();
             for (block, blocks, kind, what) in steps {
                 let new = extent(block, blocks, KINDS[kind]);

@@ -294,8 +294,8 @@ impl Space {
     /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or there
     /// is none.
     pub(crate) fn lowest_run(&self, least: u64, most: u64) -> u64 {
-        let runs = self.extents.free().map(|(start, end)| end - start);
-        runs.into_iter().find(|&run| run >= least).map_or(most, |run| run.min(most))
+        let mut runs = self.extents.free().map(|(start, end)| end - start);
+        runs.find(|&run| run >= least).map_or(most, |run| run.min(most))
     }
 
     /// Takes an extent of `blocks` blocks.
