@@ -169,6 +169,11 @@ pub struct ProcessStats {
     pub since: SystemTime,
     /// Whether nobody else may open it meanwhile.
     pub exclusive: bool,
+    /// Whether it reuses no space, so that the file grows with all that it writes, because the system refuses it the call
+    /// `membarrier`, which was granted when it opened the store: mostly a filter (seccomp) that was installed later. What
+    /// helps is to open the store anew, under the filter, since readers then do without that call; that the filter lets it
+    /// pass; or that another process writes now and then, or [maintains](crate::Store::maintain) the store.
+    pub reuse_refused: bool,
 }
 
 /// A pin: a reader or a snapshot at work.
@@ -324,6 +329,7 @@ impl Stats {
                     pid: process.pid,
                     since: time(process.since),
                     exclusive: process.exclusive,
+                    reuse_refused: process.is_refused,
                 })
                 .collect(),
             poisoned: engine.is_poisoned(),

@@ -145,7 +145,10 @@ impl Figures {
         let processes = stats
             .processes
             .iter()
-            .map(|process| json!({ "pid": process.pid, "since": date(process.since), "exclusive": process.exclusive }));
+            .map(|process| {
+                let (since, reuse_refused) = (date(process.since), process.reuse_refused);
+                json!({ "pid": process.pid, "since": since, "exclusive": process.exclusive, "reuse_refused": reuse_refused })
+            });
         let oldest_pin = stats
             .oldest_pin
             .as_ref()
@@ -294,7 +297,11 @@ impl Figures {
     fn processes(&self) -> Table<3> {
         let mut table = Table::new(["open for writing", "since", "mode"]);
         for process in &self.stats.processes {
-            let mode = if process.exclusive { "exclusive" } else { "shared" };
+            let mode = match (process.exclusive, process.reuse_refused) {
+                (_, true) => "reuses no space: the system refuses it membarrier",
+                (true, _) => "exclusive",
+                (false, _) => "shared",
+            };
             table.row([process.pid.to_string(), date(process.since), mode.to_owned()]);
         }
         table

@@ -51,6 +51,9 @@ pub struct CompactReport {
     pub file_len: u64,
     /// Bytes that were freed and cannot be used yet, since somebody still reads an older state.
     pub held_back: u64,
+    /// Whether the system refuses this process the call without which no space is reused: see
+    /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then next to nothing is gained.
+    pub reuse_refused: bool,
     /// Whether it came to its end: it was not stopped, and readers did not hold up what there was to gain.
     pub finished: bool,
 }
@@ -126,6 +129,7 @@ impl Engine {
         let writer = self.writer();
         report.held_back = writer.waiting.pins;
         drop(writer);
+        report.reuse_refused = self.is_refused()?;
         report.file_len = self.region.file_len()?;
         report.freed_bytes = before.saturating_sub(report.file_len);
         report.finished = ended == Ended::AtTheEnd;

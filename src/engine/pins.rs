@@ -396,9 +396,13 @@ impl Engine {
     pub(crate) fn raise_horizon(&self) -> Result<u64> {
         let visible = self.region.live(live::VISIBLE)?;
         protocol::raise(self, visible)?;
-        if self.some_need_a_barrier()? && !barrier::everywhere() {
-            // Without the barrier that readers rely on, every pin could be one that is not seen yet.
-            return Ok(0);
+        if self.some_need_a_barrier()? {
+            let is_refused = !barrier::everywhere();
+            self.note_refusal(is_refused)?;
+            if is_refused {
+                // Without the barrier that readers rely on, every pin could be one that is not seen yet.
+                return Ok(0);
+            }
         }
         let mut lowest = visible & COUNT_MASK;
         let mut asked = BTreeSet::new();

@@ -29,6 +29,8 @@ pub(crate) struct Process {
     /// Milliseconds since 1970.
     pub(crate) since: u64,
     pub(crate) exclusive: bool,
+    /// The system refuses it the barrier that readers rely on.
+    pub(crate) is_refused: bool,
     boot: u64,
 }
 
@@ -56,6 +58,7 @@ pub(crate) fn read(region: &Region, entry: u64) -> Result<Option<Process>> {
         pid: (pid - 1) as u32,
         since: region.live(at + process::SINCE)?,
         exclusive: region.live(at + process::MODE)? == process::EXCLUSIVE,
+        is_refused: region.live(at + process::REFUSED)? != 0,
         boot: region.live(at + process::BOOT)?,
     }))
 }
@@ -134,7 +137,22 @@ impl Engine {
         region.store_live(at + process::MODE, mode, Ordering::Relaxed)?;
         region.store_live(at + process::BOOT, region.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
         region.store_live(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
+        region.store_live(at + process::REFUSED, 0, Ordering::Relaxed)?;
         region.store_live(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
+    }
+
+    /// Writes down whether we can have the barrier that readers rely on, for those who wonder why nothing is reused.
+    pub(crate) fn note_refusal(&self, is_refused: bool) -> Result<()> {
+        let at = place(self.process) + process::REFUSED;
+        if (self.region.live(at)? != 0) != is_refused {
+            self.region.store_live(at, u64::from(is_refused), Ordering::Relaxed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether we reuse no space, since the system refuses us the barrier that readers rely on.
+    pub(crate) fn is_refused(&self) -> Result<bool> {
+        Ok(self.region.live(place(self.process) + process::REFUSED)? != 0)
     }
 
     /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one.

@@ -23,6 +23,8 @@ pub(crate) enum Call {
     Punch,
     /// A lock taken, given back or asked for.
     Lock,
+    /// A memory barrier in all threads.
+    Barrier,
 }
 
 /// Asks whether this call is to be made. A test may have it fail.

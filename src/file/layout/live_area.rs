@@ -191,6 +191,8 @@ pub mod process {
     /// What the process is flushing and does not know yet whether that succeeds: bits of [`STATE`](super::live::STATE) for
     /// whoever finds it dead.
     pub const FLUSHING: u64 = 40;
+    /// 1 if the system has refused this process the barrier that it owes to readers, and so it reuses no space; else 0.
+    pub const REFUSED: u64 = 48;
 }
 
 /// Words of a pin: the claim and, for pins that are held for long, when it was taken.

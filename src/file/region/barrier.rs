@@ -1,5 +1,8 @@
 //! A memory barrier in other threads.
 
+#[cfg(target_os = "linux")]
+use crate::file::door::{self, Call};
+
 /// Makes this process one whose running threads execute a barrier when somebody asks for it. `false` if the system does
 /// not offer that.
 #[cfg(target_os = "linux")]
@@ -15,7 +18,7 @@ pub(crate) fn register() -> bool {
 pub(crate) fn everywhere() -> bool {
     /// From `linux/membarrier.h`.
     const GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
-    membarrier(GLOBAL_EXPEDITED)
+    door::call(Call::Barrier).is_ok() && membarrier(GLOBAL_EXPEDITED)
 }
 
 #[cfg(target_os = "linux")]
