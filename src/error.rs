@@ -138,7 +138,9 @@ pub enum Error {
         /// How long it has held it.
         held: Duration,
     },
-    /// This thread has a transaction open and began a second write, which could only wait for itself.
+    /// This thread writes already, and began a second write, which could only wait for itself: it has a transaction open, in
+    /// this [`Store`](crate::Store) or in another one of the same file, or is within a closure that a write calls. A
+    /// transaction that was sent to another thread counts as that of the sender until the other one uses it.
     #[error("{}: this thread already writes to the store; commit or drop its transaction first", path.display())]
     WouldDeadlock {
         /// The file.

@@ -273,6 +273,57 @@ fn the_thread_that_a_transaction_has_left_waits_like_any_other() {
 }
 
 #[test]
+fn a_transaction_on_its_way_to_another_thread_is_not_the_senders() {
+    // On a busy machine the way may be long.
+    let has_waited = (0..20).any(|_| {
+        let store = Store::in_memory().unwrap();
+        let transaction = store.begin().unwrap();
+        let other = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(5));
+            transaction.commit().unwrap();
+        });
+        let outcome = store.insert("here", "too");
+        other.join().unwrap();
+        assert!(matches!(outcome, Ok(()) | Err(Error::WouldDeadlock { .. })), "{outcome:?}");
+        outcome.is_ok()
+    });
+    assert!(has_waited);
+}
+
+#[test]
+fn a_thread_does_not_wait_for_its_own_transaction_in_another_handle() {
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.insert("key", "value").unwrap();
+    // Neither opening nor closing has to wait for it.
+    let other = Store::open(&path).unwrap();
+    Store::open(&path).unwrap().close().unwrap();
+    for outcome in [other.insert("key", "other"), other.begin().map(drop), other.clear()] {
+        assert!(matches!(outcome, Err(Error::WouldDeadlock { .. })), "{outcome:?}");
+    }
+    // Another thread waits.
+    let waiting = thread::spawn(move || {
+        other.insert("other", "value").unwrap();
+        other
+    });
+    transaction.commit().unwrap();
+    let other = waiting.join().unwrap();
+    other.insert("key", "other").unwrap();
+    Store::open(&path).unwrap().insert("key", "a third").unwrap();
+    assert_eq!((store.len().unwrap(), store.get("key").unwrap().unwrap()), (2, b"a third".to_vec()));
+    // Nor within a closure that a write calls.
+    let map = store.map::<str, u64>("numbers").unwrap();
+    let updated = map.update("one", |_| {
+        assert!(matches!(other.insert("key", "value"), Err(Error::WouldDeadlock { .. })));
+        Some(1)
+    });
+    assert_eq!(updated.unwrap(), Some(1));
+    assert_clean(&store);
+}
+
+#[test]
 fn a_second_write_by_the_same_thread_is_refused_at_once() {
     let store = Store::in_memory().unwrap();
     let mut transaction = store.begin().unwrap();

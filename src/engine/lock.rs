@@ -8,14 +8,44 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use crate::file::locks::{FileId, fork};
 
 /// From this wait on, newcomers may not push in.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// How often somebody in the queue looks again, should a wake-up be missed.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long a thread waits for itself. It may have sent its transaction to another thread, which says so at the first use.
+const SENDING: Duration = Duration::from_millis(100);
+
+/// A gate of this process, and which entry of which file's process table goes through it.
+struct Listed {
+    file: FileId,
+    entry: u64,
+    gate: Weak<Gate>,
+    /// In a forked child, those of the parent mean nothing.
+    generation: u64,
+}
+
+/// All gates. Locked only while no other thread forks, so that a child never finds it locked.
+static GATES: Mutex<Vec<Listed>> = Mutex::new(Vec::new());
+
+/// Whether it is the calling thread that has the turn of another opening of this process, the one with this entry.
+#[cold]
+pub(crate) fn is_own_turn(file: FileId, entry: u64) -> bool {
+    fork::guarded(|_| {
+        let gates = GATES.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_entry = gates.iter().filter(|gate| (gate.file, gate.entry) == (file, entry));
+        of_entry
+            .filter(|listed| listed.generation == fork::generation())
+            .filter_map(|listed| listed.gate.upgrade())
+            .any(|gate| gate.owner.load(Ordering::Relaxed) == thread_number())
+    })
+}
 
 /// See the module.
 #[derive(Default)]
@@ -41,6 +71,18 @@ pub(crate) enum Refusal {
 }
 
 impl Gate {
+    /// The gate of an opening of a file that others of this process may have open as well.
+    pub(crate) fn listed(file: FileId, entry: u64) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        let listed = Listed { file, entry, gate: Arc::downgrade(&gate), generation: fork::generation() };
+        fork::guarded(|_| {
+            let mut gates = GATES.lock().unwrap_or_else(PoisonError::into_inner);
+            gates.retain(|listed| listed.gate.strong_count() > 0);
+            gates.push(listed);
+        });
+        gate
+    }
+
     /// Takes the lock, waiting at most `timeout`.
     #[inline]
     pub(crate) fn acquire(&self, timeout: Duration) -> Result<(), Refusal> {
@@ -59,8 +101,13 @@ impl Gate {
 
     #[cold]
     fn acquire_slowly(&self, me: u64, timeout: Duration) -> Result<(), Refusal> {
-        if self.owner.load(Ordering::Relaxed) == me {
-            return Err(Refusal::Mine);
+        let start = Instant::now();
+        while self.owner.load(Ordering::Relaxed) == me {
+            let left = SENDING.min(timeout).saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(Refusal::Mine);
+            }
+            std::thread::sleep(left.min(PATIENCE));
         }
         for _ in 0..100 {
             if !self.starving.load(Ordering::Relaxed) && self.take(me) {
@@ -68,7 +115,6 @@ impl Gate {
             }
             std::hint::spin_loop();
         }
-        let start = Instant::now();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.push_back(me);
         self.waiting.fetch_add(1, Ordering::SeqCst);

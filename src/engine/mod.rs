@@ -101,7 +101,7 @@ pub(crate) struct Engine {
     thawed: AtomicBool,
     kept_pins: KeptPins,
     snapshot_locks: SnapshotLocks,
-    gate: Gate,
+    gate: Arc<Gate>,
     /// What those who write here know of readers of older commits.
     old_readers: OldReaders,
     /// Taken for each step of a change by the holder of the gate, who hardly ever waits for it.

@@ -84,6 +84,10 @@ impl Engine {
             Some(space) => Writer::new(&region, space, tail)?,
             None => Writer::unknowing(),
         };
+        let gate = match &seat.locks {
+            Some(locks) => Gate::listed(locks.id().map_err(|e| processes::lock_error(&region, e))?, seat.entry),
+            None => Arc::default(),
+        };
         // What the superblock does not vouch for counts as not flushed.
         let durable = (superblock.log_end.get(), superblock.next_seq.get() - 1);
         Ok(Engine {
@@ -98,7 +102,7 @@ impl Engine {
             thawed: AtomicBool::new(false),
             kept_pins: KeptPins::new(seat.entry),
             snapshot_locks: SnapshotLocks::default(),
-            gate: Gate::default(),
+            gate,
             old_readers: OldReaders::default(),
             flusher: Flusher::new(durable.0, durable.1),
             writer: Mutex::new(writer),

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use super::lock::Refusal;
+use super::lock::{self, Refusal};
 use super::{Engine, now, processes, turn};
 use crate::error::{Error, Result};
 use crate::file::layout::{PROCESSES, live, writer_lock};
@@ -189,6 +189,13 @@ impl turn::Shared for Engine {
     }
 
     fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+        // Alive it is, but it would never come to its end.
+        if let Some(locks) = &self.locks
+            && let Ok(file) = locks.id()
+            && lock::is_own_turn(file, entry)
+        {
+            return Err(Error::WouldDeadlock { path: self.region.path().to_owned() });
+        }
         Engine::clean_if_dead(self, entry)
     }
 

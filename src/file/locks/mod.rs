@@ -73,6 +73,11 @@ impl Locks {
         })
     }
 
+    /// What tells the file that the locks are on from others.
+    pub(crate) fn id(&self) -> io::Result<FileId> {
+        os::id(&self.file)
+    }
+
     /// The file that the locks are on.
     pub(crate) fn file(&self) -> &File {
         &self.file
@@ -151,6 +156,9 @@ impl Drop for Locks {
         fork::guarded(|openings| openings.remove(&self.file));
     }
 }
+
+/// What tells a file from any other that is there at the same time.
+pub(crate) type FileId = (u64, u64);
 
 /// Whether both are the same file.
 pub(crate) fn is_same_file(one: &File, other: &File) -> io::Result<bool> {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 pub(super) use imp::Mine;
 
-use super::Sharing;
+use super::{FileId, Sharing};
 use crate::file::door::{self, Call};
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos"))]
@@ -278,7 +278,7 @@ pub(super) fn held(file: &File, mine: &Mine, places: Range<u64>, with: Sharing) 
 
 /// What tells this file from any other that is there at the same time.
 #[cfg(unix)]
-pub(super) fn id(file: &File) -> io::Result<(u64, u64)> {
+pub(super) fn id(file: &File) -> io::Result<FileId> {
     use std::os::unix::fs::MetadataExt;
 
     let metadata = file.metadata()?;
@@ -286,7 +286,7 @@ pub(super) fn id(file: &File) -> io::Result<(u64, u64)> {
 }
 
 #[cfg(windows)]
-pub(super) fn id(file: &File) -> io::Result<(u64, u64)> {
+pub(super) fn id(file: &File) -> io::Result<FileId> {
     use std::os::windows::io::AsRawHandle;
 
     use windows_sys::Win32::Storage::FileSystem::{BY_HANDLE_FILE_INFORMATION, GetFileInformationByHandle};
