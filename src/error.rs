@@ -384,16 +384,64 @@ pub enum HeldBy {
         /// Its process id, as it sees it itself.
         pid: u32,
     },
-    /// Somebody who is opening or closing the store, which takes its time after a power cut.
+    /// A process that is opening or closing the store, which takes its time after a power cut, and on a slow disk.
+    #[error("process {pid}, which {step},")]
+    Opener {
+        /// Its process id, as it sees it itself.
+        pid: u32,
+        /// What it is at, and how far.
+        step: OpenerStep,
+    },
+    /// Somebody who is opening or closing the store, and has not said yet who it is.
     #[error("a process that is opening or closing it")]
     Opening,
-    /// A thread or process that holds the superblock: who takes a checkpoint, or looks at the file to open it. That lasts as
-    /// long as a flush, unless it was stopped.
-    #[error("a thread or process that takes a checkpoint of it, or is opening it")]
+    /// A thread or process that takes a checkpoint. That lasts as long as a flush, unless it was stopped.
+    #[error("a thread or process that takes a checkpoint of it")]
     Superblock,
     /// Somebody who holds a lock on the file and has no entry in it.
     #[error("another program, which holds a lock on the file")]
     Unknown,
+}
+
+/// What a process that [opens or closes](HeldBy::Opener) a store is at, and how many bytes of it are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenerStep {
+    /// It opens a store, which takes no time.
+    #[error("is opening it")]
+    Opening,
+    /// It recovers the store and checks its log; see [`RecoveryPhase`](crate::RecoveryPhase).
+    #[error("is recovering it (it has checked {done} of {total} bytes)")]
+    Walking {
+        /// Bytes that were checked.
+        done: u64,
+        /// Length of the file; the log may be much shorter.
+        total: u64,
+    },
+    /// It recovers the store and flushes what it has found.
+    #[error("is recovering it (it has flushed {done} of {total} bytes)")]
+    Flushing {
+        /// Bytes that were flushed.
+        done: u64,
+        /// Length of the file.
+        total: u64,
+    },
+    /// It recovers the store and builds its index.
+    #[error("is recovering it (it has indexed {done} of {total} bytes)")]
+    Indexing {
+        /// Bytes of the log that are in the index.
+        done: u64,
+        /// Length of the log.
+        total: u64,
+    },
+    /// It closes the store.
+    #[error("is closing it (it has flushed {done} of {total} bytes)")]
+    Closing {
+        /// Bytes that were flushed.
+        done: u64,
+        /// Length of the file.
+        total: u64,
+    },
 }
 
 /// Why a store is [full](Error::Full).

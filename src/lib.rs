@@ -304,7 +304,7 @@ pub use engine::recovery::Opened;
 pub use engine::settings::{Access, Durability};
 pub use engine::verify::{Finding, VerifyReport};
 pub use entry::Entry;
-pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, Result};
+pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Result};
 pub use file::layout as format;
 pub use map::{Map, MapInfo};
 pub use map_changes::{MapChange, MapChanges};

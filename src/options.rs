@@ -162,8 +162,7 @@ impl Options {
     }
 
     /// How long a change waits for another thread or process that is writing, before it gives up with
-    /// [`Error::LockTimeout`](crate::Error::LockTimeout), and how long an opening waits for somebody else who is opening or
-    /// closing the store. Default: 10 seconds.
+    /// [`Error::LockTimeout`](crate::Error::LockTimeout). Default: 10 seconds.
     ///
     /// ```
     /// use std::time::Duration;
@@ -174,13 +173,44 @@ impl Options {
     /// let store = Store::open(&path)?;
     /// let impatient = Store::options().lock_timeout(Duration::from_millis(5)).open(&path)?;
     /// let transaction = store.begin()?;
-    /// assert!(matches!(impatient.insert("key", "value"), Err(Error::LockTimeout { .. })));
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| assert!(matches!(impatient.insert("key", "value"), Err(Error::LockTimeout { .. }))));
+    /// });
     /// drop(transaction);
     /// impatient.insert("key", "value")?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn lock_timeout(mut self, timeout: Duration) -> Options {
         self.settings.lock_timeout = timeout;
+        self
+    }
+
+    /// How long an opening waits for somebody else who is opening or closing the store and does not get any further, before it
+    /// gives up with [`Error::Locked`](crate::Error::Locked), which names that process and says how far it is. As long as a
+    /// recovery or the flush of a closing makes progress, it is waited for. Default: as long as
+    /// [`lock_timeout`](Options::lock_timeout).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use slotlog::{Error, HeldBy, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    /// let store = Store::open(&path)?;
+    /// store.insert("key", "value")?;
+    /// std::fs::copy(&path, &copy)?; // of a store in use: it is recovered when it is opened
+    ///
+    /// let of_copy = copy.clone();
+    /// let recovered = Store::options().on_recovery(move |_| {
+    ///     let opened = Store::options().open_timeout(Duration::from_millis(5)).open(&of_copy);
+    ///     let Err(Error::Locked { by: HeldBy::Opener { pid, .. }, .. }) = opened else { panic!("{opened:?}") };
+    ///     assert_eq!(pid, std::process::id());
+    /// });
+    /// recovered.open(&copy)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_timeout(mut self, timeout: Duration) -> Options {
+        self.settings.open_timeout = Some(timeout);
         self
     }
 

@@ -185,10 +185,13 @@ fn the_places() {
         live::RESIZE_ZEROED,
         live::HEAD,
         live::REUSED_BELOW,
+        live::OPENER,
+        live::OPENER_DONE,
+        live::OPENER_TOTAL,
     ];
     let expected = [
         192, 200, 248, 64, 72, 80, 88, 96, 104, 112, 120, 128, 0, 8, 16, 256, 264, 320, 384, 392, 400, 24, 416, 448,
-        592,
+        592, 640, 648, 656,
     ];
     assert_eq!(words.map(|word| word - LIVE), expected);
     assert_eq!(seal::WORDS, [0, 8, 16]);

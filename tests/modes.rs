@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, Options, Pod, Store};
+use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, OpenerStep, Options, Pod, Store};
 use support::{Random, folder, role, run_child, say};
 
 /// Longer than anything here may take.
@@ -1000,7 +1000,63 @@ fn a_forked_child_does_not_keep_writers_out() {
     }
 }
 
-/// An opening waits for another one as long as it is told to.
+/// An opening waits for another one as long as it is told to, and longer while that one makes progress.
+#[test]
+fn an_opening_waits_for_another_as_long_as_that_makes_progress() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let open = Store::open(&path).unwrap();
+    // Progress is told each four megabytes.
+    for number in 0..20u32 {
+        open.insert(number.to_le_bytes(), vec![7; 1 << 20]).unwrap();
+    }
+    let cut: PathBuf = folder.path().join("cut");
+    fs::copy(&path, &cut).unwrap();
+    let (tell, told) = mpsc::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let on_recovery = move |progress: slotlog::RecoveryProgress| {
+        let _ = tell.send(progress);
+        let _ = wait.lock().unwrap().recv();
+    };
+    let patience = Duration::from_millis(400);
+    thread::scope(|scope| {
+        let recovering = scope.spawn(|| Store::options().on_recovery(on_recovery).open(&cut).unwrap());
+        let mut steps = vec![told.recv_timeout(LONG).unwrap()];
+        let start = Instant::now();
+        // Nobody says more about a recovery than how far it is.
+        let waiting = scope.spawn(|| Store::options().open_timeout(patience).open(&cut));
+        let mut goes_on = true;
+        while goes_on {
+            thread::sleep(patience / 4);
+            go_on.send(()).unwrap();
+            match told.recv_timeout(LONG) {
+                Ok(step) => steps.push(step),
+                Err(_) => goes_on = false,
+            }
+            // Here it stops.
+            goes_on &= steps.len() < 8;
+        }
+        assert!(start.elapsed() > patience, "it was waited for longer than that");
+        let refused = waiting.join().unwrap();
+        let Err(Error::Locked { by: HeldBy::Opener { pid, step }, .. }) = refused else { panic!("{refused:?}") };
+        let last = steps.last().unwrap();
+        let of_last = match last.phase {
+            slotlog::RecoveryPhase::Walking => OpenerStep::Walking { done: last.done, total: last.total },
+            _ => OpenerStep::Indexing { done: last.done, total: last.total },
+        };
+        assert_eq!((pid, step), (std::process::id(), of_last));
+        let refused = Store::options().open_timeout(Duration::ZERO).open(&cut).unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {pid}, which is recovering it")), "{refused}");
+        drop(go_on);
+        let store = recovering.join().unwrap();
+        assert_eq!(store.len().unwrap(), 20);
+        let other = Store::options().open_timeout(Duration::ZERO).open(&cut).unwrap();
+        assert_eq!(other.len().unwrap(), 20);
+    });
+}
+
+/// A change waits for another one as long as it is told to, and so does an opening that is told nothing else.
 #[test]
 fn lock_timeout_is_how_long_an_opening_and_a_change_wait() {
     let folder = folder();
@@ -1027,14 +1083,17 @@ fn lock_timeout_is_how_long_an_opening_and_a_change_wait() {
     begins.recv_timeout(LONG).unwrap();
     for access in [Access::ReadWrite, Access::ReadOnly, Access::CopyOnWrite] {
         let outcome = options().access(access).open(&cut);
-        assert!(matches!(outcome, Err(Error::Locked { by: HeldBy::Opening, .. })), "{access:?}: {outcome:?}");
+        let Err(Error::Locked { by: HeldBy::Opener { pid, .. }, .. }) = outcome else {
+            panic!("{access:?}: {outcome:?}")
+        };
+        assert_eq!(pid, std::process::id());
     }
     drop(go_on);
     slow.join().unwrap();
 
     let impatient = options().open(&path).unwrap();
     let transaction = open.begin().unwrap();
-    let outcome = impatient.insert("key", "new");
+    let outcome = thread::scope(|scope| scope.spawn(|| impatient.insert("key", "new")).join().unwrap());
     let Err(Error::LockTimeout { waited, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(waited >= Duration::from_millis(10) && waited < Duration::from_secs(10), "not the default: {waited:?}");
     drop(transaction);

@@ -124,6 +124,8 @@ fn child() {
         "read-only reader" => read_on(&path, Access::ReadOnly),
         "register" => use_registers(&path, argument.parse().unwrap()),
         "transaction" => hold_a_transaction(&path),
+        #[cfg(unix)]
+        "opener" => open_again_and_again(&path, &argument),
         "idler" => idle(&path, Access::ReadWrite),
         "read-only idler" => idle(&path, Access::ReadOnly),
         "grower" => grow(&path),
@@ -619,6 +621,41 @@ fn a_stopped_holder_is_named_and_a_dead_one_replaced() {
     assert!(start.elapsed() < Duration::from_secs(1), "the dead are found out soon: {:?}", start.elapsed());
     assert_eq!(store.get("half").unwrap(), None);
     assert!(store.verify().unwrap().is_clean());
+}
+
+// Somebody who opens the store and does not go on.
+
+#[cfg(unix)]
+fn open_again_and_again(path: &Path, access: &str) {
+    let access = if access == "read-only" { Access::ReadOnly } else { Access::ReadWrite };
+    say("begun");
+    loop {
+        drop(Store::options().access(access).open(path).unwrap());
+    }
+}
+
+/// Wherever it is stopped.
+#[cfg(unix)]
+#[test]
+fn a_stopped_opener_is_in_nobodys_way() {
+    for access in ["read-write", "read-only"] {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let store = Store::options().lock_timeout(Duration::from_millis(300)).open(&path).unwrap();
+        let opener = Player::start("opener", access, &path);
+        assert_eq!(opener.next(), "begun");
+        let mut random = Random(7);
+        for round in 0..100u32 {
+            thread::sleep(Duration::from_micros(random.below(3000)));
+            opener.signal(libc::SIGSTOP);
+            store.insert("key", round.to_le_bytes()).unwrap();
+            store.checkpoint().unwrap();
+            store.stats().unwrap();
+            opener.signal(libc::SIGCONT);
+        }
+        opener.kill();
+        assert!(store.verify().unwrap().is_clean());
+    }
 }
 
 // Growth.

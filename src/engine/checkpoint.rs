@@ -23,11 +23,11 @@ use super::commit::Writer;
 use super::live_area::{distrust_live, resize_words};
 use super::processes::{living, lock_error, poll};
 use super::settings::Durability;
-use super::superblocks::superblock_at;
-use super::{Engine, now, turn};
+use super::superblocks::in_force;
+use super::{Engine, now, progress, turn};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, seal,
+    BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, opener, seal,
     superblock_flags, writer_lock,
 };
 use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
@@ -468,9 +468,17 @@ impl Engine {
         Ok(self.log_totals()?[1].saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
     }
 
-    /// The superblock in force, as somebody may have written it just now.
+    /// The superblock in force, as somebody may have written it just now. This waits for nobody.
     pub(crate) fn superblock(&self) -> Result<Superblock> {
-        self.lock_superblock(self.settings.lock_timeout).map(|superblock| *superblock)
+        if !self.is_live()? || !self.ready.load(Ordering::Acquire) {
+            return Ok(*self.superblock.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        self.superblock_in_force()
+    }
+
+    fn superblock_in_force(&self) -> Result<Superblock> {
+        let (place, read) = in_force(&self.region)?;
+        read.ok_or_else(|| self.region.corrupt(place, "the superblock in force is damaged"))
     }
 
     /// The superblock that this process has made or found and nobody else can have changed: in an opening.
@@ -499,17 +507,12 @@ impl Engine {
         let Some(locks) = self.locks.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
             return Ok(guard);
         };
-        let sharing = if self.read_only { Sharing::Shared } else { Sharing::Exclusive };
-        let lock = || locks.try_lock(CHECKPOINT, sharing).map_err(|e| lock_error(&self.region, e));
+        let lock = || locks.try_lock(CHECKPOINT, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e));
         if !poll(timeout, lock)? {
             return Err(held());
         }
         guard.locked = true;
-        if self.is_live()? {
-            let place = self.region.live(live::SUPERBLOCK)?;
-            let read = superblock_at(&self.region, place)?;
-            *guard.superblock = read.ok_or_else(|| self.region.corrupt(place, "the superblock in force is damaged"))?;
-        }
+        *guard.superblock = self.superblock_in_force()?;
         Ok(guard)
     }
 
@@ -640,7 +643,8 @@ impl Engine {
             // Where nobody could tell this memory from that of another boot, it is not to be believed.
             distrust_live(&self.region)?;
         }
-        self.region.change_bits(live::STATE, 0, live::STATE_CLOSING)
+        self.region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
+        progress::note_the_end(&self.region)
     }
 
     /// Flushes log, regions and tables. Only for the holder of the writer lock who is the last one there.
@@ -654,7 +658,7 @@ impl Engine {
             if unsure {
                 self.region.rewrite(EXTENTS, self.region.len() - EXTENTS)?;
             }
-            self.region.flush_all()
+            progress::flush_all(&self.region, opener::CLOSING)
         })?;
         self.region.change_bits(live::STATE, 0, UNSURE)?;
         self.note_synced(self.log_totals()?[0])?;

@@ -21,17 +21,17 @@ use super::path::{
 use super::pins::{KeptPins, SnapshotLocks};
 use super::recovery::Opened;
 use super::settings::{Access, Settings};
-use super::superblocks::{Superblocks, generation, inspect, newest, which};
+use super::superblocks::{Superblocks, generation, in_force, inspect_in_use, newest, which};
 use super::upkeep::Upkeep;
 use super::versions::OldReaders;
-use super::{Engine, Frozen, now, processes};
+use super::{Engine, Frozen, now, processes, progress};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::index;
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
-    live,
+    live, opener,
 };
-use crate::file::locks::{self, CHECKPOINT, Locks, OPENING, PRIVATE, READERS, Sharing, fork};
+use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing, fork};
 use crate::file::region::{self, Region};
 use crate::file::space::Space;
 use crate::file::totals;
@@ -171,13 +171,11 @@ impl<'s> Opening<'s> {
         check_is_file(path, &file.metadata().map_err(looking)?)?;
 
         let sharing = if to_file { Sharing::Exclusive } else { Sharing::Shared };
-        let free = processes::poll(settings.lock_timeout, || locks.try_lock(OPENING, sharing).map_err(locking))?;
-        if !free {
-            return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Opening });
-        }
+        let patience = settings.open_timeout.unwrap_or(settings.lock_timeout);
+        wait_for_opener(path, &file, patience, || locks.try_lock(OPENING, sharing).map_err(locking))?;
         // Whoever makes the file shorter holds this for a moment.
         let reading = || locks.try_lock(READERS, Sharing::Shared).map_err(locking);
-        if !to_file && !processes::poll(settings.lock_timeout, reading)? {
+        if !to_file && !processes::poll(patience, reading)? {
             return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Unknown });
         }
         let start = Instant::now();
@@ -207,13 +205,7 @@ impl<'s> Opening<'s> {
     /// all has to be done again without.
     fn proceed(mut self, trust: bool) -> Result<Option<Engine>> {
         let access = self.settings.access;
-        let locking = |error| Error::io(&self.path, "lock the file", error);
-        // Superblocks are read in peace. The last step of the opening lets others write them again.
-        let lock = || self.locks.try_lock(CHECKPOINT, Sharing::Shared).map_err(locking);
-        if !processes::poll(self.settings.lock_timeout, lock)? {
-            return Err(Error::Locked { path: self.path, by: HeldBy::Opening });
-        }
-        let found = inspect(&mut self.file, &self.path)?;
+        let found = inspect_in_use(&mut self.file, &self.path)?;
         match found {
             None if !access.is_to_file() || !self.settings.create => {
                 Err(Error::NotAStore { path: self.path, what: "it is empty, or its creation was cut short" })
@@ -252,8 +244,7 @@ impl<'s> Opening<'s> {
         // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and others need
         // not wait until the opening has come to its end.
         (locks.try_lock(PRIVATE, Sharing::Shared))
-            .and_then(|_| locks.unlock(CHECKPOINT))
-            .and_then(|()| locks.unlock(OPENING))
+            .and_then(|_| locks.unlock(OPENING))
             .map_err(|e| processes::lock_error(&region, e))?;
         Ok((region.into_private(max_len)?, Seat::alone(Some(locks))))
     }
@@ -292,7 +283,7 @@ impl<'s> Opening<'s> {
         }
         let has_writers = !writers.is_empty();
         let is_current = live_is_vouched_for(&region, has_writers)?;
-        let in_force = superblocks[which(region.live(live::SUPERBLOCK)?)];
+        let (_, in_force) = in_force(&region)?;
         let seat = |locks| Seat { locks: Some(locks), held: None, entry: 0, exclusive: settings.exclusive };
         let is_believed = is_current && !settings.untrusted;
         let of_live = in_force.filter(|superblock| is_believed && live_counts(&region, superblock, has_writers));
@@ -373,6 +364,7 @@ impl<'s> Opening<'s> {
             let what = "other processes have the store open, and its live area says nothing that can be used";
             return Err(region.corrupt(live::VERSION_WORD, what));
         }
+        progress::note(&region, opener::OPENING, 0, 0);
         let engine = attach(region, seat, settings.clone(), Opened::Attached, found.superblock)?;
         engine.end_opening(alone).map(Some)
     }
@@ -399,12 +391,13 @@ impl Found {
     fn in_file(region: &Region, superblocks: &Superblocks, has_writers: bool, untrusted: bool) -> Result<Found> {
         let identity = region.identity();
         let current = !untrusted && live_is_vouched_for(region, has_writers)?;
-        let in_force = which(region.live(live::SUPERBLOCK)?);
-        let same_cache = current && superblocks[in_force].is_some_and(|s| live_counts(region, &s, has_writers));
+        let (place, of_live) = in_force(region)?;
+        let of_live = of_live.filter(|superblock| current && live_counts(region, superblock, has_writers));
+        let same_cache = of_live.is_some();
         let state = if current { region.live(live::STATE)? } else { 0 };
         let newest = newest(superblocks);
-        let in_force = if same_cache { in_force } else { newest };
-        let Some(mut superblock) = superblocks[in_force] else {
+        let (in_force, superblock) = if same_cache { (which(place), of_live) } else { (newest, superblocks[newest]) };
+        let Some(mut superblock) = superblock else {
             return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
         // What counts is whole.
@@ -430,6 +423,7 @@ impl Found {
         trust: bool,
         alone: bool,
     ) -> Result<Option<Engine>> {
+        progress::note(&region, opener::OPENING, 0, 0);
         let Found { superblock, in_force, state, identity, .. } = self;
         let same_cache = self.same_cache && trust && !settings.untrusted;
         let is_closed = self.is_closed && !settings.untrusted;
@@ -463,6 +457,27 @@ impl Found {
             return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Readers });
         };
         engine.end_opening(alone).map(Some)
+    }
+}
+
+/// Takes the lock that an opening begins with. Whoever has it is waited for as long as he makes progress, and then for so long.
+fn wait_for_opener(path: &Path, file: &File, patience: Duration, mut lock: impl FnMut() -> Result<bool>) -> Result<()> {
+    let mut opener = None;
+    let mut is_taken = false;
+    loop {
+        let before = opener;
+        let is_further = processes::poll(patience, || {
+            is_taken = lock()?;
+            opener = progress::opener_of(file);
+            Ok(is_taken || opener != before)
+        })?;
+        if is_taken {
+            return Ok(());
+        }
+        if !is_further {
+            let by = opener.map_or(HeldBy::Opening, |(pid, step)| HeldBy::Opener { pid, step });
+            return Err(Error::Locked { path: path.to_owned(), by });
+        }
     }
 }
 
@@ -664,7 +679,10 @@ impl Engine {
                     return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
                 }
             }
-            locks.unlock(CHECKPOINT).and_then(|()| locks.unlock(OPENING)).map_err(locking)?;
+            if !self.read_only {
+                progress::note_the_end(&self.region)?;
+            }
+            locks.unlock(OPENING).map_err(locking)?;
         }
         Ok(self)
     }

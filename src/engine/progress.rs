@@ -1,9 +1,14 @@
 //! What a long recovery tells of itself.
 
 use std::fmt;
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::settings::Settings;
+use crate::error::{OpenerStep, Result};
+use crate::file::layout::{live, opener};
+use crate::file::region::{self, Region};
 
 /// How far a recovery after a power cut has come; see [`Options::on_recovery`](crate::Options::on_recovery).
 ///
@@ -78,16 +83,57 @@ impl fmt::Debug for OnRecovery {
 /// So many bytes of log lie between two calls.
 const EVERY: u64 = 4 << 20;
 
+/// Tells those who wait until an opening or closing is done who is at it and how far it is. It only informs.
+pub(super) fn note(region: &Region, step: u64, done: u64, total: u64) {
+    for (at, value) in
+        [(live::OPENER, opener::word(std::process::id(), step)), (live::OPENER_DONE, done), (live::OPENER_TOTAL, total)]
+    {
+        let _ = region.store_live(at, value, Ordering::Relaxed);
+    }
+}
+
+/// Who opens or closes the store in this file, as far as it [says](note), and what it is at. The file may be anything.
+pub(super) fn opener_of(file: &File) -> Option<(u32, OpenerStep)> {
+    let mut words = [0; 24];
+    region::read_at(file, live::OPENER, &mut words).ok()?;
+    let word = |number: usize| u64::from_le_bytes(std::array::from_fn(|byte| words[8 * number + byte]));
+    let (pid, step) = opener::parts(word(0))?;
+    let (done, total) = (word(1), word(2));
+    let step = match step {
+        opener::OPENING => OpenerStep::Opening,
+        opener::WALKING => OpenerStep::Walking { done, total },
+        opener::INDEXING => OpenerStep::Indexing { done, total },
+        opener::FLUSHING => OpenerStep::Flushing { done, total },
+        opener::CLOSING => OpenerStep::Closing { done, total },
+        _ => return None,
+    };
+    Some((pid, step))
+}
+
+/// Nobody opens or closes the store any more.
+pub(super) fn note_the_end(region: &Region) -> Result<()> {
+    region.store_live(live::OPENER, 0, Ordering::Relaxed)
+}
+
+/// Flushes all of the file, and lets others see how far that is.
+pub(super) fn flush_all(region: &Region, step: u64) -> Result<()> {
+    let total = region.len();
+    region.write_back_all(|done| note(region, step, done, total))?;
+    region.flush_all()
+}
+
 /// One phase of a recovery.
-pub(crate) struct Phase {
+pub(crate) struct Phase<'r> {
+    region: &'r Region,
     on_recovery: Option<OnRecovery>,
     progress: RecoveryProgress,
     told: u64,
 }
 
-impl Phase {
-    pub(crate) fn begin(settings: &Settings, phase: RecoveryPhase, total: u64) -> Phase {
+impl<'r> Phase<'r> {
+    pub(crate) fn begin(region: &'r Region, settings: &Settings, phase: RecoveryPhase, total: u64) -> Phase<'r> {
         let begun = Phase {
+            region,
             on_recovery: settings.on_recovery.clone(),
             progress: RecoveryProgress { phase, done: 0, total },
             told: 0,
@@ -97,6 +143,12 @@ impl Phase {
     }
 
     fn tell(&self) {
+        let RecoveryProgress { phase, done, total } = self.progress;
+        let step = match phase {
+            RecoveryPhase::Walking => opener::WALKING,
+            RecoveryPhase::Indexing => opener::INDEXING,
+        };
+        note(self.region, step, done, total);
         if let Some(OnRecovery(call)) = &self.on_recovery {
             call(self.progress);
         }

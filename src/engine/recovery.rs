@@ -19,13 +19,14 @@ use super::head::LogHead;
 use super::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
 use super::open::{LogFound, Seat, build};
 use super::processes::some_were_flushing;
-use super::progress::{Phase, RecoveryPhase};
+use super::progress::{self, Phase, RecoveryPhase};
 use super::settings::Settings;
 use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
-    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, commit_word, flags, live, seal, writer_lock,
+    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, commit_word, flags, live, opener, seal,
+    writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Walk};
 use crate::file::region::Region;
@@ -138,7 +139,7 @@ pub(crate) fn after_power_cut(
             }
         }
         // What was read may have lived in the page cache only.
-        region.flush_all()?;
+        progress::flush_all(&region, opener::FLUSHING)?;
         // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
         distrust_live(&region)?;
     }
@@ -185,7 +186,7 @@ fn find_end(
     superblock: &Superblock,
     settings: &Settings,
 ) -> Result<(LogFound, BTreeMap<u32, u64>, u64, u64)> {
-    let mut phase = Phase::begin(settings, RecoveryPhase::Walking, region.len());
+    let mut phase = Phase::begin(region, settings, RecoveryPhase::Walking, region.len());
     let mut walk = Walk::new(region, LogHead::of_superblock(superblock).head, None);
     let durable_end = superblock.log_end.get();
     let mut reached = walk.at() == durable_end;
@@ -317,7 +318,7 @@ impl Engine {
                 entry.insert((self.recover_map(writer, map, keys, seq)?, Totals::default()));
             }
         }
-        let mut phase = Phase::begin(&self.settings, RecoveryPhase::Indexing, bytes);
+        let mut phase = Phase::begin(&self.region, &self.settings, RecoveryPhase::Indexing, bytes);
         let mut scan = Scan::new(&self.region, start, end);
         let mut batch = Vec::with_capacity(BATCH);
         while !scan.is_at_end() {
@@ -342,7 +343,7 @@ impl Engine {
         batch: &mut Vec<(Record<'a>, KeyHash)>,
         scan: &mut Scan<'a>,
         maps: &Maps<'_>,
-        phase: &mut Phase,
+        phase: &mut Phase<'_>,
     ) -> Result<()> {
         batch.clear();
         for record in scan.take(BATCH) {

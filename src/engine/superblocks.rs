@@ -9,7 +9,7 @@ use zerocopy::FromBytes;
 use crate::error::{Error, Result};
 use crate::file::layout::{
     BLOCK, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, SUPERBLOCK_A,
-    SUPERBLOCK_B, Superblock, VERSION,
+    SUPERBLOCK_B, Superblock, VERSION, live,
 };
 use crate::file::region::Region;
 
@@ -37,9 +37,37 @@ pub(super) fn superblock_at(region: &Region, place: u64) -> Result<Option<Superb
     Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
 }
 
+/// The superblock in force, and its place. It needs no lock: the one in force is never written over, and a word says which one
+/// that is. What was read while the word stayed the same was in force, and is whole unless it is damaged.
+pub(super) fn in_force(region: &Region) -> Result<(u64, Option<Superblock>)> {
+    loop {
+        let place = region.live(live::SUPERBLOCK)?;
+        let read = if let SUPERBLOCK_A | SUPERBLOCK_B = place { superblock_at(region, place)? } else { None };
+        // Another one took its place meanwhile, which takes a flush; so this does not go on for long.
+        if region.live(live::SUPERBLOCK)? == place {
+            return Ok((place, read));
+        }
+    }
+}
+
+/// [Inspects](inspect) a file that others may be writing to: between two reads, each of the superblocks may have been the one
+/// that is being written.
+pub(super) fn inspect_in_use(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
+    const TRIES: u32 = 3;
+
+    let mut inspected = inspect(file, path);
+    for _ in 1..TRIES {
+        if !matches!(inspected, Err(Error::Corrupt { .. })) {
+            break;
+        }
+        inspected = inspect(file, path);
+    }
+    inspected
+}
+
 /// Looks at the superblocks, and refuses what is not ours to touch. `None` if the file is empty, or what a creation that
 /// did not end has left.
-pub(super) fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
+fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
     let not_a_store = |what| Err(Error::NotAStore { path: path.to_owned(), what });
     let mut pages = Vec::new();
     file.seek(SeekFrom::Start(0))

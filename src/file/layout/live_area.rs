@@ -96,6 +96,13 @@ pub mod live {
 
     /// The counting part of a sequence number: of records of the log with a larger one, none was overwritten.
     pub const REUSED_BELOW: u64 = LIVE + 592;
+
+    /// Who opens or closes the store, for those who wait until that is done: see [`opener`](super::opener). Zero if nobody says.
+    pub const OPENER: u64 = LIVE + 640;
+    /// How many bytes of what takes long are done, and of how many.
+    pub const OPENER_DONE: u64 = LIVE + 648;
+    /// See [`OPENER_DONE`].
+    pub const OPENER_TOTAL: u64 = LIVE + 656;
 }
 
 /// The words of the seal, the last block of a file: see [the seal](crate::file::layout#the-seal).
@@ -135,6 +142,35 @@ pub mod head {
 #[inline]
 pub const fn resize_cursor(map: u32, line: u64, drops_tombstones: bool) -> u64 {
     ((drops_tombstones as u64) << 63) | ((map as u64 + 1) << 32) | line
+}
+
+/// The word that says who opens or closes the store: the process id plus one in the low 33 bits, what it is at above.
+pub mod opener {
+    /// It opens the store, which takes no time.
+    pub const OPENING: u64 = 0;
+    /// It walks along the log.
+    pub const WALKING: u64 = 1;
+    /// It builds the index.
+    pub const INDEXING: u64 = 2;
+    /// It flushes what it has found.
+    pub const FLUSHING: u64 = 3;
+    /// It flushes the store to close it.
+    pub const CLOSING: u64 = 4;
+
+    /// The word of process `pid`.
+    #[inline]
+    pub const fn word(pid: u32, step: u64) -> u64 {
+        (step << 33) | (pid as u64 + 1)
+    }
+
+    /// The process id and the step, if the word names anybody.
+    #[inline]
+    pub const fn parts(word: u64) -> Option<(u32, u64)> {
+        match word & ((1 << 33) - 1) {
+            0 => None,
+            pid => Some(((pid - 1) as u32, word >> 33)),
+        }
+    }
 }
 
 /// The writer lock word: its holder in the high 32 bits, how often it was taken in the low 32.

@@ -23,7 +23,7 @@ const LOCKS: u64 = 1 << 62;
 
 /// Held while somebody opens or closes the store: exclusively by those who write, shared by those who read.
 pub(crate) const OPENING: u64 = LOCKS;
-/// Held while a superblock is written, or, shared, read.
+/// Held while a superblock is written.
 pub(crate) const CHECKPOINT: u64 = LOCKS + 1;
 /// Held shared by those who have the content of the file as memory of their own: nobody may write to it meanwhile, since
 /// pages that were not copied yet would change under them.

@@ -529,5 +529,10 @@ fn reserve(path: &Path, len: u64, max_len: u64) -> Result<MmapRaw> {
     }
 }
 
+/// Reads bytes of a file of which nothing is known.
+pub(crate) fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    os::read_at(file, offset, bytes)
+}
+
 #[cfg(test)]
 mod tests;

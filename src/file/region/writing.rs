@@ -181,6 +181,29 @@ impl Region {
         })
     }
 
+    /// Has the system write back all of the file, piece by piece, and calls `on_piece` with how many bytes that makes so far.
+    /// That does not make it durable; but a flush after it has little left to do. Does nothing where the system cannot do
+    /// that for a part of a file.
+    pub(crate) fn write_back_all(&self, mut on_piece: impl FnMut(u64)) -> Result<()> {
+        const PIECE: u64 = 16 << 20;
+
+        if !cfg!(target_os = "linux") || self.file().is_none() {
+            return Ok(());
+        }
+        let len = self.len();
+        let pieces = (0..len).step_by(PIECE as usize);
+        self.begin_writing_back(0, PIECE.min(len))?;
+        for piece in pieces {
+            on_piece(piece);
+            let next = (piece + PIECE).min(len);
+            if next < len {
+                self.begin_writing_back(next, PIECE.min(len - next))?;
+            }
+            self.wait_for_writing_back(piece, next - piece)?;
+        }
+        Ok(())
+    }
+
     /// Asks the system to begin writing a range back, and does not wait.
     pub(crate) fn begin_writing_back(&self, offset: u64, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
