@@ -97,9 +97,15 @@ fuzz_target!(|input: &[u8]| {
     let mut run = Run::new(bits);
     let Some(mut store) = run.open(Access::ReadWrite) else { return };
     run.verify(&store);
+    // What a private copy was called says nothing of the file, which is as it was before.
+    let mut of_file = None;
     for step in instructions(uses).take(USES) {
         if let Some(access) = run.apply(&store, *step) {
             drop(store);
+            run.clean = of_file.take().unwrap_or(run.clean);
+            if access == Access::CopyOnWrite {
+                of_file = Some(run.clean);
+            }
             match run.open(access) {
                 Some(again) => store = again,
                 None => return,
@@ -107,6 +113,7 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     run.verify(&store);
+    run.clean = of_file.unwrap_or(run.clean);
     if store.close().is_ok()
         && let Some(store) = run.open(Access::ReadWrite)
     {
