@@ -158,6 +158,8 @@ fn child() {
         "without rights" => without_rights(&path),
         "on a read-only mount" => on_a_read_only_mount(&path),
         "reads" => count_reads(&path),
+        #[cfg(target_os = "linux")]
+        "in another namespace" => in_another_namespace(&path),
         "write until killed" => write_until_killed(&path),
         "fork and live" => fork_and_live(&path),
         mode => {
@@ -324,6 +326,60 @@ fn on_a_read_only_mount(path: &Path) {
     match mounted {
         Ok(()) => modes_of_the_unwritable(path),
         Err(error) => say(&format!("skipped: {error}")),
+    }
+}
+
+/// Opens the store in a mount namespace of its own, and says how it was found, by a reader and by a writer.
+#[cfg(target_os = "linux")]
+fn in_another_namespace(path: &Path) {
+    // SAFETY: takes an integer.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return say(&format!("skipped: {}", std::io::Error::last_os_error()));
+    }
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let store = with(access).open(path).unwrap();
+        assert_eq!(store.len().unwrap(), 800);
+        say(match store.opened() {
+            Opened::AfterPowerCut { .. } => "after a power cut",
+            Opened::AfterKill => "after a kill",
+            other => panic!("{other:?}"),
+        });
+    }
+}
+
+/// Each start of a container has mounts of its own. What a file is marked with is kept with its page cache and nowhere else: by
+/// that, one is known that was there all the time.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_killed_store_is_opened_at_once_in_another_mount_namespace() {
+    use std::os::fd::AsRawFd;
+
+    /// From `linux/fcntl.h`.
+    const F_GET_RW_HINT: libc::c_int = 1024 + 11;
+    const F_SET_RW_HINT: libc::c_int = 1024 + 12;
+
+    for marked in [true, false] {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let mut writer = Other::start("write until killed", &path);
+        assert_eq!(writer.next(), "ready");
+        writer.kill();
+        let file = fs::File::open(&path).unwrap();
+        let mut hint = 0u64;
+        // SAFETY: the file is open, and the word that the call writes to lives on this stack frame.
+        if unsafe { libc::fcntl(file.as_raw_fd(), F_GET_RW_HINT, &raw mut hint) } != 0 || hint == 0 {
+            return println!("skipped, for the system keeps no mark with a file");
+        }
+        if !marked {
+            // As in a page cache that has just read the file.
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), F_SET_RW_HINT, &raw const *&0u64) }, 0);
+        }
+        let lines = run_child("in another namespace", &path);
+        match lines.first().and_then(|line| line.strip_prefix("skipped: ")) {
+            Some(reason) => return println!("skipped, for there is no other namespace: {reason}"),
+            None => assert_eq!(lines, [if marked { "after a kill" } else { "after a power cut" }; 2]),
+        }
     }
 }
 

@@ -72,13 +72,15 @@ pub(super) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<
 }
 
 /// Whether the live area is that of this page cache, to be believed if it [counts](live_counts). Somebody who is alive vouches
-/// for it, in whatever mount he sees the file. Else it must not be that of a disk that was pulled out and plugged in again.
+/// for it, in whatever mount he sees the file. Else it must not be that of a disk that was pulled out and plugged in again: it is
+/// in the same mount, or, seen from another namespace, bears the mark that is kept with a page cache alone.
 pub(super) fn live_is_vouched_for(region: &Region, has_writers: bool) -> Result<bool> {
     if has_writers {
         return live_is_current(region, None, 0);
     }
     let identity = region.identity();
-    Ok(identity.is_some() && live_is_current(region, identity, SAME_MOUNT)?)
+    let words = if region.is_marked() { SAME_FILE } else { SAME_MOUNT };
+    Ok(identity.is_some() && live_is_current(region, identity, words)?)
 }
 
 /// Whether what the live area says can be, and belongs to all of the file.

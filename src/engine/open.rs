@@ -668,6 +668,7 @@ impl Engine {
             self.clean_entry(self.process)?;
             self.sweep()?;
             self.enter()?;
+            self.region.mark();
         }
         self.ready.store(true, Ordering::Release);
         if let Some(locks) = &self.locks {

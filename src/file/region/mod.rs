@@ -278,6 +278,19 @@ impl Region {
         self.file().and_then(os::identity)
     }
 
+    /// Marks the file for as long as its page cache lives: an identity that a disk has not that was pulled and plugged in again,
+    /// and that is the same in each mount namespace.
+    pub(crate) fn mark(&self) {
+        if let Some(file) = self.file() {
+            os::mark(file);
+        }
+    }
+
+    /// Whether the file was [marked](Region::mark) since it came into memory.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.file().is_some_and(os::is_marked)
+    }
+
     /// A damage report at `offset`.
     #[cold]
     pub(crate) fn corrupt(&self, offset: u64, what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
