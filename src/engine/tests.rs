@@ -719,6 +719,30 @@ fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
     assert_eq!((seen.unwrap(), looks.get()), (before, 1));
 }
 
+/// Superblocks are read without a lock.
+#[test]
+fn a_superblock_is_read_whole_while_others_take_checkpoints() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    let reader = Engine::open(&path, Settings { access: settings::Access::ReadOnly, ..Settings::default() }).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..40_000 {
+                engine.put(DEFAULT_MAP, &key(number % 10), b"", None).unwrap();
+                engine.checkpoint().unwrap();
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut last = 0;
+        while !done.load(Ordering::Acquire) {
+            let generation = reader.superblock().unwrap().generation.get();
+            assert!(generation >= last, "{generation} after {last}");
+            last = generation;
+        }
+    });
+}
+
 fn retired(engine: &Engine) -> usize {
     kinds(engine, ExtentKind::Retired)
 }
