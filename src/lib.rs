@@ -302,7 +302,7 @@ pub use engine::compact::{CompactProgress, CompactReport};
 pub use engine::progress::{RecoveryPhase, RecoveryProgress};
 pub use engine::recovery::Opened;
 pub use engine::settings::{Access, Durability};
-pub use engine::verify::{Finding, VerifyReport};
+pub use engine::verify::{Finding, VerifyProgress, VerifyReport, VerifyScope};
 pub use entry::Entry;
 pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Result};
 pub use file::layout as format;

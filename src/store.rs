@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::expiry::deadline;
 use crate::engine::recovery::Opened;
 use crate::engine::settings::Settings;
-use crate::engine::verify::VerifyReport;
+use crate::engine::verify::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
 use crate::{Changes, CompactProgress, CompactReport, Map, MapInfo, Options, Result, Snapshot, Stats, Transaction};
 
@@ -670,8 +670,18 @@ impl Store {
     }
 
     /// Checks the whole file: superblocks, extents, every record of the log, every slot of every index, and the
-    /// counters. Damage is a finding of the report, not an error. Writers wait meanwhile; it takes one pass over the log
-    /// and one over the indexes.
+    /// counters. Damage is a finding of the report, not an error. It takes one pass over the log and one over the indexes.
+    ///
+    /// Others can read and write meanwhile; nobody waits for more than a slice of the check (256 KiB of log, or 4,096 slots). What
+    /// is checked depends on whether somebody does write, and [`VerifyReport::scope`] says which it was:
+    ///
+    /// * *Nobody writes:* all of it, as the list above says, and what compaction has left in front of the log that a
+    ///   recovery may still need, and an index that is being built.
+    /// * *Somebody writes, in whatever process:* one commit, as a [`Snapshot`] of it would see it. Every record of its log is there
+    ///   with its checksum, in the order of the log; every key leads to its record and every slot to a record of the log;
+    ///   the counters of maps and log are those of that commit, unless two more commits came before they could be read. The
+    ///   superblocks are checked, too; the tables of extents and maps are if there is a moment within about 20 ms in which
+    ///   nobody writes. The rest is left out. As a snapshot does, it holds back the space that becomes free meanwhile.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -681,9 +691,40 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Only if the check cannot be made, such as [`LockTimeout`](crate::Error::LockTimeout).
+    /// Only if the check cannot be made: [`WouldDeadlock`](crate::Error::WouldDeadlock) in a thread that has a transaction open,
+    /// [`PinsExhausted`](crate::Error::PinsExhausted), [`LockTimeout`](crate::Error::LockTimeout) if others commit so fast that
+    /// not one commit could be had.
     pub fn verify(&self) -> Result<VerifyReport> {
         self.engine.verify()
+    }
+
+    /// [Checks the file](Store::verify), and asks `on_progress` now and then whether to go on: after each slice, when nothing is
+    /// locked, so it may use the store, and wait for others who do. Of a check that it has stopped, the report has what was
+    /// found until then, and its [scope](VerifyReport::scope) says so.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use slotlog::VerifyScope;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// # for number in 0..20_000u32 {
+    /// #     store.insert(number.to_le_bytes(), [7; 100])?;
+    /// # }
+    /// let report = store.verify_with(|progress| {
+    ///     println!("{} of {} bytes", progress.done, progress.total);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!((report.is_clean(), report.scope()), (true, VerifyScope::Everything));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`verify`](Store::verify).
+    ///
+    /// # Panics
+    /// Only if `on_progress` does.
+    pub fn verify_with(&self, mut on_progress: impl FnMut(VerifyProgress) -> ControlFlow<()>) -> Result<VerifyReport> {
+        self.engine.verify_with(&mut on_progress)
     }
 
     /// Sizes and counters. Takes time in proportion to the number of maps and extents, not of keys.

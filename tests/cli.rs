@@ -411,7 +411,10 @@ fn a_store_that_is_not_closed_is_looked_at_all_the_same() {
     assert!(live.contains("open for writing") && live.contains("writing now      nobody"), "{live}");
     let snapshot = store.snapshot().unwrap();
     let transaction = store.begin().unwrap();
-    let live = stdout(&stats(&path, &[]));
+    let live = stdout(&stats(&path, &["--verify"]));
+    assert!(live.contains("keys: no findings") && live.contains("of one commit, since others write"), "{live}");
+    let json: serde_json::Value = serde_json::from_str(&stdout(&stats(&path, &["--json", "--verify"]))).unwrap();
+    assert_eq!((&json["verify"]["clean"], &json["verify"]["scope"]), (&true.into(), &"snapshot".into()));
     let pid = std::process::id();
     assert!(live.contains(&format!("writing now      process {pid}, a transaction since")), "{live}");
     assert!(live.contains(&format!("0 commits behind, held by process {pid}, since")), "{live}");

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytesize::ByteSize;
 use clap::Parser;
 use serde_json::{Value, json};
-use slotlog::{Access, Error, Opened, Stats, Store, VerifyReport};
+use slotlog::{Access, Error, Opened, Stats, Store, VerifyReport, VerifyScope};
 
 /// Shows what is in a slotlog store, without changing it. Others may have it open, and are not disturbed.
 ///
@@ -25,7 +25,7 @@ struct Arguments {
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
-    /// Check the whole file too, and print what does not hold
+    /// Check the whole file too, and print what does not hold. Of a store that others are writing to, one commit is checked
     #[arg(long)]
     verify: bool,
 }
@@ -390,13 +390,17 @@ impl Figures {
 
 fn report_to_json(report: &VerifyReport) -> Value {
     let findings = report.findings().iter().map(|finding| json!({ "offset": finding.offset, "what": finding.what }));
-    json!({
+    let mut object = json!({
         "clean": report.is_clean(),
         "records": report.records(),
         "keys": report.keys(),
         "finding_count": report.finding_count(),
         "findings": findings.collect::<Vec<Value>>(),
-    })
+    });
+    if report.scope() == VerifyScope::Snapshot {
+        object["scope"] = "snapshot".into();
+    }
+    object
 }
 
 fn report_to_text(report: &VerifyReport) -> String {
@@ -408,6 +412,10 @@ fn report_to_text(report: &VerifyReport) -> String {
         1 => writeln!(text, "1 finding"),
         count => writeln!(text, "{count} findings"),
     };
+    if report.scope() == VerifyScope::Snapshot {
+        let _ =
+            writeln!(text, "  (of one commit, since others write; what has no versions is checked when nobody does)");
+    }
     for finding in report.findings() {
         let _ = writeln!(text, "  {finding}");
     }

@@ -27,6 +27,7 @@ use crate::error::Result;
 use crate::file::index::{Index, Probe, SlotAt};
 use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, flags, live};
 use crate::file::log::{self, Entry, Record};
+use crate::file::space::{Extent, LogPoint};
 
 /// How much of the log is to be cleaned.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +98,7 @@ impl Engine {
             cleaned.emptied += writer.space.extent(offset).map_or(0, |extent| extent.len());
             writer.space.set_kind(&self.region, offset, ExtentKind::Emptied, visible)?;
         }
+        self.mark_again(writer, &from, visible)?;
         let cut = to.head.at / BLOCK * BLOCK;
         if self.is_worth_cutting(writer, extent, cut) {
             cleaned.emptied += cut - extent;
@@ -107,6 +109,21 @@ impl Engine {
         head::publish(&self.region, &to)?;
         self.upkeep.count_moved(cleaned.moved);
         Ok(cleaned)
+    }
+
+    /// Whoever was killed between marking and moving the head has left the head in what is marked, with an older number than
+    /// that of those who have come since and find the head there. What the head leaves only now, becomes empty only now.
+    fn mark_again(&self, writer: &mut Writer, from: &LogHead, visible: u64) -> Result<()> {
+        let emptied = |extent: &&Extent| extent.kind == ExtentKind::Emptied;
+        if writer.space.extent_of(from.head.at).filter(emptied).is_none() {
+            return Ok(());
+        }
+        let left = LogPoint { ordinal: from.ordinal, at: from.head.at };
+        let again = writer.space.extents().filter(emptied).filter(|extent| left.rest_of(extent).is_some());
+        for offset in again.map(|extent| extent.offset).collect::<Vec<_>>() {
+            writer.space.set_kind(&self.region, offset, ExtentKind::Emptied, visible)?;
+        }
+        Ok(())
     }
 
     fn is_worth_cutting(&self, writer: &Writer, extent: u64, cut: u64) -> bool {

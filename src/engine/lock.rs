@@ -55,6 +55,8 @@ pub(crate) struct Gate {
     starving: AtomicBool,
     /// Number of the thread that holds the lock; zero if none.
     owner: AtomicU64,
+    /// How often the lock was taken.
+    taken: AtomicU64,
     waiting: AtomicUsize,
     /// Those who wait, in the order of their coming.
     queue: Mutex<VecDeque<u64>>,
@@ -95,6 +97,8 @@ impl Gate {
         let taken = self.held.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         if taken {
             self.owner.store(me, Ordering::Relaxed);
+            // Only the holder comes here.
+            self.taken.store(self.taken.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
         taken
     }
@@ -148,6 +152,11 @@ impl Gate {
     /// Whether somebody holds the lock.
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// How often the lock was taken, for its holder.
+    pub(crate) fn times_taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Says that the calling thread now acts for the holder: a transaction has moved here.

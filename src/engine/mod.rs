@@ -6,7 +6,7 @@
 //! without a pin; [`turns`] say who may write ([`lock`], [`turn`]), [`commit`],
 //! [`change`] and [`batch`] append; the [`catalogue`] knows the maps; [`cursor`] goes over one of them, [`expiry`] knows which entries
 //! are over; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
-//! committed; [`verify`] checks everything.
+//! committed; [`verify`] checks everything, or one commit while others write ([`verify_snapshot`]), at a [`pace`].
 //!
 //! [`upkeep`] says how much each write does beyond its own commit: it moves a [`resize`] on, which [`slots`] keeps up to
 //! date, and [`clean`]s the log at its [`head`], or [`rest`]s when that has failed; [`reclaim`] says what of it is free.
@@ -28,6 +28,7 @@ pub(crate) mod head;
 pub(crate) mod live_area;
 pub(crate) mod lock;
 pub(crate) mod open;
+mod pace;
 pub(crate) mod path;
 pub(crate) mod pinned;
 pub(crate) mod pins;
@@ -46,6 +47,7 @@ pub(crate) mod turn;
 pub(crate) mod turns;
 pub(crate) mod upkeep;
 pub(crate) mod verify;
+mod verify_snapshot;
 pub(crate) mod versions;
 
 #[cfg(test)]

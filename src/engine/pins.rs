@@ -100,6 +100,48 @@ impl<E: Deref<Target = Engine>> Pin<E> {
     }
 }
 
+/// A pin that keeps more than its own commit: everything that was in use when it was taken, of the log what is dead as well.
+///
+/// **Invariant.** What becomes empty is marked with the number that is visible then, and is used again when no pin is below
+/// that. A pin at N does not keep what becomes empty at N: nobody who reads at N needs that. This one stands one commit below
+/// the one that it reads at, so it does. Whatever was used again in spite of it was empty before, and the head of the log and
+/// all tables, which its holder loads behind a full barrier, say so.
+pub(super) struct Hold<'e>(Pin<&'e Engine>);
+
+impl<'e> Hold<'e> {
+    /// Holds everything, and reads at the last visible commit.
+    pub(super) fn take(engine: &'e Engine) -> Result<Hold<'e>> {
+        let pin = engine.pin()?;
+        let below = engine.claim(Hold::below(&pin));
+        if pin.claimed.place == 0 {
+            engine.lock_snapshot(Hold::below(&pin))?;
+        } else {
+            engine.region.store_live(pin.claimed.place, below, Ordering::SeqCst)?;
+        }
+        fence(Ordering::SeqCst);
+        Ok(Hold(pin))
+    }
+
+    fn below(pin: &Pin<&Engine>) -> u64 {
+        (pin.seq() & COUNT_MASK).saturating_sub(1)
+    }
+
+    /// The sequence number that its holder reads at.
+    pub(super) fn seq(&self) -> u64 {
+        self.0.seq()
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let engine = *self.0.engine();
+        // The pin gives its own lock back.
+        if self.0.claimed.place == 0 && !engine.is_forked() {
+            engine.unlock_snapshot(Hold::below(&self.0));
+        }
+    }
+}
+
 /// A pin for a read that begins and ends in this thread: mostly the one that the thread keeps.
 pub(crate) struct View<'e> {
     pin: Pin<&'e Engine>,

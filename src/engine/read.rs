@@ -53,7 +53,7 @@ impl Engine {
     }
 
     #[cold]
-    fn older_index<'a>(&self, newest: Index<'a>, seq: u64) -> Result<Option<Index<'a>>> {
+    pub(super) fn older_index<'a>(&self, newest: Index<'a>, seq: u64) -> Result<Option<Index<'a>>> {
         let mut index = Some(newest);
         while let Some(newer) = index.filter(|index| index.since() > seq) {
             index = newer.previous()?.filter(|older| older.since() < newer.since());

@@ -1,22 +1,28 @@
 //! Verifying: everything that the invariants say, held against the file.
+//!
+//! As long as nobody writes, the whole file is looked at, one slice after the other, so that nobody who wants to write waits for
+//! more than a slice. When somebody has written in between, what was found so far is of no use: then one commit is looked
+//! at that a pin keeps, whatever is written meanwhile ([`snapshot`](super::verify_snapshot)). The [`Pace`] knows which it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem::offset_of;
+use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
 
 use super::Engine;
 use super::head::LogHead;
+use super::pace::{Halt, Pace, Paced};
 use super::superblocks::fields_are_sane;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, KeyHash, Kind, MAX_FILE_LEN, RegionHeader,
-    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
+    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, KeyHash, Kind, LINE, MAX_FILE_LEN,
+    RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
 };
 use crate::file::log::{self, Record, Walk};
 use crate::file::space::Space;
@@ -41,8 +47,9 @@ const KEPT: usize = 1000;
 pub struct VerifyReport {
     findings: Vec<Finding>,
     count: u64,
-    records: u64,
-    keys: u64,
+    pub(super) records: u64,
+    pub(super) keys: u64,
+    pub(super) scope: VerifyScope,
 }
 
 impl VerifyReport {
@@ -71,12 +78,85 @@ impl VerifyReport {
         self.keys
     }
 
-    fn add(&mut self, offset: u64, what: impl Into<String>) {
+    /// How much was checked, which depends on whether others were writing.
+    pub fn scope(&self) -> VerifyScope {
+        self.scope
+    }
+
+    pub(super) fn add(&mut self, offset: u64, what: impl Into<String>) {
         self.count += 1;
         if self.findings.len() < KEPT {
             self.findings.push(Finding { offset, what: what.into() });
         }
     }
+
+    /// Adds the findings of another one.
+    pub(super) fn append(&mut self, other: VerifyReport) {
+        self.count += other.count;
+        let room = KEPT - self.findings.len();
+        self.findings.extend(other.findings.into_iter().take(room));
+    }
+}
+
+/// How much of a store a [`VerifyReport`] is about.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use slotlog::VerifyScope;
+///
+/// # let store = slotlog::Store::in_memory()?;
+/// for number in 0..20_000u32 {
+///     store.insert(number.to_le_bytes(), [7; 100])?;
+/// }
+/// assert_eq!(store.verify()?.scope(), VerifyScope::Everything);
+///
+/// // Somebody writes meanwhile.
+/// let report = store.verify_with(|_| match store.insert("now", "and then") {
+///     Ok(()) => ControlFlow::Continue(()),
+///     Err(_) => ControlFlow::Break(()),
+/// })?;
+/// assert_eq!((report.scope(), report.is_clean()), (VerifyScope::Snapshot, true));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VerifyScope {
+    /// The whole file: nobody has written meanwhile.
+    Everything,
+    /// One commit: its log, from the first record to the last, and all that the indexes say of it, with their counters. Others
+    /// wrote meanwhile, so what has no versions could not be looked at all the time: an index that is being built and what
+    /// compaction has left in front of the log were left out; the tables of extents and maps were looked at if there was
+    /// a moment for that.
+    Snapshot,
+    /// It was [stopped](crate::Store::verify_with) before its end, or came to damage that it could not get past, which is then the
+    /// last finding: what has no finding may not have been looked at.
+    #[default]
+    Part,
+}
+
+/// How far a check has come; see [`Store::verify_with`](crate::Store::verify_with).
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use slotlog::{VerifyProgress, VerifyScope};
+///
+/// # let store = slotlog::Store::in_memory()?;
+/// for number in 0..20_000u32 {
+///     store.insert(number.to_le_bytes(), [7; 100])?;
+/// }
+/// let report = store.verify_with(|progress: VerifyProgress| {
+///     if 2 * progress.done < progress.total { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+/// })?;
+/// assert_eq!(report.scope(), VerifyScope::Part);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyProgress {
+    /// Bytes of log and indexes that were looked at. It begins anew, once, when somebody writes.
+    pub done: u64,
+    /// About how many there are.
+    pub total: u64,
 }
 
 /// One thing that does not hold.
@@ -118,65 +198,139 @@ impl fmt::Display for Finding {
 
 /// What the log says of a map.
 #[derive(Default)]
-struct Derived {
+pub(super) struct Derived {
     /// Records that a slot points at.
-    slots: u64,
+    pub(super) slots: u64,
     /// Those among them that hold a value.
-    reached: u64,
+    pub(super) reached: u64,
     /// The bytes of these.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
+/// Whether a superblock holds, or was never written.
+fn is_superblock(offset: u64, bytes: &[u8]) -> bool {
+    // A new store has only one, and in the place of the other the mark of its creation.
+    let rest = bytes.strip_prefix(&CREATION_MAGIC).filter(|_| offset == SUPERBLOCK_A).unwrap_or(bytes);
+    rest.iter().all(|&byte| byte == 0) || Superblock::read_from_bytes(bytes).is_ok_and(|superblock| superblock.holds())
+}
+
+/// How long a check waits for a moment in which nobody writes.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// How often one who cannot keep others from writing looks for such a moment.
+const LOOKS: u32 = 20;
+
 impl Engine {
-    /// Checks superblocks, extents, all records and all slots. Writers wait meanwhile; a store that is opened for reading
-    /// cannot make them, and looks again if somebody has written.
+    /// Checks everything, to its end.
     pub(crate) fn verify(&self) -> Result<VerifyReport> {
-        if !self.read_only {
-            let _turn = self.turn_to_look(self.settings.lock_timeout)?;
-            return self.verify_once(&self.writer().space);
-        }
-        let start = Instant::now();
-        loop {
-            let before = self.region.live(live::WRITER_LOCK)?;
-            let space = self.space_now()?;
-            // Nothing is reused while it looks.
-            let pin = self.pin()?;
-            let report = space.as_ref().map(|space| self.verify_once(space));
-            drop(pin);
-            fence(Ordering::Acquire);
-            let undisturbed = !self.is_live()?
-                || writer_lock::is_free(before) && self.region.live(live::WRITER_LOCK)? as u32 == before as u32;
-            match report {
-                Some(report) if undisturbed => return report,
-                _ if start.elapsed() >= self.settings.lock_timeout => return Err(self.lock_timeout(start.elapsed())),
-                _ => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
+        self.verify_with(&mut |_| ControlFlow::Continue(()))
     }
 
-    fn verify_once(&self, space: &Space) -> Result<VerifyReport> {
+    /// Checks superblocks, extents, all records and all slots; or if others write meanwhile, all records and all slots of one
+    /// commit. `on_progress` is asked now and then whether to go on, at moments at which everybody can write.
+    pub(crate) fn verify_with(
+        &self,
+        on_progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+    ) -> Result<VerifyReport> {
+        self.check_not_forked()?;
         let mut report = VerifyReport::default();
-        match self.verify_all(space, &mut report) {
-            Ok(()) => Ok(report),
+        let mut halted = self.verify_quiet(on_progress, &mut report);
+        if matches!(halted, Err(Halt::Disturbed)) {
+            report = VerifyReport::default();
+            halted = self.verify_snapshot(on_progress, &mut report);
+        }
+        match halted {
+            Ok(scope) => report.scope = scope,
+            Err(Halt::Stopped) => {}
             // Damage that stops the check is what was looked for.
-            Err(crate::Error::Corrupt { offset, what, .. }) => {
+            Err(Halt::Failed(Error::Corrupt { offset, what, .. })) => {
                 report.add(offset, what);
-                Ok(report)
             }
-            Err(error) => Err(error),
+            Err(Halt::Failed(error)) => return Err(error),
+            // Not one commit could be had before the next one.
+            Err(Halt::Disturbed) => return Err(self.lock_timeout(self.settings.lock_timeout)),
+        }
+        Ok(report)
+    }
+
+    /// Checks everything, if nobody writes meanwhile.
+    fn verify_quiet(
+        &self,
+        on_progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+        report: &mut VerifyReport,
+    ) -> Paced<VerifyScope> {
+        // Where it cannot keep others from writing, nothing is reused at least.
+        let _pin = if self.read_only { Some(self.pin()?) } else { None };
+        let mut pace = Pace::quiet(self, on_progress, MOMENT)?;
+        let space = if self.read_only { self.space_now()?.ok_or(Halt::Disturbed)? } else { self.known_space()? };
+        match self.verify_all(&space, &mut pace, report) {
+            Err(Halt::Stopped) => Err(Halt::Stopped),
+            // What others change under its eyes may look like anything.
+            checked => pace.look().and(checked).map(|()| VerifyScope::Everything),
         }
     }
 
-    fn verify_all(&self, space: &Space, report: &mut VerifyReport) -> Result<()> {
+    fn verify_all(&self, space: &Space, pace: &mut Pace<'_>, report: &mut VerifyReport) -> Paced<()> {
         self.verify_superblocks(report)?;
         let maps: BTreeMap<u32, Index<'_>> = self.maps()?.into_iter().collect();
-        let derived = self.verify_log(space, &maps, report)?;
+        pace.expect(self.log_size()?.0, maps.values())?;
+        let derived = self.verify_log(space, &maps, pace, report)?;
         self.verify_extents(space, &maps, report)?;
         for (map, index) in &maps {
-            self.verify_index(space, *map, index, derived.get(map), report)?;
-            self.verify_resize(*map, index, report)?;
+            self.verify_index(space, *map, index, derived.get(map), pace, report)?;
+            self.verify_resize(*map, index, pace, report)?;
         }
         self.verify_catalogue(&maps, report)?;
+        self.verify_totals(report)?;
+        Ok(())
+    }
+
+    /// What says where everything is, and has no versions: looked at while nobody writes. Says whether there was such a moment.
+    pub(super) fn verify_tables(&self, report: &mut VerifyReport) -> Result<bool> {
+        let look = |space: &Space| -> Result<VerifyReport> {
+            let mut found = VerifyReport::default();
+            let maps: BTreeMap<u32, Index<'_>> = self.maps()?.into_iter().collect();
+            self.verify_extents(space, &maps, &mut found)?;
+            self.verify_catalogue(&maps, &mut found)?;
+            self.verify_totals(&mut found)?;
+            Ok(found)
+        };
+        self.verify_superblocks(report)?;
+        if !self.read_only {
+            return match self.turn_to_look(MOMENT.min(self.settings.lock_timeout)) {
+                Ok(_turn) => {
+                    report.append(look(&self.known_space()?)?);
+                    Ok(true)
+                }
+                Err(Error::LockTimeout { .. }) => Ok(false),
+                Err(error) => Err(error),
+            };
+        }
+        for _ in 0..LOOKS {
+            let before = self.region.live(live::WRITER_LOCK)?;
+            if writer_lock::is_free(before)
+                && let Some(space) = self.space_now()?
+            {
+                let pin = self.pin()?;
+                let found = look(&space);
+                drop(pin);
+                fence(Ordering::Acquire);
+                if self.region.live(live::WRITER_LOCK)? as u32 == before as u32 {
+                    report.append(found?);
+                    return Ok(true);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(false)
+    }
+
+    /// What the table of extents says, for the holder of the writer lock.
+    fn known_space(&self) -> Result<Space> {
+        Space::load(&self.region, self.space_table_word()?)
+    }
+
+    fn verify_totals(&self, report: &mut VerifyReport) -> Result<()> {
         if self.is_live()? && self.log_totals()?[0] > self.visible()? {
             // The next commits would go to the other bank, and not count.
             report.add(live::LOG_TOTALS, "the counters of the log are from a commit that is still to come");
@@ -221,13 +375,19 @@ impl Engine {
             return Ok(());
         }
         for offset in [SUPERBLOCK_A, SUPERBLOCK_B] {
-            // A copy: the next checkpoint writes over one of them.
-            let bytes = self.region.copy(offset, size_of::<Superblock>() as u64)?;
-            // A new store has only one, and in the place of the other the mark of its creation.
-            let rest = bytes.strip_prefix(&CREATION_MAGIC).filter(|_| offset == SUPERBLOCK_A).unwrap_or(&bytes);
-            let never_written = rest.iter().all(|&byte| byte == 0);
-            if !never_written && !Superblock::read_from_bytes(&bytes).is_ok_and(|superblock| superblock.holds()) {
-                report.add(offset, "the CRC of the superblock does not hold");
+            // The next checkpoint writes over one of them: then it is looked at again.
+            let mut before = None;
+            for _ in 0..LOOKS {
+                let bytes = self.region.copy(offset, size_of::<Superblock>() as u64)?;
+                if is_superblock(offset, &bytes) {
+                    break;
+                }
+                if before.as_ref() == Some(&bytes) {
+                    report.add(offset, "the CRC of the superblock does not hold");
+                    break;
+                }
+                before = Some(bytes);
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
         Ok(())
@@ -239,8 +399,9 @@ impl Engine {
         &self,
         space: &Space,
         maps: &BTreeMap<u32, Index<'_>>,
+        pace: &mut Pace<'_>,
         report: &mut VerifyReport,
-    ) -> Result<BTreeMap<u32, Derived>> {
+    ) -> Paced<BTreeMap<u32, Derived>> {
         let (head, end, visible) = self.log_bounds()?;
         if head.head.seq > visible + 1 || head.head.seq >> COUNT_BITS != visible >> COUNT_BITS && head.head.at == end {
             report.add(live::HEAD, "the head of the log has a number that is still to come");
@@ -269,6 +430,7 @@ impl Engine {
         let mut ordinal = 0;
         let mut walk = Walk::new(&self.region, durable.head, Some(end));
         for record in walk.by_ref() {
+            pace.step(record.len())?;
             let extent_of = |at| space.extent_of(at).filter(|extent| extent.has_records());
             // A step of cleaning that was killed has cut the extent, and left the head in front of the cut.
             let ends_in = extent_of(record.end() - 1);
@@ -435,8 +597,9 @@ impl Engine {
         map: u32,
         index: &Index<'_>,
         derived: Option<&Derived>,
+        pace: &mut Pace<'_>,
         report: &mut VerifyReport,
-    ) -> Result<()> {
+    ) -> Paced<()> {
         let nothing = Derived::default();
         let derived = derived.unwrap_or(&nothing);
         let at = index.offset();
@@ -444,6 +607,7 @@ impl Engine {
         let (mut slots, mut dead) = (0, 0);
         for slot in index.iter() {
             let slot = slot?;
+            pace.step(LINE)?;
             let Some(offset) = slot.record else {
                 dead += 1;
                 continue;
@@ -477,7 +641,7 @@ impl Engine {
     }
 
     /// Holds what is being built against what it is built from.
-    fn verify_resize(&self, map: u32, index: &Index<'_>, report: &mut VerifyReport) -> Result<()> {
+    fn verify_resize(&self, map: u32, index: &Index<'_>, pace: &mut Pace<'_>, report: &mut VerifyReport) -> Paced<()> {
         if !self.is_live()? {
             return Ok(());
         }
@@ -486,6 +650,7 @@ impl Engine {
         let mut used = 0;
         for slot in target.iter() {
             let slot = slot?;
+            pace.step(LINE)?;
             used += 1;
             let Some(offset) = slot.record else { continue };
             let there = index.probe(slot.hash, |newest| Ok(newest == offset))?;
@@ -495,6 +660,7 @@ impl Engine {
         }
         for slot in index.slots_of_lines(0, cursor) {
             let slot = slot?;
+            pace.step(LINE)?;
             let Some(offset) = slot.record else { continue };
             let there = target.probe(slot.hash, |moved| Ok(moved == offset))?;
             let may_lack = log::record(&self.region, offset)?.kind() == Some(Kind::Remove);
