@@ -1,7 +1,7 @@
 //! The thread that does the upkeep of a store, for those who ask for one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,31 +18,31 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// How long it sleeps if nobody wakes it.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The thread, which ends when this is dropped. It does not keep the store open.
+/// The thread, which ends when this is dropped. Until then it keeps the store open, as this does.
 pub(crate) struct Background {
-    engine: Weak<Engine>,
+    engine: Arc<Engine>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// How many references to the engine there are because of one of these.
+pub(crate) const REFERENCES: usize = 2;
 
 impl Background {
     /// Starts it.
     pub(crate) fn start(engine: &Arc<Engine>) -> Result<Background> {
         let ended = Arc::new(AtomicBool::new(false));
-        let (of_thread, ended_too) = (Arc::downgrade(engine), Arc::clone(&ended));
+        let (of_thread, ended_too) = (Arc::clone(engine), Arc::clone(&ended));
         let thread = std::thread::Builder::new()
             .name("slotlog upkeep".to_owned())
             .spawn(move || run(&of_thread, &ended_too))
             .map_err(|e| Error::io(engine.region.path(), "start a thread", e))?;
-        Ok(Background { engine: Arc::downgrade(engine), ended, thread: Some(thread) })
+        Ok(Background { engine: Arc::clone(engine), ended, thread: Some(thread) })
     }
 }
 
-fn run(engine: &Weak<Engine>, ended: &AtomicBool) {
-    while let Some(engine) = engine.upgrade() {
-        if ended.load(Ordering::Acquire) {
-            break;
-        }
+fn run(engine: &Engine, ended: &AtomicBool) {
+    while !ended.load(Ordering::Acquire) {
         // What fails here fails again where somebody can be told.
         let more = engine.maintain(BUDGET, PATIENCE).unwrap_or(false);
         if ended.load(Ordering::Acquire) {
@@ -61,13 +61,11 @@ impl Drop for Background {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
         let Some(thread) = self.thread.take() else { return };
-        let Some(engine) = self.engine.upgrade() else { return };
         // A forked child has no such thread.
-        if engine.is_forked() {
+        if self.engine.is_forked() {
             return;
         }
-        engine.upkeep.ring();
-        drop(engine);
+        self.engine.upkeep.ring();
         // If it has panicked, that was told.
         let _ = thread.join();
     }

@@ -109,6 +109,19 @@ pub enum Error {
         /// Who holds it.
         by: HeldBy,
     },
+    /// What was to be closed [for good](crate::Store::close_last) is still open in this process. A checkpoint was taken, and the
+    /// handle that was to be the last one is gone.
+    #[error(
+        "{}: still open in this process, by {handles} other handles; drop every clone, map, snapshot, transaction and \
+         iterator of the store first",
+        path.display()
+    )]
+    StillOpen {
+        /// The file.
+        path: PathBuf,
+        /// How many handles are left.
+        handles: usize,
+    },
     /// As many processes as there can be have the store open for writing.
     #[error("{}: {max} openers write to the store already; close one of them", path.display())]
     ProcessesExhausted {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::background::Background;
+use crate::background::{self, Background};
 use crate::codec::Codec;
 use crate::engine::Engine;
 use crate::engine::expiry::deadline;
@@ -14,7 +14,9 @@ use crate::engine::recovery::Opened;
 use crate::engine::settings::Settings;
 use crate::engine::verify::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
-use crate::{Changes, CompactProgress, CompactReport, Map, MapInfo, Options, Result, Snapshot, Stats, Transaction};
+use crate::{
+    Changes, CompactProgress, CompactReport, Error, Map, MapInfo, Options, Result, Snapshot, Stats, Transaction,
+};
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
@@ -782,9 +784,13 @@ impl Store {
         self.engine.opened
     }
 
-    /// Gives up this handle. If it was the last one of all processes, and no snapshot or transaction is left, the store is
-    /// closed: everything is flushed, and the next opening has nothing to do. Otherwise this is a
-    /// [checkpoint](Store::checkpoint), and the store stays open for the others.
+    /// Gives up this handle, and says what went wrong.
+    ///
+    /// * If it was the last [handle](Store::handles) of this process, the file is no longer open here. If no other process has
+    ///   it open for writing either, the store is closed: everything is flushed, and the next opening has nothing to do.
+    /// * If there are others, in a [`Map`], a [`Snapshot`] or a clone, this is a [checkpoint](Store::checkpoint), `Ok` means that
+    ///   it was taken, and *the file stays open* until the last of them is gone. Where that must not be, call
+    ///   [`close_last`](Store::close_last).
     ///
     /// ```
     /// use slotlog::{Opened, Store};
@@ -801,11 +807,72 @@ impl Store {
     /// # Errors
     /// Those of [`sync`](Store::sync). Dropping the last handle does the same and cannot report.
     pub fn close(self) -> Result<()> {
+        self.give_up().map(drop)
+    }
+
+    /// [Closes](Store::close) the store and makes sure that it no longer is open in this process: that this was its last handle.
+    ///
+    /// ```
+    /// use slotlog::{Error, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.slotlog");
+    /// let store = Store::open(&path)?;
+    /// let ages = store.map::<str, u32>("ages")?;
+    /// let before = store.snapshot()?;
+    /// let forgotten = store.close_last();
+    /// assert!(matches!(forgotten, Err(Error::StillOpen { handles: 2, .. })), "the map and the snapshot");
+    ///
+    /// // Whatever has a handle goes first.
+    /// let store = Store::open(&path)?;
+    /// drop((ages, before));
+    /// store.close_last()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StillOpen`](crate::Error::StillOpen) if there are other handles: a checkpoint was taken, this handle is gone, and the
+    /// file stays open until they are. Those of [`sync`](Store::sync).
+    pub fn close_last(self) -> Result<()> {
+        let path = self.engine.region.path().to_owned();
+        match self.give_up()? {
+            0 => Ok(()),
+            handles => Err(Error::StillOpen { path, handles }),
+        }
+    }
+
+    /// How many handles of the store there are in this process, this one included: [`Store`]s, [`Map`]s, [`Snapshot`]s,
+    /// transactions and iterators, and whatever else keeps the file open. [`Store::open`] of the same path makes another
+    /// store with handles of its own.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// assert_eq!(store.handles(), 1);
+    /// let other = store.clone();
+    /// let snapshot = store.snapshot()?;
+    /// let transaction = store.begin()?;
+    /// assert_eq!(store.handles(), 4);
+    /// drop((other, snapshot, transaction));
+    /// assert_eq!(store.handles(), 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn handles(&self) -> usize {
+        let of_background = if self.background.is_some() { background::REFERENCES } else { 0 };
+        Arc::strong_count(&self.engine) - of_background
+    }
+
+    /// Gives up this handle and says how many others there are.
+    fn give_up(self) -> Result<usize> {
+        let others = self.handles() - 1;
         drop(self.background);
         match Arc::try_unwrap(self.engine) {
-            Ok(engine) => engine.close(),
-            Err(shared) if shared.is_forked() => shared.check_not_forked(),
-            Err(shared) => shared.checkpoint(),
+            Ok(engine) => engine.close().map(|()| 0),
+            Err(shared) if shared.is_forked() => shared.check_not_forked().map(|()| others),
+            Err(shared) => {
+                shared.checkpoint()?;
+                // The others may have gone meanwhile.
+                Arc::try_unwrap(shared).map_or(Ok(others), |engine| engine.close().map(|()| 0))
+            }
         }
     }
 }

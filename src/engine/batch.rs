@@ -44,7 +44,6 @@ struct Part {
 
 /// A batch that is being written. It holds the writer lock.
 pub(crate) struct Batch {
-    engine: Arc<Engine>,
     turn: LongTurn,
     seq: u64,
     tail: Tail,
@@ -86,10 +85,10 @@ fn own_hash(map: u32, hash: KeyHash) -> u64 {
 impl Batch {
     /// Takes the writer lock and begins.
     pub(crate) fn begin(engine: Arc<Engine>) -> Result<Batch> {
-        let turn = LongTurn::take(Arc::clone(&engine))?;
+        let turn = LongTurn::take(engine)?;
+        let engine = turn.engine();
         let (seq, tail) = (engine.next_seq()?, engine.tail(&engine.writer())?);
         Ok(Batch {
-            engine,
             turn,
             seq,
             tail,
@@ -105,12 +104,12 @@ impl Batch {
 
     /// The store that it writes to.
     pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+        self.turn.engine()
     }
 
     /// Every use begins with this: the calling thread is the one that holds the lock now.
     fn adopt(&self) -> Result<()> {
-        self.engine.check_not_forked()?;
+        self.turn.engine().check_not_forked()?;
         self.turn.adopt();
         Ok(())
     }
@@ -120,7 +119,7 @@ impl Batch {
         match self.parts.get(&map) {
             Some(part) => Ok(*part),
             None => {
-                let keys = self.engine.index_for_writing(map)?.totals()?.keys;
+                let keys = self.turn.engine().index_for_writing(map)?.totals()?.keys;
                 Ok(Part { map, new_slots: 0, over_tombstones: 0, keys })
             }
         }
@@ -137,7 +136,7 @@ impl Batch {
 
     /// The newest record of a key that the batch itself has written.
     fn own(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<u64>> {
-        let engine = &*self.engine;
+        let engine = self.turn.engine();
         let mut damage = None;
         let hash = own_hash(map, hash);
         let own = self.own.find(hash, |own| {
@@ -155,7 +154,7 @@ impl Batch {
 
     /// The newest record of a key, the batch's own before what was committed.
     fn newest(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Record<'_>>> {
-        let engine = &*self.engine;
+        let engine = self.turn.engine();
         let offset = match self.own(map, hash, key)? {
             Some(own) => Some(own),
             None => match engine.probe(&engine.index_for_writing(map)?, map, hash, key)? {
@@ -169,7 +168,7 @@ impl Batch {
     /// The record that holds the value of a key as the batch sees it.
     pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
         self.adopt()?;
-        let record = self.newest(map, KeyHash::of(key, self.engine.seed), key)?;
+        let record = self.newest(map, KeyHash::of(key, self.turn.engine().seed), key)?;
         Ok(record.filter(|record| record.has_value(Moment::NOW)))
     }
 
@@ -177,13 +176,13 @@ impl Batch {
     pub(crate) fn put(&mut self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
         self.adopt()?;
-        let hash = KeyHash::of(key, self.engine.seed);
+        let hash = KeyHash::of(key, self.turn.engine().seed);
         let newest = self.newest(map, hash, key)?.map(|record| record.offset);
-        let change = self.engine.put_over(newest)?;
+        let change = self.turn.engine().put_over(newest)?;
         let mut part = self.part(map)?;
         let (kind, seq, prev, shortcut, flags) = (Kind::Put, self.seq, change.prev, change.shortcut, change.flags);
         if expires.is_some() {
-            self.engine.upkeep.expired.note();
+            self.turn.engine().upkeep.expired.note();
         }
         let expires = expires.map(Into::into);
         self.append_for_key(hash, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })?;
@@ -198,11 +197,11 @@ impl Batch {
     /// Removes a key and says whether it was there.
     pub(crate) fn remove(&mut self, map: u32, key: &[u8]) -> Result<bool> {
         self.adopt()?;
-        let hash = KeyHash::of(key, self.engine.seed);
+        let hash = KeyHash::of(key, self.turn.engine().seed);
         let newest = self.newest(map, hash, key)?.filter(|record| record.kind() == Some(Kind::Put));
         let Some(newest) = newest else { return Ok(false) };
         let (prev, had_value) = (newest.offset, newest.has_value(Moment::NOW));
-        let shortcut = self.engine.shortcut_over(newest)?;
+        let shortcut = self.turn.engine().shortcut_over(newest)?;
         let mut part = self.part(map)?;
         let entry = Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, self.seq) };
         self.append_for_key(hash, &entry)?;
@@ -216,7 +215,7 @@ impl Batch {
     pub(crate) fn clear_for_good(&mut self, map: u32) -> Result<()> {
         self.adopt()?;
         let part = Part { keys: 0, ..self.part(map)? };
-        let engine = Arc::clone(&self.engine);
+        let engine = Arc::clone(self.turn.engine());
         let old = engine.index_for_writing(map)?.offset();
         self.touched = true;
         let fresh = |writer: &mut Writer| engine.fresh_region(writer, map, self.seq, old);
@@ -231,14 +230,14 @@ impl Batch {
     pub(crate) fn first_region(&mut self, map: u32) -> Result<u64> {
         self.adopt()?;
         self.touched = true;
-        let mut writer = self.engine.writer();
-        self.engine.make_map_room(&mut writer, map, self.seq)?;
-        self.engine.first_region(&mut writer, map, self.seq)
+        let mut writer = self.turn.engine().writer();
+        self.turn.engine().make_map_room(&mut writer, map, self.seq)?;
+        self.turn.engine().first_region(&mut writer, map, self.seq)
     }
 
     /// Begins to go over the keys of a map.
     pub(crate) fn cursor(&self, map: u32) -> Result<BatchCursor> {
-        let index = self.engine.index_for_writing(map)?;
+        let index = self.turn.engine().index_for_writing(map)?;
         Ok(BatchCursor { map, committed: Cursor::new(map, Some(&index)), own: None })
     }
 
@@ -247,20 +246,20 @@ impl Batch {
     pub(crate) fn next(&self, cursor: &mut BatchCursor) -> Result<Option<Record<'_>>> {
         self.adopt()?;
         while cursor.own.is_none() {
-            let Some(newest) = cursor.committed.next_newest(&self.engine) else {
+            let Some(newest) = cursor.committed.next_newest(self.turn.engine()) else {
                 let own: Vec<u64> = self.own.iter().map(|own| own.record).collect();
                 cursor.own = Some(own.into_iter());
                 break;
             };
             let newest = newest?;
-            let hash = KeyHash::of(newest.key(), self.engine.seed);
+            let hash = KeyHash::of(newest.key(), self.turn.engine().seed);
             if newest.has_value(Moment::NOW) && self.own(cursor.map, hash, newest.key())?.is_none() {
                 return Ok(Some(newest));
             }
         }
         for offset in cursor.own.iter_mut().flatten() {
-            let record = log::record(&self.engine.region, offset)?;
-            let hash = KeyHash::of(record.key(), self.engine.seed);
+            let record = log::record(&self.turn.engine().region, offset)?;
+            let hash = KeyHash::of(record.key(), self.turn.engine().seed);
             if record.header.map() == cursor.map
                 && record.has_value(Moment::NOW)
                 && self.own(cursor.map, hash, record.key())? == Some(offset)
@@ -273,7 +272,7 @@ impl Batch {
 
     fn append_for_key(&mut self, hash: KeyHash, entry: &Entry<'_>) -> Result<()> {
         let record = self.append(entry)?;
-        let (engine, map, key) = (&*self.engine, entry.map, entry.key);
+        let (engine, map, key) = (self.turn.engine(), entry.map, entry.key);
         let hash = own_hash(map, hash);
         let is_key = |own: &Own| own.hash == hash && engine.is_key(map, key, own.record).unwrap_or(false);
         match self.own.find_mut(hash, is_key) {
@@ -288,14 +287,14 @@ impl Batch {
     fn append(&mut self, entry: &Entry<'_>) -> Result<u64> {
         self.check_not_broken()?;
         self.touched = true;
-        let region = &self.engine.region;
+        let region = &self.turn.engine().region;
         if let Some(last) = self.last {
             self.tail.seal(region, last, 0)?;
         }
-        let mut writer = self.engine.writer();
+        let mut writer = self.turn.engine().writer();
         let (room, len, seq) = (Room::of(entry.kind), entry.len(), self.seq);
-        let make_room = |writer: &mut Writer| self.engine.make_log_room(writer, &mut self.tail, len, seq, room);
-        let jumped = self.engine.exceeding_at_last(&mut writer, room, make_room)?;
+        let make_room = |writer: &mut Writer| self.turn.engine().make_log_room(writer, &mut self.tail, len, seq, room);
+        let jumped = self.turn.engine().exceeding_at_last(&mut writer, room, make_room)?;
         let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
         self.records += 1;
@@ -309,19 +308,19 @@ impl Batch {
             return Ok(());
         }
         let source = io::Error::other("an append of this transaction has failed before");
-        Err(Error::io(self.engine.region.path(), "append to the log", source))
+        Err(Error::io(self.turn.engine().region.path(), "append to the log", source))
     }
 
     /// Makes all of it seen, at once, with the durability that the store's commits have.
     pub(crate) fn commit_as_usual(self) -> Result<()> {
-        let durability = self.engine.settings.durability;
+        let durability = self.turn.engine().settings.durability;
         self.commit(durability)
     }
 
     /// Makes all of it seen, at once, with another durability.
     pub(crate) fn commit(mut self, durability: Durability) -> Result<()> {
         self.adopt()?;
-        let engine = Arc::clone(&self.engine);
+        let engine = Arc::clone(self.turn.engine());
         engine.check_can_be(durability)?;
         self.check_not_broken()?;
         if let Some(last) = self.last {
@@ -338,7 +337,7 @@ impl Batch {
     }
 
     fn commit_in_turn(&mut self, writer: &mut Writer, last: u64) -> Result<()> {
-        let engine = &self.engine;
+        let engine = self.turn.engine();
         for part in self.parts.values() {
             let index = engine.index_for_writing(part.map)?;
             let totals = index.totals()?;
@@ -354,14 +353,14 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if self.engine.is_forked() {
+        if self.turn.engine().is_forked() {
             // It is the parent's.
             return;
         }
         if !self.committed && self.touched {
-            let mut writer = self.engine.writer();
+            let mut writer = self.turn.engine().writer();
             // Should this fail, the next writer does it again.
-            let _ = self.engine.abandon(&mut writer);
+            let _ = self.turn.engine().abandon(&mut writer);
         }
     }
 }

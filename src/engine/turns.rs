@@ -77,6 +77,12 @@ impl LongTurn {
         Ok(LongTurn(turn))
     }
 
+    /// The store that it is a turn at.
+    #[inline]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+
     /// From now on the calling thread acts for it.
     pub(crate) fn adopt(&self) {
         self.0.engine.gate.adopt();

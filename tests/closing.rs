@@ -1,0 +1,67 @@
+//! Closing: what keeps a file open, and how a program finds out.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::any::Any;
+
+use slotlog::{Error, Opened, Store};
+
+mod support;
+
+/// Something that keeps a store open.
+type Keeper = Box<dyn Any>;
+
+/// All that a program can have of a store.
+fn keepers() -> Vec<(&'static str, fn(&Store) -> Keeper)> {
+    vec![
+        ("a clone", |store| Box::new(store.clone())),
+        ("a map", |store| Box::new(store.map::<str, str>("names").unwrap())),
+        ("a snapshot", |store| Box::new(store.snapshot().unwrap())),
+        ("a transaction", |store| Box::new(store.begin().unwrap())),
+        ("changes", |store| Box::new(store.changes_since(store.seq().unwrap()).unwrap())),
+        ("an iterator", |store| Box::new(store.map::<str, str>("names").unwrap().iter().unwrap())),
+    ]
+}
+
+#[test]
+fn whoever_closes_is_told_what_keeps_the_file_open() {
+    let folder = support::folder();
+    for background in [false, true] {
+        for (number, (name, keep)) in keepers().into_iter().enumerate() {
+            let path = folder.path().join(format!("{number} {background}"));
+            let open = || Store::options().background_maintenance(background).open(&path).unwrap();
+            let store = open();
+            store.insert("key", "value").unwrap();
+            assert_eq!(store.handles(), 1, "background: {background}");
+            let keeper = keep(&store);
+            assert_eq!(store.handles(), 2, "{name}, background: {background}");
+            match store.close_last() {
+                Err(Error::StillOpen { path: named, handles }) => assert_eq!((named, handles), (path.clone(), 1)),
+                other => panic!("{name}: {other:?}"),
+            }
+            // It is still open indeed.
+            assert_eq!(open().opened(), Opened::Attached, "{name}");
+            drop(keeper);
+            let store = open();
+            assert_eq!(store.opened(), Opened::Clean, "{name} was the last one");
+            assert_eq!(store.get("key").unwrap().unwrap(), b"value");
+            store.close_last().unwrap();
+            assert_eq!(open().opened(), Opened::Clean);
+        }
+    }
+}
+
+#[test]
+fn closing_one_of_many_is_no_error() {
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let others = [store.clone(), store.clone()];
+    store.close().unwrap();
+    for (left, other) in [1, 0].into_iter().zip(others) {
+        assert_eq!(other.handles(), left + 1);
+        other.insert("key", "value").unwrap();
+        other.close().unwrap();
+    }
+    assert_eq!(Store::open(&path).unwrap().opened(), Opened::Clean);
+}
