@@ -119,8 +119,9 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         self.store.engine()
     }
 
-    /// How many keys there are. Takes constant time. Entries that have [expired](Map::insert_with_expiry) count until they are
-    /// removed.
+    /// How many keys there are. Takes constant time. Entries that have [expired](Map::insert_with_expiry) count until compaction
+    /// removes them, though nobody sees them any more: a map of which all has expired is not [empty](Map::is_empty), and has
+    /// nothing to iterate over. How many can be read, [`SnapshotMap::len`](crate::SnapshotMap::len) counts, in one pass.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -138,7 +139,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         self.engine().len(self.typed.id)
     }
 
-    /// Whether there are no keys.
+    /// Whether [`len`](Map::len) is zero. Entries that have expired and were not removed yet count.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

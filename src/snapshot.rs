@@ -225,7 +225,7 @@ impl Snapshot {
         self.iter().map(|entry| Ok(entry?.1))
     }
 
-    /// How many keys there are.
+    /// How many keys there are, those included that had expired and were not removed yet.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -239,7 +239,7 @@ impl Snapshot {
         self.len
     }
 
-    /// Whether there are no keys.
+    /// Whether [`len`](Snapshot::len) is zero.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

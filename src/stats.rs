@@ -94,14 +94,16 @@ pub struct Stats {
     pub poisoned: bool,
 }
 
-/// Space that is in use no more and not yet free, in bytes.
+/// Space that is in use no more and not yet free, in bytes. What is dead in the log is a part of it only as said with
+/// [`pins`](WaitingStats::pins).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitingStats {
     /// Waits for a checkpoint: a recovery after a power cut would still need it.
     pub checkpoint: u64,
     /// Waits for readers and snapshots that may see it: those as old as the [oldest pin](Stats::oldest_pin), or snapshots
-    /// of those who opened the store for reading.
+    /// of those who opened the store for reading. When as much waits for them as half of what is alive, the log is cleaned no
+    /// more, since what is emptied would have to wait, too; then this has all that is [dead](Stats::dead_bytes) in it as well.
     pub pins: u64,
     /// Waits for nothing but the next one who needs space.
     pub next_use: u64,
@@ -216,10 +218,14 @@ pub struct MapStats {
     pub types: String,
     /// The [version](crate::Store::map_versioned) of its types.
     pub version: u32,
-    /// Keys that have a value.
+    /// Keys that have a value, those included that have expired and were not removed yet: what [`Map::len`](crate::Map::len)
+    /// says.
     pub entries: u64,
-    /// Size of the records that hold the values.
+    /// Size of the records that hold the values, those that have expired included.
     pub live_bytes: u64,
+    /// About how much of that has expired: an estimate from 64 lines of the index, so exact for a map with few keys. By such an
+    /// estimate [upkeep](crate::Options::auto_compact) counts it as dead.
+    pub expired_bytes: u64,
     /// Slots of its index.
     pub slots: u64,
     /// Slots that are in use: by a value, a tombstone or nothing any more.
@@ -230,11 +236,15 @@ pub struct MapStats {
     pub index_bytes: u64,
 }
 
+/// Of so many lines of each index it is told how much has expired.
+const LINES: u64 = 64;
+
 impl Stats {
     pub(crate) fn of(engine: &Engine) -> Result<Stats> {
         engine.check_not_forked()?;
         let superblock = engine.superblock()?;
         let (log_bytes, log_records) = engine.log_size()?;
+        let visible = engine.visible()?;
         let mut maps = Vec::new();
         let mut named: BTreeMap<u32, (String, Named)> =
             engine.named_maps()?.into_iter().map(|(name, map)| (map.id, (name, map))).collect();
@@ -257,6 +267,7 @@ impl Stats {
                 version,
                 entries: totals.keys,
                 live_bytes: totals.bytes,
+                expired_bytes: engine.expired_bytes(&index, totals.bytes, (LINES, visible & COUNT_MASK))?,
                 slots,
                 used_slots,
                 load: used_slots as f64 / slots as f64,
@@ -268,7 +279,6 @@ impl Stats {
         let ((moved_bytes, most_moved_bytes), (flushed_bytes, most_flushed_bytes)) =
             (upkeep.moved.figures(), upkeep.flushed.figures());
         let live_bytes = maps.iter().fold(0u64, |sum, map| sum.saturating_add(map.live_bytes));
-        let visible = engine.visible()?;
         let (pins, oldest) = engine.pins_in_use()?;
         let processes = engine.processes()?;
         let writing = engine.writing()?;

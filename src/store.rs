@@ -249,7 +249,10 @@ impl Store {
         self.engine.remove(DEFAULT_MAP, key.as_ref())
     }
 
-    /// How many keys there are, those included that have expired and were not removed yet. Takes constant time.
+    /// How many keys there are. Takes constant time: it is a counter, and counters know nothing of time, so entries that have
+    /// [expired](Store::insert_with_expiry) count until compaction removes them, though nobody sees them any more. How many there
+    /// are that can be read, only a pass over them tells; about how much has expired,
+    /// [`MapStats::expired_bytes`](crate::MapStats::expired_bytes).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -266,7 +269,7 @@ impl Store {
         self.engine.len(DEFAULT_MAP)
     }
 
-    /// Whether there are no keys.
+    /// Whether [`len`](Store::len) is zero. Entries that have expired and were not removed yet count.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

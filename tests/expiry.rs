@@ -71,6 +71,26 @@ fn an_entry_is_absent_from_its_deadline_on() {
     assert!(store.verify().unwrap().is_clean());
 }
 
+#[test]
+fn the_figures_of_a_map_whose_entries_have_expired() {
+    let store = Store::in_memory().unwrap();
+    let map = store.map::<u32, u32>("map").unwrap();
+    let figures = || store.stats().unwrap().maps.into_iter().find(|map| map.name == "map").unwrap();
+    for key in 0..20 {
+        map.insert_with_expiry(key, 7, SystemTime::now()).unwrap();
+    }
+    assert_eq!((map.len().unwrap(), map.is_empty().unwrap(), map.iter().unwrap().count()), (20, false, 0));
+    let all = figures();
+    assert_eq!((all.entries, all.expired_bytes), (20, all.live_bytes));
+    for key in 20..40 {
+        map.insert_with_expiry(key, 7, in_an_hour()).unwrap();
+    }
+    let half = figures();
+    assert_eq!((half.entries, half.live_bytes, half.expired_bytes), (40, 2 * all.live_bytes, all.live_bytes));
+    map.clear().unwrap();
+    assert_eq!((figures().entries, figures().expired_bytes), (0, 0));
+}
+
 /// Whoever changes an entry that has expired finds none.
 #[test]
 fn an_expired_entry_is_as_good_as_none() {

@@ -275,6 +275,35 @@ fn what_snapshots_see_is_held_back() {
 }
 
 #[test]
+fn the_figures_tell_all_that_a_snapshot_holds_back() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..1000 {
+        store.insert(key(number), value(number, 0)).unwrap();
+    }
+    let snapshot = store.snapshot().unwrap();
+    for round in 1..150 {
+        for number in 0..1000 {
+            store.insert(key(number), value(number, round)).unwrap();
+        }
+    }
+    let (before, waiting) = (len(&path), store.stats().unwrap().waiting);
+    let report = store.compact().unwrap();
+    assert!(!report.finished, "{report:?}");
+    // What compaction moves meanwhile waits, too.
+    let of_reader = Store::options().access(slotlog::Access::ReadOnly).open(&path).unwrap().stats().unwrap().waiting;
+    drop(snapshot);
+    let freed = before - store.compact().unwrap().file_len;
+    assert!(freed > 15 << 20, "{freed}");
+    for (what, told) in [("stats", waiting.pins), ("compact", report.held_back), ("reader", of_reader.pins)] {
+        assert!((freed / 8 * 7..freed / 8 * 9).contains(&told), "{what}: {told} of {freed} that were freed afterwards");
+    }
+    let waiting = store.stats().unwrap().waiting;
+    assert_eq!(waiting.pins, 0, "{waiting:?}");
+}
+
+#[test]
 fn a_compaction_that_is_stopped_loses_nothing_and_can_go_on() {
     let folder = folder();
     let path = folder.path().join("store");

@@ -140,6 +140,7 @@ impl Figures {
                 "load": map.load,
                 "index_bytes": map.index_bytes,
                 "live_bytes": map.live_bytes,
+                "expired_bytes": map.expired_bytes,
             })
         });
         let processes = stats

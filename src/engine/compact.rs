@@ -49,7 +49,8 @@ pub struct CompactReport {
     pub freed_bytes: u64,
     /// Length of the file, in bytes.
     pub file_len: u64,
-    /// Bytes that were freed and cannot be used yet, since somebody still reads an older state.
+    /// Bytes that cannot be used yet, since somebody still reads an older state: those that were freed, and if they are so
+    /// many that compaction did not go on, what is dead in the rest of the log.
     pub held_back: u64,
     /// Whether the system refuses this process the call without which no space is reused: see
     /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then next to nothing is gained.
@@ -126,9 +127,8 @@ impl Engine {
                 break;
             }
         }
-        let writer = self.writer();
-        report.held_back = writer.waiting.pins;
-        drop(writer);
+        let kept = self.writer().waiting.pins;
+        report.held_back = self.held_back(kept)?;
         report.reuse_refused = self.is_refused()?;
         report.file_len = self.region.file_len()?;
         report.freed_bytes = before.saturating_sub(report.file_len);

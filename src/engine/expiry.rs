@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Engine, now};
 use crate::error::Result;
+use crate::file::index::Index;
 use crate::file::layout::{COUNT_MASK, Kind, live};
 use crate::file::log::{self, Record};
 
@@ -140,11 +141,20 @@ impl Engine {
             self.upkeep.expired.set(map, 0);
             return Ok(());
         };
+        let expired = self.expired_bytes(&index, index.totals()?.bytes, (SAMPLE, seed))?;
+        self.upkeep.expired.set(map, expired);
+        Ok(())
+    }
+
+    /// Estimates how many of the `bytes` that a map counts have expired, by so many lines of its index; `seed` says which. For
+    /// one who holds a pin or the writer lock.
+    pub(crate) fn expired_bytes(&self, index: &Index<'_>, bytes: u64, (lines, seed): (u64, u64)) -> Result<u64> {
+        let lines = lines.min(index.lines());
         let at = Moment::fixed(now());
         let (mut all, mut expired) = (0u64, 0u64);
-        for number in 0..SAMPLE.min(index.lines()) {
+        for number in 0..lines {
             // One line of each part, at a place that is another one each time (Fibonacci hashing).
-            let part = index.lines() / SAMPLE.min(index.lines());
+            let part = index.lines() / lines;
             let line = number * part + seed.wrapping_add(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) % part;
             for slot in index.slots_of_lines(line, line + 1) {
                 let Some(offset) = slot?.record else { continue };
@@ -155,10 +165,7 @@ impl Engine {
                 }
             }
         }
-        let bytes = index.totals()?.bytes;
-        let estimate = if all == 0 { 0 } else { (u128::from(bytes) * u128::from(expired) / u128::from(all)) as u64 };
-        self.upkeep.expired.set(map, estimate);
-        Ok(())
+        Ok(if all == 0 { 0 } else { (u128::from(bytes) * u128::from(expired) / u128::from(all)) as u64 })
     }
 
     /// Takes a sample of every map, unless that was done a moment ago.

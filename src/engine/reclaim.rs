@@ -46,7 +46,8 @@ impl Engine {
         Ok(LogPoint { ordinal, at: self.region.live(live::DURABLE_HEAD)? })
     }
 
-    /// What is in use no more and has to wait, and how many bytes of it wait for nothing but the next one who needs space.
+    /// What is in use no more and has to wait, what is dead in the log and cannot be emptied for the same reason included; and
+    /// how many bytes wait for nothing but the next one who needs space.
     pub(crate) fn waiting(&self) -> Result<(Waiting, u64)> {
         let Some(space) = self.space_now()? else { return Ok(Default::default()) };
         let durable = match self.frozen()? {
@@ -56,7 +57,8 @@ impl Engine {
             }
             None => self.durable_head()?,
         };
-        let (waiting, unused) = space.waiting(self.lowest_pin()?, durable);
+        let (mut waiting, unused) = space.waiting(self.lowest_pin()?, durable);
+        waiting.pins = self.held_back(waiting.pins)?;
         Ok((waiting, unused.iter().map(Extent::len).sum()))
     }
 

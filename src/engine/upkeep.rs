@@ -271,7 +271,22 @@ impl Engine {
 
     /// Whether so much waits for readers that it is better to wait with them: what is emptied now would have to, too.
     pub(crate) fn is_held_up(&self, writer: &Writer, live: u64) -> bool {
-        writer.waiting.pins > self.settings.limits.least_waiting.max(live / 2)
+        self.hold_up(writer.waiting.pins, live)
+    }
+
+    /// Whether readers who keep so many emptied bytes hold cleaning up.
+    fn hold_up(&self, kept: u64, live: u64) -> bool {
+        kept > self.settings.limits.least_waiting.max(live / 2)
+    }
+
+    /// Of what waits for readers, all of it: if they hold cleaning up, what is dead in the log waits for them as well as the
+    /// `kept` bytes that are emptied already.
+    pub(crate) fn held_back(&self, kept: u64) -> Result<u64> {
+        let live = self.live_bytes()?;
+        if !self.hold_up(kept, self.upkeep.expired.alive_of(live)) {
+            return Ok(kept);
+        }
+        Ok(kept.saturating_add(self.log_size()?.0.saturating_sub(live)))
     }
 
     /// Cleans, and if that has emptied anything, sees what of it can be used.
