@@ -10,6 +10,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, where, and what to do about it; [`report`](Error::report) says why as well.
 ///
+/// The text of each is one line: the path of the file, what has happened, and behind a semicolon, what to do. What comes of an
+/// error of the system ([`Io`](Error::Io)) or of a codec ([`Codec`](Error::Codec)) has that as its
+/// [`source`](std::error::Error::source), and does not repeat it. Keys and values are never shown, names of maps are.
+///
 /// No error loses data: an operation that fails has not happened, and the store goes on as it was. The one exception is a
 /// commit that was to be [synced](crate::Durability::Synced) and could not be: it may be there all the same.
 ///
@@ -35,13 +39,13 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is a file already, and `create_new` was asked for.
-    #[error("{}: exists already, and `create_new` was asked for", path.display())]
+    #[error("{}: exists already, and `create_new` was asked for; open it without that, or choose another path", path.display())]
     AlreadyExists {
         /// The path that was to be created.
         path: PathBuf,
     },
     /// The path names a directory, a FIFO, a socket or a device.
-    #[error("{}: is {what}, and a store is a regular file", path.display())]
+    #[error("{}: is {what}, and a store is a regular file; choose another path", path.display())]
     NotAFile {
         /// The path that was to be opened.
         path: PathBuf,
@@ -55,7 +59,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The file is something else. It was not touched.
-    #[error("{}: not a slotlog store ({what})", path.display())]
+    #[error("{}: not a slotlog store ({what}), and was left as it is; check the path", path.display())]
     NotAStore {
         /// The file.
         path: PathBuf,
@@ -63,7 +67,10 @@ pub enum Error {
         what: &'static str,
     },
     /// The file was written by a version of slotlog that this one does not understand.
-    #[error("{}: format version {found}, this build reads {supported}; use a newer slotlog", path.display())]
+    #[error(
+        "{}: has format version {found}, and this build reads {supported}; use a slotlog of the version that wrote it",
+        path.display()
+    )]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
@@ -73,7 +80,7 @@ pub enum Error {
         supported: u32,
     },
     /// The file uses features that this version does not understand.
-    #[error("{}: uses unknown features {features:#x}; use a newer slotlog", path.display())]
+    #[error("{}: uses features {features:#x} that this build does not know; use a newer slotlog", path.display())]
     UnsupportedFeature {
         /// The file.
         path: PathBuf,
@@ -92,7 +99,10 @@ pub enum Error {
         expected: u64,
     },
     /// The file is damaged.
-    #[error("{}: corrupt at offset {offset}: {what}", path.display())]
+    #[error(
+        "{}: corrupt at offset {offset}: {what}; restore the file from a backup (`Store::verify` tells all that is damaged)",
+        path.display()
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -102,7 +112,7 @@ pub enum Error {
         what: Cow<'static, str>,
     },
     /// Someone holds the store in a mode that excludes this one.
-    #[error("{}: in use by {by}; close it there first", path.display())]
+    #[error("{}: in use by {by}; {}", path.display(), by.advice())]
     Locked {
         /// The file.
         path: PathBuf,
@@ -138,7 +148,8 @@ pub enum Error {
     },
     /// The writer lock did not become free in time.
     #[error(
-        "{}: gave up after {waited:?} waiting to write; process {pid} writes since {held:?}, perhaps in an open transaction",
+        "{}: gave up after waiting {waited:?} for its turn to write, which process {pid} has had for {held:?}; commit or drop \
+         the transaction there, or raise `lock_timeout`",
         path.display()
     )]
     LockTimeout {
@@ -154,13 +165,13 @@ pub enum Error {
     /// This thread writes already, and began a second write, which could only wait for itself: it has a transaction open, in
     /// this [`Store`](crate::Store) or in another one of the same file, or is within a closure that a write calls. A
     /// transaction that was sent to another thread counts as that of the sender until the other one uses it.
-    #[error("{}: this thread already writes to the store; commit or drop its transaction first", path.display())]
+    #[error("{}: this thread writes already and would wait for itself; commit or drop its transaction first", path.display())]
     WouldDeadlock {
         /// The file.
         path: PathBuf,
     },
     /// The key is too long.
-    #[error("a key of {len} bytes is too long; at most {max}")]
+    #[error("a key of {len} bytes is too long: the most is {max}; shorten it, or use a hash of it")]
     KeyTooLong {
         /// Bytes of the key.
         len: usize,
@@ -168,7 +179,7 @@ pub enum Error {
         max: usize,
     },
     /// The value is too long.
-    #[error("a value of {len} bytes is too long; at most {max}")]
+    #[error("a value of {len} bytes is too long: the most is {max}; split it into several")]
     ValueTooLong {
         /// Bytes of the value.
         len: u64,
@@ -176,7 +187,7 @@ pub enum Error {
         max: u64,
     },
     /// There is no room. What is there can still be read, and keys can still be removed.
-    #[error("{}: full: {needed} more bytes are needed and {why}", path.display())]
+    #[error("{}: full: {needed} more bytes are needed, and {why}", path.display())]
     Full {
         /// The file.
         path: PathBuf,
@@ -186,13 +197,13 @@ pub enum Error {
         why: FullReason,
     },
     /// The store was opened with [`Access::ReadOnly`](crate::Access::ReadOnly).
-    #[error("{}: opened read-only", path.display())]
+    #[error("{}: was opened with `Access::ReadOnly`; open it for writing to change it", path.display())]
     ReadOnly {
         /// The file.
         path: PathBuf,
     },
     /// Too many readers and snapshots at once.
-    #[error("{}: all {max} pins are taken; drop some snapshots", path.display())]
+    #[error("{}: all {max} pins of readers are taken; drop some snapshots and iterators", path.display())]
     PinsExhausted {
         /// The file.
         path: PathBuf,
@@ -256,7 +267,7 @@ pub enum Error {
         map: String,
     },
     /// A map was used in a transaction or snapshot of another store.
-    #[error("{}: map {map:?} belongs to another store", path.display())]
+    #[error("{}: map {map:?} belongs to another store; use one of the same `Store`", path.display())]
     ForeignMap {
         /// The file of the transaction or snapshot.
         path: PathBuf,
@@ -264,7 +275,7 @@ pub enum Error {
         map: String,
     },
     /// A map cannot have this name.
-    #[error("{}: map {name:?}: {what}", path.display())]
+    #[error("{}: map {:?}: {what}", path.display(), shown(name))]
     InvalidName {
         /// The file.
         path: PathBuf,
@@ -367,7 +378,7 @@ pub enum Numbers {
 #[non_exhaustive]
 pub enum HeldBy {
     /// A process that has the store alone.
-    #[error("process {pid}, which has it alone,")]
+    #[error("process {pid}, which has it alone")]
     Exclusive {
         /// Its process id, as it sees it itself.
         pid: u32,
@@ -375,7 +386,7 @@ pub enum HeldBy {
         since: SystemTime,
     },
     /// A process that writes, together with others.
-    #[error("process {pid}, which writes to it,")]
+    #[error("process {pid}, which writes to it")]
     Writer {
         /// Its process id, as it sees it itself.
         pid: u32,
@@ -457,6 +468,27 @@ pub enum OpenerStep {
     },
 }
 
+impl HeldBy {
+    /// What to do about it.
+    fn advice(self) -> &'static str {
+        match self {
+            HeldBy::Opener { .. } | HeldBy::Opening | HeldBy::Superblock => "try again when it is done",
+            HeldBy::Unknown => "close it there first, or choose another path",
+            _ => "close it there first",
+        }
+    }
+}
+
+/// A name may be of any length; so much of it is shown.
+fn shown(name: &str) -> String {
+    const MOST: usize = 60;
+
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
 /// Why a store is [full](Error::Full).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -471,7 +503,9 @@ pub enum FullReason {
     #[error("files of this process are limited to {0} bytes; raise the limit (`ulimit -f`), or remove keys")]
     FileSizeLimit(u64),
     /// The memory that an in-memory store may use, or the largest size that the format can address.
-    #[error("no more than {0} bytes can be addressed")]
+    #[error(
+        "no more than {0} bytes can be addressed; remove keys, or give the process more address space (`ulimit -v`)"
+    )]
     AddressSpace(u64),
 }
 
@@ -508,5 +542,195 @@ impl Error {
     #[cold]
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<Cow<'static, str>>) -> Error {
         Error::Corrupt { path: path.to_owned(), offset, what: what.into() }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::error::Error as _;
+    use std::fs;
+
+    use super::*;
+    use crate::file::layout::PINS;
+    use crate::{Access, Codec, Store};
+
+    /// A codec that refuses everything.
+    struct Refuses;
+
+    impl Codec for Refuses {
+        type Borrowed = u8;
+        type Owned = u8;
+
+        fn name() -> String {
+            "refuses".to_owned()
+        }
+
+        fn encode(_: &u8) -> std::result::Result<impl AsRef<[u8]>, CodecError> {
+            Err::<[u8; 1], _>(CodecError::new("it refuses this"))
+        }
+
+        fn decode(_: &[u8]) -> std::result::Result<u8, CodecError> {
+            Err(CodecError::new("it refuses this"))
+        }
+    }
+
+    /// Its name, of every one that there is: a new one does not compile before it stands here.
+    fn name(error: &Error) -> &'static str {
+        macro_rules! names {
+            ($($name:ident)*) => {
+                (&[$(stringify!($name)),*], match error { $(Error::$name { .. } => stringify!($name),)* })
+            };
+        }
+        let (all, name): (&[&'static str], _) = names!(
+            NotFound AlreadyExists NotAFile PermissionDenied NotAStore UnsupportedVersion UnsupportedFeature Truncated Corrupt
+            Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock KeyTooLong ValueTooLong Full ReadOnly
+            PinsExhausted Poisoned HistoryTruncated TypeMismatch Codec NoSuchMap ForeignMap InvalidName NumbersExhausted
+            InvalidOptions Io
+        );
+        assert_eq!(all.len(), ALL);
+        name
+    }
+
+    /// How many there are.
+    const ALL: usize = 30;
+
+    fn of<T>(refused: Result<T>) -> Error {
+        match refused {
+            Ok(_) => panic!("it was to be refused"),
+            Err(error) => error,
+        }
+    }
+
+    /// Every error, those that a program can bring about as it does, at a path in this folder.
+    fn errors(folder: &Path) -> Vec<Error> {
+        let path = folder.join("store");
+        let at = |name: &str| folder.join(name);
+        let store = Store::open(&path).unwrap();
+        store.insert("key", "value").unwrap();
+        let ages = store.map::<str, u32>("ages").unwrap();
+        let refusing = store.map::<Refuses, u8>("refuses").unwrap();
+        let other = Store::open(&path).unwrap();
+        fs::write(at("text"), "something else, of some length").unwrap();
+        fs::copy(&path, at("short")).unwrap();
+        fs::File::options().write(true).open(at("short")).unwrap().set_len(20_000).unwrap();
+        let small = Store::options().max_size(300_000).open(at("small")).unwrap();
+        let closed = Store::open(at("closed")).unwrap();
+        let _clone = closed.clone();
+        let mut errors = vec![
+            of(Store::options().create(false).open(at("missing"))),
+            of(Store::options().create_new(true).open(&path)),
+            of(Store::open(folder)),
+            of(Store::open(at("text"))),
+            of(Store::open(at("short"))),
+            of(Store::options().exclusive(true).open(&path)),
+            of(closed.close_last()),
+            of(store.insert([0; 70_000], "value")),
+            of((0..4000).try_for_each(|key: u32| small.insert(key.to_le_bytes(), [7; 200]))),
+            of(store.map::<str, u64>("ages")),
+            of(refusing.insert(1, 1)),
+            of(Store::in_memory().unwrap().snapshot().unwrap().of(&ages).get("Ada")),
+            of(store.map::<str, u64>("")),
+            of(store.map::<str, u64>(&"long ".repeat(20_000))),
+            of(Store::options().access(Access::CopyOnWrite).create_new(true).open(at("new"))),
+            of(Store::options().auto_compact(Some(2.0)).open(at("new"))),
+            of(Store::options().access(Access::ReadOnly).in_memory()),
+            of(store.changes_since(u64::MAX)),
+        ];
+        let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+        errors.push(of(reader.insert("key", "value")));
+        errors.push(of(reader.map::<str, u32>("missing")));
+        {
+            let _transaction = other.begin().unwrap();
+            errors.push(of(other.insert("key", "value")));
+            let impatient = Store::options().lock_timeout(Duration::from_millis(1)).open(&path).unwrap();
+            errors.push(of(impatient.insert("key", "value")));
+        }
+        errors.extend(rare(&path));
+        errors
+    }
+
+    /// Those that take a machine of their own, and all the causes of the others.
+    fn rare(path: &Path) -> Vec<Error> {
+        let p = || path.to_owned();
+        let since = SystemTime::UNIX_EPOCH;
+        let mut errors = vec![
+            Error::PermissionDenied { path: p() },
+            Error::UnsupportedVersion { path: p(), found: 7, supported: 1 },
+            Error::UnsupportedFeature { path: p(), features: 8 },
+            Error::corrupt(path, 4096, "expected something else"),
+            Error::ProcessesExhausted { path: p(), max: 128 },
+            Error::Forked { path: p() },
+            Error::ValueTooLong { len: 1 << 33, max: u64::from(u32::MAX) },
+            Error::PinsExhausted { path: p(), max: PINS },
+            Error::Poisoned { path: p() },
+            Error::io(path, "flush the file", io::Error::other("the cable was pulled")),
+        ];
+        let mut holders = vec![HeldBy::Exclusive { pid: 7, since }, HeldBy::Writer { pid: 7, since }];
+        holders.extend([HeldBy::Readers, HeldBy::Private, HeldBy::OtherSystem { pid: 7 }]);
+        holders.extend([HeldBy::Opening, HeldBy::Superblock, HeldBy::Unknown]);
+        errors.extend(holders.into_iter().map(|by| Error::Locked { path: p(), by }));
+        let reasons =
+            [FullReason::MaxSize(7), FullReason::Disk, FullReason::FileSizeLimit(7), FullReason::AddressSpace(7)];
+        errors.extend(reasons.map(|why| Error::Full { path: p(), needed: 4096, why }));
+        let counted = [Numbers::Commits, Numbers::Recoveries, Numbers::Maps];
+        errors.extend(counted.map(|what| Error::NumbersExhausted { path: p(), what, max: 7 }));
+        let (map, what) = (|| "ages".to_owned(), || CodecError::new("it is odd"));
+        for (part, step) in [(CodecPart::Key, CodecStep::Decode), (CodecPart::Value, CodecStep::Encode)] {
+            errors.push(Error::Codec { path: p(), map: map(), part, step, what: what() });
+        }
+        errors
+    }
+
+    /// What the advice of an error may begin with.
+    const ADVICE: [&str; 22] = [
+        "check", "open", "choose", "use", "restore", "close", "try", "drop", "commit", "shorten", "split", "raise",
+        "free", "remove", "read", "copy", "create", "give", "see", "set", "what", "move",
+    ];
+
+    #[test]
+    fn each_error_says_what_and_where_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let errors = errors(folder.path());
+        let mut names: Vec<&str> = errors.iter().map(name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL, "not all of them are here: {names:?}");
+        for error in &errors {
+            let text = error.to_string();
+            let what = match error {
+                // They come of what a call was given, before any file is looked at.
+                Error::KeyTooLong { .. } | Error::ValueTooLong { .. } => text.as_str(),
+                _ => {
+                    let behind = text.strip_prefix(&*folder.path().to_string_lossy());
+                    let behind = behind.or_else(|| text.strip_prefix("(in memory)"));
+                    behind.and_then(|behind| behind.split_once(": ")).expect(&text).1
+                }
+            };
+            assert!(what.len() > 10 && text.len() < 400 + folder.path().as_os_str().len(), "{text}");
+            assert!(!text.contains(['\n', '\t']) && !text.contains("  ") && !text.ends_with('.'), "{text}");
+            match error.source() {
+                Some(source) => {
+                    let source = source.to_string();
+                    assert!(!text.contains(&source), "it says twice: {text}");
+                    assert_eq!(error.report(), format!("{text}: {source}"));
+                }
+                None => {
+                    assert_eq!(error.report(), text);
+                    let advice = what.split("; ").skip(1);
+                    let is_advice = |advice: &str| advice.split(' ').next().is_some_and(|word| ADVICE.contains(&word));
+                    assert!(advice.into_iter().any(is_advice), "it does not say what to do: {text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn errors_of_the_system_and_of_codecs_have_them_as_their_sources() {
+        let folder = tempfile::tempdir().unwrap();
+        for error in errors(folder.path()) {
+            let has_one = matches!(error, Error::Io { .. } | Error::Codec { .. });
+            assert_eq!(error.source().is_some(), has_one, "{error}");
+        }
     }
 }

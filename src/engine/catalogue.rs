@@ -100,8 +100,8 @@ impl Engine {
     /// Refuses what no map can be called.
     pub(crate) fn check_name(&self, name: &str) -> Result<()> {
         let what = match name.len() {
-            0 => "a map needs a name; the map without one is that of `Store::get` and `Store::insert`",
-            len if len > MAX_KEY_LEN => "a name has at most 65,535 bytes",
+            0 => "a map needs a name; use `Store::get` and `Store::insert` for the map without one",
+            len if len > MAX_KEY_LEN => "a name has at most 65,535 bytes; shorten it",
             _ => return Ok(()),
         };
         Err(Error::InvalidName { path: self.region.path().to_owned(), name: name.to_owned(), what })

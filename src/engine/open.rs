@@ -62,7 +62,7 @@ impl Engine {
         let region = Region::in_memory(settings.max_size)?;
         check_settings(region.path(), &settings)?;
         if settings.access == Access::ReadOnly {
-            let what = "a store in memory that is read-only would stay empty";
+            let what = "a store in memory that is read-only would stay empty; open it for writing";
             return Err(Error::InvalidOptions { path: region.path().to_owned(), what });
         }
         build_empty(region, Seat::alone(None), settings)?.end_opening(false)

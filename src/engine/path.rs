@@ -15,7 +15,7 @@ pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
     if settings.create_new && !settings.access.is_to_file() {
         return Err(Error::InvalidOptions {
             path: path.to_owned(),
-            what: "a store that is opened read-only or copy-on-write cannot be created",
+            what: "a store that is opened read-only or copy-on-write cannot be created; open it for writing",
         });
     }
     check_settings(path, settings)?;
@@ -30,7 +30,7 @@ pub(super) fn check_settings(path: &Path, settings: &Settings) -> Result<()> {
     if settings.auto_compact.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
         return Err(Error::InvalidOptions {
             path: path.to_owned(),
-            what: "the dead share from which on the log is compacted is more than 0 and less than 1, or none",
+            what: "the dead share from which on the log is compacted lies between 0 and 1; give such a share, or `None`",
         });
     }
     Ok(())

@@ -251,7 +251,7 @@ fn find_end(
 
 /// What is to be said of a log that does not hang together.
 fn like_a_copy(what: &str) -> String {
-    format!("{what}. This looks like a copy of a store in use: copy it while it is closed, or copy it again")
+    format!("{what}; this looks like a copy of a store in use: copy it while it is closed, or copy it again")
 }
 
 /// Whether the extents of a log lie apart. In a copy, one may have been used again while it was made.
