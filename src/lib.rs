@@ -260,7 +260,7 @@
 //! random seed, so who does not know that cannot choose keys that all begin at one place. But the seed is in the file, as it must
 //! be for others to find the keys, and XXH3 is no cryptographic hash: *who can read the file, and has keys of his choice
 //! inserted*, can make each insert and each lookup of these keys go over a part of the index that grows with their number.
-//! Nothing else goes wrong, and keys that begin elsewhere cost what they did. `cargo bench --bench chosen_keys` prints what
+//! Other keys that happen to begin in that part pay for it, too; nothing else goes wrong. `cargo bench --bench chosen_keys` prints what
 //! it comes to. Where that matters, let nobody else read the file, or store such keys under a keyed hash with a secret of your own.
 //!
 //! # In this version

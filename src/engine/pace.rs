@@ -62,16 +62,17 @@ impl<'a> Pace<'a> {
         timeout: Duration,
     ) -> Paced<Pace<'a>> {
         let mut pace = Pace::undisturbed(engine, on_progress);
-        let mut quiet = Quiet { turn: None, taken: 0, timeout: timeout.min(engine.settings.lock_timeout) };
-        if engine.read_only {
-            if engine.is_live()? && !writer_lock::is_free(engine.region.live(live::WRITER_LOCK)?) {
+        let timeout = timeout.min(engine.settings.lock_timeout);
+        let turn = if engine.read_only { None } else { Some(take_turn(engine, timeout)?) };
+        let taken = times_taken(engine)?;
+        // Whoever has it now says so in the same word.
+        if turn.is_none() && engine.is_live()? {
+            let word = engine.region.live(live::WRITER_LOCK)?;
+            if !writer_lock::is_free(word) || word as u32 != taken as u32 {
                 return Err(Halt::Disturbed);
             }
-        } else {
-            quiet.turn = Some(take_turn(engine, quiet.timeout)?);
         }
-        quiet.taken = times_taken(engine)?;
-        pace.quiet = Some(quiet);
+        pace.quiet = Some(Quiet { turn, taken, timeout });
         Ok(pace)
     }
 
