@@ -11,9 +11,12 @@ mod support;
 /// Something that keeps a store open.
 type Keeper = Box<dyn Any>;
 
+/// Gets one of its store.
+type Keep = fn(&Store) -> Keeper;
+
 /// All that a program can have of a store.
-fn keepers() -> Vec<(&'static str, fn(&Store) -> Keeper)> {
-    vec![
+fn keepers() -> [(&'static str, Keep); 6] {
+    [
         ("a clone", |store| Box::new(store.clone())),
         ("a map", |store| Box::new(store.map::<str, str>("names").unwrap())),
         ("a snapshot", |store| Box::new(store.snapshot().unwrap())),

@@ -450,4 +450,57 @@ mod tests {
         reclaim(&engine);
         assert!(engine.extents().unwrap().iter().all(|other| other.offset != extent.offset));
     }
+
+    /// Everything in the smallest steps, so that something is always under way.
+    #[test]
+    fn a_store_that_never_rests_is_found_clean() {
+        use std::sync::atomic::AtomicU32;
+
+        const ROUNDS: u32 = 200;
+        const WRITES: u32 = 300;
+
+        let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+        let engine = Engine::in_memory(settings).unwrap();
+        // What is written during one check is limited: it holds back what becomes free, and checks have to keep up.
+        let (round, written) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut random = 1u64;
+                let mut below = |n: u64| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (random >> 33) % n
+                };
+                for write in 0u32.. {
+                    written.store(write, Ordering::Relaxed);
+                    while write / WRITES > round.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                    if round.load(Ordering::Relaxed) > ROUNDS {
+                        break;
+                    }
+                    // Keys become many, and few again.
+                    let keys = if write / 2000 % 2 == 0 { 600 } else { 20 };
+                    let key = below(keys).to_le_bytes();
+                    match below(400) {
+                        0 => engine.clear(DEFAULT_MAP).unwrap(),
+                        1 => drop(engine.compact(&mut |_| ControlFlow::Continue(())).unwrap()),
+                        2..100 => drop(engine.remove(DEFAULT_MAP, &below(600).to_le_bytes()).unwrap()),
+                        _ => engine.put(DEFAULT_MAP, &key, &[7; 300][..below(300) as usize], None).unwrap(),
+                    }
+                }
+            });
+            let mut rounds = (0..ROUNDS).map(|_| {
+                let findings = findings(&engine);
+                let done = round.fetch_add(1, Ordering::Relaxed);
+                let is_behind = || written.load(Ordering::Relaxed) < (done + 1) * WRITES && !writer.is_finished();
+                while findings.is_empty() && is_behind() {
+                    std::thread::yield_now();
+                }
+                findings
+            });
+            let found = rounds.find(|findings| !findings.is_empty());
+            round.store(ROUNDS + 1, Ordering::Relaxed);
+            assert_eq!(found, None);
+        });
+    }
 }
