@@ -1,6 +1,6 @@
-//! What keys cost that somebody has chosen who can read the file: it holds the seed of the key hash, so keys can be found that
-//! all begin their search at one place of the index, however large that is. So many of these (`SLOTLOG_BENCH_KEYS`) are
-//! inserted and read, beside as many that nobody has chosen.
+//! What keys cost that somebody has chosen who can read the file: it holds the seed of the key hash, so keys can be
+//! found that all begin their search at one place of the index, however large that is. So many of these
+//! (`SLOTLOG_BENCH_KEYS`) are inserted and read, beside as many that nobody has chosen.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;

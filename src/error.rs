@@ -10,8 +10,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, where, and what to do about it; [`report`](Error::report) says why as well.
 ///
-/// The text of each is one line: the path of the file, what has happened, and behind a semicolon, what to do. What comes of an
-/// error of the system ([`Io`](Error::Io)) or of a codec ([`Codec`](Error::Codec)) has that as its
+/// The text of each is one line: the path of the file, what has happened, and behind a semicolon, what to do. What
+/// comes of an error of the system ([`Io`](Error::Io)) or of a codec ([`Codec`](Error::Codec)) has that as its
 /// [`source`](std::error::Error::source), and does not repeat it. Keys and values are never shown, names of maps are.
 ///
 /// No error loses data: an operation that fails has not happened, and the store goes on as it was. The one exception is a
@@ -39,7 +39,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is a file already, and `create_new` was asked for.
-    #[error("{}: exists already, and `create_new` was asked for; open it without that, or choose another path", path.display())]
+    #[error(
+        "{}: exists already, and `create_new` was asked for; open it without that, or choose another path",
+        path.display()
+    )]
     AlreadyExists {
         /// The path that was to be created.
         path: PathBuf,
@@ -100,7 +103,8 @@ pub enum Error {
     },
     /// The file is damaged.
     #[error(
-        "{}: corrupt at offset {offset}: {what}; restore the file from a backup (`Store::verify` tells all that is damaged)",
+        "{}: corrupt at offset {offset}: {what}; restore the file from a backup (`Store::verify` tells all that is \
+         damaged)",
         path.display()
     )]
     Corrupt {
@@ -119,8 +123,8 @@ pub enum Error {
         /// Who holds it.
         by: HeldBy,
     },
-    /// What was to be closed [for good](crate::Store::close_last) is still open in this process. A checkpoint was taken, and the
-    /// handle that was to be the last one is gone.
+    /// What was to be closed [for good](crate::Store::close_last) is still open in this process. A checkpoint was
+    /// taken, and the handle that was to be the last one is gone.
     #[error(
         "{}: still open in this process, by {handles} other handles; drop every clone, map, snapshot, transaction and \
          iterator of the store first",
@@ -148,8 +152,8 @@ pub enum Error {
     },
     /// The writer lock did not become free in time.
     #[error(
-        "{}: gave up after waiting {waited:?} for its turn to write, which process {pid} has had for {held:?}; commit or drop \
-         the transaction there, or raise `lock_timeout`",
+        "{}: gave up after waiting {waited:?} for its turn to write, which process {pid} has had for {held:?}; commit or \
+         drop the transaction there, or raise `lock_timeout`",
         path.display()
     )]
     LockTimeout {
@@ -165,7 +169,10 @@ pub enum Error {
     /// This thread writes already, and began a second write, which could only wait for itself: it has a transaction open, in
     /// this [`Store`](crate::Store) or in another one of the same file, or is within a closure that a write calls. A
     /// transaction that was sent to another thread counts as that of the sender until the other one uses it.
-    #[error("{}: this thread writes already and would wait for itself; commit or drop its transaction first", path.display())]
+    #[error(
+        "{}: this thread writes already and would wait for itself; commit or drop its transaction first",
+        path.display()
+    )]
     WouldDeadlock {
         /// The file.
         path: PathBuf,
@@ -583,8 +590,8 @@ mod tests {
             };
         }
         let (all, name): (&[&'static str], _) = names!(
-            NotFound AlreadyExists NotAFile PermissionDenied NotAStore UnsupportedVersion UnsupportedFeature Truncated Corrupt
-            Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock KeyTooLong ValueTooLong Full ReadOnly
+            NotFound AlreadyExists NotAFile PermissionDenied NotAStore UnsupportedVersion UnsupportedFeature Truncated
+            Corrupt Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock KeyTooLong ValueTooLong Full ReadOnly
             PinsExhausted Poisoned HistoryTruncated TypeMismatch Codec NoSuchMap ForeignMap InvalidName NumbersExhausted
             InvalidOptions Io
         );

@@ -256,12 +256,13 @@
 //!
 //! In none of them anything outside the file is accessed.
 //!
-//! *Keys* from somebody who is not trusted are another question. Where a key begins its search in the index comes from a hash with a
-//! random seed, so who does not know that cannot choose keys that all begin at one place. But the seed is in the file, as it must
-//! be for others to find the keys, and XXH3 is no cryptographic hash: *who can read the file, and has keys of his choice
-//! inserted*, can make each insert and each lookup of these keys go over a part of the index that grows with their number.
-//! Other keys that happen to begin in that part pay for it, too; nothing else goes wrong. `cargo bench --bench chosen_keys` prints what
-//! it comes to. Where that matters, let nobody else read the file, or store such keys under a keyed hash with a secret of your own.
+//! *Keys* from somebody who is not trusted are another question. Where a key begins its search in the index comes from
+//! a hash with a random seed, so who does not know that cannot choose keys that all begin at one place. But the seed is
+//! in the file, as it must be for others to find the keys, and XXH3 is no cryptographic hash: *who can read the file,
+//! and has keys of his choice inserted*, can make each insert and each lookup of these keys go over a part of the index
+//! that grows with their number. Other keys that happen to begin in that part pay for it, too; nothing else goes wrong.
+//! `cargo bench --bench chosen_keys` prints what it comes to. Where that matters, let nobody else read the file, or
+//! store such keys under a keyed hash with a secret of your own.
 //!
 //! # In this version
 //!

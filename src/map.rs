@@ -119,9 +119,10 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         self.store.engine()
     }
 
-    /// How many keys there are. Takes constant time. Entries that have [expired](Map::insert_with_expiry) count until compaction
-    /// removes them, though nobody sees them any more: a map of which all has expired is not [empty](Map::is_empty), and has
-    /// nothing to iterate over. How many can be read, [`SnapshotMap::len`](crate::SnapshotMap::len) counts, in one pass.
+    /// How many keys there are. Takes constant time. Entries that have [expired](Map::insert_with_expiry) count until
+    /// compaction removes them, though nobody sees them any more: a map of which all has expired is not
+    /// [empty](Map::is_empty), and has nothing to iterate over. How many can be read,
+    /// [`SnapshotMap::len`](crate::SnapshotMap::len) counts, in one pass.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -102,8 +102,9 @@ pub struct WaitingStats {
     /// Waits for a checkpoint: a recovery after a power cut would still need it.
     pub checkpoint: u64,
     /// Waits for readers and snapshots that may see it: those as old as the [oldest pin](Stats::oldest_pin), or snapshots
-    /// of those who opened the store for reading. When as much waits for them as half of what is alive, the log is cleaned no
-    /// more, since what is emptied would have to wait, too; then this has all that is [dead](Stats::dead_bytes) in it as well.
+    /// of those who opened the store for reading. When as much waits for them as half of what is alive, the log is
+    /// cleaned no more, since what is emptied would have to wait, too; then this has all that is
+    /// [dead](Stats::dead_bytes) in it as well.
     pub pins: u64,
     /// Waits for nothing but the next one who needs space.
     pub next_use: u64,
@@ -218,13 +219,13 @@ pub struct MapStats {
     pub types: String,
     /// The [version](crate::Store::map_versioned) of its types.
     pub version: u32,
-    /// Keys that have a value, those included that have expired and were not removed yet: what [`Map::len`](crate::Map::len)
-    /// says.
+    /// Keys that have a value, those included that have expired and were not removed yet: what
+    /// [`Map::len`](crate::Map::len) says.
     pub entries: u64,
     /// Size of the records that hold the values, those that have expired included.
     pub live_bytes: u64,
-    /// About how much of that has expired: an estimate from 64 lines of the index, so exact for a map with few keys. By such an
-    /// estimate [upkeep](crate::Options::auto_compact) counts it as dead.
+    /// About how much of that has expired: an estimate from 64 lines of the index, so exact for a map with few keys. By
+    /// such an estimate [upkeep](crate::Options::auto_compact) counts it as dead.
     pub expired_bytes: u64,
     /// Slots of its index.
     pub slots: u64,

@@ -249,9 +249,9 @@ impl Store {
         self.engine.remove(DEFAULT_MAP, key.as_ref())
     }
 
-    /// How many keys there are. Takes constant time: it is a counter, and counters know nothing of time, so entries that have
-    /// [expired](Store::insert_with_expiry) count until compaction removes them, though nobody sees them any more. How many there
-    /// are that can be read, only a pass over them tells; about how much has expired,
+    /// How many keys there are. Takes constant time: it is a counter, and counters know nothing of time, so entries
+    /// that have [expired](Store::insert_with_expiry) count until compaction removes them, though nobody sees them any
+    /// more. How many there are that can be read, only a pass over them tells; about how much has expired,
     /// [`MapStats::expired_bytes`](crate::MapStats::expired_bytes).
     ///
     /// ```
@@ -675,18 +675,20 @@ impl Store {
     }
 
     /// Checks the whole file: superblocks, extents, every record of the log, every slot of every index, and the
-    /// counters. Damage is a finding of the report, not an error. It takes one pass over the log and one over the indexes.
+    /// counters. Damage is a finding of the report, not an error. It takes one pass over the log and one over the
+    /// indexes.
     ///
-    /// Others can read and write meanwhile; nobody waits for more than a slice of the check (256 KiB of log, or 4,096 slots). What
-    /// is checked depends on whether somebody does write, and [`VerifyReport::scope`] says which it was:
+    /// Others can read and write meanwhile; nobody waits for more than a slice of the check (256 KiB of log, or 4,096
+    /// slots). What is checked depends on whether somebody does write, and [`VerifyReport::scope`] says which it was:
     ///
     /// * *Nobody writes:* all of it, as the list above says, and what compaction has left in front of the log that a
     ///   recovery may still need, and an index that is being built.
-    /// * *Somebody writes, in whatever process:* one commit, as a [`Snapshot`] of it would see it. Every record of its log is there
-    ///   with its checksum, in the order of the log; every key leads to its record and every slot to a record of the log;
-    ///   the counters of maps and log are those of that commit, unless two more commits came before they could be read. The
-    ///   superblocks are checked, too; the tables of extents and maps are if there is a moment within about 20 ms in which
-    ///   nobody writes. The rest is left out. As a snapshot does, it holds back the space that becomes free meanwhile.
+    /// * *Somebody writes, in whatever process:* one commit, as a [`Snapshot`] of it would see it. Every record of its
+    ///   log is there with its checksum, in the order of the log; every key leads to its record and every slot to a
+    ///   record of the log; the counters of maps and log are those of that commit, unless two more commits came before
+    ///   they could be read. The superblocks are checked, too; the tables of extents and maps are if there is a moment
+    ///   within about 20 ms in which nobody writes. The rest is left out. As a snapshot does, it holds back the space
+    ///   that becomes free meanwhile.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -696,16 +698,16 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Only if the check cannot be made: [`WouldDeadlock`](crate::Error::WouldDeadlock) in a thread that has a transaction open,
-    /// [`PinsExhausted`](crate::Error::PinsExhausted), [`LockTimeout`](crate::Error::LockTimeout) if others commit so fast that
-    /// not one commit could be had.
+    /// Only if the check cannot be made: [`WouldDeadlock`](crate::Error::WouldDeadlock) in a thread that has a
+    /// transaction open, [`PinsExhausted`](crate::Error::PinsExhausted), [`LockTimeout`](crate::Error::LockTimeout) if
+    /// others commit so fast that not one commit could be had.
     pub fn verify(&self) -> Result<VerifyReport> {
         self.engine.verify()
     }
 
-    /// [Checks the file](Store::verify), and asks `on_progress` now and then whether to go on: after each slice, when nothing is
-    /// locked, so it may use the store, and wait for others who do. Of a check that it has stopped, the report has what was
-    /// found until then, and its [scope](VerifyReport::scope) says so.
+    /// [Checks the file](Store::verify), and asks `on_progress` now and then whether to go on: after each slice, when
+    /// nothing is locked, so it may use the store, and wait for others who do. Of a check that it has stopped, the
+    /// report has what was found until then, and its [scope](VerifyReport::scope) says so.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -789,11 +791,12 @@ impl Store {
 
     /// Gives up this handle, and says what went wrong.
     ///
-    /// * If it was the last [handle](Store::handles) of this process, the file is no longer open here. If no other process has
-    ///   it open for writing either, the store is closed: everything is flushed, and the next opening has nothing to do.
-    /// * If there are others, in a [`Map`], a [`Snapshot`] or a clone, this is a [checkpoint](Store::checkpoint), `Ok` means that
-    ///   it was taken, and *the file stays open* until the last of them is gone. Where that must not be, call
-    ///   [`close_last`](Store::close_last).
+    /// * If it was the last [handle](Store::handles) of this process, the file is no longer open here. If no other
+    ///   process has it open for writing either, the store is closed: everything is flushed, and the next opening has
+    ///   nothing to do.
+    /// * If there are others, in a [`Map`], a [`Snapshot`] or a clone, this is a [checkpoint](Store::checkpoint), `Ok`
+    ///   means that it was taken, and *the file stays open* until the last of them is gone. Where that must not be,
+    ///   call [`close_last`](Store::close_last).
     ///
     /// ```
     /// use slotlog::{Opened, Store};
@@ -813,7 +816,8 @@ impl Store {
         self.give_up().map(drop)
     }
 
-    /// [Closes](Store::close) the store and makes sure that it no longer is open in this process: that this was its last handle.
+    /// [Closes](Store::close) the store and makes sure that it no longer is open in this process: that this was its
+    /// last handle.
     ///
     /// ```
     /// use slotlog::{Error, Store};
@@ -834,8 +838,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`StillOpen`](crate::Error::StillOpen) if there are other handles: a checkpoint was taken, this handle is gone, and the
-    /// file stays open until they are. Those of [`sync`](Store::sync).
+    /// [`StillOpen`](crate::Error::StillOpen) if there are other handles: a checkpoint was taken, this handle is gone,
+    /// and the file stays open until they are. Those of [`sync`](Store::sync).
     pub fn close_last(self) -> Result<()> {
         let path = self.engine.region.path().to_owned();
         match self.give_up()? {
@@ -845,8 +849,8 @@ impl Store {
     }
 
     /// How many handles of the store there are in this process, this one included: [`Store`]s, [`Map`]s, [`Snapshot`]s,
-    /// transactions and iterators, and whatever else keeps the file open. [`Store::open`] of the same path makes another
-    /// store with handles of its own.
+    /// transactions and iterators, and whatever else keeps the file open. [`Store::open`] of the same path makes
+    /// another store with handles of its own.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -168,7 +168,8 @@ impl Transaction {
         self.batch.remove(DEFAULT_MAP, key.as_ref())
     }
 
-    /// How many keys there are, as this transaction has left them, those included that have expired and were not removed yet.
+    /// How many keys there are, as this transaction has left them, those included that have expired and were not
+    /// removed yet.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

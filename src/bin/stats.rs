@@ -25,7 +25,8 @@ struct Arguments {
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
-    /// Check the whole file too, and print what does not hold. Of a store that others are writing to, one commit is checked
+    /// Check the whole file too, and print what does not hold. Of a store that others are writing to, one commit is
+    /// checked
     #[arg(long)]
     verify: bool,
 }

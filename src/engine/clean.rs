@@ -111,8 +111,9 @@ impl Engine {
         Ok(cleaned)
     }
 
-    /// Whoever was killed between marking and moving the head has left the head in what is marked, with an older number than
-    /// that of those who have come since and find the head there. What the head leaves only now, becomes empty only now.
+    /// Whoever was killed between marking and moving the head has left the head in what is marked, with an older number
+    /// than that of those who have come since and find the head there. What the head leaves only now, becomes empty
+    /// only now.
     fn mark_again(&self, writer: &mut Writer, from: &LogHead, visible: u64) -> Result<()> {
         let emptied = |extent: &&Extent| extent.kind == ExtentKind::Emptied;
         if writer.space.extent_of(from.head.at).filter(emptied).is_none() {

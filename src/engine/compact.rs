@@ -49,8 +49,8 @@ pub struct CompactReport {
     pub freed_bytes: u64,
     /// Length of the file, in bytes.
     pub file_len: u64,
-    /// Bytes that cannot be used yet, since somebody still reads an older state: those that were freed, and if they are so
-    /// many that compaction did not go on, what is dead in the rest of the log.
+    /// Bytes that cannot be used yet, since somebody still reads an older state: those that were freed, and if they are
+    /// so many that compaction did not go on, what is dead in the rest of the log.
     pub held_back: u64,
     /// Whether the system refuses this process the call without which no space is reused: see
     /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then next to nothing is gained.

@@ -146,8 +146,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Estimates how many of the `bytes` that a map counts have expired, by so many lines of its index; `seed` says which. For
-    /// one who holds a pin or the writer lock.
+    /// Estimates how many of the `bytes` that a map counts have expired, by so many lines of its index; `seed` says
+    /// which. For one who holds a pin or the writer lock.
     pub(crate) fn expired_bytes(&self, index: &Index<'_>, bytes: u64, (lines, seed): (u64, u64)) -> Result<u64> {
         let lines = lines.min(index.lines());
         let at = Moment::fixed(now());

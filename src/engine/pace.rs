@@ -140,8 +140,8 @@ fn take_turn(engine: &Engine, timeout: Duration) -> Paced<Turn<&Engine>> {
     })
 }
 
-/// How often the writer lock was taken: of all processes, or by the threads of this one if there are no others. A closed store
-/// that nobody has opened for writing has none.
+/// How often the writer lock was taken: of all processes, or by the threads of this one if there are no others. A
+/// closed store that nobody has opened for writing has none.
 fn times_taken(engine: &Engine) -> Result<u64> {
     std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
     if engine.exclusive && !engine.read_only {

@@ -30,7 +30,7 @@ pub(super) fn check_settings(path: &Path, settings: &Settings) -> Result<()> {
     if settings.auto_compact.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
         return Err(Error::InvalidOptions {
             path: path.to_owned(),
-            what: "the dead share from which on the log is compacted lies between 0 and 1; give such a share, or `None`",
+            what: "the dead share from which on the log is compacted is between 0 and 1; give such a one, or `None`",
         });
     }
     Ok(())

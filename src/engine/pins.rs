@@ -100,12 +100,13 @@ impl<E: Deref<Target = Engine>> Pin<E> {
     }
 }
 
-/// A pin that keeps more than its own commit: everything that was in use when it was taken, of the log what is dead as well.
+/// A pin that keeps more than its own commit: everything that was in use when it was taken, of the log what is dead as
+/// well.
 ///
-/// **Invariant.** What becomes empty is marked with the number that is visible then, and is used again when no pin is below
-/// that. A pin at N does not keep what becomes empty at N: nobody who reads at N needs that. This one stands one commit below
-/// the one that it reads at, so it does. Whatever was used again in spite of it was empty before, and the head of the log and
-/// all tables, which its holder loads behind a full barrier, say so.
+/// **Invariant.** What becomes empty is marked with the number that is visible then, and is used again when no pin is
+/// below that. A pin at N does not keep what becomes empty at N: nobody who reads at N needs that. This one stands one
+/// commit below the one that it reads at, so it does. Whatever was used again in spite of it was empty before, and the
+/// head of the log and all tables, which its holder loads behind a full barrier, say so.
 pub(super) struct Hold<'e>(Pin<&'e Engine>);
 
 impl<'e> Hold<'e> {

@@ -46,8 +46,8 @@ impl Engine {
         Ok(LogPoint { ordinal, at: self.region.live(live::DURABLE_HEAD)? })
     }
 
-    /// What is in use no more and has to wait, what is dead in the log and cannot be emptied for the same reason included; and
-    /// how many bytes wait for nothing but the next one who needs space.
+    /// What is in use no more and has to wait, what is dead in the log and cannot be emptied for the same reason
+    /// included; and how many bytes wait for nothing but the next one who needs space.
     pub(crate) fn waiting(&self) -> Result<(Waiting, u64)> {
         let Some(space) = self.space_now()? else { return Ok(Default::default()) };
         let durable = match self.frozen()? {

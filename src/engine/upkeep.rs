@@ -279,8 +279,8 @@ impl Engine {
         kept > self.settings.limits.least_waiting.max(live / 2)
     }
 
-    /// Of what waits for readers, all of it: if they hold cleaning up, what is dead in the log waits for them as well as the
-    /// `kept` bytes that are emptied already.
+    /// Of what waits for readers, all of it: if they hold cleaning up, what is dead in the log waits for them as well
+    /// as the `kept` bytes that are emptied already.
     pub(crate) fn held_back(&self, kept: u64) -> Result<u64> {
         let live = self.live_bytes()?;
         if !self.hold_up(kept, self.upkeep.expired.alive_of(live)) {

@@ -1,8 +1,9 @@
 //! Verifying: everything that the invariants say, held against the file.
 //!
-//! As long as nobody writes, the whole file is looked at, one slice after the other, so that nobody who wants to write waits for
-//! more than a slice. When somebody has written in between, what was found so far is of no use: then one commit is looked
-//! at that a pin keeps, whatever is written meanwhile ([`snapshot`](super::verify_snapshot)). The [`Pace`] knows which it is.
+//! As long as nobody writes, the whole file is looked at, one slice after the other, so that nobody who wants to write
+//! waits for more than a slice. When somebody has written in between, what was found so far is of no use: then one
+//! commit is looked at that a pin keeps, whatever is written meanwhile ([`snapshot`](super::verify_snapshot)). The
+//! [`Pace`] knows which it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -123,13 +124,13 @@ impl VerifyReport {
 pub enum VerifyScope {
     /// The whole file: nobody has written meanwhile.
     Everything,
-    /// One commit: its log, from the first record to the last, and all that the indexes say of it, with their counters. Others
-    /// wrote meanwhile, so what has no versions could not be looked at all the time: an index that is being built and what
-    /// compaction has left in front of the log were left out; the tables of extents and maps were looked at if there was
-    /// a moment for that.
+    /// One commit: its log, from the first record to the last, and all that the indexes say of it, with their counters.
+    /// Others wrote meanwhile, so what has no versions could not be looked at all the time: an index that is being
+    /// built and what compaction has left in front of the log were left out; the tables of extents and maps were looked
+    /// at if there was a moment for that.
     Snapshot,
-    /// It was [stopped](crate::Store::verify_with) before its end, or came to damage that it could not get past, which is then the
-    /// last finding: what has no finding may not have been looked at.
+    /// It was [stopped](crate::Store::verify_with) before its end, or came to damage that it could not get past, which
+    /// is then the last finding: what has no finding may not have been looked at.
     #[default]
     Part,
 }
@@ -226,8 +227,8 @@ impl Engine {
         self.verify_with(&mut |_| ControlFlow::Continue(()))
     }
 
-    /// Checks superblocks, extents, all records and all slots; or if others write meanwhile, all records and all slots of one
-    /// commit. `on_progress` is asked now and then whether to go on, at moments at which everybody can write.
+    /// Checks superblocks, extents, all records and all slots; or if others write meanwhile, all records and all slots
+    /// of one commit. `on_progress` is asked now and then whether to go on, at moments at which everybody can write.
     pub(crate) fn verify_with(
         &self,
         on_progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
@@ -285,7 +286,8 @@ impl Engine {
         Ok(())
     }
 
-    /// What says where everything is, and has no versions: looked at while nobody writes. Says whether there was such a moment.
+    /// What says where everything is, and has no versions: looked at while nobody writes. Says whether there was such a
+    /// moment.
     pub(super) fn verify_tables(&self, report: &mut VerifyReport) -> Result<bool> {
         let look = |space: &Space| -> Result<VerifyReport> {
             let mut found = VerifyReport::default();

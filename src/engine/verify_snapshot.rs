@@ -1,12 +1,12 @@
 //! Verifying one commit while others write.
 //!
-//! What a commit sees stays as it is while somebody [holds](super::pins::Hold) it: records do not change, nothing that was in use
-//! is used again, and a slot leads to the version of that commit, if need be along the chain of versions, as it does for any
-//! reader. So the log is walked from its head, as it was then, to its tail, and of each record it is asked whether its
-//! key leads to it. The counters have versions, too.
+//! What a commit sees stays as it is while somebody [holds](super::pins::Hold) it: records do not change, nothing that
+//! was in use is used again, and a slot leads to the version of that commit, if need be along the chain of versions, as
+//! it does for any reader. So the log is walked from its head, as it was then, to its tail, and of each record it is
+//! asked whether its key leads to it. The counters have versions, too.
 //!
-//! **Invariant.** The head was read while the commit was the last visible one. Compaction moves the head on only after what
-//! it has moved is visible, so all that this commit sees lies behind that head.
+//! **Invariant.** The head was read while the commit was the last visible one. Compaction moves the head on only after
+//! what it has moved is visible, so all that this commit sees lies behind that head.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -25,8 +25,8 @@ use crate::file::log::{self, Record, Walk};
 use crate::file::space::Space;
 use crate::file::totals;
 
-/// How often a commit is looked for of which all counters are still there. Beside writers that never rest, those of a map
-/// may be gone each time.
+/// How often a commit is looked for of which all counters are still there. Beside writers that never rest, those of a
+/// map may be gone each time.
 const ATTEMPTS: u32 = 100;
 
 /// One commit, and everything that it sees.
@@ -258,8 +258,8 @@ impl Engine {
             }
             keys += 1;
             bytes += version.counted_len();
-            // A slot whose key has a value is not given to another one. A search looks at the tag only, a rebuild of the index
-            // at all the bits.
+            // A slot whose key has a value is not given to another one. A search looks at the tag only, a rebuild of
+            // the index at all the bits.
             if KeyHash::of(version.key(), self.seed) != slot.hash {
                 report.add(at, format!("map {map}: the slot of the record at offset {offset} has another key's hash"));
             }
@@ -267,7 +267,7 @@ impl Engine {
         if (keys, bytes) != (derived.reached, derived.bytes) {
             let (found_keys, found_bytes) = (derived.reached, derived.bytes);
             let what = format!(
-                "map {map}: the slots lead to {keys} keys of {bytes} bytes, and the log to {found_keys} of {found_bytes}"
+                "map {map}: slots lead to {keys} keys of {bytes} bytes, and the log to {found_keys} of {found_bytes}"
             );
             report.add(at, what);
         }
