@@ -372,8 +372,9 @@ fn a_killed_store_is_opened_at_once_in_another_mount_namespace() {
         }
         if !marked {
             // As in a page cache that has just read the file.
+            let none = 0u64;
             // SAFETY: as above.
-            assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), F_SET_RW_HINT, &raw const *&0u64) }, 0);
+            assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), F_SET_RW_HINT, &raw const none) }, 0);
         }
         let lines = run_child("in another namespace", &path);
         match lines.first().and_then(|line| line.strip_prefix("skipped: ")) {
