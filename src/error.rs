@@ -136,12 +136,13 @@ pub enum Error {
         /// How many handles are left.
         handles: usize,
     },
-    /// As many processes as there can be have the store open for writing.
-    #[error("{}: {max} openers write to the store already; close one of them", path.display())]
+    /// As many openers have the store open for writing as there is room for, and there cannot be made more: the file can get no
+    /// longer, another process went on writing all the time, or there are as many as there can ever be, 32,768.
+    #[error("{}: {max} openers write to the store, and there is no room for more; close one of them", path.display())]
     ProcessesExhausted {
         /// The file.
         path: PathBuf,
-        /// How many there can be.
+        /// How many there is room for.
         max: u64,
     },
     /// The store was opened before this process was forked. It belongs to the parent.
@@ -209,12 +210,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Too many readers and snapshots at once.
-    #[error("{}: all {max} pins of readers are taken; drop some snapshots and iterators", path.display())]
+    /// All pins are taken: each thread that reads keeps one, and each commit that snapshots, iterators and borrowed values look at
+    /// needs one. And there cannot be made more: the file can get no longer, another process went on writing all the time, or
+    /// there are as many as there can ever be, 2.8 million.
+    #[error("{}: all {max} pins are taken, and there is no room for more; drop snapshots of old commits", path.display())]
     PinsExhausted {
         /// The file.
         path: PathBuf,
-        /// How many there are.
+        /// How many there is room for.
         max: u64,
     },
     /// A flush has failed, now or before, in this process or in another. What was committed since the last successful one

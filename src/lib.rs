@@ -74,7 +74,8 @@
 //! little else to do, so that the processor overlaps those of one read with those of the next.
 //!
 //! A reader *pins* the visible sequence number first. A record newer than that leads by its `prev` to the version before.
-//! So a [`Snapshot`] is nothing but a pin that is held: it costs the same whatever the size of the store.
+//! So a [`Snapshot`] is nothing but a pin that is held: it costs the same whatever the size of the store. Each thread keeps a pin
+//! for its reads; all views of one commit that may wander between threads, of one process, share one.
 //!
 //! **The invariants of a slot.** It points at the newest committed record of its key, a value or a tombstone. It is
 //! published by one release store, its further hash bits before it. It never goes back to never-used in place, so a search
@@ -150,7 +151,7 @@
 //!
 //! # Many processes
 //!
-//! Any number of readers and up to 128 writers may have one store open, in as many processes. Who opens it for writing
+//! Any number of readers and up to 32,768 writers may have one store open, in as many processes. Who opens it for writing
 //! gets an entry in the *process table* and locks one byte for it, far above the data. The kernel gives that lock up when
 //! the process ends, however it ends: so a locked byte is a living process, and that is all that file locks are for.
 //!
@@ -159,6 +160,8 @@
 //!   wipes what it had begun. After a millisecond of waiting the next turn is yours, so that nobody waits for ever.
 //! * **Readers** take no lock and make no system call. The pins of a dead reader are cleared by whoever needs the space,
 //!   under the lock of its byte.
+//! * The tables of **processes and pins** have room for 128 and 704. When one is full it goes on in an extent, under the writer
+//!   lock; that is given back when nobody has the store open any more.
 //! * **Growth** by one process is noticed by another when it meets an offset beyond the end that it knows.
 //! * With [`Access::ReadOnly`] not a byte is written, so there are no pins: a single read copies the value and looks
 //!   afterwards whether anything can have been reused meanwhile; a snapshot is a shared lock on a byte whose place says the
@@ -266,8 +269,8 @@
 //!
 //! # In this version
 //!
-//! At most 128 openers write to one store at a time. Keys have at most 65,535 bytes, values 4 GiB − 1, a store 8 TiB; at most
-//! 704 reads and snapshots at the same time. One index is resized at a time. There are no ordered range scans (a hash index
+//! At most 32,768 openers write to one store at a time. Keys have at most 65,535 bytes, values 4 GiB − 1, a store 8 TiB; at most
+//! 2.8 million threads and commits are pinned at the same time. One index is resized at a time. There are no ordered range scans (a hash index
 //! has no order), no server, and no background threads but the one that [you ask for](Options::background_maintenance).
 //!
 //! # Reading the source

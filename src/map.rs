@@ -261,7 +261,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if there are too many such values at a time.
+    /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if values of very many commits are held at a time.
     pub fn get_ref(&self, key: impl Arg<K::Borrowed>) -> Result<Option<ValueRef<V>>>
     where
         V: View,

@@ -316,7 +316,8 @@ impl Options {
     /// * [`Locked`](crate::Error::Locked): another opener has it in a way that excludes this one, and the error names it:
     ///   one that is [exclusive](Options::exclusive), or one on another machine; one that writes, for
     ///   [`Access::CopyOnWrite`], and the other way round. Also if the index has to be built anew while somebody reads.
-    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): 128 openers write to it already.
+    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): many openers write to it already, and there is no room in the
+    ///   file for more than 128, 256, 512 …
     /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
     /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {

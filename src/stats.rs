@@ -77,7 +77,8 @@ pub struct Stats {
     pub last_checkpoint: SystemTime,
     /// Bytes of log since then, whose loss in a power cut would not be recognised as damage.
     pub since_checkpoint: u64,
-    /// Readers and snapshots at work.
+    /// Pins in use: one for each read at work, and one for each commit that snapshots, iterators and [values in
+    /// place](crate::ValueRef) of a process look at, however many; threads that begin to look at the same time may have a few.
     pub pins: u64,
     /// Since when the oldest snapshot is held.
     pub oldest_snapshot: Option<SystemTime>,
@@ -195,7 +196,8 @@ pub struct PinStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExtentStats {
-    /// What they are used for: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog`, `Emptied`, `Hole` or `Free`.
+    /// What they are used for: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog`, `Emptied`, `Hole`,
+    /// `Live` (pins and processes that the tables in front have no room for) or `Free`.
     pub kind: String,
     /// How many.
     pub count: u64,
@@ -363,6 +365,7 @@ fn extents(engine: &Engine, visible: u64) -> Result<Vec<ExtentStats>> {
         ExtentKind::ReserveLog,
         ExtentKind::Emptied,
         ExtentKind::Hole,
+        ExtentKind::Live,
     ];
     let used = engine.extents()?;
     let mut stats: Vec<ExtentStats> = Vec::new();

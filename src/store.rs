@@ -127,7 +127,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`PinsExhausted`](crate::Error::PinsExhausted) if
-    /// snapshots hold all pins.
+    /// all pins are taken and there is no room for more.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         self.get_with(key, <[u8]>::to_vec)
     }

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use slotlog::{Access, ChangeKind, Error, HeldBy, Opened, Options, Store, format};
+use slotlog::{Access, ChangeKind, Error, HeldBy, Opened, Options, Snapshot, Store, format};
 
 #[path = "support/history.rs"]
 mod history;
@@ -136,6 +136,7 @@ fn child() {
         "fork and live" => fork_and_live(&path),
         #[cfg(unix)]
         "fork and look" => fork_and_look(&path),
+        "commits" => hold_commits(&path, argument.parse().unwrap()),
         "snapshots" => hold_snapshots(&path, argument.parse().unwrap()),
         "waiter" => wait_for_a_change(&path, Access::ReadWrite),
         "read-only waiter" => wait_for_a_change(&path, Access::ReadOnly),
@@ -991,7 +992,7 @@ fn fork_and_look(path: &Path) {
         return;
     }
     assert!(child.is_some_and(ended_well));
-    assert_eq!(store.stats().unwrap().pins, 5, "none was given back by the child");
+    assert_eq!(store.stats().unwrap().pins, 2, "that of neither commit was given back by the child");
     churn(3);
     assert_eq!((snapshot.get("key").unwrap().unwrap(), &*value), (&*before.0, &*before.1));
     let entry = ("key".to_owned(), before.1.clone());
@@ -1114,17 +1115,52 @@ fn an_opener_on_another_system_is_refused() {
     Store::open(&path).unwrap();
 }
 
+fn live_bytes(store: &Store) -> u64 {
+    store.stats().unwrap().extents.iter().filter(|extent| extent.kind == "Live").map(|extent| extent.bytes).sum()
+}
+
 #[test]
-fn there_is_room_for_so_many_openers_and_no_more() {
+fn there_is_room_for_many_openers() {
+    const MANY: u64 = 200;
+
     let folder = folder();
     let path = folder.path().join("store");
-    let mut stores: Vec<_> = (0..format::PROCESSES).map(|_| Store::open(&path).unwrap()).collect();
-    let one_more = Store::open(&path);
+    let mut stores: Vec<_> = (0..MANY).map(|_| Store::open(&path).unwrap()).collect();
+    for (store, number) in stores.iter().zip(0..MANY) {
+        store.insert(number.to_le_bytes(), number.to_string()).unwrap();
+    }
+    assert!(stores.iter().all(|store| store.len().unwrap() == MANY), "all see what each has written");
+    let stats = stores[150].stats().unwrap();
+    assert_eq!(stats.processes.len() as u64, MANY);
+    assert_eq!(live_bytes(&stores[150]), format::PROCESSES * format::PROCESS_LEN, "the table goes on in one extent");
+    let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+    assert_eq!((reader.stats().unwrap().processes.len() as u64, reader.len().unwrap()), (MANY, MANY));
+    // Those whose entries lie in front of the extents go first, and a newcomer takes one of these.
+    stores.drain(..100);
+    assert_eq!(Store::open(&path).unwrap().opened(), Opened::Attached);
+    assert!(matches!(Store::options().exclusive(true).open(&path), Err(Error::Locked { .. })));
+    let report = stores[99].verify().unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings());
+    stores.drain(..).for_each(|store| store.close().unwrap());
+    let store = Store::open(&path).unwrap();
+    assert_eq!((store.opened(), store.len().unwrap(), live_bytes(&store)), (Opened::Clean, MANY, 0));
+}
+
+#[test]
+fn a_full_store_has_room_for_so_many_openers_and_no_more() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let open = || Store::options().max_size(512 << 10).open(&path);
+    let mut stores: Vec<_> = (0..format::PROCESSES).map(|_| open().unwrap()).collect();
+    for len in [16 << 10, 4 << 10, 1000] {
+        while stores[0].insert(format!("{len} {}", stores[0].len().unwrap()), vec![1; len]).is_ok() {}
+    }
+    let one_more = open();
     assert!(matches!(one_more, Err(Error::ProcessesExhausted { max: format::PROCESSES, .. })), "{one_more:?}");
     Store::options().access(Access::ReadOnly).open(&path).unwrap();
-    stores[99].insert("key", "value").unwrap();
     stores.swap_remove(17).close().unwrap();
-    assert_eq!(Store::open(&path).unwrap().get("key").unwrap().unwrap(), b"value");
+    assert!(open().unwrap().len().unwrap() > 10);
+    assert!(stores[99].verify().unwrap().is_clean());
 }
 
 // Pins.
@@ -1137,24 +1173,54 @@ fn hold_snapshots(path: &Path, count: usize) {
     drop(snapshots);
 }
 
+/// Snapshots of so many commits.
+fn snapshots_of_commits(store: &Store, count: usize) -> Vec<Snapshot> {
+    let snapshot = |number: usize| {
+        store.insert("number", number.to_le_bytes()).unwrap();
+        store.snapshot().unwrap()
+    };
+    (0..count).map(snapshot).collect()
+}
+
+fn hold_commits(path: &Path, count: usize) {
+    let store = Store::open(path).unwrap();
+    let snapshots = snapshots_of_commits(&store, count);
+    say("holding");
+    until_stopped();
+    drop(snapshots);
+}
+
 #[test]
 fn pins_of_the_dead_are_free_again() {
     let folder = folder();
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
     store.insert("key", "value").unwrap();
-    let holders: Vec<_> = [300, 300, 90].map(|count| Player::start("snapshots", count, &path)).into();
+    let holders: Vec<_> = [900, 300].map(|count| Player::start("commits", count, &path)).into();
     holders.iter().for_each(|holder| assert_eq!(holder.next(), "holding"));
-    let rest: Vec<_> = std::iter::from_fn(|| store.snapshot().ok()).collect();
-    assert!((1..=14).contains(&rest.len()), "{}", rest.len());
-    assert!(matches!(store.snapshot(), Err(Error::PinsExhausted { .. })));
+    let few = snapshots_of_commits(&store, 10);
+    assert_eq!(store.stats().unwrap().pins, 1210);
+    let grown = live_bytes(&store);
+    assert!(grown > 0);
     store.insert("key", "newer").unwrap();
-    store.sync().unwrap();
     for holder in holders {
         holder.kill();
     }
-    let again: Vec<_> = (0..600).map(|_| store.snapshot().unwrap()).collect();
-    assert_eq!(again[599].get("key").unwrap().unwrap(), b"newer");
+    // The pins of the dead are used before the table grows any more.
+    let again = snapshots_of_commits(&store, 1000);
+    assert_eq!((store.stats().unwrap().pins, live_bytes(&store)), (1010, grown));
+    assert_eq!(again[999].get("key").unwrap().unwrap(), b"newer");
+    assert_eq!(few[3].get("number").unwrap().unwrap(), 3_usize.to_le_bytes());
+    assert!(store.verify().unwrap().is_clean());
+    // All of them are dead: the next one begins with small tables.
+    let last = Player::start("commits", 2000, &path);
+    assert_eq!(last.next(), "holding");
+    drop((few, again));
+    drop(store);
+    last.kill();
+    let store = Store::open(&path).unwrap();
+    assert_eq!((store.stats().unwrap().pins, live_bytes(&store)), (0, 0));
+    assert_eq!(store.get("number").unwrap().unwrap(), 1999_usize.to_le_bytes());
     assert!(store.verify().unwrap().is_clean());
 }
 

@@ -608,6 +608,7 @@ impl Engine {
         }
         // A store that has used up its numbers is closed like any other.
         let _turn = self.turn_to_look(self.settings.lock_timeout)?;
+        self.give_tables_back_at_last()?;
         self.close_in_turn()
     }
 

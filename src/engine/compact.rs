@@ -292,7 +292,7 @@ impl Engine {
             }
             self.truncate(writer)?;
             let dense = EXTENTS + writer.space.used_bytes();
-            let spare = writer.space.used_end().saturating_sub(dense);
+            let spare = writer.space.movable_end().saturating_sub(dense);
             Ok(Some(spare <= self.settings.limits.smallest_log.max(dense / 32)))
         })?;
         Ok(is_dense.unwrap_or(true))

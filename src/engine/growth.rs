@@ -243,7 +243,7 @@ impl Engine {
         let uncommitted = |extent: &&Extent| {
             let is_in_force = match extent.kind {
                 ExtentKind::Log | ExtentKind::ReserveLog => extent.contains(tail),
-                ExtentKind::Index | ExtentKind::Table => named.contains(&extent.offset),
+                ExtentKind::Index | ExtentKind::Table | ExtentKind::Live => named.contains(&extent.offset),
                 ExtentKind::Reserve | ExtentKind::Retired | ExtentKind::Emptied | ExtentKind::Hole => true,
             };
             extent.count > visible & COUNT_MASK && !is_in_force
@@ -252,13 +252,14 @@ impl Engine {
         extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))
     }
 
-    /// Where the regions and tables are that live words name, the map table's among them.
+    /// Where the regions and tables are that live words name, those of the map table and of the live area among them.
     pub(crate) fn named_extents(&self) -> Result<BTreeSet<u64>> {
         let mut named: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         for table in [live::MAP_TABLE, live::SPACE_TABLE] {
             named.insert(extent_offset(self.region.live(table)?));
         }
         named.extend(self.resize_target()?);
+        named.extend(self.live_extents()?);
         Ok(named)
     }
 

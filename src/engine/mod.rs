@@ -1,8 +1,8 @@
 //! The middle floor: what keeps the promise.
 //!
 //! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and [`recovery`]
-//! brings it back; [`processes`] knows who has it open;
-//! [`read`] looks keys up under a pin ([`pins`]; [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads
+//! brings it back; [`processes`] knows who has it open, and [`live_tables`] makes room for more;
+//! [`read`] looks keys up under a pin ([`pins`], which [`sharing`] lends; [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads
 //! without a pin; [`turns`] say who may write ([`lock`], [`turn`]), [`commit`],
 //! [`change`] and [`batch`] append; the [`catalogue`] knows the maps; [`cursor`] goes over one of them, [`expiry`] knows which entries
 //! are over; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
@@ -26,6 +26,7 @@ pub(crate) mod expiry;
 pub(crate) mod growth;
 pub(crate) mod head;
 pub(crate) mod live_area;
+pub(crate) mod live_tables;
 pub(crate) mod lock;
 pub(crate) mod open;
 mod pace;
@@ -41,6 +42,7 @@ pub(crate) mod recovery;
 pub(crate) mod resize;
 pub(crate) mod rest;
 pub(crate) mod settings;
+pub(crate) mod sharing;
 pub(crate) mod slots;
 pub(crate) mod superblocks;
 pub(crate) mod turn;
@@ -71,7 +73,7 @@ use crate::file::table::MapTable;
 use checkpoint::Flusher;
 use commit::Writer;
 use lock::Gate;
-use pins::{KeptPins, SnapshotLocks};
+use pins::{KeptPins, SharedPins, SnapshotLocks};
 use recovery::Opened;
 use settings::Settings;
 use upkeep::Upkeep;
@@ -102,6 +104,7 @@ pub(crate) struct Engine {
     /// Somebody does by now.
     thawed: AtomicBool,
     kept_pins: KeptPins,
+    shared_pins: SharedPins,
     snapshot_locks: SnapshotLocks,
     gate: Arc<Gate>,
     /// What those who write here know of readers of older commits.

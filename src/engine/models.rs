@@ -12,6 +12,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::protocol::{self, Words};
+use super::sharing::Commits;
 use super::turn::{self, Shared, Taken};
 use crate::error::{Error, Result};
 use crate::file::layout::{live, writer_lock};
@@ -245,7 +246,7 @@ impl Store {
         })
     }
 
-    /// Pins, as `Engine::pin_here` does where a reader has a barrier of its own.
+    /// Pins, as `Engine::claim_here` does where a reader has a barrier of its own.
     fn pin(&self) -> u64 {
         let seq = self.visible.load(Ordering::Acquire);
         self.pin.store(self.claim(seq), Ordering::Release);
@@ -345,6 +346,58 @@ fn a_snapshot_stays_what_it_is_while_the_index_is_switched() {
         store.pin.store(0, Ordering::Release);
         let newer = store.pin();
         assert_eq!(store.get(newer), newer);
+        writer.join().unwrap();
+    });
+}
+
+/// One who looks at the last commit, and shares the pin of whoever looks at it already, as `Engine::claim_anywhere` does. There is
+/// one pin, so it must be free when there is nobody to share it with.
+fn join(store: &Store, commits: &Mutex<Commits>) -> u64 {
+    let mut commits = commits.lock().unwrap();
+    let seq = store.visible.load(Ordering::Acquire);
+    if commits.join(seq).is_some() {
+        return seq;
+    }
+    store.pin.store(store.claim(seq), Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    let seq = protocol::settle(store, PIN, seq).unwrap();
+    commits.enter(seq, PIN);
+    seq
+}
+
+fn leave(store: &Store, commits: &Mutex<Commits>, seq: u64) {
+    let mut commits = commits.lock().unwrap();
+    if commits.leave(seq).is_some() {
+        store.pin.store(0, Ordering::Release);
+    }
+}
+
+#[test]
+fn nothing_is_reused_under_one_who_shares_a_pin() {
+    check(|| {
+        let store = Store::new();
+        let commits = Arc::new(Mutex::new(Commits::default()));
+        let first = join(&store, &commits);
+        let writer = Arc::clone(&store);
+        let writer = thread::spawn(move || writer.commit_with_a_new_index());
+        let (other_store, other_commits) = (Arc::clone(&store), Arc::clone(&commits));
+        // Leaves while somebody may be about to join.
+        let other = thread::spawn(move || leave(&other_store, &other_commits, first));
+        if store.visible.load(Ordering::Acquire) == first {
+            // Whether the first one is still there or not.
+            let mut locked = commits.lock().unwrap();
+            let joined = locked.join(first).is_some();
+            drop(locked);
+            if joined {
+                assert_eq!(store.get(first), first, "the view of commit {first}");
+                leave(&store, &commits, first);
+            }
+        }
+        other.join().unwrap();
+        // Nobody is there any more: the pin is settled anew.
+        let seq = join(&store, &commits);
+        assert_eq!(store.get(seq), seq, "the view of commit {seq}");
+        leave(&store, &commits, seq);
         writer.join().unwrap();
     });
 }

@@ -14,11 +14,12 @@ use super::live_area::{
     SAME_FILE, distrust_live, forget_the_dead, is_closed, live_counts, live_identity, live_is_as_closed,
     live_is_current, live_is_vouched_for, live_is_whole, set_live,
 };
+use super::live_tables::tables_have_grown;
 use super::lock::Gate;
 use super::path::{
     check_is_file, check_path, check_settings, creation_error, is_at, open_file, opening_error, sync_folder,
 };
-use super::pins::{KeptPins, SnapshotLocks};
+use super::pins::{KeptPins, SharedPins, SnapshotLocks};
 use super::recovery::Opened;
 use super::settings::{Access, Settings};
 use super::superblocks::{Superblocks, generation, in_force, inspect_in_use, newest, which};
@@ -28,8 +29,8 @@ use super::{Engine, Frozen, now, processes, progress};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::index;
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
-    live, opener,
+    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, SUPERBLOCK_A, SUPERBLOCK_B,
+    Superblock, live, opener,
 };
 use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing, fork};
 use crate::file::region::{self, Region};
@@ -101,6 +102,7 @@ impl Engine {
             frozen,
             thawed: AtomicBool::new(false),
             kept_pins: KeptPins::new(seat.entry),
+            shared_pins: SharedPins::default(),
             snapshot_locks: SnapshotLocks::default(),
             gate,
             old_readers: OldReaders::default(),
@@ -439,6 +441,9 @@ impl Found {
         let engine = if as_closed && trust && !is_poisoned {
             forget_the_dead(&region)?;
             let engine = attach(region, seat, settings.clone(), Opened::Clean, superblock)?;
+            if tables_have_grown(&engine.region)? {
+                engine.give_tables_back()?;
+            }
             if identity.is_none() {
                 engine.trust_live()?;
             }
@@ -628,6 +633,10 @@ fn open_clean(
         let live_bytes = engine.sum_of_live_bytes()?;
         totals::reset(&engine.region, live::LOG_TOTALS, [last, bytes, records, live_bytes])?;
     }
+    // Whoever was the last one may have been in a table that had grown.
+    if engine.writer().space.extents().any(|extent| extent.kind == ExtentKind::Live) {
+        engine.give_tables_back()?;
+    }
     engine.trust_live()?;
     Ok(engine)
 }
@@ -666,11 +675,11 @@ impl Engine {
         if !self.read_only {
             // Whoever had our entry before is dead, for we hold its byte.
             self.clean_entry(self.process)?;
-            self.sweep()?;
-            self.enter()?;
+            if !self.sweep()? {
+                self.give_tables_of_the_dead_back()?;
+            }
             self.region.mark();
         }
-        self.ready.store(true, Ordering::Release);
         if let Some(locks) = &self.locks {
             let locking = |error| Error::io(self.region.path(), "lock the file", error);
             if alone && !self.exclusive && !self.read_only {
@@ -680,10 +689,21 @@ impl Engine {
                     return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
                 }
             }
+        }
+        // From here on superblocks are locked and read like those of any other.
+        self.ready.store(true, Ordering::Release);
+        if !self.read_only
+            && let Err(error) = self.make_room_for_entry().and_then(|()| self.enter())
+        {
+            self.ready.store(false, Ordering::Release);
+            self.clean_entry(self.process)?;
+            return Err(error);
+        }
+        if let Some(locks) = &self.locks {
             if !self.read_only {
                 progress::note_the_end(&self.region)?;
             }
-            locks.unlock(OPENING).map_err(locking)?;
+            locks.unlock(OPENING).map_err(|error| Error::io(self.region.path(), "lock the file", error))?;
         }
         Ok(self)
     }

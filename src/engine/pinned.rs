@@ -62,12 +62,3 @@ impl Pinned {
         }
     }
 }
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        if !self.engine().is_forked() {
-            // It only informs; without it the pin looks older than it is.
-            let _ = self.pin.date(0);
-        }
-    }
-}

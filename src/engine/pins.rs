@@ -10,39 +10,51 @@
 //! cache misses of one read with those of the next. Where the system offers `membarrier`, it is asymmetric: a reclaimer,
 //! who is rare, makes every running thread execute a barrier, and readers need none (as in `liburcu` and in folly's
 //! hazard pointers). For that, each thread keeps a pin of its own between reads, which it writes with a plain store.
-//! Snapshots, which wander from thread to thread, claim a pin by compare-and-swap; so does a read inside a read.
+//! Snapshots, which wander from thread to thread, claim a pin by compare-and-swap, and so does a read inside a read: one for all
+//! that look at the same commit in this process ([`sharing`](super::sharing)).
+//!
+//! When all pins are taken, the table goes on in an extent ([`live_tables`](super::live_tables)).
 //!
 //! A store that is opened for reading cannot write pins. Its snapshots take a shared lock on a byte whose place says the
 //! sequence number; the reclaimer asks the kernel for such locks. Here the kernel's own lock is the barrier.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::Engine;
+use super::live_tables::Lengthened;
 use super::lock::thread_number;
 use super::processes::{lock_error, poll};
 use super::protocol;
+use super::sharing::Commits;
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{
-    COUNT_MASK, PIN_LEN, PIN_TABLE, PINS, PROCESS_LEN, PROCESS_TABLE, PROCESSES, live, pin, process,
-};
+use crate::file::layout::{COUNT_MASK, EXTENTS, live, pin, process};
+use crate::file::live_table::{PIN, PROCESS, Parts};
 use crate::file::locks::{self, Sharing};
-use crate::file::region::barrier;
+use crate::file::region::{Word, barrier};
 
-/// How often all pins are looked through before a reader gives up. Single reads hold a pin for well under a
-/// microsecond, so after this only snapshots can be what holds them.
+/// How often all pins are looked through before a reader gives up, where there can be no more of them. A read inside a read
+/// holds one for a short time, so after this only snapshots and threads can be what holds them.
 const ATTEMPTS: u32 = 100;
 
 /// Nobody needs longer than that to see whether a byte is locked.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// How many pins threads may keep; the others are for snapshots.
-const MOST_KEPT: u64 = PINS / 4;
+/// So long one who finds no free pin waits for a turn at making the table longer, before he looks again.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// Threads are spread over so many lists of what this process looks at, so that they seldom wait for each other. A commit can
+/// have a pin in each.
+const SHARES: usize = 8;
+
+/// One of so many searches for a free pin looks how many there are, so that the table goes on before it is full.
+const LOOKS_AROUND: u64 = 64;
 
 /// A pin that is held: what its sequence number sees stays as it is. It is given back when it is dropped, and in no other way.
 ///
@@ -59,8 +71,18 @@ struct Claimed {
     place: u64,
     /// What its holder reads at.
     seq: u64,
-    /// It stays with its thread.
-    kept: bool,
+    whose: Whose,
+}
+
+/// Who may use a pin besides its holder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Nobody: it stays with its thread.
+    Thread,
+    /// Whoever looks at the same commit and has the same list.
+    Share(usize),
+    /// It is a lock, which counts its holders.
+    Lock,
 }
 
 impl<E: Deref<Target = Engine>> Drop for Pin<E> {
@@ -85,12 +107,14 @@ impl<E: Deref<Target = Engine>> Pin<E> {
         self.claimed.seq
     }
 
-    /// Writes down since when it is held, for those who wonder what space waits for; zero before it is given back.
+    /// Writes down since when it is held, for those who wonder what space waits for. Of several who look at one commit, the first
+    /// one to do so counts.
     pub(crate) fn date(&self, since: u64) -> Result<()> {
-        if self.claimed.place == 0 {
-            return Ok(());
+        if self.claimed.place != 0 {
+            let place = self.claimed.place + pin::SINCE;
+            self.engine.region.compare_exchange(place, 0, since, Ordering::Relaxed)?;
         }
-        self.engine.region.store_live(self.claimed.place + pin::SINCE, since, Ordering::Relaxed)
+        Ok(())
     }
 
     /// Pins the last visible commit, for a holder that may go anywhere.
@@ -171,10 +195,13 @@ pub(crate) struct KeptPins {
     idle: u64,
     /// Readers need no barrier, since a reclaimer can make them execute one.
     asymmetric: bool,
-    /// How many were ever kept.
-    count: AtomicU64,
     /// Places of pins whose threads have ended.
     returned: Arc<Mutex<Vec<u64>>>,
+    /// Where the next search for a free pin begins: the one behind that which was found last.
+    next: AtomicU64,
+    /// How many pins were looked at in searches.
+    #[cfg(test)]
+    looked_at: AtomicU64,
 }
 
 impl KeptPins {
@@ -185,14 +212,38 @@ impl KeptPins {
             store: NEXT.fetch_add(1, Ordering::Relaxed),
             idle: pin::claim(process, COUNT_MASK),
             asymmetric: barrier::register(),
-            count: AtomicU64::new(0),
             returned: Arc::default(),
+            // Processes begin at different places, so that they do not look at the pins of each other.
+            next: AtomicU64::new(process.wrapping_mul(67)),
+            #[cfg(test)]
+            looked_at: AtomicU64::new(0),
         }
     }
 
     /// Whether readers here rely on a reclaimer for their barrier.
     pub(crate) fn is_asymmetric(&self) -> bool {
         self.asymmetric
+    }
+}
+
+/// The pins that views which may go anywhere have in common. A list is locked for a few steps, and never while something else is
+/// waited for.
+#[derive(Default)]
+pub(crate) struct SharedPins([Share; SHARES]);
+
+/// One of the lists, in cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(Mutex<Commits>);
+
+impl SharedPins {
+    /// A pin that nobody uses, out of any of the lists. Only for one who holds none of them.
+    fn take_idle(&self) -> Option<u64> {
+        (0..SHARES).find_map(|share| self.lock(share).take_idle())
+    }
+
+    fn lock(&self, share: usize) -> MutexGuard<'_, Commits> {
+        self.0[share % SHARES].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,12 +272,49 @@ impl Drop for Kept {
     }
 }
 
+/// The pins that a thread keeps, by the number of the store.
+#[derive(Default)]
+struct KeptHere {
+    pins: HashMap<u64, Kept, BuildHasherDefault<StoreHasher>>,
+    /// With so many it is time to look for those whose stores are gone.
+    crowded: usize,
+}
+
+impl KeptHere {
+    /// Keeps a pin, and says which: the one that is there already, if there is one.
+    fn keep(&mut self, pin: Kept) -> u64 {
+        if self.pins.len() >= self.crowded {
+            self.pins.retain(|_, kept| kept.returned.strong_count() > 0);
+            // Half of them will be new by then, so that it costs each of them the same.
+            self.crowded = 2 * self.pins.len() + 8;
+        }
+        // One that is too many is given back here.
+        self.pins.entry(pin.store).or_insert(pin).place
+    }
+}
+
+/// Store numbers count up. They are mixed with one multiplication, for a map that looks at the low and at the high bits.
+#[derive(Default)]
+struct StoreHasher(u64);
+
+impl Hasher for StoreHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 thread_local! {
     /// The store that this thread read from last, and the place of its pin there.
     static LAST: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-    static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
-    /// A pin that was free when this thread last looked. One for all stores: it is only a place to begin.
-    static LIKELY_FREE: Cell<u64> = const { Cell::new(u64::MAX) };
+    static KEPT: RefCell<KeptHere> = RefCell::default();
 }
 
 impl Engine {
@@ -244,20 +332,52 @@ impl Engine {
         if store != self.kept_pins.store {
             return self.claim_elsewhere();
         }
-        if self.region.live_word(place)?.relaxed() != self.kept_pins.idle {
+        if self.pin_word(place)?.relaxed() != self.kept_pins.idle {
             // A read inside a read.
             return self.claim_anywhere();
         }
         let seq = self.region.live(live::VISIBLE)?;
         // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
-        self.region.store_live(place, self.claim(seq), Ordering::Release)?;
+        self.store_pin(place, self.claim(seq), Ordering::Release)?;
         if self.kept_pins.asymmetric {
             // What the processor reorders, the barrier of a reclaimer puts in order.
             compiler_fence(Ordering::SeqCst);
         } else {
             fence(Ordering::SeqCst);
         }
-        self.settled(place, seq, true)
+        match protocol::settle(self, place, seq) {
+            Ok(seq) => Ok(Claimed { place, seq, whose: Whose::Thread }),
+            Err(error) => {
+                self.give_back(Claimed { place, seq, whose: Whose::Thread });
+                Err(error)
+            }
+        }
+    }
+
+    /// The claim of a pin, or when it was taken.
+    #[inline(always)]
+    fn pin_word(&self, place: u64) -> Result<&Word> {
+        if place < EXTENTS { self.region.live_word(place) } else { self.far_pin_word(place) }
+    }
+
+    /// The same where the table goes on.
+    #[cold]
+    fn far_pin_word(&self, place: u64) -> Result<&Word> {
+        self.region.word(place)
+    }
+
+    #[inline(always)]
+    fn store_pin(&self, place: u64, value: u64, order: Ordering) -> Result<()> {
+        if place < EXTENTS {
+            self.region.store_live(place, value, order)
+        } else {
+            self.store_far_pin(place, value, order)
+        }
+    }
+
+    #[cold]
+    fn store_far_pin(&self, place: u64, value: u64, order: Ordering) -> Result<()> {
+        self.region.store(place, value, order)
     }
 
     /// The thread has not just read from this store: looks for the pin that it keeps here, or gets one.
@@ -267,46 +387,31 @@ impl Engine {
             return self.claim_anywhere();
         }
         let store = self.kept_pins.store;
-        let found = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            kept.retain(|kept| kept.returned.strong_count() > 0);
-            if let Some(own) = kept.iter().find(|kept| kept.store == store) {
-                return Ok(Some(own.place));
-            }
-            let Some(place) = self.keep_pin()? else { return Ok(None) };
-            kept.push(Kept { store, place, returned: Arc::downgrade(&self.kept_pins.returned) });
-            Ok(Some(place))
-        });
+        let found = KEPT.try_with(|kept| kept.borrow().pins.get(&store).map(|kept| kept.place));
+        let place = match found {
+            Ok(Some(place)) => Some(place),
+            // Not under the borrow: whoever makes the table longer may read from it.
+            Ok(None) => self.keep_pin()?,
+            Err(_) => None,
+        };
         // Without a pin of its own, or at the very end of its thread, a read claims one each time.
-        match found.unwrap_or(Ok(None))? {
+        match place {
             Some(place) if LAST.try_with(|last| last.set((store, place))).is_ok() => self.claim_here(),
             _ => self.claim_anywhere(),
         }
     }
 
-    /// A pin for a thread to keep, unless too many are kept.
+    /// A pin for this thread to keep. None, if there is no free one and others have to be shared.
     fn keep_pin(&self) -> Result<Option<u64>> {
         let returned = self.kept_pins.returned.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if returned.is_some() {
-            return Ok(returned);
-        }
-        // Many processes may have many threads each; the rest is for all of them to share.
-        if self.free_pins()? < PINS / 2 {
-            return Ok(None);
-        }
-        if self.kept_pins.count.fetch_add(1, Ordering::Relaxed) >= MOST_KEPT {
-            self.kept_pins.count.fetch_sub(1, Ordering::Relaxed);
-            return Ok(None);
-        }
-        self.search_pin(self.kept_pins.idle).map(Some)
-    }
-
-    fn free_pins(&self) -> Result<u64> {
-        let mut free = 0;
-        for number in 0..PINS {
-            free += u64::from(self.region.live(PIN_TABLE + number * PIN_LEN + pin::CLAIM)? == 0);
-        }
-        Ok(free)
+        let place = match returned.map_or_else(|| self.search_pin(self.kept_pins.idle), Ok) {
+            Ok(place) => place,
+            Err(Error::PinsExhausted { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let returned = Arc::downgrade(&self.kept_pins.returned);
+        let pin = Kept { store: self.kept_pins.store, place, returned };
+        Ok(KEPT.try_with(|kept| kept.borrow_mut().keep(pin)).ok())
     }
 
     /// Pins the last visible commit.
@@ -314,27 +419,53 @@ impl Engine {
         Pin::take(self)
     }
 
-    /// Claims a pin for a holder that may go anywhere.
+    /// Claims a pin for a holder that may go anywhere: that of all who look at the last visible commit.
     fn claim_anywhere(&self) -> Result<Claimed> {
         self.check_not_forked()?;
         if self.read_only {
             return self.claim_by_lock();
         }
-        let seq = self.region.live(live::VISIBLE)?;
-        let place = self.claim_pin(seq)?;
-        self.settled(place, seq, false)
-    }
-
-    /// Of the pin whose place says that somebody reads at `seq`, with a full barrier after that. It may move to a newer number.
-    #[inline(always)]
-    fn settled(&self, place: u64, seq: u64, kept: bool) -> Result<Claimed> {
-        match protocol::settle(self, place, seq) {
-            Ok(seq) => Ok(Claimed { place, seq, kept }),
+        let share = thread_number() as usize % SHARES;
+        let whose = Whose::Share(share);
+        let mut commits = self.shared_pins.lock(share);
+        let mut seq = self.region.live(live::VISIBLE)?;
+        if let Some(place) = commits.join(seq) {
+            return Ok(Claimed { place, seq, whose });
+        }
+        let own = match commits.take_idle() {
+            Some(place) => {
+                self.store_pin(place, self.claim(seq), Ordering::SeqCst)?;
+                place
+            }
+            None => {
+                // Not under the lock: whoever makes the table longer may pin something.
+                drop(commits);
+                let place = self.search_pin(self.claim(seq))?;
+                commits = self.shared_pins.lock(share);
+                place
+            }
+        };
+        fence(Ordering::SeqCst);
+        match protocol::settle(self, own, seq) {
+            Ok(settled) => seq = settled,
             Err(error) => {
-                self.give_back(Claimed { place, seq, kept });
-                Err(error)
+                self.let_go(&mut commits, own);
+                return Err(error);
             }
         }
+        let place = commits.enter(seq, own);
+        if place != own {
+            self.let_go(&mut commits, own);
+        }
+        Ok(Claimed { place, seq, whose })
+    }
+
+    /// Nobody needs a pin of this process any more.
+    fn let_go(&self, commits: &mut Commits, place: u64) {
+        // A place was checked when the pin was taken, and a file only grows.
+        let _ = self.store_pin(place + pin::SINCE, 0, Ordering::Relaxed);
+        let claim = if commits.keep_idle(place) { self.kept_pins.idle } else { 0 };
+        let _ = self.store_pin(place, claim, Ordering::Release);
     }
 
     /// Claims a pin in a store that is opened for reading.
@@ -345,7 +476,7 @@ impl Engine {
             fence(Ordering::SeqCst);
             let holds = self.is_undisturbed(frozen, seq);
             if let Ok(true) = holds {
-                return Ok(Claimed { place: 0, seq, kept: false });
+                return Ok(Claimed { place: 0, seq, whose: Whose::Lock });
             }
             self.unlock_snapshot(seq);
             holds?;
@@ -355,13 +486,22 @@ impl Engine {
     /// Gives a pin back. Only for the one who has claimed it.
     #[inline(always)]
     fn give_back(&self, claimed: Claimed) {
-        // A place was checked when the pin was taken, and a file only grows.
-        if claimed.kept {
-            let _ = self.region.store_live(claimed.place, self.kept_pins.idle, Ordering::Release);
-        } else if claimed.place == 0 {
-            self.unlock_snapshot(claimed.seq);
-        } else {
-            let _ = self.region.store_live(claimed.place, 0, Ordering::Release);
+        match claimed.whose {
+            Whose::Thread => {
+                // A place was checked when the pin was taken, and a file only grows.
+                let _ = self.store_pin(claimed.place, self.kept_pins.idle, Ordering::Release);
+            }
+            Whose::Share(share) => self.leave_share(share, claimed.seq),
+            Whose::Lock => self.unlock_snapshot(claimed.seq),
+        }
+    }
+
+    /// One of those who look at a commit does so no more.
+    #[inline(never)]
+    fn leave_share(&self, share: usize, seq: u64) {
+        let mut commits = self.shared_pins.lock(share);
+        if let Some(place) = commits.leave(seq) {
+            self.let_go(&mut commits, place);
         }
     }
 
@@ -399,39 +539,65 @@ impl Engine {
         self.kept_pins.idle & !COUNT_MASK | seq & COUNT_MASK
     }
 
-    #[inline(always)]
-    fn claim_pin(&self, seq: u64) -> Result<u64> {
-        let claim = self.claim(seq);
-        let likely = LIKELY_FREE.try_with(Cell::get).unwrap_or(0);
-        if likely < PINS {
-            let place = PIN_TABLE + likely * PIN_LEN + pin::CLAIM;
-            if self.region.compare_exchange(place, 0, claim, Ordering::SeqCst)? {
-                return Ok(place);
-            }
-        }
-        self.search_pin(claim)
-    }
-
+    /// Claims a free pin. If there is none, the table goes on in an extent.
     #[cold]
     fn search_pin(&self, claim: u64) -> Result<u64> {
-        // Threads begin at different places, so that they settle on pins of their own.
-        let first = thread_number().wrapping_mul(17) % PINS;
-        for attempt in 0..ATTEMPTS {
-            for number in (first..PINS).chain(0..first) {
-                let place = PIN_TABLE + number * PIN_LEN + pin::CLAIM;
-                if self.region.load(place)? == 0 && self.region.compare_exchange(place, 0, claim, Ordering::SeqCst)? {
-                    // A thread without locals, at its very end, can do without the hint.
-                    let _ = LIKELY_FREE.try_with(|likely| likely.set(number));
+        let start = Instant::now();
+        let mut attempts = 0;
+        loop {
+            let parts = PIN.parts(&self.region)?;
+            let entries = parts.entries();
+            let first = self.kept_pins.next.load(Ordering::Relaxed) % entries;
+            for number in (first..entries).chain(0..first) {
+                #[cfg(test)]
+                self.kept_pins.looked_at.fetch_add(1, Ordering::Relaxed);
+                let Some(place) = parts.place(number) else { continue };
+                if self.pin_word(place)?.load() == 0
+                    && self.region.compare_exchange(place, 0, claim, Ordering::SeqCst)?
+                {
+                    self.kept_pins.next.store(number + 1, Ordering::Relaxed);
+                    if number.is_multiple_of(LOOKS_AROUND) && self.is_crowded(&parts)? {
+                        // It will be tried again when there is no free one left.
+                        let _ = self.lengthen(&PIN, entries, Duration::ZERO);
+                    }
                     return Ok(place);
                 }
             }
-            // The dead hold none for long.
-            if attempt == 0 {
+            if let Some(place) = self.shared_pins.take_idle() {
+                self.store_pin(place, claim, Ordering::SeqCst)?;
+                return Ok(place);
+            }
+            attempts += 1;
+            if attempts == 1 {
+                // The dead hold none for long.
                 self.sweep()?;
+                continue;
+            }
+            let given_up = match self.lengthen(&PIN, entries, PATIENCE)? {
+                Lengthened::Done => continue,
+                Lengthened::Busy => start.elapsed() >= self.settings.lock_timeout,
+                Lengthened::NoRoom => attempts > ATTEMPTS,
+            };
+            if given_up {
+                return Err(Error::PinsExhausted { path: self.region.path().to_owned(), max: entries });
             }
             std::thread::yield_now();
         }
-        Err(Error::PinsExhausted { path: self.region.path().to_owned(), max: PINS })
+    }
+
+    /// Whether most pins are taken, and not by the dead.
+    fn is_crowded(&self, parts: &Parts<'_>) -> Result<bool> {
+        let few_are_free = || -> Result<bool> {
+            let mut free = 0;
+            for place in parts.places() {
+                free += u64::from(self.pin_word(place)?.relaxed() == 0);
+            }
+            Ok(free < parts.entries() / 4)
+        };
+        Ok(few_are_free()? && {
+            self.sweep()?;
+            few_are_free()?
+        })
     }
 
     /// Raises the horizon to the visible sequence number and says below which count nobody reads any more. Only for the
@@ -449,15 +615,15 @@ impl Engine {
         }
         let mut lowest = visible & COUNT_MASK;
         let mut asked = BTreeSet::new();
-        for number in 0..PINS {
-            let word = self.region.live_word(PIN_TABLE + number * PIN_LEN + pin::CLAIM)?;
+        for place in PIN.parts(&self.region)?.places() {
+            let word = self.pin_word(place + pin::CLAIM)?;
             let claim = word.seq_cst();
             if claim == 0 || pin::count(claim) >= lowest {
                 continue;
             }
             // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
             let owner = pin::owner(claim);
-            if asked.insert(owner) && owner < PROCESSES && self.clean_if_dead(owner)? && word.seq_cst() == 0 {
+            if asked.insert(owner) && owner < PROCESS.limit() && self.clean_if_dead(owner)? && word.seq_cst() == 0 {
                 continue;
             }
             if word.seq_cst() != 0 {
@@ -475,11 +641,8 @@ impl Engine {
 
     /// Whether there are readers who leave the barrier to the reclaimer.
     fn some_need_a_barrier(&self) -> Result<bool> {
-        for entry in 0..PROCESSES {
-            let at = PROCESS_TABLE + entry * PROCESS_LEN;
-            if self.region.live_word(at + process::PID)?.seq_cst() != 0
-                && self.region.live(at + process::ASYMMETRIC)? != 0
-            {
+        for at in PROCESS.parts(&self.region)?.places() {
+            if self.region.word(at + process::PID)?.seq_cst() != 0 && self.region.load(at + process::ASYMMETRIC)? != 0 {
                 return Ok(true);
             }
         }
@@ -507,8 +670,7 @@ impl Engine {
         if !self.is_live()? {
             return Ok((used, oldest));
         }
-        for number in 0..PINS {
-            let place = PIN_TABLE + number * PIN_LEN;
+        for place in PIN.parts(&self.region)?.places() {
             let claim = self.region.load(place + pin::CLAIM)?;
             if claim != 0 && pin::count(claim) != COUNT_MASK {
                 used += 1;
@@ -530,7 +692,7 @@ impl protocol::Words for Engine {
 
     #[inline(always)]
     fn store(&self, at: u64, value: u64) -> Result<()> {
-        self.region.store_live(at, value, Ordering::SeqCst)
+        self.store_pin(at, value, Ordering::SeqCst)
     }
 
     #[inline(always)]
@@ -572,6 +734,7 @@ mod tests {
 
     use super::*;
     use crate::engine::settings::Settings;
+    use crate::file::layout::DEFAULT_MAP;
 
     struct AtTheEnd(Option<Box<dyn FnOnce()>>);
 
@@ -612,5 +775,115 @@ mod tests {
             assert_eq!(returned.len(), 1, "the pin was given back before that read");
         }
         assert_eq!(engine.pins_in_use().unwrap().0, 0);
+    }
+
+    fn in_memory() -> Engine {
+        Engine::in_memory(Settings { max_size: 1 << 24, ..Settings::default() }).unwrap()
+    }
+
+    /// How many pins were looked at in searches for a free one meanwhile.
+    fn looked_at(engine: &Engine, work: impl FnOnce()) -> u64 {
+        let looked_at = || engine.kept_pins.looked_at.load(Ordering::Relaxed);
+        let before = looked_at();
+        work();
+        looked_at() - before
+    }
+
+    /// Pins of so many commits.
+    fn hold(engine: &Engine, count: u64) -> Vec<Pin<&Engine>> {
+        let hold = |number: u64| {
+            engine.put(DEFAULT_MAP, b"key", &number.to_le_bytes(), None).unwrap();
+            engine.pin().unwrap()
+        };
+        (0..count).map(hold).collect()
+    }
+
+    fn in_another_thread(work: impl FnOnce() + Send) {
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+    }
+
+    #[test]
+    fn who_looks_at_one_commit_shares_a_pin() {
+        let engine = in_memory();
+        let first = engine.pin().unwrap();
+        first.date(7).unwrap();
+        let looked_at = looked_at(&engine, || {
+            let more: Vec<_> = (0..10_000).map(|_| engine.pin().unwrap()).collect();
+            more[5000].date(9).unwrap();
+            let (used, oldest) = engine.pins_in_use().unwrap();
+            assert_eq!((used, oldest.unwrap().since), (1, 7), "the oldest counts");
+            let newer = hold(&engine, 1);
+            assert_eq!(engine.pins_in_use().unwrap().0, 2, "another commit has another");
+            drop(first);
+            assert_eq!(engine.pins_in_use().unwrap().1.unwrap().count, more[0].seq() & COUNT_MASK);
+            assert!(newer[0].seq() > more[0].seq());
+            drop((more, newer));
+            assert_eq!(engine.pins_in_use().unwrap().0, 0);
+            let again = engine.pin().unwrap();
+            assert_eq!(engine.pins_in_use().unwrap().1.unwrap().since, 0, "the date went with the last of them");
+            drop(again);
+        });
+        assert!(looked_at <= 2, "{looked_at} pins were looked at");
+    }
+
+    #[test]
+    fn a_pin_costs_the_same_beside_six_hundred() {
+        let engine = in_memory();
+        let held = hold(&engine, 600);
+        let by_reads = looked_at(&engine, || {
+            in_another_thread(|| (0..1000).for_each(|_| drop(engine.view().unwrap())));
+        });
+        assert!(by_reads <= 2, "{by_reads} pins were looked at in 1,000 reads of one thread");
+        let by_snapshots = looked_at(&engine, || {
+            for number in 0..1000_u64 {
+                engine.put(DEFAULT_MAP, b"key", &number.to_le_bytes(), None).unwrap();
+                drop(engine.pin().unwrap());
+            }
+        });
+        assert!(by_snapshots <= 2, "{by_snapshots} pins were looked at for 1,000 commits");
+        assert_eq!(held.len(), 600);
+    }
+
+    #[test]
+    fn a_thread_finds_its_pin_among_those_of_many_stores() {
+        let engines: Vec<_> = (0..300).map(|_| in_memory()).collect();
+        let read = || engines.iter().for_each(|engine| drop(engine.view().unwrap()));
+        read();
+        let looked_at = |engine: &Engine| engine.kept_pins.looked_at.load(Ordering::Relaxed);
+        let before: u64 = engines.iter().map(looked_at).sum();
+        (0..3).for_each(|_| read());
+        assert_eq!(engines.iter().map(looked_at).sum::<u64>(), before, "each has its pin still");
+        drop(engines);
+        // What is left of stores that are gone does not pile up, nor is it looked through each time.
+        for _ in 0..2000 {
+            drop(in_memory().view().unwrap());
+        }
+        let left = KEPT.with(|kept| kept.borrow().pins.len());
+        assert!(left < 700, "{left}");
+    }
+
+    #[test]
+    fn the_table_grows_when_all_pins_are_taken() {
+        let engine = in_memory();
+        let held = hold(&engine, 2000);
+        assert_eq!(engine.pins_in_use().unwrap().0, 2000);
+        assert!(PIN.parts(&engine.region).unwrap().entries() > 2000);
+        let lowest = held.iter().map(|pin| pin.seq() & COUNT_MASK).min();
+        assert_eq!(engine.raise_horizon().unwrap(), lowest.unwrap());
+        let mut held = held;
+        // The last one is where the table went on.
+        held.drain(..1999);
+        assert!(held[0].claimed.place >= EXTENTS);
+        assert_eq!(engine.raise_horizon().unwrap(), held[0].seq() & COUNT_MASK);
+        assert!(engine.verify().unwrap().is_clean());
+        // A thread that comes late may keep one there.
+        let held = hold(&engine, 700);
+        in_another_thread(|| {
+            let view = engine.view().unwrap();
+            assert!(view.pin.claimed.whose == Whose::Thread && view.pin.claimed.place >= EXTENTS);
+            let seq = view.seq() & COUNT_MASK;
+            assert_eq!(engine.pins_in_use().unwrap().1.map(|oldest| oldest.count <= seq), Some(true));
+        });
+        drop(held);
     }
 }

@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::{Engine, now, turn};
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{
-    COUNT_BITS, PIN_LEN, PIN_TABLE, PINS, PROCESS_LEN, PROCESS_TABLE, PROCESSES, live, pin, process,
-};
+use crate::file::layout::{COUNT_BITS, PROCESS_TABLE, live, pin, process};
+use crate::file::live_table::{PIN, PROCESS};
 use crate::file::locks::{self, Locks, Sharing};
 use crate::file::region::Region;
 
@@ -42,24 +41,24 @@ impl Process {
     }
 }
 
-fn place(entry: u64) -> u64 {
-    PROCESS_TABLE + entry * PROCESS_LEN
-}
-
 /// What the entry says, if it says anything.
 pub(crate) fn read(region: &Region, entry: u64) -> Result<Option<Process>> {
-    let at = place(entry);
-    let pid = region.live(at + process::PID)?;
+    PROCESS.place(region, entry)?.map_or(Ok(None), |at| read_at(region, entry, at))
+}
+
+/// The same of the entry at this place.
+fn read_at(region: &Region, entry: u64, at: u64) -> Result<Option<Process>> {
+    let pid = region.load(at + process::PID)?;
     if pid == 0 {
         return Ok(None);
     }
     Ok(Some(Process {
         entry,
         pid: (pid - 1) as u32,
-        since: region.live(at + process::SINCE)?,
-        exclusive: region.live(at + process::MODE)? == process::EXCLUSIVE,
-        is_refused: region.live(at + process::REFUSED)? != 0,
-        boot: region.live(at + process::BOOT)?,
+        since: region.load(at + process::SINCE)?,
+        exclusive: region.load(at + process::MODE)? == process::EXCLUSIVE,
+        is_refused: region.load(at + process::REFUSED)? != 0,
+        boot: region.load(at + process::BOOT)?,
     }))
 }
 
@@ -70,8 +69,10 @@ pub(crate) fn read(region: &Region, entry: u64) -> Result<Option<Process>> {
 pub(crate) fn living(region: &Region, locks: &Locks) -> Result<Vec<Process>> {
     let boot = region.identity().unwrap_or_default()[0];
     let mut living = Vec::new();
-    for entry in 0..PROCESSES {
-        let Some(process) = read(region, entry)? else { continue };
+    // The table may be one that nobody vouches for. Who lives holds a lock, whatever it says.
+    let parts = PROCESS.likely_parts(region);
+    for (entry, at) in (0..).zip(parts.places()) {
+        let Ok(Some(process)) = read_at(region, entry, at) else { continue };
         if !locks.is_held(locks::entry(entry)).map_err(|e| lock_error(region, e))? {
             continue;
         }
@@ -85,14 +86,14 @@ pub(crate) fn living(region: &Region, locks: &Locks) -> Result<Vec<Process>> {
     Ok(living)
 }
 
-/// Takes the lock of an entry that nobody has.
+/// Takes the lock of an entry that nobody has. It may be the first one for which the table has no room yet.
 pub(crate) fn claim(region: &Region, locks: &Locks) -> Result<u64> {
-    for entry in 0..PROCESSES {
+    for entry in 0..PROCESS.limit() {
         if locks.try_lock(locks::entry(entry), Sharing::Exclusive).map_err(|e| lock_error(region, e))? {
             return Ok(entry);
         }
     }
-    Err(Error::ProcessesExhausted { path: region.path().to_owned(), max: PROCESSES })
+    Err(Error::ProcessesExhausted { path: region.path().to_owned(), max: PROCESS.limit() })
 }
 
 /// The error of a lock call that failed, rather than finding the lock taken.
@@ -119,8 +120,8 @@ pub(crate) fn poll(timeout: Duration, mut step: impl FnMut() -> Result<bool>) ->
 
 /// Whether somebody was killed in the middle of a flush.
 pub(crate) fn some_were_flushing(region: &Region) -> Result<bool> {
-    for entry in 0..PROCESSES {
-        if region.live(place(entry) + process::FLUSHING)? != 0 {
+    for at in PROCESS.parts(region)?.places() {
+        if region.load(at + process::FLUSHING)? != 0 {
             return Ok(true);
         }
     }
@@ -130,48 +131,57 @@ pub(crate) fn some_were_flushing(region: &Region) -> Result<bool> {
 impl Engine {
     /// Writes our entry, whose lock we hold.
     pub(crate) fn enter(&self) -> Result<()> {
-        let at = place(self.process);
+        let at = self.entry()?;
         let mode = if self.exclusive { process::EXCLUSIVE } else { process::SHARED };
         let region = &self.region;
-        region.store_live(at + process::SINCE, now(), Ordering::Relaxed)?;
-        region.store_live(at + process::MODE, mode, Ordering::Relaxed)?;
-        region.store_live(at + process::BOOT, region.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
-        region.store_live(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
-        region.store_live(at + process::REFUSED, 0, Ordering::Relaxed)?;
-        region.store_live(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
+        region.store(at + process::SINCE, now(), Ordering::Relaxed)?;
+        region.store(at + process::MODE, mode, Ordering::Relaxed)?;
+        region.store(at + process::BOOT, region.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
+        region.store(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
+        region.store(at + process::REFUSED, 0, Ordering::Relaxed)?;
+        region.store(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
+    }
+
+    /// Where our entry is.
+    fn entry(&self) -> Result<u64> {
+        let at = PROCESS.place(&self.region, self.process)?;
+        at.ok_or_else(|| self.region.corrupt(PROCESS_TABLE, "the table of processes has become shorter"))
     }
 
     /// Writes down whether we can have the barrier that readers rely on, for those who wonder why nothing is reused.
     pub(crate) fn note_refusal(&self, is_refused: bool) -> Result<()> {
-        let at = place(self.process) + process::REFUSED;
-        if (self.region.live(at)? != 0) != is_refused {
-            self.region.store_live(at, u64::from(is_refused), Ordering::Relaxed)?;
+        let at = self.entry()? + process::REFUSED;
+        if (self.region.load(at)? != 0) != is_refused {
+            self.region.store(at, u64::from(is_refused), Ordering::Relaxed)?;
         }
         Ok(())
     }
 
     /// Whether we reuse no space, since the system refuses us the barrier that readers rely on.
     pub(crate) fn is_refused(&self) -> Result<bool> {
-        Ok(self.region.live(place(self.process) + process::REFUSED)? != 0)
+        Ok(self.region.load(self.entry()? + process::REFUSED)? != 0)
     }
 
-    /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one.
+    /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one. Who died before the table had
+    /// room for him can have left lock and pins all the same.
     pub(crate) fn clean_entry(&self, entry: u64) -> Result<()> {
-        let unsure = self.region.live(place(entry) + process::FLUSHING)?;
-        if unsure != 0 {
-            self.note_unsure(unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE))?;
-            self.region.store_live(place(entry) + process::FLUSHING, 0, Ordering::Release)?;
-        }
-        turn::disown(self, entry)?;
-        for number in 0..PINS {
-            let at = PIN_TABLE + number * PIN_LEN;
-            let claim = self.region.live(at + pin::CLAIM)?;
-            if claim >> COUNT_BITS == entry + 1 {
-                self.region.store_live(at + pin::SINCE, 0, Ordering::Relaxed)?;
-                self.region.store_live(at + pin::CLAIM, 0, Ordering::Release)?;
+        let place = PROCESS.place(&self.region, entry)?;
+        if let Some(at) = place {
+            let unsure = self.region.load(at + process::FLUSHING)?;
+            if unsure != 0 {
+                self.note_unsure(unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE))?;
+                self.region.store(at + process::FLUSHING, 0, Ordering::Release)?;
             }
         }
-        self.region.store_live(place(entry) + process::PID, 0, Ordering::Release)
+        turn::disown(self, entry)?;
+        for at in PIN.parts(&self.region)?.places() {
+            let claim = self.region.load(at + pin::CLAIM)?;
+            if claim >> COUNT_BITS == entry + 1 {
+                self.region.store(at + pin::SINCE, 0, Ordering::Relaxed)?;
+                self.region.store(at + pin::CLAIM, 0, Ordering::Release)?;
+            }
+        }
+        place.map_or(Ok(()), |at| self.region.store(at + process::PID, 0, Ordering::Release))
     }
 
     /// Writes down that a flush may have failed and nobody was told, and counts that.
@@ -182,10 +192,10 @@ impl Engine {
     /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told, whoever
     /// cleans up behind it knows that it may have.
     pub(crate) fn flushing(&self, unsure: u64, step: impl FnOnce() -> Result<()>) -> Result<()> {
-        let at = place(self.process) + process::FLUSHING;
-        self.region.store_live(at, unsure, Ordering::Release)?;
+        let at = self.entry()? + process::FLUSHING;
+        self.region.store(at, unsure, Ordering::Release)?;
         let done = step();
-        self.region.store_live(at, 0, Ordering::Release)?;
+        self.region.store(at, 0, Ordering::Release)?;
         done
     }
 
@@ -195,7 +205,7 @@ impl Engine {
         if entry == self.process {
             return Ok(false);
         }
-        if entry >= PROCESSES {
+        if entry >= PROCESS.limit() {
             return Err(self
                 .region
                 .corrupt(PROCESS_TABLE, "the live area names a process that the table has no entry for"));
@@ -211,14 +221,16 @@ impl Engine {
         cleaned.map(|()| true)
     }
 
-    /// Cleans the entries of all who are dead.
-    pub(crate) fn sweep(&self) -> Result<()> {
-        for entry in 0..PROCESSES {
-            if entry != self.process && read(&self.region, entry)?.is_some() {
-                self.clean_if_dead(entry)?;
+    /// Cleans the entries of all who are dead, and says whether somebody else is alive.
+    pub(crate) fn sweep(&self) -> Result<bool> {
+        let parts = PROCESS.parts(&self.region)?;
+        let mut others = false;
+        for (entry, at) in (0..).zip(parts.places()) {
+            if entry != self.process && read_at(&self.region, entry, at)?.is_some() {
+                others |= !self.clean_if_dead(entry)?;
             }
         }
-        Ok(())
+        Ok(others)
     }
 
     /// Who has the store open for writing, ourselves included.

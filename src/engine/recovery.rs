@@ -511,7 +511,8 @@ impl Engine {
         self.return_uncommitted(writer, visible)?;
         let named = self.named_extents()?;
         let unused = |extent: &&Extent| {
-            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table) && !named.contains(&extent.offset)
+            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table | ExtentKind::Live)
+                && !named.contains(&extent.offset)
         };
         let unused: Vec<u64> = writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
         let retire = |offset| writer.space.set_kind(&self.region, offset, ExtentKind::Retired, visible);

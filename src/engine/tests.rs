@@ -10,11 +10,13 @@ use super::batch::Batch;
 use super::expiry::Moment;
 use super::*;
 use crate::door::seal_agrees;
+use crate::engine::live_tables::Lengthened;
 use crate::engine::pins::Pin;
 use crate::engine::settings::{Access, Durability, Limits};
 use crate::error::{Error, HeldBy};
 use crate::file::door::{self, Recorder};
 use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, Kind, PIN_TABLE, PROCESSES, seal};
+use crate::file::live_table::{PIN, PROCESS};
 use crate::file::log::{self, Entry};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -225,6 +227,155 @@ fn a_kill_at_any_store_of_a_resize() {
         engine.skip_number().unwrap();
         assert!(steps > 8);
     });
+}
+
+/// Makes both tables of the live area longer by so many extents.
+fn lengthen_tables(engine: &Engine, times: u32) {
+    for number in 0..times {
+        for table in [&PIN, &PROCESS] {
+            let done = engine.lengthen(table, table.first() << number, Duration::ZERO).unwrap();
+            assert_eq!(done, Lengthened::Done);
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_any_store_while_the_tables_grow() {
+    killed_in_upkeep(some_keys, |engine| {
+        lengthen_tables(engine, 2);
+        assert_eq!(kinds(engine, ExtentKind::Live), 4);
+        assert!(engine.verify().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn a_kill_at_any_store_while_the_tables_are_given_back() {
+    let prepare = |engine: &Engine| {
+        some_keys(engine);
+        lengthen_tables(engine, 2);
+    };
+    killed_in_upkeep(prepare, |engine| {
+        let _turn = engine.turn_to_look(Duration::ZERO).unwrap();
+        engine.give_tables_back_at_last().unwrap();
+        assert_eq!(kinds(engine, ExtentKind::Live), 0);
+    });
+}
+
+/// A reader may be the writer itself, in the middle of a transaction, and has no turn to wait for then.
+#[test]
+fn tables_grow_under_a_transaction() {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    some_keys(&engine);
+    for commits in [false, true] {
+        let before = content(&engine);
+        let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
+        batch.put(DEFAULT_MAP, b"before", b"value", None).unwrap();
+        let entries = PIN.parts(&engine.region).unwrap().entries();
+        assert_eq!(engine.lengthen(&PIN, entries, Duration::ZERO).unwrap(), Lengthened::Done);
+        batch.put(DEFAULT_MAP, b"after", b"value", None).unwrap();
+        let elsewhere = std::thread::scope(|scope| {
+            scope.spawn(|| engine.lengthen(&PIN, 2 * entries, Duration::from_millis(5)).unwrap()).join().unwrap()
+        });
+        assert_eq!(elsewhere, Lengthened::Busy, "another thread has to wait");
+        if commits {
+            batch.commit(Durability::Buffered).unwrap();
+            assert_eq!(content(&engine).len(), before.len() + 2);
+        } else {
+            drop(batch);
+            assert_eq!(content(&engine), before);
+        }
+        assert_eq!(PIN.parts(&engine.region).unwrap().entries(), 2 * entries);
+        assert!(engine.verify().unwrap().is_clean());
+    }
+}
+
+/// What a power cut leaves of the live area is not believed, nor where its tables went on.
+#[test]
+fn tables_are_small_again_when_nobody_is_there() {
+    let (folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    lengthen_tables(&engine, 1);
+    let expected = content(&engine);
+    let image = fs::read(&path).unwrap();
+    let small = |engine: &Engine, opened: &str| {
+        assert!(format!("{:?}", engine.opened).starts_with(opened), "{:?}", engine.opened);
+        assert_eq!((kinds(engine, ExtentKind::Live), content(engine)), (0, expected.clone()), "{opened}");
+        assert_eq!(PIN.parts(&engine.region).unwrap().entries(), PIN.first());
+        assert!(engine.verify().unwrap().is_clean());
+    };
+    if engine.region.identity().is_some() {
+        let killed = folder.path().join("killed");
+        put_back(&killed, &image);
+        small(&open(&killed), "AfterKill");
+    }
+    let copy = folder.path().join("copy");
+    fs::write(&copy, &image).unwrap();
+    small(&open(&copy), "AfterPowerCut");
+    drop(engine);
+    small(&open(&path), "Clean");
+    fs::copy(&path, &copy).unwrap();
+    small(&open(&copy), "Clean");
+}
+
+/// Who opens a store that was killed may have to pin something before the dead are swept away, and there may be no free pin but
+/// where the table went on.
+#[test]
+fn a_table_in_which_a_pin_is_kept_is_not_given_back() {
+    let (folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    lengthen_tables(&engine, 1);
+    for place in PIN.parts(&engine.region).unwrap().places().take(PIN.first() as usize) {
+        engine.region.store_live(place, crate::file::layout::pin::claim(5, 1), Ordering::Relaxed).unwrap();
+    }
+    let killed = folder.path().join("killed");
+    put_back(&killed, &fs::read(&path).unwrap());
+    for pins_early in [false, true] {
+        let engine = open(&killed);
+        if !pins_early && engine.opened != Opened::AfterKill {
+            // There every opener recovers.
+            return;
+        }
+        if pins_early {
+            // As if it had been so in the recovery.
+            let _view = engine.view().unwrap();
+            lengthen_tables(&engine, 1);
+            let place = PIN.parts(&engine.region).unwrap().places().last().unwrap();
+            let claim = crate::file::layout::pin::claim(0, COUNT_MASK);
+            engine.region.store(place, claim, Ordering::Relaxed).unwrap();
+        }
+        engine.give_tables_of_the_dead_back().unwrap();
+        assert_eq!(kinds(&engine, ExtentKind::Live), if pins_early { 2 } else { 0 });
+        assert_eq!(engine.pins_in_use().unwrap().0, 0);
+        assert!(engine.verify().unwrap().is_clean());
+    }
+}
+
+/// One whose entry is where the table went on cannot give that back; whoever comes next does.
+#[test]
+fn the_last_one_may_have_an_entry_where_the_table_went_on() {
+    let (folder, path) = scratch();
+    let first = open(&path);
+    some_keys(&first);
+    let expected = content(&first);
+    let others: Vec<Engine> = (0..PROCESSES).map(|_| open(&path)).collect();
+    drop(first);
+    let mut others = others;
+    let last = others.pop().unwrap();
+    drop(others);
+    assert_eq!((last.processes().unwrap().len(), kinds(&last, ExtentKind::Live)), (1, 1));
+    drop(last);
+    // In the same page cache, and in another.
+    let copy = folder.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    for path in [&path, &copy] {
+        let engine = open(path);
+        assert_eq!(engine.opened, Opened::Clean);
+        assert_eq!((kinds(&engine, ExtentKind::Live), content(&engine)), (0, expected.clone()));
+        assert!(engine.verify().unwrap().is_clean());
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::lock::{self, Refusal};
 use super::{Engine, now, processes, turn};
 use crate::error::{Error, Result};
-use crate::file::layout::{PROCESSES, live, writer_lock};
+use crate::file::layout::{live, writer_lock};
 use crate::file::region::Half;
 
 /// A turn at writing: the writer lock, which is given back when this is dropped, and in no other way.
@@ -45,7 +45,7 @@ impl<E: Deref<Target = Engine>> Turn<E> {
 
     /// The same to keep others from writing, and not to write, waiting at most `timeout`.
     #[inline]
-    fn to_look(engine: E, timeout: Duration) -> Result<Turn<E>> {
+    pub(super) fn to_look(engine: E, timeout: Duration) -> Result<Turn<E>> {
         engine.check_not_forked()?;
         if engine.read_only {
             return Err(Error::ReadOnly { path: engine.region.path().to_owned() });
@@ -156,7 +156,7 @@ impl Engine {
         let path = self.region.path().to_owned();
         let word = self.region.live(live::WRITER_LOCK).unwrap_or(0);
         let entry = writer_lock::holder(word).wrapping_sub(1);
-        let holder = if entry < PROCESSES { processes::read(&self.region, entry).ok().flatten() } else { None };
+        let holder = processes::read(&self.region, entry).ok().flatten();
         let pid = holder.map_or_else(std::process::id, |process| process.pid);
         let since = self.region.live(live::WRITING_SINCE).unwrap_or(0);
         let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };

@@ -451,7 +451,7 @@ impl Engine {
     /// down only as more is written.
     fn is_sparse(&self) -> Result<bool> {
         let writer = self.writer();
-        let (end, used) = (writer.space.used_end() - EXTENTS, writer.space.used_bytes());
+        let (end, used) = (writer.space.movable_end() - EXTENTS, writer.space.used_bytes());
         Ok(self.settings.auto_compact.is_some() && end > 2 * used && end - used > LEAST_CUT)
     }
 

@@ -26,7 +26,7 @@ use crate::file::layout::{
     RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
 };
 use crate::file::log::{self, Record, Walk};
-use crate::file::space::Space;
+use crate::file::space::{Extent, Space};
 
 /// So many findings are kept; of more, only the number.
 const KEPT: usize = 1000;
@@ -587,6 +587,16 @@ impl Engine {
         for word in [self.map_table_word()?, self.space_table_word()?] {
             if kind_at(extent_offset(word)) != Some(ExtentKind::Table) {
                 report.add(extent_offset(word), "a table is in no extent of its kind");
+            }
+        }
+        let live = self.live_extents()?;
+        for &offset in live.iter().filter(|&&offset| kind_at(offset) != Some(ExtentKind::Live)) {
+            report.add(offset, "a table of the live area goes on in no extent of its kind");
+        }
+        let unnamed = |extent: &&Extent| extent.kind == ExtentKind::Live && !live.contains(&extent.offset);
+        if self.is_live()? {
+            for extent in space.extents().filter(unnamed) {
+                report.add(extent.offset, "a table of the live area that no word names");
             }
         }
         Ok(())

@@ -243,6 +243,17 @@ impl Space {
         self.extents.end()
     }
 
+    /// Offset behind the last extent that can be moved. Pins and processes stay where they are while they are in use.
+    pub(crate) fn movable_end(&self) -> u64 {
+        match self.extents.last() {
+            Some(last) if last.kind == ExtentKind::Live => {
+                let movable = self.extents().filter(|extent| extent.kind != ExtentKind::Live);
+                movable.map(Extent::end).max().unwrap_or(EXTENTS)
+            }
+            _ => self.used_end(),
+        }
+    }
+
     /// The last extent in use.
     pub(crate) fn last(&self) -> Option<Extent> {
         self.extents.last().copied()

@@ -97,12 +97,18 @@ pub mod live {
     /// The counting part of a sequence number: of records of the log with a larger one, none was overwritten.
     pub const REUSED_BELOW: u64 = LIVE + 592;
 
+    /// The extents in which the pin table goes on, each an [`extent_word`](crate::file::layout::extent_word); zero for those
+    /// that are not there. Only the holder of the writer lock changes them.
+    pub const PIN_EXTENTS: u64 = LIVE + 640;
+    /// The extents in which the process table goes on.
+    pub const PROCESS_EXTENTS: u64 = LIVE + 768;
+
     /// Who opens or closes the store, for those who wait until that is done: see [`opener`](super::opener). Zero if nobody says.
-    pub const OPENER: u64 = LIVE + 640;
+    pub const OPENER: u64 = LIVE + 896;
     /// How many bytes of what takes long are done, and of how many.
-    pub const OPENER_DONE: u64 = LIVE + 648;
+    pub const OPENER_DONE: u64 = LIVE + 904;
     /// See [`OPENER_DONE`].
-    pub const OPENER_TOTAL: u64 = LIVE + 656;
+    pub const OPENER_TOTAL: u64 = LIVE + 912;
 }
 
 /// The words of the seal, the last block of a file: see [the seal](crate::file::layout#the-seal).

@@ -13,7 +13,7 @@
 //! 4 KiB    superblock B   the same; a checkpoint writes A and B in turn
 //! 8 KiB    live page      atomic words of the running store: see [`live`]
 //! 12 KiB   process table  128 entries of 64 bytes, one for each open store instance
-//! 20 KiB   pin table      704 entries of 64 bytes, one for each reader at work
+//! 20 KiB   pin table      704 entries of 64 bytes, one for each thread that reads and each commit that is looked at
 //! 64 KiB   extents        runs of 4 KiB blocks: log, index, table, or free
 //! -4 KiB   seal           the last block of the file: see [the seal](#the-seal)
 //! ```
@@ -78,6 +78,11 @@
 //! The *map table* says where the region of each map is. The *space table* lists every extent in use; space that it
 //! does not list is free. Both are extents of their own with a [`TableHeader`] and entries of a few words; one word in
 //! the live area says where each is, so that replacing a table is one store.
+//!
+//! The process table and the pin table lie in front of the extents. When one is full it goes on in an extent of its own, of the
+//! kind [`Live`](ExtentKind::Live), with as many entries as there are by then; so the n-th has 2ⁿ times as many as the first part,
+//! and an entry of any number is found with a shift. [A word for each](live::PIN_EXTENTS) says where it is. They are part of the
+//! live area: forgotten after a power cut, and given back when nobody has the store open for writing.
 //!
 //! # Compaction
 //!
@@ -149,16 +154,20 @@ pub const SUPERBLOCK_B: u64 = 4096;
 pub const LIVE: u64 = 8192;
 /// File offset of the process table.
 pub const PROCESS_TABLE: u64 = 12288;
-/// Entries in the process table.
+/// Entries in the first part of the process table.
 pub const PROCESSES: u64 = 128;
 /// Bytes of an entry of the process table.
 pub const PROCESS_LEN: u64 = 64;
 /// File offset of the pin table.
 pub const PIN_TABLE: u64 = 20480;
-/// Entries in the pin table.
+/// In how many extents the process table can go on.
+pub const PROCESS_EXTENTS: u64 = 8;
+/// Entries in the first part of the pin table.
 pub const PINS: u64 = 704;
 /// Bytes of an entry of the pin table: a cache line, so that readers do not disturb each other.
 pub const PIN_LEN: u64 = 64;
+/// In how many extents the pin table can go on.
+pub const PIN_EXTENTS: u64 = 12;
 /// File offset of the first extent.
 pub const EXTENTS: u64 = 65536;
 

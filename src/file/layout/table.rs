@@ -93,6 +93,8 @@ pub enum ExtentKind {
     Emptied = 7,
     /// Free, and without real space behind it: that has to be allocated before it is used.
     Hole = 8,
+    /// Where the pin table or the process table goes on.
+    Live = 9,
 }
 
 impl ExtentKind {
@@ -107,6 +109,7 @@ impl ExtentKind {
             6 => Some(ExtentKind::ReserveLog),
             7 => Some(ExtentKind::Emptied),
             8 => Some(ExtentKind::Hole),
+            9 => Some(ExtentKind::Live),
             _ => None,
         }
     }

@@ -1,0 +1,185 @@
+//! The tables of the live area: processes and pins. They begin in front of the extents, and go on in extents when they are
+//! full.
+//!
+//! **Invariant.** Only the holder of the writer lock adds a part, zeroed before the word that names it is stored; and a part stays
+//! until nobody has the store open for writing. So whoever has found an entry may go on using its place. Whoever raises the
+//! horizon holds the writer lock too, and so finds all parts that a pin can be in.
+
+use super::layout::{
+    BLOCK, EXTENTS, PIN_EXTENTS, PIN_LEN, PIN_TABLE, PINS, PROCESS_EXTENTS, PROCESS_LEN, PROCESS_TABLE, PROCESSES,
+    extent_blocks, extent_offset, live,
+};
+use super::region::Region;
+use crate::error::Result;
+
+/// One of the tables.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LiveTable {
+    /// Offset of the first part.
+    at: u64,
+    /// Entries of the first part, and bytes of an entry: a multiple of blocks together.
+    first: u64,
+    len: u64,
+    /// Offset of the words that name the other parts, and how many there can be.
+    words: u64,
+    most: u64,
+}
+
+/// The pins.
+pub(crate) const PIN: LiveTable =
+    LiveTable { at: PIN_TABLE, first: PINS, len: PIN_LEN, words: live::PIN_EXTENTS, most: PIN_EXTENTS };
+/// The processes.
+pub(crate) const PROCESS: LiveTable = LiveTable {
+    at: PROCESS_TABLE,
+    first: PROCESSES,
+    len: PROCESS_LEN,
+    words: live::PROCESS_EXTENTS,
+    most: PROCESS_EXTENTS,
+};
+
+/// No part has more than that many others behind the first.
+const MOST: usize = 12;
+const _: () = assert!(PIN_EXTENTS as usize <= MOST && PROCESS_EXTENTS as usize <= MOST);
+const _: () = assert!(live::PIN_EXTENTS + 8 * PIN_EXTENTS <= live::PROCESS_EXTENTS);
+const _: () = assert!((PINS * PIN_LEN).is_multiple_of(BLOCK) && (PROCESSES * PROCESS_LEN).is_multiple_of(BLOCK));
+
+impl LiveTable {
+    /// More entries than that there cannot be.
+    pub(crate) const fn limit(&self) -> u64 {
+        self.first << self.most
+    }
+
+    /// How many entries there are in front of the extents.
+    pub(crate) const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The words that name the extents in which it goes on.
+    pub(crate) fn words(&self) -> impl Iterator<Item = u64> + use<> {
+        let words = self.words;
+        (0..self.most).map(move |number| words + 8 * number)
+    }
+
+    /// Where an entry is; `None` if the table does not go so far.
+    #[inline]
+    pub(crate) fn place(&self, region: &Region, number: u64) -> Result<Option<u64>> {
+        if number < self.first {
+            return Ok(Some(self.at + number * self.len));
+        }
+        Ok(self.parts(region)?.place(number))
+    }
+
+    /// Where all of it is.
+    pub(crate) fn parts(&self, region: &Region) -> Result<Parts<'_>> {
+        let mut parts = Parts { table: self, more: [0; MOST], count: 0 };
+        for number in 0..self.most {
+            let word = region.live(self.words + 8 * number)?;
+            if word == 0 {
+                break;
+            }
+            let (offset, blocks) = (extent_offset(word), extent_blocks(word));
+            let is_there = || region.word(offset + blocks * BLOCK - 8).is_ok();
+            if offset < EXTENTS || blocks != self.blocks(number) || !is_there() {
+                return Err(region.corrupt(self.words + 8 * number, "expected where a table of the live area goes on"));
+            }
+            parts.more[number as usize] = offset;
+            parts.count += 1;
+        }
+        Ok(parts)
+    }
+
+    /// The same of a live area that nobody has vouched for: as far as it can be so.
+    pub(crate) fn likely_parts(&self, region: &Region) -> Parts<'_> {
+        self.parts(region).unwrap_or(Parts { table: self, more: [0; MOST], count: 0 })
+    }
+
+    /// Blocks of the extent with this number.
+    fn blocks(&self, number: u64) -> u64 {
+        (self.first * self.len / BLOCK) << number
+    }
+}
+
+/// The parts of a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'t> {
+    table: &'t LiveTable,
+    /// Offsets of the extents in which it goes on.
+    more: [u64; MOST],
+    count: u32,
+}
+
+impl Parts<'_> {
+    /// How many entries there are.
+    pub(crate) fn entries(&self) -> u64 {
+        self.table.first << self.count
+    }
+
+    /// Where an entry is.
+    pub(crate) fn place(&self, number: u64) -> Option<u64> {
+        let LiveTable { at, first, len, .. } = *self.table;
+        if number < first {
+            return Some(at + number * len);
+        }
+        let part = (number / first).ilog2();
+        (part < self.count).then(|| self.more[part as usize] + (number - (first << part)) * len)
+    }
+
+    /// The places of all entries.
+    pub(crate) fn places(&self) -> impl Iterator<Item = u64> {
+        let LiveTable { at, first, len, .. } = *self.table;
+        let more = self.more.into_iter().take(self.count as usize).enumerate();
+        let parts = more.map(move |(part, offset)| (offset, first << part));
+        std::iter::once((at, first)).chain(parts).flat_map(move |(at, entries)| (0..entries).map(move |n| at + n * len))
+    }
+
+    /// The extents in which it goes on.
+    pub(crate) fn extents(&self) -> impl Iterator<Item = u64> {
+        self.more.into_iter().take(self.count as usize)
+    }
+
+    /// Of the extent that the table would go on in next: its blocks, and the word that is to name it. `None` if there can be no
+    /// more.
+    pub(crate) fn next(&self) -> Option<(u64, u64)> {
+        let number = u64::from(self.count);
+        (number < self.table.most).then(|| (self.table.blocks(number), self.table.words + 8 * number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::super::layout::extent_word;
+    use super::*;
+
+    #[test]
+    fn an_entry_of_any_number_has_a_place_of_its_own() {
+        let region = Region::in_memory(1 << 24).unwrap();
+        region.allocate(EXTENTS, EXTENTS + 1000 * BLOCK).unwrap();
+        for table in [&PIN, &PROCESS] {
+            let mut end = EXTENTS;
+            for parts in 0..4 {
+                let known = table.parts(&region).unwrap();
+                assert_eq!(known.entries(), table.first() << parts);
+                let places: Vec<u64> = known.places().collect();
+                let of_numbers: Vec<u64> = (0..known.entries()).filter_map(|n| known.place(n)).collect();
+                assert_eq!(places, of_numbers);
+                assert!((0..known.entries()).all(|n| table.place(&region, n).unwrap() == known.place(n)));
+                assert_eq!(known.place(known.entries()), None);
+                let mut apart = places.clone();
+                apart.sort_unstable();
+                assert!(apart.windows(2).all(|two| two[1] - two[0] >= table.len), "two entries overlap");
+                let ends = known.extents().map(|at| (at, at + table.len)).collect::<Vec<_>>();
+                assert_eq!(ends.len(), parts);
+                let (blocks, word) = known.next().unwrap();
+                assert_eq!(blocks * BLOCK, known.entries() * table.len, "it doubles");
+                region.store_live(word, extent_word(end, blocks), Ordering::Relaxed).unwrap();
+                end += blocks * BLOCK;
+            }
+            // What cannot be is damage.
+            region.store_live(table.words + 8, extent_word(EXTENTS, 3), Ordering::Relaxed).unwrap();
+            assert!(table.parts(&region).is_err());
+            assert_eq!(table.likely_parts(&region).entries(), table.first());
+        }
+    }
+}
