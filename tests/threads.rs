@@ -498,6 +498,72 @@ fn there_is_a_pin_for_each_of_many_commits() {
     assert_clean(&store);
 }
 
+/// Threads come and go, hold many commits each, shared or not, and let go of them in any order, while writers use the space again.
+#[test]
+fn many_commits_stay_what_they_are_while_the_table_of_pins_grows() {
+    const KEYS: u64 = 16;
+    const HOLDERS: u64 = 6;
+    const HELD: usize = 250;
+
+    fn look(snapshot: &Snapshot) {
+        let number = snapshot.get(0_u64.to_le_bytes()).unwrap().unwrap();
+        for key in 1..KEYS {
+            let value = snapshot.get(key.to_le_bytes()).unwrap().unwrap();
+            assert!(value == number, "a snapshot has changed");
+        }
+    }
+
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let write = |number: u64| {
+        let mut transaction = store.begin().unwrap();
+        for key in 0..KEYS {
+            transaction.insert(key.to_le_bytes(), number.to_string().repeat(30)).unwrap();
+        }
+        transaction.commit().unwrap();
+    };
+    write(0);
+    let (done, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for holder in 0..HOLDERS {
+            let (done, most, path) = (&done, &most, &path);
+            scope.spawn(move || {
+                // Each has opened it for himself, so that all are processes to each other.
+                let store = Store::open(path).unwrap();
+                let mut random = Random(holder + 1);
+                let mut held = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    held.push(store.snapshot().unwrap());
+                    if held.len() > HELD {
+                        look(&held.swap_remove(random.below(held.len() as u64) as usize));
+                    }
+                    if random.below(20) == 0 {
+                        thread::scope(|scope| {
+                            let elsewhere = scope.spawn(|| store.snapshot().unwrap());
+                            let key = 7_u64.to_le_bytes();
+                            assert!(store.get(key).unwrap().is_some());
+                            look(&elsewhere.join().unwrap());
+                        });
+                        most.fetch_max(store.stats().unwrap().pins, Ordering::Relaxed);
+                    }
+                    thread::sleep(Duration::from_micros(random.below(300)));
+                }
+                held.iter().for_each(look);
+            });
+        }
+        for number in 1..8000 {
+            write(number);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let stats = store.stats().unwrap();
+    assert_eq!(stats.pins, 0);
+    assert!(most.into_inner() > slotlog::format::PINS, "so many at a time that the table had to grow");
+    assert!(live_bytes(&store) > 0);
+    assert_clean(&store);
+}
+
 #[test]
 fn when_there_is_no_room_for_more_pins_readers_are_told_and_writers_go_on() {
     const PINS: u64 = slotlog::format::PINS;

@@ -80,7 +80,7 @@ enum Whose {
     /// Nobody: it stays with its thread.
     Thread,
     /// Whoever looks at the same commit and has the same list.
-    Share(usize),
+    Share(u8),
     /// It is a lock, which counts its holders.
     Lock,
 }
@@ -239,11 +239,11 @@ struct Share(Mutex<Commits>);
 impl SharedPins {
     /// A pin that nobody uses, out of any of the lists. Only for one who holds none of them.
     fn take_idle(&self) -> Option<u64> {
-        (0..SHARES).find_map(|share| self.lock(share).take_idle())
+        (0..SHARES as u8).find_map(|share| self.lock(share).take_idle())
     }
 
-    fn lock(&self, share: usize) -> MutexGuard<'_, Commits> {
-        self.0[share % SHARES].0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self, share: u8) -> MutexGuard<'_, Commits> {
+        self.0[usize::from(share) % SHARES].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -425,7 +425,7 @@ impl Engine {
         if self.read_only {
             return self.claim_by_lock();
         }
-        let share = thread_number() as usize % SHARES;
+        let share = (thread_number() % SHARES as u64) as u8;
         let whose = Whose::Share(share);
         let mut commits = self.shared_pins.lock(share);
         let mut seq = self.region.live(live::VISIBLE)?;
@@ -498,7 +498,7 @@ impl Engine {
 
     /// One of those who look at a commit does so no more.
     #[inline(never)]
-    fn leave_share(&self, share: usize, seq: u64) {
+    fn leave_share(&self, share: u8, seq: u64) {
         let mut commits = self.shared_pins.lock(share);
         if let Some(place) = commits.leave(seq) {
             self.let_go(&mut commits, place);

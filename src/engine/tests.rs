@@ -15,7 +15,9 @@ use crate::engine::pins::Pin;
 use crate::engine::settings::{Access, Durability, Limits};
 use crate::error::{Error, HeldBy};
 use crate::file::door::{self, Recorder};
-use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, Kind, PIN_TABLE, PROCESSES, seal};
+use crate::file::layout::{
+    BLOCK, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, Kind, PIN_TABLE, PROCESSES, extent_word, seal,
+};
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::log::{self, Entry};
 
@@ -752,7 +754,8 @@ fn a_closed_store_has_no_writer_and_no_readers_whatever_it_says() {
         let (_folder, path) = scratch();
         drop(open(&path));
         let mut image = fs::read(&path).unwrap();
-        for at in [live::WRITER_LOCK, live::NEXT_TURN, live::SPACE_CHANGES, PIN_TABLE] {
+        let tables = [live::PIN_EXTENTS, live::PROCESS_EXTENTS];
+        for at in [live::WRITER_LOCK, live::NEXT_TURN, live::SPACE_CHANGES, PIN_TABLE].into_iter().chain(tables) {
             image[at as usize..at as usize + 8].copy_from_slice(&u64::to_le_bytes(damage));
         }
         put_back(&path, &image);
@@ -762,6 +765,31 @@ fn a_closed_store_has_no_writer_and_no_readers_whatever_it_says() {
         assert!(start.elapsed() < std::time::Duration::from_secs(5), "it waited for nobody");
         assert!(retired(&engine) <= 1, "a pin of nobody holds nothing");
         assert!(engine.verify().unwrap().is_clean());
+    }
+}
+
+/// Where the tables of the live area go on is no place to write to because a damaged word says so.
+#[test]
+fn a_table_that_cannot_be_there_costs_a_walk_of_the_log() {
+    let (folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let image = fs::read(&path).unwrap();
+    let expected = content(&engine);
+    let len = image.len() as u64;
+    for at in [live::PIN_EXTENTS, live::PROCESS_EXTENTS] {
+        let blocks = if at == live::PIN_EXTENTS { 11 } else { 2 };
+        // No such length, in front of the extents, beyond the end of the file.
+        for word in [extent_word(EXTENTS, 5), extent_word(BLOCK, blocks), extent_word(len, blocks), u64::MAX] {
+            let mut image = image.clone();
+            image[at as usize..at as usize + 8].copy_from_slice(&word.to_le_bytes());
+            let killed = folder.path().join("killed");
+            put_back(&killed, &image);
+            let engine = open(&killed);
+            assert!(matches!(engine.opened, Opened::AfterPowerCut { .. }), "{word:x}: {:?}", engine.opened);
+            assert_eq!(content(&engine), expected);
+            assert!(engine.verify().unwrap().is_clean());
+        }
     }
 }
 
