@@ -445,7 +445,7 @@ impl Engine {
                 place
             }
         };
-        fence(Ordering::SeqCst);
+        // Both ways, the pin was stored in the total order in which the horizon is loaded.
         match protocol::settle(self, own, seq) {
             Ok(settled) => seq = settled,
             Err(error) => {

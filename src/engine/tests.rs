@@ -261,6 +261,11 @@ fn a_kill_at_any_store_while_the_tables_are_given_back() {
         engine.give_tables_back_at_last().unwrap();
         assert_eq!(kinds(engine, ExtentKind::Live), 0);
     });
+    // As one who opens the store, without a turn.
+    killed_in_upkeep(prepare, |engine| {
+        engine.give_tables_back().unwrap();
+        assert_eq!(kinds(engine, ExtentKind::Live), 0);
+    });
 }
 
 /// A reader may be the writer itself, in the middle of a transaction, and has no turn to wait for then.
