@@ -874,6 +874,7 @@ mod tests {
         // The last one is where the table went on.
         held.drain(..1999);
         assert!(held[0].claimed.place >= EXTENTS);
+        engine.put(DEFAULT_MAP, b"key", b"newer", None).unwrap();
         assert_eq!(engine.raise_horizon().unwrap(), held[0].seq() & COUNT_MASK);
         assert!(engine.verify().unwrap().is_clean());
         // A thread that comes late may keep one there.
