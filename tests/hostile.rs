@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use slotlog::format::{
-    BLOCK, DROPPED, EXTENTS, Kind, LIVE, MAP_ENTRY, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader, SPACE_ENTRY,
-    SPACE_TABLE_MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, TABLE_HEADER, align8, head, live,
+    BLOCK, DROPPED, EXTENTS, ExtentKind, Kind, LIVE, MAP_ENTRY, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader,
+    SPACE_ENTRY, SPACE_TABLE_MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, TABLE_HEADER, align8, head, live,
 };
 use slotlog::{Access, Error, Opened, Options, Store};
 use support::{Random, folder};
@@ -831,6 +831,33 @@ fn an_ordinal_that_cannot_be_is_refused() {
 }
 
 /// The map table has each map once, and not those of the file that have no name as dropped.
+#[test]
+fn verify_looks_at_the_numbers_of_extents() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for number in 0..1000u32 {
+        store.insert(number.to_le_bytes(), [7; 1000]).unwrap();
+    }
+    store.close().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let tail = read_word(&bytes, live::TAIL as usize);
+    // The number of an extent of the log that the tail is not in.
+    let entry = space_entries(&bytes)
+        .find(|&entry| {
+            let (extent, state) = (read_word(&bytes, entry), read_word(&bytes, entry + 8));
+            let (start, blocks) = ((extent & 0xffff_ffff) * BLOCK, extent >> 32);
+            state >> 56 == ExtentKind::Log as u64 && !(start..start + blocks * BLOCK).contains(&tail)
+        })
+        .unwrap();
+    let state = read_word(&bytes, entry + 8);
+    let close_again = || Store::open(&path).unwrap().verify().unwrap();
+    assert!(close_again().is_clean());
+    overwrite(&path, entry as u64 + 8, &(state | 0xff_ffff_ffff).to_le_bytes());
+    let report = close_again();
+    assert!(report.findings().iter().any(|finding| finding.what.contains("never made")), "{:?}", report.findings());
+}
+
 #[test]
 fn verify_looks_at_the_entries_of_the_map_table() {
     let folder = folder();

@@ -12,7 +12,7 @@ use crate::file::layout::{
     extent_offset, extent_word, live, record_len, table_word,
 };
 use crate::file::log::{Record, Tail};
-use crate::file::space::Extent;
+use crate::file::space::{Extent, Space};
 use crate::file::table::MapTable;
 
 /// What is held back for the log of a full store: room for at least one tombstone, whatever its key.
@@ -238,6 +238,12 @@ impl Engine {
     /// a name by now and have none. Of the rest, what is held back serves the next one, and what is retired, emptied or a
     /// hole is as it was, whoever noted it.
     pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
+        let extents = self.uncommitted(&writer.space, visible)?;
+        extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))
+    }
+
+    /// What was taken for commits after the visible one, and is not in force.
+    pub(crate) fn uncommitted(&self, space: &Space, visible: u64) -> Result<Vec<Extent>> {
         let named = self.named_extents()?;
         let tail = self.region.live(live::TAIL)?;
         let uncommitted = |extent: &&Extent| {
@@ -248,8 +254,7 @@ impl Engine {
             };
             extent.count > visible & COUNT_MASK && !is_in_force
         };
-        let extents: Vec<Extent> = writer.space.extents().filter(uncommitted).copied().collect();
-        extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))
+        Ok(space.extents().filter(uncommitted).copied().collect())
     }
 
     /// Where the regions and tables are that live words name, those of the map table and of the live area among them.

@@ -567,6 +567,12 @@ impl Engine {
         if last > self.region.refresh()? {
             report.add(last, "an extent reaches beyond the end of the file");
         }
+        // Whoever writes has given back what a dead one has left; and gives back what this says of others.
+        if !self.read_only {
+            for extent in self.uncommitted(space, self.visible()?)? {
+                report.add(extent.offset, "an extent that a commit has taken that was never made");
+            }
+        }
         let mut indexes: BTreeSet<u64> = maps.values().map(Index::offset).collect();
         indexes.extend(match self.is_live()? {
             true => self.resize_target()?,
