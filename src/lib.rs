@@ -259,6 +259,9 @@
 //!
 //! In none of them anything outside the file is accessed.
 //!
+//! Whoever may *read* the file sees all of its content, also what was removed and not yet overwritten, and the seed of the hash
+//! that spreads the keys over an index. [`Options::mode`] says who may read a new file.
+//!
 //! *Keys* from somebody who is not trusted are another question. Where a key begins its search in the index comes from
 //! a hash with a random seed, so who does not know that cannot choose keys that all begin at one place. But the seed is
 //! in the file, as it must be for others to find the keys, and XXH3 is no cryptographic hash: *who can read the file,

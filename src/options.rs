@@ -88,6 +88,30 @@ impl Options {
         self
     }
 
+    /// The permissions of a file that is created by this, as `open(2)`
+    /// takes them: those that the umask of the process has are left out. Default: `0o666`, which a usual umask makes `0o644`,
+    /// readable by everybody. A file that exists keeps what it has.
+    ///
+    /// Who may read the file knows the seed of its hash as well, and can [choose keys](crate#trust-boundary) that make a store slow.
+    /// The owner must be able to read and write: a mode without that is refused with
+    /// [`InvalidOptions`](crate::Error::InvalidOptions).
+    ///
+    /// ```
+    /// use std::os::unix::fs::PermissionsExt;
+    /// use slotlog::Store;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("secret.slotlog");
+    /// let store = Store::options().mode(0o600).open(&path)?;
+    /// assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(unix)]
+    pub fn mode(mut self, mode: u32) -> Options {
+        self.settings.mode = Some(mode);
+        self
+    }
+
     /// What every commit has survived when it returns; a single transaction can ask for something else with
     /// [`commit_with`](crate::Transaction::commit_with). Default: [`Durability::Buffered`].
     pub fn durability(mut self, durability: Durability) -> Options {
@@ -306,6 +330,12 @@ impl Options {
     /// After a [close](Store::close) or a kill this takes constant time. After a power cut, or for a file that was
     /// copied while its store was open, the index is built anew, in one pass over the log to find its end and one to
     /// read its keys.
+    ///
+    /// A store is created wherever a file can be: through a link that leads to nothing yet (not with
+    /// [`create_new`](Options::create_new), for which a link is something that exists), in a folder that may be written to and
+    /// not read, in an empty file without a name (`O_TMPFILE`, `memfd_create`) by its path `/proc/self/fd/N`. When this returns,
+    /// the new file survives a power cut, and so does its entry in the folder, unless the system refuses to flush the folder:
+    /// one that may not be read, or of a file system that knows no such call. An opening that fails leaves no new file.
     ///
     /// # Errors
     /// * [`NotFound`](crate::Error::NotFound), [`AlreadyExists`](crate::Error::AlreadyExists),

@@ -1,6 +1,6 @@
 //! Opening: whose file is this, who else has it, and in what state was it left?
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use super::live_area::{
 use super::live_tables::tables_have_grown;
 use super::lock::Gate;
 use super::path::{
-    check_is_file, check_path, check_settings, creation_error, is_at, open_file, opening_error, sync_folder,
+    Made, check_is_file, check_path, check_settings, creation_error, is_at, open_file, opening_error, sync_folder,
 };
 use super::pins::{KeptPins, SharedPins, SnapshotLocks};
 use super::recovery::Opened;
@@ -150,8 +150,8 @@ struct Opening<'s> {
     settings: &'s Settings,
     file: File,
     locks: Arc<Locks>,
-    /// The file was made for us.
-    created: bool,
+    /// The file was made for us, and is taken away again if nothing becomes of it.
+    made: Option<Made>,
     /// Nobody else has the file open, but for those who are about to.
     alone: bool,
 }
@@ -161,13 +161,19 @@ impl<'s> Opening<'s> {
     /// meanwhile.
     fn begin(path: &Path, settings: &'s mut Settings) -> Result<Option<Opening<'s>>> {
         let to_file = settings.access.is_to_file();
-        let (file, created) = open_file(path, settings)?;
+        let (file, place) = open_file(path, settings)?;
         // Another machine does not see what is shared in this one's memory.
         settings.exclusive |= to_file && locks::network_file_system(&file).is_some();
         let mut options = OpenOptions::new();
         options.read(true).write(to_file);
-        let locks = Locks::open(&file, || options.open(path)).map_err(|error| opening_error(path, error))?;
-        let locks = Arc::new(locks);
+        let locks = match Locks::open(&file, || options.open(path)) {
+            Ok(locks) => Arc::new(locks),
+            Err(error) => {
+                drop(place.map(|place| Made::new(place, Arc::new(Locks::of(file)))));
+                return Err(opening_error(path, error));
+            }
+        };
+        let made = place.map(|place| Made::new(place, Arc::clone(&locks)));
         let locking = |error| Error::io(path, "lock the file", error);
         let looking = |error| Error::io(path, "look at the file", error);
         check_is_file(path, &file.metadata().map_err(looking)?)?;
@@ -200,7 +206,7 @@ impl<'s> Opening<'s> {
         if !locks::is_same_file(&file, locks.file()).map_err(looking)? || !is_at(&file, path) {
             return Ok(None);
         }
-        Ok(Some(Opening { path: path.to_owned(), settings, file, locks, created, alone }))
+        Ok(Some(Opening { path: path.to_owned(), settings, file, locks, made, alone }))
     }
 
     /// Finds out what is in the file, and opens that. `None` if the memory that a dead process left cannot be trusted, and
@@ -214,15 +220,13 @@ impl<'s> Opening<'s> {
             }
             None if !self.alone => Err(Error::Locked { path: self.path, by: HeldBy::Readers }),
             None => {
-                let (path, created, alone) = (self.path.clone(), self.created, self.alone);
                 // Held until the file is gone: as soon as they are given up, somebody else may create his store in it.
-                let locks = Arc::clone(&self.locks);
+                let (locks, made, alone) = (Arc::clone(&self.locks), self.made.take(), self.alone);
                 let engine = self.create();
-                if engine.is_err() && created {
-                    // It holds nothing. Should this fail, the next opening recognises what is left.
-                    let _ = fs::remove_file(path);
+                if let (Err(_), Some(made)) = (&engine, &made) {
+                    made.remove();
                 }
-                drop(locks);
+                drop((made, locks));
                 engine?.end_opening(alone).map(Some)
             }
             Some(_) if self.settings.create_new => Err(Error::AlreadyExists { path: self.path }),

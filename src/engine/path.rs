@@ -2,13 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::settings::Settings;
 use crate::error::{Error, FullReason, Result};
 use crate::file::layout::BLOCK;
 #[cfg(not(unix))]
 use crate::file::locks::is_same_file;
+use crate::file::locks::{Locks, OPENING, Sharing};
 
 /// Refuses what cannot be a store before it is opened: to open a FIFO may wait for ever.
 pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
@@ -33,30 +35,87 @@ pub(super) fn check_settings(path: &Path, settings: &Settings) -> Result<()> {
             what: "the dead share from which on the log is compacted is between 0 and 1; give such a one, or `None`",
         });
     }
+    if settings.mode.is_some_and(|mode| mode & 0o600 != 0o600 || mode > 0o7777) {
+        return Err(Error::InvalidOptions {
+            path: path.to_owned(),
+            what: "the mode of a new file lets its owner read and write, and has no bits beyond 0o7777",
+        });
+    }
     Ok(())
 }
 
-/// Opens the file, and says whether it was made for us.
-pub(super) fn open_file(path: &Path, settings: &Settings) -> Result<(File, bool)> {
+/// Opens the file, and says where it was made for us, if it was.
+pub(super) fn open_file(path: &Path, settings: &Settings) -> Result<(File, Option<PathBuf>)> {
     let to_file = settings.access.is_to_file();
     let mut options = OpenOptions::new();
     options.read(true).write(to_file);
+    let mut creating = options.clone();
+    #[cfg(unix)]
+    if let Some(mode) = settings.mode {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut creating, mode);
+    }
     // A file may appear or vanish between two looks at its path; that settles after a few rounds.
     for _ in 0..16 {
-        match options.clone().create_new(false).open(path) {
+        match options.open(path) {
             Ok(_) if settings.create_new => return Err(Error::AlreadyExists { path: path.to_owned() }),
-            Ok(file) => return Ok((file, false)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && settings.create && to_file => {
-                match options.clone().create_new(true).open(path) {
-                    Ok(file) => return Ok((file, true)),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(opening_error(path, error)),
-                }
-            }
+            Ok(file) => return Ok((file, None)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && settings.create && to_file => {}
             Err(error) => return Err(opening_error(path, error)),
         }
+        match creating.clone().create_new(true).open(path) {
+            Ok(file) => return Ok((file, Some(path.to_owned()))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(opening_error(path, error)),
+        }
+        if !fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
+            continue;
+        }
+        // A link that leads to nothing; as the system sees it, that is something that exists.
+        if settings.create_new {
+            return Err(Error::AlreadyExists { path: path.to_owned() });
+        }
+        // The system follows it, not this crate: it knows which links are not to be followed. Had another opener made the file
+        // in between, it would have been no harm.
+        let file = creating.clone().create(true).open(path).map_err(|error| opening_error(path, error))?;
+        return Ok((file, fs::canonicalize(path).ok()));
     }
     Err(Error::NotFound { path: path.to_owned() })
+}
+
+/// A file that was made for an opening, and has to go if the opening fails.
+pub(super) struct Made {
+    place: PathBuf,
+    locks: Arc<Locks>,
+}
+
+impl Made {
+    pub(super) fn new(place: PathBuf, locks: Arc<Locks>) -> Made {
+        Made { place, locks }
+    }
+
+    /// Removes a file that the holder of the lock for opening has begun to make a store of.
+    pub(super) fn remove(&self) {
+        // Should this fail, the next opening takes it for what it is: empty, or begun.
+        let _ = fs::remove_file(&self.place);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.locks.file().metadata().is_ok_and(|metadata| metadata.len() == 0)
+    }
+}
+
+impl Drop for Made {
+    /// Removes a file that nothing has become of. With the lock for opening held, nobody begins to make a store of it; and
+    /// somebody who waits for that lock looks whether the file is still there.
+    fn drop(&mut self) {
+        if self.is_empty()
+            && self.locks.try_lock(OPENING, Sharing::Exclusive).unwrap_or(false)
+            && self.is_empty()
+            && is_at(self.locks.file(), &self.place)
+        {
+            self.remove();
+        }
+    }
 }
 
 pub(super) fn check_is_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
@@ -123,10 +182,26 @@ pub(super) fn creation_error(path: &Path, error: io::Error) -> Error {
     }
 }
 
+/// Makes the entry of a new file durable, as far as the system lets us: a folder that may not be read, and one of a file
+/// system that knows no such call, is written when the system sees fit. A file that has no name has no entry.
 #[cfg(unix)]
 pub(super) fn sync_folder(path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|folder| folder.sync_all()).map_err(|e| Error::io(path, "flush the folder", e))
+    let place = match fs::canonicalize(path) {
+        Ok(place) => place,
+        // It is in no folder.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => path.to_owned(),
+    };
+    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(parent).and_then(|folder| folder.sync_all()) {
+        Err(error) if is_refused(error.kind()) => Ok(()),
+        synced => synced.map_err(|e| Error::io(path, "flush the folder", e)),
+    }
+}
+
+#[cfg(unix)]
+fn is_refused(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
 #[cfg(not(unix))]

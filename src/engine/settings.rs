@@ -167,6 +167,8 @@ pub(crate) struct Settings {
     pub(crate) access: Access,
     pub(crate) create: bool,
     pub(crate) create_new: bool,
+    /// Of a file that is created. `None`: what the system gives any new file.
+    pub(crate) mode: Option<u32>,
     pub(crate) exclusive: bool,
     pub(crate) untrusted: bool,
     pub(crate) durability: Durability,
@@ -188,6 +190,7 @@ impl Default for Settings {
             access: Access::ReadWrite,
             create: true,
             create_new: false,
+            mode: None,
             exclusive: false,
             untrusted: false,
             durability: Durability::Buffered,

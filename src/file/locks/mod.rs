@@ -78,6 +78,11 @@ impl Locks {
         os::id(&self.file)
     }
 
+    /// Through the very file that is open, where there is no descriptor left for another. Not for what forks.
+    pub(crate) fn of(file: File) -> Locks {
+        Locks { file, mine: Default::default() }
+    }
+
     /// The file that the locks are on.
     pub(crate) fn file(&self) -> &File {
         &self.file
