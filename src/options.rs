@@ -259,7 +259,8 @@ impl Options {
     /// worst case, that of values most of which never change, 1 / share bytes are written for each byte, 2 by default. A log
     /// of less than 192 KiB is left alone.
     ///
-    /// Without it, the space of replaced and removed values comes back only with [`compact`](Store::compact).
+    /// Without it, the space of replaced and removed values comes back only with [`compact`](Store::compact), and
+    /// [closing](Store::close) moves nothing.
     pub fn auto_compact(mut self, dead_share: Option<f64>) -> Options {
         self.settings.auto_compact = dead_share;
         self

@@ -798,6 +798,11 @@ impl Store {
     ///   means that it was taken, and *the file stays open* until the last of them is gone. Where that must not be,
     ///   call [`close_last`](Store::close_last).
     ///
+    /// What is free at the end of the file is cut off then, and a store with at most 8 MiB in use is
+    /// [compacted](Store::compact) if its file is longer by an eighth than it has to be, unless
+    /// [`auto_compact`](crate::Options::auto_compact) is `None`; its indexes keep room for a quarter more keys. So closing
+    /// takes bounded time besides what is to be flushed.
+    ///
     /// ```
     /// use slotlog::{Opened, Store};
     ///

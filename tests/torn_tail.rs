@@ -294,7 +294,8 @@ impl Workshop {
     fn new() -> Workshop {
         let folder = folder();
         let path = folder.path().join("template");
-        let store = Store::open(&path).unwrap();
+        // So long that the logs which are made of it find their places.
+        let store = Store::options().initial_capacity(10_000).open(&path).unwrap();
         let mut template = fs::read(&path).unwrap();
         drop(store);
         // The first superblock of a store is B. Here it is put in the place of the mark of the creation.
@@ -1036,7 +1037,7 @@ fn unclosed(path: &Path) -> Vec<u8> {
 /// Opens a file with these bytes, and sees that recovery has changed nothing of what the store was before.
 fn recovered(path: &Path, bytes: &[u8], before: &Seen, (records, log_bytes, seq): (u64, u64, u64)) -> Store {
     anew(path, bytes);
-    let store = Store::open(path).unwrap();
+    let store = as_it_is(path);
     assert_eq!(store.opened(), Opened::AfterPowerCut { records, bytes: log_bytes });
     // Not `assert_eq!`, which would print all values.
     let after = Seen::of(&store);
@@ -1048,6 +1049,11 @@ fn recovered(path: &Path, bytes: &[u8], before: &Seen, (records, log_bytes, seq)
     assert_eq!(now >> COUNT_BITS, (seq >> COUNT_BITS) + 1);
     assert!(now & ((1 << COUNT_BITS) - 1) > seq & ((1 << COUNT_BITS) - 1), "{seq:#x} became {now:#x}");
     store
+}
+
+/// Opens a store whose log stays as it is when it is closed.
+fn as_it_is(path: &Path) -> Store {
+    Store::options().auto_compact(None).open(path).unwrap()
 }
 
 /// The log as a recovery will find it: how many records of how many bytes, and the number it ends with.
@@ -1071,11 +1077,11 @@ proptest! {
     fn recovery_of_a_whole_log_changes_nothing(operations in prop::collection::vec(operations(), 0..120)) {
         let folder = folder();
         let path = |name: &str| folder.path().join(name);
-        let mut store = Store::open(path("store")).unwrap();
+        let mut store = as_it_is(&path("store"));
         for operation in &operations {
             if matches!(operation, Operation::Reopen) {
                 store.close().unwrap();
-                store = Store::open(path("store")).unwrap();
+                store = as_it_is(&path("store"));
             }
             run(&store, operation);
         }

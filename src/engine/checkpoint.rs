@@ -606,6 +606,13 @@ impl Engine {
         if self.superblock()?.is_clean() {
             return Ok(());
         }
+        if self.has_numbers()? && !self.is_poisoned() {
+            match self.trim() {
+                Err(error @ (Error::LockTimeout { .. } | Error::WouldDeadlock { .. })) => return Err(error),
+                // A store that could not be made smaller is closed like any other; what is wrong with it shows there.
+                Ok(()) | Err(_) => {}
+            }
+        }
         // A store that has used up its numbers is closed like any other.
         let _turn = self.turn_to_look(self.settings.lock_timeout)?;
         self.give_tables_back_at_last()?;

@@ -100,7 +100,8 @@ impl Engine {
         }
         self.mark_again(writer, &from, visible)?;
         let cut = to.head.at / BLOCK * BLOCK;
-        if self.is_worth_cutting(writer, extent, cut) {
+        let least = if portion.leave_tail { BLOCK } else { self.settings.limits.piece };
+        if is_worth_cutting(writer, extent, cut, least) {
             cleaned.emptied += cut - extent;
             if writer.space.cut(&self.region, extent, cut, visible)? && writer.extent.0 < cut && cut < writer.extent.1 {
                 writer.extent.0 = cut;
@@ -125,11 +126,6 @@ impl Engine {
             writer.space.set_kind(&self.region, offset, ExtentKind::Emptied, visible)?;
         }
         Ok(())
-    }
-
-    fn is_worth_cutting(&self, writer: &Writer, extent: u64, cut: u64) -> bool {
-        let len = writer.space.extent(extent).filter(|extent| extent.is_log()).map_or(0, |extent| extent.len());
-        len > 0 && cut.saturating_sub(extent) >= self.settings.limits.piece.max(len / 16)
     }
 
     /// Looks at the records at the head and finds which are still needed. Drops tombstones.
@@ -322,4 +318,10 @@ impl Engine {
     fn is_in_tail(&self, writer: &Writer, offset: u64) -> bool {
         (writer.extent.0..writer.extent.1).contains(&offset)
     }
+}
+
+/// Whether what lies before `cut` in an extent of the log is at least `least` bytes, and not too small a part of it.
+fn is_worth_cutting(writer: &Writer, extent: u64, cut: u64, least: u64) -> bool {
+    let len = writer.space.extent(extent).filter(|extent| extent.is_log()).map_or(0, |extent| extent.len());
+    len > 0 && cut.saturating_sub(extent) >= least.max(len / 16)
 }

@@ -43,8 +43,9 @@ pub(crate) struct Writer {
     pub(crate) waiting: Waiting,
     /// Below this count nobody reads any more, as was found when the commit with the other one was the last.
     pub(crate) unread_below: (u64, u64),
-    /// How long the extents of the log should be that are taken now, if not as long as usual.
-    pub(crate) extent_len: Option<u64>,
+    /// How long the extents of the log that are taken now should be, at least to fill a free run and at most, if not as
+    /// long as usual.
+    pub(crate) run: Option<(u64, u64)>,
 }
 
 impl Writer {
@@ -64,7 +65,7 @@ impl Writer {
             exceeds: false,
             waiting: Waiting::default(),
             unread_below: (0, 0),
-            extent_len: None,
+            run: None,
         }
     }
 

@@ -5,6 +5,8 @@
 //! taken in between, so that what was emptied takes what comes next. The first copies may have gone to the end of the file:
 //! another round moves them down, as long as that helps.
 //!
+//! A small store is compacted when it is closed as well, if that is worth while ([`Engine::trim`]).
+//!
 //! Nothing of it has a state of its own. Stopped or killed, it leaves a store like any other, and the next call goes on
 //! with what it finds.
 
@@ -14,10 +16,10 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::clean::Portion;
 use super::commit::Writer;
-use super::growth::{LEAST_RUN, Room};
+use super::growth::Room;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, EXTENTS, JUMP_LEN, align_block, live};
+use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, align_block, live};
 
 /// After so many rounds it is as good as it gets.
 const ROUNDS: u32 = 4;
@@ -92,6 +94,27 @@ pub struct CompactProgress {
     pub total: u64,
 }
 
+/// What a compaction is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The store is to be as small as it can be.
+    Request,
+    /// It is being closed, and may well be opened again to be added to.
+    Closing,
+}
+
+/// Up to so many bytes in use a store is compacted when it is closed.
+const SMALL: u64 = 8 << 20;
+
+/// The file of a small store that is closed may be longer by so many bytes than it needs to be, or by an eighth of what
+/// lies in extents.
+const LEAST_TRIM: u64 = 16 << 10;
+
+/// The shortest free run that is filled with log of which so many bytes are alive.
+fn least_run(live: u64) -> u64 {
+    align_block((live / 64).clamp(BLOCK, 4 * BLOCK))
+}
+
 /// Why a round ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -102,9 +125,17 @@ enum Ended {
 }
 
 impl Engine {
-    /// Compacts the store. `on_progress` is asked now and then whether to go on.
+    /// Compacts the store on request. `on_progress` is asked now and then whether to go on.
     pub(crate) fn compact(
         &self,
+        on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
+    ) -> Result<CompactReport> {
+        self.compact_for(Purpose::Request, on_progress)
+    }
+
+    pub(super) fn compact_for(
+        &self,
+        purpose: Purpose,
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<CompactReport> {
         self.check_not_forked()?;
@@ -118,7 +149,7 @@ impl Engine {
             if ended == Ended::Stopped {
                 break;
             }
-            if self.compact_indexes(round, on_progress)? == Ended::Stopped {
+            if self.compact_indexes(round, purpose, on_progress)? == Ended::Stopped {
                 ended = Ended::Stopped;
                 break;
             }
@@ -147,7 +178,7 @@ impl Engine {
                 done => break done,
             }
         };
-        writer.extent_len = None;
+        writer.run = None;
         drop(writer);
         drop(turn);
         done
@@ -177,13 +208,15 @@ impl Engine {
                 if self.head_for_writing()?.bytes >= goal || self.log_is_dense(writer, live)? {
                     return Ok(Some(Ended::AtTheEnd));
                 }
-                let least = self.settings.limits.smallest_log;
-                writer.extent_len = Some(align_block((live / 64).clamp(least, 64 << 20)));
+                let (smallest, usual) = self.settings.limits.log_extents();
+                let least = (live / 8).clamp(smallest, usual);
+                let most = align_block((live / 64).clamp(least, 64 << 20));
+                writer.run = Some((least_run(live), most));
                 let cleaned = self.exceeding_at_last(writer, Room::Cleaning, |writer| self.clean(writer, portion))?;
                 report.moved_bytes += cleaned.moved;
                 if cleaned.emptied > 0 {
                     self.reclaim(writer)?;
-                    if writer.waiting.checkpoint > self.settings.limits.piece.max(live / 32) {
+                    if writer.waiting.checkpoint > self.settings.limits.piece.min(live / 4).max(live / 32) {
                         self.checkpoint_in_turn(writer, self.settings.lock_timeout)?;
                         self.reclaim(writer)?;
                     }
@@ -214,13 +247,14 @@ impl Engine {
         let dead = self.log_size()?.0.saturating_sub(live);
         let last = writer.space.extents().filter(|extent| extent.is_log()).last();
         Ok(dead <= self.settings.limits.piece.min(live / 64).max(256)
-            && last.is_none_or(|last| writer.space.lowest(last.len().max(LEAST_RUN)).0 > last.offset))
+            && last.is_none_or(|last| writer.space.lowest(last.len().max(least_run(live))).0 > last.offset))
     }
 
     /// Builds each index anew that is too large or has a lower place.
     fn compact_indexes(
         &self,
         round: u32,
+        purpose: Purpose,
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<Ended> {
         for map in self.map_ids()? {
@@ -241,8 +275,7 @@ impl Engine {
                     }
                     begun = true;
                     let Some(index) = self.index(map)? else { return Ok(Some(())) };
-                    let keys = index.totals()?.keys;
-                    let blocks = index::blocks_for(keys + keys / 16);
+                    let blocks = self.fitting_blocks(map, &index, purpose)?;
                     self.reclaim(writer)?;
                     if self.is_in_place(writer, &index, blocks) {
                         return Ok(Some(()));
@@ -264,6 +297,52 @@ impl Engine {
             }
         }
         Ok(Ended::AtTheEnd)
+    }
+
+    /// How many blocks the index of a map should have. One that is closed has room for what may come.
+    fn fitting_blocks(&self, map: u32, index: &Index<'_>, purpose: Purpose) -> Result<u64> {
+        let keys = index.totals()?.keys;
+        Ok(index::blocks_for(match purpose {
+            Purpose::Request => keys + keys / 16,
+            Purpose::Closing if map == DEFAULT_MAP => (keys + keys / 4).max(self.settings.initial_capacity),
+            Purpose::Closing => keys + keys / 4,
+        }))
+    }
+
+    /// Makes the file of a store shorter that nobody else writes to and that is about to be closed, in bounded time: what
+    /// is free at its end is cut off; and if little is in use, and the file is noticeably longer than it has to be, it is
+    /// compacted.
+    pub(super) fn trim(&self) -> Result<()> {
+        let waits = self.in_slices(|writer| {
+            self.reclaim(writer)?;
+            Ok(Some(writer.waiting.checkpoint > 0))
+        })?;
+        if waits == Some(true) {
+            self.checkpoint()?;
+        }
+        let is_worth_it = self.in_slices(|writer| {
+            self.reclaim(writer)?;
+            self.truncate(writer)?;
+            Ok(Some(self.settings.auto_compact.is_some() && self.is_longer_than_it_needs_to_be(writer)?))
+        })?;
+        if is_worth_it == Some(true) {
+            self.compact_for(Purpose::Closing, &mut |_| ControlFlow::Continue(()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a compaction would make the file of a small store noticeably shorter.
+    fn is_longer_than_it_needs_to_be(&self, writer: &Writer) -> Result<bool> {
+        if writer.space.used_bytes() > SMALL {
+            return Ok(false);
+        }
+        let live = self.upkeep.expired.alive_of(self.log_totals()?[3]);
+        let log = align_block(live + JUMP_LEN);
+        let mut needed = EXTENTS + log + self.bytes_beside(writer, log);
+        for (map, index) in self.maps()? {
+            needed += self.fitting_blocks(map, &index, Purpose::Closing)?.min(index.blocks()) * BLOCK;
+        }
+        Ok(self.region.len().saturating_sub(needed) > LEAST_TRIM.max((needed - EXTENTS) / 8))
     }
 
     /// Whether an index that needs so many blocks is as small and as low as it can be.

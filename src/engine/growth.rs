@@ -1,4 +1,12 @@
 //! Room: for records in the log, for regions and tables in the file. For slots in an index: [`resize`](super::resize).
+//!
+//! **Invariant (reserve).** A log takes another extent for what makes the store larger only when as much is held
+//! back, with real space and in one piece, as all of the log takes with that extent, or room for the longest tombstone
+//! there can be, whichever is less; and besides a block for a region. A record that makes the store larger leaves as
+//! much room behind it as a shortcut takes that its tombstone may have. So in a store that is full, be it by a limit or
+//! because its disk is, any key can be removed: its record fits into the log with that, and its tombstone is no longer.
+//! A small store holds back little. Where removals have used up what was held back, and there is no room for as much
+//! again, there is less.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -9,16 +17,16 @@ use crate::error::{Error, Result};
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{
     BLOCK, COUNT_MASK, EXTENTS, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks,
-    extent_offset, extent_word, live, record_len, table_word,
+    extent_offset, extent_word, flags, live, record_len, table_word,
 };
 use crate::file::log::{Record, Tail};
 use crate::file::space::{Extent, Space};
 use crate::file::table::MapTable;
 
-/// What is held back for the log of a full store: room for at least one tombstone, whatever its key.
+/// The most that is held back for the log of a full store: room for at least one tombstone, whatever its key.
 const LOG_RESERVE: u64 = 18;
-/// The shortest free run that compaction fills with log, in bytes.
-pub(super) const LEAST_RUN: u64 = 4 * BLOCK;
+/// What the tombstone of a record may have and the record has not.
+const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
 /// What is held back for a full store to be cleared: a region.
 const REGION_RESERVE: u64 = 1;
 const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
@@ -70,6 +78,7 @@ impl Engine {
         seq: u64,
         room: Room,
     ) -> Result<bool> {
+        let len = if room == Room::Growth { len.saturating_add(SHORTCUT_LEN) } else { len };
         if tail.has_room(len) && (room != Room::Growth || !writer.on_reserve) {
             return Ok(false);
         }
@@ -88,7 +97,7 @@ impl Engine {
     ) -> Result<bool> {
         if writer.on_reserve && room == Room::Growth {
             // There may be room again, for a new reserve; then this extent is one like any other.
-            self.keep_reserve(writer, seq)?;
+            self.keep_reserve(writer, 0, seq)?;
             if self.region.check_limit(0, 0, writer.extent.1).is_ok() {
                 writer.space.set_kind(&self.region, writer.extent.0, ExtentKind::Log, seq)?;
                 writer.on_reserve = false;
@@ -98,18 +107,18 @@ impl Engine {
             }
         }
         let needed = len.saturating_add(JUMP_LEN);
-        let usual = match writer.extent_len {
-            Some(most) if needed <= most => writer.space.lowest_run(align_block(needed).max(LEAST_RUN), most),
-            _ => writer.space.log_extent_len(needed, self.settings.limits.smallest_log),
+        let usual = match writer.run {
+            Some((least, most)) if needed <= most => writer.space.lowest_run(align_block(needed).max(least), most),
+            _ => writer.space.log_extent_len(needed, self.settings.limits.log_extents()),
         };
-        let mut taken = self.allocate_log(writer, needed, usual, seq);
+        let mut taken = self.allocate_log(writer, needed, usual, room, seq);
         let within = taken.is_ok();
         if room != Room::Growth && matches!(taken, Err(Error::Full { .. })) {
             taken = match self.open_reserve(writer, needed, seq)? {
                 Some(reserve) => Ok(reserve),
                 None if writer.exceeds => {
                     let excess = self.excess_for(writer, room, needed);
-                    self.region.exceeding(excess, || self.allocate_log(writer, needed, usual, seq))
+                    self.region.exceeding(excess, || self.allocate_log(writer, needed, usual, room, seq))
                 }
                 None => taken,
             };
@@ -118,7 +127,7 @@ impl Engine {
         let jumped = (|| {
             if within {
                 // There was room, so what was held back and used up may be held back again; if not, then not.
-                match self.keep_reserve(writer, seq) {
+                match self.keep_reserve(writer, 0, seq) {
                     Ok(()) | Err(Error::Full { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -135,11 +144,15 @@ impl Engine {
     }
 
     /// Takes an extent of the log: of the usual length, or if there is no room for that, of what is needed.
-    fn allocate_log(&self, writer: &mut Writer, needed: u64, usual: u64, seq: u64) -> Result<Extent> {
-        match self.allocate(writer, usual / BLOCK, ExtentKind::Log, seq) {
-            Err(Error::Full { .. }) if align_block(needed) < usual => {
-                self.allocate(writer, align_block(needed) / BLOCK, ExtentKind::Log, seq)
+    fn allocate_log(&self, writer: &mut Writer, needed: u64, usual: u64, room: Room, seq: u64) -> Result<Extent> {
+        let mut take = |len: u64| {
+            if room == Room::Growth {
+                self.keep_reserve(writer, len / BLOCK, seq)?;
             }
+            self.allocate(writer, len / BLOCK, ExtentKind::Log, seq)
+        };
+        match take(usual) {
+            Err(Error::Full { .. }) if align_block(needed) < usual => take(align_block(needed)),
             taken => taken,
         }
     }
@@ -168,7 +181,7 @@ impl Engine {
         if !writer.exceeds {
             return 0;
         }
-        let usual = writer.space.log_extent_len(0, self.settings.limits.smallest_log);
+        let usual = writer.space.log_extent_len(0, self.settings.limits.log_extents());
         // What cleaning has moved along the whole log may lie less densely than it did.
         let less_dense = writer.space.used_bytes() / 8;
         let of_removals = usual + LOG_RESERVE * BLOCK + less_dense;
@@ -192,21 +205,35 @@ impl Engine {
 
     /// Makes the reserve the next extent of the log, if it is there and long enough.
     fn open_reserve(&self, writer: &mut Writer, needed: u64, seq: u64) -> Result<Option<Extent>> {
-        let Some(offset) = self.reserve(writer, LOG_RESERVE).filter(|_| needed <= LOG_RESERVE * BLOCK) else {
-            return Ok(None);
-        };
-        writer.space.set_kind(&self.region, offset, ExtentKind::ReserveLog, seq)?;
-        Ok(writer.space.extent(offset).copied())
+        let Some(held) = self.reserve(writer).log.filter(|held| needed <= held.len()) else { return Ok(None) };
+        writer.space.set_kind(&self.region, held.offset, ExtentKind::ReserveLog, seq)?;
+        Ok(writer.space.extent(held.offset).copied())
     }
 
-    /// Sets space aside that only a full store may use, if there is none.
-    pub(crate) fn keep_reserve(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        for blocks in [LOG_RESERVE, REGION_RESERVE] {
-            if self.reserve(writer, blocks).is_none() {
-                self.allocate(writer, blocks, ExtentKind::Reserve, seq)?;
-            }
+    /// Sets space aside that only a full store may use, if there is not as much as there has to be when the log gets so
+    /// many blocks more.
+    pub(crate) fn keep_reserve(&self, writer: &mut Writer, more: u64, seq: u64) -> Result<()> {
+        let wanted = log_reserve(writer, more);
+        let held = self.reserve(writer);
+        if held.region.is_none() {
+            self.allocate(writer, REGION_RESERVE, ExtentKind::Reserve, seq)?;
+        }
+        if held.log.is_none_or(|log| log.blocks < wanted) {
+            self.allocate(writer, wanted, ExtentKind::Reserve, seq)?;
+            // Not before: where there is no room for a longer one, the shorter one stays.
+            self.give_up_reserve(writer, held.log)?;
         }
         Ok(())
+    }
+
+    /// Bytes that a store needs beside its indexes and a log of so many bytes: for tables, and to be held back.
+    pub(super) fn bytes_beside(&self, writer: &Writer, log: u64) -> u64 {
+        let tables = writer.space.extents().filter(|extent| extent.kind == ExtentKind::Table);
+        (reserve_of_log(log / BLOCK) + REGION_RESERVE) * BLOCK + tables.map(Extent::len).sum::<u64>()
+    }
+
+    fn give_up_reserve(&self, writer: &mut Writer, held: Option<Extent>) -> Result<()> {
+        held.map_or(Ok(()), |held| writer.space.free(&self.region, held.offset))
     }
 
     /// Holds a block back before the regions are built anew: the record that begins a new life may need an extent of its
@@ -224,14 +251,21 @@ impl Engine {
 
     /// Frees what [`hold_a_block`](Engine::hold_a_block) has held back.
     pub(super) fn let_go_of_the_block(&self, writer: &mut Writer) -> Result<()> {
-        self.reserve(writer, REGION_RESERVE).map_or(Ok(()), |held| writer.space.free(&self.region, held))
+        let held = self.reserve(writer).region;
+        self.give_up_reserve(writer, held)
     }
 
-    /// The extent of so many blocks that is held back, if it is there.
-    fn reserve(&self, writer: &Writer, blocks: u64) -> Option<u64> {
-        let mut extents = writer.space.extents();
-        let held = extents.find(|extent| extent.kind == ExtentKind::Reserve && extent.blocks == blocks);
-        held.map(|extent| extent.offset)
+    /// What is held back.
+    fn reserve(&self, writer: &Writer) -> Reserve {
+        let mut reserve = Reserve::default();
+        for extent in writer.space.extents().filter(|extent| extent.kind == ExtentKind::Reserve) {
+            if extent.blocks == REGION_RESERVE && reserve.region.is_none() {
+                reserve.region = Some(*extent);
+            } else if reserve.log.is_none_or(|log| log.blocks < extent.blocks) {
+                reserve.log = Some(*extent);
+            }
+        }
+        reserve
     }
 
     /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should have
@@ -280,10 +314,10 @@ impl Engine {
     /// clear is committed.
     pub(crate) fn fresh_region(&self, writer: &mut Writer, map: u32, seq: u64, previous: u64) -> Result<u64> {
         let offset = match self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq) {
-            Err(full @ Error::Full { .. }) => match self.reserve(writer, REGION_RESERVE) {
+            Err(full @ Error::Full { .. }) => match self.reserve(writer).region {
                 Some(held) => {
-                    writer.space.set_kind(&self.region, held, ExtentKind::Index, seq)?;
-                    held
+                    writer.space.set_kind(&self.region, held.offset, ExtentKind::Index, seq)?;
+                    held.offset
                 }
                 None if writer.exceeds => {
                     let excess = self.excess_for(writer, Room::Removal, 0);
@@ -377,13 +411,30 @@ impl Engine {
             self.move_map_table(writer, blocks, seq)?;
         }
         writer.space.settle_table(&self.region, seq)?;
-        for blocks in [LOG_RESERVE, REGION_RESERVE] {
-            if let Some(held) =
-                self.reserve(writer, blocks).filter(|&held| writer.space.lowest(blocks * BLOCK).0 < held)
-            {
-                writer.space.free(&self.region, held)?;
+        let (wanted, held) = (log_reserve(writer, 0), self.reserve(writer));
+        for (held, wanted) in [(held.log, wanted), (held.region, REGION_RESERVE)] {
+            let Some(held) = held else { continue };
+            if held.blocks > wanted || writer.space.lowest(held.len()).0 < held.offset {
+                self.give_up_reserve(writer, Some(held))?;
             }
         }
-        self.keep_reserve(writer, seq)
+        self.keep_reserve(writer, 0, seq)
     }
+}
+
+/// The extents that are held back for a full store.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reserve {
+    log: Option<Extent>,
+    region: Option<Extent>,
+}
+
+/// How many blocks have to be held back for a log that gets so many blocks more.
+fn log_reserve(writer: &Writer, more: u64) -> u64 {
+    reserve_of_log((writer.space.log_bytes() / BLOCK).saturating_add(more))
+}
+
+/// How many blocks have to be held back for a log of so many.
+fn reserve_of_log(blocks: u64) -> u64 {
+    blocks.clamp(1, LOG_RESERVE)
 }

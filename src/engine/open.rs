@@ -552,7 +552,7 @@ fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine>
     for (map, slots) in [(CATALOGUE, 0), (DEFAULT_MAP, initial)] {
         engine.create_map(&mut writer, map, index::blocks_for(slots), seq - 1)?;
     }
-    engine.keep_reserve(&mut writer, seq - 1)?;
+    engine.keep_reserve(&mut writer, 0, seq - 1)?;
     drop(writer);
     engine.region.flush_all()?;
     {

@@ -496,7 +496,7 @@ impl Engine {
 
     /// The last step of a recovery: what is held back, and a superblock that says how far it came.
     fn go_on(&self, seq: u64) -> Result<()> {
-        match self.keep_reserve(&mut self.writer(), seq) {
+        match self.keep_reserve(&mut self.writer(), 0, seq) {
             // A full store was opened all the same; it just has no reserve.
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => return Err(error),

@@ -108,8 +108,10 @@ pub enum Durability {
 /// always some going on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Bytes of the smallest extent of the log.
+    /// Bytes of the first extent of the log.
     pub(crate) smallest_log: u64,
+    /// Bytes of the smallest extent of a log that is longer than that.
+    pub(crate) usual_log: u64,
     /// A log of fewer bytes is not compacted by itself.
     pub(crate) least_log: u64,
     /// The least that is cut off an extent, in bytes.
@@ -131,7 +133,8 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            smallest_log: 64 << 10,
+            smallest_log: 4 << 10,
+            usual_log: 64 << 10,
             least_log: 192 << 10,
             piece: 64 << 10,
             most_bytes: 64 << 10,
@@ -145,10 +148,16 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Bytes of the smallest extents of a log: the first, and those of one that is longer.
+    pub(crate) fn log_extents(&self) -> (u64, u64) {
+        (self.smallest_log, self.usual_log.max(self.smallest_log))
+    }
+
     /// As small as they can be.
     pub(crate) fn tiny() -> Limits {
         Limits {
             smallest_log: 4 << 10,
+            usual_log: 4 << 10,
             least_log: 4 << 10,
             piece: 4 << 10,
             most_bytes: 2 << 10,

@@ -1250,12 +1250,65 @@ fn a_hole_gets_real_space_before_it_is_used() {
     assert_eq!(counter.0.load(Ordering::SeqCst), 1);
 }
 
+/// Says that the disk is full.
+struct FullDisk;
+
+impl Recorder for FullDisk {
+    fn call(&self, call: door::Call) -> std::io::Result<()> {
+        let refused = call == door::Call::Allocate;
+        if refused { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+/// However small the store is when its disk gets full, what is held back suffices for a tombstone, whichever key it is.
+#[test]
+fn any_key_can_be_removed_when_the_disk_is_full() {
+    for seed in 1..=150u64 {
+        let mut state = seed;
+        let mut below = |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % n
+        };
+        let (_folder, path) = scratch();
+        let engine = open(&path);
+        let longest = [8, 300, 4_024, 20_000, 65_000][below(5)];
+        let (before, with_pin) = (below(60) * below(2), below(2) == 0);
+        let mut pin = None;
+        let mut disk = None;
+        let mut keys = Vec::new();
+        for number in 0.. {
+            if number == before {
+                // Then a record that replaces one has a shortcut, and so has a tombstone.
+                pin = with_pin.then(|| engine.pin().unwrap());
+                disk = Some(door::stand(Arc::new(FullDisk)));
+            }
+            let key = if keys.is_empty() || below(4) > 0 {
+                vec![number as u8; longest - below(longest) / [1, 1_000][below(2)]]
+            } else {
+                let key: &Vec<u8> = &keys[below(keys.len())];
+                key.clone()
+            };
+            match engine.put(DEFAULT_MAP, &key, &vec![0; below(2) * below(50)], None) {
+                Ok(()) => keys.push(key),
+                Err(Error::Full { .. }) if disk.is_some() => break,
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+        }
+        if let Some(key) = (!keys.is_empty()).then(|| keys[below(keys.len())].clone()) {
+            let removed = engine.remove(DEFAULT_MAP, &key);
+            assert!(matches!(removed, Ok(true)), "seed {seed}: a key of {} bytes: {removed:?}", key.len());
+        }
+        drop((pin, disk));
+        assert!(engine.verify().unwrap().is_clean(), "seed {seed}");
+    }
+}
+
 /// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning of
 /// another extent, and nothing behind it.
 #[test]
 fn the_log_may_begin_with_a_new_life() {
     let (folder, path) = scratch();
-    let limits = Limits { smallest_log: 64 << 10, ..Limits::tiny() };
+    let limits = Limits { smallest_log: 64 << 10, usual_log: 64 << 10, ..Limits::tiny() };
     let settings = Settings { limits, auto_compact: None, ..Settings::default() };
     let engine = Engine::open(&path, settings.clone()).unwrap();
     some_log(&engine);
@@ -1285,6 +1338,34 @@ fn the_log_may_begin_with_a_new_life() {
     engine.put(DEFAULT_MAP, b"key", b"value", None).unwrap();
     assert_eq!(content(&engine).len(), 1);
     assert!(engine.verify().unwrap().is_clean());
+}
+
+/// Closing takes bounded time: what is large is not moved for it.
+#[test]
+fn only_a_small_store_is_compacted_when_it_is_closed() {
+    let (_folder, path) = scratch();
+    for (values, len, is_small) in [(400, 4 << 10, true), (400, 64 << 10, false)] {
+        let _ = fs::remove_file(&path);
+        // A little more may be dead than is here, so that nothing is cleaned before.
+        let engine = Engine::open(&path, Settings { auto_compact: Some(0.6), ..Settings::default() }).unwrap();
+        for number in 0..values {
+            engine.put(DEFAULT_MAP, format!("{number}").as_bytes(), &vec![1; len], None).unwrap();
+        }
+        for number in 0..values / 2 {
+            engine.remove(DEFAULT_MAP, format!("{number}").as_bytes()).unwrap();
+        }
+        let file_len = engine.region.file_len().unwrap();
+        assert_eq!(engine.head().unwrap().bytes, 0, "nothing was cleaned yet");
+        engine.close().unwrap();
+        let passed = engine.head().unwrap().bytes;
+        let live = (values / 2 * len) as u64;
+        assert_eq!(passed > 0, is_small, "{passed} bytes were passed");
+        assert!(!is_small || engine.region.file_len().unwrap() < live * 3 / 2);
+        assert!(engine.region.file_len().unwrap() <= file_len);
+        let engine = Engine::open(&path, Settings::default()).unwrap();
+        assert_eq!(content(&engine).len(), values / 2);
+        assert!(engine.verify().unwrap().is_clean());
+    }
 }
 
 /// A time in a damaged file may be later than the system has times; Windows has fewer than others.

@@ -360,7 +360,7 @@ impl Engine {
         let [_, _, _, live] = self.log_totals()?;
         let goal = self.end_of_log()?;
         let dead = goal.saturating_sub(self.head_for_writing()?.bytes).saturating_sub(live);
-        let enough = writer.space.log_extent_len(0, self.settings.limits.smallest_log);
+        let enough = writer.space.log_extent_len(0, self.settings.limits.log_extents());
         // Where next to nothing is dead there is nothing to be had.
         let least = if room == Room::Growth { live / 16 } else { 0 };
         let used = writer.space.used_bytes();

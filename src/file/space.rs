@@ -284,11 +284,18 @@ impl Space {
         self.extents.has_waiting()
     }
 
-    /// How long the next extent of the log should be that has to hold `needed` bytes. Longer logs get longer ones, but none
-    /// shorter than `least`; what is large itself gets one of its own, so that little is left over. Rather than make the
-    /// file longer, it takes a free run that is somewhat shorter.
-    pub(crate) fn log_extent_len(&self, needed: u64, least: u64) -> u64 {
-        let log: u64 = self.extents.iter().filter(|extent| extent.is_log()).map(Extent::len).sum();
+    /// Bytes of the extents that the log goes through.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.extents.iter().filter(|extent| extent.is_log()).map(Extent::len).sum()
+    }
+
+    /// How long the next extent of the log should be that has to hold `needed` bytes. Longer logs get longer ones, a small one
+    /// as much again as it has, but none shorter than the `smallest` or, but for a small one, than `least`; what is large itself
+    /// gets one of its own, so that little is left over. Rather than make the file longer, it takes a free run that is somewhat
+    /// shorter.
+    pub(crate) fn log_extent_len(&self, needed: u64, (smallest, least): (u64, u64)) -> u64 {
+        let log = self.log_bytes();
+        let least = log.clamp(smallest, least);
         let usual = align_block((log / LOG_EXTENTS).clamp(least, LARGEST_LOG));
         if needed > usual / 8 {
             // Of such records, the least would hold one and leave the rest unused.
@@ -632,19 +639,27 @@ mod tests {
         let region = Region::in_memory(1 << 25).unwrap();
         region.allocate(EXTENTS, EXTENTS + 128 * BLOCK).unwrap();
         let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 128 * BLOCK, 5)], 1, 5).unwrap();
-        let usual = space.log_extent_len(100, 8 * BLOCK);
+        let usual = space.log_extent_len(100, (BLOCK, 8 * BLOCK));
         assert_eq!(usual, 8 * BLOCK);
         let free = space.allocate(&region, 10, ExtentKind::Table, 5).unwrap();
         space.allocate(&region, 1, ExtentKind::Table, 5).unwrap();
         space.free(&region, free.offset).unwrap();
-        assert_eq!(space.log_extent_len(100, 8 * BLOCK), 8 * BLOCK);
-        assert_eq!(space.log_extent_len(100, 16 * BLOCK), 16 * BLOCK, "it is too short");
-        assert_eq!(space.log_extent_len(50 * BLOCK, 8 * BLOCK), 50 * BLOCK, "a long record has one of its own");
+        assert_eq!(space.log_extent_len(100, (BLOCK, 8 * BLOCK)), 8 * BLOCK);
+        assert_eq!(space.log_extent_len(100, (BLOCK, 16 * BLOCK)), 16 * BLOCK, "it is too short");
+        assert_eq!(
+            space.log_extent_len(50 * BLOCK, (BLOCK, 8 * BLOCK)),
+            50 * BLOCK,
+            "a long record has one of its own"
+        );
         // Of an extent that is usually of 112 blocks, 14 are no long record, and longer than the run.
         region.allocate(EXTENTS, EXTENTS + 7400 * BLOCK).unwrap();
         space.allocate(&region, 7168 - 128, ExtentKind::Log, 5).unwrap();
-        assert_eq!(space.log_extent_len(9 * BLOCK, 8 * BLOCK), 10 * BLOCK);
-        assert_eq!(space.log_extent_len(14 * BLOCK, 8 * BLOCK), 112 * BLOCK, "the run is too short for the record");
+        assert_eq!(space.log_extent_len(9 * BLOCK, (BLOCK, 8 * BLOCK)), 10 * BLOCK);
+        assert_eq!(
+            space.log_extent_len(14 * BLOCK, (BLOCK, 8 * BLOCK)),
+            112 * BLOCK,
+            "the run is too short for the record"
+        );
         assert_eq!(space.lowest_run(2 * BLOCK, 8 * BLOCK), 8 * BLOCK);
         assert_eq!(space.lowest_run(2 * BLOCK, 64 * BLOCK), 10 * BLOCK);
         assert_eq!(space.lowest_run(11 * BLOCK, 64 * BLOCK), 64 * BLOCK);
