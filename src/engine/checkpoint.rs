@@ -606,7 +606,7 @@ impl Engine {
         if self.superblock()?.is_clean() {
             return Ok(());
         }
-        if self.has_numbers()? && !self.is_poisoned() {
+        if self.has_numbers()? && !self.is_poisoned() && !std::thread::panicking() {
             match self.trim() {
                 Err(error @ (Error::LockTimeout { .. } | Error::WouldDeadlock { .. })) => return Err(error),
                 // A store that could not be made smaller is closed like any other; what is wrong with it shows there.

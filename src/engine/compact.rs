@@ -24,6 +24,9 @@ use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, align_block, li
 /// After so many rounds it is as good as it gets.
 const ROUNDS: u32 = 4;
 
+/// The same for a small store that is closed, where what is moved has less room to turn in.
+const ROUNDS_OF_SMALL: u32 = 8;
+
 /// How long the writer lock is kept.
 const SLICE: Duration = Duration::from_micros(500);
 
@@ -144,7 +147,8 @@ impl Engine {
         self.sample_all()?;
         let mut report = CompactReport::default();
         let mut ended = Ended::AtTheEnd;
-        for round in 1..=ROUNDS {
+        let rounds = if purpose == Purpose::Closing { ROUNDS_OF_SMALL } else { ROUNDS };
+        for round in 1..=rounds {
             ended = self.compact_log(round, on_progress, &mut report)?;
             if ended == Ended::Stopped {
                 break;
