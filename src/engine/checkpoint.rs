@@ -607,10 +607,9 @@ impl Engine {
             return Ok(());
         }
         if self.has_numbers()? && !self.is_poisoned() && !std::thread::panicking() {
-            match self.trim() {
-                Err(error @ (Error::LockTimeout { .. } | Error::WouldDeadlock { .. })) => return Err(error),
-                // A store that could not be made smaller is closed like any other; what is wrong with it shows there.
-                Ok(()) | Err(_) => {}
+            // A store that could not be made smaller is closed like any other; what is wrong with it shows there.
+            if let Err(error @ (Error::LockTimeout { .. } | Error::WouldDeadlock { .. })) = self.trim() {
+                return Err(error);
             }
         }
         // A store that has used up its numbers is closed like any other.
