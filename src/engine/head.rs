@@ -97,7 +97,7 @@ impl Engine {
     /// Where the log begins now.
     pub(crate) fn head(&self) -> Result<LogHead> {
         match self.frozen()? {
-            Some(_) => Ok(LogHead::of_superblock(&*self.lock_superblock(self.settings.lock_timeout)?)),
+            Some(_) => Ok(LogHead::of_superblock(&self.superblock()?)),
             None => read(&self.region),
         }
     }

@@ -187,3 +187,40 @@ pub(super) fn forget_the_dead(region: &Region) -> Result<()> {
     let changes = region.live(live::SPACE_CHANGES)?;
     region.store_live(live::SPACE_CHANGES, changes.wrapping_add(changes & 1), Ordering::Release)
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::engine::Engine;
+    use crate::engine::settings::Settings;
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn a_live_area_is_sane_while_others_commit() {
+        let engine = Engine::in_memory(Settings::default()).unwrap();
+        let (region, superblock) = (&engine.region, engine.superblock().unwrap());
+        let first = region.live(live::VISIBLE).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // As a commit does, and after it whoever reuses space.
+            scope.spawn(|| {
+                for seq in first.. {
+                    region.store_live(live::VISIBLE, seq, Ordering::Release).unwrap();
+                    region.store_live(live::HORIZON, seq, Ordering::Release).unwrap();
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            for _ in 0..200_000 {
+                assert!(live_is_sane(region, &superblock).unwrap());
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        region.store_live(live::HORIZON, first, Ordering::Release).unwrap();
+        region.store_live(live::VISIBLE, first, Ordering::Release).unwrap();
+    }
+}
