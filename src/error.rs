@@ -512,10 +512,11 @@ pub enum FullReason {
     /// The process may not make files larger (`RLIMIT_FSIZE`).
     #[error("files of this process are limited to {0} bytes; raise the limit (`ulimit -f`), or remove keys")]
     FileSizeLimit(u64),
-    /// The memory that an in-memory store may use, or the largest size that the format can address.
-    #[error(
-        "no more than {0} bytes can be addressed; remove keys, or give the process more address space (`ulimit -v`)"
-    )]
+    /// The addresses that this process may use (`RLIMIT_AS`), of which a mapped file takes as many as it has bytes.
+    #[error("the addresses of this process are limited to {0} bytes; raise the limit (`ulimit -v`), or remove keys")]
+    AddressLimit(u64),
+    /// The addresses that the system has for the store, or the largest size that the format can address.
+    #[error("no more than {0} bytes can be addressed; remove keys")]
     AddressSpace(u64),
 }
 

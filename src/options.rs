@@ -369,8 +369,8 @@ impl Options {
     /// ```
     ///
     /// # Errors
-    /// [`Io`](crate::Error::Io) if the system does not give the address space; [`Full`](crate::Error::Full) if not even an
-    /// empty store is allowed by [`max_size`](Options::max_size); [`InvalidOptions`](crate::Error::InvalidOptions) for
+    /// [`Full`](crate::Error::Full) if not even an empty store is allowed by [`max_size`](Options::max_size), or the system gives no
+    /// addresses for it; [`InvalidOptions`](crate::Error::InvalidOptions) for
     /// [`Access::ReadOnly`].
     pub fn in_memory(self) -> Result<Store> {
         Store::open_with(None, self.settings)

@@ -101,7 +101,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Io`](crate::Error::Io) if the system does not give the address space.
+    /// [`Full`](crate::Error::Full) if the system gives no addresses for it.
     pub fn in_memory() -> Result<Store> {
         Store::options().in_memory()
     }

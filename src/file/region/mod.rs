@@ -9,8 +9,8 @@
 //!
 //! # Why the references are sound
 //!
-//! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives: growth maps anew and keeps
-//!   the old mappings. They grow geometrically, so they are few.
+//! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives. It grows where it is; where the
+//!   addresses behind it are taken, a file is mapped anew, and the old mappings stay. Those grow geometrically, so they are few.
 //! * The last block of a file is the [seal](super::layout#the-seal), and behind the length that callers see. The mapping covers
 //!   it as well.
 //! * The length is raised only after the file has been extended, by us or by another process, and the mapping covers it.
@@ -24,6 +24,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod barrier;
+mod mapping;
 mod os;
 mod seal;
 mod writing;
@@ -35,13 +36,13 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, f
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use memmap2::{MmapOptions, MmapRaw};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::door::{self, Call};
 use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, live};
 use super::locks::network_file_system;
 use crate::error::{Error, FullReason, Result};
+use mapping::{Mapping, Shown};
 
 #[cfg(not(target_has_atomic = "64"))]
 compile_error!("slotlog needs native 64-bit atomics, which this target does not have");
@@ -49,18 +50,18 @@ compile_error!("slotlog needs native 64-bit atomics, which this target does not 
 #[cfg(not(any(unix, windows)))]
 compile_error!("slotlog needs a system that maps files and locks bytes of them: Linux, macOS or Windows");
 
-/// How much address space a mapping takes at least, where it may be longer than its file. Tests outgrow it sooner.
+/// How many addresses a mapping of a file takes at least that cannot grow where it is, if it may be longer than its file.
 const RESERVE: u64 = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
-/// How much address space memory in place of a file takes at most beyond what it has to begin with. With 32 bits there is
-/// little, and it must not all go to one store. Tests have many stores at a time, some of them in an emulator that keeps
-/// a note of each page.
+/// How many addresses memory in place of a file takes at most beyond what it has to begin with, if it cannot grow where it is.
+/// With 32 bits there are few, and they must not all go to one store. Tests have many stores at a time, some of them in an
+/// emulator that keeps a note of each page.
 const MOST_RESERVED: u64 = if cfg!(test) {
     1 << 30
 } else if usize::BITS < 64 {
     512 << 20
 } else {
-    1 << 40
+    64 << 30
 };
 
 /// A word that may change at any time: an atomic, of which everybody can load and only the door can store. It is
@@ -116,7 +117,7 @@ pub(crate) struct Region {
     base: AtomicPtr<u8>,
     len: AtomicU64,
     /// Every mapping made, with its length; the last one is in use, the others may still be borrowed from.
-    mappings: Mutex<Vec<Arc<MmapRaw>>>,
+    mappings: Mutex<Vec<Arc<Mapping>>>,
     backing: Backing,
     /// The last block is the seal. A region that is no file has none, nor is one looked for in a recovery.
     sealed: AtomicBool,
@@ -135,9 +136,8 @@ pub(crate) struct Region {
 enum Backing {
     File(File),
     ReadOnlyFile(File),
-    /// Memory of this process, all of it reserved at once: anonymous, or behind a file whose pages are copied when they are
-    /// written to. That file stays open, since a forked child makes a descriptor from it; so many bytes
-    /// of it were put in place.
+    /// Memory of this process: anonymous, or behind a file whose pages are copied when they are written to. That file stays
+    /// open, since a forked child makes a descriptor from it; so many bytes of it were put in place.
     Memory {
         behind: Option<(File, u64)>,
     },
@@ -160,8 +160,8 @@ impl Region {
         if len < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
-        let mapping = map_with_room(&file, len, read_only);
-        let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", e))?;
+        let mapping = map_file(&file, len, read_only);
+        let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
         let backing = if read_only { Backing::ReadOnlyFile(file) } else { Backing::File(file) };
         Ok(Region::new(mapping, before_seal(len), len >= LEAST_FILE, backing, path, max_len))
     }
@@ -170,15 +170,16 @@ impl Region {
     /// has that much to promise.
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
         let path = PathBuf::from("(in memory)");
-        // What makes a full store smaller may exceed the limit for a while.
-        let mapping = reserve(&path, EXTENTS, max_len.saturating_mul(2))?;
+        let mapping = map_memory(EXTENTS, max_len).map_err(|e| unmapped(&path, EXTENTS, 0, e))?;
         Ok(Region::new(mapping, EXTENTS, false, Backing::Memory { behind: None }, path, max_len))
     }
 
     /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added, up to
     /// `max_len`, stays here. Nobody else may change the file meanwhile.
     pub(crate) fn into_private(self, max_len: u64) -> Result<Region> {
-        let Region { backing, path, .. } = self;
+        let Region { backing, path, mappings, .. } = self;
+        // There may not be addresses for both.
+        drop(mappings);
         let Backing::ReadOnlyFile(file) = backing else { return Err(Error::ReadOnly { path }) };
         let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         // The seal as well: see `unseal`.
@@ -186,9 +187,11 @@ impl Region {
         if whole < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
-        // A recovery may need more than what may be.
-        let mapping = reserve(&path, whole, max_len.saturating_mul(2))?;
-        os::put_private(&mapping, &file, whole).map_err(|e| Error::io(&path, "map the file into memory", e))?;
+        let mapping = map_memory(whole, max_len).and_then(|mapping| {
+            os::put_private(&mapping, &file, whole)?;
+            Ok(mapping)
+        });
+        let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
         Ok(Region::new(
             mapping,
             before_seal(whole),
@@ -201,7 +204,7 @@ impl Region {
 
     /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`]; if it is `sealed`, mapping and file have a
     /// block more.
-    fn new(mapping: MmapRaw, len: u64, sealed: bool, backing: Backing, path: PathBuf, max_len: u64) -> Region {
+    fn new(mapping: Mapping, len: u64, sealed: bool, backing: Backing, path: PathBuf, max_len: u64) -> Region {
         // Of the file systems that other machines may have open, not all keep file and mapping the same.
         let coherent = match &backing {
             Backing::File(file) => {
@@ -340,7 +343,8 @@ impl Region {
         let whole = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
         let len = if self.seal_len() > 0 { before_seal(whole) } else { whole };
         if len != self.len() && len >= EXTENTS {
-            self.cover(&mut mappings, file, whole)?;
+            let covered = self.cover(&mut mappings, file, whole);
+            covered.map_err(|e| Error::io(&self.path, "map the longer file into memory", os::naming_limit(e)))?;
             // Release: whoever sees the new length sees a base that covers it.
             self.len.store(len, Ordering::Release);
         }
@@ -348,12 +352,14 @@ impl Region {
     }
 
     /// Sees to it that the mapping in use has at least `len` bytes.
-    fn cover(&self, mappings: &mut Vec<Arc<MmapRaw>>, file: &File, len: u64) -> Result<()> {
-        if mappings.last().is_some_and(|mapping| mapping.len() as u64 >= len) {
+    fn cover(&self, mappings: &mut Vec<Arc<Mapping>>, file: &File, len: u64) -> io::Result<()> {
+        let shown = Shown::File(file, self.is_read_only());
+        if let Some(mapping) = mappings.last()
+            && (mapping.len() as u64 >= len || grow(mapping, shown, len).is_ok())
+        {
             return Ok(());
         }
-        let mapping = map_with_room(file, len, self.is_read_only());
-        let mapping = mapping.map_err(|e| Error::io(&self.path, "map the longer file into memory", e))?;
+        let mapping = map_file(file, len, self.is_read_only())?;
         self.base.store(mapping.as_mut_ptr(), Ordering::Release);
         mappings.push(Arc::new(mapping));
         Ok(())
@@ -501,43 +507,49 @@ pub(crate) fn check_file_size(path: &Path, max_len: u64, len: u64) -> Result<()>
     Err(Error::Full { path: path.to_owned(), needed: len, why })
 }
 
-/// Maps a file. Where the system allows it, the mapping reaches beyond the end of the file, so
-/// that growing rarely needs a new one; under a tight limit on address space it takes less.
-fn map_with_room(file: &File, len: u64, read_only: bool) -> io::Result<MmapRaw> {
-    let map = |len: u64| {
-        door::call(Call::Map)?;
-        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let options = MmapOptions::new().len(len).clone();
-        if read_only { options.map_raw_read_only(file) } else { options.map_raw(file) }
+/// What a store is told that gets no addresses for `needed` bytes more than the `len` that it has.
+fn unmapped(path: &Path, needed: u64, len: u64, error: io::Error) -> Error {
+    let limit = match error.kind() {
+        // One without a number comes from no limit: the addresses are taken.
+        io::ErrorKind::OutOfMemory => os::address_limit().filter(|_| error.raw_os_error().is_some()),
+        // So much memory cannot be locked.
+        io::ErrorKind::WouldBlock => None,
+        _ => return Error::io(path, "map more memory", error),
     };
-    let rooms: &[u64] = match cfg!(target_pointer_width = "64") {
-        _ if !cfg!(target_os = "linux") => &[],
-        true => &[len.saturating_mul(4).max(RESERVE), len.saturating_mul(2)],
+    let why = limit.map_or(FullReason::AddressSpace(len), FullReason::AddressLimit);
+    Error::Full { path: path.to_owned(), needed, why }
+}
+
+/// Maps a file.
+fn map_file(file: &File, len: u64, read_only: bool) -> io::Result<Mapping> {
+    let most = match cfg!(target_pointer_width = "64") {
+        _ if !cfg!(target_os = "linux") => len,
+        true => len.saturating_mul(4).max(RESERVE),
         // Old mappings stay: so many that all of them together are a few times as long as the file.
-        false => &[len.saturating_add(len / 2)],
+        false => len.saturating_add(len / 2),
     };
-    for &room in rooms {
-        if let Ok(mapping) = map(room) {
+    map(Shown::File(file, read_only), len, most)
+}
+
+/// Takes memory of this process. What makes a full store smaller may exceed its limit `max_len` for a while, and so may a
+/// recovery.
+fn map_memory(len: u64, max_len: u64) -> io::Result<Mapping> {
+    map(Shown::Memory, len, max_len.saturating_mul(2).clamp(len, len.saturating_add(MOST_RESERVED)))
+}
+
+/// Maps `len` bytes where it can be more later. If there is no such place, up to `most`, as much of that as the system
+/// gives.
+fn map(shown: Shown<'_>, len: u64, most: u64) -> io::Result<Mapping> {
+    for len in [with_room(shown, len), len] {
+        if let Ok(mapping) = door::call(Call::Map).and_then(|()| Mapping::apart(shown, len)) {
             return Ok(mapping);
         }
     }
-    map(len)
-}
-
-/// Takes an address range for `len` bytes and up to `max_len`, as much of that as the system has to promise. Pages are
-/// made when they are touched.
-fn reserve(path: &Path, len: u64, max_len: u64) -> Result<MmapRaw> {
-    let most = len.saturating_add(MOST_RESERVED);
-    let mut room = max_len.clamp(len, most);
+    let mut room = most;
     loop {
-        let mapping = door::call(Call::Map)
-            .and_then(|()| usize::try_from(room).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory)))
-            .and_then(|room| MmapOptions::new().len(room).no_reserve_swap().map_anon());
-        match mapping {
-            Ok(mapping) => return Ok(MmapRaw::from(mapping)),
-            // Under a tight limit, less; with no room at all, it cannot grow.
+        match door::call(Call::Map).and_then(|()| Mapping::anywhere(shown, room)) {
             Err(_) if room > len => room = (room / 2).max(len),
-            Err(error) => return Err(Error::io(path, "reserve memory", error)),
+            mapping => return mapping,
         }
     }
 }
@@ -545,6 +557,18 @@ fn reserve(path: &Path, len: u64, max_len: u64) -> Result<MmapRaw> {
 /// Reads bytes of a file of which nothing is known.
 pub(crate) fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
     os::read_at(file, offset, bytes)
+}
+
+/// Makes a mapping longer, where it is. Under a tight limit, only as long as it has to be.
+fn grow(mapping: &Mapping, shown: Shown<'_>, len: u64) -> io::Result<()> {
+    let grow = |len| door::call(Call::Map).and_then(|()| mapping.grow(shown, len));
+    grow(with_room(shown, len)).or_else(|_| grow(len))
+}
+
+/// So that a mapping grows in few steps. Where the system does not allow it, a file is not mapped beyond its end.
+fn with_room(shown: Shown<'_>, len: u64) -> u64 {
+    let may_be_longer = cfg!(target_os = "linux") || matches!(shown, Shown::Memory);
+    if may_be_longer { len.saturating_add(len / 4) } else { len }
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::io;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use memmap2::MmapRaw;
-
+use super::mapping::Mapping;
 use crate::error::FullReason;
 use crate::file::door::{self, Call};
 
@@ -86,7 +85,7 @@ pub(super) fn punch(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
 
 /// Turns a range that nobody uses, of a mapping that is memory of this process, to zeros, and gives its whole pages back.
 /// Behind a file it is not enough to drop the pages: the content of the file would come up again.
-pub(super) fn discard(mapping: Option<&std::sync::Arc<MmapRaw>>, offset: u64, len: u64) {
+pub(super) fn discard(mapping: Option<&std::sync::Arc<Mapping>>, offset: u64, len: u64) {
     let Some(mapping) = mapping.filter(|mapping| offset + len <= mapping.len() as u64) else { return };
     let (start, end) = (offset as usize, (offset + len) as usize);
     let zero = |from: usize, to: usize| {
@@ -106,7 +105,7 @@ pub(super) fn discard(mapping: Option<&std::sync::Arc<MmapRaw>>, offset: u64, le
 /// Puts new memory, all zeros, in place of whole pages of a mapping that nobody has a reference into. `false` if the system
 /// does not offer that; then they are as they were.
 #[cfg(unix)]
-fn renew(mapping: &MmapRaw, offset: usize, len: usize) -> bool {
+fn renew(mapping: &Mapping, offset: usize, len: usize) -> bool {
     assert!(offset + len <= mapping.len(), "the pages lie in the mapping");
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED);
     // SAFETY: `MAP_FIXED` replaces only pages of `mapping` (asserted), in one step, and no reference points into them. They
@@ -125,18 +124,18 @@ pub(super) fn whole_pages(range: std::ops::Range<usize>, page: usize) -> std::op
 }
 
 #[cfg(not(unix))]
-fn renew(_mapping: &MmapRaw, _offset: usize, _len: usize) -> bool {
+fn renew(_mapping: &Mapping, _offset: usize, _len: usize) -> bool {
     false
 }
 
 /// Memory is promised when it is touched, not before: where the system can do it so.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const NO_RESERVE: libc::c_int = libc::MAP_NORESERVE;
+pub(super) const NO_RESERVE: libc::c_int = libc::MAP_NORESERVE;
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-const NO_RESERVE: libc::c_int = 0;
+pub(super) const NO_RESERVE: libc::c_int = 0;
 
 #[cfg(unix)]
-fn page_size() -> usize {
+pub(super) fn page_size() -> usize {
     // SAFETY: takes an integer, and this one is known everywhere.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     // The system always knows; else next to nothing is a whole page.
@@ -193,16 +192,49 @@ fn fill(mut file: &File, old: u64, new: u64) -> io::Result<()> {
 /// The longest file that this process may write, if there is a limit.
 #[cfg(unix)]
 pub(super) fn file_size_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `getrlimit` fills in the struct that it is given, which lives on this stack frame.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
-    #[allow(clippy::useless_conversion, reason = "on some targets the limit has 32 bits")]
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then(|| limit.rlim_cur.into())
+    limit(libc::RLIMIT_FSIZE)
 }
 
 #[cfg(not(unix))]
 pub(super) fn file_size_limit() -> Option<u64> {
     None
+}
+
+/// How many addresses this process may use, if there is a limit.
+#[cfg(unix)]
+pub(super) fn address_limit() -> Option<u64> {
+    limit(libc::RLIMIT_AS)
+}
+
+#[cfg(not(unix))]
+pub(super) fn address_limit() -> Option<u64> {
+    None
+}
+
+/// An error of mapping that says which limit it may have come of.
+pub(super) fn naming_limit(error: io::Error) -> io::Error {
+    match address_limit() {
+        Some(limit) if error.kind() == io::ErrorKind::OutOfMemory => {
+            let what = format!("{error}; the addresses of this process are limited to {limit} bytes (`ulimit -v`)");
+            io::Error::new(error.kind(), what)
+        }
+        _ => error,
+    }
+}
+
+/// The type of names of limits differs among systems.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(all(unix, not(all(target_os = "linux", target_env = "gnu"))))]
+type Resource = libc::c_int;
+
+#[cfg(unix)]
+fn limit(of: Resource) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `getrlimit` fills in the struct that it is given, which lives on this stack frame.
+    let result = unsafe { libc::getrlimit(of, &mut limit) };
+    #[allow(clippy::useless_conversion, reason = "on some targets the limit has 32 bits")]
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then(|| limit.rlim_cur.into())
 }
 
 /// What tells one page cache of a file from another: boot id (two words), device, inode, birth time and mount. `None`
@@ -329,7 +361,7 @@ pub(super) fn wait_for_writing_back(file: &File, _offset: u64, _len: u64) -> io:
 /// Puts the first `len` bytes of a file, a multiple of the page size or all of it, in place of the first bytes of a mapping
 /// that is at least as long. What is written to them stays in this process.
 #[cfg(unix)]
-pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Result<()> {
+pub(super) fn put_private(mapping: &Mapping, file: &File, len: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     assert!(len <= mapping.len() as u64, "the file fits into the mapping");
@@ -351,7 +383,7 @@ pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Resul
 
 /// Here a mapping cannot be put in place of a part of another, so the file is read.
 #[cfg(not(unix))]
-pub(super) fn put_private(mapping: &MmapRaw, file: &File, len: u64) -> io::Result<()> {
+pub(super) fn put_private(mapping: &Mapping, file: &File, len: u64) -> io::Result<()> {
     assert!(len <= mapping.len() as u64, "the file fits into the mapping");
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;

@@ -40,17 +40,81 @@ fn borrows_survive_growth_beyond_the_mapping() {
     region.write(8, b"still here").unwrap();
     let borrowed = region.frozen(8, 10).unwrap();
     let word = region.word(64).unwrap();
-    // More than the room that the first mapping has.
-    for len in [EXTENTS + 4096, RESERVE, RESERVE + 4096] {
+    let grow = |len| {
         region.allocate(region.len(), len).unwrap();
         region.write(len - 4, b"tail").unwrap();
-    }
-    assert!(region.mappings.lock().unwrap().len() > 1, "growth was to need a new mapping");
+        region.mappings.lock().unwrap().len()
+    };
+    let before = grow(RESERVE);
+    #[cfg(unix)]
+    let neighbour = neighbour_of(&region);
+    assert!(grow(4 * RESERVE) > before, "growth was to need a new mapping");
+    #[cfg(unix)]
+    assert_eq!(neighbour.frozen(), [7; 4096]);
     region.store(64, 7, Ordering::Release).unwrap();
     assert_eq!(borrowed, b"still here");
     assert_eq!(word.load(), 7, "old and new mapping show the same file");
     assert_eq!(region.frozen(8, 10).unwrap(), b"still here");
     assert_eq!(region.frozen(EXTENTS, 8).unwrap(), [0; 8], "new space is zeros");
+}
+
+/// Memory where the mapping of a region would grow.
+#[cfg(unix)]
+fn neighbour_of(region: &Region) -> Neighbour {
+    let mappings = region.mappings.lock().unwrap();
+    let last = mappings.last().unwrap();
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
+    // SAFETY: this takes addresses that are free: those behind the mapping, unless somebody else has them.
+    let at = unsafe { libc::mmap(last.as_mut_ptr().wrapping_add(last.len()).cast(), 4096, access, flags, -1, 0) };
+    assert!(at != libc::MAP_FAILED);
+    // SAFETY: these bytes were mapped just now, for writing.
+    unsafe { at.cast::<u8>().write_bytes(7, 4096) };
+    Neighbour(at.cast())
+}
+
+#[cfg(unix)]
+struct Neighbour(*const u8);
+
+#[cfg(unix)]
+impl Neighbour {
+    fn frozen(&self) -> &[u8] {
+        // SAFETY: so many bytes were mapped and written to, and nobody writes to them again.
+        unsafe { std::slice::from_raw_parts(self.0, 4096) }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped for this, and is borrowed no more.
+        unsafe { libc::munmap(self.0.cast_mut().cast(), 4096) };
+    }
+}
+
+/// Nothing of a file is mapped twice as long as there is room behind its mapping, and stores in memory go on where they are.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(thread_sanitizer)))]
+#[test]
+fn mappings_grow_where_they_are() {
+    let regions = || {
+        let (folder, file) = region_of_file(1 << 40);
+        [(Some(folder), file), (None, Region::in_memory(1 << 40).unwrap())]
+    };
+    let regions: Vec<_> = (0..20).flat_map(|_| regions()).collect();
+    for (number, (_, region)) in regions.iter().enumerate() {
+        region.write(8, &[number as u8]).unwrap();
+        for len in [EXTENTS + 4096, 2 << 20, 3 << 20, 9 << 20] {
+            region.allocate(region.len(), len).unwrap();
+            region.write(len - 1, &[number as u8]).unwrap();
+        }
+        let mappings = region.mappings.lock().unwrap();
+        assert_eq!(mappings.len(), 1);
+        assert!(mappings[0].len() < 12 << 20, "no more addresses than it needs");
+    }
+    for (number, (_, region)) in regions.iter().enumerate() {
+        for at in [8, EXTENTS + 4095, (9 << 20) - 1] {
+            assert_eq!(region.frozen(at, 1).unwrap(), [number as u8]);
+        }
+    }
 }
 
 #[test]
@@ -78,10 +142,14 @@ fn memory_grows_in_place() {
         Err(Error::Full { needed: 1, why: FullReason::MaxSize(max), .. }) if max == 1 << 20
     ));
     let endless = Region::in_memory(u64::MAX).unwrap();
-    assert!(matches!(
-        endless.allocate(endless.len(), 1 << 42),
-        Err(Error::Full { why: FullReason::AddressSpace(_), .. })
-    ));
+    #[cfg(unix)]
+    let neighbour = neighbour_of(&endless);
+    let (len, longer) = (endless.len(), if cfg!(unix) { 2 << 30 } else { 1 << 42 });
+    let error = endless.allocate(len, longer).unwrap_err();
+    assert!(matches!(error, Error::Full { why: FullReason::AddressSpace(_), .. }), "{error}");
+    assert_eq!(endless.len(), len);
+    #[cfg(unix)]
+    assert_eq!(neighbour.frozen(), [7; 4096]);
 }
 
 /// What was given back is zeros when it is used again, and not what the file behind it says.

@@ -261,14 +261,13 @@ impl Region {
         if needed > 0 {
             self.check_limit(needed, 0, to)?;
         }
-        let full = |why| Error::Full { path: self.path.clone(), needed, why };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
             Backing::Memory { behind } => {
-                let room = mappings.last().map_or(0, |mapping| mapping.len() as u64);
-                if to > room {
-                    return Err(full(FullReason::AddressSpace(room)));
+                if let Some(mapping) = mappings.last().filter(|mapping| to > mapping.len() as u64) {
+                    grow(mapping, Shown::Memory, to)
+                        .map_err(|e| unmapped(&self.path, needed, mapping.len() as u64, e))?;
                 }
                 if to > old && behind.as_ref().is_some_and(|(_, whole)| old < *whole) {
                     // What was the seal of the file.
@@ -281,7 +280,7 @@ impl Region {
                     .map_err(|refused| refusal(&self.path, needed, refused))?;
                 if let Err(error) = self.cover(&mut mappings, file, end) {
                     os::set_len(file, old + seal).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
-                    return Err(error);
+                    return Err(unmapped(&self.path, needed, old, error));
                 }
             }
         }
