@@ -350,7 +350,8 @@ impl Options {
     /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): many openers write to it already, and there is no room in the
     ///   file for more than 128, 256, 512 …
     /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
-    /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery.
+    /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery; or no space on the disk for what
+    ///   is a hole in a sparse copy, which is to be written to.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(Some(path.as_ref()), self.settings)
     }

@@ -100,7 +100,7 @@ impl Space {
     }
 
     /// Reads the table that `word` names through the file and not the mapping: it may be cut off the file meanwhile.
-    fn load_copy(region: &Region, word: u64) -> Result<Space> {
+    pub(crate) fn load_copy(region: &Region, word: u64) -> Result<Space> {
         let (offset, len) = (extent_offset(word), extent_blocks(word).saturating_mul(BLOCK));
         let damaged = || region.corrupt(offset, "expected the header of a table");
         let file_end = region.refresh()?;

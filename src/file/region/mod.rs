@@ -160,6 +160,13 @@ impl Region {
         if len < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
+        if !read_only {
+            // To look at a hole of a file in memory takes space, too; behind that, see `fill_holes`.
+            let missing = os::missing_space(&file).map_err(|e| Error::io(&path, "look at the file", e))?;
+            if missing > 0 {
+                os::fill_holes(&file, 0, EXTENTS).map_err(|refused| refusal(&path, missing, refused))?;
+            }
+        }
         let mapping = map_file(&file, len, read_only);
         let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
         let backing = if read_only { Backing::ReadOnlyFile(file) } else { Backing::File(file) };

@@ -41,6 +41,53 @@ pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Re
     })
 }
 
+/// How many bytes of a file have no real space behind them, as far as the system tells.
+#[cfg(unix)]
+pub(super) fn missing_space(file: &File) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+
+    let found = file.metadata()?;
+    Ok(found.len().saturating_sub(found.blocks() * 512))
+}
+
+#[cfg(not(unix))]
+pub(super) fn missing_space(_file: &File) -> io::Result<u64> {
+    Ok(0)
+}
+
+/// Puts real space behind a range of a file, which may be in use by others; no byte of it changes, nor does its length.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn fill_holes(file: &File, from: u64, to: u64) -> Result<(), Refused> {
+    use std::os::fd::AsRawFd;
+
+    let (Ok(start), Ok(len)) = (libc::off_t::try_from(from), libc::off_t::try_from(to - from)) else { return Ok(()) };
+    let filled = door::call(Call::Allocate).and_then(|()| {
+        loop {
+            // SAFETY: `fallocate` takes a descriptor, which `file` keeps open during the call, and integers.
+            if unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, start, len) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // Writing zeros instead, as for new space, could meet what another process writes.
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
+                _ => return Err(error),
+            }
+        }
+    });
+    filled.map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refused::Full(FullReason::Disk),
+        _ => Refused::Io(error),
+    })
+}
+
+/// The system has no call for that.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn fill_holes(_file: &File, _from: u64, _to: u64) -> Result<(), Refused> {
+    Ok(())
+}
+
 /// Makes the file this long, which is shorter than it is.
 pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
     door::call(Call::Truncate)?;

@@ -294,6 +294,26 @@ impl Region {
         self.move_seal(self.len())
     }
 
+    /// Sees to it that there is real space behind all of the file but the ranges that `holes` finds, as offsets of starts and
+    /// ends in their order: a copy may have holes wherever there are zeros. To find out that nothing is to be done takes one
+    /// look. Where the system has no call for it, that is all.
+    pub(crate) fn fill_holes(&self, holes: impl FnOnce() -> Vec<(u64, u64)>) -> Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        let looking = |e| Error::io(&self.path, "look at the file", e);
+        let missing = os::missing_space(file).map_err(looking)?;
+        if missing == 0 {
+            return Ok(());
+        }
+        let mut from = 0;
+        for (start, end) in holes().into_iter().chain([(self.file_len()?, u64::MAX)]) {
+            if from < start {
+                os::fill_holes(file, from, start).map_err(|refused| refusal(&self.path, missing, refused))?;
+            }
+            from = end;
+        }
+        Ok(())
+    }
+
     /// Makes the file end at `len`, but for the seal, if the system can do that to a mapped file, and says by how many bytes it
     /// is shorter.
     /// Only for the holder of the writer lock, who knows that nobody looks behind that.

@@ -1,0 +1,196 @@
+//! Sparse files: a copy that has holes where there are zeros is read as it is, and gets real space before it is written to.
+#![cfg(target_os = "linux")]
+#![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+
+use slotlog::format::BLOCK;
+use slotlog::{Access, Error, FullReason, Opened, Store};
+use support::{folder, run_child, say};
+
+/// Copies a file, with holes in place of blocks of zeros.
+fn copy_sparsely(from: &Path, to: &Path) {
+    let bytes = fs::read(from).unwrap();
+    let file = File::create(to).unwrap();
+    for (at, block) in (0..).step_by(BLOCK as usize).zip(bytes.chunks(BLOCK as usize)) {
+        if block.iter().any(|&byte| byte != 0) {
+            file.write_all_at(block, at).unwrap();
+        }
+    }
+    file.set_len(bytes.len() as u64).unwrap();
+}
+
+fn space_behind(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().blocks() * 512
+}
+
+fn has_holes(path: &Path) -> bool {
+    space_behind(path) < fs::metadata(path).unwrap().len()
+}
+
+#[test]
+fn a_sparse_copy_gets_real_space_when_it_is_opened_for_writing() {
+    let folder = folder();
+    let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    let store = Store::options().initial_capacity(100_000).open(&path).unwrap();
+    store.insert("zeros", [0; 100_000]).unwrap();
+    let mut store = Some(store);
+    for closed in [false, true] {
+        if closed {
+            store.take().unwrap().close().unwrap();
+        }
+        copy_sparsely(&path, &copy);
+        assert!(space_behind(&copy) < fs::metadata(&copy).unwrap().len() / 2);
+        for access in [Access::ReadOnly, Access::CopyOnWrite] {
+            let store = Store::options().access(access).open(&copy).unwrap();
+            assert_eq!(store.get("zeros").unwrap().unwrap(), [0; 100_000]);
+        }
+        // Of a file in memory, what is read gets space.
+        copy_sparsely(&path, &copy);
+        let store = Store::open(&copy).unwrap();
+        assert!(!has_holes(&copy));
+        assert_eq!(store.opened() == Opened::Clean, closed);
+        assert_eq!(store.get("zeros").unwrap().unwrap(), [0; 100_000]);
+        assert!(store.verify().unwrap().is_clean());
+    }
+}
+
+/// What a store has given back to the file system remains given back when it is opened again.
+#[test]
+fn space_that_was_given_back_is_not_taken_again_before_it_is_used() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::options().auto_compact(None).open(&path).unwrap();
+    for key in 0..2000u32 {
+        store.insert(key.to_le_bytes(), vec![7; 4000]).unwrap();
+    }
+    assert!(!has_holes(&path));
+    let held = store.snapshot().unwrap();
+    store.clear().unwrap();
+    // The copies go behind what the snapshot sees.
+    for key in 0..100u32 {
+        store.insert(key.to_le_bytes(), vec![7; 4000]).unwrap();
+    }
+    store.insert("left", "over").unwrap();
+    drop(held);
+    let mut asked = 0;
+    let stop = |_| {
+        asked += 1;
+        if asked > 40 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    store.compact_with(stop).unwrap();
+    store.checkpoint().unwrap();
+    let given = store.release_free_space().unwrap();
+    store.close().unwrap();
+    if !has_holes(&path) {
+        eprintln!("skipped: the file system punches no holes, of {given} bytes");
+        return;
+    }
+    let before = space_behind(&path);
+    let store = Store::open(&path).unwrap();
+    assert!(space_behind(&path) <= before + (64 << 10), "{given} bytes were given back");
+    assert_eq!(store.get("left").unwrap().unwrap(), b"over");
+}
+
+#[test]
+fn a_sparse_copy_on_a_full_disk_is_an_error_and_not_a_signal() {
+    let folder = folder();
+    for kind in ["tmpfs", "ext4"] {
+        let said = run_child(kind, folder.path());
+        match said.first().and_then(|line| line.strip_prefix("skipped: ")) {
+            Some(reason) => eprintln!("skipped, for a small {kind} could not be mounted: {reason}"),
+            None => assert_eq!(said, ["full while closed", "full while open", "goes on"], "{kind}"),
+        }
+    }
+}
+
+/// Mounts a file system of a few MiB over a folder, which vanishes with this process.
+fn mount_small(kind: &str, folder: &Path) -> io::Result<()> {
+    let run = |program: &str, arguments: &[&str], last: [&Path; 2]| {
+        let status = Command::new(program).args(arguments).args(last).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("{program} failed"))) }
+    };
+    let name = CString::new(folder.as_os_str().as_encoded_bytes()).unwrap();
+    let done = |result| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: takes an integer.
+    done(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    let (root, private) = (c"/".as_ptr(), libc::MS_REC | libc::MS_PRIVATE);
+    // SAFETY: the paths are C strings that live during the call.
+    done(unsafe { libc::mount(root, root, std::ptr::null(), private, std::ptr::null()) })?;
+    if kind != "tmpfs" {
+        let image = folder.join("image");
+        File::create(&image)?.set_len(8 << 20)?;
+        run("mkfs.ext4", &["-q", "-m", "0", "-O", "^has_journal", "-F"], [&image, Path::new("8M")])?;
+        return run("mount", &["-o", "loop"], [&image, folder]);
+    }
+    let (kind, size) = (c"tmpfs".as_ptr(), c"size=4m".as_ptr().cast());
+    // SAFETY: as above.
+    done(unsafe { libc::mount(kind, name.as_ptr(), kind, 0, size) })
+}
+
+/// Takes all space that is left.
+fn take_the_rest(other: &Path) {
+    let mut room = vec![1; 8 << 20];
+    while fs::write(other, &room).is_err() {
+        room.truncate(room.len() - 4096);
+    }
+}
+
+fn on_a_full_disk(kind: &str, folder: &Path) {
+    if let Err(error) = mount_small(kind, folder) {
+        say(&format!("skipped: {error}"));
+        return;
+    }
+    let (path, copy, other) = (folder.join("store"), folder.join("copy"), folder.join("other"));
+    let store = Store::options().initial_capacity(100_000).open(&path).unwrap();
+    store.insert("zeros", [0; 100_000]).unwrap();
+    copy_sparsely(&path, &copy);
+    let of_open = fs::read(&copy).unwrap();
+    store.close().unwrap();
+    let closed = folder.join("closed");
+    copy_sparsely(&path, &closed);
+    fs::remove_file(&path).unwrap();
+    take_the_rest(&other);
+    for (copy, what) in [(&closed, "full while closed"), (&copy, "full while open")] {
+        let before = fs::read(copy).unwrap();
+        let error = Store::open(copy).unwrap_err();
+        assert!(matches!(error, Error::Full { why: FullReason::Disk, needed, .. } if needed >= 500_000), "{error}");
+        assert!(fs::read(copy).unwrap() == before, "a refused file has changed");
+        // A file in memory takes space for what is read.
+        if kind != "tmpfs" {
+            let store = Store::options().access(Access::ReadOnly).open(copy).unwrap();
+            assert_eq!(store.get("zeros").unwrap().unwrap(), [0; 100_000]);
+        }
+        say(what);
+    }
+    assert!(fs::read(&copy).unwrap() == of_open);
+    fs::remove_file(&other).unwrap();
+    fs::remove_file(&copy).unwrap();
+    let store = Store::open(&closed).unwrap();
+    take_the_rest(&other);
+    for key in 0u32.. {
+        match store.insert(key.to_le_bytes(), [1; 1000]) {
+            Ok(()) => {}
+            Err(Error::Full { why: FullReason::Disk, .. }) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(store.verify().unwrap().is_clean());
+    say("goes on");
+}
+
+/// Plays a part in a process of its own.
+#[test]
+#[ignore = "what a process of its own does, started by other tests"]
+fn child() {
+    let Some((role, path)) = support::role() else { return };
+    on_a_full_disk(&role, &path);
+}
