@@ -552,7 +552,7 @@ fn many_commits_stay_what_they_are_while_the_table_of_pins_grows() {
                 held.iter().for_each(look);
             });
         }
-        for number in 1..8000 {
+        for number in 1..4000 {
             write(number);
         }
         done.store(true, Ordering::Relaxed);
