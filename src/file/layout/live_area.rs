@@ -18,7 +18,7 @@ pub mod live {
     /// Version of the live area; another one is not trusted.
     pub const VERSION_WORD: u64 = LIVE + 192;
     /// The value of [`VERSION_WORD`] in this build.
-    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x04\0\0\0");
+    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x05\0\0\0");
     /// Six words that say which page cache this is: boot id (two words), device, inode, birth time, mount.
     pub const IDENTITY: u64 = LIVE + 200;
     /// Words in [`IDENTITY`].
