@@ -5,8 +5,8 @@
 //! there can be, whichever is less; and besides a block for a region. A record that makes the store larger leaves as
 //! much room behind it as a shortcut takes that its tombstone may have. So in a store that is full, be it by a limit or
 //! because its disk is, any key can be removed: its record fits into the log with that, and its tombstone is no longer.
-//! A small store holds back little. Where removals have used up what was held back, and there is no room for as much
-//! again, there is less.
+//! A small store holds back little. Where removals and cleaning have used up what was held back, and there is no room
+//! for as much again, there is less.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
