@@ -6,7 +6,7 @@ mod support;
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -138,9 +138,9 @@ fn mount_small(kind: &str, folder: &Path) -> io::Result<()> {
 
 /// Takes all space that is left.
 fn take_the_rest(other: &Path) {
-    let mut room = vec![1; 8 << 20];
-    while fs::write(other, &room).is_err() {
-        room.truncate(room.len() - 4096);
+    let mut file = File::create(other).unwrap();
+    for piece in [64 << 10, 4 << 10] {
+        while file.write_all(&vec![1; piece]).is_ok() {}
     }
 }
 
