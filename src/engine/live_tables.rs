@@ -8,6 +8,7 @@
 //! writes, and while no pin of his own is in it that he may use again. First the extents become free, then the words that name them
 //! are cleared, and nothing is allocated in between: should he be killed there, the next one finds the words and goes on.
 
+use std::sync::TryLockError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -36,10 +37,13 @@ impl Engine {
     pub(crate) fn lengthen(&self, table: &LiveTable, known: u64, timeout: Duration) -> Result<Lengthened> {
         let lengthened = match Turn::to_look(self, timeout) {
             Ok(_turn) => self.lengthen_in_turn(&mut self.writer(), table, known),
-            Err(Error::WouldDeadlock { .. }) => match self.writer_in_own_turn() {
-                Some(mut writer) => self.lengthen_in_turn(&mut writer, table, known),
-                // In the middle of a step that allocates by itself, or it is the turn of another handle.
-                None => Ok(Lengthened::NoRoom),
+            Err(Error::WouldDeadlock { .. }) => match self.writer.try_lock() {
+                Ok(mut writer) => self.lengthen_in_turn(&mut writer, table, known),
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    self.lengthen_in_turn(&mut poisoned.into_inner(), table, known)
+                }
+                // In the middle of a step that allocates by itself.
+                Err(TryLockError::WouldBlock) => Ok(Lengthened::NoRoom),
             },
             Err(error) => Err(error),
         };

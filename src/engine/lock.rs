@@ -165,18 +165,6 @@ impl Gate {
         self.owner.store(thread_number(), Ordering::Relaxed);
     }
 
-    /// Whether the calling thread acts for the holder, or has sent the transaction that holds it elsewhere just now.
-    #[inline]
-    pub(crate) fn is_mine(&self) -> bool {
-        self.owner.load(Ordering::Relaxed) == thread_number()
-    }
-
-    /// Says that no thread acts for the holder any more, who is about to give the lock back.
-    #[inline]
-    pub(crate) fn disclaim(&self) {
-        self.owner.store(0, Ordering::Relaxed);
-    }
-
     /// Gives the lock back. Only for who holds it.
     #[inline]
     pub(crate) fn release(&self) {

@@ -6,10 +6,9 @@
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock, MutexGuard, TryLockError};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use super::commit::Writer;
 use super::lock::{self, Refusal};
 use super::{Engine, now, processes, turn};
 use crate::error::{Error, Result};
@@ -93,10 +92,6 @@ impl LongTurn {
 impl Drop for LongTurn {
     fn drop(&mut self) {
         if !self.0.engine.is_forked() {
-            // The thread that it was sent from may be at a step in it, as if it were there still.
-            let writer = self.0.engine.writer();
-            self.0.engine.gate.disclaim();
-            drop(writer);
             let _ = self.0.engine.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
         }
     }
@@ -107,16 +102,6 @@ impl Engine {
     #[inline]
     pub(crate) fn turn(&self) -> Result<Turn<&Engine>> {
         Turn::take(self)
-    }
-
-    /// The writer's state, for the thread that has the turn, between two steps. As long as it is held, the turn is not given back.
-    pub(crate) fn writer_in_own_turn(&self) -> Option<MutexGuard<'_, Writer>> {
-        let writer = match self.writer.try_lock() {
-            Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        self.gate.is_mine().then_some(writer)
     }
 
     /// A turn to keep others from writing, waiting at most `timeout`.
