@@ -46,9 +46,11 @@ pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<b
     // What is visible comes last: others may commit meanwhile, and neither the horizon nor the head ever passes that.
     let Ok(head) = head::read(region) else { return Ok(false) };
     let horizon = region.live(live::HORIZON)?;
+    let commit = region.live(live::COMMIT_POINT)?;
     let visible = region.live(live::VISIBLE)?;
+    // A superblock can say more than is visible: a commit whose writer was stopped or killed before he showed it.
     Ok(is_sane(visible)
-        && visible >= superblock.next_seq.get() - 1
+        && commit_seq(commit, visible) >= superblock.next_seq.get() - 1
         && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
         && horizon <= visible
         && fields_are_sane(&Superblock { next_seq: (visible + 1).into(), ..head.put_into(*superblock) })

@@ -27,6 +27,8 @@ pub(crate) enum Lengthened {
     Done,
     /// Somebody else writes.
     Busy,
+    /// The caller writes, but with another opening of the file.
+    NotMine,
     /// There is no room for that, neither in the file nor in the words that say where it is.
     NoRoom,
 }
@@ -37,14 +39,7 @@ impl Engine {
     pub(crate) fn lengthen(&self, table: &LiveTable, known: u64, timeout: Duration) -> Result<Lengthened> {
         let lengthened = match Turn::to_look(self, timeout) {
             Ok(_turn) => self.lengthen_in_turn(&mut self.writer(), table, known),
-            Err(Error::WouldDeadlock { .. }) => match self.writer.try_lock() {
-                Ok(mut writer) => self.lengthen_in_turn(&mut writer, table, known),
-                Err(TryLockError::Poisoned(poisoned)) => {
-                    self.lengthen_in_turn(&mut poisoned.into_inner(), table, known)
-                }
-                // In the middle of a step that allocates by itself.
-                Err(TryLockError::WouldBlock) => Ok(Lengthened::NoRoom),
-            },
+            Err(Error::WouldDeadlock { .. }) => self.lengthen_in_my_turn(table, known),
             Err(error) => Err(error),
         };
         match lengthened {
@@ -52,6 +47,19 @@ impl Engine {
             Err(Error::Full { .. } | Error::NumbersExhausted { .. }) => Ok(Lengthened::NoRoom),
             lengthened => lengthened,
         }
+    }
+
+    /// The same where it is the caller who has the turn.
+    fn lengthen_in_my_turn(&self, table: &LiveTable, known: u64) -> Result<Lengthened> {
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // In the middle of a step that allocates by itself.
+            Err(TryLockError::WouldBlock) => return Ok(Lengthened::NoRoom),
+        };
+        // Another opening of the file may have it, and only that one knows what is in use. Or it belongs to a transaction that was
+        // sent to another thread, and which does not end while the writer is locked here.
+        if self.gate.is_mine() { self.lengthen_in_turn(&mut writer, table, known) } else { Ok(Lengthened::NotMine) }
     }
 
     fn lengthen_in_turn(&self, writer: &mut Writer, table: &LiveTable, known: u64) -> Result<Lengthened> {
@@ -71,8 +79,12 @@ impl Engine {
     pub(super) fn make_room_for_entry(&self) -> Result<()> {
         let mut entries = PROCESS.parts(&self.region)?.entries();
         while self.process >= entries {
-            if self.lengthen(&PROCESS, entries, self.settings.lock_timeout)? != Lengthened::Done {
-                return Err(Error::ProcessesExhausted { path: self.region.path().to_owned(), max: entries });
+            let (path, timeout) = (|| self.region.path().to_owned(), self.settings.lock_timeout);
+            match self.lengthen(&PROCESS, entries, timeout)? {
+                Lengthened::Done => {}
+                Lengthened::Busy => return Err(self.lock_timeout(timeout)),
+                Lengthened::NotMine => return Err(Error::WouldDeadlock { path: path() }),
+                Lengthened::NoRoom => return Err(Error::ProcessesExhausted { path: path(), max: entries }),
             }
             entries = PROCESS.parts(&self.region)?.entries();
         }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_millis(50);
 
 /// How long a thread waits for itself. It may have sent its transaction to another thread, which says so at the first use.
-const SENDING: Duration = Duration::from_millis(100);
+pub(super) const SENDING: Duration = Duration::from_millis(100);
 
 /// A gate of this process, and which entry of which file's process table goes through it.
 struct Listed {
@@ -152,6 +152,11 @@ impl Gate {
     /// Whether somebody holds the lock.
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is the calling thread that holds it.
+    pub(crate) fn is_mine(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) == thread_number()
     }
 
     /// How often the lock was taken, for its holder.

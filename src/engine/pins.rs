@@ -141,7 +141,7 @@ impl<'e> Hold<'e> {
         if pin.claimed.place == 0 {
             engine.lock_snapshot(Hold::below(&pin))?;
         } else {
-            engine.region.store_live(pin.claimed.place, below, Ordering::SeqCst)?;
+            engine.store_pin(pin.claimed.place, below, Ordering::SeqCst)?;
         }
         fence(Ordering::SeqCst);
         Ok(Hold(pin))
@@ -576,7 +576,7 @@ impl Engine {
             let given_up = match self.lengthen(&PIN, entries, PATIENCE)? {
                 Lengthened::Done => continue,
                 Lengthened::Busy => start.elapsed() >= self.settings.lock_timeout,
-                Lengthened::NoRoom => attempts > ATTEMPTS,
+                Lengthened::NotMine | Lengthened::NoRoom => attempts > ATTEMPTS,
             };
             if given_up {
                 return Err(Error::PinsExhausted { path: self.region.path().to_owned(), max: entries });
@@ -860,6 +860,23 @@ mod tests {
         }
         let left = KEPT.with(|kept| kept.borrow().pins.len());
         assert!(left < 700, "{left}");
+    }
+
+    #[test]
+    fn everything_can_be_held_where_the_table_goes_on() {
+        let engine = in_memory();
+        let held = hold(&engine, 1500);
+        let last = held.last().unwrap();
+        assert!(last.claimed.place >= EXTENTS);
+        // It shares the pin of the last commit.
+        let all = Hold::take(&engine).unwrap();
+        assert_eq!(all.0.claimed.place, last.claimed.place);
+        engine.put(DEFAULT_MAP, b"key", b"newer", None).unwrap();
+        let seq = all.seq() & COUNT_MASK;
+        drop(held);
+        assert_eq!(engine.raise_horizon().unwrap(), seq - 1);
+        drop(all);
+        assert!(engine.raise_horizon().unwrap() > seq);
     }
 
     #[test]

@@ -37,15 +37,23 @@ pub(super) fn superblock_at(region: &Region, place: u64) -> Result<Option<Superb
     Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
 }
 
+/// So often what looks damaged is read, where it may just be written.
+const TRIES: u32 = 3;
+
 /// The superblock in force, and its place. It needs no lock: the one in force is never written over, and a word says which one
-/// that is. What was read while the word stayed the same was in force, and is whole unless it is damaged.
+/// that is. What was read while the word stayed the same was in force, and is whole unless it is damaged, or the reader was held up
+/// for two checkpoints: then the word is the same again, and a second look tells.
 pub(super) fn in_force(region: &Region) -> Result<(u64, Option<Superblock>)> {
+    let mut tries = TRIES;
     loop {
         let place = region.live(live::SUPERBLOCK)?;
         let read = if let SUPERBLOCK_A | SUPERBLOCK_B = place { superblock_at(region, place)? } else { None };
         // Another one took its place meanwhile, which takes a flush; so this does not go on for long.
         if region.live(live::SUPERBLOCK)? == place {
-            return Ok((place, read));
+            tries -= 1;
+            if read.is_some() || tries == 0 {
+                return Ok((place, read));
+            }
         }
     }
 }
@@ -53,8 +61,6 @@ pub(super) fn in_force(region: &Region) -> Result<(u64, Option<Superblock>)> {
 /// [Inspects](inspect) a file that others may be writing to: between two reads, each of the superblocks may have been the one
 /// that is being written.
 pub(super) fn inspect_in_use(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
-    const TRIES: u32 = 3;
-
     let mut inspected = inspect(file, path);
     for _ in 1..TRIES {
         if !matches!(inspected, Err(Error::Corrupt { .. })) {

@@ -1548,3 +1548,26 @@ fn maps_that_another_drops_do_not_pile_up() {
         assert!(entries <= 5, "{entries} maps are listed after {number} were dropped");
     }
 }
+
+/// A superblock can vouch for a commit that its writer has not shown yet, and then he is stopped, or killed.
+#[test]
+fn a_superblock_may_say_more_than_is_visible() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let engine = open(&path);
+    engine.put(DEFAULT_MAP, b"key", b"old", None).unwrap();
+    let visible = engine.visible().unwrap();
+    engine.put(DEFAULT_MAP, b"key", b"new", None).unwrap();
+    engine.region.store_live(live::VISIBLE, visible, Ordering::SeqCst).unwrap();
+    engine.checkpoint().unwrap();
+    assert_eq!(engine.superblock().unwrap().next_seq.get(), visible + 2);
+
+    let other = open(&path);
+    assert_eq!(other.opened, Opened::Attached);
+    let reader = Settings { access: Access::ReadOnly, ..Settings::default() };
+    assert_eq!(Engine::open(&path, reader).unwrap().opened, Opened::Attached);
+    other.put(DEFAULT_MAP, b"other", b"x", None).unwrap();
+    assert_eq!(content(&other).len(), 2);
+    assert_eq!(content(&engine), content(&other));
+    assert!(other.verify().unwrap().is_clean());
+}

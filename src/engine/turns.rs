@@ -53,7 +53,7 @@ impl<E: Deref<Target = Engine>> Turn<E> {
         if let Err(refusal) = engine.gate.acquire(timeout) {
             return Err(engine.refused(refusal));
         }
-        let abandoned = engine.take_lock_word(timeout).inspect_err(|_| engine.gate.release())?;
+        let abandoned = engine.take_lock_word_of_another(timeout).inspect_err(|_| engine.gate.release())?;
         let turn = Turn { engine };
         if let Err(error) = turn.engine.prepare(abandoned) {
             if abandoned {
@@ -92,6 +92,9 @@ impl LongTurn {
 impl Drop for LongTurn {
     fn drop(&mut self) {
         if !self.0.engine.is_forked() {
+            // The thread that it came from may be making a table longer in this turn.
+            self.adopt();
+            drop(self.0.engine.writer());
             let _ = self.0.engine.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
         }
     }
@@ -122,6 +125,29 @@ impl Engine {
             let _ = turn::give_back(self, word, left_something);
         }
         self.gate.release();
+    }
+
+    /// Takes the lock word. A transaction of another opening of the file that this thread has begun may have been sent away: as
+    /// at the [gate](lock), its new thread has some time to say so.
+    #[inline]
+    fn take_lock_word_of_another(&self, timeout: Duration) -> Result<bool> {
+        match self.take_lock_word(timeout) {
+            Err(Error::WouldDeadlock { .. }) => self.take_lock_word_of_mine(timeout),
+            taken => taken,
+        }
+    }
+
+    #[cold]
+    fn take_lock_word_of_mine(&self, timeout: Duration) -> Result<bool> {
+        let start = Instant::now();
+        loop {
+            match self.take_lock_word(timeout) {
+                Err(Error::WouldDeadlock { .. }) if start.elapsed() < lock::SENDING.min(timeout) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                taken => return taken,
+            }
+        }
     }
 
     /// Takes the lock word, and says whether its last holder has left something behind.
