@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use slotlog::{Access, ChangeKind, Error, HeldBy, Opened, Options, Snapshot, Store, format};
+use slotlog::{Access, ChangeKind, Error, HeldBy, Opened, Options, Snapshot, Store, Transaction, format};
 
 #[path = "support/history.rs"]
 mod history;
@@ -1144,6 +1144,39 @@ fn there_is_room_for_many_openers() {
     stores.drain(..).for_each(|store| store.close().unwrap());
     let store = Store::open(&path).unwrap();
     assert_eq!((store.opened(), store.len().unwrap(), live_bytes(&store)), (Opened::Clean, MANY, 0));
+}
+
+/// A table goes on by an extent, and only who has the turn knows what is free.
+#[test]
+fn the_tables_do_not_grow_in_the_turn_of_another_opening() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let stores: Vec<_> = (0..128).map(|_| Store::open(&path).unwrap()).collect();
+    for (store, number) in stores.iter().zip(0..128_u64) {
+        store.insert(number.to_le_bytes(), "x").unwrap();
+    }
+    let mut snapshots = snapshots_of_commits(&stores[0], 510);
+    let mut transaction = stores[0].begin().unwrap();
+    let write = |transaction: &mut Transaction, from: u32| {
+        for number in from..from + 200 {
+            transaction.insert(number.to_le_bytes(), vec![number as u8; 10_000]).unwrap();
+        }
+    };
+    write(&mut transaction, 0);
+    // This thread has the turn, so it cannot wait for it; and what another opening knows of the file's space is old.
+    snapshots.extend(stores[1..].iter().map(|store| store.snapshot().unwrap()));
+    assert!(matches!(Store::open(&path), Err(Error::WouldDeadlock { .. })));
+    let open = || Store::options().lock_timeout(Duration::from_millis(100)).open(&path).map(drop);
+    let of_another_thread = thread::scope(|scope| scope.spawn(open).join().unwrap());
+    assert!(matches!(of_another_thread, Err(Error::LockTimeout { .. })), "{of_another_thread:?}");
+    write(&mut transaction, 200);
+    transaction.commit().unwrap();
+    snapshots.extend(stores[1..].iter().map(|store| store.snapshot().unwrap()));
+    assert!(Store::open(&path).unwrap().verify().unwrap().is_clean());
+    drop(snapshots);
+    for number in 0..400_u32 {
+        assert_eq!(stores[7].get(number.to_le_bytes()).unwrap(), Some(vec![number as u8; 10_000]));
+    }
 }
 
 #[test]
