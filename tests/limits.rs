@@ -229,8 +229,8 @@ fn a_creation_that_was_cut_short_is_begun_anew() {
 fn a_creation_that_fails_leaves_nothing() {
     let folder = folder();
     let path = folder.path().join("store");
-    let outcome = Store::options().max_size(100_000).open(&path);
-    assert!(matches!(outcome, Err(Error::Full { why: FullReason::MaxSize(100_000), .. })), "{outcome:?}");
+    let outcome = Store::options().max_size(90_000).open(&path);
+    assert!(matches!(outcome, Err(Error::Full { why: FullReason::MaxSize(90_000), .. })), "{outcome:?}");
     assert!(!path.exists());
     assert_eq!(Store::open(&path).unwrap().opened(), Opened::Created);
 }
@@ -688,7 +688,7 @@ impl Drop for Unmount<'_> {
 #[test]
 fn a_limit_on_the_size_of_files_is_an_error_and_not_a_signal() {
     let folder = folder();
-    for limit in [0, 1000, 100_000] {
+    for limit in [0, 1000, 90_000] {
         let said = run_child(&format!("limit {limit}"), &folder.path().join("too small"));
         assert_eq!(said, [format!("creation refused by {limit}")]);
     }

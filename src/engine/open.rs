@@ -372,7 +372,6 @@ impl<'s> Opening<'s> {
             let what = "other processes have the store open, and its live area says nothing that can be used";
             return Err(region.corrupt(live::VERSION_WORD, what));
         }
-        progress::note(&region, opener::OPENING, 0, 0);
         let engine = attach(region, seat, settings.clone(), Opened::Attached, found.superblock)?;
         engine.end_opening(alone).map(Some)
     }
@@ -446,7 +445,6 @@ impl Found {
         trust: bool,
         alone: bool,
     ) -> Result<Option<Engine>> {
-        progress::note(&region, opener::OPENING, 0, 0);
         let Found { superblock, in_force, state, identity, .. } = self;
         let same_cache = self.same_cache && trust && !settings.untrusted;
         let is_closed = self.is_closed && !settings.untrusted;
@@ -542,6 +540,7 @@ fn check_len(region: &Region, superblock: &Superblock) -> Result<()> {
 
 /// Opens a store whose live area is as it should be, because others use it or have left it so.
 fn attach(region: Region, seat: Seat, settings: Settings, opened: Opened, superblock: Superblock) -> Result<Engine> {
+    progress::note(&region, opener::OPENING, 0, 0);
     // The space table changes while others write; it is read when the writer lock is held.
     Engine::assemble(region, seat, settings, opened, superblock, None, None, 0)
 }
@@ -636,6 +635,7 @@ fn open_clean(
     let (end, last) = (superblock.log_end.get(), superblock.next_seq.get() - 1);
     distrust_live(&region)?;
     region.zero(LIVE, EXTENTS - LIVE)?;
+    progress::note(&region, opener::OPENING, 0, 0);
     set_live(&region, &superblock, end, superblock.end_chain.get(), last)?;
     region.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
     region.store_live(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;

@@ -83,12 +83,33 @@ impl fmt::Debug for OnRecovery {
 /// So many bytes of log lie between two calls.
 const EVERY: u64 = 4 << 20;
 
+/// The words that tell who opens or closes the store and how far it is.
+const WORDS: [u64; 3] = [live::OPENER, live::OPENER_DONE, live::OPENER_TOTAL];
+
 /// Tells those who wait until an opening or closing is done who is at it and how far it is. It only informs.
 pub(super) fn note(region: &Region, step: u64, done: u64, total: u64) {
-    for (at, value) in
-        [(live::OPENER, opener::word(std::process::id(), step)), (live::OPENER_DONE, done), (live::OPENER_TOTAL, total)]
-    {
+    for (at, value) in WORDS.into_iter().zip([opener::word(std::process::id(), step), done, total]) {
         let _ = region.store_live(at, value, Ordering::Relaxed);
+    }
+}
+
+/// Takes back what is noted while it lives: should an opening come to nothing, it has not changed the file.
+struct Noting<'r> {
+    region: &'r Region,
+    before: [u64; 3],
+}
+
+impl<'r> Noting<'r> {
+    fn begin(region: &'r Region) -> Noting<'r> {
+        Noting { region, before: WORDS.map(|at| region.live(at).unwrap_or_default()) }
+    }
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        for (at, value) in WORDS.into_iter().zip(self.before) {
+            let _ = self.region.store_live(at, value, Ordering::Relaxed);
+        }
     }
 }
 
@@ -117,14 +138,14 @@ pub(super) fn note_the_end(region: &Region) -> Result<()> {
 
 /// Flushes all of the file, and lets others see how far that is.
 pub(super) fn flush_all(region: &Region, step: u64) -> Result<()> {
-    let total = region.len();
+    let (total, _noting) = (region.len(), Noting::begin(region));
     region.write_back_all(|done| note(region, step, done, total))?;
     region.flush_all()
 }
 
 /// One phase of a recovery.
 pub(crate) struct Phase<'r> {
-    region: &'r Region,
+    noting: Noting<'r>,
     on_recovery: Option<OnRecovery>,
     progress: RecoveryProgress,
     told: u64,
@@ -133,7 +154,7 @@ pub(crate) struct Phase<'r> {
 impl<'r> Phase<'r> {
     pub(crate) fn begin(region: &'r Region, settings: &Settings, phase: RecoveryPhase, total: u64) -> Phase<'r> {
         let begun = Phase {
-            region,
+            noting: Noting::begin(region),
             on_recovery: settings.on_recovery.clone(),
             progress: RecoveryProgress { phase, done: 0, total },
             told: 0,
@@ -148,7 +169,7 @@ impl<'r> Phase<'r> {
             RecoveryPhase::Walking => opener::WALKING,
             RecoveryPhase::Indexing => opener::INDEXING,
         };
-        note(self.region, step, done, total);
+        note(self.noting.region, step, done, total);
         if let Some(OnRecovery(call)) = &self.on_recovery {
             call(self.progress);
         }

@@ -83,6 +83,7 @@ pub(crate) fn after_kill(
     let tail = region.live(live::TAIL)?;
     let engine = Engine::assemble(region, seat, settings, Opened::AfterKill, superblock, None, Some(space), tail)?;
     let region = &engine.region;
+    progress::note(region, opener::OPENING, 0, 0);
     forget_the_dead(region)?;
     if state & live::STATE_CLOSING != 0 {
         // A superblock with the clean flag may be on its way to the disk, or there already and not in force yet. It is the

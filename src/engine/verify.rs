@@ -305,6 +305,8 @@ impl Engine {
                     Ok(true)
                 }
                 Err(Error::LockTimeout { .. }) => Ok(false),
+                // The turn of another handle; like that of anybody else.
+                Err(Error::WouldDeadlock { .. }) if !self.gate.is_mine() => Ok(false),
                 Err(error) => Err(error),
             };
         }
