@@ -49,8 +49,10 @@ pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<b
     let commit = region.live(live::COMMIT_POINT)?;
     let visible = region.live(live::VISIBLE)?;
     // A superblock can say more than is visible: a commit whose writer was stopped or killed before he showed it.
+    let is_ahead = commit_seq(commit, visible) == visible.wrapping_add(1)
+        && visible.wrapping_add(1) >= superblock.next_seq.get() - 1;
     Ok(is_sane(visible)
-        && commit_seq(commit, visible) >= superblock.next_seq.get() - 1
+        && (visible >= superblock.next_seq.get() - 1 || is_ahead)
         && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
         && horizon <= visible
         && fields_are_sane(&Superblock { next_seq: (visible + 1).into(), ..head.put_into(*superblock) })
