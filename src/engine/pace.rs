@@ -135,7 +135,7 @@ impl<'a> Pace<'a> {
 /// A turn for a slice.
 fn take_turn(engine: &Engine, timeout: Duration) -> Paced<Turn<&Engine>> {
     engine.turn_to_look(timeout).map_err(|error| match error {
-        Error::LockTimeout { .. } => Halt::Disturbed,
+        error if engine.is_turn_of_another(&error) => Halt::Disturbed,
         error => Halt::Failed(error),
     })
 }

@@ -107,6 +107,15 @@ impl Engine {
         Turn::take(self)
     }
 
+    /// Whether a turn was refused because of somebody else's: be it that of this very thread, with another handle.
+    pub(crate) fn is_turn_of_another(&self, refused: &Error) -> bool {
+        match refused {
+            Error::LockTimeout { .. } => true,
+            Error::WouldDeadlock { .. } => !self.gate.is_mine(),
+            _ => false,
+        }
+    }
+
     /// A turn to keep others from writing, waiting at most `timeout`.
     pub(crate) fn turn_to_look(&self, timeout: Duration) -> Result<Turn<&Engine>> {
         Turn::to_look(self, timeout)

@@ -304,9 +304,7 @@ impl Engine {
                     report.append(look(&self.known_space()?)?);
                     Ok(true)
                 }
-                Err(Error::LockTimeout { .. }) => Ok(false),
-                // The turn of another handle; like that of anybody else.
-                Err(Error::WouldDeadlock { .. }) if !self.gate.is_mine() => Ok(false),
+                Err(error) if self.is_turn_of_another(&error) => Ok(false),
                 Err(error) => Err(error),
             };
         }
