@@ -176,7 +176,7 @@ pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain
 }
 
 /// Clears what says who writes and who reads, where nobody can: before anybody else is let in. Where the pin table has gone on is
-/// for [another](Engine::give_tables_back) to say.
+/// for [another](super::Engine::give_tables_back) to say.
 pub(super) fn forget_the_dead(region: &Region) -> Result<()> {
     for number in 0..PINS {
         region.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
