@@ -447,12 +447,14 @@ impl Region {
         Ok(bytes)
     }
 
-    /// Reads bytes that another process may be writing, through the file and not the mapping.
+    /// Reads bytes that others may be writing, from a multiple of 8 on: through the file, or word by word where there is none.
     pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         match self.file() {
             Some(file) => os::read_at(file, offset, bytes).map_err(|e| Error::io(&self.path, "read the file", e)),
             None => {
-                bytes.copy_from_slice(self.frozen(offset, bytes.len() as u64)?);
+                // Memory of this process alone, in which another thread may be writing.
+                bytes.copy_from_slice(&self.copy(offset, bytes.len() as u64)?);
+                fence(Ordering::Acquire);
                 Ok(())
             }
         }
