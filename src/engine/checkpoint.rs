@@ -468,9 +468,11 @@ impl Engine {
         Ok(self.log_totals()?[1].saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
     }
 
-    /// The superblock in force, as somebody may have written it just now. This waits for nobody.
+    /// The superblock in force, as somebody may have written it just now. In a store that has a file, this
+    /// waits for nobody.
     pub(crate) fn superblock(&self) -> Result<Superblock> {
-        if !self.is_live()? || !self.ready.load(Ordering::Acquire) {
+        // Where there is no file to read it from, the copy that it was written from.
+        if self.region.file().is_none() || !self.is_live()? || !self.ready.load(Ordering::Acquire) {
             return Ok(*self.superblock.lock().unwrap_or_else(PoisonError::into_inner));
         }
         self.superblock_in_force()
