@@ -492,7 +492,9 @@ fn wait_for_opener(path: &Path, file: &File, patience: Duration, mut lock: impl 
         let before = opener;
         let is_further = processes::poll(patience, || {
             is_taken = lock()?;
-            opener = progress::opener_of(file);
+            if !is_taken {
+                opener = progress::opener_of(file);
+            }
             Ok(is_taken || opener != before)
         })?;
         if is_taken {

@@ -208,6 +208,69 @@ pub(super) struct Derived {
     pub(super) bytes: u64,
 }
 
+/// What the log says of all maps, as far as it was walked.
+#[derive(Default)]
+pub(super) struct Deriving {
+    maps: BTreeMap<u32, Derived>,
+    /// Keys that have a value and no slot: they have to be removed before the log ends.
+    lost: BTreeSet<(u32, KeyHash, KeyHash)>,
+}
+
+impl Deriving {
+    /// Takes the next record of a map into account. `lead` finds the record that the index has for its key.
+    pub(super) fn add(
+        &mut self,
+        engine: &Engine,
+        record: Record<'_>,
+        report: &mut VerifyReport,
+        lead: impl FnOnce(KeyHash) -> Result<Option<u64>>,
+    ) -> Result<()> {
+        let Some(kind @ (Kind::Put | Kind::Remove | Kind::Clear)) = record.kind() else { return Ok(()) };
+        let map = record.header.map();
+        let of_map = self.maps.entry(map).or_default();
+        if kind == Kind::Clear {
+            *of_map = Derived::default();
+            self.lost.retain(|&(other, ..)| other != map);
+            return Ok(());
+        }
+        let hash = KeyHash::of(record.key(), engine.seed);
+        match lead(hash)? {
+            Some(found) if found == record.offset => {
+                of_map.slots += 1;
+                if kind == Kind::Put {
+                    of_map.reached += 1;
+                    of_map.bytes += record.counted_len();
+                }
+            }
+            Some(found) => {
+                // What `prev` leads to may be gone, and a newer record of the key in its place.
+                let seq = log::record(&engine.region, found)?.seq();
+                if seq < record.seq() || seq == record.seq() && found == record.header.prev() {
+                    report.add(record.offset, "the slot points at a record that this one replaces");
+                }
+            }
+            None => {
+                // The hash with another seed, so that two keys are not taken for one.
+                let key = (map, hash, KeyHash::of(record.key(), !engine.seed));
+                if kind == Kind::Put {
+                    self.lost.insert(key);
+                } else {
+                    self.lost.remove(&key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The log ends here.
+    pub(super) fn end(self, at: u64, report: &mut VerifyReport) -> BTreeMap<u32, Derived> {
+        for (map, ..) in self.lost {
+            report.add(at, format!("map {map}: a key of the log has no slot"));
+        }
+        self.maps
+    }
+}
+
 /// Whether a superblock holds, or was never written.
 fn is_superblock(offset: u64, bytes: &[u8]) -> bool {
     // A new store has only one, and in the place of the other the mark of its creation.
@@ -423,9 +486,7 @@ impl Engine {
                 report.add(head.at, "the head of the log is not in the extent with its ordinal");
             }
         }
-        let mut derived: BTreeMap<u32, Derived> = BTreeMap::new();
-        // Keys that have a value and no slot: they have to be removed before the log ends.
-        let mut lost: BTreeSet<(u32, KeyHash, KeyHash)> = BTreeSet::new();
+        let mut deriving = Deriving::default();
         let (mut bytes, mut records) = (0, 0);
         let mut visited = BTreeSet::new();
         let mut reached = head.head.at == end;
@@ -471,11 +532,15 @@ impl Engine {
             }
             bytes += record.len();
             records += 1;
-            self.verify_record(record, maps, &mut derived, &mut lost, report)?;
+            let map = record.header.map();
+            if let Some(index) = maps.get(&map) {
+                deriving.add(self, record, report, |hash| {
+                    let found = self.probe(index, map, hash, record.key())?;
+                    Ok(if let Some(Probe::Found(_, newest)) = found { Some(newest) } else { None })
+                })?;
+            }
         }
-        for (map, ..) in lost {
-            report.add(end, format!("map {map}: a key of the log has no slot"));
-        }
+        let derived = deriving.end(end, report);
         visited.extend(space.log_extent_of(end).map(|extent| extent.offset));
         for extent in space.extents().filter(|extent| extent.is_log() && !visited.contains(&extent.offset)) {
             report.add(extent.offset, "the log does not lead to this extent of it");
@@ -505,55 +570,6 @@ impl Engine {
         }
         report.records = records;
         Ok(derived)
-    }
-
-    /// Asks the index of its map about a record.
-    fn verify_record(
-        &self,
-        record: Record<'_>,
-        maps: &BTreeMap<u32, Index<'_>>,
-        derived: &mut BTreeMap<u32, Derived>,
-        lost: &mut BTreeSet<(u32, KeyHash, KeyHash)>,
-        report: &mut VerifyReport,
-    ) -> Result<()> {
-        let map = record.header.map();
-        let (Some(kind @ (Kind::Put | Kind::Remove | Kind::Clear)), Some(index)) = (record.kind(), maps.get(&map))
-        else {
-            return Ok(());
-        };
-        let of_map = derived.entry(map).or_default();
-        if kind == Kind::Clear {
-            *of_map = Derived::default();
-            lost.retain(|&(other, ..)| other != map);
-            return Ok(());
-        }
-        let hash = KeyHash::of(record.key(), self.seed);
-        match self.probe(index, map, hash, record.key())? {
-            Some(Probe::Found(_, newest)) if newest == record.offset => {
-                of_map.slots += 1;
-                if kind == Kind::Put {
-                    of_map.reached += 1;
-                    of_map.bytes += record.counted_len();
-                }
-            }
-            Some(Probe::Found(_, newest)) => {
-                // What `prev` leads to may be gone, and a newer record of the key in its place.
-                let seq = log::record(&self.region, newest)?.seq();
-                if seq < record.seq() || seq == record.seq() && newest == record.header.prev() {
-                    report.add(record.offset, "the slot points at a record that this one replaces");
-                }
-            }
-            _ => {
-                // The hash with another seed, so that two keys are not taken for one.
-                let key = (map, hash, KeyHash::of(record.key(), !self.seed));
-                if kind == Kind::Put {
-                    lost.insert(key);
-                } else {
-                    lost.remove(&key);
-                }
-            }
-        }
-        Ok(())
     }
 
     fn verify_extents(&self, space: &Space, maps: &BTreeMap<u32, Index<'_>>, report: &mut VerifyReport) -> Result<()> {

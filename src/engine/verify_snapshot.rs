@@ -8,7 +8,7 @@
 //! **Invariant.** The head was read while the commit was the last visible one. Compaction moves the head on only after
 //! what it has moved is visible, so all that this commit sees lies behind that head.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::Engine;
 use super::head::{self, LogHead};
 use super::pace::{Halt, Pace, Paced};
 use super::pins::Hold;
-use super::verify::{Derived, VerifyProgress, VerifyReport, VerifyScope};
+use super::verify::{Derived, Deriving, VerifyProgress, VerifyReport, VerifyScope};
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, live};
@@ -45,9 +45,6 @@ struct MapSeen<'e> {
     index: Index<'e>,
     totals: Option<Totals>,
 }
-
-/// Keys that have a value and no slot, by map and two hashes: they have to be removed before the log ends.
-type Lost = BTreeSet<(u32, KeyHash, KeyHash)>;
 
 impl Engine {
     /// Checks the log and the indexes as one commit sees them, whatever others write meanwhile.
@@ -127,8 +124,7 @@ impl Engine {
     ) -> Paced<BTreeMap<u32, Derived>> {
         let seq = seen.hold.seq();
         let space = self.space_now()?;
-        let mut derived = BTreeMap::new();
-        let mut lost = Lost::new();
+        let mut deriving = Deriving::default();
         let (mut bytes, mut records, mut ordinal) = (0, 0, 0);
         let mut walk = Walk::new(&self.region, seen.head.head, Some(seen.tail));
         for record in walk.by_ref() {
@@ -140,11 +136,11 @@ impl Engine {
             }
             bytes += record.len();
             records += 1;
-            self.verify_record_seen(seen, record, &mut derived, &mut lost, report)?;
+            if let Some(of_map) = seen.maps.get(&record.header.map()) {
+                deriving.add(self, record, report, |hash| self.version_seen(seen, &of_map.index, record, hash))?;
+            }
         }
-        for (map, ..) in lost {
-            report.add(seen.tail, format!("map {map}: a key of the log has no slot"));
-        }
+        let derived = deriving.end(seen.tail, report);
         if walk.at() != seen.tail {
             let (at, end, stop) = (walk.at(), seen.tail, walk.stop());
             report.add(at, format!("the log ends here and should go on to {end}: {stop}"));
@@ -178,58 +174,20 @@ impl Engine {
         }
     }
 
-    /// Asks the index of its map about a record.
-    fn verify_record_seen(
+    /// The record that a commit sees of the key of another one.
+    fn version_seen(
         &self,
         seen: &Seen<'_>,
+        index: &Index<'_>,
         record: Record<'_>,
-        derived: &mut BTreeMap<u32, Derived>,
-        lost: &mut Lost,
-        report: &mut VerifyReport,
-    ) -> Result<()> {
-        let map = record.header.map();
-        let (Some(kind @ (Kind::Put | Kind::Remove | Kind::Clear)), Some(of_map)) =
-            (record.kind(), seen.maps.get(&map))
-        else {
-            return Ok(());
-        };
-        let found = derived.entry(map).or_default();
-        if kind == Kind::Clear {
-            *found = Derived::default();
-            lost.retain(|&(other, ..)| other != map);
-            return Ok(());
-        }
-        let hash = KeyHash::of(record.key(), self.seed);
-        let newest = of_map.index.find(hash, |offset| {
+        hash: KeyHash,
+    ) -> Result<Option<u64>> {
+        let newest = index.find(hash, |offset| {
             let found = log::record(&self.region, offset)?;
-            Ok((found.key() == record.key() && found.header.map() == map).then_some(found))
+            Ok((found.key() == record.key() && found.header.map() == record.header.map()).then_some(found))
         })?;
         let version = newest.map(|newest| self.older_version(newest, seen.hold.seq())).transpose()?.flatten();
-        match version {
-            Some(version) if version.offset == record.offset => {
-                found.slots += 1;
-                if kind == Kind::Put {
-                    found.reached += 1;
-                    found.bytes += record.counted_len();
-                }
-            }
-            Some(version) => {
-                let older = version.seq() < record.seq();
-                if older || version.seq() == record.seq() && version.offset == record.header.prev() {
-                    report.add(record.offset, "the slot leads to a record that this one replaces");
-                }
-            }
-            None => {
-                // The hash with another seed, so that two keys are not taken for one.
-                let key = (map, hash, KeyHash::of(record.key(), !self.seed));
-                if kind == Kind::Put {
-                    lost.insert(key);
-                } else {
-                    lost.remove(&key);
-                }
-            }
-        }
-        Ok(())
+        Ok(version.map(|version| version.offset))
     }
 
     /// Holds what the slots of a map lead to, and its counters, against what the log says.

@@ -107,7 +107,7 @@
 //! | byte | held by |
 //! | --- | --- |
 //! | L | who opens or closes the store: exclusively to write, shared to read |
-//! | L + 1 | who writes a superblock: exclusively; who reads one: shared |
+//! | L + 1 | who writes a superblock, exclusively; who reads one takes no lock |
 //! | L + 2 | stands in for the whole file where the two kinds of lock collide, that is everywhere but on Linux |
 //! | L + 3 | shared by those who have recovered the store into memory of their own: nobody opens it for writing meanwhile |
 //! | L + 4 | shared by those who have opened the store for reading; exclusively by who makes the file shorter |
