@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use slotlog::format::{BLOCK, CREATION_MAGIC, EXTENTS, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION};
+use slotlog::format::{BLOCK, CREATION_MAGIC, EXTENTS, LIVE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION};
 use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, RecoveryPhase, RecoveryProgress, Store};
 use support::{folder, run_child, say};
 use zerocopy::{FromBytes, IntoBytes};
@@ -268,6 +268,29 @@ fn a_newer_version_is_refused() {
     }
     let error = refused(&path);
     assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 2, .. }), "{error}");
+}
+
+/// Only its first bytes have reached the disk, where there was something else before: that is none of another version.
+#[test]
+fn a_superblock_cut_short_is_not_believed_in_its_version() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    make(&path, 3);
+    let [a, b] = [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| superblock(&path, at).generation.get());
+    let older = if a < b { SUPERBLOCK_A } else { SUPERBLOCK_B };
+    let whole = fs::read(&path).unwrap();
+    for junk in [0, 0x5a] {
+        patch(&path, older, &MAGIC);
+        patch(&path, older + 8, &[junk; BLOCK as usize - 8]);
+        let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
+        assert_eq!(content(&reader).len(), 3);
+        drop(reader);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(content(&store).len(), 3);
+        assert_clean(&store);
+        drop(store);
+        fs::write(&path, &whole).unwrap();
+    }
 }
 
 #[test]

@@ -96,18 +96,18 @@ fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
     {
         return Ok(None);
     }
-    let mut ours = found.iter().flatten().filter(|superblock| superblock.magic == MAGIC).peekable();
-    if ours.peek().is_none() {
+    let ours = || found.iter().flatten().filter(|superblock| superblock.magic == MAGIC);
+    if ours().next().is_none() {
         return not_a_store("its first bytes are not those of one");
-    }
-    // The version comes first: of another one, not even the place of the CRC is known. Version zero is a superblock of which
-    // only the first bytes have reached the disk.
-    if let Some(other) = ours.find(|superblock| !matches!(superblock.version.get(), 0 | VERSION)) {
-        let found = other.version.get();
-        return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });
     }
     let valid = found.map(|superblock| superblock.filter(Superblock::holds));
     if valid.iter().all(Option::is_none) {
+        // Of another version, not even the place of the CRC is known. Where one holds, the file is of this version, and the other
+        // may be one of which only the first bytes have reached the disk, before what lay there.
+        if let Some(other) = ours().find(|superblock| superblock.version.get() != VERSION) {
+            let found = other.version.get();
+            return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });
+        }
         return Err(Error::corrupt(path, SUPERBLOCK_A, "neither superblock has a CRC that holds"));
     }
     if let Some(superblock) = valid.iter().flatten().find(|s| s.incompatible.get() & !KNOWN_INCOMPATIBLE != 0) {

@@ -208,7 +208,8 @@ pub const DEFAULT_MAP: u32 = 1;
 pub struct Superblock {
     /// [`MAGIC`].
     pub magic: [u8; 8],
-    /// [`VERSION`]. Compared before anything else that follows is believed.
+    /// [`VERSION`]. A file is of another version if none of its superblocks is whole and of this one: what lies beside a whole one
+    /// may be half written. So whoever converts a file replaces both superblocks before anything else.
     pub version: U32,
     /// [`BLOCK`].
     pub block: U32,
