@@ -302,6 +302,7 @@ mod pod;
 mod serialised;
 mod snapshot;
 mod snapshot_map;
+mod source;
 mod stats;
 mod store;
 mod transaction;

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use crate::arg::Arg;
 use crate::codec::{Codec, View};
-use crate::engine::Engine;
 use crate::engine::batch::Batch;
 use crate::engine::catalogue::Named;
 use crate::engine::change::Action;
@@ -15,6 +14,7 @@ use crate::engine::cursor::Cursor;
 use crate::engine::expiry::deadline;
 use crate::engine::pinned::Pinned;
 use crate::error::{Error, Result};
+use crate::source::EngineRef;
 use crate::typed::Typed;
 use crate::{Changes, Entry, MapChanges, MapIter, SnapshotMap, Store, ValueRef};
 
@@ -115,7 +115,8 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         &self.typed
     }
 
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
+    #[inline(always)]
+    pub(crate) fn engine(&self) -> EngineRef<'_> {
         self.store.engine()
     }
 
@@ -177,7 +178,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`Store::changes_since`].
     pub fn changes_since(&self, seq: u64) -> Result<MapChanges<K, V>> {
-        let changes = Changes::new(Arc::clone(self.engine()), self.typed.id, seq)?;
+        let changes = Changes::new(Arc::clone(&self.engine()), self.typed.id, seq)?;
         Ok(MapChanges::new(self.typed.clone(), changes))
     }
 
@@ -225,7 +226,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
                 wanted: say(wanted),
             });
         }
-        Ok(Map { store: store.clone(), typed: Typed::new(engine, found.id, name) })
+        Ok(Map { store: store.clone(), typed: Typed::new(&engine, found.id, name) })
     }
 
     /// The value of a key, decoded. One index line and one record are read: two cache misses if they are cold.
@@ -271,7 +272,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
             let value = self.engine().get_unpinned(self.typed.id, key.as_ref())?;
             return value.map(|(value, _)| ValueRef::copied(&self.typed, &value)).transpose();
         }
-        ValueRef::in_place(&self.typed, Pinned::here(self.engine())?, key.as_ref())
+        ValueRef::in_place(&self.typed, Pinned::here(&self.engine())?, key.as_ref())
     }
 
     /// What `f` makes of the value of a key, which it sees in place, without a copy. Cheaper than
@@ -319,7 +320,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`get`](Map::get).
     pub fn get_many<Q: Arg<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
-        let pinned = Pinned::here(self.engine())?;
+        let pinned = Pinned::here(&self.engine())?;
         SnapshotMap::new(&pinned, self).get_many(keys)
     }
 
@@ -614,7 +615,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`Store::snapshot`].
     pub fn iter(&self) -> Result<MapIter<K, V>> {
-        MapIter::new(self.typed.clone(), Pinned::here(self.engine())?)
+        MapIter::new(self.typed.clone(), Pinned::here(&self.engine())?)
     }
 
     /// All keys, in no particular order; see [`iter`](Map::iter).
@@ -767,7 +768,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         entries: &mut impl Iterator<Item = (Q, W)>,
         most: u64,
     ) -> Result<u64> {
-        let mut batch = Batch::begin(Arc::clone(self.engine()))?;
+        let mut batch = Batch::begin(Arc::clone(&self.engine()))?;
         let mut inserted = 0;
         while inserted < most
             && let Some((key, value)) = entries.next()

@@ -1,7 +1,6 @@
 //! What a snapshot has of a typed map.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::arg::Arg;
@@ -43,7 +42,7 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for SnapshotMap<'_, K, V> {
 
 impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     pub(crate) fn new(pinned: &'s Pinned, map: &Map<K, V>) -> SnapshotMap<'s, K, V> {
-        let is_foreign = !Arc::ptr_eq(pinned.engine(), map.engine());
+        let is_foreign = pinned.engine().origin != map.engine().origin;
         SnapshotMap { pinned, typed: map.typed().clone(), is_foreign }
     }
 

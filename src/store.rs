@@ -14,6 +14,7 @@ use crate::engine::recovery::Opened;
 use crate::engine::settings::Settings;
 use crate::engine::verify::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
+use crate::source::{EngineRef, Source};
 use crate::{
     Changes, CompactProgress, CompactReport, Error, Map, MapInfo, Options, Result, Snapshot, Stats, Transaction,
 };
@@ -44,12 +45,12 @@ use crate::{
 pub struct Store {
     /// Before the engine, so that the thread ends before the store is closed.
     background: Option<Arc<Background>>,
-    engine: Arc<Engine>,
+    source: Source,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("path", &self.engine.region.path()).finish_non_exhaustive()
+        f.debug_struct("Store").field("path", &self.engine().region.path()).finish_non_exhaustive()
     }
 }
 
@@ -109,12 +110,12 @@ impl Store {
     /// At a path, or in memory.
     pub(crate) fn open_with(path: Option<&Path>, settings: Settings) -> Result<Store> {
         let wants_background = settings.background_maintenance && settings.access != crate::Access::ReadOnly;
-        let engine = Arc::new(match path {
+        let source = Source::new(match path {
             Some(path) => Engine::open(path, settings)?,
             None => Engine::in_memory(settings)?,
         });
-        let background = if wants_background { Some(Arc::new(Background::start(&engine)?)) } else { None };
-        Ok(Store { background, engine })
+        let background = if wants_background { Some(Arc::new(Background::start(&source.engine())?)) } else { None };
+        Ok(Store { background, source })
     }
 
     /// The value of a key, copied. One index line and one record are read: two cache misses if they are cold.
@@ -151,7 +152,7 @@ impl Store {
     /// Only if `f` does.
     #[inline]
     pub fn get_with<R>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        self.engine.read(DEFAULT_MAP, key.as_ref(), |value, _| f(value))
+        self.engine().read(DEFAULT_MAP, key.as_ref(), |value, _| f(value))
     }
 
     /// Whether a key has a value.
@@ -191,7 +192,7 @@ impl Store {
     /// [`Poisoned`](crate::Error::Poisoned) if the change was to be synced and a flush has failed, now or before: it may be
     /// there, but may not survive a power cut.
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.engine.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
+        self.engine().put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
     }
 
     /// Sets the value of a key for a time: from `at` on, by the clock of whoever looks, it counts as absent. See
@@ -209,7 +210,7 @@ impl Store {
     /// # Errors
     /// Those of [`insert`](Store::insert).
     pub fn insert_with_expiry(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, at: SystemTime) -> Result<()> {
-        self.engine.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(deadline(at)))
+        self.engine().put(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(deadline(at)))
     }
 
     /// When the value of a key expires: `None` if it has none, `Some(None)` if never.
@@ -230,7 +231,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<SystemTime>>> {
-        self.engine.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::time))
+        self.engine().read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::time))
     }
 
     /// Removes a key, and says whether it was there. If it was not, nothing is written. A full store can still do this.
@@ -246,7 +247,7 @@ impl Store {
     /// # Errors
     /// Those of [`insert`](Store::insert).
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine.remove(DEFAULT_MAP, key.as_ref())
+        self.engine().remove(DEFAULT_MAP, key.as_ref())
     }
 
     /// How many keys there are. Takes constant time: it is a counter, and counters know nothing of time, so entries
@@ -266,7 +267,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn len(&self) -> Result<u64> {
-        self.engine.len(DEFAULT_MAP)
+        self.engine().len(DEFAULT_MAP)
     }
 
     /// Whether [`len`](Store::len) is zero. Entries that have expired and were not removed yet count.
@@ -300,7 +301,7 @@ impl Store {
     /// # Errors
     /// Those of [`insert`](Store::insert).
     pub fn clear(&self) -> Result<()> {
-        self.engine.clear(DEFAULT_MAP)
+        self.engine().clear(DEFAULT_MAP)
     }
 
     /// The store as it is now, for as long as you like. See [`Snapshot`].
@@ -317,7 +318,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::new(&self.engine)
+        Snapshot::new(&self.engine())
     }
 
     /// Begins a transaction: many changes in one commit. It holds the writer lock until it is committed or dropped. See
@@ -339,11 +340,12 @@ impl Store {
     /// [`WouldDeadlock`](crate::Error::WouldDeadlock) if this thread has one open already,
     /// [`Corrupt`](crate::Error::Corrupt).
     pub fn begin(&self) -> Result<Transaction> {
-        Transaction::begin(&self.engine)
+        Transaction::begin(&self.engine())
     }
 
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+    #[inline(always)]
+    pub(crate) fn engine(&self) -> EngineRef<'_> {
+        self.source.engine()
     }
 
     /// Opens the map of this name, with keys of type `K` and values of type `V`, and creates it if it is missing. See
@@ -425,7 +427,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn maps(&self) -> Result<Vec<MapInfo>> {
-        let maps = self.engine.named_maps()?.into_iter();
+        let maps = self.engine().named_maps()?.into_iter();
         let mut maps: Vec<MapInfo> =
             maps.map(|(name, map)| MapInfo { name, types: map.types, version: map.version }).collect();
         maps.sort_by(|one, other| one.name.cmp(&other.name));
@@ -450,7 +452,7 @@ impl Store {
     /// # Errors
     /// Those of [`insert`](Store::insert).
     pub fn drop_map(&self, name: &str) -> Result<bool> {
-        Ok(!name.is_empty() && self.engine.drop_named(name)?)
+        Ok(!name.is_empty() && self.engine().drop_named(name)?)
     }
 
     /// Gives the map `from` the name `to`, and says whether it was there. A map that had that name is dropped. One commit.
@@ -467,8 +469,8 @@ impl Store {
     /// # Errors
     /// Those of [`insert`](Store::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty or too long.
     pub fn rename_map(&self, from: &str, to: &str) -> Result<bool> {
-        self.engine.check_name(to)?;
-        Ok(!from.is_empty() && self.engine.rename_map(from, to)?)
+        self.engine().check_name(to)?;
+        Ok(!from.is_empty() && self.engine().rename_map(from, to)?)
     }
 
     /// Makes everything that is committed survive a power cut: one flush of what of the log is not flushed yet. Threads
@@ -488,7 +490,7 @@ impl Store {
     /// [`Io`](crate::Error::Io) if the flush fails. After that, in all processes and until all have closed the store,
     /// [`Poisoned`](crate::Error::Poisoned): a second flush would succeed, and say nothing of what the first has lost.
     pub fn sync(&self) -> Result<()> {
-        self.engine.sync()
+        self.engine().sync()
     }
 
     /// [Syncs](Store::sync), and writes down how far the log is durable, so that less than that is recognised as damage.
@@ -507,7 +509,7 @@ impl Store {
     /// # Errors
     /// Those of [`sync`](Store::sync).
     pub fn checkpoint(&self) -> Result<()> {
-        self.engine.checkpoint()
+        self.engine().checkpoint()
     }
 
     /// Makes the file as small as it can be, while others read and write: the values that are left and the indexes move to
@@ -562,7 +564,7 @@ impl Store {
         &self,
         mut on_progress: impl FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<CompactReport> {
-        self.engine.compact(&mut on_progress)
+        self.engine().compact(&mut on_progress)
     }
 
     /// Does upkeep that is pending, in this thread and for about as long as `budget`: moves a resize on, cleans the log if
@@ -583,7 +585,7 @@ impl Store {
     /// [`Corrupt`](crate::Error::Corrupt), those of [`checkpoint`](Store::checkpoint). With
     /// [`Access::ReadOnly`](crate::Access::ReadOnly) there is nothing to do.
     pub fn maintain(&self, budget: Duration) -> Result<bool> {
-        self.engine.maintain(budget, self.engine.settings.lock_timeout)
+        self.engine().maintain(budget, self.engine().settings.lock_timeout)
     }
 
     /// Gives the space of everything that is free in the file back to the file system, and says how many bytes. What lies
@@ -600,7 +602,7 @@ impl Store {
     /// [`ReadOnly`](crate::Error::ReadOnly), [`LockTimeout`](crate::Error::LockTimeout),
     /// [`WouldDeadlock`](crate::Error::WouldDeadlock), [`Io`](crate::Error::Io).
     pub fn release_free_space(&self) -> Result<u64> {
-        self.engine.release_free_space()
+        self.engine().release_free_space()
     }
 
     /// The sequence number of the last visible commit: what [`wait_for_change`](Store::wait_for_change) and
@@ -617,8 +619,8 @@ impl Store {
     /// # Errors
     /// [`Forked`](crate::Error::Forked).
     pub fn seq(&self) -> Result<u64> {
-        self.engine.check_not_forked()?;
-        self.engine.visible()
+        self.engine().check_not_forked()?;
+        self.engine().visible()
     }
 
     /// Waits until a commit is visible that is newer than `seq`, made by any process, and says whether there is one; `false`
@@ -647,7 +649,7 @@ impl Store {
     /// # Errors
     /// [`Forked`](crate::Error::Forked).
     pub fn wait_for_change(&self, seq: u64, timeout: Duration) -> Result<bool> {
-        self.engine.wait_for_change(seq, timeout)
+        self.source.wait_for_change(seq, timeout)
     }
 
     /// What was committed after `seq`, up to now, to the map without a name, oldest first, straight from the log: each change of
@@ -671,7 +673,7 @@ impl Store {
     /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not go back that far, or `seq` is of a commit
     /// that a power cut has undone; [`Corrupt`](crate::Error::Corrupt); [`PinsExhausted`](crate::Error::PinsExhausted).
     pub fn changes_since(&self, seq: u64) -> Result<Changes> {
-        Changes::new(Arc::clone(&self.engine), DEFAULT_MAP, seq)
+        Changes::new(Arc::clone(&self.engine()), DEFAULT_MAP, seq)
     }
 
     /// Checks the whole file: superblocks, extents, every record of the log, every slot of every index, and the
@@ -702,7 +704,7 @@ impl Store {
     /// transaction open, [`PinsExhausted`](crate::Error::PinsExhausted), [`LockTimeout`](crate::Error::LockTimeout) if
     /// others commit so fast that not one commit could be had.
     pub fn verify(&self) -> Result<VerifyReport> {
-        self.engine.verify()
+        self.engine().verify()
     }
 
     /// [Checks the file](Store::verify), and asks `on_progress` now and then whether to go on: after each slice, when
@@ -731,7 +733,7 @@ impl Store {
     /// # Panics
     /// Only if `on_progress` does.
     pub fn verify_with(&self, mut on_progress: impl FnMut(VerifyProgress) -> ControlFlow<()>) -> Result<VerifyReport> {
-        self.engine.verify_with(&mut on_progress)
+        self.engine().verify_with(&mut on_progress)
     }
 
     /// Sizes and counters. Takes time in proportion to the number of maps and extents, not of keys.
@@ -749,7 +751,7 @@ impl Store {
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`LockTimeout`](crate::Error::LockTimeout).
     pub fn stats(&self) -> Result<Stats> {
-        Stats::of(&self.engine)
+        Stats::of(&self.engine())
     }
 
     /// How many lines of the index a search for a key loads: the number of keys that take 1, 2, 3 … of them, the last
@@ -770,7 +772,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn probe_lengths(&self) -> Result<[u64; 8]> {
-        crate::stats::probe_lengths(&self.engine, DEFAULT_MAP)
+        crate::stats::probe_lengths(&self.engine(), DEFAULT_MAP)
     }
 
     /// In what state the store was found when it was opened, and so what opening it had to do.
@@ -786,7 +788,7 @@ impl Store {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn opened(&self) -> Opened {
-        self.engine.opened
+        self.source.opened()
     }
 
     /// Gives up this handle, and says what went wrong.
@@ -846,7 +848,7 @@ impl Store {
     /// [`StillOpen`](crate::Error::StillOpen) if there are other handles: a checkpoint was taken, this handle is gone,
     /// and the file stays open until they are. Those of [`sync`](Store::sync).
     pub fn close_last(self) -> Result<()> {
-        let path = self.engine.region.path().to_owned();
+        let path = self.engine().region.path().to_owned();
         match self.give_up()? {
             0 => Ok(()),
             handles => Err(Error::StillOpen { path, handles }),
@@ -870,21 +872,30 @@ impl Store {
     /// ```
     pub fn handles(&self) -> usize {
         let of_background = if self.background.is_some() { background::REFERENCES } else { 0 };
-        Arc::strong_count(&self.engine) - of_background
+        self.source.handles() - of_background
     }
 
     /// Gives up this handle and says how many others there are.
     fn give_up(self) -> Result<usize> {
         let others = self.handles() - 1;
         drop(self.background);
-        match Arc::try_unwrap(self.engine) {
-            Ok(engine) => engine.close().map(|()| 0),
-            Err(shared) if shared.is_forked() => shared.check_not_forked().map(|()| others),
-            Err(shared) => {
-                shared.checkpoint()?;
-                // The others may have gone meanwhile.
-                Arc::try_unwrap(shared).map_or(Ok(others), |engine| engine.close().map(|()| 0))
-            }
+        match self.source {
+            Source::Lasting(engine) => close(engine, others),
+            // It has nothing to make durable.
+            Source::Following(_) => Ok(others),
+        }
+    }
+}
+
+/// Gives up a share in an engine that has `others`, and says how many still have theirs.
+fn close(engine: Arc<Engine>, others: usize) -> Result<usize> {
+    match Arc::try_unwrap(engine) {
+        Ok(engine) => engine.close().map(|()| 0),
+        Err(shared) if shared.is_forked() => shared.check_not_forked().map(|()| others),
+        Err(shared) => {
+            shared.checkpoint()?;
+            // The others may have gone meanwhile.
+            Arc::try_unwrap(shared).map_or(Ok(others), |engine| engine.close().map(|()| 0))
         }
     }
 }

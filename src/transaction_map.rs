@@ -1,7 +1,6 @@
 //! What a transaction sees and does of a typed map.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::arg::Arg;
@@ -41,7 +40,7 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for TransactionMap<'_, K, V> {
 
 impl<'t, K: ?Sized, V: ?Sized> TransactionMap<'t, K, V> {
     pub(crate) fn new(batch: &'t mut Batch, map: &Map<K, V>) -> TransactionMap<'t, K, V> {
-        let is_foreign = !Arc::ptr_eq(batch.engine(), map.engine());
+        let is_foreign = batch.engine().origin != map.engine().origin;
         TransactionMap { batch, typed: map.typed().clone(), is_foreign }
     }
 

@@ -67,10 +67,9 @@ pub(super) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<
     let changes = region.live(live::SPACE_CHANGES)?;
     let agrees = is_sane(visible)
         && region.ends_with_a_block()?
-        && region.live(live::SEAL_AT)? == region.len()
-        && region.seal(seal::COMMIT)? == commit_seq(commit, visible)
+        && region.seal_in_force(seal::COMMIT)? == commit_seq(commit, visible)
         // Odd, if it was killed in the middle of a change.
-        && region.seal(seal::SPACE)? == changes.wrapping_add(changes & 1)
+        && region.seal_in_force(seal::SPACE)? == changes.wrapping_add(changes & 1)
         && region.live(live::DURABLE_HEAD)? == superblock.log_head.get();
     Ok(agrees && (!is_at_rest(region)? || ends_the_log(region)?))
 }

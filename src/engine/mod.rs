@@ -1,7 +1,7 @@
 //! The middle floor: what keeps the promise.
 //!
 //! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and [`recovery`]
-//! brings it back; [`processes`] knows who has it open, and [`live_tables`] makes room for more;
+//! brings it back, for those who only read [`aside`] of the file; [`processes`] knows who has it open, and [`live_tables`] makes room for more;
 //! [`read`] looks keys up under a pin ([`pins`], which [`sharing`] lends; [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads
 //! without a pin; [`turns`] say who may write ([`lock`], [`turn`]), [`commit`],
 //! [`change`] and [`batch`] append; the [`catalogue`] knows the maps; [`cursor`] goes over one of them, [`expiry`] knows which entries
@@ -12,6 +12,7 @@
 //! date, and [`clean`]s the log at its [`head`], or [`rest`]s when that has failed; [`reclaim`] says what of it is free.
 //! [`compact`] does all of that at once, on request.
 
+pub(crate) mod aside;
 pub(crate) mod batch;
 pub(crate) mod catalogue;
 pub(crate) mod change;
@@ -70,6 +71,7 @@ use crate::file::locks::{Locks, fork};
 use crate::file::region::Region;
 use crate::file::space::{self, Extent, Space};
 use crate::file::table::MapTable;
+use aside::Aside;
 use checkpoint::Flusher;
 use commit::Writer;
 use lock::Gate;
@@ -84,9 +86,9 @@ pub(crate) struct Engine {
     /// What keeps other openers of the file apart from us; a store in memory has none, nor has one that is a private copy of
     /// a file.
     locks: Option<Arc<Locks>>,
-    /// What such a copy holds for as long as it lives, so that the file does not change. Before the region, since a fork needs
+    /// What such a copy holds for as long as it lives, so that what it shows of the file does not change. Before the region, since a fork needs
     /// its file as long as there are locks.
-    _held: Option<Arc<Locks>>,
+    held: Option<Arc<Locks>>,
     pub(crate) region: Region,
     pub(crate) settings: Settings,
     pub(crate) opened: Opened,
@@ -103,6 +105,10 @@ pub(crate) struct Engine {
     frozen: Option<Frozen>,
     /// Somebody does by now.
     thawed: AtomicBool,
+    /// Set if it was recovered in memory of this process and others may write to the file.
+    aside: Option<Aside>,
+    /// The number of the opening that this is of: that of the one in whose place it is, if there is one.
+    pub(crate) origin: u64,
     kept_pins: KeptPins,
     shared_pins: SharedPins,
     snapshot_locks: SnapshotLocks,

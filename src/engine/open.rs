@@ -3,11 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::aside::{self, Aside};
 use super::checkpoint::Flusher;
 use super::commit::Writer;
 use super::live_area::{
@@ -30,7 +31,7 @@ use crate::error::{Error, HeldBy, Result};
 use crate::file::index;
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, SUPERBLOCK_A, SUPERBLOCK_B,
-    Superblock, live, opener,
+    Superblock, commit_seq, live, opener,
 };
 use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing, fork};
 use crate::file::region::{self, Region};
@@ -94,13 +95,15 @@ impl Engine {
         Ok(Engine {
             seed: superblock.hash_seed.get(),
             locks: seat.locks,
-            _held: seat.held,
+            held: seat.held,
             generation: fork::generation(),
             process: seat.entry,
             exclusive: seat.exclusive,
             read_only: settings.access == Access::ReadOnly,
             frozen,
             thawed: AtomicBool::new(false),
+            aside: None,
+            origin: ORIGINS.fetch_add(1, Ordering::Relaxed),
             kept_pins: KeptPins::new(seat.entry),
             shared_pins: SharedPins::default(),
             snapshot_locks: SnapshotLocks::default(),
@@ -121,6 +124,9 @@ impl Engine {
         })
     }
 }
+
+/// How many stores this process has opened.
+static ORIGINS: AtomicU64 = AtomicU64::new(0);
 
 /// How long an opening waits for readers whose presence it cannot do with.
 const GRACE: Duration = Duration::from_millis(200);
@@ -244,9 +250,9 @@ impl<'s> Opening<'s> {
         Ok(Seat { locks: Some(locks), held: None, entry, exclusive: settings.exclusive })
     }
 
-    /// Takes a place beside the file: its content becomes memory of this process, up to `max_len`, where nobody else is. As
+    /// Takes a place in memory: the content of the file becomes that of this process, up to `max_len`, where nobody else is. As
     /// long as that lasts, nobody may write to the file: what was not copied yet would change.
-    fn seat_aside(region: Region, locks: Arc<Locks>, max_len: u64) -> Result<(Region, Seat)> {
+    fn seat_in_memory(region: Region, locks: Arc<Locks>, max_len: u64) -> Result<(Region, Seat)> {
         // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and others need
         // not wait until the opening has come to its end.
         (locks.try_lock(PRIVATE, Sharing::Shared))
@@ -314,11 +320,19 @@ impl<'s> Opening<'s> {
             if superblock.is_clean() {
                 check_len(&region, &superblock)?;
             }
-            // He may not write to it, so it is recovered in memory of this process.
+            // It may not be written to, so it is recovered in memory of this process.
             refuse_beside(&writers, &region)?;
-            let (region, seat) = Opening::seat_aside(region, locks, u64::MAX)?;
+            if settings.untrusted {
+                // What others believe of it may be something else.
+                let (region, seat) = Opening::seat_in_memory(region, locks, u64::MAX)?;
+                return super::recovery::after_power_cut(region, seat, settings.clone(), superblock, newest)?
+                    .end_opening(false);
+            }
+            let (aside, seat) = (Aside::begin(&region)?, Seat::alone(Some(locks)));
+            let region = region.into_private(u64::MAX)?;
             return super::recovery::after_power_cut(region, seat, settings.clone(), superblock, newest)?
-                .end_opening(false);
+                .end_opening(false)?
+                .step_aside(aside, superblock.log_head.get());
         }
         let frozen = Frozen {
             visible: superblock.next_seq.get() - 1,
@@ -341,7 +355,7 @@ impl<'s> Opening<'s> {
         let region = Region::of_file(file, path, true, settings.max_size)?;
         refuse_beside(&processes::living(&region, &locks)?, &region)?;
         let found = Found::in_file(&region, &superblocks, false, settings.untrusted)?;
-        let (region, seat) = Opening::seat_aside(region, locks, settings.max_size)?;
+        let (region, seat) = Opening::seat_in_memory(region, locks, settings.max_size)?;
         // Whoever reads the file sees nothing of what happens here.
         found.take_up(region, seat, settings, trust, true)
     }
@@ -355,7 +369,8 @@ impl<'s> Opening<'s> {
             // The lock on the file does not reach them, but that on their entry does.
             return Err(Error::Locked { path, by: other.holder() });
         }
-        if locks.is_held(PRIVATE).map_err(|e| processes::lock_error(&region, e))? {
+        let keeps_out = locks.is_held(PRIVATE).map_err(|e| processes::lock_error(&region, e))?;
+        if keeps_out || settings.exclusive && !aside::is_nobody(&locks, &region)? {
             return Err(Error::Locked { path, by: HeldBy::Private });
         }
         if settings.untrusted {
@@ -457,6 +472,21 @@ impl Found {
             None => !alone,
         };
         let as_closed = is_closed && self.is_whole && may_be_read && live_is_as_closed(&region, &superblock)?;
+        let as_left = same_cache && !is_poisoned;
+        if let Some(locks) = &seat.locks {
+            // Those who have recovered it in memory of their own go on looking at the log.
+            let stays = if is_closed {
+                aside::none_is_beyond(locks, &region, superblock.next_seq.get() - 1)?
+            } else if as_left {
+                let visible = region.live(live::VISIBLE)?;
+                aside::none_is_beyond(locks, &region, commit_seq(region.live(live::COMMIT_POINT)?, visible))?
+            } else {
+                aside::all_began_at(locks, &region, superblock.log_head.get())?
+            };
+            if !stays {
+                return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Private });
+            }
+        }
         let engine = if as_closed && trust && !is_poisoned {
             forget_the_dead(&region)?;
             let engine = attach(region, seat, settings.clone(), Opened::Clean, superblock)?;
@@ -469,7 +499,7 @@ impl Found {
             engine
         } else if is_closed {
             open_clean(region, seat, settings.clone(), superblock, in_force)?
-        } else if same_cache && !is_poisoned {
+        } else if as_left {
             match super::recovery::after_kill(region, seat, settings.clone(), superblock, state) {
                 Err(Error::Corrupt { .. }) => return Ok(None),
                 engine => engine?,
@@ -584,12 +614,16 @@ fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine>
 
 /// What stands for an identity where the system has none: it tells readers of a closed store, who know what was there
 /// before, that somebody has opened it. It proves nothing about the page cache.
-fn random_identity() -> io::Result<[u64; 6]> {
+fn random_identity(path: &Path) -> Result<[u64; 6]> {
     let mut words = [0; 6];
     for word in &mut words {
-        *word = getrandom::u64().map_err(io::Error::other)?;
+        *word = random(path)?;
     }
     Ok(words)
+}
+
+fn random(path: &Path) -> Result<u64> {
+    getrandom::u64().map_err(|e| Error::io(path, "get random bytes", io::Error::other(e)))
 }
 
 /// A log that is known: its extents (start, end, sequence number), and how it ends.
@@ -683,7 +717,7 @@ impl Engine {
     pub(crate) fn trust_live(&self) -> Result<()> {
         let identity = match self.region.identity() {
             Some(identity) => identity,
-            None => random_identity().map_err(|e| Error::io(self.region.path(), "get random bytes", e))?,
+            None => random_identity(self.region.path())?,
         };
         for (index, word) in identity.into_iter().enumerate() {
             self.region.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
@@ -724,6 +758,8 @@ impl Engine {
         }
         if let Some(locks) = &self.locks {
             if !self.read_only {
+                let number = random(self.region.path())?;
+                self.region.store_live(live::OPENING_ID, number, Ordering::Release)?;
                 progress::note_the_end(&self.region)?;
             }
             locks.unlock(OPENING).map_err(|error| Error::io(self.region.path(), "lock the file", error))?;

@@ -78,6 +78,7 @@ pub(crate) fn after_kill(
     superblock: Superblock,
     state: u64,
 ) -> Result<Engine> {
+    region.settle_seal()?;
     let mut space = Space::load(&region, region.live(live::SPACE_TABLE)?)?;
     space.mend(&region)?;
     let tail = region.live(live::TAIL)?;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -798,10 +800,10 @@ fn a_table_that_cannot_be_there_costs_a_walk_of_the_log() {
     }
 }
 
-/// In a mount namespace of its own, a reader may have to recover what a writer elsewhere would go on with. The reader's
-/// memory is then a picture of the file with holes, through which every change would show.
+/// In a mount namespace of its own, a reader may have to recover what a writer elsewhere goes on with. Of what the reader has
+/// not changed in its memory, it sees the file.
 #[test]
-fn nobody_writes_while_a_reader_has_recovered_for_himself() {
+fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
     let (folder, path) = scratch();
     let store = open(&path);
     some_keys(&store);
@@ -812,21 +814,115 @@ fn nobody_writes_while_a_reader_has_recovered_for_himself() {
     let expected = content(&store);
     let killed = folder.path().join("killed");
     put_back(&killed, &fs::read(&path).unwrap());
-    let image = fs::read(&killed).unwrap();
-    let mount = live::IDENTITY as usize + 40;
-    let mut elsewhere = image.clone();
-    elsewhere[mount] ^= 1;
-    fs::write(&killed, &elsewhere).unwrap();
+    let mount = live::IDENTITY + 40;
+    let turn = || {
+        let mut file = File::options().read(true).write(true).open(&killed).unwrap();
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(mount)).unwrap();
+        file.read_exact(&mut byte).unwrap();
+        file.seek(SeekFrom::Start(mount)).unwrap();
+        file.write_all(&[byte[0] ^ 1]).unwrap();
+    };
+    turn();
     let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
     let reader = Engine::open(&killed, settings).unwrap();
-    assert!(matches!(reader.opened, Opened::AfterPowerCut { .. }), "{:?}", reader.opened);
+    assert!(matches!(reader.opened, Opened::AfterPowerCut { .. }) && reader.is_aside(), "{:?}", reader.opened);
+    turn();
+    assert!(reader.follow().is_none());
+    let alone = Engine::open(&killed, Settings { exclusive: true, ..Settings::default() }).err().unwrap();
+    assert!(matches!(alone, Error::Locked { by: HeldBy::Private, .. }), "{alone}");
+    let writer = open(&killed);
+    assert_eq!((writer.opened, content(&writer)), (Opened::AfterKill, expected.clone()));
+    for round in 0..50 {
+        for number in 0..40 {
+            writer.put(DEFAULT_MAP, &key(number), &[round; 300], None).unwrap();
+        }
+        writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(content(&reader) == expected);
+        let report = reader.verify().unwrap();
+        assert!(report.is_clean(), "{:?}", report.findings());
+    }
+    // By now the log begins elsewhere, so whoever builds everything anew from it would take what the reader sees for free.
+    writer.checkpoint().unwrap();
+    drop(writer);
+    let refused = Engine::open(&killed, Settings { untrusted: true, ..Settings::default() }).err().unwrap();
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
+    assert!(content(&reader) == expected);
+    let writer = open(&killed);
+    let next = reader.follow().unwrap();
+    assert_eq!(next.origin, reader.origin);
+    assert!(!next.is_aside() && content(&next) == content(&writer));
+    let len = writer.region.len();
+    drop(reader);
+    writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
+    drop(next);
+    writer.release_free_space().unwrap();
+    assert!(writer.region.len() < len / 2, "{} of {len} bytes", writer.region.len());
+}
+
+/// Its writer was killed when the file had become longer and the seal was still where the file had ended.
+#[test]
+fn a_growth_that_was_cut_short_is_completed() {
+    let (folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let mut image = fs::read(&path).unwrap();
+    let (before, expected) = (image.len() as u64, content(&engine));
+    image.resize(image.len() + 20 * BLOCK as usize, 0);
+    let killed = folder.path().join("killed");
+    put_back(&killed, &image);
+    let engine = open(&killed);
+    let is_known = engine.region.identity().is_some();
+    assert!(!is_known || engine.opened == Opened::AfterKill, "{:?}", engine.opened);
+    engine.put(DEFAULT_MAP, b"more", b"value", None).unwrap();
+    assert!(engine.verify().unwrap().is_clean());
+    // Beside a reader, what was taken for nothing is not given back.
+    let reader = Engine::open(&killed, Settings { access: Access::ReadOnly, ..Settings::default() }).unwrap();
+    engine.close().unwrap();
+    assert!(engine.region.len() > before);
+    drop(reader);
+    // Of the live area nothing is believed in another page cache.
+    let mut image = fs::read(&killed).unwrap();
+    image[live::IDENTITY as usize] ^= 1;
     fs::write(&killed, &image).unwrap();
+    let engine = open(&killed);
+    assert_eq!((engine.opened, content(&engine).len()), (Opened::Clean, expected.len() + 1));
+}
+
+/// It may have taken for a commit what its writer did not come to commit, and what a recovery after the kill undoes.
+#[test]
+fn what_a_reader_has_recovered_is_not_undone() {
+    let (folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let tape = Arc::new(Tape::default());
+    let mut image = fs::read(&path).unwrap();
+    engine.region.set_recorder(tape.clone());
+    engine.put(DEFAULT_MAP, b"appended", b"value", None).unwrap();
+    // All that comes before the seal and the commit point.
+    for event in &*tape.0.lock().unwrap() {
+        if matches!(event, Event::Write(at, _) if *at >= EXTENTS && *at + BLOCK >= image.len() as u64) {
+            break;
+        }
+        replay(&mut image, event);
+    }
+    let killed = folder.path().join("killed");
+    // Of another page cache, as far as one knows.
+    fs::write(&killed, &image).unwrap();
+    let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
+    let reader = Engine::open(&killed, settings).unwrap();
+    assert!(content(&reader).contains_key(&b"appended"[..]));
+    let mut file = File::options().read(true).write(true).open(&killed).unwrap();
+    let region = Region::of_file(file.try_clone().unwrap(), killed.clone(), true, u64::MAX).unwrap();
+    let Some(identity) = region.identity() else { return };
+    file.seek(SeekFrom::Start(live::IDENTITY)).unwrap();
+    identity.into_iter().for_each(|word| file.write_all(&word.to_le_bytes()).unwrap());
     let refused = Engine::open(&killed, Settings::default()).err().unwrap();
     assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
-    assert_eq!(content(&reader), expected);
     drop(reader);
     let writer = open(&killed);
-    assert_eq!((writer.opened, content(&writer)), (Opened::AfterKill, expected));
+    assert_eq!(writer.opened, Opened::AfterKill);
+    assert!(!content(&writer).contains_key(&b"appended"[..]));
 }
 
 /// Nobody else can be in a private copy, so nothing of those who were killed is left in it.

@@ -25,7 +25,7 @@ use crate::engine::batch::Batch;
 use crate::engine::expiry::Moment;
 use crate::engine::pins::Pin;
 use crate::error::{Error, Result};
-use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, Kind, Superblock, live, seal};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, Superblock, live, seal};
 use crate::file::log;
 
 /// Of each key, which value it has: its number and its length.
@@ -104,13 +104,13 @@ fn content(engine: &Engine) -> std::result::Result<Content, String> {
     }
 }
 
-/// Whether the seal at the end of a file, and the superblock in force, say the same as its live area.
+/// Whether the seal of a file, and the superblock in force, say the same as its live area.
 pub(crate) fn seal_agrees(image: &[u8]) -> bool {
     let word = |at: u64| u64::from_le_bytes(image[at as usize..at as usize + 8].try_into().unwrap());
-    let at = image.len() as u64 - BLOCK;
+    let at = word(live::SEAL_AT);
     let changes = word(live::SPACE_CHANGES);
     let superblock = Superblock::read_from_prefix(&image[word(live::SUPERBLOCK) as usize..]).unwrap().0;
-    word(live::SEAL_AT) == at
+    at < image.len() as u64
         && word(live::DURABLE_HEAD) == superblock.log_head.get()
         && word(at + seal::COMMIT) & 0xff_ffff == word(live::COMMIT_POINT) >> 40
         && word(at + seal::SPACE) == changes + (changes & 1)

@@ -18,7 +18,7 @@ pub mod live {
     /// Version of the live area; another one is not trusted.
     pub const VERSION_WORD: u64 = LIVE + 192;
     /// The value of [`VERSION_WORD`] in this build.
-    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x05\0\0\0");
+    pub const VERSION: u64 = u64::from_le_bytes(*b"live\x06\0\0\0");
     /// Six words that say which page cache this is: boot id (two words), device, inode, birth time, mount.
     pub const IDENTITY: u64 = LIVE + 200;
     /// Words in [`IDENTITY`].
@@ -109,6 +109,9 @@ pub mod live {
     pub const OPENER_DONE: u64 = LIVE + 904;
     /// See [`OPENER_DONE`].
     pub const OPENER_TOTAL: u64 = LIVE + 912;
+    /// A random number of the last opening for writing: it tells those who have recovered the store in memory of their own that
+    /// somebody has come to write.
+    pub const OPENING_ID: u64 = LIVE + 920;
 }
 
 /// The words of the seal, the last block of a file: see [the seal](crate::file::layout#the-seal).

@@ -34,13 +34,13 @@
 //!   and zero before the clean flag is taken away, which comes before any change.
 //!
 //! **Invariants.** A clean flag counts only if the seal has that superblock's generation and the file the length that it says.
-//! The live area of a killed process counts only if the seal has its numbers and is where [`SEAL_AT`](live::SEAL_AT) says,
-//! at the end of the file, and no record of a later commit follows where the log ends. In any doubt the log decides, and then
-//! it has to reach the commit that [`SYNCED`](live::SYNCED) names.
+//! The live area of a killed process counts only if the seal where [`SEAL_AT`](live::SEAL_AT) says has its numbers, and no
+//! record of a later commit follows where the log ends. In any doubt the log decides, and then it has to reach the commit that
+//! [`SYNCED`](live::SYNCED) names.
 //!
 //! When the file becomes longer or shorter, the new seal is written first, then `SEAL_AT`, then the words of the old one are
-//! cleared. A process that is killed between two of these stores, or between the seal and the commit point, leaves words that
-//! do not agree, which costs a walk of the log and nothing else.
+//! cleared; what lies behind the seal in force is not in use yet, or no more. So a process may be killed meanwhile. One that is
+//! killed between the seal and the commit point leaves words that do not agree, which costs a walk of the log and nothing else.
 //!
 //! # The log
 //!

@@ -46,6 +46,17 @@ pub(crate) const fn snapshot(count: u64) -> u64 {
     LOCKS + (1 << 48) + count
 }
 
+/// The byte that says where the log began from which somebody who only reads has recovered the store in memory of his own. Held
+/// shared, like the next one.
+pub(crate) const fn aside_from(head: u64) -> u64 {
+    LOCKS + (1 << 50) + head
+}
+
+/// The byte that says up to which count he believes the log.
+pub(crate) const fn aside_until(count: u64) -> u64 {
+    LOCKS + (1 << 51) + count
+}
+
 /// Who else may hold a lock at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
@@ -151,7 +162,7 @@ impl Locks {
     pub(crate) fn release(&self) {
         // Should this fail, the locks go when the file is closed everywhere.
         let _ = self.unlock_whole();
-        let _ = os::unlock(&self.file, &self.mine, LOCKS..snapshot(1 << 44));
+        let _ = os::unlock(&self.file, &self.mine, LOCKS..aside_until(1 << 44));
     }
 }
 

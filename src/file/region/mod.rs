@@ -258,6 +258,14 @@ impl Region {
         }
     }
 
+    /// The file that this is, or that it was before it became memory of this process.
+    pub(crate) fn file_behind(&self) -> Option<&File> {
+        match &self.backing {
+            Backing::Memory { behind } => behind.as_ref().map(|(file, _)| file),
+            Backing::File(file) | Backing::ReadOnlyFile(file) => Some(file),
+        }
+    }
+
     /// Bytes that can be accessed. The seal of a file lies behind them.
     #[inline]
     pub(crate) fn len(&self) -> u64 {

@@ -52,6 +52,18 @@ impl Region {
         if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.len(), word)?.load()) }
     }
 
+    /// A word of the seal that the live area names. What lies behind that, nobody had come to use when it was written: the file
+    /// was just made longer, or was to become shorter.
+    pub(crate) fn seal_in_force(&self, word: u64) -> Result<u64> {
+        if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.live(live::SEAL_AT)?, word)?.load()) }
+    }
+
+    /// Puts the seal to the end of the file, should whoever was to do so have been killed. Only for one who is alone with those
+    /// who read.
+    pub(crate) fn settle_seal(&self) -> Result<()> {
+        self.move_seal(self.refresh()?)
+    }
+
     /// Stores a word of the seal, where the live area says that it is. Only for the holder of the writer lock.
     #[inline(always)]
     pub(crate) fn store_seal(&self, word: u64, value: u64) -> Result<()> {
