@@ -46,6 +46,8 @@ use crate::{Changes, Entry, MapChanges, MapIter, SnapshotMap, Store, ValueRef};
 /// }
 /// # Ok::<(), slotlog::Error>(())
 /// ```
+///
+#[doc = include_str!("../docs/hashmap.md")]
 pub struct Map<K: ?Sized, V: ?Sized> {
     store: Store,
     typed: Typed<K, V>,

@@ -20,6 +20,19 @@ fn fails(name: &str, folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// The program of the README: see `tests/front_door.rs`.
+#[test]
+fn visits() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |output: String| {
+        let mut lines: Vec<String> = output.lines().map(String::from).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(lines(run("visits", folder.path(), &[])), ["alice: 4", "bob: 1"]);
+    assert_eq!(lines(run("visits", folder.path(), &[])), ["alice: 4", "bob: 2"], "what was closed is there again");
+}
+
 #[test]
 fn settings() {
     let folder = tempfile::tempdir().unwrap();

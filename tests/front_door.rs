@@ -1,0 +1,167 @@
+//! What a stranger reads first is true: links and commands lead somewhere, and the README names functions that exist.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The pages, with their names below the root.
+fn pages() -> Vec<(String, String)> {
+    let mut names: Vec<String> =
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(String::from).to_vec();
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        names.push(format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
+    }
+    assert!(names.len() > 7, "the pages were found");
+    names.into_iter().map(|name| (read(&name), name)).map(|(text, name)| (name, text)).collect()
+}
+
+/// What stands between each pair of `open` and `close` in a line.
+fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines()
+        .flat_map(move |line| line.split(open).skip(1).filter_map(move |rest| rest.find(close).map(|end| &rest[..end])))
+}
+
+/// The lines outside fenced blocks.
+fn prose(text: &str) -> String {
+    let parts: Vec<&str> = text.split("```").step_by(2).collect();
+    parts.concat()
+}
+
+/// The anchor that a heading gets where Markdown is shown.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn the_readme_fits_two_screens() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 130, "the README has {lines} lines: move what is long to docs/");
+}
+
+#[test]
+fn the_front_page_of_the_crate_leads_to_its_items_soon() {
+    let lines = read("src/lib.rs").lines().position(|line| !line.starts_with("//!") && !line.is_empty()).unwrap();
+    assert!(lines <= 120, "the front page has {lines} lines: move what is long to docs/");
+}
+
+#[test]
+fn links_lead_to_a_file_and_a_heading_in_it() {
+    let mut found = 0;
+    for (name, text) in pages() {
+        for link in between(&prose(&text), "](", ")").filter(|link| !link.contains("://")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            // Rustdoc checks its own links.
+            if file == "crate" {
+                continue;
+            }
+            let here = root().join(&name);
+            let target = if file.is_empty() { here } else { here.parent().unwrap().join(file) };
+            assert!(target.exists(), "{name}: the link {link} leads nowhere");
+            if !heading.is_empty() {
+                let target = fs::read_to_string(target).unwrap();
+                let mut headings = target.lines().filter(|line| line.starts_with('#'));
+                let leads = headings.any(|line| anchor(line.trim_start_matches('#')) == heading);
+                assert!(leads, "{name}: the link {link} leads to no heading");
+            }
+            found += 1;
+        }
+    }
+    assert!(found > 15, "the links were found");
+}
+
+#[test]
+fn commands_name_targets_that_exist() {
+    let mut found = 0;
+    for (name, text) in pages() {
+        let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == '`').collect();
+        for pair in words.windows(2) {
+            let target = pair[1].trim_end_matches([',', '.', ':', ';', ')']);
+            let path = match pair[0] {
+                "--example" => format!("examples/{target}.rs"),
+                "--bench" => format!("benches/{target}.rs"),
+                "--test" => format!("tests/{target}.rs"),
+                "--bin" => format!("src/bin/{}.rs", target.trim_start_matches("slotlog-")),
+                _ => continue,
+            };
+            let room = Path::new(path.trim_end_matches(".rs")).join("main.rs");
+            assert!(root().join(&path).exists() || root().join(room).exists(), "{name}: there is no {path}");
+            found += 1;
+        }
+    }
+    assert!(found > 15, "the commands were found");
+}
+
+#[test]
+fn paths_in_the_prose_exist() {
+    let mut found = 0;
+    for (name, text) in pages() {
+        let prose = prose(&text);
+        for (_, code) in prose.split('`').enumerate().filter(|(at, _)| at % 2 == 1) {
+            let path = code.split(' ').next().unwrap();
+            let rooms = ["src/", "tests/", "docs/", "examples/", "benches/", "fuzz/", ".ci/"];
+            // What is generated, and what stands for any name.
+            let any = ["fuzz/corpus", "<", "*", "…"].iter().any(|part| path.contains(part));
+            if rooms.iter().any(|room| path.starts_with(room)) && !any {
+                assert!(root().join(path).exists(), "{name}: there is no {path}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 15, "the paths were found");
+}
+
+#[test]
+fn the_functions_that_explain_the_source_are_where_the_readme_says() {
+    let readme = read("README.md");
+    let rows: Vec<&str> =
+        readme.lines().filter(|line| line.starts_with("| `") && line.contains("` in `src/")).collect();
+    assert_eq!(rows.len(), 6, "six functions explain the whole");
+    for row in rows {
+        let mut code = row.split('`').skip(1).step_by(2);
+        let (function, file) = (code.next().unwrap(), code.next().unwrap());
+        let source = read(file);
+        let defined = [format!("fn {function}("), format!("fn {function}<")];
+        assert!(defined.iter().any(|start| source.contains(start)), "{file} has no function {function}");
+    }
+}
+
+/// The program is run by `tests/examples.rs`.
+#[test]
+fn the_program_of_the_readme_is_the_example_visits() {
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    let (readme, example) = (read("README.md"), read("examples/visits.rs"));
+    let program = readme.split("```").nth(1).unwrap().split_once('\n').unwrap().1;
+    assert!(program.contains("fn main()"), "the program comes first");
+    assert!(words(&example).ends_with(&words(program)), "the README and examples/visits.rs differ");
+}
+
+/// English that was translated word by word: the subject is missing, or the field has a word of its own.
+#[test]
+fn the_pages_are_in_plain_english() {
+    let mut pages = pages();
+    let front = read("src/lib.rs");
+    let front = front.lines().filter(|line| line.starts_with("//!")).collect::<Vec<_>>().join("\n");
+    pages.push(("src/lib.rs".into(), front));
+    for (name, text) in pages {
+        for (number, line) in text.lines().enumerate() {
+            let words: Vec<String> =
+                line.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase).filter(|w| !w.is_empty()).collect();
+            for word in ["whoever", "whom", "whatsoever", "nobody", "shall"] {
+                assert!(!words.iter().any(|w| w == word), "{name}:{}: say it without `{word}`: {line}", number + 1);
+            }
+            assert!(!line.to_lowercase().contains("so many"), "{name}:{}: {line}", number + 1);
+            let is_wide = line.chars().count() > 120 && !line.trim_start_matches("//! ").starts_with('|');
+            assert!(!is_wide, "{name}:{}: longer than 120 columns", number + 1);
+        }
+    }
+}
