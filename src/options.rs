@@ -92,7 +92,7 @@ impl Options {
     /// takes them: those that the umask of the process has are left out. Default: `0o666`, which a usual umask makes `0o644`,
     /// readable by everybody. A file that exists keeps what it has.
     ///
-    /// Who may read the file knows the seed of its hash as well, and can [choose keys](crate#trust-boundary) that make a store slow.
+    /// Who may read the file knows the seed of its hash as well, and can [choose keys](crate::design#trust-boundary) that make a store slow.
     /// The owner must be able to read and write: a mode without that is refused with
     /// [`InvalidOptions`](crate::Error::InvalidOptions).
     ///
@@ -303,7 +303,7 @@ impl Options {
     /// Whether the file may come from somebody who is not trusted. Default: `false`. Then nothing in it is believed but its
     /// log, whose records are checked one by one: neither that the store was closed, nor its index, which is built anew as
     /// after a power cut, in time that grows with the length of the log. A store that is opened so for reading only, or
-    /// copy-on-write, is rebuilt in memory of this process. What such a file can do is said [here](crate#trust-boundary).
+    /// copy-on-write, is rebuilt in memory of this process. What such a file can do is said [here](crate::design#trust-boundary).
     ///
     /// It is refused with [`Locked`](crate::Error::Locked) while others have the store open for writing, or, where it is to
     /// be written to, at all.
