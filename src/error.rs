@@ -407,7 +407,8 @@ pub enum HeldBy {
     #[error("a process that reads it (`Access::ReadOnly`)")]
     Readers,
     /// Openers who have its content as memory of their own, which the file must not change under, and leave no name in it:
-    /// with [`Access::CopyOnWrite`](crate::Access::CopyOnWrite), or for reading after a power cut.
+    /// with [`Access::CopyOnWrite`](crate::Access::CopyOnWrite); or for reading, if they have recovered it after a power cut
+    /// and see what this opening would write over, or had to be [untrusting](crate::Options::untrusted).
     #[error(
         "a process that works on a private copy of it (`Access::CopyOnWrite`, or `Access::ReadOnly` after a power cut)"
     )]

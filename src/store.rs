@@ -775,7 +775,8 @@ impl Store {
         crate::stats::probe_lengths(&self.engine(), DEFAULT_MAP)
     }
 
-    /// In what state the store was found when it was opened, and so what opening it had to do.
+    /// In what state the store was found when it was opened, and so what opening it had to do. It stays the same, also for a
+    /// reader that [follows](crate::Access::ReadOnly) a writer after a power cut.
     ///
     /// ```
     /// use slotlog::{Opened, Store};

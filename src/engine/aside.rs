@@ -5,8 +5,8 @@
 //!
 //! **Invariant.** What such a reader believes of the log stays as it is in the file until the reader is gone. Four shared locks
 //! say so:
-//! * that of [readers](READERS): the file does not become shorter;
-//! * that of a [snapshot](snapshot), one commit below its own: nothing that is in use there is used again, of the log what is
+//! * that of [readers](locks::READERS): the file does not become shorter;
+//! * that of a [snapshot], one commit below its own: nothing that is in use there is used again, of the log what is
 //!   dead as well. Those who reuse space ask for such locks;
 //! * on [where its log begins](aside_from). A recovery from the log knows nothing but the log, and takes all other space for
 //!   free. It keeps what the reader looks at if the log still begins where it did then, for it has only become longer;

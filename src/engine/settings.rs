@@ -25,9 +25,12 @@ pub enum Access {
     ReadWrite,
     /// Reading only: not a byte of the file is changed, and every change is refused with
     /// [`Error::ReadOnly`](crate::Error::ReadOnly). Works on a file without write permission, and beside others who write,
-    /// whose commits are seen at once. A single read copies what it finds. After a power cut the store is recovered into
-    /// memory of this process, which takes as much of it as the index needs; as long as that lasts, nobody can open the
-    /// store for writing.
+    /// whose commits are seen at once. A single read copies what it finds.
+    ///
+    /// After a power cut the store is recovered into memory of this process, which takes as much of it as the index needs. Others
+    /// can open it for writing all the same, and the next call after that sees what they commit. Until then, and for as long as
+    /// a snapshot, an iterator or a value from before lives, space that was in use is not used again, and a writer that has to
+    /// build the index anew from the log is refused once the log begins elsewhere.
     ///
     /// ```
     /// use slotlog::{Access, Error, Store};

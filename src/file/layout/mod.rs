@@ -109,11 +109,13 @@
 //! | L | who opens or closes the store: exclusively to write, shared to read |
 //! | L + 1 | who writes a superblock, exclusively; who reads one takes no lock |
 //! | L + 2 | stands in for the whole file where the two kinds of lock collide, that is everywhere but on Linux |
-//! | L + 3 | shared by those who have recovered the store into memory of their own: nobody opens it for writing meanwhile |
+//! | L + 3 | shared by those who have a private copy: nobody opens it for writing meanwhile |
 //! | L + 4 | shared by those who have opened the store for reading; exclusively by who makes the file shorter |
 //! | L + 256 + n | the owner of entry n of the process table, for as long as it has the store open |
 //! | L + 2⁴⁸ + c | shared, by each snapshot of a read-only opener of a commit whose sequence number counts c |
-//! | the whole file | everybody shared; exclusively by an exclusive opener, and by one who recovers |
+//! | L + 2⁵⁰ + o | shared, by a reader that has recovered the store into private memory from a log that began at offset o |
+//! | L + 2⁵¹ + c | shared, by the same, with the count c of the last commit that it found |
+//! | the whole file | all but those readers shared; exclusively by an exclusive opener, and by one who recovers |
 //!
 //! # Maps
 //!
