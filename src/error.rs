@@ -168,10 +168,15 @@ pub enum Error {
         held: Duration,
     },
     /// This thread writes already, and began a second write, which could only wait for itself: it has a transaction open, in
-    /// this [`Store`](crate::Store) or in another one of the same file, or is within a closure that a write calls. A
-    /// transaction that was sent to another thread counts as that of the sender until the other one uses it.
+    /// this [`Store`](crate::Store) or in another one of the same file, or is within a closure that a write calls. It is told
+    /// within a tenth of a second.
+    ///
+    /// A transaction that was sent to another thread counts as that of the sender until the other one uses it, since nothing
+    /// tells where a value is. A sender that goes on writing says that it
+    /// [hands the transaction over](crate::Transaction::hand_over), and then is never told this because of it.
     #[error(
-        "{}: this thread writes already and would wait for itself; commit or drop its transaction first",
+        "{}: this thread writes already and would wait for itself; commit or drop its transaction first, or if that was sent \
+         to another thread, call `hand_over` before",
         path.display()
     )]
     WouldDeadlock {

@@ -14,7 +14,7 @@ use crate::engine::cursor::Cursor;
 use crate::engine::expiry::deadline;
 use crate::engine::pinned::Pinned;
 use crate::error::{Error, Result};
-use crate::source::EngineRef;
+use crate::source::{EngineRef, Source};
 use crate::typed::Typed;
 use crate::{Changes, Entry, MapChanges, MapIter, SnapshotMap, Store, ValueRef};
 
@@ -115,6 +115,11 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
 
     pub(crate) fn typed(&self) -> &Typed<K, V> {
         &self.typed
+    }
+
+    #[inline(always)]
+    fn source(&self) -> &Source {
+        self.store.source()
     }
 
     #[inline(always)]
@@ -247,8 +252,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     #[inline]
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
         let key = self.typed.encode_key(key.arg())?;
-        let read = self.engine().read(self.typed.id, key.as_ref(), |value, _| self.typed.decode_value(value));
-        read?.transpose()
+        let decode = |value: &[u8], _| self.typed.decode_value(value);
+        self.source().read(self.typed.id, key.as_ref(), decode)?.transpose()
     }
 
     /// The value of a key, where it lies in the file, without a copy. (With [`Access::ReadOnly`](crate::Access::ReadOnly) it is
@@ -270,11 +275,12 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         V: View,
     {
         let key = self.typed.encode_key(key.arg())?;
-        if self.engine().read_only {
-            let value = self.engine().get_unpinned(self.typed.id, key.as_ref())?;
+        let engine = self.engine();
+        if engine.read_only {
+            let value = engine.get_unpinned(self.typed.id, key.as_ref())?;
             return value.map(|(value, _)| ValueRef::copied(&self.typed, &value)).transpose();
         }
-        ValueRef::in_place(&self.typed, Pinned::here(&self.engine())?, key.as_ref())
+        ValueRef::in_place(&self.typed, Pinned::here(&engine)?, key.as_ref())
     }
 
     /// What `f` makes of the value of a key, which it sees in place, without a copy. Cheaper than
@@ -300,12 +306,12 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         V: View,
     {
         let key = self.typed.encode_key(key.arg())?;
-        if self.engine().read_only {
+        if self.source().is_read_only() {
             let value = self.engine().get_unpinned(self.typed.id, key.as_ref())?;
             return value.map(|(value, _)| ValueRef::copied(&self.typed, &value).map(|value| f(&value))).transpose();
         }
-        let read = self.engine().read(self.typed.id, key.as_ref(), |value, _| self.typed.view_value(value).map(f));
-        read?.transpose()
+        let view = |value: &[u8], _| self.typed.view_value(value).map(f);
+        self.source().read(self.typed.id, key.as_ref(), view)?.transpose()
     }
 
     /// The values of many keys, in their order, as of one commit. The memory accesses of different keys overlap, so that with
@@ -342,7 +348,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     #[inline]
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
         let key = self.typed.encode_key(key.arg())?;
-        Ok(self.engine().read(self.typed.id, key.as_ref(), |_, _| ())?.is_some())
+        Ok(self.source().read(self.typed.id, key.as_ref(), |_, _| ())?.is_some())
     }
 
     /// When the entry of a key [expires](Map::insert_with_expiry): `None` if it has no value, `Some(None)` if never.
@@ -365,7 +371,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`get`](Map::get).
     pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
         let key = self.typed.encode_key(key.arg())?;
-        self.engine().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::time))
+        self.source().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::time))
     }
 
     /// Sets the value of a key: one append to the log. An older value, and its deadline, are replaced; to have it back, see

@@ -58,6 +58,28 @@ impl Source {
         Source::Following(Arc::new(Following { opened, now: Mutex::new(engine), before, next: OnceLock::new() }))
     }
 
+    /// What `f` makes of the value of a key, and its deadline, if it has one: see [`Engine::read`].
+    #[inline(always)]
+    pub(crate) fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
+        match self {
+            Source::Lasting(engine) => engine.read(map, key, f),
+            // It only reads. Said here, so that what reads under a pin is in this place once.
+            Source::Following(following) => {
+                let found = following.engine().get_unpinned(map, key)?;
+                Ok(found.map(|(value, expires)| f(&value, expires)))
+            }
+        }
+    }
+
+    /// Whether the store was opened for reading.
+    #[inline(always)]
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self {
+            Source::Lasting(engine) => engine.read_only,
+            Source::Following(_) => true,
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn engine(&self) -> EngineRef<'_> {
         match self {
@@ -78,14 +100,7 @@ impl Source {
     pub(crate) fn handles(&self) -> usize {
         match self {
             Source::Lasting(engine) => Arc::strong_count(engine),
-            Source::Following(following) => {
-                // What is held here does not count.
-                let of_engines = match (following.now(), following.next.get()) {
-                    (_, Some(next)) => Arc::strong_count(next) - 2 + following.before.strong_count(),
-                    (now, None) => Arc::strong_count(&now) - 1,
-                };
-                Arc::strong_count(following) + of_engines
-            }
+            Source::Following(following) => Arc::strong_count(following) + following.users(),
         }
     }
 
@@ -114,6 +129,15 @@ impl Following {
             *now = Arc::clone(self.next.get_or_init(|| Arc::new(next)));
         }
         EngineRef::Shared(Arc::clone(&now))
+    }
+
+    /// How many views there are of both engines.
+    pub(crate) fn users(&self) -> usize {
+        // What is held here does not count.
+        match (self.now(), self.next.get()) {
+            (_, Some(next)) => Arc::strong_count(next) - 2 + self.before.strong_count(),
+            (now, None) => Arc::strong_count(&now) - 1,
+        }
     }
 
     fn now(&self) -> MutexGuard<'_, Arc<Engine>> {

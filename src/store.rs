@@ -152,7 +152,7 @@ impl Store {
     /// Only if `f` does.
     #[inline]
     pub fn get_with<R>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        self.engine().read(DEFAULT_MAP, key.as_ref(), |value, _| f(value))
+        self.source.read(DEFAULT_MAP, key.as_ref(), |value, _| f(value))
     }
 
     /// Whether a key has a value.
@@ -231,7 +231,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<SystemTime>>> {
-        self.engine().read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::time))
+        self.source.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::time))
     }
 
     /// Removes a key, and says whether it was there. If it was not, nothing is written. A full store can still do this.
@@ -341,6 +341,11 @@ impl Store {
     /// [`Corrupt`](crate::Error::Corrupt).
     pub fn begin(&self) -> Result<Transaction> {
         Transaction::begin(&self.engine())
+    }
+
+    #[inline(always)]
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
     }
 
     #[inline(always)]
@@ -847,7 +852,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StillOpen`](crate::Error::StillOpen) if there are other handles: a checkpoint was taken, this handle is gone,
-    /// and the file stays open until they are. Those of [`sync`](Store::sync).
+    /// and the file stays open until they are. Of several threads that close the last handles at the same time, exactly one
+    /// is not told that. Those of [`sync`](Store::sync).
     pub fn close_last(self) -> Result<()> {
         let path = self.engine().region.path().to_owned();
         match self.give_up()? {
@@ -876,27 +882,31 @@ impl Store {
         self.source.handles() - of_background
     }
 
-    /// Gives up this handle and says how many others there are.
+    /// Gives up this handle and says how many others there are: none if the store was closed. Of several who give up the last
+    /// handles at the same time, it is exactly one who closes it.
     fn give_up(self) -> Result<usize> {
         let others = self.handles() - 1;
         drop(self.background);
         match self.source {
             Source::Lasting(engine) => close(engine, others),
-            // It has nothing to make durable.
-            Source::Following(_) => Ok(others),
+            // It only reads, so there is nothing to make durable.
+            Source::Following(following) => {
+                Ok(Arc::into_inner(following).map_or(others.max(1), |following| following.users()))
+            }
         }
     }
 }
 
-/// Gives up a share in an engine that has `others`, and says how many still have theirs.
+/// Gives up a share in an engine, of which others are held, and says how many still are. Of several who do so at the same time,
+/// exactly one closes it.
 fn close(engine: Arc<Engine>, others: usize) -> Result<usize> {
-    match Arc::try_unwrap(engine) {
-        Ok(engine) => engine.close().map(|()| 0),
-        Err(shared) if shared.is_forked() => shared.check_not_forked().map(|()| others),
-        Err(shared) => {
-            shared.checkpoint()?;
-            // The others may have gone meanwhile.
-            Arc::try_unwrap(shared).map_or(Ok(others), |engine| engine.close().map(|()| 0))
-        }
+    engine.check_not_forked()?;
+    if Arc::strong_count(&engine) > 1 {
+        engine.checkpoint()?;
+    }
+    // The others may have gone meanwhile.
+    match Arc::into_inner(engine) {
+        Some(engine) => engine.close().map(|()| 0),
+        None => Ok(others.max(1)),
     }
 }

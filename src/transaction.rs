@@ -18,8 +18,10 @@ use crate::{Map, Result, TransactionMap};
 /// leaves nothing. Its records go to the log as they come, so it may be much larger than memory; the heap holds about
 /// 20 bytes for each key that it touched.
 ///
-/// It is `Send`: it may be committed by another thread than the one that began it. A thread that has one open and writes
-/// to the store itself gets [`Error::WouldDeadlock`](crate::Error::WouldDeadlock).
+/// A thread that has one open and writes to the store beside it, with whatever handle, would wait for itself, and gets
+/// [`Error::WouldDeadlock`](crate::Error::WouldDeadlock). It is `Send`: it may be committed by another thread than the one that
+/// began it. Nothing tells a store that one was sent, until its new thread uses it; so the one that has begun or used it
+/// last has it, unless it says that it [hands it over](Transaction::hand_over).
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -49,6 +51,35 @@ impl Transaction {
         // Damage shall show now, since `len` cannot tell of it.
         batch.len(DEFAULT_MAP)?;
         Ok(Transaction { batch })
+    }
+
+    /// Says that the calling thread is about to give it to another one. Then it waits for its turn to write like any other thread,
+    /// however long it takes until the other one uses this, which is its thread from then on.
+    ///
+    /// Without this a sender that writes is given a tenth of a second for the other one's first use, and then is refused
+    /// with [`WouldDeadlock`](crate::Error::WouldDeadlock). With it, one that keeps the transaction and writes waits for itself
+    /// until there is a [`LockTimeout`](crate::Error::LockTimeout).
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use std::thread;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let (queue, orders) = mpsc::channel::<slotlog::Transaction>();
+    /// let worker = thread::spawn(move || orders.into_iter().try_for_each(slotlog::Transaction::commit));
+    ///
+    /// let mut order = store.begin()?;
+    /// order.insert("order 1", "tea")?;
+    /// queue.send(order.hand_over()).expect("the worker lives");
+    /// store.insert("orders", "1")?; // waits for the commit
+    /// drop(queue);
+    /// worker.join().expect("the worker does not panic")?;
+    /// assert_eq!(store.len()?, 2);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn hand_over(self) -> Transaction {
+        self.batch.hand_over();
+        self
     }
 
     /// A named map within this transaction, for one or a few calls.

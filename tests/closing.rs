@@ -3,6 +3,9 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::any::Any;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::{hint, thread};
 
 use slotlog::{Error, Opened, Store};
 
@@ -67,4 +70,53 @@ fn closing_one_of_many_is_no_error() {
         other.close().unwrap();
     }
     assert_eq!(Store::open(&path).unwrap().opened(), Opened::Clean);
+}
+
+/// Waits until all have come here. On a machine with two processors they go on within a few nanoseconds.
+fn meet(ready: &AtomicUsize, all: usize) {
+    ready.fetch_add(1, Ordering::SeqCst);
+    for looks in 0_u32.. {
+        if ready.load(Ordering::SeqCst) >= all {
+            break;
+        }
+        // There may be only one, or others want it.
+        if looks % 1000 == 999 { thread::yield_now() } else { hint::spin_loop() }
+    }
+}
+
+#[test]
+fn of_several_who_close_the_last_handles_exactly_one_closes_the_store() {
+    const ROUNDS: usize = 2_000;
+
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let ready = AtomicUsize::new(0);
+    let stop = |outcome: slotlog::Result<()>| match outcome {
+        Ok(()) => 1,
+        Err(Error::StillOpen { .. }) => 0,
+        other => panic!("{other:?}"),
+    };
+    thread::scope(|scope| {
+        let (send, stores) = mpsc::channel::<Store>();
+        let (tell, told) = mpsc::channel();
+        let ready = &ready;
+        scope.spawn(move || {
+            for (round, store) in stores.into_iter().enumerate() {
+                meet(ready, 2 * round + 2);
+                tell.send(stop(store.close_last())).unwrap();
+            }
+        });
+        for round in 0..ROUNDS {
+            let store = match round % 20 {
+                0 => Store::options().background_maintenance(round % 40 == 0).open(&path).unwrap(),
+                _ => Store::in_memory().unwrap(),
+            };
+            assert!(matches!(store.opened(), Opened::Created | Opened::Clean), "round {round}: {:?}", store.opened());
+            send.send(store.clone()).unwrap();
+            meet(ready, 2 * round + 2);
+            let here = stop(store.close_last());
+            assert_eq!(here + told.recv().unwrap(), 1, "round {round}");
+        }
+        drop(send);
+    });
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, LocalKey};
 use std::time::{Duration, Instant};
 
-use slotlog::{Access, Error, Opened, Snapshot, Store};
+use slotlog::{Access, Error, Opened, Snapshot, Store, Transaction};
 use support::{Random, folder, run_child, said, say, setting};
 
 /// A value that says which counter it belongs to and shows whether it is whole.
@@ -292,6 +292,65 @@ fn a_transaction_on_its_way_to_another_thread_is_not_the_senders() {
     };
     assert!((0..20).any(|_| has_waited(false)));
     assert!((0..20).any(|_| has_waited(true)));
+}
+
+#[test]
+fn the_sender_of_a_transaction_that_was_handed_over_waits_like_any_other() {
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let store = Store::open(&path).unwrap();
+    for writing in [store.clone(), Store::open(&path).unwrap()] {
+        let mut transaction = store.begin().unwrap();
+        transaction.insert("key", "theirs").unwrap();
+        let transaction = transaction.hand_over();
+        let (insert, inserted) = (writing.clone(), Arc::new(AtomicBool::new(false)));
+        let seen = inserted.clone();
+        let other = thread::spawn(move || {
+            // Nobody has used it when the sender has waited longer than it does without having said so.
+            thread::sleep(Duration::from_millis(300));
+            assert!(!seen.load(Ordering::SeqCst));
+            transaction.commit().unwrap();
+        });
+        insert.insert("key", "ours").unwrap();
+        inserted.store(true, Ordering::SeqCst);
+        other.join().unwrap();
+        assert_eq!(store.get("key").unwrap().unwrap(), b"ours");
+    }
+    assert_clean(&store);
+}
+
+#[test]
+fn a_transaction_that_was_handed_over_is_that_of_the_thread_that_uses_it() {
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let open = || Store::options().lock_timeout(Duration::from_millis(50)).open(&path).unwrap();
+    let (store, elsewhere) = (open(), open());
+    let mut transaction = store.begin().unwrap().hand_over();
+    for writing in [&store, &elsewhere] {
+        let kept = writing.insert("key", "value");
+        let own = std::process::id();
+        assert!(matches!(kept, Err(Error::LockTimeout { pid, .. }) if pid == own), "{kept:?}");
+    }
+    let uses: [fn(&mut Transaction); 4] = [
+        |transaction| assert_eq!(transaction.len(), 0),
+        |transaction| assert_eq!(transaction.get("key").unwrap(), None),
+        |transaction| assert!(!transaction.remove("key").unwrap()),
+        |transaction| transaction.insert("key", "value").unwrap(),
+    ];
+    for go_on in uses {
+        transaction = transaction.hand_over();
+        go_on(&mut transaction);
+        for writing in [&store, &elsewhere] {
+            let refused = writing.insert("key", "value");
+            assert!(matches!(refused, Err(Error::WouldDeadlock { .. })), "{refused:?}");
+        }
+    }
+    transaction.hand_over().commit().unwrap();
+    assert_eq!(elsewhere.get("key").unwrap().unwrap(), b"value");
+    // One that is dropped without having been used leaves nothing either.
+    drop(elsewhere.begin().unwrap().hand_over());
+    store.insert("key", "other").unwrap();
+    assert_clean(&store);
 }
 
 #[test]

@@ -114,6 +114,11 @@ impl Batch {
         Ok(())
     }
 
+    /// The calling thread gives it to another one.
+    pub(crate) fn hand_over(&self) {
+        self.turn.hand_over();
+    }
+
     /// What the batch has done to a map so far.
     fn part(&self, map: u32) -> Result<Part> {
         match self.parts.get(&map) {
@@ -131,6 +136,7 @@ impl Batch {
 
     /// Keys that a map has, the batch's own changes included.
     pub(crate) fn len(&self, map: u32) -> Result<u64> {
+        self.adopt()?;
         Ok(self.part(map)?.keys)
     }
 

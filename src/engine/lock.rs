@@ -19,9 +19,6 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// How often somebody in the queue looks again, should a wake-up be missed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long a thread waits for itself. It may have sent its transaction to another thread, which says so at the first use.
-pub(super) const SENDING: Duration = Duration::from_millis(100);
-
 /// A gate of this process, and which entry of which file's process table goes through it.
 struct Listed {
     file: FileId,
@@ -53,7 +50,7 @@ pub(crate) struct Gate {
     held: AtomicBool,
     /// Somebody in the queue has lost patience.
     starving: AtomicBool,
-    /// Number of the thread that holds the lock; zero if none.
+    /// Number of the thread that holds the lock; zero if none does, or the one that does is not known.
     owner: AtomicU64,
     /// How often the lock was taken.
     taken: AtomicU64,
@@ -106,12 +103,8 @@ impl Gate {
     #[cold]
     fn acquire_slowly(&self, me: u64, timeout: Duration) -> Result<(), Refusal> {
         let start = Instant::now();
-        while self.owner.load(Ordering::Relaxed) == me {
-            let left = SENDING.min(timeout).saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Err(Refusal::Mine);
-            }
-            std::thread::sleep(left.min(PATIENCE));
+        if self.owner.load(Ordering::Relaxed) == me {
+            return Err(Refusal::Mine);
         }
         for _ in 0..100 {
             if !self.starving.load(Ordering::Relaxed) && self.take(me) {
@@ -168,6 +161,11 @@ impl Gate {
     #[inline]
     pub(crate) fn adopt(&self) {
         self.owner.store(thread_number(), Ordering::Relaxed);
+    }
+
+    /// Says that another thread, which will say so itself, is to act for the holder.
+    pub(crate) fn hand_over(&self) {
+        self.owner.store(0, Ordering::Relaxed);
     }
 
     /// Gives the lock back. Only for who holds it.

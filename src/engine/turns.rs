@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 use crate::file::layout::{live, writer_lock};
 use crate::file::region::Half;
 
+/// How long a thread waits for a transaction that it has begun, before it is told that it waits for itself.
+const SENDING: Duration = Duration::from_millis(100);
+
 /// A turn at writing: the writer lock, which is given back when this is dropped, and in no other way.
 ///
 /// It borrows the engine, or shares it, for one who goes wherever a user takes it.
@@ -50,10 +53,10 @@ impl<E: Deref<Target = Engine>> Turn<E> {
         if engine.read_only {
             return Err(Error::ReadOnly { path: engine.region.path().to_owned() });
         }
-        if let Err(refusal) = engine.gate.acquire(timeout) {
-            return Err(engine.refused(refusal));
-        }
-        let abandoned = engine.take_lock_word_of_another(timeout).inspect_err(|_| engine.gate.release())?;
+        let abandoned = match engine.take_lock(timeout) {
+            Err(Error::WouldDeadlock { .. }) => engine.take_lock_of_mine(timeout)?,
+            taken => taken?,
+        };
         let turn = Turn { engine };
         if let Err(error) = turn.engine.prepare(abandoned) {
             if abandoned {
@@ -86,6 +89,13 @@ impl LongTurn {
     /// From now on the calling thread acts for it.
     pub(crate) fn adopt(&self) {
         self.0.engine.gate.adopt();
+    }
+
+    /// From now on the calling thread does not act for it any more.
+    pub(crate) fn hand_over(&self) {
+        if !self.0.engine.is_forked() {
+            self.0.engine.gate.hand_over();
+        }
     }
 }
 
@@ -136,22 +146,23 @@ impl Engine {
         self.gate.release();
     }
 
-    /// Takes the lock word. A transaction of another opening of the file that this thread has begun may have been sent away: as
-    /// at the [gate](lock), its new thread has some time to say so.
+    /// Takes the writer lock, and says whether its last holder has left something behind.
     #[inline]
-    fn take_lock_word_of_another(&self, timeout: Duration) -> Result<bool> {
-        match self.take_lock_word(timeout) {
-            Err(Error::WouldDeadlock { .. }) => self.take_lock_word_of_mine(timeout),
-            taken => taken,
+    fn take_lock(&self, timeout: Duration) -> Result<bool> {
+        if let Err(refusal) = self.gate.acquire(timeout) {
+            return Err(self.refused(refusal));
         }
+        self.take_lock_word(timeout).inspect_err(|_| self.gate.release())
     }
 
+    /// The same where this thread seems to have it. A transaction that it has begun may have been sent away without a word. Where a
+    /// value is, nobody can ask, so its new thread has some time to use it.
     #[cold]
-    fn take_lock_word_of_mine(&self, timeout: Duration) -> Result<bool> {
+    fn take_lock_of_mine(&self, timeout: Duration) -> Result<bool> {
         let start = Instant::now();
         loop {
-            match self.take_lock_word(timeout) {
-                Err(Error::WouldDeadlock { .. }) if start.elapsed() < lock::SENDING.min(timeout) => {
+            match self.take_lock(timeout.saturating_sub(start.elapsed())) {
+                Err(Error::WouldDeadlock { .. }) if start.elapsed() < SENDING.min(timeout) => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 taken => return taken,
