@@ -1184,6 +1184,42 @@ fn the_tables_do_not_grow_in_the_turn_of_another_opening() {
     }
 }
 
+/// Whoever needs a longer table of processes needs a turn for it. Others who open or close the store do not wait for that.
+#[test]
+fn one_who_waits_for_an_entry_holds_nobody_up_who_needs_none() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let mut stores: Vec<_> = (0..128).map(|_| Store::open(&path).unwrap()).collect();
+    let mut transaction = stores[0].begin().unwrap();
+    transaction.insert("key", "value").unwrap();
+    let (long, short) = (Duration::from_secs(60), Duration::from_secs(5));
+    let one_more = || Store::options().lock_timeout(long).open(&path).unwrap();
+    let reader = || Store::options().access(Access::ReadOnly).open_timeout(short).open(&path).map(drop);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(one_more);
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(10));
+            reader().unwrap();
+        }
+        assert!(!waiting.is_finished());
+        // It gets the entry of one who goes, whoever writes.
+        stores.swap_remove(5).close().unwrap();
+        stores.push(waiting.join().unwrap());
+        let waiting = scope.spawn(one_more);
+        thread::sleep(Duration::from_millis(100));
+        reader().unwrap();
+        assert!(!waiting.is_finished());
+        transaction.commit().unwrap();
+        stores.push(waiting.join().unwrap());
+    });
+    assert_eq!(stores.len(), 129);
+    stores[128].insert("key", "other").unwrap();
+    assert_eq!(stores[0].stats().unwrap().processes.len(), 129);
+    assert!(stores[0].verify().unwrap().is_clean());
+    stores.into_iter().for_each(|store| store.close().unwrap());
+    assert_eq!(Store::open(&path).unwrap().opened(), Opened::Clean);
+}
+
 #[test]
 fn a_full_store_has_room_for_so_many_openers_and_no_more() {
     let folder = folder();

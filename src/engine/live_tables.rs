@@ -20,6 +20,10 @@ use crate::file::layout::{COUNT_BITS, ExtentKind, extent_word, live, pin};
 use crate::file::live_table::{LiveTable, PIN, PROCESS};
 use crate::file::space::Space;
 
+/// So long an opener waits for a turn without letting others open or close the store: longer than a single commit takes, so that
+/// it is refused only beside a transaction.
+const WHILE_OPENING: Duration = Duration::from_millis(20);
+
 /// What came of trying to make a table longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lengthened {
@@ -75,11 +79,12 @@ impl Engine {
         Ok(Lengthened::Done)
     }
 
-    /// Sees to it that the process table has room for our entry.
+    /// Sees to it that the process table has room for our entry, as one who opens the store. Nobody else can open or close it
+    /// meanwhile, so a turn that does not come soon is waited for elsewhere.
     pub(super) fn make_room_for_entry(&self) -> Result<()> {
         let mut entries = PROCESS.parts(&self.region)?.entries();
         while self.process >= entries {
-            let (path, timeout) = (|| self.region.path().to_owned(), self.settings.lock_timeout);
+            let (path, timeout) = (|| self.region.path().to_owned(), WHILE_OPENING.min(self.settings.lock_timeout));
             match self.lengthen(&PROCESS, entries, timeout)? {
                 Lengthened::Done => {}
                 Lengthened::Busy => return Err(self.lock_timeout(timeout)),

@@ -24,6 +24,7 @@ use super::pins::{KeptPins, SharedPins, SnapshotLocks};
 use super::recovery::Opened;
 use super::settings::{Access, Settings};
 use super::superblocks::{Superblocks, generation, in_force, inspect_in_use, newest, which};
+use super::turns::SENDING;
 use super::upkeep::Upkeep;
 use super::versions::OldReaders;
 use super::{Engine, Frozen, now, processes, progress};
@@ -50,9 +51,10 @@ impl Engine {
                 Ok(Some(engine)) => return Ok(engine),
                 // What was killed left something behind that does not add up. The log decides.
                 Ok(None) => trust = false,
-                // Readers come and go; while they are there, some things cannot be done.
-                Err(Error::Locked { by: HeldBy::Readers | HeldBy::Private, .. }) if start.elapsed() < GRACE => {
-                    thread::sleep(GRACE / 20);
+                // What is waited for is waited for here, where nothing is held that others need to open or close the store.
+                Err(error) if start.elapsed() < grace(&error, &settings) => thread::sleep(GRACE / 20),
+                Err(Error::LockTimeout { path, pid, held, .. }) => {
+                    return Err(Error::LockTimeout { path, waited: start.elapsed(), pid, held });
                 }
                 Err(error) => return Err(error),
             }
@@ -130,6 +132,18 @@ static ORIGINS: AtomicU64 = AtomicU64::new(0);
 
 /// How long an opening waits for readers whose presence it cannot do with.
 const GRACE: Duration = Duration::from_millis(200);
+
+/// How long an opening is tried again that has failed like this.
+fn grace(error: &Error, settings: &Settings) -> Duration {
+    match error {
+        // Readers come and go; while they are there, some things cannot be done.
+        Error::Locked { by: HeldBy::Readers | HeldBy::Private, .. } => GRACE,
+        // Somebody has to go, or has to end his transaction, so that there is an entry of the process table.
+        Error::LockTimeout { .. } => settings.lock_timeout,
+        Error::WouldDeadlock { .. } => SENDING.min(settings.lock_timeout),
+        _ => Duration::ZERO,
+    }
+}
 
 /// What an opener holds.
 pub(crate) struct Seat {
@@ -754,6 +768,7 @@ impl Engine {
         {
             self.ready.store(false, Ordering::Release);
             self.clean_entry(self.process)?;
+            progress::note_the_end(&self.region)?;
             return Err(error);
         }
         if let Some(locks) = &self.locks {

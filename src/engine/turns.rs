@@ -16,7 +16,7 @@ use crate::file::layout::{live, writer_lock};
 use crate::file::region::Half;
 
 /// How long a thread waits for a transaction that it has begun, before it is told that it waits for itself.
-const SENDING: Duration = Duration::from_millis(100);
+pub(super) const SENDING: Duration = Duration::from_millis(100);
 
 /// A turn at writing: the writer lock, which is given back when this is dropped, and in no other way.
 ///
