@@ -257,7 +257,8 @@ impl Options {
     /// What share of the log may be dead (replaced or removed values) before each write also cleans a piece of it: more than
     /// 0 and less than 1; `None` for never. Default: 0.5. A smaller share makes the file smaller and writes dearer: in the
     /// worst case, that of values most of which never change, 1 / share bytes are written for each byte, 2 by default. A log
-    /// of less than 192 KiB is left alone.
+    /// of less than 192 KiB is left alone until the store is [closed](Store::close). Whatever is cleaned, be it then, is beyond
+    /// the reach of [`changes_since`](Store::changes_since).
     ///
     /// Without it, the space of replaced and removed values comes back only with [`compact`](Store::compact), and
     /// [closing](Store::close) moves nothing.

@@ -674,6 +674,10 @@ impl Store {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     ///
+    /// The log goes back as far as nothing was compacted: by a write that cleans a piece of it
+    /// ([`auto_compact`](crate::Options::auto_compact)), by [`compact`](Store::compact), or when the last one
+    /// [closed](Store::close) a small store. With `auto_compact(None)` only [`compact`](Store::compact) shortens it.
+    ///
     /// # Errors
     /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not go back that far, or `seq` is of a commit
     /// that a power cut has undone; [`Corrupt`](crate::Error::Corrupt); [`PinsExhausted`](crate::Error::PinsExhausted).
@@ -809,7 +813,8 @@ impl Store {
     /// What is free at the end of the file is cut off then, and a store with at most 8 MiB in use is
     /// [compacted](Store::compact) if its file is longer by an eighth than it has to be, unless
     /// [`auto_compact`](crate::Options::auto_compact) is `None`; its indexes keep room for a quarter more keys. So closing
-    /// takes bounded time besides what is to be flushed.
+    /// takes bounded time besides what is to be flushed. Like any compaction, this can shorten what
+    /// [`changes_since`](Store::changes_since) reaches.
     ///
     /// ```
     /// use slotlog::{Opened, Store};

@@ -120,3 +120,28 @@ fn of_several_who_close_the_last_handles_exactly_one_closes_the_store() {
         drop(send);
     });
 }
+
+/// What closing a small store compacts, nobody can be told of any more.
+#[test]
+fn closing_a_small_store_shortens_its_history_unless_it_is_not_to_be_compacted() {
+    let folder = support::folder();
+    // Less than a log that writes would clean; and more in use than what closing compacts.
+    for (dead_share, values, is_shortened) in [(Some(0.5), 20, true), (None, 20, false), (Some(0.5), 4_000, false)] {
+        let path = folder.path().join(format!("{dead_share:?} {values}"));
+        let open = || Store::options().auto_compact(dead_share).open(&path).unwrap();
+        let store = open();
+        let seen = store.seq().unwrap();
+        // A third is dead in the end.
+        for number in (0..values).chain(0..values / 2) {
+            store.insert(u32::to_le_bytes(number), [7; 3_000]).unwrap();
+        }
+        let changes = values as usize * 3 / 2;
+        assert_eq!(store.changes_since(seen).unwrap().iter().count(), changes);
+        store.close_last().unwrap();
+        match open().changes_since(seen) {
+            Ok(found) => assert_eq!((found.iter().count(), is_shortened), (changes, false), "{values} values"),
+            Err(Error::HistoryTruncated { .. }) => assert!(is_shortened, "{dead_share:?}, {values} values"),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
