@@ -3,6 +3,9 @@
 //!
 //! There are `SLOTLOG_BENCH_KEYS` keys, a million unless it says otherwise. Both are measured in turn, chunk by chunk; printed are
 //! medians over the chunks.
+//!
+//! And what many maps cost: to make them, a transaction over all of them, compaction and recovery. It is printed for each map, and as
+//! a multiple of what it is with the fewest maps: about 1, if it is linear.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::collections::HashMap;
@@ -41,6 +44,59 @@ fn compare(name: &str, keys: &[u64], mut ours: impl FnMut(&[u64]), mut std: impl
     };
     let (ours, std) = (median(of_ours), median(of_std));
     println!("{name:24} {ours:8.0} {std:12.0} {:10.2}", ours / std);
+}
+
+/// The number of maps in each row, with a million keys for the rest.
+const MAPS: [u64; 3] = [5_000, 10_000, 20_000];
+
+/// What one row of maps takes: names of the steps, and microseconds for each map.
+fn many_maps(maps: u64) -> [(&'static str, f64); 5] {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("maps.slotlog"), folder.path().join("copy.slotlog"));
+    let time = |step: &mut dyn FnMut()| {
+        let start = Instant::now();
+        step();
+        start.elapsed().as_secs_f64() * 1e6 / maps as f64
+    };
+    let store = Store::open(&path).unwrap();
+    let mut made: Vec<Map<u64, u64>> = Vec::new();
+    let create = time(&mut || made.extend((0..maps).map(|number| store.map(&format!("map {number}")).unwrap())));
+    let transaction = |key_of: fn(u64) -> u64| {
+        let mut transaction = store.begin().unwrap();
+        for (map, number) in made.iter().zip(0..) {
+            transaction.of(map).insert(key_of(number), number).unwrap();
+        }
+        transaction.commit().unwrap();
+    };
+    let same_key = time(&mut || transaction(|_| 7));
+    let other_keys = time(&mut || transaction(|number| number));
+    store.sync().unwrap();
+    std::fs::copy(&path, &copy).unwrap();
+    let recover = time(&mut || {
+        let recovered = Store::open(&copy).unwrap();
+        assert!(matches!(recovered.opened(), slotlog::Opened::AfterPowerCut { .. }));
+        assert_eq!(recovered.maps().unwrap().len() as u64, maps);
+    });
+    let compact = time(&mut || assert!(store.compact().is_ok()));
+    [
+        ("create", create),
+        ("transaction, one key", same_key),
+        ("transaction, other keys", other_keys),
+        ("recover", recover),
+        ("compact", compact),
+    ]
+}
+
+/// Prints how what many maps cost grows with their number.
+fn print_many_maps(count: u64) {
+    let rows = MAPS.map(|maps| (maps * count / 1_000_000).max(10));
+    println!("\n{rows:?} maps; microseconds per map, and as a multiple of the first\n");
+    let measured = rows.map(many_maps);
+    for (step, &(name, least)) in measured[0].iter().enumerate() {
+        print!("{name:24}");
+        measured.iter().for_each(|row| print!(" {:8.2} ({:.2})", row[step].1, row[step].1 / least));
+        println!();
+    }
 }
 
 fn main() {
@@ -102,4 +158,6 @@ fn main() {
         |_| assert_eq!(std.lock().unwrap().values().fold(0, |n, _| n + 1), count),
     );
     println!("\n(iterate: for all keys together)");
+    drop((map, store));
+    print_many_maps(count);
 }

@@ -800,10 +800,10 @@ fn a_read_only_store_refuses_every_change_and_changes_nothing() {
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), modified);
 }
 
-/// After a power cut, which a copy of an open store stands for here, one who may not write recovers the store in memory of
-/// his own.
+/// After a power cut, which a copy of an open store stands for here, a reader may not write to the file and recovers the store in
+/// its own memory, until a writer comes.
 #[test]
-fn a_reader_recovers_for_himself_and_keeps_writers_out() {
+fn a_reader_recovers_for_itself_and_follows_a_writer() {
     let folder = folder();
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
@@ -841,17 +841,40 @@ fn a_reader_recovers_for_himself_and_keeps_writers_out() {
     #[expect(clippy::permissions_set_readonly_false, reason = "the folder is this test's own")]
     permissions.set_readonly(false);
     fs::set_permissions(&copy, permissions).unwrap();
-    let refused = Store::open(&copy).unwrap_err();
-    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
-    for reader in readers {
-        assert_eq!(reader.get(8u32.to_le_bytes()).unwrap().unwrap(), b"value", "nothing has changed under it");
-        reader.close().unwrap();
-    }
     assert!(fs::read(&copy).unwrap() == bytes, "not a byte was written");
     assert_eq!(fs::metadata(&copy).unwrap().modified().unwrap(), modified);
 
+    let key = 8u32.to_le_bytes();
+    let before: Vec<_> = readers.iter().map(|reader| reader.snapshot().unwrap()).collect();
+    let untrusting = Store::options().access(Access::ReadOnly).untrusted(true).open(&copy).unwrap();
+    let refused = Store::open(&copy).unwrap_err();
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
+    drop(untrusting);
+    let refused = Store::options().exclusive(true).open(&copy).unwrap_err();
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
+
     let writer = Store::open(&copy).unwrap();
     assert_eq!(writer.len().unwrap(), 2000);
+    let seen = readers[0].seq().unwrap();
+    assert!(!readers[0].wait_for_change(seen, Duration::from_millis(20)).unwrap());
+    let told = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| readers[1].wait_for_change(seen, Duration::from_secs(60)).unwrap());
+        writer.insert(key, "newer").unwrap();
+        waits.join().unwrap()
+    });
+    assert!(told, "a commit of whoever has come wakes it");
+    for (reader, before) in readers.iter().zip(&before) {
+        assert_eq!(reader.get(key).unwrap().unwrap(), b"newer");
+        assert_eq!(before.get(key).unwrap().unwrap(), b"value", "nothing has changed under it");
+        assert_eq!(before.get("big").unwrap().unwrap(), big);
+        assert!(matches!(reader.opened(), Opened::AfterPowerCut { .. }));
+        assert_eq!((reader.handles(), reader.changes_since(0).unwrap().iter().count() > 0), (2, true));
+    }
+    drop(before);
+    for reader in readers {
+        assert_eq!(reader.handles(), 1);
+        reader.close_last().unwrap();
+    }
     drop(writer);
     drop(store);
 }
