@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::batch::Batch;
 use super::expiry::Moment;
+use super::head::LogHead;
 use super::*;
 use crate::door::seal_agrees;
 use crate::engine::live_tables::Lengthened;
@@ -22,6 +23,7 @@ use crate::file::layout::{
 };
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::log::{self, Entry};
+use crate::file::space::Extent;
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -1402,6 +1404,44 @@ fn any_key_can_be_removed_when_the_disk_is_full() {
 
 /// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning of
 /// another extent, and nothing behind it.
+/// What was cut off the extent that the log begins in is used again, by the log itself as well.
+#[test]
+fn what_lies_before_the_head_is_not_the_logs() {
+    let (_folder, path) = scratch();
+    let limits = Limits { smallest_log: 64 << 10, usual_log: 64 << 10, ..Limits::tiny() };
+    let settings = Settings { limits, auto_compact: None, ..Settings::default() };
+    let engine = Engine::open(&path, settings.clone()).unwrap();
+    for number in 0..40 {
+        engine.put(DEFAULT_MAP, &key(number % 5), &[number as u8; 3_000], None).unwrap();
+    }
+    {
+        let _turn = engine.turn().unwrap();
+        while engine.head().unwrap().head.at < EXTENTS + (40 << 10) {
+            let portion = clean::Portion { bytes: 1_000, leave_tail: false };
+            engine.clean_and_reclaim(&mut engine.writer(), portion).unwrap();
+        }
+    }
+    engine.checkpoint().unwrap();
+    drop(engine);
+    // Now the log goes on in extents that are as long as the record, and takes the lowest place that one fits into.
+    let engine = Engine::open(&path, Settings { limits: Limits::tiny(), ..settings.clone() }).unwrap();
+    let head = LogHead::of_superblock(&engine.superblock().unwrap());
+    let begins = head.head.at / BLOCK * BLOCK;
+    let is_used = |extent: &Extent| extent.is_log() && extent.ordinal > head.ordinal && extent.end() == begins;
+    let value = vec![7; (begins - EXTENTS) as usize - 200];
+    for number in 0..3 {
+        engine.put(DEFAULT_MAP, &key(number), &value, None).unwrap();
+    }
+    assert!(engine.extents().unwrap().iter().any(is_used), "the log ends where it begins: {:?}", engine.extents());
+    engine.sync().unwrap();
+    let copy = path.with_extension("copy");
+    fs::copy(&path, &copy).unwrap();
+    let recovered = Engine::open(&copy, Settings { untrusted: true, ..settings }).unwrap();
+    assert!(matches!(recovered.opened, recovery::Opened::AfterPowerCut { .. }), "{:?}", recovered.opened);
+    assert!(content(&recovered) == content(&engine));
+    assert!(recovered.verify().unwrap().is_clean());
+}
+
 #[test]
 fn the_log_may_begin_with_a_new_life() {
     let (folder, path) = scratch();
