@@ -80,7 +80,7 @@ enum Whose {
     /// Nobody: it stays with its thread.
     Thread,
     /// Whoever looks at the same commit and has the same list.
-    Share(u8),
+    Share(usize),
     /// It is a lock, which counts its holders.
     Lock,
 }
@@ -110,9 +110,10 @@ impl<E: Deref<Target = Engine>> Pin<E> {
     /// Writes down since when it is held, for those who wonder what space waits for. Of several who look at one commit, the first
     /// one to do so counts.
     pub(crate) fn date(&self, since: u64) -> Result<()> {
-        if self.claimed.place != 0 {
-            let place = self.claimed.place + pin::SINCE;
-            self.engine.region.compare_exchange(place, 0, since, Ordering::Relaxed)?;
+        let place = self.claimed.place + pin::SINCE;
+        // It only informs, so it does not matter whose time it is if two are the first.
+        if self.claimed.place != 0 && self.engine.pin_word(place)?.relaxed() == 0 {
+            self.engine.store_pin(place, since, Ordering::Relaxed)?;
         }
         Ok(())
     }
@@ -239,11 +240,11 @@ struct Share(Mutex<Commits>);
 impl SharedPins {
     /// A pin that nobody uses, out of any of the lists. Only for one who holds none of them.
     fn take_idle(&self) -> Option<u64> {
-        (0..SHARES as u8).find_map(|share| self.lock(share).take_idle())
+        (0..SHARES).find_map(|share| self.lock(share).take_idle())
     }
 
-    fn lock(&self, share: u8) -> MutexGuard<'_, Commits> {
-        self.0[usize::from(share) % SHARES].0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self, share: usize) -> MutexGuard<'_, Commits> {
+        self.0[share % SHARES].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -425,7 +426,7 @@ impl Engine {
         if self.read_only {
             return self.claim_by_lock();
         }
-        let share = (thread_number() % SHARES as u64) as u8;
+        let share = (thread_number() % SHARES as u64) as usize;
         let whose = Whose::Share(share);
         let mut commits = self.shared_pins.lock(share);
         let mut seq = self.region.live(live::VISIBLE)?;
@@ -498,7 +499,7 @@ impl Engine {
 
     /// One of those who look at a commit does so no more.
     #[inline(never)]
-    fn leave_share(&self, share: u8, seq: u64) {
+    fn leave_share(&self, share: usize, seq: u64) {
         let mut commits = self.shared_pins.lock(share);
         if let Some(place) = commits.leave(seq) {
             self.let_go(&mut commits, place);
