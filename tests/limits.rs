@@ -850,8 +850,10 @@ fn a_reader_recovers_for_itself_and_follows_a_writer() {
     let refused = Store::open(&copy).unwrap_err();
     assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
     drop(untrusting);
-    let refused = Store::options().exclusive(true).open(&copy).unwrap_err();
-    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
+    for access in [Access::ReadWrite, Access::ReadOnly] {
+        let refused = Store::options().exclusive(true).access(access).open(&copy).unwrap_err();
+        assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
+    }
 
     let writer = Store::open(&copy).unwrap();
     assert_eq!(writer.len().unwrap(), 2000);

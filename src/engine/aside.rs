@@ -16,6 +16,7 @@
 //! The reader finds out by itself that somebody has come to write: each opening for writing leaves another random number in the
 //! live area. Then the store is opened once more, beside those who write, and [takes the place](crate::source) of this one.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -51,30 +52,30 @@ impl Aside {
             let at = (at - FROM) as usize;
             bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
         };
-        let identity = self.identity.into_iter().flatten().take(SAME_FILE).enumerate();
-        let is_current = word(live::VERSION_WORD) == live::VERSION && { identity }
-            .all(|(index, part)| word(live::IDENTITY + 8 * index as u64) == part);
+        let places = (live::IDENTITY..).step_by(8);
+        let is_same =
+            self.identity.into_iter().flatten().take(SAME_FILE).zip(places).all(|(part, at)| word(at) == part);
+        let is_current = is_same && word(live::VERSION_WORD) == live::VERSION;
         let id = word(live::OPENING_ID);
         (is_current && id != self.known.load(Ordering::Relaxed)).then_some(id)
     }
 }
 
 /// Whether all who have recovered the store in memory of their own have done so from a log that began here.
-pub(super) fn all_began_at(locks: &Locks, region: &Region, head: u64) -> Result<bool> {
-    let held = |from, to| locks.lowest_held(aside_from(from)..aside_from(to)).map_err(|e| lock_error(region, e));
+pub(super) fn all_began_at(locks: &Locks, head: u64) -> io::Result<bool> {
+    let held = |from, to| locks.lowest_held(aside_from(from)..aside_from(to));
     Ok(held(0, head)?.is_none() && held(head + 1, MAX_FILE_LEN)?.is_none())
 }
 
 /// Whether none of them believes more of the log than the commit `seq`.
-pub(super) fn none_is_beyond(locks: &Locks, region: &Region, seq: u64) -> Result<bool> {
+pub(super) fn none_is_beyond(locks: &Locks, seq: u64) -> io::Result<bool> {
     let beyond = aside_until((seq & COUNT_MASK) + 1)..aside_until(MAX_COUNT + 2);
-    Ok(locks.lowest_held(beyond).map_err(|e| lock_error(region, e))?.is_none())
+    Ok(locks.lowest_held(beyond)?.is_none())
 }
 
 /// Whether nobody has recovered the store in memory of its own.
-pub(super) fn is_nobody(locks: &Locks, region: &Region) -> Result<bool> {
-    let all = locks.lowest_held(aside_from(0)..aside_from(MAX_FILE_LEN));
-    Ok(all.map_err(|e| lock_error(region, e))?.is_none())
+pub(super) fn is_nobody(locks: &Locks) -> io::Result<bool> {
+    Ok(locks.lowest_held(aside_from(0)..aside_from(MAX_FILE_LEN))?.is_none())
 }
 
 impl Engine {

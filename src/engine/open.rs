@@ -222,6 +222,10 @@ impl<'s> Opening<'s> {
             }
             thread::sleep(GRACE / 20);
         };
+        // Those who have recovered it in memory of their own do not lock the whole file.
+        if settings.exclusive && !aside::is_nobody(&locks).map_err(locking)? {
+            return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Private });
+        }
         // Was the file deleted or replaced before we had the lock?
         if !locks::is_same_file(&file, locks.file()).map_err(looking)? || !is_at(&file, path) {
             return Ok(None);
@@ -383,8 +387,7 @@ impl<'s> Opening<'s> {
             // The lock on the file does not reach them, but that on their entry does.
             return Err(Error::Locked { path, by: other.holder() });
         }
-        let keeps_out = locks.is_held(PRIVATE).map_err(|e| processes::lock_error(&region, e))?;
-        if keeps_out || settings.exclusive && !aside::is_nobody(&locks, &region)? {
+        if locks.is_held(PRIVATE).map_err(|e| processes::lock_error(&region, e))? {
             return Err(Error::Locked { path, by: HeldBy::Private });
         }
         if settings.untrusted {
@@ -490,14 +493,14 @@ impl Found {
         if let Some(locks) = &seat.locks {
             // Those who have recovered it in memory of their own go on looking at the log.
             let stays = if is_closed {
-                aside::none_is_beyond(locks, &region, superblock.next_seq.get() - 1)?
+                aside::none_is_beyond(locks, superblock.next_seq.get() - 1)
             } else if as_left {
                 let visible = region.live(live::VISIBLE)?;
-                aside::none_is_beyond(locks, &region, commit_seq(region.live(live::COMMIT_POINT)?, visible))?
+                aside::none_is_beyond(locks, commit_seq(region.live(live::COMMIT_POINT)?, visible))
             } else {
-                aside::all_began_at(locks, &region, superblock.log_head.get())?
+                aside::all_began_at(locks, superblock.log_head.get())
             };
-            if !stays {
+            if !stays.map_err(|e| processes::lock_error(&region, e))? {
                 return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Private });
             }
         }
