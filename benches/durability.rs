@@ -1,9 +1,9 @@
-//! What it costs to survive a power cut: synced commits, beside a plain file that is written and flushed, and from several
-//! threads at once; and what checkpoints, and an index that grows, do to single buffered inserts.
+//! What it costs to survive a power cut: synced commits, beside a plain file that is written and flushed, and from
+//! several threads at once; and what checkpoints, and an index that grows, do to single buffered inserts.
 //!
-//! Keys of 16 bytes, values of 100. All variants take turns in short chunks, and medians are printed. The buffered inserts
-//! are `SLOTLOG_BENCH_KEYS`, a million unless it says otherwise. The files are in the usual folder for temporary files, or
-//! in `SLOTLOG_BENCH_DIR`: the figures say something only if that is on a disk.
+//! Keys of 16 bytes, values of 100. All variants take turns in short chunks, and medians are printed. The buffered
+//! inserts are `SLOTLOG_BENCH_KEYS`, a million unless it says otherwise. The files are in the usual folder for
+//! temporary files, or in `SLOTLOG_BENCH_DIR`: the figures say something only if that is on a disk.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;

@@ -1,8 +1,8 @@
 //! Loads many keys into a store and into two hash maps in memory, reads them back, and prints what each operation took.
 //!
-//! There are `SLOTLOG_BENCH_KEYS` keys of 16 bytes, five million unless it says otherwise, with values of 100 bytes. The
-//! work is done in chunks, and with each chunk the maps take turns, so that what the machine does beside this falls on
-//! all of them alike. All values that are read are checked.
+//! There are `SLOTLOG_BENCH_KEYS` keys of 16 bytes, five million unless it says otherwise, with values of 100 bytes.
+//! The work is done in chunks, and with each chunk the maps take turns, so that what the machine does beside this falls
+//! on all of them alike. All values that are read are checked.
 #![allow(clippy::print_stdout, missing_docs)]
 
 mod common;

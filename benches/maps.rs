@@ -1,11 +1,11 @@
 //! A typed map beside std's: what an operation on a `Map<u64, u64>` takes, as a multiple of what it takes on a
 //! `HashMap<u64, u64>` behind a mutex, which is how threads would share one.
 //!
-//! There are `SLOTLOG_BENCH_KEYS` keys, a million unless it says otherwise. Both are measured in turn, chunk by chunk; printed are
-//! medians over the chunks.
+//! There are `SLOTLOG_BENCH_KEYS` keys, a million unless it says otherwise. Both are measured in turn, chunk by chunk;
+//! printed are medians over the chunks.
 //!
-//! And what many maps cost: to make them, a transaction over all of them, compaction and recovery. It is printed for each map, and as
-//! a multiple of what it is with the fewest maps: about 1, if it is linear.
+//! And what many maps cost: to make them, a transaction over all of them, compaction and recovery. It is printed for
+//! each map, and as a multiple of what it is with the fewest maps: about 1, if it is linear.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! What a look-up costs beside others: with one pin in use and with six hundred, in a thread that reads from one store and in
-//! one that reads from three hundred in turn; and what it costs to begin looking at a commit for longer.
+//! What a look-up costs beside others: with one pin in use and with six hundred, in a thread that reads from one store
+//! and in one that reads from three hundred in turn; and what it costs to begin looking at a commit for longer.
 //!
 //! Nanoseconds for each, medians of rounds in which the variants take turns.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]

@@ -1,5 +1,5 @@
-//! What it costs that other processes may have the store open: inserts into a shared store beside one that is opened for
-//! this process alone, and gets in one thread, two threads and two processes.
+//! What it costs that other processes may have the store open: inserts into a shared store beside one that is opened
+//! for this process alone, and gets in one thread, two threads and two processes.
 //!
 //! `SLOTLOG_BENCH_KEYS` keys of 16 bytes, half a million unless it says otherwise, with values of 100 bytes. The
 //! variants take turns, chunk by chunk, and the medians of the chunks are printed, with their ratios.

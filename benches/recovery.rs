@@ -1,9 +1,9 @@
-//! How long it takes to open a store that was not closed: after a kill, beside a store that was closed, and after a power
-//! cut, beside a plain read of the same file.
+//! How long it takes to open a store that was not closed: after a kill, beside a store that was closed, and after a
+//! power cut, beside a plain read of the same file.
 //!
 //! There are stores of `SLOTLOG_BENCH_KEYS` keys with values of 100 bytes, five million unless it says otherwise, of a
-//! fiftieth of that, and of a tenth of it with values of 1 KiB. They take turns, round by round, and so does what stands
-//! beside them; medians of the rounds are printed. The files are in the usual folder for temporary files, or in
+//! fiftieth of that, and of a tenth of it with values of 1 KiB. They take turns, round by round, and so does what
+//! stands beside them; medians of the rounds are printed. The files are in the usual folder for temporary files, or in
 //! `SLOTLOG_BENCH_DIR`: what is read from the disk says something only if that is on one.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 

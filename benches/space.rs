@@ -1,12 +1,12 @@
 //! How much space a store takes for what is in it, and what it costs that space comes back.
 //!
-//! First the life of a store of 200,000 keys (`SLOTLOG_BENCH_KEYS`) with values of 100 bytes: it is loaded, its keys are
-//! overwritten twenty times, nine tenths of them are removed, the rest is overwritten some more, and it is compacted. At each
-//! stage stands the length of the file for each byte of the keys and values that can be read, and the longest that it was
-//! since the stage before.
+//! First the life of a store of 200,000 keys (`SLOTLOG_BENCH_KEYS`) with values of 100 bytes: it is loaded, its keys
+//! are overwritten twenty times, nine tenths of them are removed, the rest is overwritten some more, and it is
+//! compacted. At each stage stands the length of the file for each byte of the keys and values that can be read, and
+//! the longest that it was since the stage before.
 //!
-//! Then write amplification: bytes appended to the log for each byte that the overwrites themselves append, in steady state,
-//! with uniform and with zipfian keys (exponent 0.99), for different dead shares.
+//! Then write amplification: bytes appended to the log for each byte that the overwrites themselves append, in steady
+//! state, with uniform and with zipfian keys (exponent 0.99), for different dead shares.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;

@@ -1,10 +1,10 @@
 //! Whether anything stops the world: how long single inserts take, one by one, while a store grows from nothing to five
-//! million keys (`SLOTLOG_BENCH_KEYS`) with values of 100 bytes, and then how long single overwrites take, twice as many,
-//! with compaction going on.
+//! million keys (`SLOTLOG_BENCH_KEYS`) with values of 100 bytes, and then how long single overwrites take, twice as
+//! many, with compaction going on.
 //!
-//! Beside it stands a standard `HashMap`, and a loop that does nothing but look at the clock and count: what *that* waits
-//! for is the machine. All three take turns, chunk by chunk, so that they see the same machine. The file is in the usual
-//! folder for temporary files, or in `SLOTLOG_BENCH_DIR`.
+//! Beside it stands a standard `HashMap`, and a loop that does nothing but look at the clock and count: what *that*
+//! waits for is the machine. All three take turns, chunk by chunk, so that they see the same machine. The file is in
+//! the usual folder for temporary files, or in `SLOTLOG_BENCH_DIR`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;

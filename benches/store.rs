@@ -1,8 +1,8 @@
 //! A store beside two hash maps in memory, one operation at a time.
 //!
 //! There are `SLOTLOG_BENCH_KEYS` keys of 16 bytes, a million unless it says otherwise, with values of 100 bytes. Keys
-//! are read in an order that has nothing to do with the one in which they were written. See `load` for a comparison with
-//! more of them.
+//! are read in an order that has nothing to do with the one in which they were written. See `load` for a comparison
+//! with more of them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;

@@ -4,8 +4,8 @@
 //! cargo run --release --example cache -- README.md Cargo.toml
 //! ```
 //!
-//! Run it twice: the second time everything comes from the cache, until it expires. What has expired is not seen any more, and
-//! its space is used again without anybody having to clean up.
+//! Run it twice: the second time everything comes from the cache, until it expires. What has expired is not seen any
+//! more, and its space is used again without anybody having to clean up.
 
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "this is a program, not the library")]
 

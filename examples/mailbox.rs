@@ -6,8 +6,8 @@
 //! cargo run --release --example mailbox -- send stop
 //! ```
 //!
-//! Messages that nobody waits for stay in the mailbox. Of several who receive, each message goes to one. The sender names a
-//! topic by a word before a colon: of the same topic, only the newest message is there to be received.
+//! Messages that nobody waits for stay in the mailbox. Of several who receive, each message goes to one. The sender
+//! names a topic by a word before a colon: of the same topic, only the newest message is there to be received.
 
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "this is a program, not the library")]
 

@@ -1,4 +1,5 @@
-//! Measurements as they lie in memory: written from a slice, and read where they lie in the file, without decoding or copying.
+//! Measurements as they lie in memory: written from a slice, and read where they lie in the file, without decoding or
+//! copying.
 //!
 //! ```text
 //! cargo run --release --example samples -- record 1000000

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 /// What can be passed for a `T`: a `T`, a reference to one, or something that holds one.
 ///
-/// It is [`Borrow`](std::borrow::Borrow), and a little more: `&String` is passed for `str`, and `b"bytes"` for `[u8]`. A type
-/// of your own can implement it.
+/// It is [`Borrow`](std::borrow::Borrow), and a little more: `&String` is passed for `str`, and `b"bytes"` for `[u8]`.
+/// A type of your own can implement it.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;

@@ -11,8 +11,8 @@ use crate::{Error, Result};
 /// How long the thread works at a time before it looks whether it is to end.
 const BUDGET: Duration = Duration::from_millis(5);
 
-/// How long it waits for one who writes: with a transaction open, that may be for ever, and somebody may wait for the thread
-/// to end.
+/// How long it waits for one who writes: with a transaction open, that may be for ever, and somebody may wait for the
+/// thread to end.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How long it sleeps if nobody wakes it.

@@ -7,11 +7,12 @@ use crate::error::CodecError;
 /// A type of keys or values, and how it is stored.
 ///
 /// Implemented for byte strings (`[u8]`, `Vec<u8>`), strings (`str`, `String`), booleans, characters, integers and
-/// floating-point numbers (little-endian), and arrays, slices, vectors, tuples and options of these; for `()`, whose maps are
-/// sets; for plain-old-data structs as [`Pod`](crate::Pod); and, with the feature `serde`, for everything that serde serialises, as
-/// `Serde`.
+/// floating-point numbers (little-endian), and arrays, slices, vectors, tuples and options of these; for `()`, whose
+/// maps are sets; for plain-old-data structs as [`Pod`](crate::Pod); and, with the feature `serde`, for everything that
+/// serde serialises, as `Serde`.
 ///
-/// `str` and `String` are stored alike, and so are `[T]` and `Vec<T>`; arguments are always borrowed, and results are owned.
+/// `str` and `String` are stored alike, and so are `[T]` and `Vec<T>`; arguments are always borrowed, and results are
+/// owned.
 ///
 /// # A codec of your own
 ///
@@ -47,12 +48,12 @@ pub trait Codec {
     /// What is read: `String` for `str`.
     type Owned: Borrow<Self::Borrowed>;
 
-    /// How many bytes every value takes, if that is always the same. Within tuples and arrays, others have their length in
-    /// front of them.
+    /// How many bytes every value takes, if that is always the same. Within tuples and arrays, others have their length
+    /// in front of them.
     const SIZE: Option<usize> = None;
 
-    /// The name of the type in the file: a map is refused to who opens it with types of other names. It must not depend on
-    /// where the type is defined, nor on compiler and machine; change it when the encoding changes.
+    /// The name of the type in the file: a map is refused to who opens it with types of other names. It must not depend
+    /// on where the type is defined, nor on compiler and machine; change it when the encoding changes.
     fn name() -> String;
 
     /// The bytes of a value. Keys are equal if their bytes are.
@@ -88,7 +89,8 @@ pub trait Codec {
     }
 }
 
-/// A type whose values can be read where they lie in the file, without a copy: byte strings, strings, [`Pod`](crate::Pod).
+/// A type whose values can be read where they lie in the file, without a copy: byte strings, strings,
+/// [`Pod`](crate::Pod).
 ///
 /// ```
 /// use slotlog::{Codec, CodecError, Store, View};

@@ -14,10 +14,11 @@ type Modification<'m, T> = Box<dyn FnOnce(&mut T) + 'm>;
 
 /// The entry of a key of a [`Map`], to be changed in place; see [`Map::entry`].
 ///
-/// Std's is a place in a map that nobody else can touch meanwhile. This one is a plan: [`and_modify`](Entry::and_modify) adds
-/// to it, and the last call carries it out, as one atomic operation that nobody comes in between of, in whatever process. So
-/// the last call returns the value, and not a reference to it. Closures run with the writer lock held: they may read from the
-/// store, and not write to it. A deadline stays as it is; if nothing changes, nothing is written.
+/// Std's is a place in a map that nobody else can touch meanwhile. This one is a plan:
+/// [`and_modify`](Entry::and_modify) adds to it, and the last call carries it out, as one atomic operation that nobody
+/// comes in between of, in whatever process. So the last call returns the value, and not a reference to it. Closures
+/// run with the writer lock held: they may read from the store, and not write to it. A deadline stays as it is; if
+/// nothing changes, nothing is written.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -131,8 +132,8 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
         self.or_insert_with(V::Owned::default)
     }
 
-    /// Does the changes of [`and_modify`](Entry::and_modify) if the key has a value, and nothing otherwise. Returns the value
-    /// that it has then.
+    /// Does the changes of [`and_modify`](Entry::and_modify) if the key has a value, and nothing otherwise. Returns the
+    /// value that it has then.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -14,8 +14,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// comes of an error of the system ([`Io`](Error::Io)) or of a codec ([`Codec`](Error::Codec)) has that as its
 /// [`source`](std::error::Error::source), and does not repeat it. Keys and values are never shown, names of maps are.
 ///
-/// No error loses data: an operation that fails has not happened, and the store goes on as it was. The one exception is a
-/// commit that was to be [synced](crate::Durability::Synced) and could not be: it may be there all the same.
+/// No error loses data: an operation that fails has not happened, and the store goes on as it was. The one exception is
+/// a commit that was to be [synced](crate::Durability::Synced) and could not be: it may be there all the same.
 ///
 /// ```
 /// use slotlog::Error;
@@ -33,7 +33,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The file, or a folder on the way to it, does not exist.
-    #[error("{}: not found; check the path (a store is only created for writing, in a folder that exists)", path.display())]
+    #[error(
+        "{}: not found; check the path (a store is only created for writing, in a folder that exists)",
+        path.display()
+    )]
     NotFound {
         /// The path that was to be opened.
         path: PathBuf,
@@ -56,7 +59,10 @@ pub enum Error {
         what: &'static str,
     },
     /// The operating system forbids opening the file so.
-    #[error("{}: permission denied; check the rights of file and folder, or open with `Access::ReadOnly`", path.display())]
+    #[error(
+        "{}: permission denied; check the rights of file and folder, or open with `Access::ReadOnly`",
+        path.display()
+    )]
     PermissionDenied {
         /// The path that was to be opened.
         path: PathBuf,
@@ -91,8 +97,11 @@ pub enum Error {
         features: u64,
     },
     /// The file is shorter than its own superblock says.
-    #[error("{}: truncated to {len} bytes of {expected}; restore the file from a copy, or, if this is a copy of a store \
-             in use, copy it while it is closed, or copy it again", path.display())]
+    #[error(
+        "{}: truncated to {len} bytes of {expected}; restore the file from a copy, or, if this is a copy of a store in \
+         use, copy it while it is closed, or copy it again",
+        path.display()
+    )]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -136,8 +145,9 @@ pub enum Error {
         /// How many handles are left.
         handles: usize,
     },
-    /// As many openers have the store open for writing as there is room for, and there cannot be made more: the file can get no
-    /// longer, another process went on writing all the time, or there are as many as there can ever be, 32,768.
+    /// As many openers have the store open for writing as there is room for, and there cannot be made more: the file
+    /// can get no longer, another process went on writing all the time, or there are as many as there can ever be,
+    /// 32,768.
     #[error("{}: {max} openers write to the store, and there is no room for more; close one of them", path.display())]
     ProcessesExhausted {
         /// The file.
@@ -153,8 +163,8 @@ pub enum Error {
     },
     /// The writer lock did not become free in time.
     #[error(
-        "{}: gave up after waiting {waited:?} for its turn to write, which process {pid} has had for {held:?}; commit or \
-         drop the transaction there, or raise `lock_timeout`",
+        "{}: gave up after waiting {waited:?} for its turn to write, which process {pid} has had for {held:?}; commit \
+         or drop the transaction there, or raise `lock_timeout`",
         path.display()
     )]
     LockTimeout {
@@ -167,16 +177,16 @@ pub enum Error {
         /// How long it has held it.
         held: Duration,
     },
-    /// This thread writes already, and began a second write, which could only wait for itself: it has a transaction open, in
-    /// this [`Store`](crate::Store) or in another one of the same file, or is within a closure that a write calls. It is told
-    /// within a tenth of a second.
+    /// This thread writes already, and began a second write, which could only wait for itself: it has a transaction
+    /// open, in this [`Store`](crate::Store) or in another one of the same file, or is within a closure that a write
+    /// calls. It is told within a tenth of a second.
     ///
-    /// A transaction that was sent to another thread counts as that of the sender until the other one uses it, since nothing
-    /// tells where a value is. A sender that goes on writing says that it
-    /// [hands the transaction over](crate::Transaction::hand_over), and then is never told this because of it.
+    /// A transaction that was sent to another thread counts as that of the sender until the other one uses it, since
+    /// nothing tells where a value is. A sender that goes on writing says that it [hands the transaction
+    /// over](crate::Transaction::hand_over), and then is never told this because of it.
     #[error(
-        "{}: this thread writes already and would wait for itself; commit or drop its transaction first, or if that was sent \
-         to another thread, call `hand_over` before",
+        "{}: this thread writes already and would wait for itself; commit or drop its transaction first, or if that \
+         was sent to another thread, call `hand_over` before",
         path.display()
     )]
     WouldDeadlock {
@@ -215,27 +225,36 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// All pins are taken: each thread that reads keeps one, and each commit that snapshots, iterators and borrowed values look at
-    /// needs one. And there cannot be made more: the file can get no longer, another process went on writing all the time, or
-    /// there are as many as there can ever be, 2.8 million.
-    #[error("{}: all {max} pins are taken, and there is no room for more; drop snapshots of old commits", path.display())]
+    /// All pins are taken: each thread that reads keeps one, and each commit that snapshots, iterators and borrowed
+    /// values look at needs one. And there cannot be made more: the file can get no longer, another process went on
+    /// writing all the time, or there are as many as there can ever be, 2.8 million.
+    #[error(
+        "{}: all {max} pins are taken, and there is no room for more; drop snapshots of old commits",
+        path.display()
+    )]
     PinsExhausted {
         /// The file.
         path: PathBuf,
         /// How many there is room for.
         max: u64,
     },
-    /// A flush has failed, now or before, in this process or in another. What was committed since the last successful one
-    /// can be read but may not be durable, and nothing is called durable any more. When everybody has closed the store, the
-    /// next opening writes its whole log to the disk once more.
-    #[error("{}: a flush failed, so durability is unknown; close the store everywhere and open it again", path.display())]
+    /// A flush has failed, now or before, in this process or in another. What was committed since the last successful
+    /// one can be read but may not be durable, and nothing is called durable any more. When everybody has closed the
+    /// store, the next opening writes its whole log to the disk once more.
+    #[error(
+        "{}: a flush failed, so durability is unknown; close the store everywhere and open it again",
+        path.display()
+    )]
     Poisoned {
         /// The file.
         path: PathBuf,
     },
     /// The log does not go back to this sequence number without a gap, or never had it in this life of the store: it is
     /// older than what compaction has left, or newer than what a power cut has left.
-    #[error("{}: the changes since {seq:#x} are not in the log any more; read everything, and go on from there", path.display())]
+    #[error(
+        "{}: the changes since {seq:#x} are not in the log any more; read everything, and go on from there",
+        path.display()
+    )]
     HistoryTruncated {
         /// The file.
         path: PathBuf,
@@ -244,8 +263,8 @@ pub enum Error {
     },
     /// The map has another type, or another version of it, than it was asked for.
     #[error(
-        "{}: map {map:?} holds {found}, and was opened as {wanted}; open it with the types that it has, or move what it has to \
-         a new map (see the documentation of `Store::map`)",
+        "{}: map {map:?} holds {found}, and was opened as {wanted}; open it with the types that it has, or move what \
+         it has to a new map (see the documentation of `Store::map`)",
         path.display()
     )]
     TypeMismatch {
@@ -299,10 +318,10 @@ pub enum Error {
         /// What does not work.
         what: &'static str,
     },
-    /// The store has counted as far as its file format goes, and refuses what would need one more number: any change when
-    /// it has used up its [commits](Numbers::Commits), to be opened for writing after a power cut when it has used up its
-    /// [recoveries](Numbers::Recoveries), a new map when it has used up its [maps](Numbers::Maps). Reading goes on working,
-    /// and opening for reading or as a [copy](crate::Access::CopyOnWrite): copy what it has to a new store.
+    /// The store has counted as far as its file format goes, and refuses what would need one more number: any change
+    /// when it has used up its [commits](Numbers::Commits), to be opened for writing after a power cut when it has used
+    /// up its [recoveries](Numbers::Recoveries), a new map when it has used up its [maps](Numbers::Maps). Reading goes
+    /// on working, and opening for reading or as a [copy](crate::Access::CopyOnWrite): copy what it has to a new store.
     #[error(
         "{}: all {max} numbers for {what} are used up; what the store has can be read: copy it to a new store",
         path.display()
@@ -411,9 +430,9 @@ pub enum HeldBy {
     /// Openers with [`Access::ReadOnly`](crate::Access::ReadOnly), who leave no name in the file.
     #[error("a process that reads it (`Access::ReadOnly`)")]
     Readers,
-    /// Openers who have its content as memory of their own, which the file must not change under, and leave no name in it:
-    /// with [`Access::CopyOnWrite`](crate::Access::CopyOnWrite); or for reading, if they have recovered it after a power cut
-    /// and see what this opening would write over, or had to be [untrusting](crate::Options::untrusted).
+    /// Openers who have its content as memory of their own, which the file must not change under, and leave no name in
+    /// it: with [`Access::CopyOnWrite`](crate::Access::CopyOnWrite); or for reading, if they have recovered it after a
+    /// power cut and see what this opening would write over, or had to be [untrusting](crate::Options::untrusted).
     #[error(
         "a process that works on a private copy of it (`Access::CopyOnWrite`, or `Access::ReadOnly` after a power cut)"
     )]
@@ -527,9 +546,9 @@ pub enum FullReason {
 }
 
 impl Error {
-    /// All of it in one line: what went wrong, and behind it, after colons, the error of the system or of a codec that it came
-    /// of. That is its [`source`](std::error::Error::source), which `to_string` leaves out, so that a program that prints
-    /// whole chains says nothing twice.
+    /// All of it in one line: what went wrong, and behind it, after colons, the error of the system or of a codec that
+    /// it came of. That is its [`source`](std::error::Error::source), which `to_string` leaves out, so that a program
+    /// that prints whole chains says nothing twice.
     ///
     /// ```
     /// use slotlog::{CodecError, CodecPart, CodecStep, Error};
@@ -601,9 +620,9 @@ mod tests {
         }
         let (all, name): (&[&'static str], _) = names!(
             NotFound AlreadyExists NotAFile PermissionDenied NotAStore UnsupportedVersion UnsupportedFeature Truncated
-            Corrupt Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock KeyTooLong ValueTooLong Full ReadOnly
-            PinsExhausted Poisoned HistoryTruncated TypeMismatch Codec NoSuchMap ForeignMap InvalidName NumbersExhausted
-            InvalidOptions Io
+            Corrupt Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock KeyTooLong ValueTooLong Full
+            ReadOnly PinsExhausted Poisoned HistoryTruncated TypeMismatch Codec NoSuchMap ForeignMap InvalidName
+            NumbersExhausted InvalidOptions Io
         );
         assert_eq!(all.len(), ALL);
         name

@@ -20,17 +20,18 @@ use crate::{Changes, Entry, MapChanges, MapIter, SnapshotMap, Store, ValueRef};
 
 /// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
 ///
-/// It has the methods of [`std::collections::HashMap`], by the same names and with the same meaning, as far as that is possible
-/// for a map that other threads and processes change at the same time: what would be a `&mut` into the map is an atomic
-/// operation here ([`update`](Map::update), [`entry`](Map::entry), [`compare_exchange`](Map::compare_exchange)), and everything can fail. Each call is one commit, seen at once by all processes;
-/// for several together see [`Transaction::of`](crate::Transaction::of), and for one commit's view
+/// It has the methods of [`std::collections::HashMap`], by the same names and with the same meaning, as far as that is
+/// possible for a map that other threads and processes change at the same time: what would be a `&mut` into the map is
+/// an atomic operation here ([`update`](Map::update), [`entry`](Map::entry),
+/// [`compare_exchange`](Map::compare_exchange)), and everything can fail. Each call is one commit, seen at once by all
+/// processes; for several together see [`Transaction::of`](crate::Transaction::of), and for one commit's view
 /// [`Snapshot::of`](crate::Snapshot::of).
 ///
-/// Keys and values are passed as what they are or as references ([`Arg`]): to a map of `str` or `String` as `&str`, `String` or
-/// `&String`, to one of `u64` as `u64` or `&u64`. Which types there can be: see [`Codec`].
+/// Keys and values are passed as what they are or as references ([`Arg`]): to a map of `str` or `String` as `&str`,
+/// `String` or `&String`, to one of `u64` as `u64` or `&u64`. Which types there can be: see [`Codec`].
 ///
-/// A handle is cheap to clone, `Send + Sync`, and keeps the store open. Every call may block for as long as the disk takes, or
-/// until it is its turn to write; from asynchronous code use something like `spawn_blocking`.
+/// A handle is cheap to clone, `Send + Sync`, and keeps the store open. Every call may block for as long as the disk
+/// takes, or until it is its turn to write; from asynchronous code use something like `spawn_blocking`.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -165,8 +166,8 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         Ok(self.len()? == 0)
     }
 
-    /// What was committed to the map after `seq`, up to now; see [`Store::changes_since`]. To sleep until there is something:
-    /// [`Store::wait_for_change`], which wakes for whichever map.
+    /// What was committed to the map after `seq`, up to now; see [`Store::changes_since`]. To sleep until there is
+    /// something: [`Store::wait_for_change`], which wakes for whichever map.
     ///
     /// ```
     /// use slotlog::MapChange;
@@ -256,8 +257,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.source().read(self.typed.id, key.as_ref(), decode)?.transpose()
     }
 
-    /// The value of a key, where it lies in the file, without a copy. (With [`Access::ReadOnly`](crate::Access::ReadOnly) it is
-    /// copied.)
+    /// The value of a key, where it lies in the file, without a copy. (With
+    /// [`Access::ReadOnly`](crate::Access::ReadOnly) it is copied.)
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -269,7 +270,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if values of very many commits are held at a time.
+    /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if values of very many commits are held at a
+    /// time.
     pub fn get_ref(&self, key: impl Arg<K::Borrowed>) -> Result<Option<ValueRef<V>>>
     where
         V: View,
@@ -314,8 +316,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.source().read(self.typed.id, key.as_ref(), view)?.transpose()
     }
 
-    /// The values of many keys, in their order, as of one commit. The memory accesses of different keys overlap, so that with
-    /// cold data this is a good deal faster than one [`get`](Map::get) after the other.
+    /// The values of many keys, in their order, as of one commit. The memory accesses of different keys overlap, so
+    /// that with cold data this is a good deal faster than one [`get`](Map::get) after the other.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -374,8 +376,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.source().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::time))
     }
 
-    /// Sets the value of a key: one append to the log. An older value, and its deadline, are replaced; to have it back, see
-    /// [`replace`](Map::replace).
+    /// Sets the value of a key: one append to the log. An older value, and its deadline, are replaced; to have it back,
+    /// see [`replace`](Map::replace).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -484,9 +486,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         })
     }
 
-    /// Makes another value out of the one that a key has, or has not, and returns it: a read-modify-write that nobody comes
-    /// in between of, in whatever process. With `None` the key is removed. If the value stays the same, nothing is written; a
-    /// deadline stays as it is.
+    /// Makes another value out of the one that a key has, or has not, and returns it: a read-modify-write that nobody
+    /// comes in between of, in whatever process. With `None` the key is removed. If the value stays the same, nothing
+    /// is written; a deadline stays as it is.
     ///
     /// `f` runs once, with the writer lock held. It may read from the store; a write of its own is
     /// [`WouldDeadlock`](Error::WouldDeadlock).
@@ -521,8 +523,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         })
     }
 
-    /// Sets the value of a key to `new` if it is `current`, `None` standing for a key that is not there. Otherwise returns
-    /// the value that it has instead, as `Ok(Err(..))`. Values are equal if their bytes are.
+    /// Sets the value of a key to `new` if it is `current`, `None` standing for a key that is not there. Otherwise
+    /// returns the value that it has instead, as `Ok(Err(..))`. Values are equal if their bytes are.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -605,9 +607,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         value.map(|value| self.typed.decode_value(value)).transpose()
     }
 
-    /// All keys and values as of this moment, in no particular order: an iterator over a snapshot of its own, which sees
-    /// nothing of later changes. An item is an error if it does not decode or the file is damaged there; the iteration goes
-    /// on behind it.
+    /// All keys and values as of this moment, in no particular order: an iterator over a snapshot of its own, which
+    /// sees nothing of later changes. An item is an error if it does not decode or the file is damaged there; the
+    /// iteration goes on behind it.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -661,8 +663,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         Ok(self.iter()?.values())
     }
 
-    /// Removes all keys, and returns what was there: everything that was inserted before, and nothing that is inserted from
-    /// now on, so that of several who drain a map each entry goes to exactly one. One record in the log.
+    /// Removes all keys, and returns what was there: everything that was inserted before, and nothing that is inserted
+    /// from now on, so that of several who drain a map each entry goes to exactly one. One record in the log.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -681,7 +683,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         MapIter::new(self.typed.clone(), Pinned::new(pin)?)
     }
 
-    /// Removes some entry, and returns it; `None` if there is none. Of several who do this each entry goes to exactly one.
+    /// Removes some entry, and returns it; `None` if there is none. Of several who do this each entry goes to exactly
+    /// one.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -699,8 +702,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.typed.named(self.engine().pop(self.typed.id, take))
     }
 
-    /// Keeps only the entries for which `f` says so, and says how many it has removed. One commit; the writer lock is held
-    /// for as long as it takes to look at all of them.
+    /// Keeps only the entries for which `f` says so, and says how many it has removed. One commit; the writer lock is
+    /// held for as long as it takes to look at all of them.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -742,7 +745,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.insert_some(&mut entries.into_iter(), u64::MAX).map(drop)
     }
 
-    /// Inserts many entries, in commits of `size` each, so that others can write in between. Says how many were inserted.
+    /// Inserts many entries, in commits of `size` each, so that others can write in between. Says how many were
+    /// inserted.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -88,12 +88,12 @@ impl Options {
         self
     }
 
-    /// The permissions of a file that is created by this, as `open(2)`
-    /// takes them: those that the umask of the process has are left out. Default: `0o666`, which a usual umask makes `0o644`,
-    /// readable by everybody. A file that exists keeps what it has.
+    /// The permissions of a file that is created by this, as `open(2)` takes them: those that the umask of the process
+    /// has are left out. Default: `0o666`, which a usual umask makes `0o644`, readable by everybody. A file that exists
+    /// keeps what it has.
     ///
-    /// Who may read the file knows the seed of its hash as well, and can [choose keys](crate::design#trust-boundary) that make a store slow.
-    /// The owner must be able to read and write: a mode without that is refused with
+    /// Who may read the file knows the seed of its hash as well, and can [choose keys](crate::design#trust-boundary)
+    /// that make a store slow. The owner must be able to read and write: a mode without that is refused with
     /// [`InvalidOptions`](crate::Error::InvalidOptions).
     ///
     /// ```
@@ -138,17 +138,17 @@ impl Options {
     }
 
     /// The most bytes that the file may have. A change that would need more is refused with
-    /// [`Error::Full`](crate::Error::Full); reading and removing go on. Default: no limit but that of the format, 8 TiB. The
-    /// same for a store in memory, and for a private copy ([`Access::CopyOnWrite`]).
+    /// [`Error::Full`](crate::Error::Full); reading and removing go on. Default: no limit but that of the format, 8
+    /// TiB. The same for a store in memory, and for a private copy ([`Access::CopyOnWrite`]).
     ///
-    /// What makes a full store smaller is not refused: removing, clearing and cleaning use what is held back for that, and where
-    /// it does not suffice, they exceed the limit for a while, with a quarter more in use at most, and half as long a file.
-    /// [`Store::compact`](crate::Store::compact) brings that back. On a full disk, and under a limit of the system, there is
-    /// only what is held back.
+    /// What makes a full store smaller is not refused: removing, clearing and cleaning use what is held back for that,
+    /// and where it does not suffice, they exceed the limit for a while, with a quarter more in use at most, and half
+    /// as long a file. [`Store::compact`](crate::Store::compact) brings that back. On a full disk, and under a limit of
+    /// the system, there is only what is held back.
     ///
-    /// A file that is longer opens all the same. Rather than refuse a full store after a power cut, a recovery makes its file
-    /// longer, each by at most twice what its index takes, and a few blocks. What lies behind the limit
-    /// is used by nothing that makes the store larger.
+    /// A file that is longer opens all the same. Rather than refuse a full store after a power cut, a recovery makes
+    /// its file longer, each by at most twice what its index takes, and a few blocks. What lies behind the limit is
+    /// used by nothing that makes the store larger.
     ///
     /// ```
     /// use slotlog::{Error, Store};
@@ -167,8 +167,8 @@ impl Options {
     }
 
     /// Whether nobody else may have the store open meanwhile, not even to read. Default: `false`. An insert is slightly
-    /// faster then, since the writer lock is held all the time. On a network file system, and on one that is shared with a
-    /// virtual machine, whoever opens a store for writing has it alone in any case.
+    /// faster then, since the writer lock is held all the time. On a network file system, and on one that is shared
+    /// with a virtual machine, whoever opens a store for writing has it alone in any case.
     ///
     /// ```
     /// use slotlog::{Access, Error, Store};
@@ -209,9 +209,9 @@ impl Options {
         self
     }
 
-    /// How long an opening waits for somebody else who is opening or closing the store and does not get any further, before it
-    /// gives up with [`Error::Locked`](crate::Error::Locked), which names that process and says how far it is. As long as a
-    /// recovery or the flush of a closing makes progress, it is waited for. Default: as long as
+    /// How long an opening waits for somebody else who is opening or closing the store and does not get any further,
+    /// before it gives up with [`Error::Locked`](crate::Error::Locked), which names that process and says how far it
+    /// is. As long as a recovery or the flush of a closing makes progress, it is waited for. Default: as long as
     /// [`lock_timeout`](Options::lock_timeout).
     ///
     /// ```
@@ -246,19 +246,20 @@ impl Options {
         self
     }
 
-    /// After how many bytes of log a [checkpoint](Store::checkpoint) is taken by whoever commits. Default: 64 MiB. Until then
-    /// each commit that completes a slice of the log (a sixteenth of this, at most 256 KiB) asks the system to write it back, and
-    /// waits for the slice sixteen before: so the disk keeps up, and no commit waits for much at once.
+    /// After how many bytes of log a [checkpoint](Store::checkpoint) is taken by whoever commits. Default: 64 MiB.
+    /// Until then each commit that completes a slice of the log (a sixteenth of this, at most 256 KiB) asks the system
+    /// to write it back, and waits for the slice sixteen before: so the disk keeps up, and no commit waits for much at
+    /// once.
     pub fn checkpoint_every(mut self, bytes: u64) -> Options {
         self.settings.checkpoint_every = bytes;
         self
     }
 
-    /// What share of the log may be dead (replaced or removed values) before each write also cleans a piece of it: more than
-    /// 0 and less than 1; `None` for never. Default: 0.5. A smaller share makes the file smaller and writes dearer: in the
-    /// worst case, that of values most of which never change, 1 / share bytes are written for each byte, 2 by default. A log
-    /// of less than 192 KiB is left alone until the store is [closed](Store::close). Whatever is cleaned, be it then, is beyond
-    /// the reach of [`changes_since`](Store::changes_since).
+    /// What share of the log may be dead (replaced or removed values) before each write also cleans a piece of it: more
+    /// than 0 and less than 1; `None` for never. Default: 0.5. A smaller share makes the file smaller and writes
+    /// dearer: in the worst case, that of values most of which never change, 1 / share bytes are written for each byte,
+    /// 2 by default. A log of less than 192 KiB is left alone until the store is [closed](Store::close). Whatever is
+    /// cleaned, be it then, is beyond the reach of [`changes_since`](Store::changes_since).
     ///
     /// Without it, the space of replaced and removed values comes back only with [`compact`](Store::compact), and
     /// [closing](Store::close) moves nothing.
@@ -267,9 +268,9 @@ impl Options {
         self
     }
 
-    /// Whether this process does the upkeep of the store in a thread of its own, so that writers need not: resizing indexes,
-    /// cleaning the log, checkpoints. It ends with the last handle of the [`Store`]. Writers help when it does not keep up.
-    /// Default: `false`; the library starts no other thread.
+    /// Whether this process does the upkeep of the store in a thread of its own, so that writers need not: resizing
+    /// indexes, cleaning the log, checkpoints. It ends with the last handle of the [`Store`]. Writers help when it does
+    /// not keep up. Default: `false`; the library starts no other thread.
     pub fn background_maintenance(mut self, background: bool) -> Options {
         self.settings.background_maintenance = background;
         self
@@ -282,9 +283,9 @@ impl Options {
         self
     }
 
-    /// What is to be called now and then while [`open`](Options::open) recovers a store after a power cut: at the beginning
-    /// and the end of each of the two passes over the log, and after every 4 MiB of it in between. It runs in the thread that
-    /// opens. Default: nothing.
+    /// What is to be called now and then while [`open`](Options::open) recovers a store after a power cut: at the
+    /// beginning and the end of each of the two passes over the log, and after every 4 MiB of it in between. It runs in
+    /// the thread that opens. Default: nothing.
     ///
     /// ```
     /// use slotlog::Store;
@@ -301,13 +302,14 @@ impl Options {
         self
     }
 
-    /// Whether the file may come from somebody who is not trusted. Default: `false`. Then nothing in it is believed but its
-    /// log, whose records are checked one by one: neither that the store was closed, nor its index, which is built anew as
-    /// after a power cut, in time that grows with the length of the log. A store that is opened so for reading only, or
-    /// copy-on-write, is rebuilt in memory of this process. What such a file can do is said [here](crate::design#trust-boundary).
+    /// Whether the file may come from somebody who is not trusted. Default: `false`. Then nothing in it is believed but
+    /// its log, whose records are checked one by one: neither that the store was closed, nor its index, which is built
+    /// anew as after a power cut, in time that grows with the length of the log. A store that is opened so for reading
+    /// only, or copy-on-write, is rebuilt in memory of this process. What such a file can do is said
+    /// [here](crate::design#trust-boundary).
     ///
-    /// It is refused with [`Locked`](crate::Error::Locked) while others have the store open for writing, or, where it is to
-    /// be written to, at all.
+    /// It is refused with [`Locked`](crate::Error::Locked) while others have the store open for writing, or, where it
+    /// is to be written to, at all.
     ///
     /// ```
     /// use slotlog::{Access, Opened, Store};
@@ -334,10 +336,11 @@ impl Options {
     /// read its keys.
     ///
     /// A store is created wherever a file can be: through a link that leads to nothing yet (not with
-    /// [`create_new`](Options::create_new), for which a link is something that exists), in a folder that may be written to and
-    /// not read, in an empty file without a name (`O_TMPFILE`, `memfd_create`) by its path `/proc/self/fd/N`. When this returns,
-    /// the new file survives a power cut, and so does its entry in the folder, unless the system refuses to flush the folder:
-    /// one that may not be read, or of a file system that knows no such call. An opening that fails leaves no new file.
+    /// [`create_new`](Options::create_new), for which a link is something that exists), in a folder that may be written
+    /// to and not read, in an empty file without a name (`O_TMPFILE`, `memfd_create`) by its path `/proc/self/fd/N`.
+    /// When this returns, the new file survives a power cut, and so does its entry in the folder, unless the system
+    /// refuses to flush the folder: one that may not be read, or of a file system that knows no such call. An opening
+    /// that fails leaves no new file.
     ///
     /// # Errors
     /// * [`NotFound`](crate::Error::NotFound), [`AlreadyExists`](crate::Error::AlreadyExists),
@@ -345,14 +348,14 @@ impl Options {
     ///   [`Io`](crate::Error::Io): the path does not lead to a file that can be opened so.
     /// * [`NotAStore`](crate::Error::NotAStore), [`UnsupportedVersion`](crate::Error::UnsupportedVersion),
     ///   [`UnsupportedFeature`](crate::Error::UnsupportedFeature): the file is not ours. It was not touched.
-    /// * [`Locked`](crate::Error::Locked): another opener has it in a way that excludes this one, and the error names it:
-    ///   one that is [exclusive](Options::exclusive), or one on another machine; one that writes, for
+    /// * [`Locked`](crate::Error::Locked): another opener has it in a way that excludes this one, and the error names
+    ///   it: one that is [exclusive](Options::exclusive), or one on another machine; one that writes, for
     ///   [`Access::CopyOnWrite`], and the other way round. Also if the index has to be built anew while somebody reads.
-    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): many openers write to it already, and there is no room in the
-    ///   file for more than 128, 256, 512 …
+    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): many openers write to it already, and there is no
+    ///   room in the file for more than 128, 256, 512 …
     /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
-    /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery; or no space on the disk for what
-    ///   is a hole in a sparse copy, which is to be written to.
+    /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery; or no space on the
+    ///   disk for what is a hole in a sparse copy, which is to be written to.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(Some(path.as_ref()), self.settings)
     }
@@ -371,9 +374,8 @@ impl Options {
     /// ```
     ///
     /// # Errors
-    /// [`Full`](crate::Error::Full) if not even an empty store is allowed by [`max_size`](Options::max_size), or the system gives no
-    /// addresses for it; [`InvalidOptions`](crate::Error::InvalidOptions) for
-    /// [`Access::ReadOnly`].
+    /// [`Full`](crate::Error::Full) if not even an empty store is allowed by [`max_size`](Options::max_size), or the
+    /// system gives no addresses for it; [`InvalidOptions`](crate::Error::InvalidOptions) for [`Access::ReadOnly`].
     pub fn in_memory(self) -> Result<Store> {
         Store::open_with(None, self.settings)
     }

@@ -9,13 +9,13 @@ use crate::error::CodecError;
 
 /// Plain old data: a `T`, or a slice of them, stored as it lies in memory, and read in place as `&T`.
 ///
-/// `T` is anything for which [`zerocopy`]'s derives (re-exported by this crate) prove that every byte of it is data and that
-/// all bytes are a value: `FromBytes`, `IntoBytes`, `KnownLayout` and `Immutable`. Its alignment is at most 8.
+/// `T` is anything for which [`zerocopy`]'s derives (re-exported by this crate) prove that every byte of it is data and
+/// that all bytes are a value: `FromBytes`, `IntoBytes`, `KnownLayout` and `Immutable`. Its alignment is at most 8.
 ///
 /// The name in the file says size and alignment of `T`, and nothing else, so give a new version
-/// ([`Store::map_versioned`](crate::Store::map_versioned)) to a type whose fields have changed. Numbers lie in the byte order
-/// of the machine, and a store is refused on a machine with the other one; with `zerocopy::little_endian`'s numbers, whose
-/// alignment is 1, it works on both.
+/// ([`Store::map_versioned`](crate::Store::map_versioned)) to a type whose fields have changed. Numbers lie in the byte
+/// order of the machine, and a store is refused on a machine with the other one; with `zerocopy::little_endian`'s
+/// numbers, whose alignment is 1, it works on both.
 ///
 /// ```
 /// use slotlog::zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

@@ -15,9 +15,9 @@ use crate::{Map, Result, SnapshotMap};
 /// The store as one commit left it, whatever others write meanwhile.
 ///
 /// Values are borrowed straight from the file, and the borrows live as long as the snapshot. It is `Send + Sync`, may
-/// outlive the [`Store`](crate::Store) that it came from, and keeps the file open. It holds up nobody; held for long, it
-/// keeps space from being reused. What has [expired](crate::Map::insert_with_expiry) when it is taken, it does not see; what
-/// expires later, it goes on seeing.
+/// outlive the [`Store`](crate::Store) that it came from, and keeps the file open. It holds up nobody; held for long,
+/// it keeps space from being reused. What has [expired](crate::Map::insert_with_expiry) when it is taken, it does not
+/// see; what expires later, it goes on seeing.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -103,8 +103,8 @@ impl Snapshot {
         SnapshotMap::new(&self.pinned, map)
     }
 
-    /// The sequence number of the commit that it sees: what [`Store::changes_since`](crate::Store::changes_since) goes on
-    /// from.
+    /// The sequence number of the commit that it sees: what [`Store::changes_since`](crate::Store::changes_since) goes
+    /// on from.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -121,8 +121,8 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// ```
     ///
     /// # Errors
-    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not fit
-    /// their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the snapshot's store.
+    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not
+    /// fit their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the snapshot's store.
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
         self.record(key.arg())?.map(|record| self.typed.decode_value(record.value())).transpose()
     }
@@ -214,7 +214,8 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
         Ok(self.record(key.arg())?.map(|record| record.expires().map(crate::engine::time)))
     }
 
-    /// All keys and values, in no particular order. An item is an error if it does not decode or the file is damaged there.
+    /// All keys and values, in no particular order. An item is an error if it does not decode or the file is damaged
+    /// there.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -14,8 +14,8 @@ use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP,
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
 ///
-/// What of the file is in memory is page cache, which the system takes back when it needs it; private to the process are
-/// only a few hundred kilobytes.
+/// What of the file is in memory is page cache, which the system takes back when it needs it; private to the process
+/// are only a few hundred kilobytes.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -78,12 +78,13 @@ pub struct Stats {
     /// Bytes of log since then, whose loss in a power cut would not be recognised as damage.
     pub since_checkpoint: u64,
     /// Pins in use: one for each read at work, and one for each commit that snapshots, iterators and [values in
-    /// place](crate::ValueRef) of a process look at, however many; threads that begin to look at the same time may have a few.
+    /// place](crate::ValueRef) of a process look at, however many; threads that begin to look at the same time may have
+    /// a few.
     pub pins: u64,
     /// Since when the oldest snapshot is held.
     pub oldest_snapshot: Option<SystemTime>,
-    /// The reader or snapshot that sees the oldest commit, and so holds back the most space. Snapshots of processes that
-    /// opened the store for reading leave no name, and are not among these.
+    /// The reader or snapshot that sees the oldest commit, and so holds back the most space. Snapshots of processes
+    /// that opened the store for reading leave no name, and are not among these.
     pub oldest_pin: Option<PinStats>,
     /// The processes that have the store open for writing; those that only read leave no name.
     pub processes: Vec<ProcessStats>,
@@ -102,9 +103,9 @@ pub struct Stats {
 pub struct WaitingStats {
     /// Waits for a checkpoint: a recovery after a power cut would still need it.
     pub checkpoint: u64,
-    /// Waits for readers and snapshots that may see it: those as old as the [oldest pin](Stats::oldest_pin), or snapshots
-    /// of those who opened the store for reading. When as much waits for them as half of what is alive, the log is
-    /// cleaned no more, since what is emptied would have to wait, too; then this has all that is
+    /// Waits for readers and snapshots that may see it: those as old as the [oldest pin](Stats::oldest_pin), or
+    /// snapshots of those who opened the store for reading. When as much waits for them as half of what is alive, the
+    /// log is cleaned no more, since what is emptied would have to wait, too; then this has all that is
     /// [dead](Stats::dead_bytes) in it as well.
     pub pins: u64,
     /// Waits for nothing but the next one who needs space.
@@ -144,17 +145,18 @@ pub struct RestingStats {
 pub struct UpkeepStats {
     /// Lines of indexes that were moved by a resize.
     pub lines: u64,
-    /// The most of them that one write moved: 16 in an index that is resized step by step for each change that it made; 512
-    /// in one that is so small that it is built anew at once.
+    /// The most of them that one write moved: 16 in an index that is resized step by step for each change that it made;
+    /// 512 in one that is so small that it is built anew at once.
     pub most_lines: u64,
     /// Blocks of 4 KiB that were zeroed for one.
     pub blocks: u64,
-    /// The most of them in one write: one for each change that it made, or those of a small index that is built at once.
+    /// The most of them in one write: one for each change that it made, or those of a small index that is built at
+    /// once.
     pub most_blocks: u64,
     /// Bytes of records that compaction moved.
     pub moved_bytes: u64,
-    /// The most of them in one write: not more than (9 / [dead share](crate::Options::auto_compact)) times what it has appended
-    /// itself, that is 18 times by default, or 512 bytes, and one record.
+    /// The most of them in one write: not more than (9 / [dead share](crate::Options::auto_compact)) times what it has
+    /// appended itself, that is 18 times by default, or 512 bytes, and one record.
     pub most_moved_bytes: u64,
     /// Bytes of log that were handed to the disk, by slices and by checkpoints, but for synced commits.
     pub flushed_bytes: u64,
@@ -173,10 +175,11 @@ pub struct ProcessStats {
     pub since: SystemTime,
     /// Whether nobody else may open it meanwhile.
     pub exclusive: bool,
-    /// Whether it reuses no space, so that the file grows with all that it writes, because the system refuses it the call
-    /// `membarrier`, which was granted when it opened the store: mostly a filter (seccomp) that was installed later. What
-    /// helps is to open the store anew, under the filter, since readers then do without that call; that the filter lets it
-    /// pass; or that another process writes now and then, or [maintains](crate::Store::maintain) the store.
+    /// Whether it reuses no space, so that the file grows with all that it writes, because the system refuses it the
+    /// call `membarrier`, which was granted when it opened the store: mostly a filter (seccomp) that was installed
+    /// later. What helps is to open the store anew, under the filter, since readers then do without that call; that the
+    /// filter lets it pass; or that another process writes now and then, or [maintains](crate::Store::maintain) the
+    /// store.
     pub reuse_refused: bool,
 }
 
@@ -203,8 +206,8 @@ pub struct ExtentStats {
     pub count: u64,
     /// Their size.
     pub bytes: u64,
-    /// How many commits were made since the oldest of them got its kind, and since the youngest did. Of free space, nobody
-    /// knows.
+    /// How many commits were made since the oldest of them got its kind, and since the youngest did. Of free space,
+    /// nobody knows.
     pub ages: Option<(u64, u64)>,
 }
 
@@ -214,8 +217,8 @@ pub struct ExtentStats {
 pub struct MapStats {
     /// Its number in the file.
     pub id: u32,
-    /// Its name. The catalogue, number 0, and the default map, number 1, have theirs in parentheses, and so have maps that
-    /// were dropped and that somebody may still be reading.
+    /// Its name. The catalogue, number 0, and the default map, number 1, have theirs in parentheses, and so have maps
+    /// that were dropped and that somebody may still be reading.
     pub name: String,
     /// The names of its key and value types.
     pub types: String,
@@ -248,35 +251,7 @@ impl Stats {
         let superblock = engine.superblock()?;
         let (log_bytes, log_records) = engine.log_size()?;
         let visible = engine.visible()?;
-        let mut maps = Vec::new();
-        let mut named: BTreeMap<u32, (String, Named)> =
-            engine.named_maps()?.into_iter().map(|(name, map)| (map.id, (name, map))).collect();
-        for id in engine.map_ids()? {
-            let (_pin, extent, totals) = Pin::with_totals(engine, id)?;
-            let Some(extent) = extent else { continue };
-            let index = Index::of_extent(&engine.region, extent)?;
-            let slots = index.lines() * SLOTS as u64;
-            let used_slots = totals.used();
-            let (name, types, version) = match (id, named.remove(&id)) {
-                (CATALOGUE, _) => ("(catalogue)".to_owned(), "str -> map".to_owned(), 0),
-                (DEFAULT_MAP, _) => ("(default)".to_owned(), "[u8] -> [u8]".to_owned(), 0),
-                (_, Some((name, map))) => (name, map.types, map.version),
-                (_, None) => ("(dropped)".to_owned(), String::new(), 0),
-            };
-            maps.push(MapStats {
-                id,
-                name,
-                types,
-                version,
-                entries: totals.keys,
-                live_bytes: totals.bytes,
-                expired_bytes: engine.expired_bytes(&index, totals.bytes, (LINES, visible & COUNT_MASK))?,
-                slots,
-                used_slots,
-                load: used_slots as f64 / slots as f64,
-                index_bytes: index.lines() * 64 + crate::file::layout::REGION_HEADER,
-            });
-        }
+        let maps = maps(engine, visible & COUNT_MASK)?;
         let upkeep = &engine.upkeep;
         let ((lines, most_lines), (blocks, most_blocks)) = (upkeep.lines.figures(), upkeep.blocks.figures());
         let ((moved_bytes, most_moved_bytes), (flushed_bytes, most_flushed_bytes)) =
@@ -348,6 +323,40 @@ impl Stats {
             poisoned: engine.is_poisoned(),
         })
     }
+}
+
+/// All maps, of a store whose last visible commit has this count.
+fn maps(engine: &Engine, visible: u64) -> Result<Vec<MapStats>> {
+    let mut maps = Vec::new();
+    let mut named: BTreeMap<u32, (String, Named)> =
+        engine.named_maps()?.into_iter().map(|(name, map)| (map.id, (name, map))).collect();
+    for id in engine.map_ids()? {
+        let (_pin, extent, totals) = Pin::with_totals(engine, id)?;
+        let Some(extent) = extent else { continue };
+        let index = Index::of_extent(&engine.region, extent)?;
+        let slots = index.lines() * SLOTS as u64;
+        let used_slots = totals.used();
+        let (name, types, version) = match (id, named.remove(&id)) {
+            (CATALOGUE, _) => ("(catalogue)".to_owned(), "str -> map".to_owned(), 0),
+            (DEFAULT_MAP, _) => ("(default)".to_owned(), "[u8] -> [u8]".to_owned(), 0),
+            (_, Some((name, map))) => (name, map.types, map.version),
+            (_, None) => ("(dropped)".to_owned(), String::new(), 0),
+        };
+        maps.push(MapStats {
+            id,
+            name,
+            types,
+            version,
+            entries: totals.keys,
+            live_bytes: totals.bytes,
+            expired_bytes: engine.expired_bytes(&index, totals.bytes, (LINES, visible))?,
+            slots,
+            used_slots,
+            load: used_slots as f64 / slots as f64,
+            index_bytes: index.lines() * 64 + crate::file::layout::REGION_HEADER,
+        });
+    }
+    Ok(maps)
 }
 
 fn waiting(engine: &Engine) -> Result<WaitingStats> {

@@ -21,9 +21,10 @@ use crate::{
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
-/// A handle is cheap to clone, and all clones are one store. It can be used from any number of threads, and other processes
-/// may have the same file open: reads take no lock and never wait; changes take turns. When the last handle, snapshot and transaction are gone the store is closed;
-/// [`close`](Store::close) does the same and can report what went wrong.
+/// A handle is cheap to clone, and all clones are one store. It can be used from any number of threads, and other
+/// processes may have the same file open: reads take no lock and never wait; changes take turns. When the last handle,
+/// snapshot and transaction are gone the store is closed; [`close`](Store::close) does the same and can report what
+/// went wrong.
 ///
 /// Each call is atomic, and one that changes something is a commit of its own. Every call may block for as long as the
 /// disk takes; from asynchronous code use something like `spawn_blocking`.
@@ -186,11 +187,10 @@ impl Store {
     ///
     /// # Errors
     /// [`KeyTooLong`](crate::Error::KeyTooLong), [`ValueTooLong`](crate::Error::ValueTooLong),
-    /// [`Full`](crate::Error::Full), [`ReadOnly`](crate::Error::ReadOnly),
-    /// [`LockTimeout`](crate::Error::LockTimeout), [`WouldDeadlock`](crate::Error::WouldDeadlock),
-    /// [`Corrupt`](crate::Error::Corrupt): nothing has happened. [`Io`](crate::Error::Io) or
-    /// [`Poisoned`](crate::Error::Poisoned) if the change was to be synced and a flush has failed, now or before: it may be
-    /// there, but may not survive a power cut.
+    /// [`Full`](crate::Error::Full), [`ReadOnly`](crate::Error::ReadOnly), [`LockTimeout`](crate::Error::LockTimeout),
+    /// [`WouldDeadlock`](crate::Error::WouldDeadlock), [`Corrupt`](crate::Error::Corrupt): nothing has happened.
+    /// [`Io`](crate::Error::Io) or [`Poisoned`](crate::Error::Poisoned) if the change was to be synced and a flush has
+    /// failed, now or before: it may be there, but may not survive a power cut.
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         self.engine().put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
     }
@@ -356,8 +356,9 @@ impl Store {
     /// Opens the map of this name, with keys of type `K` and values of type `V`, and creates it if it is missing. See
     /// [`Map`], and [`Codec`] for the types that there are.
     ///
-    /// Each map has its own index and takes 4 KiB and a few bytes when it is empty, so there may be thousands. Opening one is
-    /// one lookup. The map without a name, that of [`get`](Store::get) and [`insert`](Store::insert), is not among them.
+    /// Each map has its own index and takes 4 KiB and a few bytes when it is empty, so there may be thousands. Opening
+    /// one is one lookup. The map without a name, that of [`get`](Store::get) and [`insert`](Store::insert), is not
+    /// among them.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -372,8 +373,8 @@ impl Store {
     ///
     /// # Other types
     ///
-    /// The file knows the types of a map by [their names](Codec::name), and a [version](Store::map_versioned) that you give.
-    /// To go over to other types, move the map to a new one and give that the old name; readers see either.
+    /// The file knows the types of a map by [their names](Codec::name), and a [version](Store::map_versioned) that you
+    /// give. To go over to other types, move the map to a new one and give that the old name; readers see either.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -392,15 +393,15 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`TypeMismatch`](crate::Error::TypeMismatch) if the map has other types; [`InvalidName`](crate::Error::InvalidName) if
-    /// the name is empty; [`NoSuchMap`](crate::Error::NoSuchMap) if it is missing and the store was opened for reading; when it
-    /// is created, those of [`insert`](Store::insert).
+    /// [`TypeMismatch`](crate::Error::TypeMismatch) if the map has other types;
+    /// [`InvalidName`](crate::Error::InvalidName) if the name is empty; [`NoSuchMap`](crate::Error::NoSuchMap) if it is
+    /// missing and the store was opened for reading; when it is created, those of [`insert`](Store::insert).
     pub fn map<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str) -> Result<Map<K, V>> {
         self.map_versioned(name, 0)
     }
 
-    /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names say nothing of the
-    /// fields of a type, like [`Pod`](crate::Pod) and `Serde`.
+    /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names say nothing of
+    /// the fields of a type, like [`Pod`](crate::Pod) and `Serde`.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -439,8 +440,8 @@ impl Store {
         Ok(maps)
     }
 
-    /// Removes a map with all that it has, whatever its types, and says whether it was there. One commit. Snapshots keep what
-    /// they see; a [`Map`] that somebody still holds reads as empty, and writing to it is
+    /// Removes a map with all that it has, whatever its types, and says whether it was there. One commit. Snapshots
+    /// keep what they see; a [`Map`] that somebody still holds reads as empty, and writing to it is
     /// [`NoSuchMap`](crate::Error::NoSuchMap).
     ///
     /// ```
@@ -460,7 +461,8 @@ impl Store {
         Ok(!name.is_empty() && self.engine().drop_named(name)?)
     }
 
-    /// Gives the map `from` the name `to`, and says whether it was there. A map that had that name is dropped. One commit.
+    /// Gives the map `from` the name `to`, and says whether it was there. A map that had that name is dropped. One
+    /// commit.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -498,8 +500,8 @@ impl Store {
         self.engine().sync()
     }
 
-    /// [Syncs](Store::sync), and writes down how far the log is durable, so that less than that is recognised as damage.
-    /// Writers go on meanwhile. Taken by itself every [`checkpoint_every`](Options::checkpoint_every) bytes.
+    /// [Syncs](Store::sync), and writes down how far the log is durable, so that less than that is recognised as
+    /// damage. Writers go on meanwhile. Taken by itself every [`checkpoint_every`](Options::checkpoint_every) bytes.
     ///
     /// ```
     /// # let folder = tempfile::tempdir()?;
@@ -517,14 +519,14 @@ impl Store {
         self.engine().checkpoint()
     }
 
-    /// Makes the file as small as it can be, while others read and write: the values that are left and the indexes move to
-    /// its beginning, the indexes are made to fit, and the file is cut off at its end. Takes time in proportion to what is
-    /// left, and keeps no writer waiting for more than about a millisecond, a checkpoint excepted. The next writes make the
-    /// file a little longer again.
+    /// Makes the file as small as it can be, while others read and write: the values that are left and the indexes move
+    /// to its beginning, the indexes are made to fit, and the file is cut off at its end. Takes time in proportion to
+    /// what is left, and keeps no writer waiting for more than about a millisecond, a checkpoint excepted. The next
+    /// writes make the file a little longer again.
     ///
     /// Killed or stopped ([`compact_with`](Store::compact_with)) it loses nothing, and another call goes on from there.
-    /// What snapshots still see stays, and is [held back](CompactReport::held_back) until they are gone. As long as somebody
-    /// has the store open with [`Access::ReadOnly`](crate::Access::ReadOnly), the file does not get shorter.
+    /// What snapshots still see stays, and is [held back](CompactReport::held_back) until they are gone. As long as
+    /// somebody has the store open with [`Access::ReadOnly`](crate::Access::ReadOnly), the file does not get shorter.
     ///
     /// ```
     /// # let folder = tempfile::tempdir()?;
@@ -572,10 +574,10 @@ impl Store {
         self.engine().compact(&mut on_progress)
     }
 
-    /// Does upkeep that is pending, in this thread and for about as long as `budget`: moves a resize on, cleans the log if
-    /// more of it is dead than [shall be](Options::auto_compact), takes a checkpoint that is due, makes the file shorter; and
-    /// [compacts](Store::compact) a store of which most is free.
-    /// Says whether there is more to do. What is done here, writers need not do; others can write in between.
+    /// Does upkeep that is pending, in this thread and for about as long as `budget`: moves a resize on, cleans the log
+    /// if more of it is dead than [shall be](Options::auto_compact), takes a checkpoint that is due, makes the file
+    /// shorter; and [compacts](Store::compact) a store of which most is free. Says whether there is more to do. What is
+    /// done here, writers need not do; others can write in between.
     ///
     /// ```
     /// use std::time::Duration;
@@ -593,9 +595,10 @@ impl Store {
         self.engine().maintain(budget, self.engine().settings.lock_timeout)
     }
 
-    /// Gives the space of everything that is free in the file back to the file system, and says how many bytes. What lies
-    /// at the end makes the file shorter; what lies in the middle becomes a hole, where system and file system know that
-    /// (Linux: ext4, xfs, btrfs, tmpfs), and gets real space again before it is used. Takes a system call for each hole.
+    /// Gives the space of everything that is free in the file back to the file system, and says how many bytes. What
+    /// lies at the end makes the file shorter; what lies in the middle becomes a hole, where system and file system
+    /// know that (Linux: ext4, xfs, btrfs, tmpfs), and gets real space again before it is used. Takes a system call for
+    /// each hole.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -628,12 +631,12 @@ impl Store {
         self.engine().visible()
     }
 
-    /// Waits until a commit is visible that is newer than `seq`, made by any process, and says whether there is one; `false`
-    /// after `timeout`.
+    /// Waits until a commit is visible that is newer than `seq`, made by any process, and says whether there is one;
+    /// `false` after `timeout`.
     ///
-    /// The thread sleeps, and the writer wakes it; with [`Access::ReadOnly`](crate::Access::ReadOnly), and where the system
-    /// cannot wake other processes, it looks every few milliseconds. Writers make no system call for this as long as nobody
-    /// waits.
+    /// The thread sleeps, and the writer wakes it; with [`Access::ReadOnly`](crate::Access::ReadOnly), and where the
+    /// system cannot wake other processes, it looks every few milliseconds. Writers make no system call for this as
+    /// long as nobody waits.
     ///
     /// ```
     /// use std::time::Duration;
@@ -657,9 +660,10 @@ impl Store {
         self.source.wait_for_change(seq, timeout)
     }
 
-    /// What was committed after `seq`, up to now, to the map without a name, oldest first, straight from the log: each change of
-    /// each key, not only the last one; the removal of what has expired is one, too. (Of another map: [`Map::changes_since`].) Takes time in proportion to what was written since, give or take an extent of the log (one sixteenth of
-    /// the file).
+    /// What was committed after `seq`, up to now, to the map without a name, oldest first, straight from the log: each
+    /// change of each key, not only the last one; the removal of what has expired is one, too. (Of another map:
+    /// [`Map::changes_since`].) Takes time in proportion to what was written since, give or take an extent of the log
+    /// (one sixteenth of the file).
     ///
     /// ```
     /// use slotlog::ChangeKind::Insert;
@@ -679,8 +683,9 @@ impl Store {
     /// [closed](Store::close) a small store. With `auto_compact(None)` only [`compact`](Store::compact) shortens it.
     ///
     /// # Errors
-    /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not go back that far, or `seq` is of a commit
-    /// that a power cut has undone; [`Corrupt`](crate::Error::Corrupt); [`PinsExhausted`](crate::Error::PinsExhausted).
+    /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not go back that far, or `seq` is of a
+    /// commit that a power cut has undone; [`Corrupt`](crate::Error::Corrupt);
+    /// [`PinsExhausted`](crate::Error::PinsExhausted).
     pub fn changes_since(&self, seq: u64) -> Result<Changes> {
         Changes::new(Arc::clone(&self.engine()), DEFAULT_MAP, seq)
     }
@@ -784,8 +789,8 @@ impl Store {
         crate::stats::probe_lengths(&self.engine(), DEFAULT_MAP)
     }
 
-    /// In what state the store was found when it was opened, and so what opening it had to do. It stays the same, also for a
-    /// reader that [follows](crate::Access::ReadOnly) a writer after a power cut.
+    /// In what state the store was found when it was opened, and so what opening it had to do. It stays the same, also
+    /// for a reader that [follows](crate::Access::ReadOnly) a writer after a power cut.
     ///
     /// ```
     /// use slotlog::{Opened, Store};
@@ -812,8 +817,8 @@ impl Store {
     ///
     /// What is free at the end of the file is cut off then, and a store with at most 8 MiB in use is
     /// [compacted](Store::compact) if its file is longer by an eighth than it has to be, unless
-    /// [`auto_compact`](crate::Options::auto_compact) is `None`; its indexes keep room for a quarter more keys. So closing
-    /// takes bounded time besides what is to be flushed. Like any compaction, this can shorten what
+    /// [`auto_compact`](crate::Options::auto_compact) is `None`; its indexes keep room for a quarter more keys. So
+    /// closing takes bounded time besides what is to be flushed. Like any compaction, this can shorten what
     /// [`changes_since`](Store::changes_since) reaches.
     ///
     /// ```
@@ -857,8 +862,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StillOpen`](crate::Error::StillOpen) if there are other handles: a checkpoint was taken, this handle is gone,
-    /// and the file stays open until they are. Of several threads that close the last handles at the same time, exactly one
-    /// is not told that. Those of [`sync`](Store::sync).
+    /// and the file stays open until they are. Of several threads that close the last handles at the same time, exactly
+    /// one is not told that. Those of [`sync`](Store::sync).
     pub fn close_last(self) -> Result<()> {
         let path = self.engine().region.path().to_owned();
         match self.give_up()? {
@@ -887,8 +892,8 @@ impl Store {
         self.source.handles() - of_background
     }
 
-    /// Gives up this handle and says how many others there are: none if the store was closed. Of several who give up the last
-    /// handles at the same time, it is exactly one who closes it.
+    /// Gives up this handle and says how many others there are: none if the store was closed. Of several who give up
+    /// the last handles at the same time, it is exactly one who closes it.
     fn give_up(self) -> Result<usize> {
         let others = self.handles() - 1;
         drop(self.background);
@@ -902,8 +907,8 @@ impl Store {
     }
 }
 
-/// Gives up a share in an engine, of which others are held, and says how many still are. Of several who do so at the same time,
-/// exactly one closes it.
+/// Gives up a share in an engine, of which others are held, and says how many still are. Of several who do so at the
+/// same time, exactly one closes it.
 fn close(engine: Arc<Engine>, others: usize) -> Result<usize> {
     engine.check_not_forked()?;
     if Arc::strong_count(&engine) > 1 {

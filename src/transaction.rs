@@ -19,9 +19,9 @@ use crate::{Map, Result, TransactionMap};
 /// 20 bytes for each key that it touched.
 ///
 /// A thread that has one open and writes to the store beside it, with whatever handle, would wait for itself, and gets
-/// [`Error::WouldDeadlock`](crate::Error::WouldDeadlock). It is `Send`: it may be committed by another thread than the one that
-/// began it. Nothing tells a store that one was sent, until its new thread uses it; so the one that has begun or used it
-/// last has it, unless it says that it [hands it over](Transaction::hand_over).
+/// [`Error::WouldDeadlock`](crate::Error::WouldDeadlock). It is `Send`: it may be committed by another thread than the
+/// one that began it. Nothing tells a store that one was sent, until its new thread uses it; so the one that has begun
+/// or used it last has it, unless it says that it [hands it over](Transaction::hand_over).
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -53,12 +53,12 @@ impl Transaction {
         Ok(Transaction { batch })
     }
 
-    /// Says that the calling thread is about to give it to another one. Then it waits for its turn to write like any other thread,
-    /// however long it takes until the other one uses this, which is its thread from then on.
+    /// Says that the calling thread is about to give it to another one. Then it waits for its turn to write like any
+    /// other thread, however long it takes until the other one uses this, which is its thread from then on.
     ///
-    /// Without this a sender that writes is given a tenth of a second for the other one's first use, and then is refused
-    /// with [`WouldDeadlock`](crate::Error::WouldDeadlock). With it, one that keeps the transaction and writes waits for itself
-    /// until there is a [`LockTimeout`](crate::Error::LockTimeout).
+    /// Without this a sender that writes is given a tenth of a second for the other one's first use, and then is
+    /// refused with [`WouldDeadlock`](crate::Error::WouldDeadlock). With it, one that keeps the transaction and writes
+    /// waits for itself until there is a [`LockTimeout`](crate::Error::LockTimeout).
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -243,9 +243,9 @@ impl Transaction {
     /// ```
     ///
     /// # Errors
-    /// [`Full`](crate::Error::Full) if the index has to grow and cannot: nothing has happened.
-    /// [`Io`](crate::Error::Io) or [`Poisoned`](crate::Error::Poisoned) with [`Durability::Synced`], if a flush has failed, now
-    /// or before: the changes may be there, all of them, but may not survive a power cut.
+    /// [`Full`](crate::Error::Full) if the index has to grow and cannot: nothing has happened. [`Io`](crate::Error::Io)
+    /// or [`Poisoned`](crate::Error::Poisoned) with [`Durability::Synced`], if a flush has failed, now or before: the
+    /// changes may be there, all of them, but may not survive a power cut.
     pub fn commit(self) -> Result<()> {
         self.batch.commit_as_usual()
     }

@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::map::Map;
 use crate::typed::Typed;
 
-/// A [`Map`] within a transaction; see [`Transaction::of`](crate::Transaction::of). It sees what the transaction has done so
-/// far, to whichever map.
+/// A [`Map`] within a transaction; see [`Transaction::of`](crate::Transaction::of). It sees what the transaction has
+/// done so far, to whichever map.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -101,8 +101,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// ```
     ///
     /// # Errors
-    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not fit
-    /// their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the transaction's store;
+    /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not
+    /// fit their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the transaction's store;
     /// [`NoSuchMap`](crate::Error::NoSuchMap) if it was dropped.
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
         self.check()?;

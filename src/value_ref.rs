@@ -34,8 +34,8 @@ pub struct ValueRef<V: View + ?Sized> {
 enum Bytes {
     /// In the file: the commit that sees it, offset and length.
     InPlace(Pinned, u64, u64),
-    /// A copy, for a store that was opened for reading, and so cannot keep a single value from being reused: in words, so that
-    /// it is aligned as in the file, and its length.
+    /// A copy, for a store that was opened for reading, and so cannot keep a single value from being reused: in words,
+    /// so that it is aligned as in the file, and its length.
     Copied(Box<[u64]>, usize),
 }
 

@@ -1,5 +1,5 @@
-//! The house rules that a compiler does not check: imports run down only, `unsafe` stays in its room, and nothing is left
-//! lying about.
+//! The house rules that a compiler does not check: imports run down only, `unsafe` stays in its room, and nothing is
+//! left lying about.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -126,6 +126,57 @@ fn the_library_neither_prints_nor_starts_threads_nor_leaves_work_behind() {
         }
         for word in ["TODO", "FIXME", "XXX"] {
             assert!(!source.contains(word), "{name} has a {word}");
+        }
+    }
+}
+
+/// All files of Rust in a folder, with their paths.
+fn files(folder: &str) -> Vec<(String, String)> {
+    fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                visit(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+    found.iter().map(|path| (path.to_string_lossy().into_owned(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The formatter leaves comments and strings alone.
+#[test]
+fn lines_have_at_most_120_columns() {
+    for folder in ["src", "tests", "benches", "examples", "fuzz"] {
+        for (name, source) in files(folder) {
+            for (number, line) in source.lines().enumerate() {
+                assert!(line.chars().count() <= 120, "{name}:{}: {line}", number + 1);
+            }
+        }
+    }
+}
+
+/// What does not fit on a screen is not seen whole.
+#[test]
+fn functions_have_at_most_70_lines() {
+    for (name, source) in files("src") {
+        let lines: Vec<&str> = source.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let words: Vec<&str> = code.split(' ').take_while(|word| !word.contains('(')).collect();
+            let is_function = code.starts_with("fn ") || words.contains(&"fn") && !code.starts_with("//");
+            if !is_function || line.ends_with(';') {
+                continue;
+            }
+            let indent = &line[..line.len() - code.len()];
+            let end = format!("{indent}}}");
+            let length = lines[start..].iter().position(|line| line.starts_with(&end)).unwrap_or(0) + 1;
+            // A test tells its story from beginning to end.
+            let is_test = name.ends_with("tests.rs");
+            assert!(is_test || length <= 70, "{name}:{}: {length} lines: {line}", start + 1);
         }
     }
 }

@@ -1,9 +1,10 @@
-//! Copies of a store that were made while somebody wrote to it, or began to: put back over the file, or opened beside it.
+//! Copies of a store that were made while somebody wrote to it, or began to: put back over the file, or opened beside
+//! it.
 //!
-//! A process of its own writes numbered commits, each of which changes several keys, and says after each sync how far it
-//! is. Meanwhile this one copies the file, at once or slowly. Whatever comes of such a copy, it opens as the content of
-//! one commit, and of none before the last sync before the copy began; or it is refused, with an error that says what it
-//! is.
+//! A process of its own writes numbered commits, each of which changes several keys, and says after each sync how far
+//! it is. Meanwhile this one copies the file, at once or slowly. Whatever comes of such a copy, it opens as the content
+//! of one commit, and of none before the last sync before the copy began; or it is refused, with an error that says
+//! what it is.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
@@ -264,8 +265,8 @@ impl Outcomes {
     }
 }
 
-/// Copies a store while somebody writes to it, once in each round. `end` says what becomes of the writer, of the store and of the
-/// copy beside it, and has one of them looked at.
+/// Copies a store while somebody writes to it, once in each round. `end` says what becomes of the writer, of the store
+/// and of the copy beside it, and has one of them looked at.
 fn copied_in_use(what: &str, seed: u64, end: impl Fn(Writer, &Path, &Path, &mut dyn FnMut(&Path))) {
     let folder = folder();
     let mut outcomes = Outcomes::default();

@@ -217,8 +217,8 @@ fn the_removal_is_a_change() {
     panic!("it was never removed");
 }
 
-/// A cache whose entries all expire does not grow, whether they are written over or not; nor does one with entries among them
-/// that stay.
+/// A cache whose entries all expire does not grow, whether they are written over or not; nor does one with entries
+/// among them that stay.
 #[test]
 fn a_cache_does_not_grow() {
     for permanent_every in [u32::MAX, 10] {
@@ -272,7 +272,8 @@ fn maintenance_finds_what_has_expired() {
     assert!(store.verify().unwrap().is_clean());
 }
 
-/// What was believed to have expired in a map that is gone, or cleared by another process, is not held against what is left.
+/// What was believed to have expired in a map that is gone, or cleared by another process, is not held against what is
+/// left.
 #[test]
 fn an_estimate_is_not_kept_when_the_map_is_gone() {
     for by_another in [false, true] {

@@ -1,5 +1,5 @@
-//! Readers that have recovered a store in memory of their own after a power cut, while others write to its file, are killed,
-//! close it and recover it in their turn.
+//! Readers that have recovered a store in memory of their own after a power cut, while others write to its file, are
+//! killed, close it and recover it in their turn.
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
@@ -212,8 +212,8 @@ fn round(seed: u64, seen: &mut BTreeSet<String>) {
         let is_in_the_middle = said.last().is_some_and(|said| said == IN_THE_MIDDLE);
         let said = said.first().unwrap_or_else(|| panic!("seed {seed}: {errors}"));
         let is_refused = said.starts_with("refused");
-        // Between the seal and the commit point, a kill leaves what only the log explains, and under the eyes of those who
-        // read nothing is written anew.
+        // Between the seal and the commit point, a kill leaves what only the log explains, and under the eyes of those
+        // who read nothing is written anew.
         let may_be_refused =
             was_in_the_middle || ["refused 0", "refused 1", "refused 2"].contains(&&said[..9.min(said.len())]);
         assert!(!is_refused || may_be_refused, "seed {seed}: {said}");

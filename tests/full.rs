@@ -1,8 +1,8 @@
-//! A store that is full most of the time behaves like a map all the same: what does not fit is refused and harms nothing,
-//! and what is there can be read.
+//! A store that is full most of the time behaves like a map all the same: what does not fit is refused and harms
+//! nothing, and what is there can be read.
 //!
-//! Each case draws its limit, its lengths of keys and values and its steps from a seed. `SLOTLOG_FULL_CASES` sets how many
-//! cases each test tries, `SLOTLOG_FULL_SEED` with which seed it begins.
+//! Each case draws its limit, its lengths of keys and values and its steps from a seed. `SLOTLOG_FULL_CASES` sets how
+//! many cases each test tries, `SLOTLOG_FULL_SEED` with which seed it begins.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;

@@ -108,8 +108,8 @@ fn create(path: &Path) {
 }
 
 /// A store with a bit of everything: keys written once and often, removed, cleared, in transactions, an empty key, an
-/// empty value, and a value that fills several blocks; a map that has a name, one that was renamed, one that was dropped, and
-/// entries with a deadline.
+/// empty value, and a value that fills several blocks; a map that has a name, one that was renamed, one that was
+/// dropped, and entries with a deadline.
 fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
     let mut history = History::new();
     let mut current = BTreeMap::new();
@@ -713,7 +713,8 @@ fn verify_looks_at_the_numbers_of_head_and_counters() {
         overwrite(&path, at, &read_word(&bytes, at as usize).to_le_bytes());
     }
     assert!(store.verify().unwrap().is_clean());
-    // Of the counters of the log, the bank with the largest number counts: that of a commit to come would go on counting.
+    // Of the counters of the log, the bank with the largest number counts: that of a commit to come would go on
+    // counting.
     let at = [live::LOG_TOTALS, live::LOG_TOTALS + 8 * live::LOG_TOTALS_WORDS];
     let at = at.into_iter().max_by_key(|&at| read_word(&bytes, at as usize)).unwrap();
     overwrite(&path, at, &u64::MAX.to_le_bytes());

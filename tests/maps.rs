@@ -1,6 +1,6 @@
-//! A `Map` behaves like a `std::collections::HashMap`: long random sequences of everything that can be done to a few maps of
-//! one store, alone and in transactions, checked step by step against `HashMap`s, with snapshots, reopening, power cuts,
-//! renaming and dropping in between. `PROPTEST_CASES` sets how many sequences are tried.
+//! A `Map` behaves like a `std::collections::HashMap`: long random sequences of everything that can be done to a few
+//! maps of one store, alone and in transactions, checked step by step against `HashMap`s, with snapshots, reopening,
+//! power cuts, renaming and dropping in between. `PROPTEST_CASES` sets how many sequences are tried.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;

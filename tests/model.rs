@@ -141,7 +141,12 @@ fn changes() -> impl Strategy<Value = Change> {
 }
 
 fn endings() -> impl Strategy<Value = Ending> {
-    prop_oneof![4 => Just(Ending::Commit), 1 => Just(Ending::CommitSynced), 1 => Just(Ending::Rollback), 1 => Just(Ending::Drop)]
+    prop_oneof![
+        4 => Just(Ending::Commit),
+        1 => Just(Ending::CommitSynced),
+        1 => Just(Ending::Rollback),
+        1 => Just(Ending::Drop),
+    ]
 }
 
 fn operations() -> impl Strategy<Value = Operation> {

@@ -1,8 +1,8 @@
-//! In how many ways a store can be opened, and what each of them promises: first the recipe of memory mapping, row by row,
-//! then who goes together with whom.
+//! In how many ways a store can be opened, and what each of them promises: first the recipe of memory mapping, row by
+//! row, then who goes together with whom.
 //!
-//! Elsewhere: paths and what is not a store (`limits`), many processes that write (`processes`), what `sync` and `close`
-//! report when a flush fails (the tests in `src`, "door"), that dropping closes (`threads`).
+//! Elsewhere: paths and what is not a store (`limits`), many processes that write (`processes`), what `sync` and
+//! `close` report when a flush fails (the tests in `src`, "door"), that dropping closes (`threads`).
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![allow(unsafe_code, reason = "rights, mounts, forks and the counters of the system")]
@@ -347,8 +347,8 @@ fn in_another_namespace(path: &Path) {
     }
 }
 
-/// Each start of a container has mounts of its own. What a file is marked with is kept with its page cache and nowhere else: by
-/// that, one is known that was there all the time.
+/// Each start of a container has mounts of its own. What a file is marked with is kept with its page cache and nowhere
+/// else: by that, one is known that was there all the time.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_killed_store_is_opened_at_once_in_another_mount_namespace() {
@@ -1167,8 +1167,8 @@ fn lock_timeout_is_how_long_an_opening_and_a_change_wait() {
     copy.insert("key", "newer").unwrap();
 }
 
-/// While a private copy is being recovered, which may take long, others need not wait to learn that they cannot write. A
-/// reader's recovery does not keep a writer out, so a writer waits for that.
+/// While a private copy is being recovered, which may take long, others need not wait to learn that they cannot write.
+/// A reader's recovery does not keep a writer out, so a writer waits for that.
 #[test]
 fn a_private_recovery_keeps_no_reader_waiting() {
     let folder = folder();

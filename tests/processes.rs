@@ -205,8 +205,8 @@ fn thread_time() -> Option<Duration> {
     None
 }
 
-/// Says if an operation was slow: if it took much processor time, or waited for very long. Many processes share few cores here,
-/// so how long it takes by the clock says little.
+/// Says if an operation was slow: if it took much processor time, or waited for very long. Many processes share few
+/// cores here, so how long it takes by the clock says little.
 fn timed<T>(what: &str, operation: impl FnOnce() -> T) -> T {
     let (start, begun) = (Instant::now(), thread_time());
     let result = operation();
@@ -243,8 +243,8 @@ fn write_on(path: &Path, name: &str) {
             }
         });
         say(&n.to_string());
-        // What there is to be read must not grow with the time that all of this takes on a busy machine. Most writers are killed
-        // before they come here.
+        // What there is to be read must not grow with the time that all of this takes on a busy machine. Most writers
+        // are killed before they come here.
         if n > 5000 {
             thread::sleep(Duration::from_millis(1));
         }
@@ -826,7 +826,8 @@ fn a_reader_of_a_closed_store_sees_it_come_to_life() {
 /// Plays `child` in a forked process. What it holds stays with the parent, too, and is given back.
 #[cfg(unix)]
 fn fork<F: FnOnce() -> bool>(child: F) -> (libc::pid_t, F) {
-    // SAFETY: the child does what it is given, in a process that had no thread that mattered, and ends without going back.
+    // SAFETY: the child does what it is given, in a process that had no thread that mattered, and ends without going
+    // back.
     match unsafe { libc::fork() } {
         0 => {
             let good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(false);
@@ -917,8 +918,8 @@ fn a_forked_child_leaves_the_store_to_its_parent() {
 /// Forks; the child goes on where this was called. `None` there.
 #[cfg(unix)]
 fn fork_here() -> Option<libc::pid_t> {
-    // SAFETY: the child goes back as far as where `unless_child` ends it, and allocates and reads memory, which the C library
-    // allows it.
+    // SAFETY: the child goes back as far as where `unless_child` ends it, and allocates and reads memory, which the C
+    // library allows it.
     match unsafe { libc::fork() } {
         0 => None,
         pid => {
@@ -937,8 +938,8 @@ fn unless_child(child: Option<bool>) {
     }
 }
 
-/// What a reader has borrowed stays as it is in a process that has a child, whatever else the child does, and whatever others
-/// write.
+/// What a reader has borrowed stays as it is in a process that has a child, whatever else the child does, and whatever
+/// others write.
 #[cfg(unix)]
 fn fork_and_look(path: &Path) {
     let store = Store::options().tiny_steps().open(path).unwrap();
@@ -1184,7 +1185,8 @@ fn the_tables_do_not_grow_in_the_turn_of_another_opening() {
     }
 }
 
-/// Whoever needs a longer table of processes needs a turn for it. Others who open or close the store do not wait for that.
+/// Whoever needs a longer table of processes needs a turn for it. Others who open or close the store do not wait for
+/// that.
 #[test]
 fn one_who_waits_for_an_entry_holds_nobody_up_who_needs_none() {
     let folder = folder();

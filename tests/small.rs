@@ -1,5 +1,5 @@
-//! Small stores are small: what little there is takes little space, and a store that was closed is not much longer than what
-//! is in it.
+//! Small stores are small: what little there is takes little space, and a store that was closed is not much longer than
+//! what is in it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;

@@ -1,4 +1,5 @@
-//! Sparse files: a copy that has holes where there are zeros is read as it is, and gets real space before it is written to.
+//! Sparse files: a copy that has holes where there are zeros is read as it is, and gets real space before it is written
+//! to.
 #![cfg(target_os = "linux")]
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::print_stderr)]
 

@@ -561,7 +561,8 @@ fn there_is_a_pin_for_each_of_many_commits() {
     assert_clean(&store);
 }
 
-/// Threads come and go, hold many commits each, shared or not, and let go of them in any order, while writers use the space again.
+/// Threads come and go, hold many commits each, shared or not, and let go of them in any order, while writers use the
+/// space again.
 #[test]
 fn many_commits_stay_what_they_are_while_the_table_of_pins_grows() {
     const KEYS: u64 = 16;
@@ -750,8 +751,8 @@ fn a_thread_may_read_until_its_very_end() {
         })
     };
     let (mut looks, mut changed) = (0, Vec::new());
-    // A letter for each thing that a thread does before it ends: it reads from the store, or from another; or it uses the
-    // one or the other of its locals for the first time. In what order they are dropped depends on that.
+    // A letter for each thing that a thread does before it ends: it reads from the store, or from another; or it uses
+    // the one or the other of its locals for the first time. In what order they are dropped depends on that.
     for order in ["1r", "r1", "1r2", "2r1", "1ro", "1or", "o1r2", "12", "1", "ro1r2"] {
         let (tell, told) = std::sync::mpsc::channel();
         let at_the_end = {

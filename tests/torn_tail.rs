@@ -2,9 +2,9 @@
 //! every byte of their last two commits, or that go on with what has a CRC that holds and must not be believed all the
 //! same. And what it makes of a log that is whole: the same store.
 //!
-//! A file that is written to a new path is a copy to the store, so it takes the road of a power cut: only superblock and
-//! log count. Each time the records that recovery says to have found have to be those that the table expects, the content
-//! is compared, and the store has to work afterwards, be closed and recovered again.
+//! A file that is written to a new path is a copy to the store, so it takes the road of a power cut: only superblock
+//! and log count. Each time the records that recovery says to have found have to be those that the table expects, the
+//! content is compared, and the store has to work afterwards, be closed and recovered again.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -28,8 +28,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use Step::{Clear, Incarnation, Jump, Put, Remove};
 use flags::{COMMIT, NEW};
 
-/// Where the second and the third extent of a log are, if it has any. The first one is where extents begin. The third is
-/// where the new store, of which all images are made, has its index: recovery has no use for that.
+/// Where the second and the third extent of a log are, if it has any. The first one is where extents begin. The third
+/// is where the new store, of which all images are made, has its index: recovery has no use for that.
 const SECOND: u64 = 0x40000;
 const THIRD: u64 = 0x20000;
 

@@ -1,5 +1,5 @@
-//! Codecs, and the types of maps: what goes in comes out, what does not decode is an error, and a map is opened with the types
-//! that it has.
+//! Codecs, and the types of maps: what goes in comes out, what does not decode is an error, and a map is opened with
+//! the types that it has.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;

@@ -1,4 +1,5 @@
-//! Files that somebody made up, with checksums that hold: what is promised for them without and with `Options::untrusted`.
+//! Files that somebody made up, with checksums that hold: what is promised for them without and with
+//! `Options::untrusted`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -13,8 +14,8 @@ mod support;
 
 use support::folder;
 
-/// A closed store whose superblock ends the log before the record of the key "victim", to which the index leads. The next
-/// record that is appended goes over it.
+/// A closed store whose superblock ends the log before the record of the key "victim", to which the index leads. The
+/// next record that is appended goes over it.
 fn make_up(path: &Path) {
     let store = Store::open(path).unwrap();
     store.insert("first", "value").unwrap();

@@ -1,10 +1,11 @@
 //! A file whose bytes change while it is opened for reading.
 //!
-//! A reader without a pin copies what others may be writing, so what it meets can be a mixture of anything. It may give a
-//! wrong answer or an error; it may not crash, take memory by a length that it did not check, or go on for ever. First
-//! another thread changes words back and forth, then some changes stay.
+//! A reader without a pin copies what others may be writing, so what it meets can be a mixture of anything. It may give
+//! a wrong answer or an error; it may not crash, take memory by a length that it did not check, or go on for ever.
+//! First another thread changes words back and forth, then some changes stay.
 //!
-//! An input: four bytes of [`damaged`], the number of changes that come and go, and changes; those that are left over stay.
+//! An input: four bytes of [`damaged`], the number of changes that come and go, and changes; those that are left over
+//! stay.
 //!
 //! Reading in place, as snapshots do, and writing are left out: whoever does that trusts the others, see the crate's
 //! documentation.

@@ -1,7 +1,7 @@
 //! Damaged and hostile files.
 //!
-//! Whatever the bytes of a file, opening and using it may report damage; it may not panic, hang or read what is not
-//! its own. What `verify` calls clean has to be readable, and to stay clean whatever is done with it. A file that is not
+//! Whatever the bytes of a file, opening and using it may report damage; it may not panic, hang or read what is not its
+//! own. What `verify` calls clean has to be readable, and to stay clean whatever is done with it. A file that is not
 //! opened for writing stays as it is.
 //!
 //! An input: four bytes of [`damaged`], the number of changes, the changes, and [what is done](slotlog_fuzz::uses).

@@ -1,8 +1,8 @@
 //! Histories of calls, held against a `BTreeMap` for each map.
 //!
-//! A history goes on through closing, killing, copying and several openings of the file: after each the store has to hold
-//! exactly what was committed, and to verify clean. Snapshots are kept and read later, against what the maps were when they
-//! were taken.
+//! A history goes on through closing, killing, copying and several openings of the file: after each the store has to
+//! hold exactly what was committed, and to verify clean. Snapshots are kept and read later, against what the maps were
+//! when they were taken.
 //!
 //! An input: four bytes of a head (the bits of [`bits`], limit of the size, capacity) and steps of four bytes. While a
 //! transaction is open, changes go to it.

@@ -1,11 +1,11 @@
 //! A log of forged records, whose CRCs and chain hold.
 //!
-//! A recovery believes what the log says. Whatever that is, it comes out as an error or as a store that is clean, stays so,
-//! and is the same however it is opened. Only what it says of the catalogue is not made true by a recovery, but verify sees
-//! it.
+//! A recovery believes what the log says. Whatever that is, it comes out as an error or as a store that is clean, stays
+//! so, and is the same however it is opened. Only what it says of the catalogue is not made true by a recovery, but
+//! verify sees it.
 //!
-//! An input: two bytes of a head (the bits [`options`](bits), and the number of the record where the last checkpoint ended),
-//! then a record for each 16 bytes:
+//! An input: two bytes of a head (the bits [`options`](bits), and the number of the record where the last checkpoint
+//! ended), then a record for each 16 bytes:
 //!
 //! | byte | what |
 //! | --- | --- |

@@ -1,7 +1,7 @@
 //! Stores to be damaged, and the damage.
 //!
-//! Most bytes are not a store at all, so a damaged image is a valid store and a list of changes, after which the CRCs can be
-//! made to hold again: then it is the checks behind the CRCs that are tried.
+//! Most bytes are not a store at all, so a damaged image is a valid store and a list of changes, after which the CRCs
+//! can be made to hold again: then it is the checks behind the CRCs that are tried.
 
 use std::fs;
 use std::mem::offset_of;
@@ -43,8 +43,8 @@ pub struct Original {
     space_table: u64,
 }
 
-/// The file that all images are put into: the same one again and again, since that is what a killed store has to be found
-/// in.
+/// The file that all images are put into: the same one again and again, since that is what a killed store has to be
+/// found in.
 pub static PATH: LazyLock<PathBuf> = LazyLock::new(|| scratch::folder().join("image.slotlog"));
 
 /// A bit of everything; one that is as good as empty; one in the middle of a resize; one whose log has moved on.
@@ -204,7 +204,8 @@ impl Original {
             2 => return (at, value[..4].to_vec()),
             3 => there ^ (1 << (value[0] % 64)),
             4 => there.wrapping_add_signed(i64::from(value[0] as i8)),
-            // In place of the low 40 bits of the word that is there: the offset of a record, as slots and versions have it.
+            // In place of the low 40 bits of the word that is there: the offset of a record, as slots and versions have
+            // it.
             5 => (there >> 40 << 40) | (self.record(value[0]) / 8),
             6 => self.record(value[0]),
             // The length of the file, more or less.
@@ -314,8 +315,8 @@ pub mod seal {
     pub const NOT_ASIDE: u8 = 32;
 }
 
-/// Makes the image that a head and changes describe. The head is the store (low four bits) and its state (high four bits),
-/// the bits of [`seal`], and the length of the file.
+/// Makes the image that a head and changes describe. The head is the store (low four bits) and its state (high four
+/// bits), the bits of [`seal`], and the length of the file.
 pub fn damaged([base, bits, len @ ..]: [u8; 4], changes: &[u8]) -> (&'static Original, Vec<u8>) {
     let original = &ORIGINALS[usize::from(base % 16) % RECIPES];
     let state = [State::Closed, State::Killed, State::Cut][usize::from(base >> 4) % 3];

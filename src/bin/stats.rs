@@ -1,7 +1,7 @@
 //! `slotlog-stats`: what is in a store, and whether all of it is sound.
 //!
-//! The file is opened read-only and not a byte of it is changed; others may use it meanwhile. Exit code: 0, 1 if `--verify` has findings, 2 for an
-//! error.
+//! The file is opened read-only and not a byte of it is changed; others may use it meanwhile. Exit code: 0, 1 if
+//! `--verify` has findings, 2 for an error.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytesize::ByteSize;
 use clap::Parser;
 use serde_json::{Value, json};
-use slotlog::{Access, Error, Opened, Stats, Store, VerifyReport, VerifyScope};
+use slotlog::{Access, Error, MapStats, Opened, Stats, Store, VerifyReport, VerifyScope};
 
 /// Shows what is in a slotlog store, without changing it. Others may have it open, and are not disturbed.
 ///
@@ -129,28 +129,11 @@ impl Figures {
                 "youngest_commits": youngest,
             })
         });
-        let maps = stats.maps.iter().map(|map| {
-            json!({
-                "id": map.id,
-                "name": map.name,
-                "types": map.types,
-                "version": map.version,
-                "entries": map.entries,
-                "slots": map.slots,
-                "used_slots": map.used_slots,
-                "load": map.load,
-                "index_bytes": map.index_bytes,
-                "live_bytes": map.live_bytes,
-                "expired_bytes": map.expired_bytes,
-            })
+        let processes = stats.processes.iter().map(|process| {
+            let (since, reuse_refused) = (date(process.since), process.reuse_refused);
+            let exclusive = process.exclusive;
+            json!({ "pid": process.pid, "since": since, "exclusive": exclusive, "reuse_refused": reuse_refused })
         });
-        let processes = stats
-            .processes
-            .iter()
-            .map(|process| {
-                let (since, reuse_refused) = (date(process.since), process.reuse_refused);
-                json!({ "pid": process.pid, "since": since, "exclusive": process.exclusive, "reuse_refused": reuse_refused })
-            });
         let oldest_pin = stats
             .oldest_pin
             .as_ref()
@@ -193,7 +176,7 @@ impl Figures {
             "resize": resize,
             "cleaned_bytes": stats.cleaned_bytes,
             "extents": extents.collect::<Vec<Value>>(),
-            "maps": maps.collect::<Vec<Value>>(),
+            "maps": stats.maps.iter().map(map_to_json).collect::<Vec<Value>>(),
             "probe_lengths": self.probe_lengths,
             "average_probe_length": self.average_probe_length(),
         })
@@ -388,6 +371,22 @@ impl Figures {
         table.row(["average".to_owned(), average, String::new()]);
         table
     }
+}
+
+fn map_to_json(map: &MapStats) -> Value {
+    json!({
+        "id": map.id,
+        "name": map.name,
+        "types": map.types,
+        "version": map.version,
+        "entries": map.entries,
+        "slots": map.slots,
+        "used_slots": map.used_slots,
+        "load": map.load,
+        "index_bytes": map.index_bytes,
+        "live_bytes": map.live_bytes,
+        "expired_bytes": map.expired_bytes,
+    })
 }
 
 fn report_to_json(report: &VerifyReport) -> Value {

@@ -1,20 +1,22 @@
 //! Aside: how a store goes on in its file while a reader has recovered it in memory of its own.
 //!
-//! A reader may not write to the file, so after a power cut it builds the index in memory of its own. What it has not written to
-//! still is the file: the log. Writers may come and go all the same.
+//! A reader may not write to the file, so after a power cut it builds the index in memory of its own. What it has not
+//! written to still is the file: the log. Writers may come and go all the same.
 //!
-//! **Invariant.** What such a reader believes of the log stays as it is in the file until the reader is gone. Four shared locks
-//! say so:
+//! **Invariant.** What such a reader believes of the log stays as it is in the file until the reader is gone. Four
+//! shared locks say so:
 //! * that of [readers](locks::READERS): the file does not become shorter;
 //! * that of a [snapshot], one commit below its own: nothing that is in use there is used again, of the log what is
 //!   dead as well. Those who reuse space ask for such locks;
-//! * on [where its log begins](aside_from). A recovery from the log knows nothing but the log, and takes all other space for
-//!   free. It keeps what the reader looks at if the log still begins where it did then, for it has only become longer;
-//! * on [up to where it believes the log](aside_until). A recovery after a kill undoes what was appended and not committed.
-//!   A reader may have taken that for a commit, since in the log it looks like one.
+//! * on [where its log begins](aside_from). A recovery from the log knows nothing but the log, and takes all other
+//!   space for free. It keeps what the reader looks at if the log still begins where it did then, for it has only
+//!   become longer;
+//! * on [up to where it believes the log](aside_until). A recovery after a kill undoes what was appended and not
+//!   committed. A reader may have taken that for a commit, since in the log it looks like one.
 //!
-//! The reader finds out by itself that somebody has come to write: each opening for writing leaves another random number in the
-//! live area. Then the store is opened once more, beside those who write, and [takes the place](crate::source) of this one.
+//! The reader finds out by itself that somebody has come to write: each opening for writing leaves another random
+//! number in the live area. Then the store is opened once more, beside those who write, and [takes the
+//! place](crate::source) of this one.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,8 +81,8 @@ pub(super) fn is_nobody(locks: &Locks) -> io::Result<bool> {
 }
 
 impl Engine {
-    /// Lets others write from here on. Only in the opening of a reader who has recovered the store in memory of its own, from a
-    /// log that begins at `head`.
+    /// Lets others write from here on. Only in the opening of a reader who has recovered the store in memory of its
+    /// own, from a log that begins at `head`.
     pub(super) fn step_aside(mut self, aside: Aside, head: u64) -> Result<Engine> {
         let Some(locks) = &self.held else { return Ok(self) };
         let locking = |error| lock_error(&self.region, error);
@@ -114,7 +116,8 @@ impl Engine {
     pub(crate) fn follow(&self) -> Option<Engine> {
         let aside = self.aside.as_ref().filter(|_| !self.is_forked())?;
         let id = aside.newcomer(&self.region)?;
-        // What fails now is tried again by the next read; and this one does not wait for anybody who opens or closes the store.
+        // What fails now is tried again by the next read; and this one does not wait for anybody who opens or closes
+        // the store.
         let settings = Settings { open_timeout: Some(Duration::ZERO), on_recovery: None, ..self.settings.clone() };
         let mut next = Engine::open(self.region.path(), settings).ok()?;
         let (before, now) = (self.region.file_behind()?, next.region.file_behind()?);

@@ -1,8 +1,8 @@
 //! Batches: many changes in one commit, what a transaction is made of.
 //!
 //! The records go to the log as they come, behind the tail where nobody can reach them; the heap holds sixteen bytes
-//! for each key that was touched. All records of a batch have one sequence number, whatever maps they belong to. A batch
-//! that is not committed leaves bytes that nobody can reach, and the number is skipped.
+//! for each key that was touched. All records of a batch have one sequence number, whatever maps they belong to. A
+//! batch that is not committed leaves bytes that nobody can reach, and the number is skipped.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -73,8 +73,9 @@ pub(crate) struct BatchCursor {
 /// [`Region::append`](crate::file::region::Region::append).
 const FEW: u64 = 16;
 
-/// The hash of a key of a map in the table of a batch: the same key of many maps comes to many places, and the bits that a table
-/// takes from the top say as much as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3, 6.4).
+/// The hash of a key of a map in the table of a batch: the same key of many maps comes to many places, and the bits
+/// that a table takes from the top say as much as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3,
+/// 6.4).
 fn own_hash(map: u32, hash: KeyHash) -> u64 {
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -216,8 +217,8 @@ impl Batch {
         Ok(had_value)
     }
 
-    /// Removes all that was committed to a map, which the batch has not changed and does not change any more: what is done
-    /// before it is dropped.
+    /// Removes all that was committed to a map, which the batch has not changed and does not change any more: what is
+    /// done before it is dropped.
     pub(crate) fn clear_for_good(&mut self, map: u32) -> Result<()> {
         self.adopt()?;
         let part = Part { keys: 0, ..self.part(map)? };
@@ -247,8 +248,8 @@ impl Batch {
         Ok(BatchCursor { map, committed: Cursor::new(map, Some(&index)), own: None })
     }
 
-    /// The record of the next key that has a value as the batch sees it. What the batch changes meanwhile may be seen or not;
-    /// a key is not seen twice with the same value.
+    /// The record of the next key that has a value as the batch sees it. What the batch changes meanwhile may be seen
+    /// or not; a key is not seen twice with the same value.
     pub(crate) fn next(&self, cursor: &mut BatchCursor) -> Result<Option<Record<'_>>> {
         self.adopt()?;
         while cursor.own.is_none() {

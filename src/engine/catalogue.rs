@@ -1,13 +1,13 @@
 //! The catalogue: which maps there are.
 //!
-//! It is map 0, an ordinary map from the name of a map to its id and types, and so durable, transactional and recovered like
-//! any other. What is special is what a commit to it does besides: a new name makes the map's first region known, a name that
-//! goes marks its map as dropped. Both are derived from the records, by [`Engine::finish`], and doing them twice is the same
-//! as doing them once.
+//! It is map 0, an ordinary map from the name of a map to its id and types, and so durable, transactional and recovered
+//! like any other. What is special is what a commit to it does besides: a new name makes the map's first region known,
+//! a name that goes marks its map as dropped. Both are derived from the records, by [`Engine::finish`], and doing them
+//! twice is the same as doing them once.
 //!
-//! **Invariant.** A map whose id the catalogue does not have is never written to, and its records are dead. Ids are never used
-//! again. A map that is dropped is cleared in the same commit, so readers of older commits find what they need by way of its
-//! last region, which stays until none of them is left.
+//! **Invariant.** A map whose id the catalogue does not have is never written to, and its records are dead. Ids are
+//! never used again. A map that is dropped is cleared in the same commit, so readers of older commits find what they
+//! need by way of its last region, which stays until none of them is left.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,8 +73,8 @@ fn id_in(record: Record<'_>) -> u32 {
 }
 
 impl Engine {
-    /// What a record of the catalogue says. Whatever reads are like otherwise, here the CRC counts: of a wrong id, much would
-    /// come.
+    /// What a record of the catalogue says. Whatever reads are like otherwise, here the CRC counts: of a wrong id, much
+    /// would come.
     fn named_by(&self, record: Record<'_>) -> Result<Named> {
         self.check_crc(record)?;
         self.named(record.value(), record.offset)
@@ -178,7 +178,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is there.
+    /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is
+    /// there.
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;

@@ -46,8 +46,8 @@ struct Place<'a> {
 }
 
 impl Engine {
-    /// Takes a turn at writing for one change of a map, by a record of this kind, and does its share of upkeep behind it. `step`
-    /// says whether it committed anything.
+    /// Takes a turn at writing for one change of a map, by a record of this kind, and does its share of upkeep behind
+    /// it. `step` says whether it committed anything.
     #[inline]
     fn change(&self, map: u32, kind: Kind, step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
         let turn = self.turn()?;
@@ -88,8 +88,8 @@ impl Engine {
         Ok(was_there)
     }
 
-    /// Does to one key what `decide` makes of its record, if it has a value, and returns what else that says. Nobody writes in
-    /// between. `decide` runs before anything is appended, and may read.
+    /// Does to one key what `decide` makes of its record, if it has a value, and returns what else that says. Nobody
+    /// writes in between. `decide` runs before anything is appended, and may read.
     pub(crate) fn modify<'a, R>(
         &self,
         map: u32,

@@ -72,8 +72,8 @@ impl Engine {
         }
     }
 
-    /// The part of the log that has everything that was committed after one sequence number, and up to another, at which the
-    /// caller has a pin.
+    /// The part of the log that has everything that was committed after one sequence number, and up to another, at
+    /// which the caller has a pin.
     pub(crate) fn history(&self, after: u64, until: u64) -> Result<History> {
         let path = || self.region.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after };
@@ -114,8 +114,8 @@ impl Engine {
         Ok(History { start, end, after, until })
     }
 
-    /// The head of the log, and the extents that there were while it lay there. None of them can be read as long as they
-    /// change all the time.
+    /// The head of the log, and the extents that there were while it lay there. None of them can be read as long as
+    /// they change all the time.
     fn head_and_space(&self) -> Result<(LogHead, Option<Space>)> {
         for _ in 0..ATTEMPTS {
             let head = self.head()?;

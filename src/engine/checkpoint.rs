@@ -3,13 +3,13 @@
 //! **Invariants.** A superblock is overwritten only when the other one is known to be flushed; the live word that names
 //! the one in force changes only after its flush has returned. A superblock says `log_end` only after the log up to
 //! there was flushed. The clean flag is gone from the disk before anything changes. A flush that failed is never tried
-//! again and called durable: the failure is remembered, in memory and in the file, and only a recovery that writes all of
-//! the log once more ends that ("fsyncgate": PostgreSQL, 2018). A process that is killed while it flushes may have been told
-//! of a failure and not have passed it on; so who comes after it writes once more what that flush was about.
+//! again and called durable: the failure is remembered, in memory and in the file, and only a recovery that writes all
+//! of the log once more ends that ("fsyncgate": PostgreSQL, 2018). A process that is killed while it flushes may have
+//! been told of a failure and not have passed it on; so who comes after it writes once more what that flush was about.
 //!
 //! Callers of sync who come while a flush is going on wait for it and then share the next one (group commit: DeWitt et
-//! al., 1984). The log is written back in slices while it grows, each by the commit that completes it, so that the flush
-//! of a checkpoint finds little left to do and no commit does much of it.
+//! al., 1984). The log is written back in slices while it grows, each by the commit that completes it, so that the
+//! flush of a checkpoint finds little left to do and no commit does much of it.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -118,8 +118,8 @@ struct Durable {
     end: u64,
     /// Its sequence number.
     seq: u64,
-    /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it could not
-    /// be told in which extent that is.
+    /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it
+    /// could not be told in which extent that is.
     from: LogPoint,
 }
 
@@ -194,8 +194,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes every visible commit durable, writes down that it is, and returns how far the log is. `None` if the log has to be
-    /// [written once more](Engine::write_once_more) before that can be said.
+    /// Makes every visible commit durable, writes down that it is, and returns how far the log is. `None` if the log
+    /// has to be [written once more](Engine::write_once_more) before that can be said.
     fn sync_to_commit(&self) -> Result<Option<Durable>> {
         let recorded = self.last_recorded()?;
         let reached = self.flush_to_commit()?;
@@ -261,10 +261,11 @@ impl Engine {
         Ok(self.region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
     }
 
-    /// Writes once more what of the log may have been lost when somebody was killed while it was flushed, and flushes it.
+    /// Writes once more what of the log may have been lost when somebody was killed while it was flushed, and flushes
+    /// it.
     ///
-    /// That is read and written back while nobody else writes, in slices, so that nobody waits long; and what there is to
-    /// write is found out anew for each, since extents are used again in between.
+    /// That is read and written back while nobody else writes, in slices, so that nobody waits long; and what there is
+    /// to write is found out anew for each, since extents are used again in between.
     #[cold]
     fn write_once_more(&self) -> Result<()> {
         let _alone = self.flusher.once_more.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,8 +300,8 @@ impl Engine {
         self.flushing(live::STATE_LOG_UNSURE, || self.region.flush(start, end - start))
     }
 
-    /// Writes the next slice of what lies behind `done` once more, and moves that on. Says what it was. Only for the holder of
-    /// the writer lock.
+    /// Writes the next slice of what lies behind `done` once more, and moves that on. Says what it was. Only for the
+    /// holder of the writer lock.
     fn write_slice_once_more(
         &self,
         space: &Space,
@@ -330,10 +331,11 @@ impl Engine {
         Ok(())
     }
 
-    /// How far the log is committed, and the ranges of the file that have to be flushed for that to be durable, if it is as far
-    /// as `durable`; none of these if the space table cannot be read for all that is being changed in it.
+    /// How far the log is committed, and the ranges of the file that have to be flushed for that to be durable, if it
+    /// is as far as `durable`; none of these if the space table cannot be read for all that is being changed in it.
     ///
-    /// The commits come before the table: it then has every extent that they lie in and that a recovery would go through.
+    /// The commits come before the table: it then has every extent that they lie in and that a recovery would go
+    /// through.
     fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
         let visible = self.region.live(live::VISIBLE)?;
         let commit = self.region.live(live::COMMIT_POINT)?;
@@ -367,7 +369,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Says whether it did.
+    /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Says whether it
+    /// did.
     fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<bool> {
         // The head first: whatever was moved away from before it then lies before the end.
         let head = self.head()?;
@@ -415,8 +418,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes the
-    /// checkpoint if it is due.
+    /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes
+    /// the checkpoint if it is due.
     #[cold]
     fn write_back(&self, bytes: u64, wanted: bool) -> Result<()> {
         let every = self.settings.checkpoint_every;
@@ -536,7 +539,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the superblock in force says, to our knowledge, that the store is closed: the first change writes another one.
+    /// Whether the superblock in force says, to our knowledge, that the store is closed: the first change writes
+    /// another one.
     #[cfg(test)]
     pub(crate) fn superblock_is_closed(&self) -> bool {
         self.clean.load(Ordering::Acquire)
@@ -568,8 +572,8 @@ impl Engine {
         Error::Poisoned { path: self.region.path().to_owned() }
     }
 
-    /// Leaves the store: if nobody else writes to it, with a checkpoint that also flushes the regions and tables and sets the
-    /// clean flag, so that the next opening has nothing to do; else with an ordinary one.
+    /// Leaves the store: if nobody else writes to it, with a checkpoint that also flushes the regions and tables and
+    /// sets the clean flag, so that the next opening has nothing to do; else with an ordinary one.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_not_forked()?;
         if !self.ready.swap(false, Ordering::AcqRel) {
@@ -676,8 +680,8 @@ impl Engine {
     }
 }
 
-/// The point of the log at which a commit ends, if the extent that it lies in can be told: one that was in the log by then and
-/// is still in it. One that has joined the log later is another extent in the same place.
+/// The point of the log at which a commit ends, if the extent that it lies in can be told: one that was in the log by
+/// then and is still in it. One that has joined the log later is another extent in the same place.
 fn point_in(space: &Space, durable: &Durable) -> Option<LogPoint> {
     let extent = space.log_extent_of(durable.end)?;
     (extent.count <= durable.seq & COUNT_MASK).then_some(LogPoint { ordinal: extent.ordinal, at: durable.end })

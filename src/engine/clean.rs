@@ -1,18 +1,18 @@
 //! Cleaning: one step of compaction, at the head of the log.
 //!
-//! The log is a queue. Of the records at its head, those that the index leads to are appended again at the tail, as a commit
-//! like any other; the others are left behind (the cleaner of a log-structured file system: Rosenblum and Ousterhout, 1992;
-//! in the order of a queue, as in Bitcask's and FASTER's logs). Two things follow from the order: a tombstone at the head has
-//! nothing older to hide, and is dropped; and what lies behind the head is needed by nobody but old readers, and a
-//! recovery from an old superblock.
+//! The log is a queue. Of the records at its head, those that the index leads to are appended again at the tail, as a
+//! commit like any other; the others are left behind (the cleaner of a log-structured file system: Rosenblum and
+//! Ousterhout, 1992; in the order of a queue, as in Bitcask's and FASTER's logs). Two things follow from the order: a
+//! tombstone at the head has nothing older to hide, and is dropped; and what lies behind the head is needed by nobody
+//! but old readers, and a recovery from an old superblock.
 //!
 //! An entry that has expired goes by an ordinary remove, which says so to whoever reads the log.
 //!
 //! The order of a step, on which it depends that nothing is reused too early:
 //!
 //! 1. Slots of tombstones at the head that are older than every pin become dead.
-//! 2. The records that are still needed are committed once more, at the tail; if there are none and slots have become dead,
-//!    a number is skipped. Whoever reads from now on comes to nothing that lies in front of the new head.
+//! 2. The records that are still needed are committed once more, at the tail; if there are none and slots have become
+//!    dead, a number is skipped. Whoever reads from now on comes to nothing that lies in front of the new head.
 //! 3. What is emptied is marked so, with the number that is visible now.
 //! 4. The head moves on.
 //!
@@ -166,8 +166,8 @@ impl Engine {
         Ok(passed)
     }
 
-    /// The head rests at a record of a map, if it can: the number of another one would not tell where a commit begins. It
-    /// does not come to the tail by that: then there would be no record to say what the next one follows.
+    /// The head rests at a record of a map, if it can: the number of another one would not tell where a commit begins.
+    /// It does not come to the tail by that: then there would be no record to say what the next one follows.
     fn pass_what_has_no_key(&self, writer: &Writer, passed: &mut Passed<'_>, tail: u64) -> Result<()> {
         // Jumps that lead in circles are more than there are blocks.
         for _ in 0..=self.region.len() / BLOCK {
@@ -228,8 +228,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether nobody reads below this count. Looks at the pins if it is not known and enough has happened since the last
-    /// look.
+    /// Whether nobody reads below this count. Looks at the pins if it is not known and enough has happened since the
+    /// last look.
     fn is_unread(&self, writer: &mut Writer, count: u64) -> Result<bool> {
         let visible = self.region.live(live::VISIBLE)? & COUNT_MASK;
         let (unread_below, looked) = writer.unread_below;

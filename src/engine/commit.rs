@@ -35,7 +35,8 @@ pub(crate) struct Writer {
     pub(crate) space: Space,
     /// The extent that the tail is in: start and end.
     pub(crate) extent: (u64, u64),
-    /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store larger.
+    /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store
+    /// larger.
     pub(crate) on_reserve: bool,
     /// What makes the store smaller has found no room within the limit, and may exceed it.
     pub(crate) exceeds: bool,
@@ -315,8 +316,8 @@ impl Engine {
     #[inline]
     pub(crate) fn show(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
         protocol::move_tail(self, tail, chain)?;
-        // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again. In the
-        // single total order, for those who go to sleep over it: see `changes`.
+        // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
+        // In the single total order, for those who go to sleep over it: see `changes`.
         self.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
         self.region.store_live(live::VISIBLE, seq, Ordering::Release)?;
         self.wake_watchers()
@@ -329,14 +330,16 @@ impl Engine {
         self.region.store_live(live::VISIBLE, seq, Ordering::Release)
     }
 
-    /// Stores the commit point, and its number in the seal right before it: whoever copies the file meanwhile sees that.
+    /// Stores the commit point, and its number in the seal right before it: whoever copies the file meanwhile sees
+    /// that.
     #[inline(always)]
     pub(crate) fn store_commit_point(&self, end: u64, seq: u64) -> Result<()> {
         self.region.store_seal(seal::COMMIT, seq)?;
         self.region.store_live(live::COMMIT_POINT, commit_word(end, seq), Ordering::Release)
     }
 
-    /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until now.
+    /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
+    /// now.
     pub(crate) fn skip_number(&self) -> Result<()> {
         let (tail, seq) = (self.region.live(live::TAIL)?, self.next_seq()?);
         self.store_commit_point(tail, seq)?;
@@ -366,8 +369,8 @@ impl Engine {
         self.after_turn_with(committed, self.settings.durability)
     }
 
-    /// The same with another durability. What a synced call saw is durable when it returns, also if it has changed nothing:
-    /// that a key is not there may be news, too.
+    /// The same with another durability. What a synced call saw is durable when it returns, also if it has changed
+    /// nothing: that a key is not there may be news, too.
     pub(crate) fn after_turn_with(&self, committed: bool, durability: Durability) -> Result<()> {
         self.changed.fetch_or(committed, Ordering::Relaxed);
         match durability {

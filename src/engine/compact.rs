@@ -1,9 +1,9 @@
 //! Compaction on request: the store as small as it can be, while others read and write.
 //!
-//! Log and indexes move down, in rounds. A round cleans the log once along its length, with copies in extents of their own;
-//! then each index is built anew so that it fits; then tables and what is held back go to the lowest places. Checkpoints are
-//! taken in between, so that what was emptied takes what comes next. The first copies may have gone to the end of the file:
-//! another round moves them down, as long as that helps.
+//! Log and indexes move down, in rounds. A round cleans the log once along its length, with copies in extents of their
+//! own; then each index is built anew so that it fits; then tables and what is held back go to the lowest places.
+//! Checkpoints are taken in between, so that what was emptied takes what comes next. The first copies may have gone to
+//! the end of the file: another round moves them down, as long as that helps.
 //!
 //! A small store is compacted when it is closed as well, if that is worth while ([`Engine::trim`]).
 //!
@@ -313,9 +313,9 @@ impl Engine {
         }))
     }
 
-    /// Makes the file of a store shorter that nobody else writes to and that is about to be closed, in bounded time: what
-    /// is free at its end is cut off; and if little is in use, and the file is noticeably longer than it has to be, it is
-    /// compacted.
+    /// Makes the file of a store shorter that nobody else writes to and that is about to be closed, in bounded time:
+    /// what is free at its end is cut off; and if little is in use, and the file is noticeably longer than it has to
+    /// be, it is compacted.
     pub(super) fn trim(&self) -> Result<()> {
         let waits = self.in_slices(|writer| {
             self.reclaim(writer)?;
@@ -354,8 +354,8 @@ impl Engine {
         index.blocks() <= blocks.max(index.blocks() / 8 * 7) && writer.space.lowest(blocks * BLOCK).0 > index.offset()
     }
 
-    /// Moves what is left, gives back what is free at the end of the tail and of the file, and says whether the store is
-    /// dense now.
+    /// Moves what is left, gives back what is free at the end of the tail and of the file, and says whether the store
+    /// is dense now.
     fn settle_all(&self) -> Result<bool> {
         // So that what was emptied is free, and what was replaced is nobody's.
         self.in_slices(|_| self.skip_number().map(Some))?;

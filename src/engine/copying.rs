@@ -1,9 +1,10 @@
 //! Reading without a pin: what a store does that is opened for reading, and so cannot write one.
 //!
-//! It copies what it finds, word by word, and looks at the horizon afterwards. If that has not passed the sequence number
-//! that it reads at, nothing that it saw was being reused meanwhile; otherwise it reads again, with a lock against that. This
-//! is a seqlock with the horizon for its counter (Boehm, *Can Seqlocks Get Along With Programming Language Memory
-//! Models?*, 2012). What it finds before it knows may be anything, and so may be the errors that come of it.
+//! It copies what it finds, word by word, and looks at the horizon afterwards. If that has not passed the sequence
+//! number that it reads at, nothing that it saw was being reused meanwhile; otherwise it reads again, with a lock
+//! against that. This is a seqlock with the horizon for its counter (Boehm, *Can Seqlocks Get Along With Programming
+//! Language Memory Models?*, 2012). What it finds before it knows may be anything, and so may be the errors that come
+//! of it.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -14,8 +15,8 @@ use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};
 use crate::file::log;
 
 impl Engine {
-    /// Reads at the last visible commit. If somebody has come in between, it is read once more under a snapshot lock: beside
-    /// those who write all the time, what takes long would come in between each time.
+    /// Reads at the last visible commit. If somebody has come in between, it is read once more under a snapshot lock:
+    /// beside those who write all the time, what takes long would come in between each time.
     pub(crate) fn unpinned<T>(&self, read: impl Fn(u64) -> Result<T>) -> Result<T> {
         self.check_not_forked()?;
         let (frozen, seq) = self.reading_point()?;
@@ -24,7 +25,8 @@ impl Engine {
         if self.is_undisturbed(frozen, seq)? { found } else { read(self.pin()?.seq()) }
     }
 
-    /// Whether the store is a closed one that nobody has opened for writing yet, and the number of its last visible commit.
+    /// Whether the store is a closed one that nobody has opened for writing yet, and the number of its last visible
+    /// commit.
     pub(super) fn reading_point(&self) -> Result<(bool, u64)> {
         let frozen = self.frozen()?;
         let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
@@ -39,8 +41,8 @@ impl Engine {
 
     /// Whether the horizon has passed a sequence number, so that what a reader saw at it may have been reused.
     ///
-    /// It is only ever raised to what is visible, and whoever sees it sees that too. So a reader who begins again at what is
-    /// visible then comes to an end, or a file that says otherwise is damaged.
+    /// It is only ever raised to what is visible, and whoever sees it sees that too. So a reader who begins again at
+    /// what is visible then comes to an end, or a file that says otherwise is damaged.
     fn horizon_has_passed(&self, seq: u64) -> Result<bool> {
         let horizon = self.region.live(live::HORIZON)?;
         if horizon > seq && horizon > self.region.live(live::VISIBLE)? {

@@ -13,8 +13,8 @@ use crate::file::region::Region;
 /// Up to how many records an iteration asks the memory for ahead of their use, again when half of them are left.
 const AHEAD: usize = 32;
 
-/// A place in an iteration. It borrows nothing, so that an iterator can own what it iterates over; whoever uses it holds a
-/// pin, or the writer lock.
+/// A place in an iteration. It borrows nothing, so that an iterator can own what it iterates over; whoever uses it
+/// holds a pin, or the writer lock.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     map: u32,
@@ -91,8 +91,8 @@ impl Cursor {
         Some(newest)
     }
 
-    /// The record of the next key that has a value at `seq` and at this time. An error is one of that key; the iteration goes
-    /// on behind it.
+    /// The record of the next key that has a value at `seq` and at this time. An error is one of that key; the
+    /// iteration goes on behind it.
     #[inline]
     pub(crate) fn next<'e>(&mut self, engine: &'e Engine, seq: u64, at: Moment) -> Option<Result<Record<'e>>> {
         loop {

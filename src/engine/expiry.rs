@@ -1,9 +1,10 @@
 //! Expiry: entries with a deadline.
 //!
-//! A record with the flag `EXPIRES` counts as absent from its deadline on, for whoever reads, without anybody having to do
-//! anything. It goes by an ordinary remove, when the log is [cleaned](super::clean). The counters know nothing of time, so
-//! what has expired and was not removed counts as alive there. So that cleaning begins when much has expired, writers take a
-//! sample of the index now and then and estimate how much that is (as Redis does with the keys that it expires actively).
+//! A record with the flag `EXPIRES` counts as absent from its deadline on, for whoever reads, without anybody having to
+//! do anything. It goes by an ordinary remove, when the log is [cleaned](super::clean). The counters know nothing of
+//! time, so what has expired and was not removed counts as alive there. So that cleaning begins when much has expired,
+//! writers take a sample of the index now and then and estimate how much that is (as Redis does with the keys that it
+//! expires actively).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -35,8 +36,8 @@ impl Moment {
     }
 }
 
-/// A deadline as the log has it, in milliseconds since 1970, rounded down: from it on nobody sees the entry. One from before
-/// that is long over.
+/// A deadline as the log has it, in milliseconds since 1970, rounded down: from it on nobody sees the entry. One from
+/// before that is long over.
 pub(crate) fn deadline(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
 }

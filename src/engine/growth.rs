@@ -50,8 +50,8 @@ impl Room {
 }
 
 impl Engine {
-    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what waits for
-    /// a checkpoint gets one.
+    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what
+    /// waits for a checkpoint gets one.
     pub(super) fn allocate(&self, writer: &mut Writer, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
         self.reclaim(writer)?;
         match writer.space.allocate(&self.region, blocks, kind, seq) {
@@ -175,8 +175,8 @@ impl Engine {
         done
     }
 
-    /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have come that far,
-    /// the log is cleaned, for which there has to be room for what one step of that moves.
+    /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have come
+    /// that far, the log is cleaned, for which there has to be room for what one step of that moves.
     fn excess_for(&self, writer: &Writer, room: Room, needed: u64) -> u64 {
         if !writer.exceeds {
             return 0;
@@ -236,8 +236,8 @@ impl Engine {
         held.map_or(Ok(()), |held| writer.space.free(&self.region, held.offset))
     }
 
-    /// Holds a block back before the regions are built anew: the record that begins a new life may need an extent of its
-    /// own, and in a full store they would take all there is.
+    /// Holds a block back before the regions are built anew: the record that begins a new life may need an extent of
+    /// its own, and in a full store they would take all there is.
     pub(super) fn hold_a_block(&self, seq: u64) -> Result<()> {
         let mut writer = self.writer();
         if self.tail(&writer)?.has_room(RECORD_HEADER) {
@@ -268,9 +268,9 @@ impl Engine {
         reserve
     }
 
-    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should have
-    /// a name by now and have none. Of the rest, what is held back serves the next one, and what is retired, emptied or a
-    /// hole is as it was, whoever noted it.
+    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should
+    /// have a name by now and have none. Of the rest, what is held back serves the next one, and what is retired,
+    /// emptied or a hole is as it was, whoever noted it.
     pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
         let extents = self.uncommitted(&writer.space, visible)?;
         extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))

@@ -1,8 +1,8 @@
 //! Where the log begins.
 //!
-//! **Invariant.** The head moves on only after the records that it passes were copied or dropped, visibly; and the extents
-//! that it leaves are marked as emptied before. It moves as a whole, since it is two banks of words like the counters: see
-//! [`totals`].
+//! **Invariant.** The head moves on only after the records that it passes were copied or dropped, visibly; and the
+//! extents that it leaves are marked as emptied before. It moves as a whole, since it is two banks of words like the
+//! counters: see [`totals`].
 
 use super::Engine;
 use crate::error::Result;
@@ -108,8 +108,8 @@ impl Engine {
         Ok(of_words(totals::latest(&self.region, live::HEAD)?))
     }
 
-    /// How many bytes the head will have left behind when it comes to where the log ends now. There cannot be more of them
-    /// than the file has.
+    /// How many bytes the head will have left behind when it comes to where the log ends now. There cannot be more of
+    /// them than the file has.
     pub(crate) fn end_of_log(&self) -> Result<u64> {
         let [_, appended, ..] = self.log_totals()?;
         Ok(appended.min(self.head()?.bytes.saturating_add(self.region.len())))

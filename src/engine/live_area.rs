@@ -59,8 +59,8 @@ pub(super) fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<b
         && region.live(live::TAIL)? >= EXTENTS)
 }
 
-/// Whether the live area that a killed process left belongs to all of the file: nothing was committed, and no space was given
-/// away, between the moments at which the front and the end of the file were read, should it be a copy.
+/// Whether the live area that a killed process left belongs to all of the file: nothing was committed, and no space was
+/// given away, between the moments at which the front and the end of the file were read, should it be a copy.
 pub(super) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<bool> {
     let commit = region.live(live::COMMIT_POINT)?;
     let visible = region.live(live::VISIBLE)?;
@@ -74,9 +74,10 @@ pub(super) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<
     Ok(agrees && (!is_at_rest(region)? || ends_the_log(region)?))
 }
 
-/// Whether the live area is that of this page cache, to be believed if it [counts](live_counts). Somebody who is alive vouches
-/// for it, in whatever mount he sees the file. Else it must not be that of a disk that was pulled out and plugged in again: it is
-/// in the same mount, or, seen from another namespace, bears the mark that is kept with a page cache alone.
+/// Whether the live area is that of this page cache, to be believed if it [counts](live_counts). Somebody who is alive
+/// vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that was pulled out and
+/// plugged in again: it is in the same mount, or, seen from another namespace, bears the mark that is kept with a page
+/// cache alone.
 pub(super) fn live_is_vouched_for(region: &Region, has_writers: bool) -> Result<bool> {
     if has_writers {
         return live_is_current(region, None, 0);
@@ -113,8 +114,8 @@ pub(super) fn is_closed(region: &Region, superblock: &Superblock) -> Result<bool
         && region.seal(seal::CLOSED)? == superblock.generation.get())
 }
 
-/// The commit that is known to be durable, beyond those that the superblock vouches for. Nothing else of the live area is
-/// believed then: after a power cut this is true if it is there.
+/// The commit that is known to be durable, beyond those that the superblock vouches for. Nothing else of the live area
+/// is believed then: after a power cut this is true if it is there.
 pub(super) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<u64>> {
     let (synced, next) = (region.live(live::SYNCED)?, superblock.next_seq.get());
     let is_of_now = synced >> COUNT_BITS == next >> COUNT_BITS && is_sane(synced);
@@ -174,8 +175,8 @@ pub(super) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain
     head::publish(region, &LogHead::of_superblock(superblock))
 }
 
-/// Clears what says who writes and who reads, where nobody can: before anybody else is let in. Where the pin table has gone on is
-/// for [another](super::Engine::give_tables_back) to say.
+/// Clears what says who writes and who reads, where nobody can: before anybody else is let in. Where the pin table has
+/// gone on is for [another](super::Engine::give_tables_back) to say.
 pub(super) fn forget_the_dead(region: &Region) -> Result<()> {
     for number in 0..PINS {
         region.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;

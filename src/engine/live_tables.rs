@@ -1,12 +1,14 @@
-//! Room for more processes and pins than the tables in front of the extents have: how these grow, and how that is given back.
+//! Room for more processes and pins than the tables in front of the extents have: how these grow, and how that is given
+//! back.
 //!
-//! A table grows by an extent under the writer lock. One who needs a pin takes a turn for that, unless the turn is his own.
-//! What the tables have grown by is part of the live area: a power cut forgets it with all the rest of that. It goes back when the
-//! last one closes the store, or else when the first one opens it for writing.
+//! A table grows by an extent under the writer lock. One who needs a pin takes a turn for that, unless the turn is his
+//! own. What the tables have grown by is part of the live area: a power cut forgets it with all the rest of that. It
+//! goes back when the last one closes the store, or else when the first one opens it for writing.
 //!
-//! **Invariant.** It is given back only by one who opens or closes the store, so that nobody can join, while nobody else is alive who
-//! writes, and while no pin of his own is in it that he may use again. First the extents become free, then the words that name them
-//! are cleared, and nothing is allocated in between: should he be killed there, the next one finds the words and goes on.
+//! **Invariant.** It is given back only by one who opens or closes the store, so that nobody can join, while nobody
+//! else is alive who writes, and while no pin of his own is in it that he may use again. First the extents become free,
+//! then the words that name them are cleared, and nothing is allocated in between: should he be killed there, the next
+//! one finds the words and goes on.
 
 use std::sync::TryLockError;
 use std::sync::atomic::Ordering;
@@ -20,8 +22,8 @@ use crate::file::layout::{COUNT_BITS, ExtentKind, extent_word, live, pin};
 use crate::file::live_table::{LiveTable, PIN, PROCESS};
 use crate::file::space::Space;
 
-/// So long an opener waits for a turn without letting others open or close the store: longer than a single commit takes, so that
-/// it is refused only beside a transaction.
+/// So long an opener waits for a turn without letting others open or close the store: longer than a single commit
+/// takes, so that it is refused only beside a transaction.
 const WHILE_OPENING: Duration = Duration::from_millis(20);
 
 /// What came of trying to make a table longer.
@@ -61,8 +63,8 @@ impl Engine {
             // In the middle of a step that allocates by itself.
             Err(TryLockError::WouldBlock) => return Ok(Lengthened::NoRoom),
         };
-        // Another opening of the file may have it, and only that one knows what is in use. Or it belongs to a transaction that was
-        // sent to another thread, and which does not end while the writer is locked here.
+        // Another opening of the file may have it, and only that one knows what is in use. Or it belongs to a
+        // transaction that was sent to another thread, and which does not end while the writer is locked here.
         if self.gate.is_mine() { self.lengthen_in_turn(&mut writer, table, known) } else { Ok(Lengthened::NotMine) }
     }
 
@@ -79,8 +81,8 @@ impl Engine {
         Ok(Lengthened::Done)
     }
 
-    /// Sees to it that the process table has room for our entry, as one who opens the store. Nobody else can open or close it
-    /// meanwhile, so a turn that does not come soon is waited for elsewhere.
+    /// Sees to it that the process table has room for our entry, as one who opens the store. Nobody else can open or
+    /// close it meanwhile, so a turn that does not come soon is waited for elsewhere.
     pub(super) fn make_room_for_entry(&self) -> Result<()> {
         let mut entries = PROCESS.parts(&self.region)?.entries();
         while self.process >= entries {

@@ -1,16 +1,17 @@
 //! The middle floor: what keeps the promise.
 //!
-//! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and [`recovery`]
-//! brings it back, for those who only read [`aside`] of the file; [`processes`] knows who has it open, and [`live_tables`] makes room for more;
-//! [`read`] looks keys up under a pin ([`pins`], which [`sharing`] lends; [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads
-//! without a pin; [`turns`] say who may write ([`lock`], [`turn`]), [`commit`],
-//! [`change`] and [`batch`] append; the [`catalogue`] knows the maps; [`cursor`] goes over one of them, [`expiry`] knows which entries
-//! are over; [`growth`] makes room; [`checkpoint`] makes things durable; [`changes`] tells what was
-//! committed; [`verify`] checks everything, or one commit while others write ([`verify_snapshot`]), at a [`pace`].
+//! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and
+//! [`recovery`] brings it back, for those who only read [`aside`] of the file; [`processes`] knows who has it open, and
+//! [`live_tables`] makes room for more; [`read`] looks keys up under a pin ([`pins`], which [`sharing`] lends;
+//! [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads without a pin; [`turns`] say who may
+//! write ([`lock`], [`turn`]), [`commit`], [`change`] and [`batch`] append; the [`catalogue`] knows the maps;
+//! [`cursor`] goes over one of them, [`expiry`] knows which entries are over; [`growth`] makes room; [`checkpoint`]
+//! makes things durable; [`changes`] tells what was committed; [`verify`] checks everything, or one commit while others
+//! write ([`verify_snapshot`]), at a [`pace`].
 //!
-//! [`upkeep`] says how much each write does beyond its own commit: it moves a [`resize`] on, which [`slots`] keeps up to
-//! date, and [`clean`]s the log at its [`head`], or [`rest`]s when that has failed; [`reclaim`] says what of it is free.
-//! [`compact`] does all of that at once, on request.
+//! [`upkeep`] says how much each write does beyond its own commit: it moves a [`resize`] on, which [`slots`] keeps up
+//! to date, and [`clean`]s the log at its [`head`], or [`rest`]s when that has failed; [`reclaim`] says what of it is
+//! free. [`compact`] does all of that at once, on request.
 
 pub(crate) mod aside;
 pub(crate) mod batch;
@@ -83,11 +84,11 @@ use versions::OldReaders;
 
 /// One open store: what all its handles, snapshots and transactions share.
 pub(crate) struct Engine {
-    /// What keeps other openers of the file apart from us; a store in memory has none, nor has one that is a private copy of
-    /// a file.
+    /// What keeps other openers of the file apart from us; a store in memory has none, nor has one that is a private
+    /// copy of a file.
     locks: Option<Arc<Locks>>,
-    /// What such a copy holds for as long as it lives, so that what it shows of the file does not change. Before the region, since a fork needs
-    /// its file as long as there are locks.
+    /// What such a copy holds for as long as it lives, so that what it shows of the file does not change. Before the
+    /// region, since a fork needs its file as long as there are locks.
     held: Option<Arc<Locks>>,
     pub(crate) region: Region,
     pub(crate) settings: Settings,
@@ -156,8 +157,8 @@ impl Engine {
         self.region.live(live::MAP_TABLE)
     }
 
-    /// What to read of a closed store, if it still is one. Once somebody has opened it for writing, the live area says it,
-    /// and goes on doing so.
+    /// What to read of a closed store, if it still is one. Once somebody has opened it for writing, the live area says
+    /// it, and goes on doing so.
     #[cold]
     fn frozen(&self) -> Result<Option<Frozen>> {
         let Some(frozen) = &self.frozen else { return Ok(None) };
@@ -256,8 +257,8 @@ impl Engine {
             .collect()
     }
 
-    /// Looks at the header of a region. Reads go by what the map table says; who is about to go over all lines makes sure
-    /// first that they are some.
+    /// Looks at the header of a region. Reads go by what the map table says; who is about to go over all lines makes
+    /// sure first that they are some.
     fn check_header(&self, map: u32, index: &Index<'_>) -> Result<()> {
         let header = Index::open(&self.region, index.offset())?;
         if header.extent() == index.extent() {

@@ -350,8 +350,8 @@ fn a_snapshot_stays_what_it_is_while_the_index_is_switched() {
     });
 }
 
-/// One who looks at the last commit, and shares the pin of whoever looks at it already, as `Engine::claim_anywhere` does. There is
-/// one pin, so it must be free when there is nobody to share it with.
+/// One who looks at the last commit, and shares the pin of whoever looks at it already, as `Engine::claim_anywhere`
+/// does. There is one pin, so it must be free when there is nobody to share it with.
 fn join(store: &Store, commits: &Mutex<Commits>) -> u64 {
     let mut commits = commits.lock().unwrap();
     let seq = store.visible.load(Ordering::Acquire);

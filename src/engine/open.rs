@@ -51,7 +51,8 @@ impl Engine {
                 Ok(Some(engine)) => return Ok(engine),
                 // What was killed left something behind that does not add up. The log decides.
                 Ok(None) => trust = false,
-                // What is waited for is waited for here, where nothing is held that others need to open or close the store.
+                // What is waited for is waited for here, where nothing is held that others need to open or close the
+                // store.
                 Err(error) if start.elapsed() < grace(&error, &settings) => thread::sleep(GRACE / 20),
                 Err(Error::LockTimeout { path, pid, held, .. }) => {
                     return Err(Error::LockTimeout { path, waited: start.elapsed(), pid, held });
@@ -233,8 +234,8 @@ impl<'s> Opening<'s> {
         Ok(Some(Opening { path: path.to_owned(), settings, file, locks, made, alone }))
     }
 
-    /// Finds out what is in the file, and opens that. `None` if the memory that a dead process left cannot be trusted, and
-    /// all has to be done again without.
+    /// Finds out what is in the file, and opens that. `None` if the memory that a dead process left cannot be trusted,
+    /// and all has to be done again without.
     fn proceed(mut self, trust: bool) -> Result<Option<Engine>> {
         let access = self.settings.access;
         let found = inspect_in_use(&mut self.file, &self.path)?;
@@ -268,11 +269,11 @@ impl<'s> Opening<'s> {
         Ok(Seat { locks: Some(locks), held: None, entry, exclusive: settings.exclusive })
     }
 
-    /// Takes a place in memory: the content of the file becomes that of this process, up to `max_len`, where nobody else is. As
-    /// long as that lasts, nobody may write to the file: what was not copied yet would change.
+    /// Takes a place in memory: the content of the file becomes that of this process, up to `max_len`, where nobody
+    /// else is. As long as that lasts, nobody may write to the file: what was not copied yet would change.
     fn seat_in_memory(region: Region, locks: Arc<Locks>, max_len: u64) -> Result<(Region, Seat)> {
-        // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and others need
-        // not wait until the opening has come to its end.
+        // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and
+        // others need not wait until the opening has come to its end.
         (locks.try_lock(PRIVATE, Sharing::Shared))
             .and_then(|_| locks.unlock(OPENING))
             .map_err(|e| processes::lock_error(&region, e))?;
@@ -281,9 +282,9 @@ impl<'s> Opening<'s> {
 
     /// Creates a store in an empty file.
     ///
-    /// First a mark goes to the disk that says "creation has begun", in the place of superblock A, and the folder after it;
-    /// superblock B is written when everything else is flushed. The mark stays until B is known to be flushed as well, so
-    /// a cut at any moment, even in the middle of copying a superblock, leaves a file that is recognised.
+    /// First a mark goes to the disk that says "creation has begun", in the place of superblock A, and the folder after
+    /// it; superblock B is written when everything else is flushed. The mark stays until B is known to be flushed as
+    /// well, so a cut at any moment, even in the middle of copying a superblock, leaves a file that is recognised.
     fn create(mut self) -> Result<Engine> {
         let (path, settings) = (&self.path, self.settings);
         // The mark itself must not be what runs into a limit.
@@ -332,7 +333,8 @@ impl<'s> Opening<'s> {
         let Some(superblock) = superblocks[newest] else {
             return Err(region.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
-        // Of a store that was closed, the live area tells when it is opened again; so it must not be there and be wrong.
+        // Of a store that was closed, the live area tells when it is opened again; so it must not be there and be
+        // wrong.
         let is_closed = is_closed(&region, &superblock)? && !is_current && !settings.untrusted;
         if !is_closed {
             if superblock.is_clean() {
@@ -451,8 +453,8 @@ impl Found {
         Ok(Found { superblock, in_force, same_cache, is_whole, is_closed, state, identity })
     }
 
-    /// What of the file has no real space and gets it before it is used. Nothing that anybody knows of, if the log is to be
-    /// followed.
+    /// What of the file has no real space and gets it before it is used. Nothing that anybody knows of, if the log is
+    /// to be followed.
     fn holes(&self, region: &Region, has_writers: bool) -> Vec<(u64, u64)> {
         let space = if self.same_cache || has_writers {
             space::read(region, || region.live(live::SPACE_TABLE)).ok().flatten()
@@ -467,8 +469,8 @@ impl Found {
     }
 
     /// Takes up a store that nobody writes to, on the shortest road that is safe. `region` is its file, or has the same
-    /// content. `alone`: nobody reads from it either. `None` if the memory that a dead process left cannot be trusted, and
-    /// all has to be done again without.
+    /// content. `alone`: nobody reads from it either. `None` if the memory that a dead process left cannot be trusted,
+    /// and all has to be done again without.
     fn take_up(
         self,
         region: Region,
@@ -482,8 +484,8 @@ impl Found {
         let is_closed = self.is_closed && !settings.untrusted;
         // Whatever it is that says so: to believe it costs only time.
         let is_poisoned = region.live(live::STATE)? & live::STATE_POISONED != 0;
-        // Readers who look at the live area of a closed store shall not see it vanish. Where nothing tells this page cache
-        // from another, that there are readers says that it may be theirs.
+        // Readers who look at the live area of a closed store shall not see it vanish. Where nothing tells this page
+        // cache from another, that there are readers says that it may be theirs.
         let may_be_read = match identity {
             Some(_) => live_is_current(&region, identity, SAME_FILE)?,
             None => !alone,
@@ -531,7 +533,8 @@ impl Found {
     }
 }
 
-/// Takes the lock that an opening begins with. Whoever has it is waited for as long as he makes progress, and then for so long.
+/// Takes the lock that an opening begins with. Whoever has it is waited for as long as he makes progress, and then for
+/// so long.
 fn wait_for_opener(path: &Path, file: &File, patience: Duration, mut lock: impl FnMut() -> Result<bool>) -> Result<()> {
     let mut opener = None;
     let mut is_taken = false;

@@ -74,8 +74,8 @@ pub(super) fn open_file(path: &Path, settings: &Settings) -> Result<(File, Optio
         if settings.create_new {
             return Err(Error::AlreadyExists { path: path.to_owned() });
         }
-        // The system follows it, not this crate: it knows which links are not to be followed. Had another opener made the file
-        // in between, it would have been no harm.
+        // The system follows it, not this crate: it knows which links are not to be followed. Had another opener made
+        // the file in between, it would have been no harm.
         let file = creating.clone().create(true).open(path).map_err(|error| opening_error(path, error))?;
         return Ok((file, fs::canonicalize(path).ok()));
     }
@@ -105,8 +105,8 @@ impl Made {
 }
 
 impl Drop for Made {
-    /// Removes a file that nothing has become of. With the lock for opening held, nobody begins to make a store of it; and
-    /// somebody who waits for that lock looks whether the file is still there.
+    /// Removes a file that nothing has become of. With the lock for opening held, nobody begins to make a store of it;
+    /// and somebody who waits for that lock looks whether the file is still there.
     fn drop(&mut self) {
         if self.is_empty()
             && self.locks.try_lock(OPENING, Sharing::Exclusive).unwrap_or(false)
@@ -182,8 +182,8 @@ pub(super) fn creation_error(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// Makes the entry of a new file durable, as far as the system lets us: a folder that may not be read, and one of a file
-/// system that knows no such call, is written when the system sees fit. A file that has no name has no entry.
+/// Makes the entry of a new file durable, as far as the system lets us: a folder that may not be read, and one of a
+/// file system that knows no such call, is written when the system sees fit. A file that has no name has no entry.
 #[cfg(unix)]
 pub(super) fn sync_folder(path: &Path) -> Result<()> {
     let place = match fs::canonicalize(path) {

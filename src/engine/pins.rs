@@ -7,16 +7,16 @@
 //! on both sides.
 //!
 //! A full barrier in each read would cost more than the read of hot data, and keep the processor from overlapping the
-//! cache misses of one read with those of the next. Where the system offers `membarrier`, it is asymmetric: a reclaimer,
-//! who is rare, makes every running thread execute a barrier, and readers need none (as in `liburcu` and in folly's
-//! hazard pointers). For that, each thread keeps a pin of its own between reads, which it writes with a plain store.
-//! Snapshots, which wander from thread to thread, claim a pin by compare-and-swap, and so does a read inside a read: one for all
-//! that look at the same commit in this process ([`sharing`](super::sharing)).
+//! cache misses of one read with those of the next. Where the system offers `membarrier`, it is asymmetric: a
+//! reclaimer, who is rare, makes every running thread execute a barrier, and readers need none (as in `liburcu` and in
+//! folly's hazard pointers). For that, each thread keeps a pin of its own between reads, which it writes with a plain
+//! store. Snapshots, which wander from thread to thread, claim a pin by compare-and-swap, and so does a read inside a
+//! read: one for all that look at the same commit in this process ([`sharing`](super::sharing)).
 //!
 //! When all pins are taken, the table goes on in an extent ([`live_tables`](super::live_tables)).
 //!
-//! A store that is opened for reading cannot write pins. Its snapshots take a shared lock on a byte whose place says the
-//! sequence number; the reclaimer asks the kernel for such locks. Here the kernel's own lock is the barrier.
+//! A store that is opened for reading cannot write pins. Its snapshots take a shared lock on a byte whose place says
+//! the sequence number; the reclaimer asks the kernel for such locks. Here the kernel's own lock is the barrier.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -39,8 +39,8 @@ use crate::file::live_table::{PIN, PROCESS, Parts};
 use crate::file::locks::{self, Sharing};
 use crate::file::region::{Word, barrier};
 
-/// How often all pins are looked through before a reader gives up, where there can be no more of them. A read inside a read
-/// holds one for a short time, so after this only snapshots and threads can be what holds them.
+/// How often all pins are looked through before a reader gives up, where there can be no more of them. A read inside a
+/// read holds one for a short time, so after this only snapshots and threads can be what holds them.
 const ATTEMPTS: u32 = 100;
 
 /// Nobody needs longer than that to see whether a byte is locked.
@@ -49,14 +49,15 @@ const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// So long one who finds no free pin waits for a turn at making the table longer, before he looks again.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// Threads are spread over so many lists of what this process looks at, so that they seldom wait for each other. A commit can
-/// have a pin in each.
+/// Threads are spread over so many lists of what this process looks at, so that they seldom wait for each other. A
+/// commit can have a pin in each.
 const SHARES: usize = 8;
 
 /// One of so many searches for a free pin looks how many there are, so that the table goes on before it is full.
 const LOOKS_AROUND: u64 = 64;
 
-/// A pin that is held: what its sequence number sees stays as it is. It is given back when it is dropped, and in no other way.
+/// A pin that is held: what its sequence number sees stays as it is. It is given back when it is dropped, and in no
+/// other way.
 ///
 /// It borrows the engine, or shares it, to go wherever its holder likes.
 pub(crate) struct Pin<E: Deref<Target = Engine>> {
@@ -107,8 +108,8 @@ impl<E: Deref<Target = Engine>> Pin<E> {
         self.claimed.seq
     }
 
-    /// Writes down since when it is held, for those who wonder what space waits for. Of several who look at one commit, the first
-    /// one to do so counts.
+    /// Writes down since when it is held, for those who wonder what space waits for. Of several who look at one commit,
+    /// the first one to do so counts.
     pub(crate) fn date(&self, since: u64) -> Result<()> {
         let place = self.claimed.place + pin::SINCE;
         // It only informs, so it does not matter whose time it is if two are the first.
@@ -227,8 +228,8 @@ impl KeptPins {
     }
 }
 
-/// The pins that views which may go anywhere have in common. A list is locked for a few steps, and never while something else is
-/// waited for.
+/// The pins that views which may go anywhere have in common. A list is locked for a few steps, and never while
+/// something else is waited for.
 #[derive(Default)]
 pub(crate) struct SharedPins([Share; SHARES]);
 
@@ -294,7 +295,8 @@ impl KeptHere {
     }
 }
 
-/// Store numbers count up. They are mixed with one multiplication, for a map that looks at the low and at the high bits.
+/// Store numbers count up. They are mixed with one multiplication, for a map that looks at the low and at the high
+/// bits.
 #[derive(Default)]
 struct StoreHasher(u64);
 

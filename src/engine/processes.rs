@@ -5,8 +5,8 @@
 //! in another container.
 //!
 //! **Invariant.** An entry is claimed or cleaned only while its byte is held. Cleaning releases a lock word that names
-//! the entry first, then its pins, then the entry itself; a cleaner that dies in between is followed by another. If it says
-//! that a flush was going on, that is written down first.
+//! the entry first, then its pins, then the entry itself; a cleaner that dies in between is followed by another. If it
+//! says that a flush was going on, that is written down first.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -76,7 +76,8 @@ pub(crate) fn living(region: &Region, locks: &Locks) -> Result<Vec<Process>> {
         if !locks.is_held(locks::entry(entry)).map_err(|e| lock_error(region, e))? {
             continue;
         }
-        // Unknown is not another: the boot id cannot be read without a descriptor, or where `/proc/sys` is not to be seen.
+        // Unknown is not another: the boot id cannot be read without a descriptor, or where `/proc/sys` is not to be
+        // seen.
         if process.boot != boot && process.boot != 0 && boot != 0 {
             let by = HeldBy::OtherSystem { pid: process.pid };
             return Err(Error::Locked { path: region.path().to_owned(), by });
@@ -164,8 +165,8 @@ impl Engine {
         Ok(self.region.load(self.entry()? + process::REFUSED)? != 0)
     }
 
-    /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one. Who died before the table had
-    /// room for him can have left lock and pins all the same.
+    /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one. Who died before the
+    /// table had room for him can have left lock and pins all the same.
     pub(crate) fn clean_entry(&self, entry: u64) -> Result<()> {
         let place = PROCESS.place(&self.region, entry)?;
         if let Some(at) = place {
@@ -191,8 +192,8 @@ impl Engine {
         self.region.update_live(live::STATE, |state| (state | bits).wrapping_add(live::STATE_UNSURE_COUNT))
     }
 
-    /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told, whoever
-    /// cleans up behind it knows that it may have.
+    /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told,
+    /// whoever cleans up behind it knows that it may have.
     pub(crate) fn flushing(&self, unsure: u64, step: impl FnOnce() -> Result<()>) -> Result<()> {
         let at = self.entry()? + process::FLUSHING;
         self.region.store(at, unsure, Ordering::Release)?;

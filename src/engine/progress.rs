@@ -36,8 +36,8 @@ pub struct RecoveryProgress {
     pub phase: RecoveryPhase,
     /// Bytes of the log that this phase has passed.
     pub done: u64,
-    /// Bytes that it has to pass. While the log is walked its end is not known; then this is the length of the file, which
-    /// may be much more.
+    /// Bytes that it has to pass. While the log is walked its end is not known; then this is the length of the file,
+    /// which may be much more.
     pub total: u64,
 }
 

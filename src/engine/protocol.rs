@@ -19,8 +19,8 @@ pub(crate) trait Words {
     fn impossible(&self) -> Error;
 }
 
-/// Accepts a pin that was written at `seq`, with a full barrier behind it, or moves it to a newer number until no reclaimer
-/// can have missed it. Only then may the reader load where anything is.
+/// Accepts a pin that was written at `seq`, with a full barrier behind it, or moves it to a newer number until no
+/// reclaimer can have missed it. Only then may the reader load where anything is.
 #[inline(always)]
 pub(crate) fn settle(words: &impl Words, place: u64, seq: u64) -> Result<u64> {
     if words.load(live::HORIZON)? <= seq { Ok(seq) } else { catch_up(words, place, seq) }
@@ -45,9 +45,9 @@ fn catch_up(words: &impl Words, place: u64, mut seq: u64) -> Result<u64> {
 
 /// The first half of what ends a commit whose commit point is stored: the CRC of its last record, and the new tail.
 ///
-/// Each word after the one before: whoever finds the new CRC finds the commit point, and whoever finds the new tail finds the
-/// CRC, be it that he looks meanwhile or that the writer was killed in between. So a commit that is half done is either
-/// gone through from the old tail, or has both.
+/// Each word after the one before: whoever finds the new CRC finds the commit point, and whoever finds the new tail
+/// finds the CRC, be it that he looks meanwhile or that the writer was killed in between. So a commit that is half done
+/// is either gone through from the old tail, or has both.
 #[inline(always)]
 pub(crate) fn move_tail(words: &impl Words, tail: u64, chain: u32) -> Result<()> {
     words.publish(live::CHAIN, u64::from(chain))?;

@@ -23,8 +23,8 @@ impl View<'_> {
 }
 
 impl Engine {
-    /// What `f` makes of the value of a key, and its deadline, if it has one. `f` sees the value in place, or if the store was
-    /// opened for reading, a copy.
+    /// What `f` makes of the value of a key, and its deadline, if it has one. `f` sees the value in place, or if the
+    /// store was opened for reading, a copy.
     #[inline(always)]
     pub(crate) fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
         if self.read_only {
@@ -126,8 +126,8 @@ impl Engine {
 }
 
 impl<E: Deref<Target = Engine> + Clone> Pin<E> {
-    /// A pin, and the counters of a map at its commit. Besides, where the region of the map's index is, if it has one, as a word
-    /// of the map table.
+    /// A pin, and the counters of a map at its commit. Besides, where the region of the map's index is, if it has one,
+    /// as a word of the map table.
     pub(crate) fn with_totals(engine: E, map: u32) -> Result<(Pin<E>, Option<u64>, Totals)> {
         loop {
             let pin = Pin::take(engine.clone())?;

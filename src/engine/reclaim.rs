@@ -1,14 +1,14 @@
 //! Reclaim: what is in use no more becomes free, and what is free is given back.
 //!
-//! **Invariant (reuse).** An extent that compaction has emptied is used again, or cut off the end of the file, only when the
-//! superblock in force, which is flushed, has the log begin behind it; then whatever was moved out of it lies before that
-//! superblock's end. And not before no pin is below the number that was visible when it became empty. A region or table that
-//! was replaced waits for pins only.
+//! **Invariant (reuse).** An extent that compaction has emptied is used again, or cut off the end of the file, only
+//! when the superblock in force, which is flushed, has the log begin behind it; then whatever was moved out of it lies
+//! before that superblock's end. And not before no pin is below the number that was visible when it became empty. A
+//! region or table that was replaced waits for pins only.
 //!
 //! **Invariant (truncation).** The file is made shorter only when nobody looks behind its new end. Those who write look
-//! there under a pin or with the writer lock, and so only at what is in use or waits; the space table, which they read without
-//! either, they read through the file. Those who have opened the store for
-//! reading look without a pin, so they all hold a lock that is taken exclusively meanwhile.
+//! there under a pin or with the writer lock, and so only at what is in use or waits; the space table, which they read
+//! without either, they read through the file. Those who have opened the store for reading look without a pin, so they
+//! all hold a lock that is taken exclusively meanwhile.
 
 use std::sync::atomic::Ordering;
 
@@ -79,8 +79,8 @@ impl Engine {
         shorter
     }
 
-    /// Gives the space of everything that is free back to the file system: what lies at the end of the file by making it
-    /// shorter, the rest as holes. Says how many bytes.
+    /// Gives the space of everything that is free back to the file system: what lies at the end of the file by making
+    /// it shorter, the rest as holes. Says how many bytes.
     pub(crate) fn release_free_space(&self) -> Result<u64> {
         let _turn = self.turn()?;
         let mut writer = self.writer();

@@ -87,8 +87,8 @@ pub(crate) fn after_kill(
     progress::note(region, opener::OPENING, 0, 0);
     forget_the_dead(region)?;
     if state & live::STATE_CLOSING != 0 {
-        // A superblock with the clean flag may be on its way to the disk, or there already and not in force yet. It is the
-        // one that this writes over.
+        // A superblock with the clean flag may be on its way to the disk, or there already and not in force yet. It is
+        // the one that this writes over.
         let mut superblock = engine.lock_new_superblock();
         let next = Superblock { flags: 0.into(), ..*superblock };
         engine.write_superblock(&mut superblock, next)?;
@@ -119,7 +119,8 @@ pub(crate) fn after_power_cut(
 ) -> Result<Engine> {
     region.unseal()?;
     let (mut log, keys, bytes, records) = find_end(&region, &superblock, &settings)?;
-    // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes on.
+    // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes
+    // on.
     let begins_a_life = region.file().is_some();
     if begins_a_life && log.last >> COUNT_BITS >= MAX_INCARNATION {
         let (path, what) = (region.path().to_owned(), Numbers::Recoveries);
@@ -131,7 +132,8 @@ pub(crate) fn after_power_cut(
     }
     if region.file().is_some() {
         if may_have_failed_to_flush(&region)? {
-            // Of pages whose flush has failed, the system believes that they are on the disk. The superblock in force is.
+            // Of pages whose flush has failed, the system believes that they are on the disk. The superblock in force
+            // is.
             let place = in_force as u64 * SUPERBLOCK_B;
             if region.live(live::SUPERBLOCK)? != place {
                 region.rewrite(place, size_of::<Superblock>() as u64)?;
@@ -169,8 +171,8 @@ pub(crate) fn after_power_cut(
     Ok(engine)
 }
 
-/// Whether a flush of this very page cache may have failed. Any other one holds what was read from the disk, or has still
-/// to write it.
+/// Whether a flush of this very page cache may have failed. Any other one holds what was read from the disk, or has
+/// still to write it.
 fn may_have_failed_to_flush(region: &Region) -> Result<bool> {
     const FAILED: u64 = live::STATE_POISONED | live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
 
@@ -273,7 +275,8 @@ fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Resu
 type Maps<'a> = BTreeMap<u32, (Index<'a>, Totals)>;
 
 impl Engine {
-    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says about how many keys each may have.
+    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says about how many keys each may
+    /// have.
     fn rebuild_maps(&self, mut keys: BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
         let mut writer = self.writer();
         // If a region was too small, and a full store had no room for a larger one beside it, all begins again.
@@ -290,8 +293,9 @@ impl Engine {
         writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
     }
 
-    /// Gives a map its first region, with room for `keys`. In a full store it is one with longer searches; and if even that has
-    /// no place, as the index takes others than before, the file becomes longer than it should, rather than not be opened.
+    /// Gives a map its first region, with room for `keys`. In a full store it is one with longer searches; and if even
+    /// that has no place, as the index takes others than before, the file becomes longer than it should, rather than
+    /// not be opened.
     fn recover_map(&self, writer: &mut super::commit::Writer, map: u32, keys: u64, seq: u64) -> Result<Index<'_>> {
         let slots = if map == DEFAULT_MAP { keys.max(self.settings.initial_capacity) } else { keys };
         let tight = index::tight_blocks_for(keys);
@@ -338,8 +342,8 @@ impl Engine {
         Ok(None)
     }
 
-    /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them overlap:
-    /// each costs a line of the index and the record that it replaces.
+    /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them
+    /// overlap: each costs a line of the index and the record that it replaces.
     fn take_batch<'a>(
         &self,
         batch: &mut Vec<(Record<'a>, KeyHash)>,
@@ -401,8 +405,8 @@ impl Engine {
         Ok((!is_published).then_some(totals.used()))
     }
 
-    /// Points the slot of a record's key at it, and says whether there was one left. What it replaces is what the slot points
-    /// at, not what `prev` says: that may lie behind the head.
+    /// Points the slot of a record's key at it, and says whether there was one left. What it replaces is what the slot
+    /// points at, not what `prev` says: that may lie behind the head.
     fn publish_recovered(
         &self,
         index: &Index<'_>,
@@ -442,8 +446,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps that it
-    /// has and that have no records.
+    /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps
+    /// that it has and that have no records.
     fn go_by_the_catalogue(&self, writer: &mut super::commit::Writer, seq: u64) -> Result<()> {
         let mut known = self.maps_of_catalogue()?;
         for &map in &known {
@@ -506,8 +510,8 @@ impl Engine {
         self.checkpoint_new()
     }
 
-    /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may still
-    /// be reading that.
+    /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may
+    /// still be reading that.
     pub(crate) fn retire_unreferenced(&self, writer: &mut super::commit::Writer) -> Result<()> {
         let visible = self.region.live(live::VISIBLE)?;
         self.return_uncommitted(writer, visible)?;

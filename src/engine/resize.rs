@@ -1,17 +1,20 @@
 //! Resize: an index grows, shrinks, or loses its dead slots, by being built anew beside the one in force.
 //!
-//! A small one is built in one go. A larger one is built by the writers, each of which zeroes a block of the new region or
-//! moves a few lines of the old one. The old one stays in force and up to date; a change of a slot is made in the new one
-//! as well if the line of the slot was moved already ([`slots`](super::slots)). When all lines are moved, one word of the
-//! map table switches. Since lines follow the order of hashes whatever their number, the new region is filled in order.
+//! A small one is built in one go. A larger one is built by the writers, each of which zeroes a block of the new region
+//! or moves a few lines of the old one. The old one stays in force and up to date; a change of a slot is made in the
+//! new one as well if the line of the slot was moved already ([`slots`](super::slots)). When all lines are moved, one
+//! word of the map table switches. Since lines follow the order of hashes whatever their number, the new region is
+//! filled in order.
 //!
-//! **The switch consumes a sequence number.** From that on the new region tells the truth; a reader from before goes on with
-//! the old one, which is retired. So tombstones and dead slots can be left behind whatever readers there are.
+//! **The switch consumes a sequence number.** From that on the new region tells the truth; a reader from before goes on
+//! with the old one, which is retired. So tombstones and dead slots can be left behind whatever readers there are.
 //!
-//! **It may come to nothing.** If more keys are added meanwhile than the new region has room for, as when a map was emptied
-//! and is filled again, it is given up, and another one is begun when it is due. The one in force is not touched by that.
+//! **It may come to nothing.** If more keys are added meanwhile than the new region has room for, as when a map was
+//! emptied and is filled again, it is given up, and another one is begun when it is due. The one in force is not
+//! touched by that.
 //!
-//! **A step that is cut short is done again**, by whoever writes next: what is there already is the same, and is skipped.
+//! **A step that is cut short is done again**, by whoever writes next: what is there already is the same, and is
+//! skipped.
 
 use std::sync::atomic::Ordering;
 
@@ -77,8 +80,8 @@ impl Engine {
         Ok(Some(ResizeProgress { map, lines: index.lines(), moved: line_of(cursor), target_lines }))
     }
 
-    /// Sees to it that `new` more slots of a map can be used, before a commit whose number will be `seq`. Begins to build a
-    /// larger index when the one in force is three quarters full, and completes it only if that cannot wait.
+    /// Sees to it that `new` more slots of a map can be used, before a commit whose number will be `seq`. Begins to
+    /// build a larger index when the one in force is three quarters full, and completes it only if that cannot wait.
     ///
     /// `kept_tombstones` says how many slots of tombstones the records of the commit refer to already.
     #[cold]
@@ -194,8 +197,8 @@ impl Engine {
         self.region.store_live(live::RESIZE_CURSOR, resize_cursor(map, 0, drop_tombstones), Ordering::Release)
     }
 
-    /// Zeroes `blocks` blocks of the region that is being built or moves `lines` lines to it, and says whether there is more
-    /// to do. With the last line it switches, from the commit `seq` on; then `switched` is set.
+    /// Zeroes `blocks` blocks of the region that is being built or moves `lines` lines to it, and says whether there is
+    /// more to do. With the last line it switches, from the commit `seq` on; then `switched` is set.
     pub(crate) fn step_resize(
         &self,
         writer: &mut Writer,
@@ -248,8 +251,8 @@ impl Engine {
         Ok(false)
     }
 
-    /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same. `None`
-    /// if it was given up.
+    /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same.
+    /// `None` if it was given up.
     fn complete_resize(&self, writer: &mut Writer, map: u32, seq: u64, tombstones: u64) -> Result<Option<Index<'_>>> {
         let mut switched = false;
         while self.step_resize(writer, (u64::MAX >> 1, u64::MAX >> 32), seq, &mut switched)? {}
@@ -355,8 +358,8 @@ fn drops_tombstones(cursor: u64) -> bool {
     cursor >> 63 != 0
 }
 
-/// How many slots an index needs that takes `new` more, and whether it is built without the tombstones. Looking for them
-/// means a look at every record, so there must be something to gain.
+/// How many slots an index needs that takes `new` more, and whether it is built without the tombstones. Looking for
+/// them means a look at every record, so there must be something to gain.
 fn kept(totals: &Totals, new: u64) -> (u64, bool) {
     let tombstones = totals.slots.saturating_sub(totals.keys);
     let drops = tombstones > totals.slots / 4;

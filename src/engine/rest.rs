@@ -1,8 +1,8 @@
 //! Rest: how upkeep goes on that has failed.
 //!
-//! What fails now may succeed in a moment: somebody held a lock, a call to the system was interrupted. So upkeep rests for a
-//! while, twice as long each time that it fails again, and is tried once more. From damage it rests for good: what was found
-//! once is there the next time.
+//! What fails now may succeed in a moment: somebody held a lock, a call to the system was interrupted. So upkeep rests
+//! for a while, twice as long each time that it fails again, and is tried once more. From damage it rests for good:
+//! what was found once is there the next time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

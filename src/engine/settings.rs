@@ -24,13 +24,13 @@ pub enum Access {
     #[default]
     ReadWrite,
     /// Reading only: not a byte of the file is changed, and every change is refused with
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly). Works on a file without write permission, and beside others who write,
-    /// whose commits are seen at once. A single read copies what it finds.
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly). Works on a file without write permission, and beside others who
+    /// write, whose commits are seen at once. A single read copies what it finds.
     ///
-    /// After a power cut the store is recovered into memory of this process, which takes as much of it as the index needs. Others
-    /// can open it for writing all the same, and the next call after that sees what they commit. Until then, and for as long as
-    /// a snapshot, an iterator or a value from before lives, space that was in use is not used again, and a writer that has to
-    /// build the index anew from the log is refused once the log begins elsewhere.
+    /// After a power cut the store is recovered into memory of this process, which takes as much of it as the index
+    /// needs. Others can open it for writing all the same, and the next call after that sees what they commit. Until
+    /// then, and for as long as a snapshot, an iterator or a value from before lives, space that was in use is not used
+    /// again, and a writer that has to build the index anew from the log is refused once the log begins elsewhere.
     ///
     /// ```
     /// use slotlog::{Access, Error, Store};
@@ -45,14 +45,14 @@ pub enum Access {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ReadOnly,
-    /// Reading and writing; changes stay in memory of this process, nobody else sees them, and they vanish with it: for an
-    /// experiment, for a test with real data, for a template that each process goes on from. The file stays as it is, bit for
-    /// bit, whatever is done. Works on a file without write permission.
+    /// Reading and writing; changes stay in memory of this process, nobody else sees them, and they vanish with it: for
+    /// an experiment, for a test with real data, for a template that each process goes on from. The file stays as it
+    /// is, bit for bit, whatever is done. Works on a file without write permission.
     ///
     /// It is opened in constant time like any other store, and takes memory for what is changed and added, in pages;
     /// [`Options::max_size`](crate::Options::max_size) limits its length as that of a file. Nothing is made durable:
-    /// [`Durability::Synced`] costs nothing and means nothing. As long as it lasts, nobody can open the store for writing,
-    /// since what was not changed here still is the file; and it is not opened while somebody writes.
+    /// [`Durability::Synced`] costs nothing and means nothing. As long as it lasts, nobody can open the store for
+    /// writing, since what was not changed here still is the file; and it is not opened while somebody writes.
     ///
     /// ```
     /// use slotlog::{Access, Store};

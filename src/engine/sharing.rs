@@ -1,10 +1,11 @@
 //! Views of one commit share one pin: who looks at which commit, within one process.
 //!
-//! **Invariant.** A commit is listed from when its pin is settled until its last holder has left, and all that time the pin
-//! stands at it. Whoever joins does so under the lock that the last one to leave takes, so the pin stays from the one to the
-//! other, as if it had wandered there. What is listed may have fallen behind the horizon meanwhile; nothing of it was reused,
-//! since whoever raised the horizon has seen the pin. So there is nothing to settle for one who joins; only must he
-//! have loaded the visible number after taking the lock, or he would look at an older commit than there is.
+//! **Invariant.** A commit is listed from when its pin is settled until its last holder has left, and all that time the
+//! pin stands at it. Whoever joins does so under the lock that the last one to leave takes, so the pin stays from the
+//! one to the other, as if it had wandered there. What is listed may have fallen behind the horizon meanwhile; nothing
+//! of it was reused, since whoever raised the horizon has seen the pin. So there is nothing to settle for one who
+//! joins; only must he have loaded the visible number after taking the lock, or he would look at an older commit than
+//! there is.
 
 use std::collections::VecDeque;
 
@@ -44,8 +45,8 @@ impl Commits {
         Some(held.place)
     }
 
-    /// Somebody looks at a commit whose pin, which has just been settled, is at `place`. Says where it is: in another place, if
-    /// the commit has one already.
+    /// Somebody looks at a commit whose pin, which has just been settled, is at `place`. Says where it is: in another
+    /// place, if the commit has one already.
     pub(crate) fn enter(&mut self, seq: u64, place: u64) -> u64 {
         match self.find(seq) {
             Ok(at) => {

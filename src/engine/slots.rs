@@ -1,8 +1,8 @@
 //! Slots: what a commit, or compaction, changes in the index of a map, and in the one that is being built beside it.
 //!
-//! **Invariants.** The index in force is always up to date. What the one beside it has of a key is the same, and it has all
-//! keys whose slots lie in lines that were moved already; see [`resize`](super::resize). So every change of a slot goes
-//! through here.
+//! **Invariants.** The index in force is always up to date. What the one beside it has of a key is the same, and it has
+//! all keys whose slots lie in lines that were moved already; see [`resize`](super::resize). So every change of a slot
+//! goes through here.
 
 use super::Engine;
 use crate::error::Result;

@@ -40,9 +40,9 @@ pub(super) fn superblock_at(region: &Region, place: u64) -> Result<Option<Superb
 /// So often what looks damaged is read, where it may just be written.
 const TRIES: u32 = 3;
 
-/// The superblock in force, and its place. It needs no lock: the one in force is never written over, and a word says which one
-/// that is. What was read while the word stayed the same was in force, and is whole unless it is damaged, or the reader was held up
-/// for two checkpoints: then the word is the same again, and a second look tells.
+/// The superblock in force, and its place. It needs no lock: the one in force is never written over, and a word says
+/// which one that is. What was read while the word stayed the same was in force, and is whole unless it is damaged, or
+/// the reader was held up for two checkpoints: then the word is the same again, and a second look tells.
 pub(super) fn in_force(region: &Region) -> Result<(u64, Option<Superblock>)> {
     let mut tries = TRIES;
     loop {
@@ -58,8 +58,8 @@ pub(super) fn in_force(region: &Region) -> Result<(u64, Option<Superblock>)> {
     }
 }
 
-/// [Inspects](inspect) a file that others may be writing to: between two reads, each of the superblocks may have been the one
-/// that is being written.
+/// [Inspects](inspect) a file that others may be writing to: between two reads, each of the superblocks may have been
+/// the one that is being written.
 pub(super) fn inspect_in_use(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
     let mut inspected = inspect(file, path);
     for _ in 1..TRIES {
@@ -71,8 +71,8 @@ pub(super) fn inspect_in_use(file: &mut File, path: &Path) -> Result<Option<Supe
     inspected
 }
 
-/// Looks at the superblocks, and refuses what is not ours to touch. `None` if the file is empty, or what a creation that
-/// did not end has left.
+/// Looks at the superblocks, and refuses what is not ours to touch. `None` if the file is empty, or what a creation
+/// that did not end has left.
 fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
     let not_a_store = |what| Err(Error::NotAStore { path: path.to_owned(), what });
     let mut pages = Vec::new();
@@ -102,8 +102,8 @@ fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
     }
     let valid = found.map(|superblock| superblock.filter(Superblock::holds));
     if valid.iter().all(Option::is_none) {
-        // Of another version, not even the place of the CRC is known. Where one holds, the file is of this version, and the other
-        // may be one of which only the first bytes have reached the disk, before what lay there.
+        // Of another version, not even the place of the CRC is known. Where one holds, the file is of this version, and
+        // the other may be one of which only the first bytes have reached the disk, before what lay there.
         if let Some(other) = ours().find(|superblock| superblock.version.get() != VERSION) {
             let found = other.version.get();
             return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });

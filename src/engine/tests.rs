@@ -156,7 +156,8 @@ fn killed_with(
                 fs::rename(path.with_extension("copy"), &killed).unwrap();
             }
             let in_doubt = !seal_agrees(&image);
-            // That lasts for one store, or for those that move the seal; and between those that put a superblock in force.
+            // That lasts for one store, or for those that move the seal; and between those that put a superblock in
+            // force.
             let seal_is_stored = number > 0
                 && match events[number - 1] {
                     Event::SetLen(_) => true,
@@ -330,8 +331,8 @@ fn tables_are_small_again_when_nobody_is_there() {
     small(&open(&copy), "Clean");
 }
 
-/// Who opens a store that was killed may have to pin something before the dead are swept away, and there may be no free pin but
-/// where the table went on.
+/// Who opens a store that was killed may have to pin something before the dead are swept away, and there may be no free
+/// pin but where the table went on.
 #[test]
 fn a_table_in_which_a_pin_is_kept_is_not_given_back() {
     let (folder, path) = scratch();
@@ -678,8 +679,8 @@ fn a_reader_who_stays_sees_all_of_it_at_every_store_of_the_next_opening() {
     assert!(seen.len() > 5 && seen.iter().all(|content| *content == expected));
 }
 
-/// The live area of a closed store is what the disk happens to have of it. A reader takes it for that of a writer only once
-/// there is one.
+/// The live area of a closed store is what the disk happens to have of it. A reader takes it for that of a writer only
+/// once there is one.
 #[test]
 fn a_reader_of_a_closed_store_does_not_believe_its_live_area() {
     let (folder, path) = scratch();
@@ -802,8 +803,8 @@ fn a_table_that_cannot_be_there_costs_a_walk_of_the_log() {
     }
 }
 
-/// In a mount namespace of its own, a reader may have to recover what a writer elsewhere goes on with. Of what the reader has
-/// not changed in its memory, it sees the file.
+/// In a mount namespace of its own, a reader may have to recover what a writer elsewhere goes on with. Of what the
+/// reader has not changed in its memory, it sees the file.
 #[test]
 fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
     let (folder, path) = scratch();
@@ -844,7 +845,8 @@ fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
         let report = reader.verify().unwrap();
         assert!(report.is_clean(), "{:?}", report.findings());
     }
-    // By now the log begins elsewhere, so whoever builds everything anew from it would take what the reader sees for free.
+    // By now the log begins elsewhere, so whoever builds everything anew from it would take what the reader sees for
+    // free.
     writer.checkpoint().unwrap();
     drop(writer);
     let refused = Engine::open(&killed, Settings { untrusted: true, ..Settings::default() }).err().unwrap();
@@ -1246,7 +1248,8 @@ impl Recorder for Flushes {
     }
 }
 
-/// Of two processes, one has synced up to a place in an extent which the other one has emptied, freed and taken again since.
+/// Of two processes, one has synced up to a place in an extent which the other one has emptied, freed and taken again
+/// since.
 #[test]
 fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
     let (_folder, path) = scratch();
@@ -1402,9 +1405,9 @@ fn any_key_can_be_removed_when_the_disk_is_full() {
     }
 }
 
-/// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning of
-/// another extent, and nothing behind it.
-/// What was cut off the extent that the log begins in is used again, by the log itself as well.
+/// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning
+/// of another extent, and nothing behind it. What was cut off the extent that the log begins in is used again, by the
+/// log itself as well.
 #[test]
 fn what_lies_before_the_head_is_not_the_logs() {
     let (_folder, path) = scratch();
@@ -1542,8 +1545,8 @@ fn map_numbers_end_and_everything_else_goes_on() {
     assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
 }
 
-/// A table that a write has moved stays where it is when the write itself comes to nothing, and readers may still be in the
-/// one before.
+/// A table that a write has moved stays where it is when the write itself comes to nothing, and readers may still be in
+/// the one before.
 #[test]
 fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
     let (_folder, path) = scratch();
@@ -1589,7 +1592,8 @@ fn overwrite_full(engine: &Engine, times: u32) -> Vec<Error> {
     refused
 }
 
-/// Somebody holds the superblock for a while, like an opener who was stopped. A full store is cleaned again when he goes on.
+/// Somebody holds the superblock for a while, like an opener who was stopped. A full store is cleaned again when he
+/// goes on.
 #[test]
 fn upkeep_goes_on_when_the_superblock_is_free_again() {
     let (_folder, path) = scratch();

@@ -1,16 +1,16 @@
 //! The writer lock among processes: a word in the file, and whose turn it is.
 //!
 //! Of each process at most one thread comes here at a time; the [gate](super::lock) sees to that. The lock is taken by
-//! compare-and-swap, which costs a hundredth of a file lock. What it lacks is that the kernel gives it up when its holder
-//! dies. So a *waiter* asks whether the holder is alive, and cleans up behind it if not. That turns the word to
+//! compare-and-swap, which costs a hundredth of a file lock. What it lacks is that the kernel gives it up when its
+//! holder dies. So a *waiter* asks whether the holder is alive, and cleans up behind it if not. That turns the word to
 //! "abandoned": whoever takes it next has to finish or bury what the dead one has begun.
 //!
-//! **Invariants.** A word that names a living holder is changed by that holder only, but for the bit that says that somebody
-//! waits. The word is taken from a dead one only by who holds the byte of its entry, so that nobody can have claimed that
-//! entry anew. One's own entry is always alive.
+//! **Invariants.** A word that names a living holder is changed by that holder only, but for the bit that says that
+//! somebody waits. The word is taken from a dead one only by who holds the byte of its entry, so that nobody can have
+//! claimed that entry anew. One's own entry is always alive.
 //!
-//! Who waits sleeps, and is woken when the lock is given back. Whoever comes first takes it, which is cheapest; but
-//! who has waited for a millisecond says that the next turn is his, and then nobody else takes it; of several, the one who
+//! Who waits sleeps, and is woken when the lock is given back. Whoever comes first takes it, which is cheapest; but who
+//! has waited for a millisecond says that the next turn is his, and then nobody else takes it; of several, the one who
 //! came first. Should he die, or be stopped, the others give him some time while the lock is free, and go on.
 //!
 //! All this is written against [`Shared`], so that a model can go through all the ways in which it can happen.
@@ -23,8 +23,8 @@ use crate::file::layout::{live, writer_lock};
 /// From this wait on, newcomers may not push in.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// How often a waiter asks whether the holder is alive; and how long the lock may be free without the one whose turn it is
-/// coming for it.
+/// How often a waiter asks whether the holder is alive; and how long the lock may be free without the one whose turn it
+/// is coming for it.
 const TICK: Duration = Duration::from_millis(20);
 
 /// What the processes share, and what else the lock needs of its surroundings. All accesses are in one total order.

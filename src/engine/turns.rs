@@ -1,8 +1,9 @@
 //! Turns: who may write, as a value.
 //!
-//! Whoever has a [`Turn`] holds the writer lock, and there is no other way to it: the lock is taken here, among the threads of
-//! this process at the [gate](super::lock) and then among the processes by the [word](super::turn) in the file, and is given
-//! back when the turn is dropped. In a forked child a turn is its parent's, and is given back by nobody.
+//! Whoever has a [`Turn`] holds the writer lock, and there is no other way to it: the lock is taken here, among the
+//! threads of this process at the [gate](super::lock) and then among the processes by the [word](super::turn) in the
+//! file, and is given back when the turn is dropped. In a forked child a turn is its parent's, and is given back by
+//! nobody.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -155,8 +156,8 @@ impl Engine {
         self.take_lock_word(timeout).inspect_err(|_| self.gate.release())
     }
 
-    /// The same where this thread seems to have it. A transaction that it has begun may have been sent away without a word. Where a
-    /// value is, nobody can ask, so its new thread has some time to use it.
+    /// The same where this thread seems to have it. A transaction that it has begun may have been sent away without a
+    /// word. Where a value is, nobody can ask, so its new thread has some time to use it.
     #[cold]
     fn take_lock_of_mine(&self, timeout: Duration) -> Result<bool> {
         let start = Instant::now();
@@ -209,8 +210,8 @@ impl Engine {
         Error::LockTimeout { path, waited, pid, held }
     }
 
-    /// The process-table entry of who holds the writer lock, and since when a transaction of it does (milliseconds since
-    /// 1970, zero if it is no transaction).
+    /// The process-table entry of who holds the writer lock, and since when a transaction of it does (milliseconds
+    /// since 1970, zero if it is no transaction).
     pub(crate) fn writing(&self) -> Result<Option<(u64, u64)>> {
         if !self.is_live()? {
             return Ok(None);

@@ -1,11 +1,13 @@
 //! Upkeep: what each write does beyond its own commit, so that nothing ever has to be done at once.
 //!
-//! Behind its commit, and with the writer lock still held, a write moves a resize on by a few lines, and if more of the log
-//! is dead than shall be, cleans a piece of it at the head. The piece is so many times as long as what the write has
-//! appended that cleaning keeps up with writing whatever lies at the head, and longer the more is dead. When what was
-//! emptied is much compared to what is alive, it asks for a checkpoint, which the write takes when the lock is free again.
+//! Behind its commit, and with the writer lock still held, a write moves a resize on by a few lines, and if more of the
+//! log is dead than shall be, cleans a piece of it at the head. The piece is so many times as long as what the write
+//! has appended that cleaning keeps up with writing whatever lies at the head, and longer the more is dead. When what
+//! was emptied is much compared to what is alive, it asks for a checkpoint, which the write takes when the lock is free
+//! again.
 //!
-//! Upkeep that fails does not fail the write. On a full disk it is tried again; in any other case it [rests](super::rest) first.
+//! Upkeep that fails does not fail the write. On a full disk it is tried again; in any other case it
+//! [rests](super::rest) first.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +29,8 @@ use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, live};
 /// The least that is worth cleaning, in bytes.
 const LEAST_PIECE: u64 = 512;
 
-/// The log is cleaned from this share of the limit on, so that no more is dead than may be while cleaning gets under way.
+/// The log is cleaned from this share of the limit on, so that no more is dead than may be while cleaning gets under
+/// way.
 const EARLY: f64 = 0.95;
 
 /// How much faster the log is cleaned when all of it is dead than when as much is as may be.
@@ -153,8 +156,8 @@ impl Upkeep {
 }
 
 impl Engine {
-    /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters said
-    /// `before` until then.
+    /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
+    /// said `before` until then.
     #[inline]
     pub(crate) fn upkeep_after(&self, writer: &mut Writer, maps: &[u32], before: [u64; 4], records: u64) {
         let done = self.upkeep_of_write(writer, maps, before, records);
@@ -232,8 +235,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing is
-    /// alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
+    /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
+    /// is alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
     #[inline]
     fn excess(&self, writer: &Writer, appended: u64, live: u64) -> Result<Option<f64>> {
         let Some(limit) = self.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
@@ -303,8 +306,8 @@ impl Engine {
         Ok(cleaned)
     }
 
-    /// If a quarter of the file is free, and what lies last in it is no log, which drifts down by itself, moves that to a lower
-    /// place: an index as a resize does it, line by line.
+    /// If a quarter of the file is free, and what lies last in it is no log, which drifts down by itself, moves that to
+    /// a lower place: an index as a resize does it, line by line.
     fn lower_what_is_last(&self, writer: &mut Writer) -> Result<()> {
         let (end, used) = (writer.space.used_end() - EXTENTS, writer.space.used_bytes());
         if end - used <= LEAST_CUT.max(end / 4) || self.resize_cursor()? != 0 {
@@ -334,8 +337,8 @@ impl Engine {
         }
     }
 
-    /// Makes room in a full store by cleaning it, and says whether there is some. For a removal, which makes more room than it
-    /// takes, all of the log is cleaned if it must be.
+    /// Makes room in a full store by cleaning it, and says whether there is some. For a removal, which makes more room
+    /// than it takes, all of the log is cleaned if it must be.
     #[cold]
     pub(crate) fn squeeze(&self, writer: &mut Writer, room: Room) -> bool {
         if self.settings.auto_compact.is_none() || self.upkeep.rest.goes_on() {
@@ -354,8 +357,8 @@ impl Engine {
         }
     }
 
-    /// Cleans once along the log, until as much was emptied as an extent takes; for a removal, until there is so much room
-    /// more. Says how much that is.
+    /// Cleans once along the log, until as much was emptied as an extent takes; for a removal, until there is so much
+    /// room more. Says how much that is.
     fn squeeze_once(&self, writer: &mut Writer, room: Room) -> Result<u64> {
         let [_, _, _, live] = self.log_totals()?;
         let goal = self.end_of_log()?;
@@ -384,8 +387,8 @@ impl Engine {
         Ok(freed)
     }
 
-    /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more. Waits at most `patience` for
-    /// others who write.
+    /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more. Waits at most
+    /// `patience` for others who write.
     pub(crate) fn maintain(&self, budget: Duration, patience: Duration) -> Result<bool> {
         self.check_not_forked()?;
         if self.read_only {
@@ -425,8 +428,8 @@ impl Engine {
         }
     }
 
-    /// A turn at writing; of a store that was closed and not changed since only if there is something to do. Else it would
-    /// be a change.
+    /// A turn at writing; of a store that was closed and not changed since only if there is something to do. Else it
+    /// would be a change.
     fn turn_if_pending(&self, patience: Duration) -> Result<Option<Turn<&Engine>>> {
         let turn = self.turn_to_look(patience)?;
         if !self.has_numbers()? {
@@ -447,8 +450,8 @@ impl Engine {
         Ok(Some(turn))
     }
 
-    /// Whether most of the file, up to what lies last in it, is free: what is left of a store that was much larger drifts
-    /// down only as more is written.
+    /// Whether most of the file, up to what lies last in it, is free: what is left of a store that was much larger
+    /// drifts down only as more is written.
     fn is_sparse(&self) -> Result<bool> {
         let writer = self.writer();
         let (end, used) = (writer.space.movable_end() - EXTENTS, writer.space.used_bytes());

@@ -25,7 +25,7 @@ use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, KeyHash, Kind, LINE, MAX_FILE_LEN,
     RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
 };
-use crate::file::log::{self, Record, Walk};
+use crate::file::log::{self, Head, Record, Walk};
 use crate::file::space::{Extent, Space};
 
 /// So many findings are kept; of more, only the number.
@@ -435,8 +435,8 @@ impl Engine {
 
     fn verify_superblocks(&self, report: &mut VerifyReport) -> Result<()> {
         if self.superblock()?.is_clean() || self.region.file().is_none() {
-            // The other one may be torn: the power was cut while it was written. The first change writes over it; and where
-            // the file was recovered into memory, nobody does.
+            // The other one may be torn: the power was cut while it was written. The first change writes over it; and
+            // where the file was recovered into memory, nobody does.
             return Ok(());
         }
         for offset in [SUPERBLOCK_A, SUPERBLOCK_B] {
@@ -458,16 +458,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Walks the log and finds for each record whether its slot points at it. What lies between the head of the superblock
-    /// and the live one belongs to the log as well: a recovery would begin there.
-    fn verify_log(
+    /// Looks at where the log begins, and says where it begins for the superblock.
+    fn verify_head(
         &self,
+        head: &LogHead,
+        (end, visible): (u64, u64),
         space: &Space,
-        maps: &BTreeMap<u32, Index<'_>>,
-        pace: &mut Pace<'_>,
         report: &mut VerifyReport,
-    ) -> Paced<BTreeMap<u32, Derived>> {
-        let (head, end, visible) = self.log_bounds()?;
+    ) -> Result<LogHead> {
         if head.head.seq > visible + 1 || head.head.seq >> COUNT_BITS != visible >> COUNT_BITS && head.head.at == end {
             report.add(live::HEAD, "the head of the log has a number that is still to come");
         }
@@ -480,12 +478,57 @@ impl Engine {
             // When it is opened, the log is looked for where the superblock says.
             report.add(head.head.at, "the superblock has the log begin elsewhere, or with another record");
         }
-        for LogHead { head, ordinal, .. } in [head, durable] {
+        for LogHead { head, ordinal, .. } in [head, &durable] {
             let extent = space.extent_of(head.at).filter(|extent| extent.has_records());
-            if extent.is_none_or(|extent| extent.ordinal != ordinal) {
+            if extent.is_none_or(|extent| extent.ordinal != *ordinal) {
                 report.add(head.at, "the head of the log is not in the extent with its ordinal");
             }
         }
+        Ok(durable)
+    }
+
+    /// Looks at where a walk along the log has ended, and at how much it has passed.
+    fn verify_end(
+        &self,
+        walk: &Walk<'_>,
+        (end, visible): (u64, u64),
+        passed: (u64, u64),
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        if walk.at() != end {
+            report.add(walk.at(), format!("the log ends here and should end at {end}: {}", walk.stop()));
+        } else if !walk.is_between_commits() {
+            report.add(walk.at(), "the log ends within a commit");
+        } else if walk.last_crc() != self.chain()? {
+            report.add(walk.at(), "the next record would not follow the last one (chain)");
+        } else if walk.last_seq() > visible || walk.last_seq() >> COUNT_BITS != visible >> COUNT_BITS {
+            // Numbers may be skipped, but not those of a whole incarnation.
+            let last = walk.last_seq();
+            report.add(walk.at(), format!("the last commit has number {last:#x}, which does not lead to {visible:#x}"));
+        } else {
+            let counted = self.log_size()?;
+            if counted != passed {
+                let ((bytes, records), (counted_bytes, counted_records)) = (passed, counted);
+                let what = format!(
+                    "the log has {records} records of {bytes} bytes, and counts {counted_records} of {counted_bytes}"
+                );
+                report.add(live::LOG_TOTALS, what);
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks the log and finds for each record whether its slot points at it. What lies between the head of the
+    /// superblock and the live one belongs to the log as well: a recovery would begin there.
+    fn verify_log(
+        &self,
+        space: &Space,
+        maps: &BTreeMap<u32, Index<'_>>,
+        pace: &mut Pace<'_>,
+        report: &mut VerifyReport,
+    ) -> Paced<BTreeMap<u32, Derived>> {
+        let (head, end, visible) = self.log_bounds()?;
+        let durable = self.verify_head(&head, (end, visible), space, report)?;
         let mut deriving = Deriving::default();
         let (mut bytes, mut records) = (0, 0);
         let mut visited = BTreeSet::new();
@@ -513,19 +556,7 @@ impl Engine {
             }
             if record.offset == head.head.at {
                 reached = true;
-                if record.header.chain.get() != head.head.chain {
-                    report.add(
-                        record.offset,
-                        "the first record of the log follows another one than the head says (chain)",
-                    );
-                }
-                let declared = record.kind() == Some(Kind::Incarnation)
-                    || record.seq() >> COUNT_BITS == head.head.seq >> COUNT_BITS;
-                if record.seq() < head.head.seq || !declared {
-                    // The next superblock will have the log begin with that number.
-                    report
-                        .add(record.offset, "the first record of the log has a number that the head does not lead to");
-                }
+                verify_first(record, &head.head, report);
             }
             if !reached {
                 continue;
@@ -545,28 +576,10 @@ impl Engine {
         for extent in space.extents().filter(|extent| extent.is_log() && !visited.contains(&extent.offset)) {
             report.add(extent.offset, "the log does not lead to this extent of it");
         }
-        if walk.at() != end {
-            report.add(walk.at(), format!("the log ends here and should end at {end}: {}", walk.stop()));
-        } else if !reached {
+        if !reached && walk.at() == end {
             report.add(head.head.at, "the log does not lead to its head");
-        } else if !walk.is_between_commits() {
-            report.add(walk.at(), "the log ends within a commit");
-        } else if walk.last_crc() != self.chain()? {
-            report.add(walk.at(), "the next record would not follow the last one (chain)");
-        } else if walk.last_seq() > visible || walk.last_seq() >> COUNT_BITS != visible >> COUNT_BITS {
-            // Numbers may be skipped, but not those of a whole incarnation.
-            let what =
-                format!("the last commit has number {:#x}, which does not lead to {visible:#x}", walk.last_seq());
-            report.add(walk.at(), what);
         } else {
-            let counted = self.log_size()?;
-            if counted != (bytes, records) {
-                let (counted_bytes, counted_records) = counted;
-                let what = format!(
-                    "the log has {records} records of {bytes} bytes, and counts {counted_records} of {counted_bytes}"
-                );
-                report.add(live::LOG_TOTALS, what);
-            }
+            self.verify_end(&walk, (end, visible), (bytes, records), report)?;
         }
         report.records = records;
         Ok(derived)
@@ -745,5 +758,16 @@ impl Engine {
             return Ok((head, self.superblock()?.log_end.get(), frozen.visible));
         }
         Ok((head, self.region.live(live::TAIL)?, self.region.live(live::VISIBLE)?))
+    }
+}
+/// Looks at the first record of the log.
+fn verify_first(record: Record<'_>, head: &Head, report: &mut VerifyReport) {
+    if record.header.chain.get() != head.chain {
+        report.add(record.offset, "the first record of the log follows another one than the head says (chain)");
+    }
+    let is_declared = record.kind() == Some(Kind::Incarnation) || record.seq() >> COUNT_BITS == head.seq >> COUNT_BITS;
+    if record.seq() < head.seq || !is_declared {
+        // The next superblock will have the log begin with that number.
+        report.add(record.offset, "the first record of the log has a number that the head does not lead to");
     }
 }

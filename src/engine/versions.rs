@@ -1,15 +1,17 @@
 //! Version chains: from the newest record of a key down to the one that a reader of an older commit sees.
 //!
-//! Each record names the one that it replaces, its `prev`. Should a key be overwritten a million times while somebody holds
-//! a snapshot, that one would have to go through a million records. So records of chains that somebody may have to follow
-//! also have a [`Shortcut`]: then it takes a number of steps that grows with the logarithm of the chain's length.
+//! Each record names the one that it replaces, its `prev`. Should a key be overwritten a million times while somebody
+//! holds a snapshot, that one would have to go through a million records. So records of chains that somebody may have
+//! to follow also have a [`Shortcut`]: then it takes a number of steps that grows with the logarithm of the chain's
+//! length.
 //!
-//! **Invariant.** A shortcut is followed only while its target is newer than the reader's number. What is newer than that was
-//! in the log when the reader came, or came later, so his pin keeps it; and since a key's versions are in order, nothing that
-//! he looks for lies between.
+//! **Invariant.** A shortcut is followed only while its target is newer than the reader's number. What is newer than
+//! that was in the log when the reader came, or came later, so his pin keeps it; and since a key's versions are in
+//! order, nothing that he looks for lies between.
 //!
-//! **Invariant.** A writer makes a shortcut of the one that another record has only if that record was not overwritten: if its
-//! number is above [`REUSED_BELOW`](live::REUSED_BELOW). Below that nobody reads any more, and counting begins anew.
+//! **Invariant.** A writer makes a shortcut of the one that another record has only if that record was not overwritten:
+//! if its number is above [`REUSED_BELOW`](live::REUSED_BELOW). Below that nobody reads any more, and counting begins
+//! anew.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,8 +23,8 @@ use crate::file::log::{self, Record};
 /// Nobody reads at an older commit.
 const NOBODY: u64 = u64::MAX;
 
-/// What the writers of this process know of readers of older commits: whether version chains are worth a shortcut. It decides
-/// nothing else, so it may be out of date.
+/// What the writers of this process know of readers of older commits: whether version chains are worth a shortcut. It
+/// decides nothing else, so it may be out of date.
 #[derive(Debug)]
 pub(crate) struct OldReaders {
     /// The lowest count that somebody reads at, or [`NOBODY`].
@@ -38,7 +40,8 @@ impl Default for OldReaders {
 }
 
 impl Engine {
-    /// The shortcut of a record that is about to replace `newest`, if it gets one. Only for the holder of the writer lock.
+    /// The shortcut of a record that is about to replace `newest`, if it gets one. Only for the holder of the writer
+    /// lock.
     #[inline]
     pub(crate) fn shortcut_over(&self, newest: Record<'_>) -> Result<Option<Shortcut>> {
         let readers = &self.old_readers;
@@ -73,8 +76,8 @@ impl Engine {
         Ok(Some(self.over_two(newest, &before)?.unwrap_or_else(|| to_newest(1))))
     }
 
-    /// The shortcut that is as long as that of `newest` and the one behind it together, and one more; `None` if the latter
-    /// cannot be told.
+    /// The shortcut that is as long as that of `newest` and the one behind it together, and one more; `None` if the
+    /// latter cannot be told.
     fn over_two(&self, newest: Record<'_>, first: &Shortcut) -> Result<Option<Shortcut>> {
         if first.seq.get() & COUNT_MASK <= self.region.live(live::REUSED_BELOW)? {
             return Ok(None);
@@ -237,7 +240,8 @@ mod tests {
         let over_two = engine.make_shortcut(newest()).unwrap().unwrap();
         assert_eq!(over_two.depth(), newest().shortcut().unwrap().depth() + 1);
         assert!(over_two.seq.get() < newest().shortcut().unwrap().seq.get());
-        // As if what it leads to had been freed: what is there now may look like anything, even like a record of this key.
+        // As if what it leads to had been freed: what is there now may look like anything, even like a record of this
+        // key.
         let visible = engine.visible().unwrap();
         engine.region.store_live(live::REUSED_BELOW, visible & COUNT_MASK, Ordering::Relaxed).unwrap();
         let anew = engine.make_shortcut(newest()).unwrap().unwrap();

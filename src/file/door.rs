@@ -66,8 +66,8 @@ mod standing {
         static STANDING: RefCell<Option<Arc<dyn Recorder>>> = const { RefCell::new(None) };
     }
 
-    /// As long as this lives, the recorder is asked about all calls of this thread, and every region that the thread makes
-    /// of a file to write to gets it.
+    /// As long as this lives, the recorder is asked about all calls of this thread, and every region that the thread
+    /// makes of a file to write to gets it.
     pub(crate) struct Standing(());
 
     impl Drop for Standing {

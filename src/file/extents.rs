@@ -1,7 +1,7 @@
 //! Extents: what the space table lists, by place, and what is free between them.
 //!
-//! Whoever takes an extent asks for the lowest free run that is long enough, and how much there is in all. Both are kept up to
-//! date with each change, so that neither costs more the more extents there are.
+//! Whoever takes an extent asks for the lowest free run that is long enough, and how much there is in all. Both are
+//! kept up to date with each change, so that neither costs more the more extents there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 

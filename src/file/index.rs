@@ -131,7 +131,8 @@ impl<'a> Index<'a> {
     }
 
     /// Begins an index for `map` in an extent that nobody uses, to be filled from the one at `previous`. Only its first
-    /// block can be used; the others have to be [zeroed](Index::zero_block) first. It tells the truth from no number on.
+    /// block can be used; the others have to be [zeroed](Index::zero_block) first. It tells the truth from no number
+    /// on.
     pub(crate) fn begin(region: &'a Region, extent: (u64, u64), map: u32, previous: u64) -> Result<Index<'a>> {
         region.zero(extent.0, BLOCK)?;
         Index::write_header(region, extent, map, u64::MAX, previous, Totals::default())
@@ -382,9 +383,9 @@ impl<'a> Index<'a> {
 
 /// A bit for each slot of a line whose tag is the one that is looked for.
 ///
-/// All six are compared without a branch on what they hold. Where in its line a key is found is random, so such a branch
-/// would be mispredicted once in each search, and only when the line has come from memory: the processor could not begin
-/// with anything that follows. (The same reason for which SwissTable compares a group at once.)
+/// All six are compared without a branch on what they hold. Where in its line a key is found is random, so such a
+/// branch would be mispredicted once in each search, and only when the line has come from memory: the processor could
+/// not begin with anything that follows. (The same reason for which SwissTable compares a group at once.)
 #[inline(always)]
 fn tagged(line: &[Word; 8], tag: u64) -> u32 {
     let wanted = slot::new(tag, 0);

@@ -1,9 +1,9 @@
-//! The tables of the live area: processes and pins. They begin in front of the extents, and go on in extents when they are
-//! full.
+//! The tables of the live area: processes and pins. They begin in front of the extents, and go on in extents when they
+//! are full.
 //!
-//! **Invariant.** Only the holder of the writer lock adds a part, zeroed before the word that names it is stored; and a part stays
-//! until nobody has the store open for writing. So whoever has found an entry may go on using its place. Whoever raises the
-//! horizon holds the writer lock too, and so finds all parts that a pin can be in.
+//! **Invariant.** Only the holder of the writer lock adds a part, zeroed before the word that names it is stored; and a
+//! part stays until nobody has the store open for writing. So whoever has found an entry may go on using its place.
+//! Whoever raises the horizon holds the writer lock too, and so finds all parts that a pin can be in.
 
 use super::layout::{
     BLOCK, EXTENTS, PIN_EXTENTS, PIN_LEN, PIN_TABLE, PINS, PROCESS_EXTENTS, PROCESS_LEN, PROCESS_TABLE, PROCESSES,
@@ -137,8 +137,8 @@ impl Parts<'_> {
         self.more.into_iter().take(self.count as usize)
     }
 
-    /// Of the extent that the table would go on in next: its blocks, and the word that is to name it. `None` if there can be no
-    /// more.
+    /// Of the extent that the table would go on in next: its blocks, and the word that is to name it. `None` if there
+    /// can be no more.
     pub(crate) fn next(&self) -> Option<(u64, u64)> {
         let number = u64::from(self.count);
         (number < self.table.most).then(|| (self.table.blocks(number), self.table.words + 8 * number))

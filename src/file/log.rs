@@ -80,7 +80,8 @@ impl<'a> Record<'a> {
         self.bytes.len() as u64
     }
 
-    /// Its length without a shortcut, as the counters of live bytes have it: a copy need not have the one of the original.
+    /// Its length without a shortcut, as the counters of live bytes have it: a copy need not have the one of the
+    /// original.
     #[inline]
     pub(crate) fn counted_len(&self) -> u64 {
         self.len() - self.header.shortcut_len()
@@ -446,8 +447,8 @@ impl<'a> Walk<'a> {
             (None, Kind::Jump) => seq >= self.last && declared,
             (None, _) => seq > self.last && declared,
         };
-        // A jump may have the number of the commit before it; but the first record has none before it. And no store counts
-        // beyond the last number that there is.
+        // A jump may have the number of the commit before it; but the first record has none before it. And no store
+        // counts beyond the last number that there is.
         if !in_order || seq < self.least || seq & COUNT_MASK > MAX_COUNT {
             return Err("the sequence number of the record is not the next");
         }

@@ -1,8 +1,8 @@
 //! The ground floor: what touches bytes.
 //!
 //! [`layout`] says what every byte means, [`region`] maps them and is the one door through which they change,
-//! [`live_table`] finds pins and processes, [`space`] hands out [`extents`], [`log`] and [`index`] read and write records and slots. `log` and `index` do not know
-//! each other: the index asks "is this my key?" through a closure.
+//! [`live_table`] finds pins and processes, [`space`] hands out [`extents`], [`log`] and [`index`] read and write
+//! records and slots. `log` and `index` do not know each other: the index asks "is this my key?" through a closure.
 
 pub(crate) mod door;
 mod extents;

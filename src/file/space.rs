@@ -4,13 +4,13 @@
 //! one word, so a process that dies in the middle leaves at most an extent that nobody refers to.
 //!
 //! Who holds the writer lock keeps a copy of what the table says. A counter of changes tells when another process has
-//! changed the table since. It is odd while the table is being changed, so that one who reads the table without the lock
-//! knows whether it was the same all the time (a seqlock).
+//! changed the table since. It is odd while the table is being changed, so that one who reads the table without the
+//! lock knows whether it was the same all the time (a seqlock).
 //!
 //! **Invariants.** Space is handed out from the lowest free run that fits, else the file grows, with real allocation
 //! behind the new range. A retired extent becomes free only when no pin is below the sequence number at which it was
-//! retired; one of the log that compaction has emptied, only when besides the flushed superblock has the log begin behind
-//! it.
+//! retired; one of the log that compaction has emptied, only when besides the flushed superblock has the log begin
+//! behind it.
 
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
@@ -41,7 +41,8 @@ pub(crate) struct LogPoint {
 }
 
 impl LogPoint {
-    /// What of an extent that has records lies behind the point, as offsets of its start and end; `None` if nothing does.
+    /// What of an extent that has records lies behind the point, as offsets of its start and end; `None` if nothing
+    /// does.
     pub(crate) fn rest_of(self, extent: &Extent) -> Option<(u64, u64)> {
         match extent.ordinal.cmp(&self.ordinal) {
             std::cmp::Ordering::Less => None,
@@ -84,8 +85,8 @@ pub(crate) struct Space {
     changes: u64,
     /// An extent of the log that was being cut when somebody died.
     half_cut: Option<u64>,
-    /// The largest ordinal of all. The extent that the log ends in has it, or one that was taken for a commit that is being
-    /// made.
+    /// The largest ordinal of all. The extent that the log ends in has it, or one that was taken for a commit that is
+    /// being made.
     last_ordinal: u64,
 }
 
@@ -194,9 +195,9 @@ impl Space {
         Ok(region.live(live::SPACE_CHANGES)? == self.changes && self.changes.is_multiple_of(2))
     }
 
-    /// Makes a table that lists `log`, the extents of the log with their sequence numbers, in its order, and itself. The first
-    /// one gets the ordinal `first`. Everything else is free, and what lies between them may have no real space: the file may
-    /// have been copied.
+    /// Makes a table that lists `log`, the extents of the log with their sequence numbers, in its order, and itself.
+    /// The first one gets the ordinal `first`. Everything else is free, and what lies between them may have no real
+    /// space: the file may have been copied.
     pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], first: u64, seq: u64) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
@@ -289,10 +290,10 @@ impl Space {
         self.extents.iter().filter(|extent| extent.is_log()).map(Extent::len).sum()
     }
 
-    /// How long the next extent of the log should be that has to hold `needed` bytes. Longer logs get longer ones, a small one
-    /// as much again as it has, but none shorter than the `smallest` or, but for a small one, than `least`; what is large itself
-    /// gets one of its own, so that little is left over. Rather than make the file longer, it takes a free run that is somewhat
-    /// shorter.
+    /// How long the next extent of the log should be that has to hold `needed` bytes. Longer logs get longer ones, a
+    /// small one as much again as it has, but none shorter than the `smallest` or, but for a small one, than `least`;
+    /// what is large itself gets one of its own, so that little is left over. Rather than make the file longer, it
+    /// takes a free run that is somewhat shorter.
     pub(crate) fn log_extent_len(&self, needed: u64, (smallest, least): (u64, u64)) -> u64 {
         let log = self.log_bytes();
         let least = log.clamp(smallest, least);
@@ -309,8 +310,8 @@ impl Space {
         if longest >= needed.max(least).max(usual / 16) { longest.min(usual) } else { usual }
     }
 
-    /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or there
-    /// is none.
+    /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or
+    /// there is none.
     pub(crate) fn lowest_run(&self, least: u64, most: u64) -> u64 {
         let mut runs = self.extents.free().map(|(start, end)| end - start);
         runs.find(|&run| run >= least).map_or(most, |run| run.min(most))
@@ -408,11 +409,11 @@ impl Space {
         })
     }
 
-    /// Cuts what lies before `at` off an extent of the log, as one that is emptied. Says whether there was room for that in
-    /// the table.
+    /// Cuts what lies before `at` off an extent of the log, as one that is emptied. Says whether there was room for
+    /// that in the table.
     ///
-    /// It is listed before the extent is shortened: somebody who dies in between leaves both listed, and whoever loads the
-    /// table takes that for what it is.
+    /// It is listed before the extent is shortened: somebody who dies in between leaves both listed, and whoever loads
+    /// the table takes that for what it is.
     pub(crate) fn cut(&mut self, region: &Region, offset: u64, at: u64, seq: u64) -> Result<bool> {
         if self.vacant.len() < 3 {
             match self.enlarge_table(region, seq) {
@@ -488,8 +489,8 @@ impl Space {
         made
     }
 
-    /// What is neither in use nor free, if no pin is below `unread_below` and the flushed superblock has the log begin at
-    /// `durable_head`; and the extents among it that wait for nothing.
+    /// What is neither in use nor free, if no pin is below `unread_below` and the flushed superblock has the log begin
+    /// at `durable_head`; and the extents among it that wait for nothing.
     pub(crate) fn waiting(&self, unread_below: u64, durable_head: LogPoint) -> (Waiting, Vec<Extent>) {
         let mut waiting = Waiting::default();
         let mut unused = Vec::new();
@@ -503,16 +504,16 @@ impl Space {
         (waiting, unused)
     }
 
-    /// Frees what nobody needs any more, knowing that no pin is below `unread_below` and that the flushed superblock has the
-    /// log begin at `durable_head`. Says what has to wait.
+    /// Frees what nobody needs any more, knowing that no pin is below `unread_below` and that the flushed superblock
+    /// has the log begin at `durable_head`. Says what has to wait.
     pub(crate) fn reclaim(&mut self, region: &Region, unread_below: u64, durable_head: LogPoint) -> Result<Waiting> {
         let (waiting, unused) = self.waiting(unread_below, durable_head);
         unused.into_iter().try_for_each(|extent| self.free(region, extent.offset))?;
         Ok(waiting)
     }
 
-    /// Makes the file end behind the last extent in use, and says by how many bytes it is shorter. The caller knows that
-    /// nobody looks behind that.
+    /// Makes the file end behind the last extent in use, and says by how many bytes it is shorter. The caller knows
+    /// that nobody looks behind that.
     pub(crate) fn truncate(&mut self, region: &Region) -> Result<u64> {
         let end = self.used_end();
         let holes: Vec<u64> = self.extents.range(end..).map(|hole| hole.offset).collect();
@@ -588,7 +589,8 @@ fn list(table: &Table<'_>, extent: &Extent) -> Result<()> {
     table.set(extent.entry, (extent.place(), state_word(extent.kind, extent.count)), 1)
 }
 
-/// What the table that `word` finds says at one moment, for one who does not hold the writer lock. `None` if it is being changed all the time, or by somebody who does not go on.
+/// What the table that `word` finds says at one moment, for one who does not hold the writer lock. `None` if it is
+/// being changed all the time, or by somebody who does not go on.
 pub(crate) fn read(region: &Region, word: impl Fn() -> Result<u64>) -> Result<Option<Space>> {
     for attempt in 0..ATTEMPTS {
         if attempt > 10 {

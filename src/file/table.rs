@@ -27,7 +27,8 @@ impl<'a> Table<'a> {
     /// The table that `word` (see [`table_word`](super::layout::table_word)) names.
     pub(crate) fn open(region: &'a Region, word: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         let (offset, blocks) = (extent_offset(word), extent_blocks(word));
-        // Word by word: who comes here without lock or pin may find that the table has moved and this is something else.
+        // Word by word: who comes here without lock or pin may find that the table has moved and this is something
+        // else.
         let capacity = region.load(offset + std::mem::offset_of!(TableHeader, capacity) as u64)?;
         let entry_len = entry_len(magic);
         let is_table = region.load(offset)? == u64::from_le_bytes(magic) && blocks > 0;
@@ -65,8 +66,8 @@ impl<'a> Table<'a> {
         self.region.load(self.at(index) + 16)
     }
 
-    /// Writes the first two words of an entry so that a reader sees both words or a vacant entry: `last` is the word (0 or 1)
-    /// that makes it count.
+    /// Writes the first two words of an entry so that a reader sees both words or a vacant entry: `last` is the word (0
+    /// or 1) that makes it count.
     pub(crate) fn set(&self, index: u64, words: (u64, u64), last: u64) -> Result<()> {
         let at = self.at(index);
         let (first, value) = if last == 1 { (words.0, words.1) } else { (words.1, words.0) };
@@ -99,9 +100,9 @@ impl<'a> MapTable<'a> {
         Ok(MapTable(Table::create(region, offset, blocks, MAP_TABLE_MAGIC)?))
     }
 
-    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names; if it is to be
-    /// written to, only of a map that was not dropped. Looks at nothing but the entry where most maps are, and goes on to search
-    /// only if it is another's.
+    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names; if it is
+    /// to be written to, only of a map that was not dropped. Looks at nothing but the entry where most maps are, and
+    /// goes on to search only if it is another's.
     #[inline(always)]
     pub(crate) fn region_of(region: &'a Region, word: u64, map: u32, to_write: bool) -> Result<Option<u64>> {
         let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1), MAP_ENTRY));
@@ -193,7 +194,8 @@ impl<'a> MapTable<'a> {
         self.0.set_word(entry.index, 0, (u64::from(map) + 1) | if dropped { DROPPED } else { 0 })
     }
 
-    /// Forgets a map. Its place is vacant, and not as if there had never been one: those behind it are still to be found.
+    /// Forgets a map. Its place is vacant, and not as if there had never been one: those behind it are still to be
+    /// found.
     pub(crate) fn remove(&self, entry: MapEntry) -> Result<()> {
         self.0.set_word(entry.index, 0, DROPPED)
     }
@@ -215,7 +217,8 @@ fn first_place(map: u32, capacity: u64) -> u64 {
     if map < capacity { map } else { modulo(map, capacity) }
 }
 
-/// On its own, so that no read comes to divide: the compiler would see that the remainder is right for a small id as well.
+/// On its own, so that no read comes to divide: the compiler would see that the remainder is right for a small id as
+/// well.
 #[cold]
 #[inline(never)]
 fn modulo(map: u64, capacity: u64) -> u64 {

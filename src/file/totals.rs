@@ -30,8 +30,8 @@ pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Res
         let found = std::array::from_fn(|index| if index == 0 { counted } else { words[index].relaxed() });
         best = Some((&words[0], found));
     }
-    // If its number is still there, the bank was not written meanwhile. Nor was the other one more than once, since they
-    // take turns: so no count in between has come and gone.
+    // If its number is still there, the bank was not written meanwhile. Nor was the other one more than once, since
+    // they take turns: so no count in between has come and gone.
     fence(Ordering::Acquire);
     Ok(best.filter(|(number, bank)| number.relaxed() == bank[0]).map(|(_, bank)| bank))
 }

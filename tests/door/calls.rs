@@ -1,8 +1,10 @@
-//! Every call to the system fails once, the first, the second and so on: allocations, truncations, mappings, flushes, locks.
+//! Every call to the system fails once, the first, the second and so on: allocations, truncations, mappings, flushes,
+//! locks.
 //!
 //! Whatever fails, there is a typed error and nothing is corrupt: an operation that fails has not happened, with one
-//! exception. A commit that was to be synced and could not be flushed is there and not durable; then, and after any flush
-//! that has failed, the store is poisoned: it claims no durability until everybody has closed it, and then recovers in full.
+//! exception. A commit that was to be synced and could not be flushed is there and not durable; then, and after any
+//! flush that has failed, the store is poisoned: it claims no durability until everybody has closed it, and then
+//! recovers in full.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -72,7 +74,8 @@ enum Step {
     Close,
 }
 
-/// Something of everything: a store is created, grows beyond its mapping, its index grows, it is cleared, closed, opened.
+/// Something of everything: a store is created, grows beyond its mapping, its index grows, it is cleared, closed,
+/// opened.
 const LIFE: [Step; 30] = [
     Step::Open,
     Step::Put(1, 100),
@@ -106,8 +109,8 @@ const LIFE: [Step; 30] = [
     Step::Close,
 ];
 
-/// The life of a store that is compacted and resized in the smallest steps: its extents are used again, it gets shorter, and
-/// holes are punched into it.
+/// The life of a store that is compacted and resized in the smallest steps: its extents are used again, it gets
+/// shorter, and holes are punched into it.
 const UPKEEP: [Step; 25] = [
     Step::Open,
     Step::Transaction(0..40, 300),

@@ -1,9 +1,9 @@
-//! Copies that are torn: each block of the file as it was at some moment, none earlier than the block before it, as a program
-//! reads a file that changes meanwhile. (By programs that do so: `tests/copies.rs`.)
+//! Copies that are torn: each block of the file as it was at some moment, none earlier than the block before it, as a
+//! program reads a file that changes meanwhile. (By programs that do so: `tests/copies.rs`.)
 //!
-//! A history is recorded store by store. Then copies of it are put together and opened, in place of the file that they are of,
-//! and beside it. Each is the content of one commit, and of none before the last sync before it was begun, or it is refused with
-//! an error that says what it is.
+//! A history is recorded store by store. Then copies of it are put together and opened, in place of the file that they
+//! are of, and beside it. Each is the content of one commit, and of none before the last sync before it was begun, or
+//! it is refused with an error that says what it is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -146,8 +146,8 @@ fn history(path: &Path, random: &mut Random) -> History {
 }
 
 impl History {
-    /// A copy that begins at the first of the moments and reads further as these say: each is a block and the moment from that
-    /// block on.
+    /// A copy that begins at the first of the moments and reads further as these say: each is a block and the moment
+    /// from that block on.
     fn copy(&self, moments: &BTreeMap<usize, usize>) -> Vec<u8> {
         let (mut image, mut at) = (self.base.clone(), 0);
         let (mut copy, mut block) = (Vec::new(), 0);
@@ -237,7 +237,8 @@ fn a_copy_of_what_changes_is_one_commit_or_refused() {
         let history = history(&path, random);
         let last_block = history.base.len() / BLOCK as usize + 20;
         for copy in 0..each {
-            // Most of what there is to find happens shortly after the front was read, and much of it before the next commit.
+            // Most of what there is to find happens shortly after the front was read, and much of it before the next
+            // commit.
             let mut begin = random.below(history.events.len() as u64 + 1) as usize;
             if copy % 4 == 0 {
                 begin = history.change_of_space(begin).saturating_sub(random.below(3) as usize);

@@ -1,5 +1,5 @@
-//! The life of a store on a [`Medium`]: what is done to it, by processes that are killed, on a disk whose flushes may fail. What
-//! it holds is compared with what it should hold after each kill.
+//! The life of a store on a [`Medium`]: what is done to it, by processes that are killed, on a disk whose flushes may
+//! fail. What it holds is compared with what it should hold after each kill.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -367,7 +367,8 @@ impl Life<'_> {
                 if found != self.newest() {
                     return Err(format!("after closing: found {found:?}"));
                 }
-                // A store may be clean after a failed flush: if that was to take the clean flag away, before any change.
+                // A store may be clean after a failed flush: if that was to take the clean flag away, before any
+                // change.
                 match self.engine().opened {
                     Opened::Clean | Opened::AfterPowerCut { .. } => self.all_durable(),
                     other if poisoned => return Err(format!("after a failed flush it was opened as {other:?}")),

@@ -1,10 +1,10 @@
 //! A disk behind a page cache, as far as a store can tell: what it may hold after a power cut.
 //!
-//! The medium stands behind the [door](crate::file::door). It keeps the content of the file as the system shows it (the page
-//! cache), what of it is on the disk for sure, and for each sector of 512 bytes the ordered stores since the last flush that
-//! covered it, in pieces of at most 8 bytes. When the power is cut, each sector by itself has got the first k of its pending
-//! stores, for any k. A flush that returns makes the sectors of its range durable; one that fails forgets what was pending, for
-//! the system then takes the pages for written.
+//! The medium stands behind the [door](crate::file::door). It keeps the content of the file as the system shows it (the
+//! page cache), what of it is on the disk for sure, and for each sector of 512 bytes the ordered stores since the last
+//! flush that covered it, in pieces of at most 8 bytes. When the power is cut, each sector by itself has got the first
+//! k of its pending stores, for any k. A flush that returns makes the sectors of its range durable; one that fails
+//! forgets what was pending, for the system then takes the pages for written.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -235,8 +235,8 @@ impl State {
         self.images.push(Image { bytes, written, accepted, cut });
     }
 
-    /// Takes one image, in a way that is left to chance. Of all that could be taken only some are, each as likely as any
-    /// other (reservoir sampling: Vitter, 1985).
+    /// Takes one image, in a way that is left to chance. Of all that could be taken only some are, each as likely as
+    /// any other (reservoir sampling: Vitter, 1985).
     fn sample(&mut self, moment: &str) {
         self.moments += 1;
         if self.images.len() >= self.most_images {
@@ -367,8 +367,8 @@ fn fill(bytes: &mut [u8], sector: u64, byte: impl Fn(usize) -> u8) {
     sector_of(bytes, sector).iter_mut().enumerate().for_each(|(place, to)| *to = byte(place));
 }
 
-/// Whether the disk may hold junk in this sector and nothing is lost: it was never written, or is in the live area, or is a
-/// superblock that is being written.
+/// Whether the disk may hold junk in this sector and nothing is lost: it was never written, or is in the live area, or
+/// is a superblock that is being written.
 fn is_worthless(durable: &[u8], written: &[bool], sector: u64) -> bool {
     let at = sector * SECTOR;
     match at {

@@ -1,5 +1,5 @@
-//! Tests that stand behind the [door](crate::file::door), through which the engine changes its file, and so see every store and
-//! every call to the system: they cut the power, kill the process, or have a call fail, at any of them.
+//! Tests that stand behind the [door](crate::file::door), through which the engine changes its file, and so see every
+//! store and every call to the system: they cut the power, kill the process, or have a call fail, at any of them.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[cfg(unix)]
@@ -32,8 +32,8 @@ use crate::file::log;
 type Content = BTreeMap<u16, (u32, u32)>;
 
 fn key(number: u16) -> Vec<u8> {
-    // Of various lengths, so that records begin anywhere in a sector. Neither keys nor values are all zeros, for what is on
-    // the disk and all zeros counts as nothing there.
+    // Of various lengths, so that records begin anywhere in a sector. Neither keys nor values are all zeros, for what
+    // is on the disk and all zeros counts as nothing there.
     let mut key = (number | 0x8000).to_le_bytes().to_vec();
     key.resize(2 + usize::from(number % 23), b'k');
     key

@@ -165,7 +165,8 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
     );
 }
 
-/// Lets many puts come in between when a certain thread writes to the file, as far as they can: a system call may take any time.
+/// Lets many puts come in between when a certain thread writes to the file, as far as they can: a system call may take
+/// any time.
 struct Slow {
     thread: std::thread::ThreadId,
     puts: AtomicU32,
@@ -186,8 +187,8 @@ impl Recorder for Slow {
     }
 }
 
-/// Somebody was killed in the middle of a flush, so the log is written once more, while others commit, clean it and use its
-/// extents again.
+/// Somebody was killed in the middle of a flush, so the log is written once more, while others commit, clean it and use
+/// its extents again.
 #[test]
 fn the_log_is_written_once_more_while_others_change_it() {
     let folder = support::folder();

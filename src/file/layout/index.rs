@@ -21,8 +21,8 @@ pub struct RegionHeader {
     pub lines: U64,
     /// Blocks of the extent.
     pub blocks: U64,
-    /// The sequence number from which on this region tells the whole truth about its map: of the map's creation, its last
-    /// clear or its last resize.
+    /// The sequence number from which on this region tells the whole truth about its map: of the map's creation, its
+    /// last clear or its last resize.
     pub since: U64,
     /// Offset of the region that a reader below `since` needs, 0 if there was none.
     pub previous: U64,

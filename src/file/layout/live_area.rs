@@ -4,9 +4,9 @@
 pub mod live {
     use crate::file::layout::LIVE;
 
-    /// The commit point: see [`commit_word`](crate::file::layout::commit_word). From its store on, a commit survives a kill.
-    /// It and [`SPACE_CHANGES`] come first of all words, since the [seal](crate::file::layout#the-seal) vouches for what a copy
-    /// from front to back reads between them and itself.
+    /// The commit point: see [`commit_word`](crate::file::layout::commit_word). From its store on, a commit survives a
+    /// kill. It and [`SPACE_CHANGES`] come first of all words, since the [seal](crate::file::layout#the-seal) vouches
+    /// for what a copy from front to back reads between them and itself.
     pub const COMMIT_POINT: u64 = LIVE;
     /// Offset behind the last commit whose slots are all published.
     pub const TAIL: u64 = LIVE + 8;
@@ -30,13 +30,13 @@ pub mod live {
     /// In [`STATE`]: a superblock that says CLEAN may be on its way to the disk.
     pub const STATE_CLOSING: u64 = 2;
 
-    /// In [`STATE`]: somebody was killed while the log was flushed since the last checkpoint. The flush may have failed, and
-    /// the system does not say so a second time.
+    /// In [`STATE`]: somebody was killed while the log was flushed since the last checkpoint. The flush may have
+    /// failed, and the system does not say so a second time.
     pub const STATE_LOG_UNSURE: u64 = 4;
     /// In [`STATE`]: the same, while everything was flushed.
     pub const STATE_ALL_UNSURE: u64 = 8;
-    /// One of the count, in the high half of [`STATE`], of how often one of these two was set: whoever has written everything
-    /// once more takes them away only if that has not happened again.
+    /// One of the count, in the high half of [`STATE`], of how often one of these two was set: whoever has written
+    /// everything once more takes them away only if that has not happened again.
     pub const STATE_UNSURE_COUNT: u64 = 1 << 32;
 
     /// Sequence number below which space may have been reused: no reader may start below it.
@@ -47,8 +47,8 @@ pub mod live {
     pub const SPACE_TABLE: u64 = LIVE + 80;
     /// Offset of the superblock in force, the one that is known to be flushed.
     pub const SUPERBLOCK: u64 = LIVE + 88;
-    /// The `log_head` of the superblock in force, or of one before it: nothing of the log from there on is reused. Stored
-    /// before [`DURABLE_ORDINAL`]: with an older ordinal, it only says less.
+    /// The `log_head` of the superblock in force, or of one before it: nothing of the log from there on is reused.
+    /// Stored before [`DURABLE_ORDINAL`]: with an older ordinal, it only says less.
     pub const DURABLE_HEAD: u64 = LIVE + 96;
     /// Offset of the [seal](crate::file::layout#the-seal). Only the holder of the writer lock changes it.
     pub const SEAL_AT: u64 = LIVE + 104;
@@ -59,30 +59,30 @@ pub mod live {
 
     /// The writer lock word: see [`writer_lock`](super::writer_lock).
     pub const WRITER_LOCK: u64 = LIVE + 128;
-    /// Who has waited long for the writer lock and shall have it next: a process-table entry plus one in the high 32 bits; in
-    /// the low 32, how often the lock had been taken when it came. Zero if nobody has.
+    /// Who has waited long for the writer lock and shall have it next: a process-table entry plus one in the high 32
+    /// bits; in the low 32, how often the lock had been taken when it came. Zero if nobody has.
     pub const NEXT_TURN: u64 = LIVE + 136;
     /// Since when a transaction holds the writer lock: milliseconds since 1970, zero if none does.
     pub const WRITING_SINCE: u64 = LIVE + 144;
 
     /// Sequence number of the last visible commit.
     pub const VISIBLE: u64 = LIVE + 256;
-    /// Sequence number of the last commit that changed what a user sees: what those who wait for changes sleep on. It is
-    /// stored just before [`VISIBLE`].
+    /// Sequence number of the last commit that changed what a user sees: what those who wait for changes sleep on. It
+    /// is stored just before [`VISIBLE`].
     pub const CHANGED: u64 = LIVE + 264;
     /// Not zero if somebody sleeps on [`CHANGED`].
     pub const WATCHERS: u64 = LIVE + 272;
 
-    /// Two banks of {seq, bytes, records, live bytes}; the one with the larger seq counts. Bytes and records are those that
-    /// were ever appended, live bytes those of the records that hold a value, over all maps.
+    /// Two banks of {seq, bytes, records, live bytes}; the one with the larger seq counts. Bytes and records are those
+    /// that were ever appended, live bytes those of the records that hold a value, over all maps.
     pub const LOG_TOTALS: u64 = LIVE + 320;
     /// Words of one bank of [`LOG_TOTALS`].
     pub const LOG_TOTALS_WORDS: u64 = 4;
 
     /// An index resize at work: see [`resize_cursor`](super::resize_cursor). Zero when there is none.
     pub const RESIZE_CURSOR: u64 = LIVE + 384;
-    /// The region that a resize builds, as an [`extent_word`](crate::file::layout::extent_word). Its header names the one
-    /// that it is built from as its `previous`.
+    /// The region that a resize builds, as an [`extent_word`](crate::file::layout::extent_word). Its header names the
+    /// one that it is built from as its `previous`.
     pub const RESIZE_TARGET: u64 = LIVE + 392;
     /// The bytes ever appended to the log when the last checkpoint was taken.
     pub const CHECKPOINT_BYTES: u64 = LIVE + 400;
@@ -97,20 +97,21 @@ pub mod live {
     /// The counting part of a sequence number: of records of the log with a larger one, none was overwritten.
     pub const REUSED_BELOW: u64 = LIVE + 592;
 
-    /// The extents in which the pin table goes on, each an [`extent_word`](crate::file::layout::extent_word); zero for those
-    /// that are not there. Only the holder of the writer lock changes them.
+    /// The extents in which the pin table goes on, each an [`extent_word`](crate::file::layout::extent_word); zero for
+    /// those that are not there. Only the holder of the writer lock changes them.
     pub const PIN_EXTENTS: u64 = LIVE + 640;
     /// The extents in which the process table goes on.
     pub const PROCESS_EXTENTS: u64 = LIVE + 768;
 
-    /// Who opens or closes the store, for those who wait until that is done: see [`opener`](super::opener). Zero if nobody says.
+    /// Who opens or closes the store, for those who wait until that is done: see [`opener`](super::opener). Zero if
+    /// nobody says.
     pub const OPENER: u64 = LIVE + 896;
     /// How many bytes of what takes long are done, and of how many.
     pub const OPENER_DONE: u64 = LIVE + 904;
     /// See [`OPENER_DONE`].
     pub const OPENER_TOTAL: u64 = LIVE + 912;
-    /// A random number of the last opening for writing: it tells those who have recovered the store in memory of their own that
-    /// somebody has come to write.
+    /// A random number of the last opening for writing: it tells those who have recovered the store in memory of their
+    /// own that somebody has come to write.
     pub const OPENING_ID: u64 = LIVE + 920;
 }
 
@@ -216,8 +217,8 @@ pub mod writer_lock {
     }
 }
 
-/// Word offsets inside an entry of the process table. Only who holds the [lock](crate::format#locks) of an entry writes to
-/// it.
+/// Word offsets inside an entry of the process table. Only who holds the [lock](crate::format#locks) of an entry writes
+/// to it.
 pub mod process {
     /// The process id plus one, zero while the entry is free.
     pub const PID: u64 = 0;
@@ -233,8 +234,8 @@ pub mod process {
     pub const BOOT: u64 = 24;
     /// 1 if readers of this process need a barrier from whoever reuses space, 0 if they have one of their own.
     pub const ASYMMETRIC: u64 = 32;
-    /// What the process is flushing and does not know yet whether that succeeds: bits of [`STATE`](super::live::STATE) for
-    /// whoever finds it dead.
+    /// What the process is flushing and does not know yet whether that succeeds: bits of [`STATE`](super::live::STATE)
+    /// for whoever finds it dead.
     pub const FLUSHING: u64 = 40;
     /// 1 if the system has refused this process the barrier that it owes to readers, and so it reuses no space; else 0.
     pub const REFUSED: u64 = 48;
@@ -245,7 +246,8 @@ pub mod pin {
     use crate::file::layout::{COUNT_BITS, COUNT_MASK};
 
     /// Word offset of the claim: process-table entry plus one above [`COUNT_BITS`], the counting part of the pinned
-    /// sequence number below, or [`COUNT_MASK`] while a thread keeps the pin and does not use it; zero while it is free.
+    /// sequence number below, or [`COUNT_MASK`] while a thread keeps the pin and does not use it; zero while it is
+    /// free.
     pub const CLAIM: u64 = 0;
     /// Word offset of the time at which a snapshot took the pin: milliseconds since 1970, zero for a single read.
     pub const SINCE: u64 = 8;

@@ -23,24 +23,26 @@
 //!
 //! # The seal
 //!
-//! A program that copies a file reads its front first and its end last. If somebody commits in between, the copy is the front
-//! of one moment and the end of another. So each commit stores its number twice: in the last block of the file, and right
-//! after that in the [commit point](live::COMMIT_POINT), in front of everything that changes. Where both are the same, nothing
-//! was committed while what lies between them was read. [The words](seal) of the seal are
+//! A program that copies a file reads its front first and its end last. If somebody commits in between, the copy is the
+//! front of one moment and the end of another. So each commit stores its number twice: in the last block of the file,
+//! and right after that in the [commit point](live::COMMIT_POINT), in front of everything that changes. Where both are
+//! the same, nothing was committed while what lies between them was read. [The words](seal) of the seal are
 //!
 //! * the sequence number of the commit point;
-//! * the counter of [changes of the space table](live::SPACE_CHANGES): space can be freed and used again between two commits;
-//! * the generation of the superblock that says that the store is closed. It is flushed before that superblock is written,
-//!   and zero before the clean flag is taken away, which comes before any change.
+//! * the counter of [changes of the space table](live::SPACE_CHANGES): space can be freed and used again between two
+//!   commits;
+//! * the generation of the superblock that says that the store is closed. It is flushed before that superblock is
+//!   written, and zero before the clean flag is taken away, which comes before any change.
 //!
-//! **Invariants.** A clean flag counts only if the seal has that superblock's generation and the file the length that it says.
-//! The live area of a killed process counts only if the seal where [`SEAL_AT`](live::SEAL_AT) says has its numbers, and no
-//! record of a later commit follows where the log ends. In any doubt the log decides, and then it has to reach the commit that
-//! [`SYNCED`](live::SYNCED) names.
+//! **Invariants.** A clean flag counts only if the seal has that superblock's generation and the file the length that
+//! it says. The live area of a killed process counts only if the seal where [`SEAL_AT`](live::SEAL_AT) says has its
+//! numbers, and no record of a later commit follows where the log ends. In any doubt the log decides, and then it has
+//! to reach the commit that [`SYNCED`](live::SYNCED) names.
 //!
-//! When the file becomes longer or shorter, the new seal is written first, then `SEAL_AT`, then the words of the old one are
-//! cleared; what lies behind the seal in force is not in use yet, or no more. So a process may be killed meanwhile. One that is
-//! killed between the seal and the commit point leaves words that do not agree, which costs a walk of the log and nothing else.
+//! When the file becomes longer or shorter, the new seal is written first, then `SEAL_AT`, then the words of the old
+//! one are cleared; what lies behind the seal in force is not in use yet, or no more. So a process may be killed
+//! meanwhile. One that is killed between the seal and the commit point leaves words that do not agree, which costs a
+//! walk of the log and nothing else.
 //!
 //! # The log
 //!
@@ -79,25 +81,26 @@
 //! does not list is free. Both are extents of their own with a [`TableHeader`] and entries of a few words; one word in
 //! the live area says where each is, so that replacing a table is one store.
 //!
-//! The process table and the pin table lie in front of the extents. When one is full it goes on in an extent of its own, of the
-//! kind [`Live`](ExtentKind::Live), with as many entries as there are by then; so the n-th has 2ⁿ times as many as the first part,
-//! and an entry of any number is found with a shift. [A word for each](live::PIN_EXTENTS) says where it is. They are part of the
-//! live area: forgotten after a power cut, and given back when nobody has the store open for writing.
+//! The process table and the pin table lie in front of the extents. When one is full it goes on in an extent of its
+//! own, of the kind [`Live`](ExtentKind::Live), with as many entries as there are by then; so the n-th has 2ⁿ times as
+//! many as the first part, and an entry of any number is found with a shift. [A word for each](live::PIN_EXTENTS) says
+//! where it is. They are part of the live area: forgotten after a power cut, and given back when nobody has the store
+//! open for writing.
 //!
 //! # Compaction
 //!
-//! The log is a queue of extents. Compaction takes records from its head: those that the index still leads to are appended
-//! again at the tail, as a commit with the flag [`COPY`](flags::COPY), the others are left behind. Then the [head](live::HEAD)
-//! moves on. What lies before it is [emptied](ExtentKind::Emptied), and free when the superblock in force says so too. A
-//! tombstone at the head is dropped: nothing older can exist. The head may lie within a commit, whose other records were
-//! left behind or copied; a walk that begins there takes the rest for all of it.
+//! The log is a queue of extents. Compaction takes records from its head: those that the index still leads to are
+//! appended again at the tail, as a commit with the flag [`COPY`](flags::COPY), the others are left behind. Then the
+//! [head](live::HEAD) moves on. What lies before it is [emptied](ExtentKind::Emptied), and free when the superblock in
+//! force says so too. A tombstone at the head is dropped: nothing older can exist. The head may lie within a commit,
+//! whose other records were left behind or copied; a walk that begins there takes the rest for all of it.
 //!
 //! # Resize
 //!
-//! A larger or smaller region is built line by line beside the one in force, which stays authoritative. **Invariants:** what
-//! the new region has of a key is what the old one has; and of the lines before the [cursor](live::RESIZE_CURSOR) it has
-//! all. The switch is one word of the map table. It consumes a sequence number, from which on the new region counts;
-//! readers from before it go on with the old one.
+//! A larger or smaller region is built line by line beside the one in force, which stays authoritative. **Invariants:**
+//! what the new region has of a key is what the old one has; and of the lines before the [cursor](live::RESIZE_CURSOR)
+//! it has all. The switch is one word of the map table. It consumes a sequence number, from which on the new region
+//! counts; readers from before it go on with the old one.
 //!
 //! # Locks
 //!
@@ -113,7 +116,7 @@
 //! | L + 4 | shared by those who have opened the store for reading; exclusively by who makes the file shorter |
 //! | L + 256 + n | the owner of entry n of the process table, for as long as it has the store open |
 //! | L + 2⁴⁸ + c | shared, by each snapshot of a read-only opener of a commit whose sequence number counts c |
-//! | L + 2⁵⁰ + o | shared, by a reader that has recovered the store into private memory from a log that began at offset o |
+//! | L + 2⁵⁰ + o | shared, by a reader that has recovered the store into its own memory; its log began at offset o |
 //! | L + 2⁵¹ + c | shared, by the same, with the count c of the last commit that it found |
 //! | the whole file | all but those readers shared; exclusively by an exclusive opener, and by one who recovers |
 //!
@@ -139,9 +142,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const BLOCK: u64 = 4096;
 /// The first eight bytes of a slotlog file.
 pub const MAGIC: [u8; 8] = *b"slotlog\0";
-/// The first eight bytes of a file whose creation has begun, in the place of superblock A, which is written for the first
-/// time when B is known to be flushed. If B does not hold either, the creation was cut short, and nothing in the file is of
-/// value.
+/// The first eight bytes of a file whose creation has begun, in the place of superblock A, which is written for the
+/// first time when B is known to be flushed. If B does not hold either, the creation was cut short, and nothing in the
+/// file is of value.
 pub const CREATION_MAGIC: [u8; 8] = *b"slotlog+";
 /// The version of the format that this build reads and writes.
 pub const VERSION: u32 = 2;
@@ -180,8 +183,8 @@ const _: () = assert!(PIN_TABLE + PINS * PIN_LEN == EXTENTS);
 pub const COUNT_BITS: u32 = 44;
 /// Mask of the counting part of a sequence number.
 pub const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-/// Nobody commits any more when the count has come so far. What is left serves those who recover the store, and upkeep that
-/// is under way.
+/// Nobody commits any more when the count has come so far. What is left serves those who recover the store, and upkeep
+/// that is under way.
 pub const LAST_COUNT: u64 = COUNT_MASK - (1 << 25);
 /// No store counts further than that.
 pub const MAX_COUNT: u64 = COUNT_MASK - (1 << 24);
@@ -210,8 +213,8 @@ pub const DEFAULT_MAP: u32 = 1;
 pub struct Superblock {
     /// [`MAGIC`].
     pub magic: [u8; 8],
-    /// [`VERSION`]. A file is of another version if none of its superblocks is whole and of this one: what lies beside a whole one
-    /// may be half written. So whoever converts a file replaces both superblocks before anything else.
+    /// [`VERSION`]. A file is of another version if none of its superblocks is whole and of this one: what lies beside
+    /// a whole one may be half written. So whoever converts a file replaces both superblocks before anything else.
     pub version: U32,
     /// [`BLOCK`].
     pub block: U32,
@@ -259,10 +262,11 @@ pub struct Superblock {
     pub flags: U32,
     /// Zeros.
     pub padding: [u8; 4],
-    /// Bytes of the records that hold a value, over all maps. Only meaningful with [`COUNTED`](superblock_flags::COUNTED).
+    /// Bytes of the records that hold a value, over all maps. Only meaningful with
+    /// [`COUNTED`](superblock_flags::COUNTED).
     pub live_bytes: U64,
-    /// The words of a resize that goes on: [`RESIZE_CURSOR`](live::RESIZE_CURSOR), [`RESIZE_TARGET`](live::RESIZE_TARGET)
-    /// and [`RESIZE_ZEROED`](live::RESIZE_ZEROED). Only meaningful with `CLEAN`.
+    /// The words of a resize that goes on: [`RESIZE_CURSOR`](live::RESIZE_CURSOR),
+    /// [`RESIZE_TARGET`](live::RESIZE_TARGET) and [`RESIZE_ZEROED`](live::RESIZE_ZEROED). Only meaningful with `CLEAN`.
     pub resize: [U64; 3],
     /// Zeros.
     pub reserved: [u8; 292],

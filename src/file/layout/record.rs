@@ -77,8 +77,8 @@ const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER as usize);
 const _: () = assert!(flags::EXPIRES == 8);
 const _: () = assert!(flags::SHORTCUT as usize == size_of::<Shortcut>());
 
-/// A second way down a version chain: to a version that is far older than `prev`, so that a reader of an old commit need
-/// not go through all versions since.
+/// A second way down a version chain: to a version that is far older than `prev`, so that a reader of an old commit
+/// need not go through all versions since.
 ///
 /// Where it leads follows from the depth alone. With the depth written as a sum of numbers 2ᵏ − 1, each as large as
 /// possible, of which only the smallest may occur twice, a shortcut is as long as the smallest (Myers, *An applicative
@@ -86,8 +86,8 @@ const _: () = assert!(flags::SHORTCUT as usize == size_of::<Shortcut>());
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Shortcut {
-    /// The target (its offset in units of 8 bytes) in the low 40 bits, the record's depth in the 24 bits above: how many
-    /// versions lie between it and the one at which counting began.
+    /// The target (its offset in units of 8 bytes) in the low 40 bits, the record's depth in the 24 bits above: how
+    /// many versions lie between it and the one at which counting began.
     pub target_and_depth: U64,
     /// The sequence number of the target.
     pub seq: U64,

@@ -24,19 +24,20 @@ pub const MAP_TABLE_MAGIC: [u8; 8] = *b"slotmap\0";
 pub const SPACE_TABLE_MAGIC: [u8; 8] = *b"slotspc\0";
 /// Bytes of a [`TableHeader`].
 pub const TABLE_HEADER: u64 = 64;
-/// Bytes of an entry of the map table, two words: the map id plus one, with [`DROPPED`] if the map was dropped,
-/// then the [`extent_word`] of its region. It stands in the place that has its id, modulo the capacity, or in the next one
+/// Bytes of an entry of the map table, two words: the map id plus one, with [`DROPPED`] if the map was dropped, then
+/// the [`extent_word`] of its region. It stands in the place that has its id, modulo the capacity, or in the next one
 /// that was vacant: never used (0), or not any more (`DROPPED` alone). No search goes beyond one that was never used.
 pub const MAP_ENTRY: u64 = 16;
-/// Bytes of an entry of the space table, three words: an [`extent_word`], a [`state_word`] (0: vacant), and the ordinal.
+/// Bytes of an entry of the space table, three words: an [`extent_word`], a [`state_word`] (0: vacant), and the
+/// ordinal.
 ///
-/// The extents of the log are numbered in the order in which it goes through them; what is cut off one keeps its number. So
-/// what of the log lies behind a point is what has a larger ordinal, and of the same one what has a larger offset. An extent
-/// that never was in the log has none, zero.
+/// The extents of the log are numbered in the order in which it goes through them; what is cut off one keeps its
+/// number. So what of the log lies behind a point is what has a larger ordinal, and of the same one what has a larger
+/// offset. An extent that never was in the log has none, zero.
 pub const SPACE_ENTRY: u64 = 24;
 
-/// The bit of an entry of the map table that says that the map is in the catalogue no more. Readers of older commits may
-/// still need its region.
+/// The bit of an entry of the map table that says that the map is in the catalogue no more. Readers of older commits
+/// may still need its region.
 pub const DROPPED: u64 = 1 << 63;
 
 /// How many entries of so many bytes a table of so many blocks has.
@@ -86,8 +87,8 @@ pub enum ExtentKind {
     Retired = 5,
     /// A log extent made from the reserve: only what shrinks the store may be appended to it.
     ReserveLog = 6,
-    /// Held records that are behind the head of the log. It is free once the head of the superblock in force lies behind
-    /// it as well, and no reader is from before its sequence number.
+    /// Held records that are behind the head of the log. It is free once the head of the superblock in force lies
+    /// behind it as well, and no reader is from before its sequence number.
     ///
     /// It may have been cut off a log extent: if that is listed with the same offset, it begins where this one ends.
     Emptied = 7,
@@ -122,8 +123,8 @@ pub const fn state_word(kind: ExtentKind, seq: u64) -> u64 {
     ((kind as u64) << 56) | (seq & COUNT_MASK)
 }
 
-/// The value of an entry of the catalogue, whose key is the name of a map. The names of its key and value types follow, as
-/// text. The entry with the empty name has the smallest id that was never used, 4 bytes.
+/// The value of an entry of the catalogue, whose key is the name of a map. The names of its key and value types follow,
+/// as text. The entry with the empty name has the smallest id that was never used, 4 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct CatalogueEntry {
@@ -133,7 +134,8 @@ pub struct CatalogueEntry {
     pub version: U32,
     /// Fingerprint of its key and value types: the XXH3 of their names.
     pub fingerprint: U64,
-    /// Offset of its first region, of use only to whoever finishes the commit of a killed process; zero if it had one before.
+    /// Offset of its first region, of use only to whoever finishes the commit of a killed process; zero if it had one
+    /// before.
     pub region: U64,
 }
 const _: () = assert!(size_of::<CatalogueEntry>() == 24);

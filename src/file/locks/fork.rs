@@ -57,7 +57,8 @@ mod unix {
     };
 
     extern "C" fn lock() {
-        // SAFETY: the mutex is static and initialised, and no thread takes it twice: `guarded` calls nothing that forks.
+        // SAFETY: the mutex is static and initialised, and no thread takes it twice: `guarded` calls nothing that
+        // forks.
         unsafe { libc::pthread_mutex_lock(GUARDED.mutex.get()) };
     }
 
@@ -70,7 +71,8 @@ mod unix {
     extern "C" fn in_child() {
         // SAFETY: this thread, when it was the parent's, has taken the mutex before the fork.
         for &(locks, data) in unsafe { &(*GUARDED.openings.get()).0 } {
-            // SAFETY: both are descriptors that are open, since an opening is removed from the list before it closes them.
+            // SAFETY: both are descriptors that are open, since an opening is removed from the list before it closes
+            // them.
             unsafe {
                 libc::dup2(data, locks);
                 libc::fcntl(locks, libc::F_SETFD, libc::FD_CLOEXEC);

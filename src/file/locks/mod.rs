@@ -25,11 +25,11 @@ const LOCKS: u64 = 1 << 62;
 pub(crate) const OPENING: u64 = LOCKS;
 /// Held while a superblock is written.
 pub(crate) const CHECKPOINT: u64 = LOCKS + 1;
-/// Held shared by those who have the content of the file as memory of their own: nobody may write to it meanwhile, since
-/// pages that were not copied yet would change under them.
+/// Held shared by those who have the content of the file as memory of their own: nobody may write to it meanwhile,
+/// since pages that were not copied yet would change under them.
 pub(crate) const PRIVATE: u64 = LOCKS + 3;
-/// Held shared by those who have opened the store for reading, or are about to have a private copy of it, and exclusively while
-/// the file is made shorter: they look without a pin, and may look behind its end.
+/// Held shared by those who have opened the store for reading, or are about to have a private copy of it, and
+/// exclusively while the file is made shorter: they look without a pin, and may look behind its end.
 pub(crate) const READERS: u64 = LOCKS + 4;
 /// Stands in for the whole file.
 #[cfg(not(target_os = "linux"))]
@@ -40,14 +40,14 @@ pub(crate) const fn entry(number: u64) -> u64 {
     LOCKS + 256 + number
 }
 
-/// The byte that pins the sequence number whose counting part is `count`, held shared by the snapshots of those who opened
-/// the store for reading.
+/// The byte that pins the sequence number whose counting part is `count`, held shared by the snapshots of those who
+/// opened the store for reading.
 pub(crate) const fn snapshot(count: u64) -> u64 {
     LOCKS + (1 << 48) + count
 }
 
-/// The byte that says where the log began from which somebody who only reads has recovered the store in memory of his own. Held
-/// shared, like the next one.
+/// The byte that says where the log began from which somebody who only reads has recovered the store in memory of his
+/// own. Held shared, like the next one.
 pub(crate) const fn aside_from(head: u64) -> u64 {
     LOCKS + (1 << 50) + head
 }
@@ -74,8 +74,8 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// For the file that `open` opens; `data` is the same file, opened for being mapped. A fork does not come between the
-    /// opening and what has to be known of it for a fork.
+    /// For the file that `open` opens; `data` is the same file, opened for being mapped. A fork does not come between
+    /// the opening and what has to be known of it for a fork.
     pub(crate) fn open(data: &File, open: impl FnOnce() -> io::Result<File>) -> io::Result<Locks> {
         fork::guarded(|openings| {
             let file = open()?;
@@ -99,8 +99,8 @@ impl Locks {
         &self.file
     }
 
-    /// Locks the whole file, or says that somebody else has it locked. Only for one who does not hold it yet: to change how
-    /// it is held is not one step on any system, and in some it is refused.
+    /// Locks the whole file, or says that somebody else has it locked. Only for one who does not hold it yet: to change
+    /// how it is held is not one step on any system, and in some it is refused.
     pub(crate) fn try_whole(&self, sharing: Sharing) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         {
@@ -181,8 +181,8 @@ pub(crate) fn is_same_file(one: &File, other: &File) -> io::Result<bool> {
     Ok(os::id(one)? == os::id(other)?)
 }
 
-/// What kind of file system the file is on, if it is one where another machine may have it open: what is shared in memory
-/// here is not shared with that.
+/// What kind of file system the file is on, if it is one where another machine may have it open: what is shared in
+/// memory here is not shared with that.
 pub(crate) fn network_file_system(file: &File) -> Option<&'static str> {
     os::network_file_system(file)
 }

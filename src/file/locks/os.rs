@@ -56,8 +56,8 @@ mod imp {
     fn call(file: &File, command: libc::c_int, range: &mut Flock) -> io::Result<()> {
         loop {
             #[cfg(any(target_pointer_width = "64", target_os = "macos"))]
-            // SAFETY: `file` keeps the descriptor open during the call, and `range` is the struct that these commands read
-            // and write.
+            // SAFETY: `file` keeps the descriptor open during the call, and `range` is the struct that these commands
+            // read and write.
             let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut *range) };
             #[cfg(not(any(target_pointer_width = "64", target_os = "macos")))]
             // The C library's `fcntl` takes offsets of 32 bits there.
@@ -112,8 +112,8 @@ mod imp {
 
     use super::*;
 
-    /// The bytes that we have locked, and how. The system does not tell ours from those of others, locks a byte twice if it
-    /// is asked twice, and unlocks only exactly what was locked.
+    /// The bytes that we have locked, and how. The system does not tell ours from those of others, locks a byte twice
+    /// if it is asked twice, and unlocks only exactly what was locked.
     #[derive(Debug, Default)]
     pub(in super::super) struct Mine(Mutex<BTreeMap<u64, Sharing>>);
 
@@ -135,8 +135,8 @@ mod imp {
         let (mut place, len) = (overlapped(places.start), places.end - places.start);
         let exclusive = if sharing == Sharing::Exclusive { LOCKFILE_EXCLUSIVE_LOCK } else { 0 };
         let flags = LOCKFILE_FAIL_IMMEDIATELY | exclusive;
-        // SAFETY: `file` keeps the handle open during the call, and `place` lives on this stack frame; the call returns at
-        // once.
+        // SAFETY: `file` keeps the handle open during the call, and `place` lives on this stack frame; the call returns
+        // at once.
         let locked =
             unsafe { LockFileEx(file.as_raw_handle() as HANDLE, flags, 0, len as u32, (len >> 32) as u32, &mut place) };
         if locked != 0 {
@@ -191,8 +191,8 @@ mod imp {
         Ok(())
     }
 
-    /// The first of these bytes that another opening has a lock on that does not go together with one of ours. Nobody can be
-    /// asked that here, so this tries to lock them, for a moment in which others may be refused.
+    /// The first of these bytes that another opening has a lock on that does not go together with one of ours. Nobody
+    /// can be asked that here, so this tries to lock them, for a moment in which others may be refused.
     pub(in super::super) fn held(
         file: &File,
         mine: &Mine,

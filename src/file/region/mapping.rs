@@ -1,9 +1,10 @@
 //! A mapping: a run of addresses that shows a file, or memory of this process, and can grow where it is.
 //!
-//! Addresses are taken when they are needed and no sooner: a limit on them (`ulimit -v`) counts what is reserved as well, what a
-//! process [locks](https://man7.org/linux/man-pages/man2/mlock.2.html) in memory beforehand takes up real memory as soon as it
-//! is mapped, and a thousand stores that reserve a TiB each find none. So a mapping is as long as it has to be, and lies
-//! [apart](Mapping::apart): far from all others, so that the addresses behind it are free when it is to grow.
+//! Addresses are taken when they are needed and no sooner: a limit on them (`ulimit -v`) counts what is reserved as
+//! well, what a process [locks](https://man7.org/linux/man-pages/man2/mlock.2.html) in memory beforehand takes up real
+//! memory as soon as it is mapped, and a thousand stores that reserve a TiB each find none. So a mapping is as long as
+//! it has to be, and lies [apart](Mapping::apart): far from all others, so that the addresses behind it are free when
+//! it is to grow.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +14,8 @@ use std::io;
 pub(super) enum Shown<'f> {
     /// A file as everybody sees it, to be read only or written as well.
     File(&'f File, bool),
-    /// Memory of this process, zeros at first. It is promised when it is touched, not before, where the system can do it so.
+    /// Memory of this process, zeros at first. It is promised when it is touched, not before, where the system can do
+    /// it so.
     Memory,
 }
 
@@ -39,8 +41,8 @@ mod system {
         len: AtomicUsize,
     }
 
-    // SAFETY: a mapping is a range of addresses, which any thread may use and unmap; who accesses what in it is for the region
-    // to say.
+    // SAFETY: a mapping is a range of addresses, which any thread may use and unmap; who accesses what in it is for the
+    // region to say.
     unsafe impl Send for Mapping {}
     // SAFETY: as above.
     unsafe impl Sync for Mapping {}
@@ -56,8 +58,8 @@ mod system {
             Ok(Mapping { base, len: AtomicUsize::new(len) })
         }
 
-        /// Maps `len` bytes in the middle of the longest run of addresses that is free, as far as this process knows. Fails
-        /// where there are too few addresses for that, or the system takes no wishes.
+        /// Maps `len` bytes in the middle of the longest run of addresses that is free, as far as this process knows.
+        /// Fails where there are too few addresses for that, or the system takes no wishes.
         pub(in super::super) fn apart(shown: Shown<'_>, len: u64) -> io::Result<Mapping> {
             let len = whole_pages(len)?;
             let mut apart = APART.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,8 +77,9 @@ mod system {
             Err(no_addresses())
         }
 
-        /// Makes it `to` bytes long, if the addresses behind it are free; what it has stays where it is. `shown` is what it
-        /// was made for; from its present end on, that goes on as if it had been so long from the beginning. One at a time.
+        /// Makes it `to` bytes long, if the addresses behind it are free; what it has stays where it is. `shown` is
+        /// what it was made for; from its present end on, that goes on as if it had been so long from the beginning.
+        /// One at a time.
         pub(in super::super) fn grow(&self, shown: Shown<'_>, to: u64) -> io::Result<()> {
             let (from, to) = (self.len(), whole_pages(to)?);
             if to <= from {
@@ -138,8 +141,8 @@ mod system {
             Shown::Memory => (read | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE, -1, 0),
         };
         let offset = libc::off_t::try_from(offset).map_err(|_| no_addresses())?;
-        // SAFETY: without `MAP_FIXED` this takes addresses that are free; nothing that is mapped changes. `file` keeps its
-        // descriptor open during the call.
+        // SAFETY: without `MAP_FIXED` this takes addresses that are free; nothing that is mapped changes. `file` keeps
+        // its descriptor open during the call.
         let mapped = unsafe { libc::mmap(wish.cast(), len, access, flags, descriptor, offset) };
         if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(mapped.cast()) }
     }
@@ -158,12 +161,12 @@ mod system {
     /// So that the system can use large pages.
     const HUGE_PAGE: usize = 2 << 20;
 
-    /// Addresses that systems with 47 bits of them leave alone: they put stacks, libraries and what programs allocate above, and
-    /// programs with their heaps either above or below.
+    /// Addresses that systems with 47 bits of them leave alone: they put stacks, libraries and what programs allocate
+    /// above, and programs with their heaps either above or below.
     const PLACES: std::ops::Range<u64> = 0x1000_0000_0000..0x5000_0000_0000;
 
-    /// The longest run of addresses between mappings that lie apart. Where it begins is random, so that nobody can tell beforehand
-    /// at which address the content of a file lies.
+    /// The longest run of addresses between mappings that lie apart. Where it begins is random, so that nobody can tell
+    /// beforehand at which address the content of a file lies.
     fn longest_gap(apart: &BTreeMap<usize, usize>) -> Option<(usize, usize)> {
         static BEGIN: OnceLock<u64> = OnceLock::new();
 

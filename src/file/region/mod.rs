@@ -1,21 +1,22 @@
 //! The mapping: the file as memory, and the one door through which it changes.
 //!
-//! Readers get three things from here: atomic words ([`Region::word`], [`Region::words`]; a [`Word`] can only be loaded), bytes that can change no
-//! more ([`Region::frozen`]) and headers among them ([`Region::header`]). Every access is checked against the length
-//! of the file. Writers go through the door, the methods [`write`](Region::write), [`store`](Region::store),
-//! [`append`](Region::append), [`compare_exchange`](Region::compare_exchange), [`flush`](Region::flush) and
-//! [`allocate`](Region::allocate), and nothing else changes the file; a test build can put a [recorder](super::door)
-//! behind it.
+//! Readers get three things from here: atomic words ([`Region::word`], [`Region::words`]; a [`Word`] can only be
+//! loaded), bytes that can change no more ([`Region::frozen`]) and headers among them ([`Region::header`]). Every
+//! access is checked against the length of the file. Writers go through the door, the methods [`write`](Region::write),
+//! [`store`](Region::store), [`append`](Region::append), [`compare_exchange`](Region::compare_exchange),
+//! [`flush`](Region::flush) and [`allocate`](Region::allocate), and nothing else changes the file; a test build can put
+//! a [recorder](super::door) behind it.
 //!
 //! # Why the references are sound
 //!
-//! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives. It grows where it is; where the
-//!   addresses behind it are taken, a file is mapped anew, and the old mappings stay. Those grow geometrically, so they are few.
-//! * The last block of a file is the [seal](super::layout#the-seal), and behind the length that callers see. The mapping covers
-//!   it as well.
-//! * The length is raised only after the file has been extended, by us or by another process, and the mapping covers it.
-//!   The file is made shorter, by us or by another process, only where nobody looks: what is cut off is in no use, no pin
-//!   covers it, and nobody has the store open who reads without pins. The mapping goes on behind its end.
+//! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives. It grows where it is; where
+//!   the addresses behind it are taken, a file is mapped anew, and the old mappings stay. Those grow geometrically, so
+//!   they are few.
+//! * The last block of a file is the [seal](super::layout#the-seal), and behind the length that callers see. The
+//!   mapping covers it as well.
+//! * The length is raised only after the file has been extended, by us or by another process, and the mapping covers
+//!   it. The file is made shorter, by us or by another process, only where nobody looks: what is cut off is in no use,
+//!   no pin covers it, and nobody has the store open who reads without pins. The mapping goes on behind its end.
 //! * Nothing hands out `&mut` to the mapping, nor `&` to what may still change, words excepted, and those are atomics.
 //! * The trust boundary, stated in the crate's documentation: nobody but slotlog changes or truncates the file while it
 //!   is open. Within that, callers of [`Region::frozen`] ask only for bytes that were published, by a release store of
@@ -50,12 +51,13 @@ compile_error!("slotlog needs native 64-bit atomics, which this target does not 
 #[cfg(not(any(unix, windows)))]
 compile_error!("slotlog needs a system that maps files and locks bytes of them: Linux, macOS or Windows");
 
-/// How many addresses a mapping of a file takes at least that cannot grow where it is, if it may be longer than its file.
+/// How many addresses a mapping of a file takes at least that cannot grow where it is, if it may be longer than its
+/// file.
 const RESERVE: u64 = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
-/// How many addresses memory in place of a file takes at most beyond what it has to begin with, if it cannot grow where it is.
-/// With 32 bits there are few, and they must not all go to one store. Tests have many stores at a time, some of them in an
-/// emulator that keeps a note of each page.
+/// How many addresses memory in place of a file takes at most beyond what it has to begin with, if it cannot grow where
+/// it is. With 32 bits there are few, and they must not all go to one store. Tests have many stores at a time, some of
+/// them in an emulator that keeps a note of each page.
 const MOST_RESERVED: u64 = if cfg!(test) {
     1 << 30
 } else if usize::BITS < 64 {
@@ -136,16 +138,16 @@ pub(crate) struct Region {
 enum Backing {
     File(File),
     ReadOnlyFile(File),
-    /// Memory of this process: anonymous, or behind a file whose pages are copied when they are written to. That file stays
-    /// open, since a forked child makes a descriptor from it; so many bytes of it were put in place.
+    /// Memory of this process: anonymous, or behind a file whose pages are copied when they are written to. That file
+    /// stays open, since a forked child makes a descriptor from it; so many bytes of it were put in place.
     Memory {
         behind: Option<(File, u64)>,
     },
 }
 
 impl Region {
-    /// Maps `file`, for reading only or for both. A shorter one is made as long as the part in front of the extents and the
-    /// seal.
+    /// Maps `file`, for reading only or for both. A shorter one is made as long as the part in front of the extents and
+    /// the seal.
     pub(crate) fn of_file(file: File, path: PathBuf, read_only: bool, max_len: u64) -> Result<Region> {
         let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         if len < EXTENTS && !read_only {
@@ -173,16 +175,16 @@ impl Region {
         Ok(Region::new(mapping, before_seal(len), len >= LEAST_FILE, backing, path, max_len))
     }
 
-    /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the system
-    /// has that much to promise.
+    /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the
+    /// system has that much to promise.
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
         let path = PathBuf::from("(in memory)");
         let mapping = map_memory(EXTENTS, max_len).map_err(|e| unmapped(&path, EXTENTS, 0, e))?;
         Ok(Region::new(mapping, EXTENTS, false, Backing::Memory { behind: None }, path, max_len))
     }
 
-    /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added, up to
-    /// `max_len`, stays here. Nobody else may change the file meanwhile.
+    /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added,
+    /// up to `max_len`, stays here. Nobody else may change the file meanwhile.
     pub(crate) fn into_private(self, max_len: u64) -> Result<Region> {
         let Region { backing, path, mappings, .. } = self;
         // There may not be addresses for both.
@@ -209,8 +211,8 @@ impl Region {
         ))
     }
 
-    /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`]; if it is `sealed`, mapping and file have a
-    /// block more.
+    /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`]; if it is `sealed`, mapping and
+    /// file have a block more.
     fn new(mapping: Mapping, len: u64, sealed: bool, backing: Backing, path: PathBuf, max_len: u64) -> Region {
         // Of the file systems that other machines may have open, not all keep file and mapping the same.
         let coherent = match &backing {
@@ -277,7 +279,8 @@ impl Region {
         self.max_len
     }
 
-    /// Takes a step that may make it by so many bytes longer than its owner has set. Only for the holder of the writer lock.
+    /// Takes a step that may make it by so many bytes longer than its owner has set. Only for the holder of the writer
+    /// lock.
     pub(crate) fn exceeding<R>(&self, bytes: u64, step: impl FnOnce() -> R) -> R {
         struct Restore<'r>(&'r AtomicU64, u64);
 
@@ -296,8 +299,8 @@ impl Region {
         self.file().and_then(os::identity)
     }
 
-    /// Marks the file for as long as its page cache lives: an identity that a disk has not that was pulled and plugged in again,
-    /// and that is the same in each mount namespace.
+    /// Marks the file for as long as its page cache lives: an identity that a disk has not that was pulled and plugged
+    /// in again, and that is the same in each mount namespace.
     pub(crate) fn mark(&self) {
         if let Some(file) = self.file() {
             os::mark(file);
@@ -351,7 +354,8 @@ impl Region {
         }
     }
 
-    /// Looks how long the file is by now, and maps it anew if it has outgrown the mapping. Returns its length up to the seal.
+    /// Looks how long the file is by now, and maps it anew if it has outgrown the mapping. Returns its length up to the
+    /// seal.
     pub(crate) fn refresh(&self) -> Result<u64> {
         let Some(file) = self.file() else { return Ok(self.len()) };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -387,8 +391,8 @@ impl Region {
         if !offset.is_multiple_of(8) || offset >= EXTENTS {
             return Err(self.misaligned(offset));
         }
-        // SAFETY: the mapping that `base` belongs to has at least `EXTENTS` bytes, which is a multiple of 8, and so does the
-        // file (see `new`); `offset` is a smaller multiple of 8. The rest as in `words`.
+        // SAFETY: the mapping that `base` belongs to has at least `EXTENTS` bytes, which is a multiple of 8, and so
+        // does the file (see `new`); `offset` is a smaller multiple of 8. The rest as in `words`.
         Ok(unsafe { &*self.base.load(Ordering::Acquire).add(offset as usize).cast::<Word>() })
     }
 
@@ -439,8 +443,8 @@ impl Region {
         T::ref_from_bytes(bytes).map_err(|_| self.corrupt(offset, "a header was to be read here, and is misaligned"))
     }
 
-    /// A copy of bytes that may change while they are copied, from `offset`, a multiple of 8, on. They are taken word by
-    /// word, so a change shows as a mixture of old and new words; whoever asks for this has a way to find that out.
+    /// A copy of bytes that may change while they are copied, from `offset`, a multiple of 8, on. They are taken word
+    /// by word, so a change shows as a mixture of old and new words; whoever asks for this has a way to find that out.
     pub(crate) fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
         // So that a damaged length is an error before it is a lot of memory.
         self.address(offset, len)?;
@@ -455,7 +459,8 @@ impl Region {
         Ok(bytes)
     }
 
-    /// Reads bytes that others may be writing, from a multiple of 8 on: through the file, or word by word where there is none.
+    /// Reads bytes that others may be writing, from a multiple of 8 on: through the file, or word by word where there
+    /// is none.
     pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         match self.file() {
             Some(file) => os::read_at(file, offset, bytes).map_err(|e| Error::io(&self.path, "read the file", e)),
@@ -468,8 +473,9 @@ impl Region {
         }
     }
 
-    /// Sleeps while one half of a word in front of the extents has the value `seen`, until somebody [wakes](Region::wake)
-    /// it or `timeout` is over; sometimes for no reason. Where the system cannot wake other processes it sleeps a little.
+    /// Sleeps while one half of a word in front of the extents has the value `seen`, until somebody
+    /// [wakes](Region::wake) it or `timeout` is over; sometimes for no reason. Where the system cannot wake other
+    /// processes it sleeps a little.
     pub(crate) fn sleep(&self, offset: u64, half: Half, seen: u32, timeout: Duration) -> Result<()> {
         os::wait(self.half(offset, half)?, seen, timeout);
         Ok(())
@@ -487,8 +493,8 @@ impl Region {
             Half::Low => 0,
             Half::High => 1,
         };
-        // SAFETY: a word is eight bytes, aligned to eight, in a mapping that lives as long as `self`; it is little-endian,
-        // so its low half comes first. It is given to the kernel only, which reads it atomically.
+        // SAFETY: a word is eight bytes, aligned to eight, in a mapping that lives as long as `self`; it is
+        // little-endian, so its low half comes first. It is given to the kernel only, which reads it atomically.
         Ok(unsafe { &*word.cast::<AtomicU32>().add(index) })
     }
 
@@ -548,8 +554,8 @@ fn map_file(file: &File, len: u64, read_only: bool) -> io::Result<Mapping> {
     map(Shown::File(file, read_only), len, most)
 }
 
-/// Takes memory of this process. What makes a full store smaller may exceed its limit `max_len` for a while, and so may a
-/// recovery.
+/// Takes memory of this process. What makes a full store smaller may exceed its limit `max_len` for a while, and so may
+/// a recovery.
 fn map_memory(len: u64, max_len: u64) -> io::Result<Mapping> {
     map(Shown::Memory, len, max_len.saturating_mul(2).clamp(len, len.saturating_add(MOST_RESERVED)))
 }

@@ -101,8 +101,8 @@ pub(super) fn is_mapped_elsewhere(error: &io::Error) -> bool {
     cfg!(windows) && error.raw_os_error() == Some(MAPPED)
 }
 
-/// Gives the space behind a range of the file back, whose length stays; it reads as zeros from then on. `false` where the
-/// system or the file system does not offer that.
+/// Gives the space behind a range of the file back, whose length stays; it reads as zeros from then on. `false` where
+/// the system or the file system does not offer that.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn punch(file: &File, offset: u64, len: u64) -> io::Result<bool> {
     use std::os::fd::AsRawFd;
@@ -130,14 +130,14 @@ pub(super) fn punch(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Turns a range that nobody uses, of a mapping that is memory of this process, to zeros, and gives its whole pages back.
-/// Behind a file it is not enough to drop the pages: the content of the file would come up again.
+/// Turns a range that nobody uses, of a mapping that is memory of this process, to zeros, and gives its whole pages
+/// back. Behind a file it is not enough to drop the pages: the content of the file would come up again.
 pub(super) fn discard(mapping: Option<&std::sync::Arc<Mapping>>, offset: u64, len: u64) {
     let Some(mapping) = mapping.filter(|mapping| offset + len <= mapping.len() as u64) else { return };
     let (start, end) = (offset as usize, (offset + len) as usize);
     let zero = |from: usize, to: usize| {
-        // SAFETY: `from..to` lies in the mapping (looked at above), which can be written to. It is a part of a free range of
-        // the store, into which no reference points.
+        // SAFETY: `from..to` lies in the mapping (looked at above), which can be written to. It is a part of a free
+        // range of the store, into which no reference points.
         unsafe { mapping.as_mut_ptr().add(from).write_bytes(0, to - from) };
     };
     let whole = whole_pages(start..end, page_size());
@@ -149,14 +149,14 @@ pub(super) fn discard(mapping: Option<&std::sync::Arc<Mapping>>, offset: u64, le
     }
 }
 
-/// Puts new memory, all zeros, in place of whole pages of a mapping that nobody has a reference into. `false` if the system
-/// does not offer that; then they are as they were.
+/// Puts new memory, all zeros, in place of whole pages of a mapping that nobody has a reference into. `false` if the
+/// system does not offer that; then they are as they were.
 #[cfg(unix)]
 fn renew(mapping: &Mapping, offset: usize, len: usize) -> bool {
     assert!(offset + len <= mapping.len(), "the pages lie in the mapping");
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED);
-    // SAFETY: `MAP_FIXED` replaces only pages of `mapping` (asserted), in one step, and no reference points into them. They
-    // are unmapped with the rest of it when `mapping` is dropped.
+    // SAFETY: `MAP_FIXED` replaces only pages of `mapping` (asserted), in one step, and no reference points into them.
+    // They are unmapped with the rest of it when `mapping` is dropped.
     let mapped = unsafe {
         let at = mapping.as_mut_ptr().add(offset).cast();
         libc::mmap(at, len, access, flags | NO_RESERVE, -1, 0)
@@ -164,8 +164,8 @@ fn renew(mapping: &Mapping, offset: usize, len: usize) -> bool {
     mapped != libc::MAP_FAILED
 }
 
-/// The whole pages within a range, empty if there are none. Pages can be longer than blocks, and what shares a page with
-/// the range may be in use.
+/// The whole pages within a range, empty if there are none. Pages can be longer than blocks, and what shares a page
+/// with the range may be in use.
 pub(super) fn whole_pages(range: std::ops::Range<usize>, page: usize) -> std::ops::Range<usize> {
     range.start.next_multiple_of(page)..range.end / page * page
 }
@@ -323,8 +323,9 @@ pub(super) fn identity(_file: &File) -> Option<[u64; 6]> {
     None
 }
 
-/// What the system is told of how long the content of the file lives, and nothing else uses so: it is kept with the inode in
-/// memory, and on no disk. As long as it is there, this is the inode, and so the page cache, that it was said of.
+/// What the system is told of how long the content of the file lives, and nothing else uses so: it is kept with the
+/// inode in memory, and on no disk. As long as it is there, this is the inode, and so the page cache, that it was said
+/// of.
 #[cfg(target_os = "linux")]
 const MARK: u64 = 5;
 
@@ -405,8 +406,8 @@ pub(super) fn wait_for_writing_back(file: &File, _offset: u64, _len: u64) -> io:
     file.sync_data()
 }
 
-/// Puts the first `len` bytes of a file, a multiple of the page size or all of it, in place of the first bytes of a mapping
-/// that is at least as long. What is written to them stays in this process.
+/// Puts the first `len` bytes of a file, a multiple of the page size or all of it, in place of the first bytes of a
+/// mapping that is at least as long. What is written to them stays in this process.
 #[cfg(unix)]
 pub(super) fn put_private(mapping: &Mapping, file: &File, len: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -414,16 +415,16 @@ pub(super) fn put_private(mapping: &Mapping, file: &File, len: u64) -> io::Resul
     assert!(len <= mapping.len() as u64, "the file fits into the mapping");
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED | NO_RESERVE);
     let at = mapping.as_mut_ptr().cast();
-    // SAFETY: `MAP_FIXED` replaces only pages of `mapping`, from its start, which is that of a page, and no further than its
-    // end (asserted); nobody has a reference into it yet. It is unmapped as a whole when `mapping` is dropped.
+    // SAFETY: `MAP_FIXED` replaces only pages of `mapping`, from its start, which is that of a page, and no further
+    // than its end (asserted); nobody has a reference into it yet. It is unmapped as a whole when `mapping` is dropped.
     let mapped = unsafe { libc::mmap(at, len as usize, access, flags, file.as_raw_fd(), 0) };
     if mapped == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
     // The last page may show more of the file than that, where pages are larger than blocks.
     let end = (len as usize).next_multiple_of(page_size()).min(mapping.len());
-    // SAFETY: the bytes belong to the page of the last byte of `len`, so to the file and to the mapping, which is private to
-    // this process and which nobody has a reference into yet.
+    // SAFETY: the bytes belong to the page of the last byte of `len`, so to the file and to the mapping, which is
+    // private to this process and which nobody has a reference into yet.
     unsafe { mapping.as_mut_ptr().add(len as usize).write_bytes(0, end - len as usize) };
     Ok(())
 }
@@ -437,8 +438,8 @@ pub(super) fn put_private(mapping: &Mapping, file: &File, len: u64) -> io::Resul
     while at < len {
         let piece = (len - at).min(buffer.len() as u64) as usize;
         read_at(file, at, &mut buffer[..piece])?;
-        // SAFETY: `at + piece` is at most `len`, and the mapping, which is private to this process and which nobody has a
-        // reference into yet, is at least that long.
+        // SAFETY: `at + piece` is at most `len`, and the mapping, which is private to this process and which nobody has
+        // a reference into yet, is at least that long.
         unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), mapping.as_mut_ptr().add(at as usize), piece) };
         at += piece as u64;
     }
@@ -497,8 +498,8 @@ pub(super) fn read_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io:
 /// Sleeps while `word`, which is little-endian, is `seen`, until [`wake`] or the end of `timeout`.
 #[cfg(target_os = "linux")]
 pub(super) fn wait(word: &AtomicU32, seen: u32, timeout: Duration) {
-    /// What this call takes. The C library's struct of that name can be another one, where that has longer times than the
-    /// system's words.
+    /// What this call takes. The C library's struct of that name can be another one, where that has longer times than
+    /// the system's words.
     #[repr(C)]
     struct Timeout {
         seconds: libc::c_long,
@@ -506,8 +507,8 @@ pub(super) fn wait(word: &AtomicU32, seen: u32, timeout: Duration) {
     }
     let seconds = libc::c_long::try_from(timeout.as_secs()).unwrap_or(libc::c_long::MAX);
     let timeout = Timeout { seconds, nanoseconds: timeout.subsec_nanos() as _ };
-    // Not FUTEX_PRIVATE_FLAG: the word is shared with other processes.
-    // SAFETY: the kernel reads the word, which is aligned and lives during the call, and the timeout on this stack frame.
+    // Not FUTEX_PRIVATE_FLAG: the word is shared with other processes. SAFETY: the kernel reads the word, which is
+    // aligned and lives during the call, and the timeout on this stack frame.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen.to_le(), &raw const timeout) };
 }
 

@@ -1,7 +1,8 @@
-//! The seal: the last block of a file, which says what was committed last. See [the format](crate::file::layout#the-seal).
+//! The seal: the last block of a file, which says what was committed last. See [the
+//! format](crate::file::layout#the-seal).
 //!
-//! A region that is no file has none: nobody can copy it. Nor has one whose power was cut, until its log was followed to the
-//! end: the file may be shorter than it was, and what looks like the seal be the end of the log.
+//! A region that is no file has none: nobody can copy it. Nor has one whose power was cut, until its log was followed
+//! to the end: the file may be shorter than it was, and what looks like the seal be the end of the log.
 
 use std::sync::atomic::Ordering;
 
@@ -32,8 +33,9 @@ impl Region {
         if at > self.len() || at < EXTENTS || !at.is_multiple_of(BLOCK) {
             self.check_seal_at(at)?;
         }
-        // SAFETY: `at` is a multiple of a block and at most the length before the seal; mapping and file have a block more than
-        // that (see `new`, `refresh` and `allocate`), and `word` is a multiple of 8 within a block. The rest as in `words`.
+        // SAFETY: `at` is a multiple of a block and at most the length before the seal; mapping and file have a block
+        // more than that (see `new`, `refresh` and `allocate`), and `word` is a multiple of 8 within a block. The rest
+        // as in `words`.
         Ok(unsafe { &*self.base.load(Ordering::Acquire).add((at + word) as usize).cast::<Word>() })
     }
 
@@ -52,14 +54,14 @@ impl Region {
         if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.len(), word)?.load()) }
     }
 
-    /// A word of the seal that the live area names. What lies behind that, nobody had come to use when it was written: the file
-    /// was just made longer, or was to become shorter.
+    /// A word of the seal that the live area names. What lies behind that, nobody had come to use when it was written:
+    /// the file was just made longer, or was to become shorter.
     pub(crate) fn seal_in_force(&self, word: u64) -> Result<u64> {
         if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.live(live::SEAL_AT)?, word)?.load()) }
     }
 
-    /// Puts the seal to the end of the file, should whoever was to do so have been killed. Only for one who is alone with those
-    /// who read.
+    /// Puts the seal to the end of the file, should whoever was to do so have been killed. Only for one who is alone
+    /// with those who read.
     pub(crate) fn settle_seal(&self) -> Result<()> {
         self.move_seal(self.refresh()?)
     }
@@ -92,8 +94,8 @@ impl Region {
         self.refresh().map(drop)
     }
 
-    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks. A private copy goes
-    /// on as long as the file would be.
+    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks. A private
+    /// copy goes on as long as the file would be.
     pub(crate) fn seal_up(&self, end: u64) -> Result<()> {
         let len = self.refresh()?;
         let has_room = len.is_multiple_of(BLOCK) && end + BLOCK <= len;
@@ -118,8 +120,8 @@ impl Region {
         if self.seal_len() == 0 { Ok(()) } else { self.store_live(live::SEAL_AT, self.len(), Ordering::Release) }
     }
 
-    /// Puts the seal to `to`, the end of the file or what is about to be that, unless it is there: first what it says, then
-    /// that it is there; then the old place is ordinary space. Only for the holder of the writer lock.
+    /// Puts the seal to `to`, the end of the file or what is about to be that, unless it is there: first what it says,
+    /// then that it is there; then the old place is ordinary space. Only for the holder of the writer lock.
     pub(super) fn move_seal(&self, to: u64) -> Result<()> {
         let from = self.live(live::SEAL_AT)?;
         if self.seal_len() == 0 || from == to {

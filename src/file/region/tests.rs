@@ -91,7 +91,8 @@ impl Drop for Neighbour {
     }
 }
 
-/// Nothing of a file is mapped twice as long as there is room behind its mapping, and stores in memory go on where they are.
+/// Nothing of a file is mapped twice as long as there is room behind its mapping, and stores in memory go on where they
+/// are.
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(thread_sanitizer)))]
 #[test]
 fn mappings_grow_where_they_are() {

@@ -32,12 +32,13 @@ impl Region {
     }
 
     /// As [`write`](Region::write), for bytes that are to be flushed at once. A store through the mapping dirties the
-    /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only, where file and mapping are the
-    /// same memory.
+    /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only, where file and mapping
+    /// are the same memory.
     #[inline]
     pub(crate) fn append(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         match &self.backing {
-            // A write beyond a limit on the length of files, which a file may have outgrown, would end the process by a signal.
+            // A write beyond a limit on the length of files, which a file may have outgrown, would end the process by a
+            // signal.
             Backing::File(file) if self.coherent && !exceeds_limit(offset + bytes.len() as u64) => {
                 self.address(offset, bytes.len() as u64)?;
                 #[cfg(test)]
@@ -48,8 +49,8 @@ impl Region {
         }
     }
 
-    /// Writes a range, from a multiple of 8 on, once more as it is, so that the next flush writes it to the disk whatever the system believes is
-    /// there. After a failed flush it believes so of pages that never got there.
+    /// Writes a range, from a multiple of 8 on, once more as it is, so that the next flush writes it to the disk
+    /// whatever the system believes is there. After a failed flush it believes so of pages that never got there.
     pub(crate) fn rewrite(&self, offset: u64, len: u64) -> Result<()> {
         let mut at = offset;
         while at < offset + len {
@@ -138,8 +139,8 @@ impl Region {
 
     /// Makes a range durable. When this returns, what was stored in it before the call survives a power cut.
     ///
-    /// A flush that fails is never tried again and called durable: the system reports a failure once, and then takes the
-    /// pages for written. So it is remembered, here and in the file.
+    /// A flush that fails is never tried again and called durable: the system reports a failure once, and then takes
+    /// the pages for written. So it is remembered, here and in the file.
     pub(crate) fn flush(&self, offset: u64, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         // What lies behind the end of the file was given up and cut off, perhaps just now.
@@ -181,9 +182,9 @@ impl Region {
         })
     }
 
-    /// Has the system write back all of the file, piece by piece, and calls `on_piece` with how many bytes that makes so far.
-    /// That does not make it durable; but a flush after it has little left to do. Does nothing where the system cannot do
-    /// that for a part of a file.
+    /// Has the system write back all of the file, piece by piece, and calls `on_piece` with how many bytes that makes
+    /// so far. That does not make it durable; but a flush after it has little left to do. Does nothing where the system
+    /// cannot do that for a part of a file.
     pub(crate) fn write_back_all(&self, mut on_piece: impl FnMut(u64)) -> Result<()> {
         const PIECE: u64 = 16 << 20;
 
@@ -238,7 +239,8 @@ impl Region {
         self.flush_failed.load(Ordering::Acquire)
     }
 
-    /// Refuses to take `needed` bytes more, so that a file that ends at `end` has `used` bytes in use, if the limit forbids it.
+    /// Refuses to take `needed` bytes more, so that a file that ends at `end` has `used` bytes in use, if the limit
+    /// forbids it.
     pub(crate) fn check_limit(&self, needed: u64, used: u64, end: u64) -> Result<()> {
         // A private copy is full when its file would be.
         let seal = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
@@ -252,8 +254,9 @@ impl Region {
         Err(Error::Full { path: self.path.clone(), needed, why: FullReason::MaxSize(self.max_len) })
     }
 
-    /// Makes the file at least `to` bytes long before its seal, with real space behind `from..to`, of which nothing is in use
-    /// yet; new bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of the writer lock.
+    /// Makes the file at least `to` bytes long before its seal, with real space behind `from..to`, of which nothing is
+    /// in use yet; new bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of
+    /// the writer lock.
     pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<()> {
         let old = self.refresh()?;
         let needed = to.saturating_sub(old);
@@ -294,9 +297,9 @@ impl Region {
         self.move_seal(self.len())
     }
 
-    /// Sees to it that there is real space behind all of the file but the ranges that `holes` finds, as offsets of starts and
-    /// ends in their order: a copy may have holes wherever there are zeros. To find out that nothing is to be done takes one
-    /// look. Where the system has no call for it, that is all.
+    /// Sees to it that there is real space behind all of the file but the ranges that `holes` finds, as offsets of
+    /// starts and ends in their order: a copy may have holes wherever there are zeros. To find out that nothing is to
+    /// be done takes one look. Where the system has no call for it, that is all.
     pub(crate) fn fill_holes(&self, holes: impl FnOnce() -> Vec<(u64, u64)>) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         let looking = |e| Error::io(&self.path, "look at the file", e);
@@ -314,9 +317,8 @@ impl Region {
         Ok(())
     }
 
-    /// Makes the file end at `len`, but for the seal, if the system can do that to a mapped file, and says by how many bytes it
-    /// is shorter.
-    /// Only for the holder of the writer lock, who knows that nobody looks behind that.
+    /// Makes the file end at `len`, but for the seal, if the system can do that to a mapped file, and says by how many
+    /// bytes it is shorter. Only for the holder of the writer lock, who knows that nobody looks behind that.
     pub(crate) fn truncate(&self, len: u64) -> Result<u64> {
         let old = self.refresh()?;
         if len >= old || len < EXTENTS {
@@ -347,8 +349,8 @@ impl Region {
         Ok(old - len)
     }
 
-    /// Gives the space behind a range that nobody uses back to the file system, and says whether that was possible. It must
-    /// be [allocated](Region::allocate) again before anything is stored there.
+    /// Gives the space behind a range that nobody uses back to the file system, and says whether that was possible. It
+    /// must be [allocated](Region::allocate) again before anything is stored there.
     pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<bool> {
         self.address(offset, len)?;
         match &self.backing {
