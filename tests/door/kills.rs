@@ -1,4 +1,4 @@
-//! SIGKILL at every store of a commit. (At random moments, and among many processes: `tests/processes.rs`.)
+//! SIGKILL at every store of a commit. (At random moments, and among many processes: `tests/processes`.)
 //!
 //! A child commits numbered singles and transactions, and reports each return through a pipe. The door counts its
 //! stores; at the nth it stops and says so, and is killed there. Then the store is opened again: what was reported is

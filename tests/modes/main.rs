@@ -1,0 +1,179 @@
+//! In how many ways a store can be opened, and what each of them promises: first the recipe of memory mapping, row by
+//! row, then who goes together with whom.
+//!
+//! Elsewhere: paths and what is not a store (`limits`), many processes that write (`processes`), what `sync` and
+//! `close` report when a flush fails (the tests in `src`, "door"), that dropping closes (`threads`).
+#![cfg(unix)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+#![allow(unsafe_code, reason = "rights, mounts, forks and the counters of the system")]
+
+mod mapping;
+mod private;
+#[path = "../support/mod.rs"]
+mod support;
+mod together;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use mapping::*;
+use private::*;
+use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, OpenerStep, Options, Pod, Store};
+use support::{Random, folder, role, run_child, say};
+use together::*;
+
+/// Longer than anything here may take.
+const LONG: Duration = Duration::from_secs(60);
+
+fn with(access: Access) -> Options {
+    Store::options().access(access)
+}
+
+fn read_only(path: &Path) -> Store {
+    with(Access::ReadOnly).open(path).unwrap()
+}
+
+fn copy_on_write(path: &Path) -> Store {
+    with(Access::CopyOnWrite).open(path).unwrap()
+}
+
+type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn content(store: &Store) -> Content {
+    let snapshot = store.snapshot().unwrap();
+    snapshot.iter().map(Result::unwrap).map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+}
+
+#[track_caller]
+fn assert_clean(store: &Store) {
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{:#?}", report.findings());
+}
+
+/// Writes keys that come and go.
+fn fill(store: &Store, keys: u32) {
+    for key in 0..keys {
+        store.insert(format!("key {key}"), format!("value {key}")).unwrap();
+        if key % 5 == 4 {
+            store.remove(format!("key {}", key - 2)).unwrap();
+        }
+    }
+}
+
+/// A closed store.
+fn make(path: &Path, keys: u32) {
+    let store = Store::open(path).unwrap();
+    fill(&store, keys);
+    store.close().unwrap();
+}
+
+/// All that a mode could change of a file: its bytes, its length, how much space it takes, when it was changed.
+#[derive(PartialEq)]
+struct FileState {
+    bytes: Vec<u8>,
+    blocks: u64,
+    modified: SystemTime,
+    /// When anything of it was changed, its rights included.
+    changed: (i64, i64),
+}
+
+fn state(path: &Path) -> FileState {
+    let metadata = fs::metadata(path).unwrap();
+    FileState {
+        bytes: fs::read(path).unwrap(),
+        blocks: metadata.blocks(),
+        modified: metadata.modified().unwrap(),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    }
+}
+
+#[track_caller]
+fn assert_unchanged(path: &Path, before: &FileState, after: &str) {
+    let now = state(path);
+    let differs = now.bytes.iter().zip(&before.bytes).position(|(now, before)| now != before);
+    assert_eq!(differs, None, "after {after}: the file has changed");
+    assert_eq!(now.bytes.len(), before.bytes.len(), "after {after}: the length");
+    assert!(now == *before, "after {after}: times or space of the file have changed");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Root may write to everything; a child that is nobody may not.
+fn give_up_rights() {
+    // SAFETY: takes nothing and always succeeds.
+    if unsafe { libc::geteuid() } == 0 {
+        // SAFETY: both take an integer; "nobody" has this number everywhere that matters.
+        assert_eq!(unsafe { (libc::setgid(65534), libc::setuid(65534)) }, (0, 0));
+    }
+}
+
+/// A role that plays in a process of its own, until it is told to stop or killed.
+struct Other {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Other {
+    fn start(role: &str, path: &Path) -> Other {
+        let mut child = support::child(role, path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = support::listen(&mut child);
+        Other { child, lines }
+    }
+
+    fn next(&self) -> String {
+        self.lines.recv_timeout(LONG).expect("the other process says nothing")
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn stop(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // Should a test fail: nothing may be left running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn until_stopped() {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+#[test]
+#[ignore = "plays a role for another test"]
+fn child() {
+    let Some((role, path)) = role() else { return };
+    match role.as_str() {
+        "look" => look(&path),
+        "without rights" => without_rights(&path),
+        "on a read-only mount" => on_a_read_only_mount(&path),
+        "reads" => count_reads(&path),
+        #[cfg(target_os = "linux")]
+        "in another namespace" => in_another_namespace(&path),
+        "write until killed" => write_until_killed(&path),
+        "fork and live" => fork_and_live(&path),
+        mode => {
+            let store = Mode::named(mode).open(&path).unwrap();
+            say("ready");
+            until_stopped();
+            drop(store);
+        }
+    }
+}

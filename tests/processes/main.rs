@@ -1,0 +1,187 @@
+//! Many processes, one file. Each test here starts this program several times over, and some of it gets killed.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+#![allow(unsafe_code, reason = "signals, forks and a clock that processes share")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use slotlog::{Access, ChangeKind, Error, HeldBy, Opened, Options, Snapshot, Store, Transaction, format};
+
+mod forks;
+mod growth;
+#[path = "../support/history.rs"]
+mod history;
+mod notice;
+mod pins;
+mod registers;
+mod stopped;
+#[path = "../support/mod.rs"]
+mod support;
+mod tables;
+mod together;
+mod workload;
+
+use forks::*;
+use growth::*;
+use history::{Event, Operation, is_linearizable};
+use notice::*;
+use pins::*;
+use registers::*;
+use stopped::*;
+use support::{Random, folder, role, say, setting};
+use tables::*;
+use together::*;
+use workload::*;
+
+const ARGUMENT: &str = "SLOTLOG_TEST_ARGUMENT";
+
+/// Longer than anything here may take.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A role that plays in a process of its own, and what it says.
+struct Player {
+    role: String,
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Player {
+    fn start(role: &str, argument: impl ToString, path: &Path) -> Player {
+        let mut command: Command = support::child(role, path);
+        command.env(ARGUMENT, argument.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = support::listen(&mut child);
+        Player { role: format!("{role} {}", argument.to_string()), child, lines }
+    }
+
+    /// The next thing that it says.
+    fn next(&self) -> String {
+        self.lines.recv_timeout(LONG).unwrap_or_else(|error| panic!("{} says nothing: {error}", self.role))
+    }
+
+    #[cfg(unix)]
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: a signal to a child that nobody has waited for yet, so that the number is still its.
+        assert_eq!(unsafe { libc::kill(self.child.id() as libc::pid_t, signal) }, 0);
+    }
+
+    /// Kills it, and returns what it had still said.
+    fn kill(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.rest()
+    }
+
+    /// Asks it to stop, sees that it ends well, and returns what it had still to say.
+    fn stop(mut self) -> Vec<String> {
+        drop(self.child.stdin.take());
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < LONG, "{} does not stop", self.role);
+            thread::sleep(Duration::from_millis(2));
+        };
+        assert!(status.success(), "{}: {status}", self.role);
+        self.rest()
+    }
+
+    fn rest(&self) -> Vec<String> {
+        let mut rest = Vec::new();
+        loop {
+            match self.lines.recv_timeout(LONG) {
+                Ok(line) => rest.push(line),
+                Err(RecvTimeoutError::Disconnected) => return rest,
+                Err(RecvTimeoutError::Timeout) => panic!("{} left its output open", self.role),
+            }
+        }
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        // Should a test fail: nothing may be left running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says whether the one who started this process wants it to stop, or is gone.
+fn stop_flag() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        flag.store(true, Ordering::SeqCst);
+    });
+    stop
+}
+
+fn until_stopped() {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+#[test]
+#[ignore = "plays a role for another test"]
+fn child() {
+    let Some((role, path)) = role() else { return };
+    let argument = std::env::var(ARGUMENT).unwrap_or_default();
+    match role.as_str() {
+        "writer" => write_on(&path, &argument),
+        "reader" => read_on(&path, Access::ReadWrite),
+        "read-only reader" => read_on(&path, Access::ReadOnly),
+        "register" => use_registers(&path, argument.parse().unwrap()),
+        "transaction" => hold_a_transaction(&path),
+        #[cfg(unix)]
+        "opener" => open_again_and_again(&path, &argument),
+        "idler" => idle(&path, Access::ReadWrite),
+        "read-only idler" => idle(&path, Access::ReadOnly),
+        "grower" => grow(&path),
+        "open" => open_and_wait(&path, &argument),
+        #[cfg(unix)]
+        "fork" => fork_and_try(&path),
+        #[cfg(unix)]
+        "fork and live" => fork_and_live(&path),
+        #[cfg(unix)]
+        "fork and look" => fork_and_look(&path),
+        "commits" => hold_commits(&path, argument.parse().unwrap()),
+        "snapshots" => hold_snapshots(&path, argument.parse().unwrap()),
+        "waiter" => wait_for_a_change(&path, Access::ReadWrite),
+        "read-only waiter" => wait_for_a_change(&path, Access::ReadOnly),
+        "changer" => change_at_random(&path, argument.parse().unwrap()),
+        "increment" => increment(&path, argument.parse().unwrap()),
+        other => panic!("unknown role {other}"),
+    }
+}
+
+// Values that show damage: a number, filling that depends on it, a checksum.
+
+fn value(number: u64) -> Vec<u8> {
+    let mut value = number.to_le_bytes().to_vec();
+    value.extend(Random(number).bytes(number as usize % 90));
+    let sum = checksum(&value);
+    value.extend(sum.to_le_bytes());
+    value
+}
+
+/// FNV-1a.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+fn number(value: &[u8]) -> u64 {
+    let (body, sum) = value.split_at(value.len() - 8);
+    assert_eq!(checksum(body).to_le_bytes(), sum, "a value is damaged: {value:?}");
+    u64::from_le_bytes(body[..8].try_into().unwrap())
+}
