@@ -1,8 +1,10 @@
 //! Where the handles of a store have their engine from.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
 
 use crate::engine::Engine;
 use crate::engine::recovery::Opened;
@@ -20,20 +22,18 @@ pub(crate) enum Source {
     Following(Arc<Following>),
 }
 
-/// An engine that stands aside, and the one that takes its place.
+/// An engine that stands aside, and those that take its place.
 pub(crate) struct Following {
     opened: Opened,
-    now: Mutex<Arc<Engine>>,
-    /// The one that stood aside, as long as somebody reads from it.
-    before: Weak<Engine>,
-    /// The one in its place, once it is there.
-    next: OnceLock<Arc<Engine>>,
+    now: ArcSwap<Engine>,
+    /// Those before, as long as somebody reads from them. Held while the next one is opened.
+    before: Mutex<Vec<Weak<Engine>>>,
 }
 
 /// An engine, for one call.
 pub(crate) enum EngineRef<'s> {
     Lent(&'s Arc<Engine>),
-    Shared(Arc<Engine>),
+    Shared(Guard<Arc<Engine>>),
 }
 
 impl Deref for EngineRef<'_> {
@@ -53,9 +53,8 @@ impl Source {
         if !engine.is_aside() {
             return Source::Lasting(Arc::new(engine));
         }
-        let (opened, engine) = (engine.opened, Arc::new(engine));
-        let before = Arc::downgrade(&engine);
-        Source::Following(Arc::new(Following { opened, now: Mutex::new(engine), before, next: OnceLock::new() }))
+        let (opened, now) = (engine.opened, ArcSwap::from_pointee(engine));
+        Source::Following(Arc::new(Following { opened, now, before: Mutex::default() }))
     }
 
     /// What `f` makes of the value of a key, and its deadline, if it has one: see [`Engine::read`].
@@ -121,26 +120,29 @@ impl Source {
 impl Following {
     #[cold]
     fn engine(&self) -> EngineRef<'_> {
-        if let Some(next) = self.next.get() {
-            return EngineRef::Lent(next);
+        let now = self.now.load();
+        // In a forked child, the lock may be that of a thread which is not there.
+        if !now.is_aside() || now.is_forked() {
+            return EngineRef::Shared(now);
         }
-        let mut now = self.now();
-        if let Some(next) = now.follow() {
-            *now = Arc::clone(self.next.get_or_init(|| Arc::new(next)));
-        }
-        EngineRef::Shared(Arc::clone(&now))
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have followed meanwhile.
+        let now = self.now.load();
+        let Some(next) = now.follow() else { return EngineRef::Shared(now) };
+        before.retain(|engine| engine.strong_count() > 0);
+        before.push(Arc::downgrade(&now));
+        self.now.store(Arc::new(next));
+        EngineRef::Shared(self.now.load())
     }
 
-    /// How many views there are of both engines.
+    /// How many views there are of all engines.
     pub(crate) fn users(&self) -> usize {
-        // What is held here does not count.
-        match (self.now(), self.next.get()) {
-            (_, Some(next)) => Arc::strong_count(next) - 2 + self.before.strong_count(),
-            (now, None) => Arc::strong_count(&now) - 1,
+        let now = self.now.load_full();
+        if now.is_forked() {
+            return 0;
         }
-    }
-
-    fn now(&self) -> MutexGuard<'_, Arc<Engine>> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is held here does not count.
+        before.iter().map(Weak::strong_count).sum::<usize>() + Arc::strong_count(&now).saturating_sub(2)
     }
 }

@@ -6,8 +6,9 @@
 //! **Invariant.** What such a reader believes of the log stays as it is in the file until the reader is gone. Four
 //! shared locks say so:
 //! * that of [readers](locks::READERS): the file does not become shorter;
-//! * that of a [snapshot], one commit below its own: nothing that is in use there is used again, of the log what is
-//!   dead as well. Those who reuse space ask for such locks;
+//! * that of a [snapshot] of the time before all commits: nothing that is in use is used again, nor is what has become
+//!   empty and still waits. The log may begin earlier for the reader than for those who write, who know what was moved
+//!   since the last superblock. Those who reuse space ask for such locks;
 //! * on [where its log begins](aside_from). A recovery from the log knows nothing but the log, and takes all other
 //!   space for free. It keeps what the reader looks at if the log still begins where it did then, for it has only
 //!   become longer;
@@ -18,48 +19,37 @@
 //! number in the live area. Then the store is opened once more, beside those who write, and [takes the
 //! place](crate::source) of this one.
 
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Engine;
-use super::live_area::SAME_FILE;
 use super::processes::lock_error;
 use super::settings::Settings;
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{COUNT_MASK, LIVE, MAX_COUNT, MAX_FILE_LEN, live};
-use crate::file::locks::{self, Locks, OPENING, Sharing, aside_from, aside_until, snapshot};
+use crate::file::locks::{Locks, OPENING, Sharing, aside_from, aside_until, snapshot};
 use crate::file::region::{self, Region};
 
-/// What a reader who has recovered the store in memory of its own knows of the file.
-pub(crate) struct Aside {
-    /// Tells this page cache from others.
-    identity: Option<[u64; 6]>,
-    /// The [number](live::OPENING_ID) that was found, or with which following came to nothing.
-    known: AtomicU64,
-}
+/// What a reader that has recovered the store in memory of its own knows of the file: the [number](live::OPENING_ID)
+/// that was found in it, or with which following came to nothing.
+pub(crate) struct Aside(AtomicU64);
 
 impl Aside {
     /// Before the reader has memory of its own, and while nobody can open the store for writing.
     pub(super) fn begin(region: &Region) -> Result<Aside> {
-        Ok(Aside { identity: region.identity(), known: AtomicU64::new(region.live(live::OPENING_ID)?) })
+        Ok(Aside(AtomicU64::new(region.live(live::OPENING_ID)?)))
     }
 
-    /// The number of whoever has come to write since, and has got so far that others can use the store.
-    fn newcomer(&self, region: &Region) -> Option<u64> {
-        const FROM: u64 = live::VERSION_WORD;
-        let mut bytes = [0; (live::OPENING_ID + 8 - FROM) as usize];
-        region::read_at(region.file_behind()?, FROM, &mut bytes).ok()?;
-        let word = |at: u64| {
-            let at = (at - FROM) as usize;
-            bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+    /// The number of a process that has come to write since, and has got so far that others can use the store.
+    fn newcomer(&self, file: &File) -> Option<u64> {
+        let word = |at| {
+            let mut bytes = [0; 8];
+            region::read_at(file, at, &mut bytes).ok().map(|()| u64::from_le_bytes(bytes))
         };
-        let places = (live::IDENTITY..).step_by(8);
-        let is_same =
-            self.identity.into_iter().flatten().take(SAME_FILE).zip(places).all(|(part, at)| word(at) == part);
-        let is_current = is_same && word(live::VERSION_WORD) == live::VERSION;
-        let id = word(live::OPENING_ID);
-        (is_current && id != self.known.load(Ordering::Relaxed)).then_some(id)
+        let id = word(live::OPENING_ID).filter(|&id| id != self.0.load(Ordering::Relaxed))?;
+        (word(live::VERSION_WORD)? == live::VERSION).then_some(id)
     }
 }
 
@@ -87,7 +77,7 @@ impl Engine {
         let Some(locks) = &self.held else { return Ok(self) };
         let locking = |error| lock_error(&self.region, error);
         let count = self.visible()? & COUNT_MASK;
-        for byte in [aside_from(head), aside_until(count), snapshot(count.saturating_sub(1))] {
+        for byte in [aside_from(head), aside_until(count), snapshot(0)] {
             if !locks.try_lock(byte, Sharing::Shared).map_err(locking)? {
                 return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
             }
@@ -111,25 +101,25 @@ impl Engine {
         self.aside.is_some()
     }
 
-    /// The store as those use it who have come to write since, if somebody has.
+    /// The store as those use it that have come to write since, if there are any. Should they be gone again, and have
+    /// left what this process cannot take over, it is recovered once more.
     #[cold]
     pub(crate) fn follow(&self) -> Option<Engine> {
-        let aside = self.aside.as_ref().filter(|_| !self.is_forked())?;
-        let id = aside.newcomer(&self.region)?;
-        // What fails now is tried again by the next read; and this one does not wait for anybody who opens or closes
-        // the store.
+        let (aside, file) = (self.aside.as_ref()?, self.region.file_behind()?);
+        let id = aside.newcomer(file)?;
+        // This call does not wait for one that opens or closes the store.
         let settings = Settings { open_timeout: Some(Duration::ZERO), on_recovery: None, ..self.settings.clone() };
-        let mut next = Engine::open(self.region.path(), settings).ok()?;
-        let (before, now) = (self.region.file_behind()?, next.region.file_behind()?);
-        if !locks::is_same_file(before, now).ok()? {
-            return None;
+        match Engine::open_again(file, self.region.path(), settings) {
+            Ok(mut next) => {
+                next.origin = self.origin;
+                Some(next)
+            }
+            // These pass, and the next call tries again.
+            Err(Error::Locked { .. } | Error::Io { .. }) => None,
+            Err(_) => {
+                aside.0.store(id, Ordering::Relaxed);
+                None
+            }
         }
-        if next.is_aside() {
-            // Those are gone again, and have left what could not be taken over.
-            aside.known.store(id, Ordering::Relaxed);
-            return None;
-        }
-        next.origin = self.origin;
-        Some(next)
     }
 }

@@ -631,6 +631,7 @@ impl Engine {
         // A closer who is killed half-way must not leave a clean flag under later changes.
         self.region.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
         let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
+        self.region.settle_seal()?;
         self.flush_everything()?;
         let [_, appended, ..] = self.log_totals()?;
         self.region.store_live(live::CHECKPOINT_BYTES, appended, Ordering::Relaxed)?;

@@ -18,7 +18,8 @@ use super::live_area::{
 use super::live_tables::tables_have_grown;
 use super::lock::Gate;
 use super::path::{
-    Made, check_is_file, check_path, check_settings, creation_error, is_at, open_file, opening_error, sync_folder,
+    Made, check_is_file, check_path, check_settings, creation_error, is_at, open_again, open_file, opening_error,
+    sync_folder,
 };
 use super::pins::{KeptPins, SharedPins, SnapshotLocks};
 use super::recovery::Opened;
@@ -46,7 +47,7 @@ impl Engine {
         let start = Instant::now();
         let mut trust = true;
         loop {
-            let Some(opening) = Opening::begin(path, &mut settings)? else { continue };
+            let Some(opening) = Opening::begin(path, None, &mut settings)? else { continue };
             match opening.proceed(trust) {
                 Ok(Some(engine)) => return Ok(engine),
                 // What was killed left something behind that does not add up. The log decides.
@@ -60,6 +61,13 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Opens the store in a file once more, for reading.
+    pub(super) fn open_again(file: &File, path: &Path, mut settings: Settings) -> Result<Engine> {
+        let missing = || Error::NotFound { path: path.to_owned() };
+        let opening = Opening::begin(path, Some(file), &mut settings)?.ok_or_else(missing)?;
+        opening.proceed(true)?.ok_or_else(missing)
     }
 
     /// A store in memory.
@@ -180,14 +188,18 @@ struct Opening<'s> {
 impl<'s> Opening<'s> {
     /// Opens the file and takes the locks that belong to the way in which it is opened. `None` if the file was replaced
     /// meanwhile.
-    fn begin(path: &Path, settings: &'s mut Settings) -> Result<Option<Opening<'s>>> {
+    fn begin(path: &Path, again: Option<&File>, settings: &'s mut Settings) -> Result<Option<Opening<'s>>> {
         let to_file = settings.access.is_to_file();
-        let (file, place) = open_file(path, settings)?;
+        let (file, place) = match again {
+            Some(file) => (open_again(file, path).map_err(|error| opening_error(path, error))?, None),
+            None => open_file(path, settings)?,
+        };
         // Another machine does not see what is shared in this one's memory.
         settings.exclusive |= to_file && locks::network_file_system(&file).is_some();
         let mut options = OpenOptions::new();
         options.read(true).write(to_file);
-        let locks = match Locks::open(&file, || options.open(path)) {
+        let open = || again.map_or_else(|| options.open(path), |file| open_again(file, path));
+        let locks = match Locks::open(&file, open) {
             Ok(locks) => Arc::new(locks),
             Err(error) => {
                 drop(place.map(|place| Made::new(place, Arc::new(Locks::of(file)))));
@@ -228,7 +240,7 @@ impl<'s> Opening<'s> {
             return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Private });
         }
         // Was the file deleted or replaced before we had the lock?
-        if !locks::is_same_file(&file, locks.file()).map_err(looking)? || !is_at(&file, path) {
+        if !locks::is_same_file(&file, locks.file()).map_err(looking)? || again.is_none() && !is_at(&file, path) {
             return Ok(None);
         }
         Ok(Some(Opening { path: path.to_owned(), settings, file, locks, made, alone }))

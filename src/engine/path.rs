@@ -161,6 +161,19 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     File::open(path).and_then(|there| is_same_file(file, &there)).unwrap_or(false)
 }
 
+/// Opens a file once more for reading, with locks of its own, wherever its path leads by now.
+pub(super) fn open_again(file: &File, path: &Path) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+        if let Ok(again) = File::open(link) {
+            return Ok(again);
+        }
+    }
+    let again = File::open(path)?;
+    if crate::file::locks::is_same_file(file, &again)? { Ok(again) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
 pub(super) fn opening_error(path: &Path, error: io::Error) -> Error {
     let path = path.to_owned();
     match error.kind() {

@@ -78,7 +78,6 @@ pub(crate) fn after_kill(
     superblock: Superblock,
     state: u64,
 ) -> Result<Engine> {
-    region.settle_seal()?;
     let mut space = Space::load(&region, region.live(live::SPACE_TABLE)?)?;
     space.mend(&region)?;
     let tail = region.live(live::TAIL)?;
@@ -147,7 +146,7 @@ pub(crate) fn after_power_cut(
         // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
         distrust_live(&region)?;
     }
-    region.seal_up(log.extents.iter().map(|extent| extent.1).max().unwrap_or(EXTENTS))?;
+    region.seal_up(&log.extents)?;
     if superblock.is_clean() {
         region.flush_seal()?;
     }

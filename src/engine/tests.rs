@@ -1,5 +1,7 @@
 //! Tests that stand behind the door: they see every store and stop the world between two of them.
 
+mod beside;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};

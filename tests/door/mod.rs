@@ -11,7 +11,7 @@ mod life;
 mod medium;
 mod power_cut;
 #[path = "../support/mod.rs"]
-mod support;
+pub(crate) mod support;
 #[cfg(not(loom))]
 mod upkeep;
 

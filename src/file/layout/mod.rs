@@ -39,10 +39,11 @@
 //! numbers, and no record of a later commit follows where the log ends. In any doubt the log decides, and then it has
 //! to reach the commit that [`SYNCED`](live::SYNCED) names.
 //!
-//! When the file becomes longer or shorter, the new seal is written first, then `SEAL_AT`, then the words of the old
-//! one are cleared; what lies behind the seal in force is not in use yet, or no more. So a process may be killed
-//! meanwhile. One that is killed between the seal and the commit point leaves words that do not agree, which costs a
-//! walk of the log and nothing else.
+//! When the file becomes longer or shorter, the new seal is written first, then the words of the old one are cleared,
+//! then `SEAL_AT` is stored: a copy whose front names one place never finds there what was true at another. What lies
+//! behind the seal in force is not in use yet, or no more, so a process may be killed while the length changes. One
+//! that is killed between two of these stores, or between the seal and the commit point, leaves words that do not
+//! agree, which costs a walk of the log and nothing else.
 //!
 //! # The log
 //!

@@ -60,8 +60,8 @@ impl Region {
         if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.live(live::SEAL_AT)?, word)?.load()) }
     }
 
-    /// Puts the seal to the end of the file, should whoever was to do so have been killed. Only for one who is alone
-    /// with those who read.
+    /// Puts the seal to the end of the file, should a process that was to do so have been killed. Only for the holder
+    /// of the writer lock.
     pub(crate) fn settle_seal(&self) -> Result<()> {
         self.move_seal(self.refresh()?)
     }
@@ -94,9 +94,10 @@ impl Region {
         self.refresh().map(drop)
     }
 
-    /// Gives the file a seal that says nothing, behind `end`, where what is in use ends. Nobody else looks. A private
-    /// copy goes on as long as the file would be.
-    pub(crate) fn seal_up(&self, end: u64) -> Result<()> {
+    /// Gives the file a seal that says nothing, behind the extents of the log. Nobody else looks. A private copy goes
+    /// on as long as the file would be.
+    pub(crate) fn seal_up(&self, log: &[(u64, u64, u64)]) -> Result<()> {
+        let end = log.iter().map(|extent| extent.1).max().unwrap_or(EXTENTS);
         let len = self.refresh()?;
         let has_room = len.is_multiple_of(BLOCK) && end + BLOCK <= len;
         if matches!(&self.backing, Backing::Memory { behind: Some(_) }) && has_room {
@@ -110,7 +111,12 @@ impl Region {
             self.record(|recorder| recorder.set_len(to));
         }
         self.sealed.store(true, Ordering::Relaxed);
-        self.refresh()?;
+        let (before, len) = (self.live(live::SEAL_AT)?, self.refresh()?);
+        let is_log = log.iter().any(|&(start, end, _)| (start..end).contains(&before));
+        if before.is_multiple_of(BLOCK) && (EXTENTS..len).contains(&before) && !is_log {
+            // A copy whose front names it must not find it as it was.
+            self.clear_seal(before)?;
+        }
         self.find_seal()?;
         seal::WORDS.into_iter().try_for_each(|word| self.store_seal(word, 0))
     }
@@ -118,6 +124,13 @@ impl Region {
     /// Says that the seal is at the end of the file, and leaves there what is.
     pub(crate) fn find_seal(&self) -> Result<()> {
         if self.seal_len() == 0 { Ok(()) } else { self.store_live(live::SEAL_AT, self.len(), Ordering::Release) }
+    }
+
+    fn clear_seal(&self, at: u64) -> Result<()> {
+        seal::WORDS.into_iter().try_for_each(|word| {
+            self.store_to(self.seal_word(at, word)?, at + word, 0, Ordering::Release);
+            Ok(())
+        })
     }
 
     /// Puts the seal to `to`, the end of the file or what is about to be that, unless it is there: first what it says,
@@ -132,12 +145,12 @@ impl Region {
             let value = if was_there { self.seal_word(from, word)?.load() } else { 0 };
             self.store_to(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
         }
-        self.store_live(live::SEAL_AT, to, Ordering::Release)?;
-        for word in seal::WORDS {
-            if was_there && from < to {
-                self.store_to(self.seal_word(from, word)?, from + word, 0, Ordering::Release);
-            }
+        // The words of the old one first, and never both: a copy whose front names the old place must not find it as it
+        // was when others have committed since.
+        if was_there {
+            self.clear_seal(from)?;
         }
+        self.store_live(live::SEAL_AT, to, Ordering::Release)?;
         Ok(())
     }
 }
