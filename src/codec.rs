@@ -11,8 +11,8 @@ use crate::error::CodecError;
 /// maps are sets; for plain-old-data structs as [`Pod`](crate::Pod); and, with the feature `serde`, for everything that
 /// serde serialises, as `Serde`.
 ///
-/// `str` and `String` are stored alike, and so are `[T]` and `Vec<T>`; arguments are always borrowed, and results are
-/// owned.
+/// `str` and `String` are stored in the same way, and so are `[T]` and `Vec<T>`; arguments are always borrowed, and
+/// results are owned.
 ///
 /// # A codec of your own
 ///
@@ -43,32 +43,32 @@ use crate::error::CodecError;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub trait Codec {
-    /// What arguments are borrowed as: `str` for `String`.
+    /// The borrowed form that arguments have: `str` for `String`.
     type Borrowed: ?Sized;
-    /// What is read: `String` for `str`.
+    /// The owned form that reads return: `String` for `str`.
     type Owned: Borrow<Self::Borrowed>;
 
-    /// How many bytes every value takes, if that is always the same. Within tuples and arrays, others have their length
-    /// in front of them.
+    /// The size of every value in bytes, if it is fixed. Within tuples and arrays, other values are stored after their
+    /// length.
     const SIZE: Option<usize> = None;
 
-    /// The name of the type in the file: a map is refused to who opens it with types of other names. It must not depend
-    /// on where the type is defined, nor on compiler and machine; change it when the encoding changes.
+    /// The name of the type in the file: opening a map with types of other names fails. It must not depend on where the
+    /// type is defined, nor on compiler or machine; change it when the encoding changes.
     fn name() -> String;
 
-    /// The bytes of a value. Keys are equal if their bytes are.
+    /// Encodes a value. Keys are equal if their bytes are.
     ///
     /// # Errors
     /// If the value cannot be stored.
     fn encode(value: &Self::Borrowed) -> Result<impl AsRef<[u8]>, CodecError>;
 
-    /// The value of these bytes.
+    /// Decodes a value.
     ///
     /// # Errors
-    /// If these are not the bytes of a value. It must not panic, whatever they are.
+    /// If the bytes do not encode a value. It must not panic on any bytes.
     fn decode(bytes: &[u8]) -> Result<Self::Owned, CodecError>;
 
-    /// The bytes of many values, if they are just these: so that byte strings are not taken apart.
+    /// The bytes of many values, if they are stored as they are: so that byte strings need not be taken apart.
     #[doc(hidden)]
     #[inline]
     fn bytes_of(_values: &[Self]) -> Option<&[u8]>
@@ -78,7 +78,7 @@ pub trait Codec {
         None
     }
 
-    /// Many values, if bytes are just these.
+    /// Many values, if bytes are stored as they are.
     #[doc(hidden)]
     #[inline]
     fn values_of(_bytes: &[u8]) -> Option<Vec<Self>>
@@ -89,8 +89,7 @@ pub trait Codec {
     }
 }
 
-/// A type whose values can be read where they lie in the file, without a copy: byte strings, strings,
-/// [`Pod`](crate::Pod).
+/// A type whose values can be read in place in the file, without a copy: byte strings, strings, [`Pod`](crate::Pod).
 ///
 /// ```
 /// use slotlog::{Codec, CodecError, Store, View};
@@ -125,16 +124,16 @@ pub trait Codec {
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub trait View: Codec {
-    /// The value of these bytes, which begin at a multiple of eight.
+    /// The value in these bytes, which begin at a multiple of eight.
     ///
     /// # Errors
-    /// If these are not the bytes of a value.
+    /// If the bytes do not encode a value.
     fn view(bytes: &[u8]) -> Result<&Self::Borrowed, CodecError>;
 }
 
 #[cold]
 pub(crate) fn wrong_size(expected: usize, found: usize) -> CodecError {
-    CodecError::new(format!("expected {expected} bytes, and found {found}"))
+    CodecError::new(format!("expected {expected} bytes, found {found}"))
 }
 
 #[inline]
@@ -272,7 +271,7 @@ impl Codec for bool {
         match exactly(bytes)? {
             [0] => Ok(false),
             [1] => Ok(true),
-            [other] => Err(CodecError::new(format!("expected 0 or 1, and found {other}"))),
+            [other] => Err(CodecError::new(format!("expected 0 or 1, found {other}"))),
         }
     }
 }
@@ -295,7 +294,7 @@ impl Codec for char {
     #[inline]
     fn decode(bytes: &[u8]) -> Result<char, CodecError> {
         let number = u32::decode(bytes)?;
-        char::from_u32(number).ok_or_else(|| CodecError::new(format!("{number:#x} is no character")))
+        char::from_u32(number).ok_or_else(|| CodecError::new(format!("{number:#x} is not a character")))
     }
 }
 
@@ -352,14 +351,14 @@ fn put<T: Codec>(value: &T::Owned, is_last: bool, out: &mut Vec<u8>) -> Result<(
     let bytes = T::encode(value.borrow())?;
     let bytes = bytes.as_ref();
     if T::SIZE.is_none() && !is_last {
-        let len = u32::try_from(bytes.len()).map_err(|_| CodecError::new("a part has more than 4 GiB"))?;
+        let len = u32::try_from(bytes.len()).map_err(|_| CodecError::new("a part is longer than 4 GiB"))?;
         out.extend_from_slice(&len.to_le_bytes());
     }
     out.extend_from_slice(bytes);
     Ok(())
 }
 
-/// Takes one of several values off.
+/// Splits off one of several values.
 fn take<T: Codec>(bytes: &mut &[u8], is_last: bool) -> Result<T::Owned, CodecError> {
     let len = match T::SIZE {
         Some(size) => size,
@@ -405,7 +404,7 @@ impl<T: Codec<Owned = T>> Codec for [T] {
             return Ok(values);
         }
         if T::SIZE == Some(0) {
-            return Err(CodecError::new("how many values without size there are was not stored; use an array"));
+            return Err(CodecError::new("a vector of zero-sized values does not store their number; use an array"));
         }
         let mut values = Vec::new();
         while !bytes.is_empty() {

@@ -9,16 +9,15 @@ use crate::engine::change::Action;
 use crate::error::Result;
 use crate::map::Map;
 
-/// What [`Entry::and_modify`] was given.
+/// A closure given to [`Entry::and_modify`].
 type Modification<'m, T> = Box<dyn FnOnce(&mut T) + 'm>;
 
-/// The entry of a key of a [`Map`], to be changed in place; see [`Map::entry`].
+/// The entry of a key of a [`Map`], for changing it in place; see [`Map::entry`].
 ///
-/// Std's is a place in a map that nobody else can touch meanwhile. This one is a plan:
-/// [`and_modify`](Entry::and_modify) adds to it, and the last call carries it out, as one atomic operation that nobody
-/// comes in between of, in whatever process. So the last call returns the value, and not a reference to it. Closures
-/// run with the writer lock held: they may read from the store, and not write to it. A deadline stays as it is; if
-/// nothing changes, nothing is written.
+/// The standard library's entry is a place in a map, borrowed exclusively. This one is a plan:
+/// [`and_modify`](Entry::and_modify) adds to it, and the last call carries it out as one operation, atomic across all
+/// threads and processes. So the last call returns the value, not a reference to it. Closures run with the writer lock
+/// held: they may read from the store but not write to it. A deadline is kept; if nothing changes, nothing is written.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -30,10 +29,10 @@ type Modification<'m, T> = Box<dyn FnOnce(&mut T) + 'm>;
 /// assert_eq!(visits.entry("imprint").or_default()?, 0);
 /// # Ok::<(), slotlog::Error>(())
 /// ```
-#[must_use = "an entry does nothing before its last call: `or_insert`, `or_insert_with`, `or_default` or `commit`"]
+#[must_use = "an entry does nothing until its last call: `or_insert`, `or_insert_with`, `or_default` or `commit`"]
 pub struct Entry<'m, K: Codec + ?Sized, V: Codec + ?Sized> {
     map: &'m Map<K, V>,
-    /// Encoded; or why it could not be, which the last call says.
+    /// The encoded key, or why it could not be encoded, which the last call returns.
     key: Result<Vec<u8>>,
     changes: Vec<Modification<'m, V::Owned>>,
 }
@@ -50,7 +49,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
         Entry { map, key, changes: Vec::new() }
     }
 
-    /// If the key has a value, changes it so. Can be called more than once.
+    /// If the key has a value, changes it with `f`. Can be called more than once.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -65,7 +64,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
         self
     }
 
-    /// If the key has no value, gives it this one. Returns the value that it has then.
+    /// If the key has no value, sets it to this one. Returns the value that the key has then.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -85,7 +84,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
         })
     }
 
-    /// If the key has no value, gives it what `f` makes. Returns the value that it has then.
+    /// If the key has no value, sets it to the result of `f`. Returns the value that the key has then.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -101,7 +100,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     /// Those of [`Map::insert`].
     ///
     /// # Panics
-    /// Only if a closure does; then nothing has happened.
+    /// Only if a closure does; then nothing has changed.
     pub fn or_insert_with(self, f: impl FnOnce() -> V::Owned) -> Result<V::Owned> {
         let map = self.map;
         self.finish(|| {
@@ -111,7 +110,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
         })
     }
 
-    /// If the key has no value, gives it the default one. Returns the value that it has then.
+    /// If the key has no value, sets it to the default one. Returns the value that the key has then.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -132,8 +131,8 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
         self.or_insert_with(V::Owned::default)
     }
 
-    /// Does the changes of [`and_modify`](Entry::and_modify) if the key has a value, and nothing otherwise. Returns the
-    /// value that it has then.
+    /// If the key has a value, makes the changes of [`and_modify`](Entry::and_modify); otherwise does nothing. Returns
+    /// the value that the key has then.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -149,7 +148,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     /// Those of [`Map::insert`].
     ///
     /// # Panics
-    /// Only if a closure does; then nothing has happened.
+    /// Only if a closure does; then nothing has changed.
     pub fn commit(self) -> Result<Option<V::Owned>> {
         let Entry { map, key, changes } = self;
         map.modify_encoded(&key?, |old, expires| match map.decode_some(old)? {
@@ -170,7 +169,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     }
 }
 
-/// The value after all changes, and what is to be done for that.
+/// The value after all changes, and the action that brings it about.
 fn changed<'m, K: Codec + ?Sized, V: Codec + ?Sized>(
     map: &Map<K, V>,
     old: Option<&[u8]>,

@@ -1,21 +1,22 @@
-//! What can go wrong, by phase: naming the file, opening it, using it.
+//! What can go wrong: in naming the file, opening it, and using it.
 
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// The result of everything that can fail.
+/// The result of every operation that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, where, and what to do about it; [`report`](Error::report) says why as well.
+/// What went wrong, where, and what to do about it; [`report`](Error::report) adds the cause.
 ///
-/// The text of each is one line: the path of the file, what has happened, and behind a semicolon, what to do. What
-/// comes of an error of the system ([`Io`](Error::Io)) or of a codec ([`Codec`](Error::Codec)) has that as its
-/// [`source`](std::error::Error::source), and does not repeat it. Keys and values are never shown, names of maps are.
+/// Each message is one line: the path of the file, what happened, and after a semicolon, what to do. An error caused by
+/// the system ([`Io`](Error::Io)) or by a codec ([`Codec`](Error::Codec)) has that cause as its
+/// [`source`](std::error::Error::source) and does not repeat it. Messages never show keys or values; they do show names
+/// of maps.
 ///
-/// No error loses data: an operation that fails has not happened, and the store goes on as it was. The one exception is
-/// a commit that was to be [synced](crate::Durability::Synced) and could not be: it may be there all the same.
+/// No error loses data: an operation that fails has no effect, and the store stays usable. The one exception is a
+/// [synced](crate::Durability::Synced) commit whose flush failed: it may be there all the same.
 ///
 /// ```
 /// use slotlog::Error;
@@ -32,52 +33,52 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file, or a folder on the way to it, does not exist.
+    /// The file, or a folder on its path, does not exist.
     #[error(
-        "{}: not found; check the path (a store is only created for writing, in a folder that exists)",
+        "{}: not found; check the path (opening for writing creates a store, but only in an existing folder)",
         path.display()
     )]
     NotFound {
-        /// The path that was to be opened.
+        /// The requested path.
         path: PathBuf,
     },
-    /// There is a file already, and `create_new` was asked for.
+    /// The file already exists, and `create_new` was set.
     #[error(
-        "{}: exists already, and `create_new` was asked for; open it without that, or choose another path",
+        "{}: already exists, but `create_new` is set; open it without that option, or choose another path",
         path.display()
     )]
     AlreadyExists {
-        /// The path that was to be created.
+        /// The requested path.
         path: PathBuf,
     },
     /// The path names a directory, a FIFO, a socket or a device.
-    #[error("{}: is {what}, and a store is a regular file; choose another path", path.display())]
+    #[error("{}: is {what}, but a store must be a regular file; choose another path", path.display())]
     NotAFile {
-        /// The path that was to be opened.
+        /// The requested path.
         path: PathBuf,
-        /// What it is.
+        /// What the path names.
         what: &'static str,
     },
-    /// The operating system forbids opening the file so.
+    /// The operating system denies opening the file in this way.
     #[error(
-        "{}: permission denied; check the rights of file and folder, or open with `Access::ReadOnly`",
+        "{}: permission denied; check the permissions of file and folder, or open with `Access::ReadOnly`",
         path.display()
     )]
     PermissionDenied {
-        /// The path that was to be opened.
+        /// The requested path.
         path: PathBuf,
     },
-    /// The file is something else. It was not touched.
-    #[error("{}: not a slotlog store ({what}), and was left as it is; check the path", path.display())]
+    /// The file is not a slotlog store. It was not touched.
+    #[error("{}: not a slotlog store ({what}), left unchanged; check the path", path.display())]
     NotAStore {
         /// The file.
         path: PathBuf,
-        /// What shows it.
+        /// How it was recognised.
         what: &'static str,
     },
-    /// The file was written by a version of slotlog that this one does not understand.
+    /// The file was written by a version of slotlog that this build does not understand.
     #[error(
-        "{}: has format version {found}, and this build reads {supported}; use a slotlog of the version that wrote it",
+        "{}: has format version {found}, but this build reads {supported}; use the version of slotlog that wrote it",
         path.display()
     )]
     UnsupportedVersion {
@@ -85,10 +86,10 @@ pub enum Error {
         path: PathBuf,
         /// The version in the file.
         found: u32,
-        /// The version of this build.
+        /// The version that this build supports.
         supported: u32,
     },
-    /// The file uses features that this version does not understand.
+    /// The file uses features that this build does not understand.
     #[error("{}: uses features {features:#x} that this build does not know; use a newer slotlog", path.display())]
     UnsupportedFeature {
         /// The file.
@@ -98,8 +99,8 @@ pub enum Error {
     },
     /// The file is shorter than its own superblock says.
     #[error(
-        "{}: truncated to {len} bytes of {expected}; restore the file from a copy, or, if this is a copy of a store in \
-         use, copy it while it is closed, or copy it again",
+        "{}: truncated to {len} of {expected} bytes; restore the file from a backup, or, if it is a copy of a store in \
+         use, copy it again or while it is closed",
         path.display()
     )]
     Truncated {
@@ -107,13 +108,13 @@ pub enum Error {
         path: PathBuf,
         /// Its length in bytes.
         len: u64,
-        /// The length that it should have at least.
+        /// Its minimum length in bytes.
         expected: u64,
     },
     /// The file is damaged.
     #[error(
-        "{}: corrupt at offset {offset}: {what}; restore the file from a backup (`Store::verify` tells all that is \
-         damaged)",
+        "{}: corrupt at offset {offset}: {what}; restore the file from a backup (`Store::verify` lists all \
+         damage)",
         path.display()
     )]
     Corrupt {
@@ -124,19 +125,19 @@ pub enum Error {
         /// What was found, and what was expected.
         what: Cow<'static, str>,
     },
-    /// Someone holds the store in a mode that excludes this one.
+    /// Another opener holds the store in a mode that excludes this one.
     #[error("{}: in use by {by}; {}", path.display(), by.advice())]
     Locked {
         /// The file.
         path: PathBuf,
-        /// Who holds it.
+        /// The opener that holds it.
         by: HeldBy,
     },
-    /// What was to be closed [for good](crate::Store::close_last) is still open in this process. A checkpoint was
-    /// taken, and the handle that was to be the last one is gone.
+    /// [`close_last`](crate::Store::close_last) was called, but the store is still open in this process. A checkpoint
+    /// was taken, and the handle passed to the call is gone.
     #[error(
-        "{}: still open in this process, by {handles} other handles; drop every clone, map, snapshot, transaction and \
-         iterator of the store first",
+        "{}: still open in this process through {handles} other handles; drop every clone, map, snapshot, transaction \
+         and iterator of the store first",
         path.display()
     )]
     StillOpen {
@@ -145,26 +146,25 @@ pub enum Error {
         /// How many handles are left.
         handles: usize,
     },
-    /// As many openers have the store open for writing as there is room for, and there cannot be made more: the file
-    /// can get no longer, another process went on writing all the time, or there are as many as there can ever be,
-    /// 32,768.
-    #[error("{}: {max} openers write to the store, and there is no room for more; close one of them", path.display())]
+    /// The table of openers that write is full and cannot grow: the file cannot grow, another process kept writing, or
+    /// the maximum of 32,768 is reached.
+    #[error("{}: {max} openers already write to it, with no room for more; close one of them", path.display())]
     ProcessesExhausted {
         /// The file.
         path: PathBuf,
-        /// How many there is room for.
+        /// How many openers fit.
         max: u64,
     },
-    /// The store was opened before this process was forked. It belongs to the parent.
-    #[error("{}: opened before a fork, and belongs to the parent process; open it anew in the child", path.display())]
+    /// The store was opened before this process was forked. It belongs to the parent process.
+    #[error("{}: opened before a fork, so it belongs to the parent; open it again in the child", path.display())]
     Forked {
         /// The file.
         path: PathBuf,
     },
     /// The writer lock did not become free in time.
     #[error(
-        "{}: gave up after waiting {waited:?} for its turn to write, which process {pid} has had for {held:?}; commit \
-         or drop the transaction there, or raise `lock_timeout`",
+        "{}: gave up after {waited:?}: process {pid} has been writing for {held:?}; commit or drop its transaction, or \
+         raise `lock_timeout`",
         path.display()
     )]
     LockTimeout {
@@ -172,21 +172,21 @@ pub enum Error {
         path: PathBuf,
         /// How long this call waited.
         waited: Duration,
-        /// The process that holds the lock.
+        /// The process that holds the writer lock.
         pid: u32,
-        /// How long it has held it.
+        /// How long that process has held it.
         held: Duration,
     },
-    /// This thread writes already, and began a second write, which could only wait for itself: it has a transaction
-    /// open, in this [`Store`](crate::Store) or in another one of the same file, or is within a closure that a write
-    /// calls. It is told within a tenth of a second.
+    /// This thread is already writing and began a second write, which would wait for itself forever: it has a
+    /// transaction open, in this [`Store`](crate::Store) or in another one of the same file, or it is inside a closure
+    /// that a write calls. The error is returned within a tenth of a second.
     ///
-    /// A transaction that was sent to another thread counts as that of the sender until the other one uses it, since
-    /// nothing tells where a value is. A sender that goes on writing says that it [hands the transaction
-    /// over](crate::Transaction::hand_over), and then is never told this because of it.
+    /// A transaction that was sent to another thread counts as the sender's until the receiver first uses it, since a
+    /// store cannot see where a value is. A sender that goes on writing calls
+    /// [`hand_over`](crate::Transaction::hand_over) first, and then never gets this error because of that transaction.
     #[error(
-        "{}: this thread writes already and would wait for itself; commit or drop its transaction first, or if that \
-         was sent to another thread, call `hand_over` before",
+        "{}: this thread is already writing and would wait for itself; commit or drop its transaction first, or call \
+         `hand_over` before sending it to another thread",
         path.display()
     )]
     WouldDeadlock {
@@ -194,77 +194,77 @@ pub enum Error {
         path: PathBuf,
     },
     /// The key is too long.
-    #[error("a key of {len} bytes is too long: the most is {max}; shorten it, or use a hash of it")]
+    #[error("a key of {len} bytes is too long: the maximum is {max}; shorten it, or use a hash of it")]
     KeyTooLong {
         /// Bytes of the key.
         len: usize,
-        /// The most that is allowed.
+        /// The maximum.
         max: usize,
     },
     /// The value is too long.
-    #[error("a value of {len} bytes is too long: the most is {max}; split it into several")]
+    #[error("a value of {len} bytes is too long: the maximum is {max}; split it into several")]
     ValueTooLong {
         /// Bytes of the value.
         len: u64,
-        /// The most that is allowed.
+        /// The maximum.
         max: u64,
     },
-    /// There is no room. What is there can still be read, and keys can still be removed.
-    #[error("{}: full: {needed} more bytes are needed, and {why}", path.display())]
+    /// There is no room. Reading still works, and keys can still be removed.
+    #[error("{}: full: {needed} more bytes are needed, but {why}", path.display())]
     Full {
         /// The file.
         path: PathBuf,
-        /// How many bytes were to be added to the file.
+        /// How many bytes the file had to grow by.
         needed: u64,
-        /// What stands in the way.
+        /// What limits the file.
         why: FullReason,
     },
     /// The store was opened with [`Access::ReadOnly`](crate::Access::ReadOnly).
-    #[error("{}: was opened with `Access::ReadOnly`; open it for writing to change it", path.display())]
+    #[error("{}: opened with `Access::ReadOnly`; open it for writing to change it", path.display())]
     ReadOnly {
         /// The file.
         path: PathBuf,
     },
-    /// All pins are taken: each thread that reads keeps one, and each commit that snapshots, iterators and borrowed
-    /// values look at needs one. And there cannot be made more: the file can get no longer, another process went on
-    /// writing all the time, or there are as many as there can ever be, 2.8 million.
+    /// All pins are taken: each reading thread keeps one, and each commit seen by snapshots, iterators and borrowed
+    /// values needs one. The pin table cannot grow: the file cannot grow, another process kept writing, or the maximum
+    /// of 2.8 million is reached.
     #[error(
-        "{}: all {max} pins are taken, and there is no room for more; drop snapshots of old commits",
+        "{}: all {max} pins are taken, with no room for more; drop snapshots of old commits",
         path.display()
     )]
     PinsExhausted {
         /// The file.
         path: PathBuf,
-        /// How many there is room for.
+        /// How many pins fit.
         max: u64,
     },
-    /// A flush has failed, now or before, in this process or in another. What was committed since the last successful
-    /// one can be read but may not be durable, and nothing is called durable any more. When everybody has closed the
-    /// store, the next opening writes its whole log to the disk once more.
+    /// A flush failed, now or earlier, in this process or in another. Commits since the last successful flush can be
+    /// read but may not be durable, and no commit is reported as durable any more. Once all processes have closed the
+    /// store, the next opener writes the whole log to the disk again.
     #[error(
-        "{}: a flush failed, so durability is unknown; close the store everywhere and open it again",
+        "{}: a flush failed, so durability is unknown; close the store in every process, then open it again",
         path.display()
     )]
     Poisoned {
         /// The file.
         path: PathBuf,
     },
-    /// The log does not go back to this sequence number without a gap, or never had it in this life of the store: it is
-    /// older than what compaction has left, or newer than what a power cut has left.
+    /// The log does not reach back to this sequence number without a gap, or the store has never had this number: it is
+    /// older than what compaction has kept, or newer than what a power cut has left.
     #[error(
-        "{}: the changes since {seq:#x} are not in the log any more; read everything, and go on from there",
+        "{}: the changes since {seq:#x} are no longer in the log; read everything, and continue from there",
         path.display()
     )]
     HistoryTruncated {
         /// The file.
         path: PathBuf,
-        /// The sequence number that was asked for.
+        /// The requested sequence number.
         seq: u64,
     },
-    /// The map has another type, or another version of it, than it was asked for.
+    /// The map has other types, or another version of them, than requested.
     #[error(
-        "{}: map {map:?} holds {found}, and was opened as {wanted}; open it with the types that it has, or move what \
-         it has to a new map (see the documentation of `Store::map`)",
+        "{}: map {map:?} holds {found}, but was opened as {wanted}; open it with its own types, or move its entries to \
+         a new map (see the documentation of `Store::map`)",
         path.display()
     )]
     TypeMismatch {
@@ -274,26 +274,26 @@ pub enum Error {
         map: String,
         /// The types in the file: key, value and version.
         found: String,
-        /// The types that were asked for.
+        /// The requested types.
         wanted: String,
     },
     /// A key or a value could not be encoded or decoded.
-    #[error("{}: map {map:?}: {part} does not {step}", path.display())]
+    #[error("{}: map {map:?}: could not {step} {part}", path.display())]
     Codec {
         /// The file.
         path: PathBuf,
         /// The name of the map.
         map: String,
-        /// Whether it is a key or a value.
+        /// Whether it is the key or the value.
         part: CodecPart,
-        /// Whether it was to be encoded or decoded.
+        /// Whether encoding or decoding failed.
         step: CodecStep,
-        /// What does not fit.
+        /// The reason.
         #[source]
         what: CodecError,
     },
-    /// There is no map of this name, and it could not be created; or it was dropped since it was opened.
-    #[error("{}: there is no map {map:?}; open it anew to create it, with a store that can be written", path.display())]
+    /// There is no map of this name, and it could not be created; or it was dropped after it was opened.
+    #[error("{}: no map {map:?}; open it again to create it, from a store that is open for writing", path.display())]
     NoSuchMap {
         /// The file.
         path: PathBuf,
@@ -301,45 +301,45 @@ pub enum Error {
         map: String,
     },
     /// A map was used in a transaction or snapshot of another store.
-    #[error("{}: map {map:?} belongs to another store; use one of the same `Store`", path.display())]
+    #[error("{}: map {map:?} belongs to another store; use a map of this store", path.display())]
     ForeignMap {
         /// The file of the transaction or snapshot.
         path: PathBuf,
         /// The name of the map.
         map: String,
     },
-    /// A map cannot have this name.
+    /// The name is not allowed for a map.
     #[error("{}: map {:?}: {what}", path.display(), shown(name))]
     InvalidName {
         /// The file.
         path: PathBuf,
-        /// The name.
+        /// The rejected name.
         name: String,
-        /// What does not work.
+        /// Why it is not allowed.
         what: &'static str,
     },
-    /// The store has counted as far as its file format goes, and refuses what would need one more number: any change
-    /// when it has used up its [commits](Numbers::Commits), to be opened for writing after a power cut when it has used
-    /// up its [recoveries](Numbers::Recoveries), a new map when it has used up its [maps](Numbers::Maps). Reading goes
-    /// on working, and opening for reading or as a [copy](crate::Access::CopyOnWrite): copy what it has to a new store.
+    /// The store has reached a limit of its file format and rejects operations that need one more number: any change
+    /// once the [commits](Numbers::Commits) are used up, opening for writing after a power cut once the
+    /// [recoveries](Numbers::Recoveries) are, a new map once the [maps](Numbers::Maps) are. Reading still works, and so
+    /// does opening for reading or [copy-on-write](crate::Access::CopyOnWrite): copy the contents to a new store.
     #[error(
-        "{}: all {max} numbers for {what} are used up; what the store has can be read: copy it to a new store",
+        "{}: all {max} numbers for {what} are used up; copy the contents, which can still be read, to a new store",
         path.display()
     )]
     NumbersExhausted {
         /// The file.
         path: PathBuf,
-        /// What they count.
+        /// What is counted.
         what: Numbers,
-        /// How many there are.
+        /// The limit.
         max: u64,
     },
-    /// The options contradict each other or ask for the impossible.
+    /// The options contradict each other or have no meaning.
     #[error("{}: {what}", path.display())]
     InvalidOptions {
-        /// The path that was to be opened.
+        /// The requested path.
         path: PathBuf,
-        /// What does not work.
+        /// What is wrong.
         what: &'static str,
     },
     /// The operating system reported an error.
@@ -347,26 +347,26 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
         /// The error.
         source: io::Error,
     },
 }
 
-/// What does not fit when a key or a value is encoded or decoded.
+/// Why a key or a value could not be encoded or decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CodecError(Cow<'static, str>);
 
 impl CodecError {
-    /// An error that says what was found, and what was expected.
+    /// An error with this message: what was found, and what was expected.
     pub fn new(what: impl Into<Cow<'static, str>>) -> CodecError {
         CodecError(what.into())
     }
 }
 
-/// What of an entry a [codec error](Error::Codec) is about.
+/// The part of an entry that a [codec error](Error::Codec) is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecPart {
@@ -378,125 +378,126 @@ pub enum CodecPart {
     Value,
 }
 
-/// What a [codec error](Error::Codec) happened at.
+/// The step at which a [codec error](Error::Codec) happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecStep {
-    /// It was to be stored.
+    /// Encoding, to store it.
     #[error("encode")]
     Encode,
-    /// It was to be read.
+    /// Decoding, to read it.
     #[error("decode")]
     Decode,
 }
 
-/// What a store that has [run out of numbers](Error::NumbersExhausted) has counted.
+/// The counter that a store has [used up](Error::NumbersExhausted).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Numbers {
-    /// Commits, and a few steps of upkeep: about 17.6 million million, which a million a second reach in 200 days.
+    /// Commits, and a few steps of upkeep: about 17.6 trillion. At a million a second they last 200 days.
     #[error("commits")]
     Commits,
-    /// Recoveries from a power cut: about a million. Where the system does not tell one page cache from another, a kill
+    /// Recoveries after a power cut: about a million. Where the system cannot tell one page cache from another, a kill
     /// counts as one.
     #[error("recoveries")]
     Recoveries,
-    /// Maps that were ever made: about 16.8 million. The number of a map that was dropped is not given to another one,
-    /// since somebody may still have a handle to it.
+    /// Maps ever created: about 16.8 million. The number of a dropped map is never reused, since a process may still
+    /// have a handle to it.
     #[error("maps")]
     Maps,
 }
 
-/// Who has a store open in a way that [excludes](Error::Locked) another.
+/// The opener that has a store open in a way that [excludes](Error::Locked) another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeldBy {
-    /// A process that has the store alone.
-    #[error("process {pid}, which has it alone")]
+    /// A process that has the store open exclusively.
+    #[error("process {pid}, which has it open exclusively")]
     Exclusive {
-        /// Its process id, as it sees it itself.
+        /// Its process id, as that process sees it.
         pid: u32,
-        /// Since when.
+        /// When it opened the store.
         since: SystemTime,
     },
-    /// A process that writes, together with others.
-    #[error("process {pid}, which writes to it")]
+    /// A process that has the store open for writing, shared with others.
+    #[error("process {pid}, which has it open for writing")]
     Writer {
-        /// Its process id, as it sees it itself.
+        /// Its process id, as that process sees it.
         pid: u32,
-        /// Since when.
+        /// When it opened the store.
         since: SystemTime,
     },
-    /// Openers with [`Access::ReadOnly`](crate::Access::ReadOnly), who leave no name in the file.
-    #[error("a process that reads it (`Access::ReadOnly`)")]
+    /// Openers with [`Access::ReadOnly`](crate::Access::ReadOnly), which leave no name in the file.
+    #[error("a process that has it open for reading (`Access::ReadOnly`)")]
     Readers,
-    /// Openers who have its content as memory of their own, which the file must not change under, and leave no name in
-    /// it: with [`Access::CopyOnWrite`](crate::Access::CopyOnWrite); or for reading, if they have recovered it after a
-    /// power cut and see what this opening would write over, or had to be [untrusting](crate::Options::untrusted).
+    /// Openers that have mapped the file privately, so that it must not change, and leave no name in it: with
+    /// [`Access::CopyOnWrite`](crate::Access::CopyOnWrite); or with read-only access, if they recovered the store after
+    /// a power cut and still see what this opening would overwrite, or opened it as
+    /// [untrusted](crate::Options::untrusted).
     #[error(
-        "a process that works on a private copy of it (`Access::CopyOnWrite`, or `Access::ReadOnly` after a power cut)"
+        "a process that uses a private copy of it (`Access::CopyOnWrite`, or `Access::ReadOnly` after a power cut)"
     )]
     Private,
-    /// A process that runs under another operating system: the file is shared over a network or with a virtual machine.
-    #[error("process {pid} of another system")]
+    /// A process on another operating system: the file is shared over a network or with a virtual machine.
+    #[error("process {pid} on another system")]
     OtherSystem {
-        /// Its process id, as it sees it itself.
+        /// Its process id, as that process sees it.
         pid: u32,
     },
-    /// A process that is opening or closing the store, which takes its time after a power cut, and on a slow disk.
-    #[error("process {pid}, which {step},")]
+    /// A process that is opening or closing the store, which takes time after a power cut or on a slow disk.
+    #[error("process {pid}, which {step}")]
     Opener {
-        /// Its process id, as it sees it itself.
+        /// Its process id, as that process sees it.
         pid: u32,
-        /// What it is at, and how far.
+        /// What it is doing, and how far it is.
         step: OpenerStep,
     },
-    /// Somebody who is opening or closing the store, and has not said yet who it is.
+    /// A process that is opening or closing the store and has not yet left its process id.
     #[error("a process that is opening or closing it")]
     Opening,
-    /// A thread or process that takes a checkpoint. That lasts as long as a flush, unless it was stopped.
-    #[error("a thread or process that takes a checkpoint of it")]
+    /// A thread or process that is taking a checkpoint. That takes as long as a flush, unless it has been stopped.
+    #[error("a thread or process that is taking a checkpoint")]
     Superblock,
-    /// Somebody who holds a lock on the file and has no entry in it.
-    #[error("another program, which holds a lock on the file")]
+    /// Another program that holds a lock on the file and has no entry in it.
+    #[error("another program that holds a lock on the file")]
     Unknown,
 }
 
-/// What a process that [opens or closes](HeldBy::Opener) a store is at, and how many bytes of it are done.
+/// What a process that [opens or closes](HeldBy::Opener) a store is doing, and how many bytes are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenerStep {
-    /// It opens a store, which takes no time.
+    /// Opening the store, which takes almost no time.
     #[error("is opening it")]
     Opening,
-    /// It recovers the store and checks its log; see [`RecoveryPhase`](crate::RecoveryPhase).
-    #[error("is recovering it (it has checked {done} of {total} bytes)")]
+    /// Recovering the store: checking its log; see [`RecoveryPhase`](crate::RecoveryPhase).
+    #[error("is recovering it (checked {done} of {total} bytes)")]
     Walking {
-        /// Bytes that were checked.
+        /// Bytes checked.
         done: u64,
         /// Length of the file; the log may be much shorter.
         total: u64,
     },
-    /// It recovers the store and flushes what it has found.
-    #[error("is recovering it (it has flushed {done} of {total} bytes)")]
+    /// Recovering the store: flushing what was found.
+    #[error("is recovering it (flushed {done} of {total} bytes)")]
     Flushing {
-        /// Bytes that were flushed.
+        /// Bytes flushed.
         done: u64,
         /// Length of the file.
         total: u64,
     },
-    /// It recovers the store and builds its index.
-    #[error("is recovering it (it has indexed {done} of {total} bytes)")]
+    /// Recovering the store: building its index.
+    #[error("is recovering it (indexed {done} of {total} bytes)")]
     Indexing {
-        /// Bytes of the log that are in the index.
+        /// Bytes of the log that are indexed.
         done: u64,
         /// Length of the log.
         total: u64,
     },
-    /// It closes the store.
-    #[error("is closing it (it has flushed {done} of {total} bytes)")]
+    /// Closing the store.
+    #[error("is closing it (flushed {done} of {total} bytes)")]
     Closing {
-        /// Bytes that were flushed.
+        /// Bytes flushed.
         done: u64,
         /// Length of the file.
         total: u64,
@@ -514,7 +515,7 @@ impl HeldBy {
     }
 }
 
-/// A name may be of any length; so much of it is shown.
+/// A name may have any length; a message shows this many characters.
 fn shown(name: &str) -> String {
     const MOST: usize = 60;
 
@@ -531,32 +532,32 @@ pub enum FullReason {
     /// The limit that [`Options::max_size`](crate::Options::max_size) sets.
     #[error("`max_size` is {0} bytes; raise it, or remove keys")]
     MaxSize(u64),
-    /// The disk, or the user's quota.
+    /// The disk is full, or the user's quota is used up.
     #[error("the disk is full; free some space, or remove keys")]
     Disk,
-    /// The process may not make files larger (`RLIMIT_FSIZE`).
+    /// The process may not make files any larger (`RLIMIT_FSIZE`).
     #[error("files of this process are limited to {0} bytes; raise the limit (`ulimit -f`), or remove keys")]
     FileSizeLimit(u64),
-    /// The addresses that this process may use (`RLIMIT_AS`), of which a mapped file takes as many as it has bytes.
+    /// The address space of this process is limited (`RLIMIT_AS`); a mapped file takes as much of it as it has bytes.
     #[error("the addresses of this process are limited to {0} bytes; raise the limit (`ulimit -v`), or remove keys")]
     AddressLimit(u64),
-    /// The addresses that the system has for the store, or the largest size that the format can address.
-    #[error("no more than {0} bytes can be addressed; remove keys")]
+    /// The system has no more address space for the store, or the format has reached its largest size.
+    #[error("at most {0} bytes can be addressed; remove keys")]
     AddressSpace(u64),
 }
 
 impl Error {
-    /// All of it in one line: what went wrong, and behind it, after colons, the error of the system or of a codec that
-    /// it came of. That is its [`source`](std::error::Error::source), which `to_string` leaves out, so that a program
-    /// that prints whole chains says nothing twice.
+    /// The whole message in one line: what went wrong, then, after colons, the error of the system or of a codec that
+    /// caused it. That is its [`source`](std::error::Error::source), which `to_string` leaves out so that programs that
+    /// print the whole chain do not repeat it.
     ///
     /// ```
     /// use slotlog::{CodecError, CodecPart, CodecStep, Error};
     ///
     /// let (part, step, what) = (CodecPart::Key, CodecStep::Encode, CodecError::new("it is odd"));
     /// let error = Error::Codec { path: "app.slotlog".into(), map: "evens".into(), part, step, what };
-    /// assert_eq!(error.to_string(), r#"app.slotlog: map "evens": a key does not encode"#);
-    /// assert_eq!(error.report(), r#"app.slotlog: map "evens": a key does not encode: it is odd"#);
+    /// assert_eq!(error.to_string(), r#"app.slotlog: map "evens": could not encode a key"#);
+    /// assert_eq!(error.report(), r#"app.slotlog: map "evens": could not encode a key: it is odd"#);
     /// ```
     pub fn report(&self) -> String {
         let mut report = self.to_string();
@@ -569,7 +570,7 @@ impl Error {
         report
     }
 
-    /// An operating-system error, with the phases that deserve a variant of their own picked out.
+    /// An operating-system error; the most common kinds get a variant of their own.
     pub(crate) fn io(path: &Path, doing: &'static str, source: io::Error) -> Error {
         Error::Io { path: path.to_owned(), doing, source }
     }
@@ -591,7 +592,7 @@ mod tests {
     use crate::file::layout::PINS;
     use crate::{Access, Codec, Store};
 
-    /// A codec that refuses everything.
+    /// A codec that rejects everything.
     struct Refuses;
 
     impl Codec for Refuses {
@@ -611,7 +612,7 @@ mod tests {
         }
     }
 
-    /// Its name, of every one that there is: a new one does not compile before it stands here.
+    /// The name of the variant. A new variant does not compile until it is listed here.
     fn name(error: &Error) -> &'static str {
         macro_rules! names {
             ($($name:ident)*) => {
@@ -628,7 +629,7 @@ mod tests {
         name
     }
 
-    /// How many there are.
+    /// How many variants there are.
     const ALL: usize = 30;
 
     fn of<T>(refused: Result<T>) -> Error {
@@ -638,7 +639,7 @@ mod tests {
         }
     }
 
-    /// Every error, those that a program can bring about as it does, at a path in this folder.
+    /// Every error: those that a program can provoke are provoked, at a path in this folder.
     fn errors(folder: &Path) -> Vec<Error> {
         let path = folder.join("store");
         let at = |name: &str| folder.join(name);
@@ -687,7 +688,7 @@ mod tests {
         errors
     }
 
-    /// Those that take a machine of their own, and all the causes of the others.
+    /// Errors that need special circumstances, and the remaining causes of the others.
     fn rare(path: &Path) -> Vec<Error> {
         let p = || path.to_owned();
         let since = SystemTime::UNIX_EPOCH;
@@ -719,7 +720,7 @@ mod tests {
         errors
     }
 
-    /// What the advice of an error may begin with.
+    /// The words that advice may begin with.
     const ADVICE: [&str; 22] = [
         "check", "open", "choose", "use", "restore", "close", "try", "drop", "commit", "shorten", "split", "raise",
         "free", "remove", "read", "copy", "create", "give", "see", "set", "what", "move",
@@ -736,7 +737,7 @@ mod tests {
         for error in &errors {
             let text = error.to_string();
             let what = match error {
-                // They come of what a call was given, before any file is looked at.
+                // These come from an argument, before any file is involved.
                 Error::KeyTooLong { .. } | Error::ValueTooLong { .. } => text.as_str(),
                 _ => {
                     let behind = text.strip_prefix(&*folder.path().to_string_lossy());

@@ -7,15 +7,16 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::codec::{Codec, View, wrong_size};
 use crate::error::CodecError;
 
-/// Plain old data: a `T`, or a slice of them, stored as it lies in memory, and read in place as `&T`.
+/// Plain old data: a `T`, or a slice of them, stored with its memory layout, and read in place as `&T`.
 ///
-/// `T` is anything for which [`zerocopy`]'s derives (re-exported by this crate) prove that every byte of it is data and
-/// that all bytes are a value: `FromBytes`, `IntoBytes`, `KnownLayout` and `Immutable`. Its alignment is at most 8.
+/// `T` is any type for which the derives of [`zerocopy`] (re-exported by this crate) prove that every byte is data and
+/// that any bytes are a valid value: `FromBytes`, `IntoBytes`, `KnownLayout` and `Immutable`. Its alignment is at most
+/// 8.
 ///
-/// The name in the file says size and alignment of `T`, and nothing else, so give a new version
-/// ([`Store::map_versioned`](crate::Store::map_versioned)) to a type whose fields have changed. Numbers lie in the byte
-/// order of the machine, and a store is refused on a machine with the other one; with `zerocopy::little_endian`'s
-/// numbers, whose alignment is 1, it works on both.
+/// The name in the file gives size and alignment of `T`, and nothing else, so assign a new version
+/// ([`Store::map_versioned`](crate::Store::map_versioned)) when its fields change. Numbers are stored in the byte order
+/// of the machine, and opening the map on a machine with the other one fails; the numbers of `zerocopy::little_endian`,
+/// whose alignment is 1, work on both.
 ///
 /// ```
 /// use slotlog::zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -44,7 +45,7 @@ pub struct Pod<T: ?Sized>(PhantomData<T>);
 const VALUE_ALIGN: usize = 8;
 
 fn pod_name<T>() -> String {
-    const { assert!(align_of::<T>() <= VALUE_ALIGN, "values are aligned to 8 bytes, and this type needs more") };
+    const { assert!(align_of::<T>() <= VALUE_ALIGN, "values are aligned to 8 bytes, but this type needs more") };
     let order = match align_of::<T>() {
         1 => "",
         _ if cfg!(target_endian = "big") => ", big-endian",
@@ -96,11 +97,11 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<[T]> {
 
     #[inline]
     fn decode(bytes: &[u8]) -> Result<Vec<T>, CodecError> {
-        const { assert!(size_of::<T>() > 0, "how many values without size there are cannot be stored") };
+        const { assert!(size_of::<T>() > 0, "the number of zero-sized values cannot be stored") };
         let mut values = Vec::with_capacity(bytes.len() / size_of::<T>());
         let parts = bytes.chunks_exact(size_of::<T>());
         if !parts.remainder().is_empty() {
-            return Err(CodecError::new(format!("{} bytes are no multiple of {}", bytes.len(), size_of::<T>())));
+            return Err(CodecError::new(format!("{} bytes are not a multiple of {}", bytes.len(), size_of::<T>())));
         }
         for part in parts {
             values.push(Pod::<T>::decode(part)?);
@@ -112,8 +113,8 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Codec for Pod<[T]> {
 impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> View for Pod<[T]> {
     #[inline]
     fn view(bytes: &[u8]) -> Result<&[T], CodecError> {
-        const { assert!(size_of::<T>() > 0, "how many values without size there are cannot be stored") };
+        const { assert!(size_of::<T>() > 0, "the number of zero-sized values cannot be stored") };
         <[T]>::ref_from_bytes(bytes)
-            .map_err(|_| CodecError::new(format!("{} bytes are no multiple of {}", bytes.len(), size_of::<T>())))
+            .map_err(|_| CodecError::new(format!("{} bytes are not a multiple of {}", bytes.len(), size_of::<T>())))
     }
 }

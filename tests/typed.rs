@@ -180,7 +180,7 @@ fn a_map_is_opened_with_its_types() {
         refused(store.map::<str, i64>("counts").map(drop));
         assert_eq!(store.map::<str, u64>("counts").unwrap().get("a").unwrap(), Some(1));
         let message = store.map::<str, i64>("counts").unwrap_err().report();
-        assert!(message.contains("\"counts\" holds str -> u64, and was opened as str -> i64"), "{message}");
+        assert!(message.contains("\"counts\" holds str -> u64, but was opened as str -> i64"), "{message}");
     }
 }
 
@@ -252,15 +252,15 @@ fn what_does_not_fit_is_an_error_that_names_the_map() {
     let store = Store::in_memory().unwrap();
     let map: Map<Even, Even> = store.map("evens").unwrap();
     let message = map.insert(1, 2).unwrap_err().report();
-    assert!(message.ends_with("map \"evens\": a key does not encode: it is odd"), "{message}");
+    assert!(message.ends_with("map \"evens\": could not encode a key: it is odd"), "{message}");
     let message = map.insert(2, 1).unwrap_err().report();
-    assert!(message.ends_with("map \"evens\": a value does not encode: it is odd"), "{message}");
+    assert!(message.ends_with("map \"evens\": could not encode a value: it is odd"), "{message}");
     assert!(matches!(map.entry(1).or_insert(2), Err(Error::Codec { .. })));
     assert!(matches!(map.get(1), Err(Error::Codec { .. })));
     map.insert(2, 200).unwrap();
     map.insert(4, 4).unwrap();
     let message = map.get(2).unwrap_err().report();
-    assert!(message.ends_with("map \"evens\": a value does not decode: it is too large"), "{message}");
+    assert!(message.ends_with("map \"evens\": could not decode a value: it is too large"), "{message}");
     assert!(matches!(map.update(2, |_| Some(6)), Err(Error::Codec { .. })));
     assert!(matches!(map.retain(|_, _| false), Err(Error::Codec { .. })));
     assert_eq!(map.len().unwrap(), 2, "nothing has happened");
