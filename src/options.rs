@@ -8,7 +8,7 @@ use crate::engine::progress::{OnRecovery, RecoveryProgress};
 use crate::engine::settings::{Access, Durability, Limits, Settings};
 use crate::{Result, Store};
 
-/// A builder for opening a store: [`Store::options`] begins it, [`open`](Options::open) ends it.
+/// A builder for opening a store, made by [`Store::options`] and finished by [`open`](Options::open).
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,7 +52,7 @@ impl Options {
         self
     }
 
-    /// Whether a store that does not exist is created. Default: `true`. Only [`Access::ReadWrite`] ever creates one.
+    /// Whether to create a store that does not exist. Default: `true`. Only [`Access::ReadWrite`] ever creates one.
     ///
     /// ```
     /// use slotlog::{Error, Store};
@@ -69,7 +69,7 @@ impl Options {
         self
     }
 
-    /// Whether the store must not exist yet: if it does, the error is
+    /// Whether the store must not exist yet: if it does, opening fails with
     /// [`Error::AlreadyExists`](crate::Error::AlreadyExists). Default: `false`.
     ///
     /// ```
@@ -88,12 +88,12 @@ impl Options {
         self
     }
 
-    /// The permissions of a file that is created by this, as `open(2)` takes them: those that the umask of the process
-    /// has are left out. Default: `0o666`, which a usual umask makes `0o644`, readable by everybody. A file that exists
-    /// keeps what it has.
+    /// The permissions of a file created by this call, as `open(2)` takes them; the umask of the process applies.
+    /// Default: `0o666`, which a usual umask turns into `0o644`, readable by everyone. An existing file keeps its
+    /// permissions.
     ///
-    /// Who may read the file knows the seed of its hash as well, and can [choose keys](crate::design#trust-boundary)
-    /// that make a store slow. The owner must be able to read and write: a mode without that is refused with
+    /// A user with read permission also knows the seed of the hash, and can [choose keys](crate::design#trust-boundary)
+    /// that make the store slow. The owner needs permission to read and write: a mode without it is rejected with
     /// [`InvalidOptions`](crate::Error::InvalidOptions).
     ///
     /// ```
@@ -112,15 +112,15 @@ impl Options {
         self
     }
 
-    /// What every commit has survived when it returns; a single transaction can ask for something else with
+    /// What every commit survives once it has returned; a single transaction can override it with
     /// [`commit_with`](crate::Transaction::commit_with). Default: [`Durability::Buffered`].
     pub fn durability(mut self, durability: Durability) -> Options {
         self.settings.durability = durability;
         self
     }
 
-    /// How many keys a store that is created by this has room for before its index grows for the first time. The space
-    /// is really allocated. Default: 0, which means the smallest index there is. No effect on a store that exists.
+    /// How many keys a store created by this call holds before its index grows for the first time. The space is
+    /// allocated at once. Default: 0, the smallest index. Existing stores ignore it.
     ///
     /// ```
     /// use slotlog::Store;
@@ -137,18 +137,18 @@ impl Options {
         self
     }
 
-    /// The most bytes that the file may have. A change that would need more is refused with
-    /// [`Error::Full`](crate::Error::Full); reading and removing go on. Default: no limit but that of the format, 8
-    /// TiB. The same for a store in memory, and for a private copy ([`Access::CopyOnWrite`]).
+    /// The maximum length of the file in bytes. A change that needs more is rejected with
+    /// [`Error::Full`](crate::Error::Full); reading and removing still work. Default: the limit of the format, 8 TiB.
+    /// It also applies to a store in memory and to a private copy ([`Access::CopyOnWrite`]).
     ///
-    /// What makes a full store smaller is not refused: removing, clearing and cleaning use what is held back for that,
-    /// and where it does not suffice, they exceed the limit for a while, with a quarter more in use at most, and half
-    /// as long a file. [`Store::compact`](crate::Store::compact) brings that back. On a full disk, and under a limit of
-    /// the system, there is only what is held back.
+    /// Operations that shrink a full store still work: removing, clearing and cleaning use space reserved for them, and
+    /// where that is not enough they exceed the limit for a while, by at most a quarter more space in use and half as
+    /// much file length again. [`Store::compact`](crate::Store::compact) brings the file back below the limit. On a
+    /// full disk, and under a limit of the system, only the reserved space is available.
     ///
-    /// A file that is longer opens all the same. Rather than refuse a full store after a power cut, a recovery makes
-    /// its file longer, each by at most twice what its index takes, and a few blocks. What lies behind the limit is
-    /// used by nothing that makes the store larger.
+    /// A longer file still opens. After a power cut, a recovery grows the file of a full store rather than fail, each
+    /// time by at most twice the size of its index and a few blocks. Nothing that enlarges the store uses space beyond
+    /// the limit.
     ///
     /// ```
     /// use slotlog::{Error, Store};
@@ -166,9 +166,9 @@ impl Options {
         self
     }
 
-    /// Whether nobody else may have the store open meanwhile, not even to read. Default: `false`. An insert is slightly
-    /// faster then, since the writer lock is held all the time. On a network file system, and on one that is shared
-    /// with a virtual machine, whoever opens a store for writing has it alone in any case.
+    /// Whether to exclude all other openers, including readers. Default: `false`. It makes inserts slightly faster,
+    /// since the writer lock is held all the time. On a network file system, or one shared with a virtual machine,
+    /// opening for writing is always exclusive.
     ///
     /// ```
     /// use slotlog::{Access, Error, Store};
@@ -185,7 +185,7 @@ impl Options {
         self
     }
 
-    /// How long a change waits for another thread or process that is writing, before it gives up with
+    /// How long a change waits for another thread or process that is writing before it fails with
     /// [`Error::LockTimeout`](crate::Error::LockTimeout). Default: 10 seconds.
     ///
     /// ```
@@ -209,9 +209,9 @@ impl Options {
         self
     }
 
-    /// How long an opening waits for somebody else who is opening or closing the store and does not get any further,
-    /// before it gives up with [`Error::Locked`](crate::Error::Locked), which names that process and says how far it
-    /// is. As long as a recovery or the flush of a closing makes progress, it is waited for. Default: as long as
+    /// How long opening waits for another process that is opening or closing the store and makes no progress, before it
+    /// fails with [`Error::Locked`](crate::Error::Locked), which names that process and says how far it is. As long as
+    /// the other process's recovery or final flush makes progress, the wait goes on. Default: the same as
     /// [`lock_timeout`](Options::lock_timeout).
     ///
     /// ```
@@ -238,30 +238,30 @@ impl Options {
         self
     }
 
-    /// Whether the CRC of a record is checked each time its value is read: then a value that the medium has damaged is
-    /// never returned, the error being [`Error::Corrupt`](crate::Error::Corrupt). It costs a pass over the whole
-    /// record. Default: `false`; then damage can show as wrong bytes within a value, never as anything worse.
+    /// Whether every read of a value checks the CRC of its record: then a value damaged on the medium is never
+    /// returned; the read fails with [`Error::Corrupt`](crate::Error::Corrupt). It costs a pass over the whole record.
+    /// Default: `false`; then damage can show as wrong bytes within a value, never as anything worse.
     pub fn verify_reads(mut self, verify: bool) -> Options {
         self.settings.verify_reads = verify;
         self
     }
 
-    /// After how many bytes of log a [checkpoint](Store::checkpoint) is taken by whoever commits. Default: 64 MiB.
-    /// Until then each commit that completes a slice of the log (a sixteenth of this, at most 256 KiB) asks the system
-    /// to write it back, and waits for the slice sixteen before: so the disk keeps up, and no commit waits for much at
-    /// once.
+    /// After how many bytes of log the committing process takes a [checkpoint](Store::checkpoint). Default: 64 MiB.
+    /// Until then, each commit that completes a slice of the log (a sixteenth of this, at most 256 KiB) asks the system
+    /// to write it back, and waits for the slice sixteen before it: so the disk keeps up, and no commit waits for much
+    /// at once.
     pub fn checkpoint_every(mut self, bytes: u64) -> Options {
         self.settings.checkpoint_every = bytes;
         self
     }
 
-    /// What share of the log may be dead (replaced or removed values) before each write also cleans a piece of it: more
-    /// than 0 and less than 1; `None` for never. Default: 0.5. A smaller share makes the file smaller and writes
-    /// dearer: in the worst case, that of values most of which never change, 1 / share bytes are written for each byte,
-    /// 2 by default. A log of less than 192 KiB is left alone until the store is [closed](Store::close). Whatever is
-    /// cleaned, be it then, is beyond the reach of [`changes_since`](Store::changes_since).
+    /// The share of the log that may be dead (replaced or removed values) before each write also cleans a piece of it:
+    /// more than 0 and less than 1; `None` turns cleaning off. Default: 0.5. A smaller share makes the file smaller and
+    /// writes more expensive: in the worst case, when most values never change, 1 / share bytes are written for each
+    /// byte, 2 by default. A log of less than 192 KiB is left alone until the store is [closed](Store::close). Cleaning
+    /// at any time, including on close, shortens the reach of [`changes_since`](Store::changes_since).
     ///
-    /// Without it, the space of replaced and removed values comes back only with [`compact`](Store::compact), and
+    /// With `None`, only [`compact`](Store::compact) reclaims the space of replaced and removed values, and
     /// [closing](Store::close) moves nothing.
     pub fn auto_compact(mut self, dead_share: Option<f64>) -> Options {
         self.settings.auto_compact = dead_share;
@@ -269,23 +269,23 @@ impl Options {
     }
 
     /// Whether this process does the upkeep of the store in a thread of its own, so that writers need not: resizing
-    /// indexes, cleaning the log, checkpoints. It ends with the last handle of the [`Store`]. Writers help when it does
-    /// not keep up. Default: `false`; the library starts no other thread.
+    /// indexes, cleaning the log, taking checkpoints. The thread ends with the last handle of the [`Store`]. Writers
+    /// help when it does not keep up. Default: `false`; the library starts no other thread.
     pub fn background_maintenance(mut self, background: bool) -> Options {
         self.settings.background_maintenance = background;
         self
     }
 
-    /// Upkeep in the smallest steps, and always some of it going on: for tests.
+    /// Upkeep in the smallest steps, with some always in progress: for tests.
     #[doc(hidden)]
     pub fn tiny_steps(mut self) -> Options {
         self.settings.limits = Limits::tiny();
         self
     }
 
-    /// What is to be called now and then while [`open`](Options::open) recovers a store after a power cut: at the
-    /// beginning and the end of each of the two passes over the log, and after every 4 MiB of it in between. It runs in
-    /// the thread that opens. Default: nothing.
+    /// A callback for progress while [`open`](Options::open) recovers a store after a power cut: called at the
+    /// beginning and the end of each of the two passes over the log, and after every 4 MiB in between. It runs in the
+    /// opening thread. Default: none.
     ///
     /// ```
     /// use slotlog::Store;
@@ -302,14 +302,14 @@ impl Options {
         self
     }
 
-    /// Whether the file may come from somebody who is not trusted. Default: `false`. Then nothing in it is believed but
-    /// its log, whose records are checked one by one: neither that the store was closed, nor its index, which is built
-    /// anew as after a power cut, in time that grows with the length of the log. A store that is opened so for reading
-    /// only, or copy-on-write, is rebuilt in memory of this process. What such a file can do is said
-    /// [here](crate::design#trust-boundary).
+    /// Whether the file may come from an untrusted source. Default: `false`. If set, only the log is believed, and its
+    /// records are checked one by one: neither the mark of a clean close nor the index counts, and the index is rebuilt
+    /// as after a power cut, in time proportional to the length of the log. With read-only or copy-on-write access, the
+    /// store is rebuilt in memory of this process. [The trust boundary](crate::design#trust-boundary) says what such a
+    /// file can do.
     ///
-    /// It is refused with [`Locked`](crate::Error::Locked) while others have the store open for writing, or, where it
-    /// is to be written to, at all.
+    /// Opening fails with [`Locked`](crate::Error::Locked) while others have the store open for writing, or, if this
+    /// opening is for writing, while others have it open at all.
     ///
     /// ```
     /// use slotlog::{Access, Opened, Store};
@@ -332,37 +332,37 @@ impl Options {
     /// Opens the store at `path`.
     ///
     /// After a [close](Store::close) or a kill this takes constant time. After a power cut, or for a file that was
-    /// copied while its store was open, the index is built anew, in one pass over the log to find its end and one to
-    /// read its keys.
+    /// copied while its store was open, the index is rebuilt, in one pass over the log to find its end and one to read
+    /// its keys.
     ///
-    /// A store is created wherever a file can be: through a link that leads to nothing yet (not with
-    /// [`create_new`](Options::create_new), for which a link is something that exists), in a folder that may be written
-    /// to and not read, in an empty file without a name (`O_TMPFILE`, `memfd_create`) by its path `/proc/self/fd/N`.
-    /// When this returns, the new file survives a power cut, and so does its entry in the folder, unless the system
-    /// refuses to flush the folder: one that may not be read, or of a file system that knows no such call. An opening
-    /// that fails leaves no new file.
+    /// A store can be created wherever a file can: through a dangling link (not with
+    /// [`create_new`](Options::create_new), for which a link is something that exists), in a folder that can be written
+    /// but not read, in an empty file without a name (`O_TMPFILE`, `memfd_create`) by its path `/proc/self/fd/N`. When
+    /// this returns, the new file survives a power cut, and so does its entry in the folder, unless the system refuses
+    /// to flush the folder: because the folder is unreadable, or its file system has no such call. A failed opening
+    /// leaves no new file.
     ///
     /// # Errors
     /// * [`NotFound`](crate::Error::NotFound), [`AlreadyExists`](crate::Error::AlreadyExists),
     ///   [`NotAFile`](crate::Error::NotAFile), [`PermissionDenied`](crate::Error::PermissionDenied),
-    ///   [`Io`](crate::Error::Io): the path does not lead to a file that can be opened so.
+    ///   [`Io`](crate::Error::Io): the path does not lead to a file that can be opened in this way.
     /// * [`NotAStore`](crate::Error::NotAStore), [`UnsupportedVersion`](crate::Error::UnsupportedVersion),
-    ///   [`UnsupportedFeature`](crate::Error::UnsupportedFeature): the file is not ours. It was not touched.
-    /// * [`Locked`](crate::Error::Locked): another opener has it in a way that excludes this one, and the error names
-    ///   it: one that is [exclusive](Options::exclusive), or one on another machine; one that writes, for
-    ///   [`Access::CopyOnWrite`], and the other way round. Also if the index has to be built anew while somebody reads.
-    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): many openers write to it already, and there is no
-    ///   room in the file for more than 128, 256, 512 …
+    ///   [`UnsupportedFeature`](crate::Error::UnsupportedFeature): this build cannot read the file. It was not touched.
+    /// * [`Locked`](crate::Error::Locked): an incompatible opener has the store, and the error names it: one that is
+    ///   [exclusive](Options::exclusive) or on another machine; a writer, for [`Access::CopyOnWrite`], and vice versa.
+    ///   Also if the index has to be rebuilt while a reader has the store open.
+    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): many openers write to the store, and the file has no
+    ///   room to go beyond 128, 256, 512 … of them.
     /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
-    /// * [`Full`](crate::Error::Full): no room for an empty store, or for the index in a recovery; or no space on the
-    ///   disk for what is a hole in a sparse copy, which is to be written to.
+    /// * [`Full`](crate::Error::Full): there is no room for an empty store, or for the index in a recovery; or the disk
+    ///   has no space to fill a hole of a sparse copy that must be written to.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(Some(path.as_ref()), self.settings)
     }
 
     /// Makes an empty store in memory, with nothing on disk. It vanishes with its last handle.
     ///
-    /// What is set about the file and about others who have it open has no effect: there is neither.
+    /// Options about the file and about other openers have no effect.
     ///
     /// ```
     /// use slotlog::{Error, Store};
@@ -374,8 +374,8 @@ impl Options {
     /// ```
     ///
     /// # Errors
-    /// [`Full`](crate::Error::Full) if not even an empty store is allowed by [`max_size`](Options::max_size), or the
-    /// system gives no addresses for it; [`InvalidOptions`](crate::Error::InvalidOptions) for [`Access::ReadOnly`].
+    /// [`Full`](crate::Error::Full) if [`max_size`](Options::max_size) does not even allow an empty store, or the
+    /// system has no address space for it; [`InvalidOptions`](crate::Error::InvalidOptions) for [`Access::ReadOnly`].
     pub fn in_memory(self) -> Result<Store> {
         Store::open_with(None, self.settings)
     }

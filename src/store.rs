@@ -21,13 +21,12 @@ use crate::{
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
-/// A handle is cheap to clone, and all clones are one store. It can be used from any number of threads, and other
-/// processes may have the same file open: reads take no lock and never wait; changes take turns. When the last handle,
-/// snapshot and transaction are gone the store is closed; [`close`](Store::close) does the same and can report what
-/// went wrong.
+/// Handles are cheap to clone, and all clones are the same store. Any number of threads can use it, and other processes
+/// can have the same file open: reads take no lock and never wait; changes take turns. When the last handle, snapshot
+/// and transaction are gone, the store is closed; [`close`](Store::close) does the same and reports errors.
 ///
-/// Each call is atomic, and one that changes something is a commit of its own. Every call may block for as long as the
-/// disk takes; from asynchronous code use something like `spawn_blocking`.
+/// Each call is atomic, and each change is a commit of its own. Every call may block for as long as the disk takes;
+/// from asynchronous code use something like `spawn_blocking`.
 ///
 /// ```
 /// use slotlog::Store;
@@ -56,8 +55,8 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store at `path` for reading and writing, and creates it if it is missing: [`Store::options`] with
-    /// everything at its default.
+    /// Opens the store at `path` for reading and writing, and creates it if it is missing: [`Store::options`] with its
+    /// defaults.
     ///
     /// ```
     /// use slotlog::Store;
@@ -77,7 +76,7 @@ impl Store {
         Store::options().open(path)
     }
 
-    /// Begins to say how a store is to be opened.
+    /// Options for opening a store.
     ///
     /// ```
     /// use slotlog::Store;
@@ -92,8 +91,8 @@ impl Store {
         Options::default()
     }
 
-    /// A store in memory, with nothing on disk. It vanishes with its last handle. [`Options::in_memory`] makes one with
-    /// settings.
+    /// A store in memory, with nothing on disk. It vanishes with its last handle. [`Options::in_memory`] takes options
+    /// as well.
     ///
     /// ```
     /// let store = slotlog::Store::in_memory()?;
@@ -103,7 +102,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Full`](crate::Error::Full) if the system gives no addresses for it.
+    /// [`Full`](crate::Error::Full) if the system has no address space for it.
     pub fn in_memory() -> Result<Store> {
         Store::options().in_memory()
     }
@@ -119,7 +118,7 @@ impl Store {
         Ok(Store { background, source })
     }
 
-    /// The value of a key, copied. One index line and one record are read: two cache misses if they are cold.
+    /// The value of a key, copied. It reads one index line and one record: two cache misses when cold.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -134,10 +133,10 @@ impl Store {
         self.get_with(key, <[u8]>::to_vec)
     }
 
-    /// What `f` makes of the value of a key, which it sees in place, without a copy.
+    /// Applies `f` to the value of a key in place, without a copy, and returns its result.
     ///
-    /// `f` may read from the store. Space that the store has moved on from is not reused while it runs. With
-    /// [`Access::ReadOnly`](crate::Access::ReadOnly) `f` sees a copy.
+    /// `f` may read from the store. While it runs, no space that it can see is reused. With
+    /// [`Access::ReadOnly`](crate::Access::ReadOnly), `f` gets a copy.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -174,7 +173,7 @@ impl Store {
 
     /// Sets the value of a key: one append to the log.
     ///
-    /// When this returns, the change survives the death of the process, and with
+    /// Once this returns, the change survives the death of the process, and with
     /// [`Durability::Synced`](crate::Durability::Synced) a power cut.
     ///
     /// ```
@@ -188,14 +187,14 @@ impl Store {
     /// # Errors
     /// [`KeyTooLong`](crate::Error::KeyTooLong), [`ValueTooLong`](crate::Error::ValueTooLong),
     /// [`Full`](crate::Error::Full), [`ReadOnly`](crate::Error::ReadOnly), [`LockTimeout`](crate::Error::LockTimeout),
-    /// [`WouldDeadlock`](crate::Error::WouldDeadlock), [`Corrupt`](crate::Error::Corrupt): nothing has happened.
-    /// [`Io`](crate::Error::Io) or [`Poisoned`](crate::Error::Poisoned) if the change was to be synced and a flush has
-    /// failed, now or before: it may be there, but may not survive a power cut.
+    /// [`WouldDeadlock`](crate::Error::WouldDeadlock), [`Corrupt`](crate::Error::Corrupt): nothing has changed.
+    /// [`Io`](crate::Error::Io) or [`Poisoned`](crate::Error::Poisoned) if the change was to be synced and a flush
+    /// failed, now or earlier: the change may be there, but may not survive a power cut.
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         self.engine().put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
     }
 
-    /// Sets the value of a key for a time: from `at` on, by the clock of whoever looks, it counts as absent. See
+    /// Sets the value of a key until a deadline: from `at` on, by the reader's clock, the key counts as absent. See
     /// [`Map::insert_with_expiry`].
     ///
     /// ```
@@ -213,7 +212,7 @@ impl Store {
         self.engine().put(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(deadline(at)))
     }
 
-    /// When the value of a key expires: `None` if it has none, `Some(None)` if never.
+    /// When the value of a key expires: `None` if it has no value, `Some(None)` if never.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -234,7 +233,7 @@ impl Store {
         self.source.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::time))
     }
 
-    /// Removes a key, and says whether it was there. If it was not, nothing is written. A full store can still do this.
+    /// Removes a key and returns whether it was there. If not, nothing is written. This works on a full store too.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -250,10 +249,10 @@ impl Store {
         self.engine().remove(DEFAULT_MAP, key.as_ref())
     }
 
-    /// How many keys there are. Takes constant time: it is a counter, and counters know nothing of time, so entries
-    /// that have [expired](Store::insert_with_expiry) count until compaction removes them, though nobody sees them any
-    /// more. How many there are that can be read, only a pass over them tells; about how much has expired,
-    /// [`MapStats::expired_bytes`](crate::MapStats::expired_bytes).
+    /// The number of keys, in constant time. It is a counter and does not depend on the clock: entries that have
+    /// [expired](Store::insert_with_expiry) count until compaction removes them, although reads no longer see them.
+    /// Only a pass over the entries tells how many can be read;
+    /// [`MapStats::expired_bytes`](crate::MapStats::expired_bytes) estimates how much has expired.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -270,7 +269,7 @@ impl Store {
         self.engine().len(DEFAULT_MAP)
     }
 
-    /// Whether [`len`](Store::len) is zero. Entries that have expired and were not removed yet count.
+    /// Whether [`len`](Store::len) is zero. Expired entries that were not removed yet count.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -286,7 +285,7 @@ impl Store {
         Ok(self.len()? == 0)
     }
 
-    /// Removes all keys: one record in the log, whatever their number. Snapshots keep what they see.
+    /// Removes all keys with one record in the log, whatever their number. Existing snapshots keep them.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -304,7 +303,7 @@ impl Store {
         self.engine().clear(DEFAULT_MAP)
     }
 
-    /// The store as it is now, for as long as you like. See [`Snapshot`].
+    /// The store as it is now, for as long as the snapshot lives. See [`Snapshot`].
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -337,7 +336,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadOnly`](crate::Error::ReadOnly), [`LockTimeout`](crate::Error::LockTimeout),
-    /// [`WouldDeadlock`](crate::Error::WouldDeadlock) if this thread has one open already,
+    /// [`WouldDeadlock`](crate::Error::WouldDeadlock) if this thread already has one open,
     /// [`Corrupt`](crate::Error::Corrupt).
     pub fn begin(&self) -> Result<Transaction> {
         Transaction::begin(&self.engine())
@@ -354,11 +353,11 @@ impl Store {
     }
 
     /// Opens the map of this name, with keys of type `K` and values of type `V`, and creates it if it is missing. See
-    /// [`Map`], and [`Codec`] for the types that there are.
+    /// [`Map`]; [`Codec`] lists the types.
     ///
-    /// Each map has its own index and takes 4 KiB and a few bytes when it is empty, so there may be thousands. Opening
-    /// one is one lookup. The map without a name, that of [`get`](Store::get) and [`insert`](Store::insert), is not
-    /// among them.
+    /// Each map has its own index and takes 4 KiB and a few bytes when empty, so a store can have thousands. Opening
+    /// one is a single lookup. The default map, which [`get`](Store::get) and [`insert`](Store::insert) use, has no
+    /// name and is not among them.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -373,8 +372,9 @@ impl Store {
     ///
     /// # Other types
     ///
-    /// The file knows the types of a map by [their names](Codec::name), and a [version](Store::map_versioned) that you
-    /// give. To go over to other types, move the map to a new one and give that the old name; readers see either.
+    /// The file records the types of a map by [their names](Codec::name), and a [version](Store::map_versioned) that
+    /// you choose. To change the types, copy the map to a new one and rename that to the old name; readers see one or
+    /// the other.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -400,7 +400,7 @@ impl Store {
         self.map_versioned(name, 0)
     }
 
-    /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names say nothing of
+    /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names do not describe
     /// the fields of a type, like [`Pod`](crate::Pod) and `Serde`.
     ///
     /// ```
@@ -420,7 +420,7 @@ impl Store {
         Map::open(self, name, version)
     }
 
-    /// The named maps that there are, sorted by name.
+    /// All named maps, sorted by name.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -440,8 +440,8 @@ impl Store {
         Ok(maps)
     }
 
-    /// Removes a map with all that it has, whatever its types, and says whether it was there. One commit. Snapshots
-    /// keep what they see; a [`Map`] that somebody still holds reads as empty, and writing to it is
+    /// Drops a map and everything in it, whatever its types, and returns whether it existed. One commit. Existing
+    /// snapshots keep it; a remaining [`Map`] handle reads as empty, and writing to it fails with
     /// [`NoSuchMap`](crate::Error::NoSuchMap).
     ///
     /// ```
@@ -461,8 +461,7 @@ impl Store {
         Ok(!name.is_empty() && self.engine().drop_named(name)?)
     }
 
-    /// Gives the map `from` the name `to`, and says whether it was there. A map that had that name is dropped. One
-    /// commit.
+    /// Renames the map `from` to `to`, and returns whether it existed. A map already named `to` is dropped. One commit.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -480,8 +479,8 @@ impl Store {
         Ok(!from.is_empty() && self.engine().rename_map(from, to)?)
     }
 
-    /// Makes everything that is committed survive a power cut: one flush of what of the log is not flushed yet. Threads
-    /// that call this at the same time share one.
+    /// Makes every commit so far survive a power cut: one flush of the part of the log that is not flushed yet. Threads
+    /// that call this at the same time share one flush.
     ///
     /// ```
     /// # let folder = tempfile::tempdir()?;
@@ -495,13 +494,15 @@ impl Store {
     ///
     /// # Errors
     /// [`Io`](crate::Error::Io) if the flush fails. After that, in all processes and until all have closed the store,
-    /// [`Poisoned`](crate::Error::Poisoned): a second flush would succeed, and say nothing of what the first has lost.
+    /// [`Poisoned`](crate::Error::Poisoned): a second flush would succeed, and reveal nothing about what the first one
+    /// lost.
     pub fn sync(&self) -> Result<()> {
         self.engine().sync()
     }
 
-    /// [Syncs](Store::sync), and writes down how far the log is durable, so that less than that is recognised as
-    /// damage. Writers go on meanwhile. Taken by itself every [`checkpoint_every`](Options::checkpoint_every) bytes.
+    /// [Syncs](Store::sync), and records how far the log is durable, so that a shorter log is recognised as damage.
+    /// Writers go on meanwhile. A checkpoint is taken automatically every
+    /// [`checkpoint_every`](Options::checkpoint_every) bytes.
     ///
     /// ```
     /// # let folder = tempfile::tempdir()?;
@@ -519,14 +520,15 @@ impl Store {
         self.engine().checkpoint()
     }
 
-    /// Makes the file as small as it can be, while others read and write: the values that are left and the indexes move
-    /// to its beginning, the indexes are made to fit, and the file is cut off at its end. Takes time in proportion to
-    /// what is left, and keeps no writer waiting for more than about a millisecond, a checkpoint excepted. The next
-    /// writes make the file a little longer again.
+    /// Makes the file as small as it can be, while others read and write: live values and indexes move to its
+    /// beginning, the indexes are resized to fit, and the end of the file is cut off. It takes time proportional to the
+    /// live data, and delays no writer by more than about a millisecond, except for a checkpoint. The next writes
+    /// lengthen the file a little again.
     ///
-    /// Killed or stopped ([`compact_with`](Store::compact_with)) it loses nothing, and another call goes on from there.
-    /// What snapshots still see stays, and is [held back](CompactReport::held_back) until they are gone. As long as
-    /// somebody has the store open with [`Access::ReadOnly`](crate::Access::ReadOnly), the file does not get shorter.
+    /// If it is killed or stopped ([`compact_with`](Store::compact_with)), it loses nothing, and another call continues
+    /// from there. Whatever snapshots still see stays, and is [held back](CompactReport::held_back) until they are
+    /// gone. While a process has the store open with [`Access::ReadOnly`](crate::Access::ReadOnly), the file does not
+    /// get shorter.
     ///
     /// ```
     /// # let folder = tempfile::tempdir()?;
@@ -541,14 +543,14 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`ReadOnly`](crate::Error::ReadOnly); [`Full`](crate::Error::Full) if there is no room to move even a part;
+    /// [`ReadOnly`](crate::Error::ReadOnly); [`Full`](crate::Error::Full) if there is no room to move anything;
     /// [`Corrupt`](crate::Error::Corrupt) if a record is damaged, which is then not moved; those of
     /// [`checkpoint`](Store::checkpoint).
     pub fn compact(&self) -> Result<CompactReport> {
         self.compact_with(|_| ControlFlow::Continue(()))
     }
 
-    /// [Compacts](Store::compact), and asks `on_progress` now and then whether to go on.
+    /// [Compacts](Store::compact), and asks `on_progress` from time to time whether to go on.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -574,10 +576,10 @@ impl Store {
         self.engine().compact(&mut on_progress)
     }
 
-    /// Does upkeep that is pending, in this thread and for about as long as `budget`: moves a resize on, cleans the log
-    /// if more of it is dead than [shall be](Options::auto_compact), takes a checkpoint that is due, makes the file
-    /// shorter; and [compacts](Store::compact) a store of which most is free. Says whether there is more to do. What is
-    /// done here, writers need not do; others can write in between.
+    /// Does pending upkeep in this thread for about `budget`: advances a resize, cleans the log if its dead share
+    /// exceeds [the limit](Options::auto_compact), takes a checkpoint that is due, shortens the file; and
+    /// [compacts](Store::compact) a store that is mostly free. Returns whether there is more to do. Whatever is done
+    /// here, writers need not do; others can write in between.
     ///
     /// ```
     /// use std::time::Duration;
@@ -595,10 +597,9 @@ impl Store {
         self.engine().maintain(budget, self.engine().settings.lock_timeout)
     }
 
-    /// Gives the space of everything that is free in the file back to the file system, and says how many bytes. What
-    /// lies at the end makes the file shorter; what lies in the middle becomes a hole, where system and file system
-    /// know that (Linux: ext4, xfs, btrfs, tmpfs), and gets real space again before it is used. Takes a system call for
-    /// each hole.
+    /// Returns all free space in the file to the file system, and says how many bytes. Free space at the end shortens
+    /// the file; free space in the middle becomes a hole, where system and file system support that (Linux: ext4, xfs,
+    /// btrfs, tmpfs), and is allocated again before it is used. It takes a system call for each hole.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -613,8 +614,9 @@ impl Store {
         self.engine().release_free_space()
     }
 
-    /// The sequence number of the last visible commit: what [`wait_for_change`](Store::wait_for_change) and
-    /// [`changes_since`](Store::changes_since) go on from. It only goes up, and a commit may skip numbers.
+    /// The sequence number of the last visible commit: the starting point for
+    /// [`wait_for_change`](Store::wait_for_change) and [`changes_since`](Store::changes_since). It only increases, and
+    /// may skip numbers.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -631,12 +633,12 @@ impl Store {
         self.engine().visible()
     }
 
-    /// Waits until a commit is visible that is newer than `seq`, made by any process, and says whether there is one;
-    /// `false` after `timeout`.
+    /// Waits until a commit newer than `seq` is visible, made by any process, and returns whether there is one; `false`
+    /// after `timeout`.
     ///
     /// The thread sleeps, and the writer wakes it; with [`Access::ReadOnly`](crate::Access::ReadOnly), and where the
-    /// system cannot wake other processes, it looks every few milliseconds. Writers make no system call for this as
-    /// long as nobody waits.
+    /// system cannot wake other processes, it polls every few milliseconds. Writers make no system call for this while
+    /// no thread waits.
     ///
     /// ```
     /// use std::time::Duration;
@@ -660,9 +662,9 @@ impl Store {
         self.source.wait_for_change(seq, timeout)
     }
 
-    /// What was committed after `seq`, up to now, to the map without a name, oldest first, straight from the log: each
-    /// change of each key, not only the last one; the removal of what has expired is one, too. (Of another map:
-    /// [`Map::changes_since`].) Takes time in proportion to what was written since, give or take an extent of the log
+    /// What was committed to the default map after `seq`, up to now, oldest first, straight from the log: every change
+    /// of each key, not only the last one, including the removal of expired entries. (For another map:
+    /// [`Map::changes_since`].) It takes time proportional to what was written since, give or take an extent of the log
     /// (one sixteenth of the file).
     ///
     /// ```
@@ -678,13 +680,13 @@ impl Store {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     ///
-    /// The log goes back as far as nothing was compacted: by a write that cleans a piece of it
-    /// ([`auto_compact`](crate::Options::auto_compact)), by [`compact`](Store::compact), or when the last one
-    /// [closed](Store::close) a small store. With `auto_compact(None)` only [`compact`](Store::compact) shortens it.
+    /// The log reaches back as far as nothing was compacted: by a write that cleans a piece of it
+    /// ([`auto_compact`](crate::Options::auto_compact)), by [`compact`](Store::compact), or by the last process to
+    /// [close](Store::close) a small store. With `auto_compact(None)` only [`compact`](Store::compact) shortens it.
     ///
     /// # Errors
-    /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not go back that far, or `seq` is of a
-    /// commit that a power cut has undone; [`Corrupt`](crate::Error::Corrupt);
+    /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not reach back that far, or `seq` belongs
+    /// to a commit that a power cut has undone; [`Corrupt`](crate::Error::Corrupt);
     /// [`PinsExhausted`](crate::Error::PinsExhausted).
     pub fn changes_since(&self, seq: u64) -> Result<Changes> {
         Changes::new(Arc::clone(&self.engine()), DEFAULT_MAP, seq)
@@ -694,17 +696,18 @@ impl Store {
     /// counters. Damage is a finding of the report, not an error. It takes one pass over the log and one over the
     /// indexes.
     ///
-    /// Others can read and write meanwhile; nobody waits for more than a slice of the check (256 KiB of log, or 4,096
-    /// slots). What is checked depends on whether somebody does write, and [`VerifyReport::scope`] says which it was:
+    /// Others can read and write meanwhile; none waits for more than a slice of the check (256 KiB of log, or 4,096
+    /// slots). What is checked depends on whether a process writes meanwhile, and [`VerifyReport::scope`] says which it
+    /// was:
     ///
-    /// * *Nobody writes:* all of it, as the list above says, and what compaction has left in front of the log that a
-    ///   recovery may still need, and an index that is being built.
-    /// * *Somebody writes, in whatever process:* one commit, as a [`Snapshot`] of it would see it. Every record of its
-    ///   log is there with its checksum, in the order of the log; every key leads to its record and every slot to a
-    ///   record of the log; the counters of maps and log are those of that commit, unless two more commits came before
-    ///   they could be read. The superblocks are checked, too; the tables of extents and maps are if there is a moment
-    ///   within about 20 ms in which nobody writes. The rest is left out. As a snapshot does, it holds back the space
-    ///   that becomes free meanwhile.
+    /// * *Without writers:* all of the above, plus what compaction has left before the head of the log that a recovery
+    ///   may still need, and an index that is being built.
+    /// * *With a writer in any process:* one commit, as a [`Snapshot`] of it would see it. Every record of its log is
+    ///   there with its checksum, in the order of the log; every key leads to its record and every slot to a record of
+    ///   the log; the counters of maps and log are those of that commit, unless two more commits came before they could
+    ///   be read. The superblocks are checked too; the tables of extents and maps are checked if there is a moment
+    ///   without writers within about 20 ms. The rest is left out. Like a snapshot, the check holds back the space that
+    ///   becomes free meanwhile.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -714,16 +717,16 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Only if the check cannot be made: [`WouldDeadlock`](crate::Error::WouldDeadlock) in a thread that has a
+    /// Only if the check itself cannot run: [`WouldDeadlock`](crate::Error::WouldDeadlock) in a thread that has a
     /// transaction open, [`PinsExhausted`](crate::Error::PinsExhausted), [`LockTimeout`](crate::Error::LockTimeout) if
-    /// others commit so fast that not one commit could be had.
+    /// others commit so fast that not one commit could be pinned.
     pub fn verify(&self) -> Result<VerifyReport> {
         self.engine().verify()
     }
 
-    /// [Checks the file](Store::verify), and asks `on_progress` now and then whether to go on: after each slice, when
-    /// nothing is locked, so it may use the store, and wait for others who do. Of a check that it has stopped, the
-    /// report has what was found until then, and its [scope](VerifyReport::scope) says so.
+    /// [Checks the file](Store::verify), and asks `on_progress` from time to time whether to go on: after each slice,
+    /// when nothing is locked, so the callback may use the store, and wait for others that do. If it stops the check,
+    /// the report contains what was found until then, and its [scope](VerifyReport::scope) says so.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -750,7 +753,7 @@ impl Store {
         self.engine().verify_with(&mut on_progress)
     }
 
-    /// Sizes and counters. Takes time in proportion to the number of maps and extents, not of keys.
+    /// Sizes and counters. It takes time proportional to the number of maps and extents, not of keys.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -769,7 +772,7 @@ impl Store {
     }
 
     /// How many lines of the index a search for a key loads: the number of keys that take 1, 2, 3 … of them, the last
-    /// element standing for all longer searches too. A removed key counts as long as the index keeps its tombstone. One
+    /// element counting all longer searches too. A removed key counts as long as the index keeps its tombstone. One
     /// pass over the index.
     ///
     /// ```
@@ -789,7 +792,7 @@ impl Store {
         crate::stats::probe_lengths(&self.engine(), DEFAULT_MAP)
     }
 
-    /// In what state the store was found when it was opened, and so what opening it had to do. It stays the same, also
+    /// The state in which the store was found when it was opened, and so what opening had to do. It never changes, even
     /// for a reader that [follows](crate::Access::ReadOnly) a writer after a power cut.
     ///
     /// ```
@@ -806,20 +809,20 @@ impl Store {
         self.source.opened()
     }
 
-    /// Gives up this handle, and says what went wrong.
+    /// Gives up this handle and reports errors.
     ///
     /// * If it was the last [handle](Store::handles) of this process, the file is no longer open here. If no other
-    ///   process has it open for writing either, the store is closed: everything is flushed, and the next opening has
+    ///   process has it open for writing either, the store is closed: everything is flushed, and the next opener has
     ///   nothing to do.
-    /// * If there are others, in a [`Map`], a [`Snapshot`] or a clone, this is a [checkpoint](Store::checkpoint), `Ok`
-    ///   means that it was taken, and *the file stays open* until the last of them is gone. Where that must not be,
-    ///   call [`close_last`](Store::close_last).
+    /// * If other handles remain, in a [`Map`], a [`Snapshot`] or a clone, this takes a
+    ///   [checkpoint](Store::checkpoint), `Ok` means that it succeeded, and *the file stays open* until the last of
+    ///   them is gone. Where that is not acceptable, call [`close_last`](Store::close_last).
     ///
-    /// What is free at the end of the file is cut off then, and a store with at most 8 MiB in use is
-    /// [compacted](Store::compact) if its file is longer by an eighth than it has to be, unless
+    /// Closing cuts off the free space at the end of the file, and [compacts](Store::compact) a store with at most 8
+    /// MiB in use if its file is longer by an eighth than necessary, unless
     /// [`auto_compact`](crate::Options::auto_compact) is `None`; its indexes keep room for a quarter more keys. So
-    /// closing takes bounded time besides what is to be flushed. Like any compaction, this can shorten what
-    /// [`changes_since`](Store::changes_since) reaches.
+    /// closing takes bounded time besides the flush. Like any compaction, this can shorten the reach of
+    /// [`changes_since`](Store::changes_since).
     ///
     /// ```
     /// use slotlog::{Opened, Store};
@@ -834,12 +837,12 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Those of [`sync`](Store::sync). Dropping the last handle does the same and cannot report.
+    /// Those of [`sync`](Store::sync). Dropping the last handle does the same but cannot report errors.
     pub fn close(self) -> Result<()> {
         self.give_up().map(drop)
     }
 
-    /// [Closes](Store::close) the store and makes sure that it no longer is open in this process: that this was its
+    /// [Closes](Store::close) the store and makes sure that it is no longer open in this process: that this was its
     /// last handle.
     ///
     /// ```
@@ -853,7 +856,7 @@ impl Store {
     /// let forgotten = store.close_last();
     /// assert!(matches!(forgotten, Err(Error::StillOpen { handles: 2, .. })), "the map and the snapshot");
     ///
-    /// // Whatever has a handle goes first.
+    /// // Every other handle goes first.
     /// let store = Store::open(&path)?;
     /// drop((ages, before));
     /// store.close_last()?;
@@ -862,8 +865,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StillOpen`](crate::Error::StillOpen) if there are other handles: a checkpoint was taken, this handle is gone,
-    /// and the file stays open until they are. Of several threads that close the last handles at the same time, exactly
-    /// one is not told that. Those of [`sync`](Store::sync).
+    /// and the file stays open until the others are. Of several threads that close the last handles at the same time,
+    /// exactly one does not get this error. Those of [`sync`](Store::sync).
     pub fn close_last(self) -> Result<()> {
         let path = self.engine().region.path().to_owned();
         match self.give_up()? {
@@ -872,8 +875,8 @@ impl Store {
         }
     }
 
-    /// How many handles of the store there are in this process, this one included: [`Store`]s, [`Map`]s, [`Snapshot`]s,
-    /// transactions and iterators, and whatever else keeps the file open. [`Store::open`] of the same path makes
+    /// The number of handles of the store in this process, including this one: [`Store`]s, [`Map`]s, [`Snapshot`]s,
+    /// transactions and iterators, and anything else that keeps the file open. [`Store::open`] of the same path makes
     /// another store with handles of its own.
     ///
     /// ```
@@ -892,8 +895,8 @@ impl Store {
         self.source.handles() - of_background
     }
 
-    /// Gives up this handle and says how many others there are: none if the store was closed. Of several who give up
-    /// the last handles at the same time, it is exactly one who closes it.
+    /// Gives up this handle and returns how many others there are: zero if the store was closed. Of several threads
+    /// that give up the last handles at the same time, exactly one closes the store.
     fn give_up(self) -> Result<usize> {
         let others = self.handles() - 1;
         drop(self.background);
@@ -907,14 +910,14 @@ impl Store {
     }
 }
 
-/// Gives up a share in an engine, of which others are held, and says how many still are. Of several who do so at the
-/// same time, exactly one closes it.
+/// Gives up a reference to an engine, of which `others` remain, and returns how many still do. Of several threads that
+/// do so at the same time, exactly one closes it.
 fn close(engine: Arc<Engine>, others: usize) -> Result<usize> {
     engine.check_not_forked()?;
     if Arc::strong_count(&engine) > 1 {
         engine.checkpoint()?;
     }
-    // The others may have gone meanwhile.
+    // The others may be gone by now.
     match Arc::into_inner(engine) {
         Some(engine) => engine.close().map(|()| 0),
         None => Ok(others.max(1)),

@@ -33,7 +33,7 @@ const SLICE: Duration = Duration::from_micros(500);
 /// Blocks and lines that a resize is moved on between two looks at the clock.
 const STEP: (u64, u64) = (16, 256);
 
-/// What [`Store::compact`](crate::Store::compact) has done.
+/// What [`Store::compact`](crate::Store::compact) did.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -48,19 +48,19 @@ const STEP: (u64, u64) = (16, 256);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactReport {
-    /// Bytes of records that were moved, as often as they were.
+    /// Bytes of records moved, counting each move.
     pub moved_bytes: u64,
-    /// By how many bytes the file is shorter. Others may have written meanwhile; then it may be none.
+    /// How many bytes shorter the file is. It may be zero if others were writing meanwhile.
     pub freed_bytes: u64,
     /// Length of the file, in bytes.
     pub file_len: u64,
-    /// Bytes that cannot be used yet, since somebody still reads an older state: those that were freed, and if they are
-    /// so many that compaction did not go on, what is dead in the rest of the log.
+    /// Bytes that cannot be reused yet, since a reader still sees an older state: those that were freed and, if they
+    /// made compaction stop, the dead bytes in the rest of the log.
     pub held_back: u64,
-    /// Whether the system refuses this process the call without which no space is reused: see
-    /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then next to nothing is gained.
+    /// Whether the system denies this process the call without which no space is reused: see
+    /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then almost nothing is gained.
     pub reuse_refused: bool,
-    /// Whether it came to its end: it was not stopped, and readers did not hold up what there was to gain.
+    /// Whether it ran to its end: it was not stopped, and readers did not hold back the space to be gained.
     pub finished: bool,
 }
 
@@ -89,7 +89,7 @@ pub struct CompactReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactProgress {
-    /// Counts the rounds, from one. Most compactions take one or two.
+    /// The round, counted from one. Most compactions take one or two.
     pub round: u32,
     /// Bytes of the log that this round has passed.
     pub done: u64,

@@ -32,11 +32,11 @@ use crate::file::region::{self, Region};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryProgress {
-    /// What is being done.
+    /// The current phase.
     pub phase: RecoveryPhase,
     /// Bytes of the log that this phase has passed.
     pub done: u64,
-    /// Bytes that it has to pass. While the log is walked its end is not known; then this is the length of the file,
+    /// Bytes that it has to pass. While the log is walked, its end is unknown; then this is the length of the file,
     /// which may be much more.
     pub total: u64,
 }
@@ -64,9 +64,9 @@ pub struct RecoveryProgress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecoveryPhase {
-    /// Every record is checked until one does not hold: there the log ends.
+    /// Every record is checked until one is invalid: there the log ends.
     Walking,
-    /// The index is built anew.
+    /// The index is rebuilt.
     Indexing,
 }
 

@@ -53,15 +53,15 @@ use crate::file::totals;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Opened {
-    /// There was none; it was created.
+    /// There was no store; it was created.
     Created,
-    /// It had been closed. Nothing was to be done.
+    /// It had been closed. Nothing had to be done.
     Clean,
     /// The processes that had it open were killed. The last commit was completed, in constant time.
     AfterKill,
-    /// Other processes have it open. Nothing was to be done.
+    /// Other processes have it open. Nothing had to be done.
     Attached,
-    /// The power was cut, or the file is a copy. The index was built anew from the log.
+    /// The power was cut, or the file is a copy. The index was rebuilt from the log.
     AfterPowerCut {
         /// Records found in the log.
         records: u64,

@@ -1,4 +1,4 @@
-//! What a store is opened with.
+//! The settings that a store is opened with.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::progress::OnRecovery;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
-    /// Reading and writing; changes go to the file, and others who have it open see them.
+    /// Reading and writing; changes go to the file, and all other openers see them.
     ///
     /// ```
     /// use slotlog::{Access, Store};
@@ -23,14 +23,14 @@ pub enum Access {
     /// ```
     #[default]
     ReadWrite,
-    /// Reading only: not a byte of the file is changed, and every change is refused with
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly). Works on a file without write permission, and beside others who
-    /// write, whose commits are seen at once. A single read copies what it finds.
+    /// Reading only: not a byte of the file is changed, and every change is rejected with
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly). Works on a file without write permission, and beside writers, whose
+    /// commits are visible at once. A single read copies what it finds.
     ///
-    /// After a power cut the store is recovered into memory of this process, which takes as much of it as the index
-    /// needs. Others can open it for writing all the same, and the next call after that sees what they commit. Until
-    /// then, and for as long as a snapshot, an iterator or a value from before lives, space that was in use is not used
-    /// again, and a writer that has to build the index anew from the log is refused once the log begins elsewhere.
+    /// After a power cut, the store is recovered into the memory of this process, as much as the index takes. Others
+    /// can still open it for writing, and the next call after that sees what they commit. Until then, and as long as a
+    /// snapshot, an iterator or a value from before lives, space that was in use is not reused, and once the log begins
+    /// elsewhere, a writer that has to rebuild the index from the log is refused.
     ///
     /// ```
     /// use slotlog::{Access, Error, Store};
@@ -45,14 +45,15 @@ pub enum Access {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ReadOnly,
-    /// Reading and writing; changes stay in memory of this process, nobody else sees them, and they vanish with it: for
-    /// an experiment, for a test with real data, for a template that each process goes on from. The file stays as it
-    /// is, bit for bit, whatever is done. Works on a file without write permission.
+    /// Reading and writing; changes stay in the memory of this process, invisible to others, and vanish with it: for an
+    /// experiment, for a test with real data, for a template from which each process continues. The file stays as it
+    /// is, bit for bit. Works on a file without write permission.
     ///
-    /// It is opened in constant time like any other store, and takes memory for what is changed and added, in pages;
-    /// [`Options::max_size`](crate::Options::max_size) limits its length as that of a file. Nothing is made durable:
-    /// [`Durability::Synced`] costs nothing and means nothing. As long as it lasts, nobody can open the store for
-    /// writing, since what was not changed here still is the file; and it is not opened while somebody writes.
+    /// It opens in constant time like any other store, and takes memory for changes and additions, in pages;
+    /// [`Options::max_size`](crate::Options::max_size) limits its length like that of a file. Nothing is made durable:
+    /// [`Durability::Synced`] costs nothing and means nothing. As long as the copy is open, no process can open the
+    /// store for writing, since unchanged parts are still those of the file; and opening a copy fails while a writer
+    /// has the store open.
     ///
     /// ```
     /// use slotlog::{Access, Store};
@@ -83,7 +84,7 @@ impl Access {
     }
 }
 
-/// What a commit has survived when it returns.
+/// What a commit survives once it has returned.
 ///
 /// ```
 /// use slotlog::{Durability, Store};
@@ -99,37 +100,37 @@ impl Access {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// It survives the death of the process, at once; a power cut only after the next
-    /// [`sync`](crate::Store::sync), checkpoint or close.
+    /// It survives the death of the process, at once; a power cut only after the next [`sync`](crate::Store::sync),
+    /// checkpoint or close.
     #[default]
     Buffered,
     /// It survives a power cut.
     Synced,
 }
 
-/// From what sizes on upkeep is worth while, and how much of it one write does. Tests make them tiny, so that there is
-/// always some going on.
+/// The sizes from which upkeep is worthwhile, and how much of it one write does. Tests make them tiny, so that some
+/// upkeep is always in progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Bytes of the first extent of the log.
     pub(crate) smallest_log: u64,
     /// Bytes of the smallest extent of a log that is longer than that.
     pub(crate) usual_log: u64,
-    /// A log of fewer bytes is not compacted by itself.
+    /// A shorter log is not compacted automatically.
     pub(crate) least_log: u64,
-    /// The least that is cut off an extent, in bytes.
+    /// The smallest piece that is cut off an extent, in bytes.
     pub(crate) piece: u64,
-    /// Bytes of the log that are passed in one step, and moved as one commit, one record excepted.
+    /// Bytes of the log that one step passes, and moves as one commit, not counting one record.
     pub(crate) most_bytes: u64,
-    /// Records that are passed in one step.
+    /// Records that one step passes.
     pub(crate) most_records: u64,
-    /// Less than that never waits for a checkpoint long enough to get one of its own.
+    /// Less space than this never waits long enough for a checkpoint to get one of its own.
     pub(crate) least_waiting: u64,
-    /// An index of so many lines is built anew by one write.
+    /// An index of up to this many lines is rebuilt by one write.
     pub(crate) lines_at_once: u64,
-    /// Lines of a larger one that a write moves.
+    /// Lines of a larger index that one write moves.
     pub(crate) lines_a_step: u64,
-    /// So many commits lie between two looks at all pins for the sake of a tombstone.
+    /// How many commits lie between two scans of all pins for the sake of a tombstone.
     pub(crate) commits_a_look: u64,
 }
 
@@ -156,7 +157,7 @@ impl Limits {
         (self.smallest_log, self.usual_log.max(self.smallest_log))
     }
 
-    /// As small as they can be.
+    /// The smallest possible limits.
     pub(crate) fn tiny() -> Limits {
         Limits {
             smallest_log: 4 << 10,
@@ -179,7 +180,7 @@ pub(crate) struct Settings {
     pub(crate) access: Access,
     pub(crate) create: bool,
     pub(crate) create_new: bool,
-    /// Of a file that is created. `None`: what the system gives any new file.
+    /// For a new file. `None`: the system's default.
     pub(crate) mode: Option<u32>,
     pub(crate) exclusive: bool,
     pub(crate) untrusted: bool,

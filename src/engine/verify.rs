@@ -54,17 +54,17 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether everything holds.
+    /// Whether there are no findings.
     pub fn is_clean(&self) -> bool {
         self.count == 0
     }
 
-    /// What does not hold; the first thousand of it.
+    /// The findings; at most the first thousand.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// How many things do not hold.
+    /// The number of findings.
     pub fn finding_count(&self) -> u64 {
         self.count
     }
@@ -99,7 +99,7 @@ impl VerifyReport {
     }
 }
 
-/// How much of a store a [`VerifyReport`] is about.
+/// How much of a store a [`VerifyReport`] covers.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -111,7 +111,7 @@ impl VerifyReport {
 /// }
 /// assert_eq!(store.verify()?.scope(), VerifyScope::Everything);
 ///
-/// // Somebody writes meanwhile.
+/// // Another writer is at work meanwhile.
 /// let report = store.verify_with(|_| match store.insert("now", "and then") {
 ///     Ok(()) => ControlFlow::Continue(()),
 ///     Err(_) => ControlFlow::Break(()),
@@ -122,15 +122,15 @@ impl VerifyReport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VerifyScope {
-    /// The whole file: nobody has written meanwhile.
+    /// The whole file: no process wrote meanwhile.
     Everything,
-    /// One commit: its log, from the first record to the last, and all that the indexes say of it, with their counters.
-    /// Others wrote meanwhile, so what has no versions could not be looked at all the time: an index that is being
-    /// built and what compaction has left in front of the log were left out; the tables of extents and maps were looked
-    /// at if there was a moment for that.
+    /// One commit: its log, from the first record to the last, and everything the indexes say about it, with their
+    /// counters. Others wrote meanwhile, so data without versions could not be checked at any time: an index under
+    /// construction and what compaction has left before the head of the log were left out; the tables of extents and
+    /// maps were checked if there was a moment for that.
     Snapshot,
-    /// It was [stopped](crate::Store::verify_with) before its end, or came to damage that it could not get past, which
-    /// is then the last finding: what has no finding may not have been looked at.
+    /// The check was [stopped](crate::Store::verify_with) early, or reached damage that it could not get past, which is
+    /// then the last finding: parts without findings may not have been checked.
     #[default]
     Part,
 }
@@ -154,13 +154,13 @@ pub enum VerifyScope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyProgress {
-    /// Bytes of log and indexes that were looked at. It begins anew, once, when somebody writes.
+    /// Bytes of log and indexes checked so far. It starts again, once, if a process writes.
     pub done: u64,
-    /// About how many there are.
+    /// The approximate total.
     pub total: u64,
 }
 
-/// One thing that does not hold.
+/// One violated invariant.
 ///
 /// ```
 /// use slotlog::{Finding, Store};
