@@ -7,9 +7,9 @@ use super::BLOCK;
 
 /// The header of a region: one map's index. Its lines follow.
 ///
-/// The first six fields never change once the region is in force; until then a resize keeps in `previous` what it
-/// builds from. The two banks of totals are words: a commit writes
-/// the bank that does not count and stores its `seq` last, so that finishing a commit twice counts nothing twice.
+/// The first six fields never change once the region is in force; before that, a resize keeps its source in `previous`.
+/// The two banks of totals are words: a commit writes the bank that is not current and stores its `seq` last, so that
+/// finishing a commit twice counts nothing twice.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct RegionHeader {
@@ -21,8 +21,8 @@ pub struct RegionHeader {
     pub lines: U64,
     /// Blocks of the extent.
     pub blocks: U64,
-    /// The sequence number from which on this region tells the whole truth about its map: of the map's creation, its
-    /// last clear or its last resize.
+    /// The sequence number from which on this region is complete for its map: that of the map's creation, its last
+    /// clear or its last resize.
     pub since: U64,
     /// Offset of the region that a reader below `since` needs, 0 if there was none.
     pub previous: U64,
@@ -44,7 +44,7 @@ pub const LINE: u64 = 64;
 /// Slots in a line.
 pub const SLOTS: usize = 6;
 
-/// How many lines a region of so many blocks has.
+/// The number of lines in a region of this many blocks.
 #[inline]
 pub const fn lines_of_blocks(blocks: u64) -> u64 {
     (blocks * BLOCK - REGION_HEADER) / LINE
@@ -52,13 +52,13 @@ pub const fn lines_of_blocks(blocks: u64) -> u64 {
 
 /// A slot: 24 bits of hash, the tag, above a 40-bit file offset in units of 8 bytes.
 ///
-/// **Invariants.** A slot points at the newest committed record of its key, a put or a tombstone. It is published by
-/// one release store, its further hash bits before it. It never goes back to never-used in place. It is given to
-/// another key only when its tombstone is older than every pin.
+/// **Invariants.** A slot points at the newest committed record of its key, a put or a tombstone. One release store
+/// publishes it, after its further hash bits. It never returns to never-used in place. It passes to another key only
+/// once its tombstone is older than every pin.
 pub mod slot {
     /// Never used: a probe ends here.
     pub const EMPTY: u64 = 0;
-    /// Was used: a probe goes on, an insert may take it.
+    /// Vacated: a probe goes on, an insert may take it.
     pub const DEAD: u64 = 1;
 
     /// The slot of a key with this tag whose newest record is at `offset`.
@@ -83,8 +83,8 @@ pub mod slot {
 /// The 45 hash bits of a key that the index keeps.
 ///
 /// Let h be these bits. The line of the key is `(h × lines) >> 45` (Lemire, *Fast Random Integer Generation in an
-/// Interval*, 2019) and its tag the low 24 bits: any number of lines will do, line and tag use different bits, and
-/// going through h in order goes through the lines in order, whatever their number.
+/// Interval*, 2019) and its tag the low 24 bits: any number of lines works, line and tag use different bits, and
+/// ascending h visits the lines in ascending order, whatever their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyHash(u64);
 
@@ -102,7 +102,7 @@ impl KeyHash {
         KeyHash(xxhash_rust::xxh3::xxh3_64_with_seed(key, seed) >> (64 - KeyHash::BITS))
     }
 
-    /// The hash whose tag and further bits are known.
+    /// The hash with this tag and these further bits.
     #[inline]
     pub const fn from_parts(tag: u64, further: u64) -> KeyHash {
         KeyHash((further << KeyHash::TAG_BITS) | tag)
@@ -120,7 +120,7 @@ impl KeyHash {
         self.0 >> KeyHash::TAG_BITS
     }
 
-    /// The line where the search for the key begins, in a region of so many lines.
+    /// The line where the search for the key begins, in a region of this many lines.
     #[inline]
     pub const fn line(self, lines: u64) -> u64 {
         ((self.0 as u128 * lines as u128) >> KeyHash::BITS) as u64

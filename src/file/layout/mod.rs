@@ -1,10 +1,10 @@
 //! Every byte of a slotlog file, in one place.
 //!
 //! This module is the specification of the file format and the only home of its numbers. All integers are
-//! little-endian. Everything with a name here is either a plain-old-data struct that is read in place through a
-//! zero-copy cast (the crate `zerocopy`), with its size asserted at compile time, or the offset of an atomic word.
-//! What changes while the store is shared (live area, tables, slots) is only ever touched as an atomic 64-bit word;
-//! what is a struct never changes once it is reachable.
+//! little-endian. Every named part is either a plain-old-data struct that is read in place through a zero-copy cast
+//! (the crate `zerocopy`), with its size asserted at compile time, or the offset of an atomic word. What changes while
+//! the store is shared (live area, tables, slots) is only ever accessed as atomic 64-bit words; a struct never changes
+//! once it is reachable.
 //!
 //! # The file
 //!
@@ -19,37 +19,37 @@
 //! ```
 //!
 //! A superblock fills less than one 512-byte sector, the unit that a disk writes whole or not at all, so it is never
-//! torn. The live area (8 KiB to 64 KiB) is rebuilt after a power cut and never trusted then.
+//! torn. The live area (8 KiB to 64 KiB) is never trusted after a power cut, but rebuilt.
 //!
 //! # The seal
 //!
-//! A program that copies a file reads its front first and its end last. If somebody commits in between, the copy is the
-//! front of one moment and the end of another. So each commit stores its number twice: in the last block of the file,
-//! and right after that in the [commit point](live::COMMIT_POINT), in front of everything that changes. Where both are
-//! the same, nothing was committed while what lies between them was read. [The words](seal) of the seal are
+//! A program that copies a file reads its front first and its end last. If a commit is made in between, the copy has
+//! the front from one moment and the end from another. So each commit stores its number twice: in the last block of the
+//! file, and right after that in the [commit point](live::COMMIT_POINT), in front of everything that changes. Where
+//! both are equal, no commit was made while the part between them was read. [The words](seal) of the seal are
 //!
 //! * the sequence number of the commit point;
-//! * the counter of [changes of the space table](live::SPACE_CHANGES): space can be freed and used again between two
+//! * the counter of [changes of the space table](live::SPACE_CHANGES): space can be freed and reused between two
 //!   commits;
 //! * the generation of the superblock that says that the store is closed. It is flushed before that superblock is
-//!   written, and zero before the clean flag is taken away, which comes before any change.
+//!   written, and zeroed before the clean flag is cleared, which comes before any change.
 //!
 //! **Invariants.** A clean flag counts only if the seal has that superblock's generation and the file the length that
-//! it says. The live area of a killed process counts only if the seal where [`SEAL_AT`](live::SEAL_AT) says has its
-//! numbers, and no record of a later commit follows where the log ends. In any doubt the log decides, and then it has
-//! to reach the commit that [`SYNCED`](live::SYNCED) names.
+//! it says. The live area of a killed process counts only if the seal at the offset in [`SEAL_AT`](live::SEAL_AT) has
+//! its numbers, and no record of a later commit follows at the end of the log. In any doubt the log decides, and then
+//! it has to reach the commit that [`SYNCED`](live::SYNCED) names.
 //!
-//! When the file becomes longer or shorter, the new seal is written first, then the words of the old one are cleared,
-//! then `SEAL_AT` is stored: a copy whose front names one place never finds there what was true at another. What lies
-//! behind the seal in force is not in use yet, or no more, so a process may be killed while the length changes. One
-//! that is killed between two of these stores, or between the seal and the commit point, leaves words that do not
-//! agree, which costs a walk of the log and nothing else.
+//! When the file grows or shrinks, the new seal is written first, then the words of the old one are cleared, then
+//! `SEAL_AT` is stored: a copy whose front names one place never finds there what was true at another. What lies beyond
+//! the seal in force is not in use yet, or no longer, so a process may be killed while the length changes. If it is
+//! killed between two of these stores, or between storing the seal and the commit point, the words disagree, which costs
+//! a walk of the log and nothing else.
 //!
 //! # The log
 //!
-//! The log is a chain of extents that starts at the superblock's `log_head`. It consists of [records](RecordHeader)
-//! one behind the other, each 8-byte aligned; the last one in each extent is a [jump](Kind::Jump) to the first of the
-//! next. A record is laid out as
+//! The log is a chain of extents that starts at the superblock's `log_head`. It consists of consecutive
+//! [records](RecordHeader), each 8-byte aligned; the last one in each extent is a [jump](Kind::Jump) to the first of
+//! the next. A record is laid out as
 //!
 //! ```text
 //! header            32 bytes
@@ -59,8 +59,8 @@
 //! value             value_len bytes, then zeros up to a multiple of 8
 //! ```
 //!
-//! so that values start 8-byte aligned and plain-old-data can be borrowed in place. The CRC covers all of it after
-//! the CRC itself, padding included, in one contiguous pass.
+//! so that values start 8-byte aligned and plain-old-data can be borrowed in place. The CRC covers all of it after the
+//! CRC itself, padding included, in one contiguous pass.
 //!
 //! # What a walk of the log accepts
 //!
@@ -73,58 +73,58 @@
 //! # The index
 //!
 //! Each map has one [region](RegionHeader): a header and then *lines* of 64 bytes, one cache line each. A line is six
-//! [slots](slot) and two words with 21 further hash bits for each slot. A slot holds 24 bits of the key's hash and
-//! the file offset of the newest record of that key. All that is derived from the log and can be built anew from it.
+//! [slots](slot) and two words with 21 further hash bits for each slot. A slot holds 24 bits of the key's hash and the
+//! file offset of the newest record of that key. All of it derives from the log and can be rebuilt from it.
 //!
 //! # Tables
 //!
 //! The *map table* says where the region of each map is. The *space table* lists every extent in use; space that it
 //! does not list is free. Both are extents of their own with a [`TableHeader`] and entries of a few words; one word in
-//! the live area says where each is, so that replacing a table is one store.
+//! the live area gives the place of each, so that replacing a table is one store.
 //!
-//! The process table and the pin table lie in front of the extents. When one is full it goes on in an extent of its
-//! own, of the kind [`Live`](ExtentKind::Live), with as many entries as there are by then; so the n-th has 2ⁿ times as
-//! many as the first part, and an entry of any number is found with a shift. [A word for each](live::PIN_EXTENTS) says
-//! where it is. They are part of the live area: forgotten after a power cut, and given back when nobody has the store
-//! open for writing.
+//! The process table and the pin table lie before the extents. A full one continues in an extent of its own, of the
+//! kind [`Live`](ExtentKind::Live), with as many entries as exist by then; so the n-th has 2ⁿ times as many as the
+//! first part, and an entry of any number is found with a shift. [A word for each](live::PIN_EXTENTS) gives its place.
+//! They are part of the live area: forgotten after a power cut, and freed when no process has the store open for
+//! writing.
 //!
 //! # Compaction
 //!
-//! The log is a queue of extents. Compaction takes records from its head: those that the index still leads to are
-//! appended again at the tail, as a commit with the flag [`COPY`](flags::COPY), the others are left behind. Then the
-//! [head](live::HEAD) moves on. What lies before it is [emptied](ExtentKind::Emptied), and free when the superblock in
-//! force says so too. A tombstone at the head is dropped: nothing older can exist. The head may lie within a commit,
-//! whose other records were left behind or copied; a walk that begins there takes the rest for all of it.
+//! The log is a queue of extents. Compaction takes records from its head: records that the index still leads to are
+//! appended again at the tail, as a commit with the flag [`COPY`](flags::COPY), the others are dropped. Then the
+//! [head](live::HEAD) advances. The space before it is [emptied](ExtentKind::Emptied), and free once the superblock in
+//! force says so too. A tombstone at the head is dropped: nothing older can exist. The head may lie within a commit
+//! whose other records were dropped or copied; a walk that begins there takes the rest for all of it.
 //!
 //! # Resize
 //!
 //! A larger or smaller region is built line by line beside the one in force, which stays authoritative. **Invariants:**
-//! what the new region has of a key is what the old one has; and of the lines before the [cursor](live::RESIZE_CURSOR)
-//! it has all. The switch is one word of the map table. It consumes a sequence number, from which on the new region
-//! counts; readers from before it go on with the old one.
+//! for each key, the new region has what the old one has; and of the lines before the [cursor](live::RESIZE_CURSOR) it
+//! has all keys. The switch is one word of the map table. It consumes a sequence number, from which on the new region
+//! counts; readers from before it keep using the old one.
 //!
 //! # Locks
 //!
-//! Who opens the file locks bytes far above the data, for its open file description, and the file as a whole. All who
-//! open one file have to agree on these, so they belong to the format. With L = 2⁶²:
+//! An opener locks bytes far beyond the data, for its open file description, and the file as a whole. All openers of a
+//! file have to agree on these, so they belong to the format. With L = 2⁶²:
 //!
 //! | byte | held by |
 //! | --- | --- |
-//! | L | who opens or closes the store: exclusively to write, shared to read |
-//! | L + 1 | who writes a superblock, exclusively; who reads one takes no lock |
-//! | L + 2 | stands in for the whole file where the two kinds of lock collide, that is everywhere but on Linux |
-//! | L + 3 | shared by those who have a private copy: nobody opens it for writing meanwhile |
-//! | L + 4 | shared by those who have opened the store for reading; exclusively by who makes the file shorter |
+//! | L | a process that opens or closes the store: exclusively for writing, shared for reading |
+//! | L + 1 | the writer of a superblock, exclusively; reading one takes no lock |
+//! | L + 2 | stands in for the whole file where the two kinds of lock collide, which is everywhere except Linux |
+//! | L + 3 | shared, by openers of a private copy: meanwhile, opening for writing fails |
+//! | L + 4 | shared, by read-only openers; exclusively, by a process that shortens the file |
 //! | L + 256 + n | the owner of entry n of the process table, for as long as it has the store open |
 //! | L + 2⁴⁸ + c | shared, by each snapshot of a read-only opener of a commit whose sequence number counts c |
 //! | L + 2⁵⁰ + o | shared, by a reader that has recovered the store into its own memory; its log began at offset o |
-//! | L + 2⁵¹ + c | shared, by the same, with the count c of the last commit that it found |
-//! | the whole file | all but those readers shared; exclusively by an exclusive opener, and by one who recovers |
+//! | L + 2⁵¹ + c | shared, by the same reader, with the count c of the last commit that it found |
+//! | the whole file | shared, by all except those readers; exclusively, by an exclusive opener and by a recovery |
 //!
 //! # Maps
 //!
 //! Map 0 is the catalogue, an ordinary map from the name of a map to a [`CatalogueEntry`]. The empty name holds the
-//! next map id to give out; ids are never used again. Map 1 is the default map, which has no name and no entry.
+//! next map id to assign; ids are never reused. Map 1 is the default map, which has no name and no entry.
 
 mod index;
 mod live_area;
@@ -144,12 +144,12 @@ pub const BLOCK: u64 = 4096;
 /// The first eight bytes of a slotlog file.
 pub const MAGIC: [u8; 8] = *b"slotlog\0";
 /// The first eight bytes of a file whose creation has begun, in the place of superblock A, which is written for the
-/// first time when B is known to be flushed. If B does not hold either, the creation was cut short, and nothing in the
-/// file is of value.
+/// first time when B is known to be flushed. If B is invalid too, the creation was cut short, and nothing in the file
+/// is of value.
 pub const CREATION_MAGIC: [u8; 8] = *b"slotlog+";
 /// The version of the format that this build reads and writes.
 pub const VERSION: u32 = 2;
-/// Incompatible features that this build understands. A file that has another bit set is refused.
+/// Incompatible features that this build understands. A file that has another bit set is rejected.
 pub const KNOWN_INCOMPATIBLE: u64 = 0;
 
 /// File offset of superblock A.
@@ -166,13 +166,13 @@ pub const PROCESSES: u64 = 128;
 pub const PROCESS_LEN: u64 = 64;
 /// File offset of the pin table.
 pub const PIN_TABLE: u64 = 20480;
-/// In how many extents the process table can go on.
+/// The maximum number of extents that continue the process table.
 pub const PROCESS_EXTENTS: u64 = 8;
 /// Entries in the first part of the pin table.
 pub const PINS: u64 = 704;
 /// Bytes of an entry of the pin table: a cache line, so that readers do not disturb each other.
 pub const PIN_LEN: u64 = 64;
-/// In how many extents the pin table can go on.
+/// The maximum number of extents that continue the pin table.
 pub const PIN_EXTENTS: u64 = 12;
 /// File offset of the first extent.
 pub const EXTENTS: u64 = 65536;
@@ -184,10 +184,10 @@ const _: () = assert!(PIN_TABLE + PINS * PIN_LEN == EXTENTS);
 pub const COUNT_BITS: u32 = 44;
 /// Mask of the counting part of a sequence number.
 pub const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-/// Nobody commits any more when the count has come so far. What is left serves those who recover the store, and upkeep
-/// that is under way.
+/// Commits stop when the count reaches this. The rest is reserved for recovering the store, and for upkeep that is
+/// under way.
 pub const LAST_COUNT: u64 = COUNT_MASK - (1 << 25);
-/// No store counts further than that.
+/// The limit of the count.
 pub const MAX_COUNT: u64 = COUNT_MASK - (1 << 24);
 /// The largest incarnation.
 pub const MAX_INCARNATION: u64 = (1 << 20) - 1;
@@ -197,7 +197,7 @@ pub const MAX_FILE_LEN: u64 = 1 << 43;
 pub const MAX_KEY_LEN: usize = u16::MAX as usize;
 /// The longest value, in bytes.
 pub const MAX_VALUE_LEN: u64 = u32::MAX as u64;
-/// Map ids have 24 bits.
+/// The largest map id: 24 bits.
 pub const MAX_MAP: u32 = (1 << 24) - 1;
 
 /// The id of the catalogue.
@@ -205,7 +205,7 @@ pub const CATALOGUE: u32 = 0;
 /// The id of the default map.
 pub const DEFAULT_MAP: u32 = 1;
 
-/// Who the store is, and what of its log was known to be durable when this was written.
+/// The identity of the store, and the part of its log that was known to be durable when this was written.
 ///
 /// A superblock is overwritten only when the other one is known to be flushed; the valid one with the higher
 /// `generation` counts.
@@ -215,7 +215,8 @@ pub struct Superblock {
     /// [`MAGIC`].
     pub magic: [u8; 8],
     /// [`VERSION`]. A file is of another version if none of its superblocks is whole and of this one: what lies beside
-    /// a whole one may be half written. So whoever converts a file replaces both superblocks before anything else.
+    /// a whole one may be half written. So a program that converts a file replaces both superblocks before anything
+    /// else.
     pub version: U32,
     /// [`BLOCK`].
     pub block: U32,
@@ -231,17 +232,17 @@ pub struct Superblock {
     pub generation: U64,
     /// Offset of the first record of the log.
     pub log_head: U64,
-    /// The smallest sequence number that the record at `log_head` may have; its incarnation is declared by this.
+    /// The smallest sequence number that the record at `log_head` may have; it declares that record's incarnation.
     pub head_seq: U64,
     /// The `chain` that the record at `log_head` has.
     pub head_chain: U32,
     /// The CRC of the last record before `log_end`. Only meaningful with [`CLEAN`](superblock_flags::CLEAN).
     pub end_chain: U32,
-    /// Offset behind the last record of the last commit that was durable. A walk that does not get here means damage.
+    /// End offset of the last record of the last commit that was durable. A walk that ends before this means damage.
     pub log_end: U64,
     /// The sequence number of the next commit.
     pub next_seq: U64,
-    /// The highest sequence number that compaction has left behind the head.
+    /// The highest sequence number among the records before the head, which compaction has removed.
     pub behind_seq: U64,
     /// The ordinal of the extent that holds `log_head`, not zero.
     pub head_ordinal: U64,
@@ -266,7 +267,7 @@ pub struct Superblock {
     /// Bytes of the records that hold a value, over all maps. Only meaningful with
     /// [`COUNTED`](superblock_flags::COUNTED).
     pub live_bytes: U64,
-    /// The words of a resize that goes on: [`RESIZE_CURSOR`](live::RESIZE_CURSOR),
+    /// The words of a resize in progress: [`RESIZE_CURSOR`](live::RESIZE_CURSOR),
     /// [`RESIZE_TARGET`](live::RESIZE_TARGET) and [`RESIZE_ZEROED`](live::RESIZE_ZEROED). Only meaningful with `CLEAN`.
     pub resize: [U64; 3],
     /// Zeros.
@@ -280,17 +281,18 @@ const _: () = assert!(size_of::<Superblock>() == 512);
 pub mod superblock_flags {
     /// The store was closed: log, regions and tables were flushed, and nothing has changed since.
     pub const CLEAN: u32 = 1;
-    /// With `CLEAN`: the superblock says how many bytes hold values. Before stores were compacted, none did.
+    /// With `CLEAN`: the superblock says how many bytes hold values. Stores from before compaction existed do not have
+    /// it.
     pub const COUNTED: u32 = 2;
 }
 
 impl Superblock {
-    /// The CRC-32 that belongs into `crc`.
+    /// The CRC-32 to store in `crc`.
     pub fn expected_crc(&self) -> u32 {
         crc32fast::hash(&self.as_bytes()[..508])
     }
 
-    /// Whether this is a superblock of this version, and whole.
+    /// Whether this is a whole superblock of this version.
     pub fn holds(&self) -> bool {
         self.magic == MAGIC && self.version.get() == VERSION && self.crc.get() == self.expected_crc()
     }
@@ -301,7 +303,7 @@ impl Superblock {
         self
     }
 
-    /// Bytes of the records that hold a value, if the superblock says.
+    /// Bytes of the records that hold a value, if the superblock has them.
     pub fn counted_live_bytes(&self) -> Option<u64> {
         (self.flags.get() & superblock_flags::COUNTED != 0).then(|| self.live_bytes.get())
     }

@@ -3,22 +3,22 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// What a record is.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The key has this value from now on.
+    /// Sets the value of the key.
     Put = 1,
-    /// The key is gone from now on: a tombstone.
+    /// Removes the key: a tombstone.
     Remove = 2,
-    /// All keys of the map are gone from now on. The value is the offset of the fresh region (8 bytes), of use only to
-    /// whoever finishes the commit of a killed process.
+    /// Removes all keys of the map. The value is the offset of the fresh region (8 bytes), used only to finish the
+    /// commit of a killed process.
     Clear = 3,
-    /// The log goes on elsewhere. The value is the offset of the next extent (8 bytes). Its sequence number is that
+    /// The log continues elsewhere. The value is the offset of the next extent (8 bytes). Its sequence number is that
     /// of the commit that it leads to; before an incarnation record, that of the record before it.
     Jump = 4,
-    /// A new life of the store begins: its sequence number declares the incarnation.
+    /// Begins a new life of the store: its sequence number declares the incarnation.
     Incarnation = 5,
 }
 
@@ -41,13 +41,13 @@ impl Kind {
 pub mod flags {
     /// The last record of its commit.
     pub const COMMIT: u8 = 1;
-    /// The put made a key that was not there. Counters derive from it.
+    /// The put added a new key. Counters derive from it.
     pub const NEW: u8 = 2;
-    /// Compaction moved this record here, or has cleared an empty map once more to have something that it could move.
+    /// Compaction moved this record here, or cleared an empty map once more so that it had a record to move.
     pub const COPY: u8 = 4;
     /// Eight bytes before the key say when the entry expires.
     pub const EXPIRES: u8 = 8;
-    /// A [`Shortcut`](super::Shortcut) stands before the key, behind the deadline if there is one.
+    /// A [`Shortcut`](super::Shortcut) stands before the key, after the deadline if there is one.
     pub const SHORTCUT: u8 = 16;
 }
 
@@ -55,9 +55,9 @@ pub mod flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct RecordHeader {
-    /// CRC-32 of everything in the record behind this field.
+    /// CRC-32 of everything in the record after this field.
     pub crc: U32,
-    /// The `crc` of the record before it in the log. Only a walk looks at it.
+    /// The `crc` of the record before it in the log. Only a walk reads it.
     pub chain: U32,
     /// Bytes of the value.
     pub value_len: U32,
@@ -77,24 +77,25 @@ const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER as usize);
 const _: () = assert!(flags::EXPIRES == 8);
 const _: () = assert!(flags::SHORTCUT as usize == size_of::<Shortcut>());
 
-/// A second way down a version chain: to a version that is far older than `prev`, so that a reader of an old commit
-/// need not go through all versions since.
+/// A second link in a version chain: to a version far older than `prev`, so that a reader of an old commit need not
+/// follow every version since.
 ///
-/// Where it leads follows from the depth alone. With the depth written as a sum of numbers 2ᵏ − 1, each as large as
+/// Its target follows from the depth alone. With the depth written as a sum of numbers 2ᵏ − 1, each as large as
 /// possible, of which only the smallest may occur twice, a shortcut is as long as the smallest (Myers, *An applicative
-/// random-access stack*, 1983). A reader follows it only while its target is newer than what he looks for.
+/// random-access stack*, 1983). A reader follows it only while its target is newer than the version that the reader
+/// wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Shortcut {
     /// The target (its offset in units of 8 bytes) in the low 40 bits, the record's depth in the 24 bits above: how
-    /// many versions lie between it and the one at which counting began.
+    /// many versions lie between it and the version where counting began.
     pub target_and_depth: U64,
     /// The sequence number of the target.
     pub seq: U64,
 }
 
 impl Shortcut {
-    /// The largest depth. Counting begins anew after it.
+    /// The largest depth. Counting starts again after it.
     pub const MAX_DEPTH: u64 = (1 << 24) - 1;
 
     /// A shortcut from a record of this depth to `target`, which has this sequence number.
@@ -103,13 +104,13 @@ impl Shortcut {
         Shortcut { target_and_depth: ((target / 8) | (depth << 40)).into(), seq: seq.into() }
     }
 
-    /// Offset of the record that it leads to.
+    /// Offset of the target record.
     #[inline]
     pub fn target(&self) -> u64 {
         (self.target_and_depth.get() & ((1 << 40) - 1)) * 8
     }
 
-    /// The depth of the record that has it.
+    /// The depth of the record that contains it.
     #[inline]
     pub fn depth(&self) -> u64 {
         self.target_and_depth.get() >> 40
@@ -143,7 +144,7 @@ impl RecordHeader {
     /// Bytes of the optional fields between header and key.
     #[inline]
     pub fn optional_len(&self) -> u64 {
-        // Each bit has the value of the length that it stands for.
+        // Each bit is worth the length that it stands for.
         u64::from(self.flags & (flags::EXPIRES | flags::SHORTCUT))
     }
 

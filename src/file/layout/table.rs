@@ -11,7 +11,7 @@ use super::{BLOCK, COUNT_MASK};
 pub struct TableHeader {
     /// [`MAP_TABLE_MAGIC`] or [`SPACE_TABLE_MAGIC`].
     pub magic: [u8; 8],
-    /// Room for so many entries.
+    /// The number of entries that fit.
     pub capacity: U64,
     /// Zeros.
     pub reserved: [u8; 48],
@@ -25,34 +25,34 @@ pub const SPACE_TABLE_MAGIC: [u8; 8] = *b"slotspc\0";
 /// Bytes of a [`TableHeader`].
 pub const TABLE_HEADER: u64 = 64;
 /// Bytes of an entry of the map table, two words: the map id plus one, with [`DROPPED`] if the map was dropped, then
-/// the [`extent_word`] of its region. It stands in the place that has its id, modulo the capacity, or in the next one
-/// that was vacant: never used (0), or not any more (`DROPPED` alone). No search goes beyond one that was never used.
+/// the [`extent_word`] of its region. It stands in the place given by its id, modulo the capacity, or in the next one
+/// that was vacant: never used (0), or vacated (`DROPPED` alone). A search ends at the first one never used.
 pub const MAP_ENTRY: u64 = 16;
 /// Bytes of an entry of the space table, three words: an [`extent_word`], a [`state_word`] (0: vacant), and the
 /// ordinal.
 ///
-/// The extents of the log are numbered in the order in which it goes through them; what is cut off one keeps its
-/// number. So what of the log lies behind a point is what has a larger ordinal, and of the same one what has a larger
-/// offset. An extent that never was in the log has none, zero.
+/// The extents of the log are numbered in the order of the log; a piece cut off one keeps its number. So whatever
+/// follows a point in the log has a larger ordinal, or the same ordinal and a larger offset. Extents that were never
+/// part of the log have the ordinal zero.
 pub const SPACE_ENTRY: u64 = 24;
 
-/// The bit of an entry of the map table that says that the map is in the catalogue no more. Readers of older commits
+/// The bit of an entry of the map table that says that the map is no longer in the catalogue. Readers of older commits
 /// may still need its region.
 pub const DROPPED: u64 = 1 << 63;
 
-/// How many entries of so many bytes a table of so many blocks has.
+/// How many entries of this size a table of this many blocks has.
 #[inline]
 pub const fn entries_of_blocks(blocks: u64, entry_len: u64) -> u64 {
     (blocks * BLOCK - TABLE_HEADER) / entry_len
 }
 
-/// The live word that says where a table is: its first block in the low 32 bits, its blocks above.
+/// The live word that gives the place of a table: its first block in the low 32 bits, the number of blocks above.
 #[inline]
 pub const fn table_word(offset: u64, blocks: u64) -> u64 {
     extent_word(offset, blocks)
 }
 
-/// A run of blocks in one word: the first in the low 32 bits, how many above.
+/// A run of blocks in one word: the first in the low 32 bits, the number of blocks above.
 #[inline]
 pub const fn extent_word(offset: u64, blocks: u64) -> u64 {
     (offset / BLOCK) | (blocks << 32)
@@ -81,20 +81,20 @@ pub enum ExtentKind {
     Index = 2,
     /// A map table or a space table.
     Table = 3,
-    /// Held back, so that a full store can still remove.
+    /// Reserved, so that a full store can still remove.
     Reserve = 4,
-    /// No longer used, but a reader from before its sequence number may still be looking.
+    /// No longer used, but a reader from before its sequence number may still be using it.
     Retired = 5,
-    /// A log extent made from the reserve: only what shrinks the store may be appended to it.
+    /// A log extent made from the reserve: only records that shrink the store may be appended to it.
     ReserveLog = 6,
-    /// Held records that are behind the head of the log. It is free once the head of the superblock in force lies
-    /// behind it as well, and no reader is from before its sequence number.
+    /// Held records that are now before the head of the log. It is free once the head of the superblock in force has
+    /// passed it as well, and no reader is from before its sequence number.
     ///
     /// It may have been cut off a log extent: if that is listed with the same offset, it begins where this one ends.
     Emptied = 7,
-    /// Free, and without real space behind it: that has to be allocated before it is used.
+    /// Free, but without allocated space: that has to be allocated before it is used.
     Hole = 8,
-    /// Where the pin table or the process table goes on.
+    /// A continuation of the pin table or the process table.
     Live = 9,
 }
 
@@ -134,8 +134,7 @@ pub struct CatalogueEntry {
     pub version: U32,
     /// Fingerprint of its key and value types: the XXH3 of their names.
     pub fingerprint: U64,
-    /// Offset of its first region, of use only to whoever finishes the commit of a killed process; zero if it had one
-    /// before.
+    /// Offset of its first region, used only to finish the commit of a killed process; zero if it had one before.
     pub region: U64,
 }
 const _: () = assert!(size_of::<CatalogueEntry>() == 24);
