@@ -405,15 +405,15 @@ fn a_store_that_is_not_closed_is_looked_at_all_the_same() {
     let bytes = fs::read(&copy).unwrap();
     let recovered = stdout(&stats(&copy, &["--verify"]));
     assert_eq!(line(&recovered, "(default)")[0], "951");
-    assert!(recovered.contains("found            as a power cut leaves it"), "{recovered}");
+    assert!(recovered.contains("found            as left by a power cut"), "{recovered}");
     assert!(fs::read(&copy).unwrap() == bytes, "not a byte was written");
     let live = stdout(&stats(&path, &["--verify"]));
     assert_eq!(line(&live, "(default)")[0], "951", "it looks on while others write");
-    assert!(live.contains("open for writing") && live.contains("writing now      nobody"), "{live}");
+    assert!(live.contains("open for writing") && live.contains("writing now      none"), "{live}");
     let snapshot = store.snapshot().unwrap();
     let transaction = store.begin().unwrap();
     let live = stdout(&stats(&path, &["--verify"]));
-    assert!(live.contains("keys: no findings") && live.contains("of one commit, since others write"), "{live}");
+    assert!(live.contains("keys: no findings") && live.contains("of one commit, since others are writing"), "{live}");
     let json: serde_json::Value = serde_json::from_str(&stdout(&stats(&path, &["--json", "--verify"]))).unwrap();
     assert_eq!((&json["verify"]["clean"], &json["verify"]["scope"]), (&true.into(), &"snapshot".into()));
     let pid = std::process::id();

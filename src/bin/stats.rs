@@ -1,7 +1,7 @@
-//! `slotlog-stats`: what is in a store, and whether all of it is sound.
+//! `slotlog-stats`: shows what is in a store, and checks it.
 //!
-//! The file is opened read-only and not a byte of it is changed; others may use it meanwhile. Exit code: 0, 1 if
-//! `--verify` has findings, 2 for an error.
+//! The file is opened read-only and never changed; others may use it meanwhile. Exit code: 0; 1 if `--verify` has
+//! findings; 2 for an error.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -16,7 +16,7 @@ use slotlog::{Access, Error, MapStats, Opened, Stats, Store, VerifyReport, Verif
 
 /// Shows what is in a slotlog store, without changing it. Others may have it open, and are not disturbed.
 ///
-/// Exit code: 0, 1 if --verify has findings, 2 for an error.
+/// Exit code: 0; 1 if --verify has findings; 2 for an error.
 #[derive(Parser)]
 #[command(name = "slotlog-stats", version)]
 struct Arguments {
@@ -25,8 +25,7 @@ struct Arguments {
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
-    /// Check the whole file too, and print what does not hold. Of a store that others are writing to, one commit is
-    /// checked
+    /// Check the whole file too, and print the findings. While others are writing, one commit is checked
     #[arg(long)]
     verify: bool,
 }
@@ -34,7 +33,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = examine(&arguments).map_err(|error| error.report()).and_then(|examined| {
-        // In one piece: nothing is printed of what could not be read to its end.
+        // In one piece: a store that cannot be read to its end prints nothing.
         print(&examined.render(arguments.json)).map_err(|error| format!("could not print: {error}"))?;
         Ok(examined.is_clean())
     });
@@ -42,14 +41,14 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(message) => {
-            // If this fails too there is nobody left to tell.
+            // If this fails too, there is no way left to report it.
             let _ = writeln!(io::stderr(), "slotlog-stats: {message}");
             ExitCode::from(2)
         }
     }
 }
 
-/// Prints to standard output. A reader that has seen enough, such as `head`, is no failure.
+/// Prints to standard output. A pipe closed early, as by `head`, is not a failure.
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -58,21 +57,21 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Opens the store and reads everything that is to be printed.
+/// Opens the store and reads everything to be printed.
 fn examine(arguments: &Arguments) -> slotlog::Result<Examined> {
     let store = Store::options().access(Access::ReadOnly).create(false).open(&arguments.file)?;
     let report = if arguments.verify { Some(store.verify()?) } else { None };
     let figures = match (Figures::of(&store), &report) {
-        // What keeps the figures from being read is among the findings, and those are worth more than one error.
+        // The cause of the failure is among the findings, which are worth more than one error.
         (Err(Error::Corrupt { .. }), Some(report)) if !report.is_clean() => None,
         (figures, _) => Some(figures?),
     };
     Ok(Examined { figures, report })
 }
 
-/// Everything that was found out.
+/// Everything that was read.
 struct Examined {
-    /// Missing if the damage that the report tells of is in their way.
+    /// Missing if damage in the report prevents reading them.
     figures: Option<Figures>,
     /// Only with `--verify`.
     report: Option<VerifyReport>,
@@ -98,10 +97,10 @@ impl Examined {
     }
 }
 
-/// What the store says of itself.
+/// The figures that the store reports about itself.
 struct Figures {
     stats: Stats,
-    /// How many keys take 1, 2, 3 … lines of the index; the last, so many or more.
+    /// How many keys take 1, 2, 3 … lines of the index; the last element counts all longer searches.
     probe_lengths: [u64; 8],
 }
 
@@ -110,7 +109,7 @@ impl Figures {
         Ok(Figures { stats: store.stats()?, probe_lengths: store.probe_lengths()? })
     }
 
-    /// How many lines of the index a search for a key takes on average, once there are keys.
+    /// The average number of index lines that a search for a key takes; `None` without keys.
     fn average_probe_length(&self) -> Option<f64> {
         let keys: u64 = self.probe_lengths.iter().sum();
         let lines: u64 = (1..).zip(self.probe_lengths).map(|(length, keys)| length * keys).sum();
@@ -207,7 +206,7 @@ impl Figures {
             let _ = writeln!(text, "{name:<15}  {value}");
         }
         if stats.poisoned {
-            let _ = writeln!(text, "a flush has failed, so it is not known what would survive a power cut");
+            let _ = writeln!(text, "a flush has failed, so durability is unknown");
         }
         if !stats.processes.is_empty() {
             text.push('\n');
@@ -226,20 +225,20 @@ impl Figures {
         text
     }
 
-    /// In what state the file was.
+    /// The state in which the file was found.
     fn found(&self) -> &'static str {
         match self.stats.opened {
             Opened::Clean => "closed",
-            Opened::AfterKill => "as killed processes have left it",
-            Opened::AfterPowerCut { .. } => "as a power cut leaves it, or a copy of an open store; recovered in memory",
+            Opened::AfterKill => "as left by killed processes",
+            Opened::AfterPowerCut { .. } => "as left by a power cut, or copied from an open store; recovered in memory",
             _ => "open for writing",
         }
     }
 
-    /// Who holds the writer lock.
+    /// The process that holds the writer lock.
     fn writing(&self) -> String {
         match (self.stats.writing, self.stats.writing_since) {
-            (None, _) => "nobody".to_owned(),
+            (None, _) => "none".to_owned(),
             (Some(pid), None) => format!("process {pid}"),
             (Some(pid), Some(since)) => format!("process {pid}, a transaction since {}", date(since)),
         }
@@ -248,7 +247,8 @@ impl Figures {
     fn pins(&self) -> String {
         let mut text = self.stats.pins.to_string();
         if let Some(oldest) = &self.stats.oldest_pin {
-            let holder = oldest.pid.map_or_else(|| "a process that is gone".to_owned(), |pid| format!("process {pid}"));
+            let holder =
+                oldest.pid.map_or_else(|| "a process that has ended".to_owned(), |pid| format!("process {pid}"));
             let since = oldest.since.map_or_else(String::new, |since| format!(", since {}", date(since)));
             // Writing to a string cannot fail.
             let _ = write!(text, "; the oldest is {} commits behind, held by {holder}{since}", oldest.behind);
@@ -265,13 +265,13 @@ impl Figures {
 
     /// Space that cannot be used yet, and why.
     fn waiting(&self) -> Table<3> {
-        let (waiting, mut table) = (self.stats.waiting, Table::new(["space that waits", "size", "bytes"]));
+        let (waiting, mut table) = (self.stats.waiting, Table::new(["waiting space", "size", "bytes"]));
         let oldest = self.stats.oldest_pin.as_ref().and_then(|oldest| oldest.pid);
         let pins = oldest.map_or_else(|| "for readers".to_owned(), |pid| format!("for readers, like process {pid}"));
         let rows = [
             ("for a checkpoint".to_owned(), waiting.checkpoint),
             (pins, waiting.pins),
-            ("for its next use".to_owned(), waiting.next_use),
+            ("for the next writer".to_owned(), waiting.next_use),
         ];
         for (what, bytes) in rows {
             table.row([what, size(bytes), bytes.to_string()]);
@@ -283,7 +283,7 @@ impl Figures {
         let mut table = Table::new(["open for writing", "since", "mode"]);
         for process in &self.stats.processes {
             let mode = match (process.exclusive, process.reuse_refused) {
-                (_, true) => "reuses no space: the system refuses it membarrier",
+                (_, true) => "reuses no space: the system denies it membarrier",
                 (true, _) => "exclusive",
                 (false, _) => "shared",
             };
@@ -414,8 +414,10 @@ fn report_to_text(report: &VerifyReport) -> String {
         count => writeln!(text, "{count} findings"),
     };
     if report.scope() == VerifyScope::Snapshot {
-        let _ =
-            writeln!(text, "  (of one commit, since others write; what has no versions is checked when nobody does)");
+        let _ = writeln!(
+            text,
+            "  (of one commit, since others are writing; run it again without writers to check the rest)"
+        );
     }
     for finding in report.findings() {
         let _ = writeln!(text, "  {finding}");
@@ -427,7 +429,7 @@ fn report_to_text(report: &VerifyReport) -> String {
     text
 }
 
-/// Rows of cells: the first column to the left, the others, which are figures, to the right.
+/// Rows of cells: the first column is left-aligned, the others, which are figures, right-aligned.
 struct Table<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
@@ -462,7 +464,7 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
     }
 }
 
-/// A size for people: `1.5 MiB`.
+/// A size in readable units: `1.5 MiB`.
 fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
@@ -471,12 +473,12 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// How much of the whole a part is; of nothing, nothing.
+/// The share of a part in the whole; 0 if the whole is 0.
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// A time as RFC 3339 in UTC. Years that it has no room for can only come from a damaged file.
+/// A time as RFC 3339 in UTC. Only a damaged file has years beyond its range.
 fn date(time: SystemTime) -> String {
     let mut text = String::new();
     match write!(text, "{}", humantime::format_rfc3339_millis(time)) {
@@ -488,7 +490,7 @@ fn date(time: SystemTime) -> String {
     }
 }
 
-/// A path on one line, whatever is in its name.
+/// A path on one line, whatever characters its name has.
 fn printable(path: &Path) -> String {
     path.to_string_lossy().replace(char::is_control, "\u{fffd}")
 }
