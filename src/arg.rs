@@ -1,13 +1,13 @@
-//! What can be passed for a key or a value.
+//! Arguments accepted for keys and values.
 
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What can be passed for a `T`: a `T`, a reference to one, or something that holds one.
+/// An argument for a `T`: a `T`, a reference to one, or a container of one.
 ///
-/// It is [`Borrow`](std::borrow::Borrow), and a little more: `&String` is passed for `str`, and `b"bytes"` for `[u8]`.
-/// A type of your own can implement it.
+/// Like [`Borrow`](std::borrow::Borrow), and a little more: `&String` is accepted for `str`, and `b"bytes"` for `[u8]`.
+/// You can implement it for your own types.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub trait Arg<T: ?Sized> {
-    /// The `T`.
+    /// The `T` in it.
     fn arg(&self) -> &T;
 }
 

@@ -1,4 +1,4 @@
-//! The thread that does the upkeep of a store, for those who ask for one.
+//! The optional thread that does the upkeep of a store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,24 +8,24 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::{Error, Result};
 
-/// How long the thread works at a time before it looks whether it is to end.
+/// How long the thread works before it checks whether to end.
 const BUDGET: Duration = Duration::from_millis(5);
 
-/// How long it waits for one who writes: with a transaction open, that may be for ever, and somebody may wait for the
-/// thread to end.
+/// How long it waits for a writer: an open transaction may hold the lock for ever, and another thread may be waiting
+/// for this one to end.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// How long it sleeps if nobody wakes it.
+/// How long it sleeps when nothing wakes it.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The thread, which ends when this is dropped. Until then it keeps the store open, as this does.
+/// The thread, which ends when this is dropped. Until then both keep the store open.
 pub(crate) struct Background {
     engine: Arc<Engine>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How many references to the engine there are because of one of these.
+/// How many references to the engine one of these holds.
 pub(crate) const REFERENCES: usize = 2;
 
 impl Background {
@@ -43,7 +43,7 @@ impl Background {
 
 fn run(engine: &Engine, ended: &AtomicBool) {
     while !ended.load(Ordering::Acquire) {
-        // What fails here fails again where somebody can be told.
+        // What fails here fails again in a call that can report it.
         let more = engine.maintain(BUDGET, PATIENCE).unwrap_or(false);
         if ended.load(Ordering::Acquire) {
             break;
@@ -66,7 +66,7 @@ impl Drop for Background {
             return;
         }
         self.engine.upkeep.ring();
-        // If it has panicked, that was told.
+        // If the thread panicked, the panic was reported.
         let _ = thread.join();
     }
 }

@@ -1,4 +1,4 @@
-//! What was committed since.
+//! The history of the default map.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::file::layout::Kind;
 /// The committed changes after a sequence number, oldest first, straight from the log. See
 /// [`Store::changes_since`](crate::Store::changes_since).
 ///
-/// Keys and values are borrowed from the file, and the borrows live as long as this. Like a
-/// [`Snapshot`](crate::Snapshot) it holds up nobody; held for long, it keeps space from being reused.
+/// Keys and values are borrowed from the file, for as long as this lives. Like a [`Snapshot`](crate::Snapshot) it never
+/// blocks others; held for long, it keeps space from being reused.
 ///
 /// ```
 /// use slotlog::ChangeKind::{Insert, Remove};
@@ -51,13 +51,13 @@ pub struct Changes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change<'a> {
-    /// The sequence number of the commit that made it. All changes of one transaction have the same.
+    /// The sequence number of the commit that made it. All changes of one transaction share it.
     pub seq: u64,
     /// What was changed.
     pub kind: ChangeKind<'a>,
 }
 
-/// What a change was.
+/// The kind of a change.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -83,7 +83,7 @@ pub struct Change<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChangeKind<'a> {
-    /// A key was given a value.
+    /// A key was set to a value.
     Insert {
         /// The key.
         key: &'a [u8],
@@ -122,7 +122,8 @@ impl Changes {
         ChangesIter { changes: self, changed: self.pin.engine().changes(&self.history, self.map) }
     }
 
-    /// The sequence number up to which these are all changes: where the next look may begin.
+    /// The sequence number up to which these are all changes: pass it to the next call of
+    /// [`changes_since`](crate::Store::changes_since).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -20,18 +20,17 @@ use crate::{Changes, Entry, MapChanges, MapIter, SnapshotMap, Store, ValueRef};
 
 /// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
 ///
-/// It has the methods of [`std::collections::HashMap`], by the same names and with the same meaning, as far as that is
-/// possible for a map that other threads and processes change at the same time: what would be a `&mut` into the map is
-/// an atomic operation here ([`update`](Map::update), [`entry`](Map::entry),
-/// [`compare_exchange`](Map::compare_exchange)), and everything can fail. Each call is one commit, seen at once by all
-/// processes; for several together see [`Transaction::of`](crate::Transaction::of), and for one commit's view
-/// [`Snapshot::of`](crate::Snapshot::of).
+/// It has the methods of [`std::collections::HashMap`], by the same names and with the same meaning, as far as a map
+/// allows that other threads and processes change at the same time: where the standard map lends a `&mut`, this one has
+/// an atomic operation ([`update`](Map::update), [`entry`](Map::entry), [`compare_exchange`](Map::compare_exchange)),
+/// and every call can fail. Each call is one commit, seen by all processes at once; to change several things together
+/// see [`Transaction::of`](crate::Transaction::of), and to read one commit see [`Snapshot::of`](crate::Snapshot::of).
 ///
-/// Keys and values are passed as what they are or as references ([`Arg`]): to a map of `str` or `String` as `&str`,
-/// `String` or `&String`, to one of `u64` as `u64` or `&u64`. Which types there can be: see [`Codec`].
+/// Keys and values are passed by value or by reference ([`Arg`]): to a map of `str` or `String` as `&str`, `String` or
+/// `&String`, to one of `u64` as `u64` or `&u64`. [`Codec`] lists the possible types.
 ///
 /// A handle is cheap to clone, `Send + Sync`, and keeps the store open. Every call may block for as long as the disk
-/// takes, or until it is its turn to write; from asynchronous code use something like `spawn_blocking`.
+/// takes, or until it gets the writer lock; from asynchronous code use something like `spawn_blocking`.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -66,7 +65,7 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for Map<K, V> {
     }
 }
 
-/// What the catalogue of a store says of a map; see [`Store::maps`].
+/// A map as the catalogue of a store lists it; see [`Store::maps`].
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -99,7 +98,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         self.typed.name()
     }
 
-    /// The store that it belongs to.
+    /// The store that the map belongs to.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -128,10 +127,10 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         self.store.engine()
     }
 
-    /// How many keys there are. Takes constant time. Entries that have [expired](Map::insert_with_expiry) count until
-    /// compaction removes them, though nobody sees them any more: a map of which all has expired is not
-    /// [empty](Map::is_empty), and has nothing to iterate over. How many can be read,
-    /// [`SnapshotMap::len`](crate::SnapshotMap::len) counts, in one pass.
+    /// The number of keys, in constant time. Entries that have [expired](Map::insert_with_expiry) count until
+    /// compaction removes them, although reads no longer see them: a map whose entries have all expired is not
+    /// [empty](Map::is_empty), yet iterating over it yields nothing. [`SnapshotMap::len`](crate::SnapshotMap::len)
+    /// counts the entries that can be read, in one pass.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -149,7 +148,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         self.engine().len(self.typed.id)
     }
 
-    /// Whether [`len`](Map::len) is zero. Entries that have expired and were not removed yet count.
+    /// Whether [`len`](Map::len) is zero. Expired entries that were not removed yet count.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -167,7 +166,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     }
 
     /// What was committed to the map after `seq`, up to now; see [`Store::changes_since`]. To sleep until there is
-    /// something: [`Store::wait_for_change`], which wakes for whichever map.
+    /// something, call [`Store::wait_for_change`], which wakes for changes of any map.
     ///
     /// ```
     /// use slotlog::MapChange;
@@ -190,7 +189,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         Ok(MapChanges::new(self.typed.clone(), changes))
     }
 
-    /// Removes all keys: one record in the log, whatever their number. Snapshots keep what they see.
+    /// Removes all keys with one record in the log, whatever their number. Existing snapshots keep them.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -237,7 +236,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         Ok(Map { store: store.clone(), typed: Typed::new(&engine, found.id, name) })
     }
 
-    /// The value of a key, decoded. One index line and one record are read: two cache misses if they are cold.
+    /// The value of a key, decoded. It reads one index line and one record: two cache misses when cold.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -257,8 +256,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.source().read(self.typed.id, key.as_ref(), decode)?.transpose()
     }
 
-    /// The value of a key, where it lies in the file, without a copy. (With
-    /// [`Access::ReadOnly`](crate::Access::ReadOnly) it is copied.)
+    /// The value of a key in place in the file, without a copy. (With [`Access::ReadOnly`](crate::Access::ReadOnly) it
+    /// is copied.)
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -270,8 +269,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if values of very many commits are held at a
-    /// time.
+    /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if values of very many commits are held at
+    /// the same time.
     pub fn get_ref(&self, key: impl Arg<K::Borrowed>) -> Result<Option<ValueRef<V>>>
     where
         V: View,
@@ -285,7 +284,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         ValueRef::in_place(&self.typed, Pinned::here(&engine)?, key.as_ref())
     }
 
-    /// What `f` makes of the value of a key, which it sees in place, without a copy. Cheaper than
+    /// Applies `f` to the value of a key in place, without a copy, and returns its result. Cheaper than
     /// [`get_ref`](Map::get_ref).
     ///
     /// ```
@@ -316,8 +315,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.source().read(self.typed.id, key.as_ref(), view)?.transpose()
     }
 
-    /// The values of many keys, in their order, as of one commit. The memory accesses of different keys overlap, so
-    /// that with cold data this is a good deal faster than one [`get`](Map::get) after the other.
+    /// The values of many keys, in the order of the keys, as of one commit. The memory accesses of different keys
+    /// overlap, so with cold data this is much faster than separate calls of [`get`](Map::get).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -376,8 +375,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.source().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::time))
     }
 
-    /// Sets the value of a key: one append to the log. An older value, and its deadline, are replaced; to have it back,
-    /// see [`replace`](Map::replace).
+    /// Sets the value of a key: one append to the log. It replaces an older value and its deadline;
+    /// [`replace`](Map::replace) returns the old value.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -390,17 +389,17 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`Store::insert`]; [`Codec`](Error::Codec) if key or value cannot be encoded, and
-    /// [`NoSuchMap`](Error::NoSuchMap) if the map was [dropped](Store::drop_map) meanwhile: nothing has happened.
+    /// [`NoSuchMap`](Error::NoSuchMap) if the map was [dropped](Store::drop_map) meanwhile: nothing has changed.
     pub fn insert(&self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<()> {
         self.put(key.arg(), value.arg(), None)
     }
 
-    /// Sets the value of a key for a time: from `at` on, by the clock of whoever looks, the entry counts as absent.
+    /// Sets the value of a key until a deadline: from `at` on, by the reader's clock, the entry counts as absent.
     ///
-    /// It is not seen by reads and iterations any more; its space comes back like that of removed entries. Until then
-    /// [`len`](Map::len) counts it. [`insert`](Map::insert) and [`replace`](Map::replace) take the deadline away,
-    /// [`update`](Map::update), [`entry`](Map::entry) and [`compare_exchange`](Map::compare_exchange) leave it. A
-    /// [`Snapshot`](crate::Snapshot) sees what had not expired when it was taken, for as long as it lives.
+    /// Reads and iterations no longer see it then, and its space is reclaimed like that of removed entries. Until then
+    /// [`len`](Map::len) counts it. [`insert`](Map::insert) and [`replace`](Map::replace) remove the deadline,
+    /// [`update`](Map::update), [`entry`](Map::entry) and [`compare_exchange`](Map::compare_exchange) keep it. A
+    /// [`Snapshot`](crate::Snapshot) goes on seeing what had not expired when it was taken.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -430,7 +429,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.typed.named(self.engine().put(self.typed.id, key.as_ref(), value.as_ref(), expires))
     }
 
-    /// Removes a key, and says whether it was there. If it was not, nothing is written. A full store can still do this.
+    /// Removes a key and returns whether it was there. If not, nothing is written. This works on a full store too.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -449,7 +448,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.typed.named(self.engine().remove(self.typed.id, key.as_ref()))
     }
 
-    /// Sets the value of a key, and returns the one that it had: what `HashMap::insert` does.
+    /// Sets the value of a key and returns its old value, like `HashMap::insert`.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -467,7 +466,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.modify(key.arg(), |old, _| Ok((Action::Put(Cow::Borrowed(value.as_ref()), None), self.decode_some(old)?)))
     }
 
-    /// Removes a key, and returns the value that it had: what `HashMap::remove` does.
+    /// Removes a key and returns its value, like `HashMap::remove`.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -486,11 +485,11 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         })
     }
 
-    /// Makes another value out of the one that a key has, or has not, and returns it: a read-modify-write that nobody
-    /// comes in between of, in whatever process. With `None` the key is removed. If the value stays the same, nothing
-    /// is written; a deadline stays as it is.
+    /// Computes a new value from the value of a key, if it has one, sets it and returns it: an atomic read-modify-write
+    /// across all threads and processes. `None` removes the key. If the value stays the same, nothing is written; a
+    /// deadline is kept.
     ///
-    /// `f` runs once, with the writer lock held. It may read from the store; a write of its own is
+    /// `f` runs once, with the writer lock held. It may read from the store; a write inside it fails with
     /// [`WouldDeadlock`](Error::WouldDeadlock).
     ///
     /// ```
@@ -506,7 +505,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`insert`](Map::insert).
     ///
     /// # Panics
-    /// Only if `f` does; then nothing has happened.
+    /// Only if `f` does; then nothing has changed.
     pub fn update(
         &self,
         key: impl Arg<K::Borrowed>,
@@ -523,8 +522,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         })
     }
 
-    /// Sets the value of a key to `new` if it is `current`, `None` standing for a key that is not there. Otherwise
-    /// returns the value that it has instead, as `Ok(Err(..))`. Values are equal if their bytes are.
+    /// Sets the value of a key to `new` if it is `current`; `None` stands for an absent key. Otherwise returns the
+    /// value that it has instead, as `Ok(Err(..))`. Values are equal if their bytes are.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -557,7 +556,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         })
     }
 
-    /// The entry of a key, to be changed in place: see [`Entry`]. Nothing happens before its last call.
+    /// The entry of a key, for changing it in place: see [`Entry`]. Nothing happens before its last call.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -570,7 +569,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         Entry::new(self, key.arg())
     }
 
-    /// Does to a key what `decide` makes of the bytes that it has, and its deadline.
+    /// Applies what `decide` returns for the bytes of a key's value and its deadline.
     pub(crate) fn modify<'a, R>(
         &self,
         key: &K::Borrowed,
@@ -591,7 +590,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.typed.named(self.engine().modify(self.typed.id, key, decide))
     }
 
-    /// Puts a value, unless that is what is there.
+    /// Puts a value, unless the key already has it.
     pub(crate) fn put_if_new(
         &self,
         old: Option<&[u8]>,
@@ -608,8 +607,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     }
 
     /// All keys and values as of this moment, in no particular order: an iterator over a snapshot of its own, which
-    /// sees nothing of later changes. An item is an error if it does not decode or the file is damaged there; the
-    /// iteration goes on behind it.
+    /// sees no later changes. An item is an error if it does not decode or the file is damaged there; the iteration
+    /// continues after it.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -663,8 +662,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         Ok(self.iter()?.values())
     }
 
-    /// Removes all keys, and returns what was there: everything that was inserted before, and nothing that is inserted
-    /// from now on, so that of several who drain a map each entry goes to exactly one. One record in the log.
+    /// Removes all keys and returns the entries: exactly those inserted before this commit, so if several threads or
+    /// processes drain a map, each entry goes to exactly one. One record in the log.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -683,8 +682,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         MapIter::new(self.typed.clone(), Pinned::new(pin)?)
     }
 
-    /// Removes some entry, and returns it; `None` if there is none. Of several who do this each entry goes to exactly
-    /// one.
+    /// Removes some entry and returns it; `None` if there is none. If several threads or processes do this, each entry
+    /// goes to exactly one.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -702,8 +701,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.typed.named(self.engine().pop(self.typed.id, take))
     }
 
-    /// Keeps only the entries for which `f` says so, and says how many it has removed. One commit; the writer lock is
-    /// held for as long as it takes to look at all of them.
+    /// Keeps only the entries for which `f` returns `true`, and returns how many it removed. One commit; the writer
+    /// lock is held for the whole pass.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -715,10 +714,10 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`insert`](Map::insert): nothing has happened.
+    /// Those of [`insert`](Map::insert): nothing has changed.
     ///
     /// # Panics
-    /// Only if `f` does; then nothing has happened.
+    /// Only if `f` does; then nothing has changed.
     pub fn retain(&self, f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
         let mut transaction = self.store.begin()?;
         let removed = transaction.of(self).retain(f)?;
@@ -737,7 +736,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`insert`](Map::insert): nothing has happened.
+    /// Those of [`insert`](Map::insert): nothing has changed.
     pub fn extend<Q: Arg<K::Borrowed>, W: Arg<V::Borrowed>>(
         &self,
         entries: impl IntoIterator<Item = (Q, W)>,
@@ -745,7 +744,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.insert_some(&mut entries.into_iter(), u64::MAX).map(drop)
     }
 
-    /// Inserts many entries, in commits of `size` each, so that others can write in between. Says how many were
+    /// Inserts many entries, in commits of `size` each, so that others can write in between. Returns how many were
     /// inserted.
     ///
     /// ```
@@ -758,7 +757,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`insert`](Map::insert). The entries of the commits before stay.
+    /// Those of [`insert`](Map::insert). The commits before the error stay.
     pub fn extend_in_batches<Q: Arg<K::Borrowed>, W: Arg<V::Borrowed>>(
         &self,
         entries: impl IntoIterator<Item = (Q, W)>,

@@ -1,4 +1,4 @@
-//! What was committed to a typed map since.
+//! The history of a typed map.
 
 use std::fmt;
 
@@ -19,14 +19,14 @@ pub struct MapChanges<K: ?Sized, V: ?Sized> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MapChange<K, V> {
-    /// A key was given a value.
+    /// A key was set to a value.
     Insert {
         /// The key.
         key: K,
         /// Its new value.
         value: V,
     },
-    /// A key was removed, by somebody or because it had expired.
+    /// A key was removed, by a call or because it had expired.
     Remove {
         /// The key.
         key: K,
@@ -46,7 +46,8 @@ impl<K: ?Sized, V: ?Sized> MapChanges<K, V> {
         MapChanges { typed, changes }
     }
 
-    /// The sequence number up to which these are all changes: where the next look may begin.
+    /// The sequence number up to which these are all changes: pass it to the next call of
+    /// [`changes_since`](crate::Map::changes_since).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -38,12 +38,12 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> MapIter<K, V> {
         MapIter { typed, cursor, pinned }
     }
 
-    /// The keys only.
+    /// Keys only.
     pub(crate) fn keys(mut self) -> impl Iterator<Item = Result<K::Owned>> + use<K, V> {
         std::iter::from_fn(move || self.step(|typed, key, _| typed.decode_key(key)))
     }
 
-    /// The values only.
+    /// Values only.
     pub(crate) fn values(mut self) -> impl Iterator<Item = Result<V::Owned>> + use<K, V> {
         std::iter::from_fn(move || self.step(|typed, _, value| typed.decode_value(value)))
     }

@@ -1,14 +1,14 @@
-//! Types that serde serialises as keys and values.
+//! Keys and values that serde serialises.
 
 use std::marker::PhantomData;
 
 use crate::codec::{Codec, no_more};
 use crate::error::CodecError;
 
-/// A type that serde serialises, in the format of [postcard](https://docs.rs/postcard). With the feature `serde`.
+/// A type that serde serialises, in the format of [postcard](https://docs.rs/postcard). Requires the feature `serde`.
 ///
-/// The name in the file is the same for all types: give a new version
-/// ([`Store::map_versioned`](crate::Store::map_versioned)) to a type whose fields have changed.
+/// The name in the file is the same for all types: assign a new version
+/// ([`Store::map_versioned`](crate::Store::map_versioned)) when the fields of a type change.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};

@@ -12,12 +12,12 @@ use crate::file::layout::{DEFAULT_MAP, KeyHash};
 use crate::file::log::Record;
 use crate::{Map, Result, SnapshotMap};
 
-/// The store as one commit left it, whatever others write meanwhile.
+/// The store as one commit left it, unaffected by later writes.
 ///
-/// Values are borrowed straight from the file, and the borrows live as long as the snapshot. It is `Send + Sync`, may
-/// outlive the [`Store`](crate::Store) that it came from, and keeps the file open. It holds up nobody; held for long,
-/// it keeps space from being reused. What has [expired](crate::Map::insert_with_expiry) when it is taken, it does not
-/// see; what expires later, it goes on seeing.
+/// Values are borrowed straight from the file, for as long as the snapshot lives. It is `Send + Sync`, may outlive the
+/// [`Store`](crate::Store) that it came from, and keeps the file open. It never blocks others; held for long, it keeps
+/// space from being reused. It does not see entries that had [expired](crate::Map::insert_with_expiry) when it was
+/// taken, and goes on seeing those that expire later.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -34,7 +34,7 @@ use crate::{Map, Result, SnapshotMap};
 /// ```
 pub struct Snapshot {
     pinned: Pinned,
-    /// Where the region of the default map's index is, if there is one, as a word of the map table.
+    /// The region of the default map's index, if there is one, as a word of the map table.
     region: Option<u64>,
     len: u64,
 }
@@ -87,7 +87,7 @@ impl Snapshot {
         self.region.map(|extent| Index::of_extent(&engine.region, extent)).transpose()
     }
 
-    /// What this commit has of a named map.
+    /// A named map as of this commit.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -103,8 +103,8 @@ impl Snapshot {
         SnapshotMap::new(&self.pinned, map)
     }
 
-    /// The sequence number of the commit that it sees: what [`Store::changes_since`](crate::Store::changes_since) goes
-    /// on from.
+    /// The sequence number of the commit that it sees: the starting point for
+    /// [`Store::changes_since`](crate::Store::changes_since).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -154,8 +154,8 @@ impl Snapshot {
         Ok(self.get(key)?.is_some())
     }
 
-    /// The values of many keys, in their order. The memory accesses of different keys overlap, so that with cold data
-    /// this is a good deal faster than one [`get`](Snapshot::get) after the other.
+    /// The values of many keys, in the order of the keys. The memory accesses of different keys overlap, so with cold
+    /// data this is much faster than separate calls of [`get`](Snapshot::get).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -225,7 +225,7 @@ impl Snapshot {
         self.iter().map(|entry| Ok(entry?.1))
     }
 
-    /// How many keys there are, those included that had expired and were not removed yet.
+    /// The number of keys, including expired ones that were not removed yet.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -265,7 +265,7 @@ impl<'a> IntoIterator for &'a Snapshot {
 
 /// An iteration over all keys and values of a [`Snapshot`]; see [`Snapshot::iter`].
 ///
-/// An item is an error if the file is damaged at that place; the iteration goes on behind it where it can.
+/// An item is an error if the file is damaged at that place; the iteration continues after it where it can.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;

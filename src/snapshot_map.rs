@@ -1,4 +1,4 @@
-//! What a snapshot has of a typed map.
+//! A typed map in a snapshot.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ use crate::typed::Typed;
 
 /// A [`Map`] as one commit left it; see [`Snapshot::of`](crate::Snapshot::of).
 ///
-/// A map that was created after that commit is empty here; one that was dropped after it is not.
+/// A map that was created after that commit is empty here; one that was dropped after it is still there.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -53,7 +53,7 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
         self.pinned.index(self.typed.id)
     }
 
-    /// How many keys there are, those excepted that had expired. One pass over the map.
+    /// The number of keys, without those that had expired. One pass over the map.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -127,7 +127,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
         self.record(key.arg())?.map(|record| self.typed.decode_value(record.value())).transpose()
     }
 
-    /// The value of a key where it lies in the file, without a copy, for as long as the snapshot lives.
+    /// The value of a key in place in the file, without a copy, for as long as the snapshot lives.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -149,7 +149,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
         self.record(key.arg())?.map(|record| self.typed.view_value(record.value())).transpose()
     }
 
-    /// The values of many keys, in their order, with memory accesses that overlap.
+    /// The values of many keys, in the order of the keys, with overlapping memory accesses.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

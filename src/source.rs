@@ -1,4 +1,4 @@
-//! Where the handles of a store have their engine from.
+//! The engine that the handles of a store use.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,7 +10,8 @@ use crate::engine::Engine;
 use crate::engine::recovery::Opened;
 use crate::error::Result;
 
-/// How long those who wait for changes sleep before they look again whether somebody has come to write.
+/// How long a thread that waits for changes sleeps before it looks again whether a process has opened the store for
+/// writing.
 const POLL: Duration = Duration::from_millis(5);
 
 /// The engine of a store, for all its handles.
@@ -18,15 +19,15 @@ const POLL: Duration = Duration::from_millis(5);
 pub(crate) enum Source {
     /// The same one for as long as there are handles.
     Lasting(Arc<Engine>),
-    /// One that stands [aside](crate::engine::aside) until somebody comes to write.
+    /// An engine that stands [aside](crate::engine::aside) until a process opens the store for writing.
     Following(Arc<Following>),
 }
 
-/// An engine that stands aside, and those that take its place.
+/// An engine that stands aside, and those that replace it.
 pub(crate) struct Following {
     opened: Opened,
     now: ArcSwap<Engine>,
-    /// Those before, as long as somebody reads from them. Held while the next one is opened.
+    /// Those before, as long as they have readers. Locked while the next one is opened.
     before: Mutex<Vec<Weak<Engine>>>,
 }
 
@@ -57,12 +58,12 @@ impl Source {
         Source::Following(Arc::new(Following { opened, now, before: Mutex::default() }))
     }
 
-    /// What `f` makes of the value of a key, and its deadline, if it has one: see [`Engine::read`].
+    /// Applies `f` to the value of a key and its deadline, if it has one: see [`Engine::read`].
     #[inline(always)]
     pub(crate) fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
         match self {
             Source::Lasting(engine) => engine.read(map, key, f),
-            // It only reads. Said here, so that what reads under a pin is in this place once.
+            // It only reads. Handled here, so that reading under a pin is compiled in once.
             Source::Following(following) => {
                 let found = following.engine().get_unpinned(map, key)?;
                 Ok(found.map(|(value, expires)| f(&value, expires)))
@@ -95,7 +96,7 @@ impl Source {
         }
     }
 
-    /// How many hold a share in it, this one included.
+    /// The number of references to it, including this one.
     pub(crate) fn handles(&self) -> usize {
         match self {
             Source::Lasting(engine) => Arc::strong_count(engine),
@@ -103,7 +104,7 @@ impl Source {
         }
     }
 
-    /// Waits until there is a commit that is newer than `seq` and changed something, and says whether there is one.
+    /// Waits until there is a commit that is newer than `seq` and changed something, and returns whether there is one.
     pub(crate) fn wait_for_change(&self, seq: u64, timeout: Duration) -> Result<bool> {
         let start = Instant::now();
         loop {
@@ -121,7 +122,7 @@ impl Following {
     #[cold]
     fn engine(&self) -> EngineRef<'_> {
         let now = self.now.load();
-        // In a forked child, the lock may be that of a thread which is not there.
+        // In a forked child, the lock may belong to a thread that is not there.
         if !now.is_aside() || now.is_forked() {
             return EngineRef::Shared(now);
         }
@@ -135,14 +136,14 @@ impl Following {
         EngineRef::Shared(self.now.load())
     }
 
-    /// How many views there are of all engines.
+    /// The number of references to all engines.
     pub(crate) fn users(&self) -> usize {
         let now = self.now.load_full();
         if now.is_forked() {
             return 0;
         }
         let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is held here does not count.
+        // References held here do not count.
         before.iter().map(Weak::strong_count).sum::<usize>() + Arc::strong_count(&now).saturating_sub(2)
     }
 }

@@ -1,4 +1,4 @@
-//! What a store looks like from outside.
+//! Sizes and counters of a store.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP,
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
 ///
-/// What of the file is in memory is page cache, which the system takes back when it needs it; private to the process
-/// are only a few hundred kilobytes.
+/// The resident part of the file is page cache, which the system reclaims when it needs memory; only a few hundred
+/// kilobytes are private to the process.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -41,33 +41,33 @@ pub struct Stats {
     pub format_version: u32,
     /// When the store was created.
     pub created: SystemTime,
-    /// In what state it was found when it was opened.
+    /// The state in which it was found when it was opened.
     pub opened: Opened,
     /// Length of the file.
     pub file_len: u64,
     /// How often the store was recovered after a power cut or as a copy.
     pub incarnation: u64,
-    /// Commits since it was created, counting those that came to nothing.
+    /// Commits since it was created, including those that were abandoned.
     pub commits: u64,
     /// Records in the log.
     pub log_records: u64,
     /// Their size.
     pub log_bytes: u64,
-    /// Size of the records that hold a value that can still be read.
+    /// Size of the records that hold a current value.
     pub live_bytes: u64,
     /// Size of the others: replaced values, removals, jumps.
     pub dead_bytes: u64,
-    /// The share of these: what [`auto_compact`](crate::Options::auto_compact) sets a limit to.
+    /// Their share of the log, limited by [`auto_compact`](crate::Options::auto_compact).
     pub dead_share: f64,
-    /// Space that is in use no more and not yet free, and what it waits for.
+    /// Space that is no longer in use and not yet free, and what it waits for.
     pub waiting: WaitingStats,
-    /// The index resize that goes on, if there is one.
+    /// The index resize in progress, if there is one.
     pub resize: Option<ResizeStats>,
-    /// Bytes of log that compaction has left behind since the store was closed or recovered for the last time.
+    /// Bytes of log that compaction has cleaned since the store was last closed or recovered.
     pub cleaned_bytes: u64,
-    /// What this process has done for the upkeep of the store.
+    /// The upkeep that this process has done for the store.
     pub upkeep: UpkeepStats,
-    /// Why this process does no upkeep for the time being, if that is so: it has failed. While it rests, the log grows.
+    /// Why this process currently does no upkeep, if so: an error. Meanwhile the log grows.
     pub resting: Option<RestingStats>,
     /// The extents of the file, by kind, `Free` last.
     pub extents: Vec<ExtentStats>,
@@ -75,28 +75,28 @@ pub struct Stats {
     pub maps: Vec<MapStats>,
     /// When the last checkpoint was written.
     pub last_checkpoint: SystemTime,
-    /// Bytes of log since then, whose loss in a power cut would not be recognised as damage.
+    /// Bytes of log since then: if a power cut loses them, that is not recognised as damage.
     pub since_checkpoint: u64,
-    /// Pins in use: one for each read at work, and one for each commit that snapshots, iterators and [values in
-    /// place](crate::ValueRef) of a process look at, however many; threads that begin to look at the same time may have
-    /// a few.
+    /// Pins in use: one for each read in progress, and one for each commit seen by the snapshots, iterators and [values
+    /// in place](crate::ValueRef) of a process, however many; threads that start to read at the same time may take a
+    /// few.
     pub pins: u64,
-    /// Since when the oldest snapshot is held.
+    /// When the oldest snapshot was taken.
     pub oldest_snapshot: Option<SystemTime>,
-    /// The reader or snapshot that sees the oldest commit, and so holds back the most space. Snapshots of processes
-    /// that opened the store for reading leave no name, and are not among these.
+    /// The reader or snapshot that sees the oldest commit, and so holds back the most space. Snapshots of read-only
+    /// processes leave no name, and are not included.
     pub oldest_pin: Option<PinStats>,
-    /// The processes that have the store open for writing; those that only read leave no name.
+    /// The processes that have the store open for writing; read-only processes leave no name.
     pub processes: Vec<ProcessStats>,
-    /// Process id of who is writing at this moment.
+    /// The process that is writing at this moment.
     pub writing: Option<u32>,
-    /// Since when, if it is a transaction.
+    /// When it began, if it is a transaction.
     pub writing_since: Option<SystemTime>,
     /// Whether a flush has failed.
     pub poisoned: bool,
 }
 
-/// Space that is in use no more and not yet free, in bytes. What is dead in the log is a part of it only as said with
+/// Space that is no longer in use and not yet free, in bytes. It includes dead space in the log only as described at
 /// [`pins`](WaitingStats::pins).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -104,25 +104,25 @@ pub struct WaitingStats {
     /// Waits for a checkpoint: a recovery after a power cut would still need it.
     pub checkpoint: u64,
     /// Waits for readers and snapshots that may see it: those as old as the [oldest pin](Stats::oldest_pin), or
-    /// snapshots of those who opened the store for reading. When as much waits for them as half of what is alive, the
-    /// log is cleaned no more, since what is emptied would have to wait, too; then this has all that is
-    /// [dead](Stats::dead_bytes) in it as well.
+    /// snapshots of read-only processes. Once this reaches half of the live bytes, the log is no longer cleaned, since
+    /// the space gained would have to wait too; from then on this includes all [dead bytes](Stats::dead_bytes) of the
+    /// log.
     pub pins: u64,
-    /// Waits for nothing but the next one who needs space.
+    /// Ready: the next writer that needs space will use it.
     pub next_use: u64,
 }
 
-/// An index resize that goes on.
+/// An index resize in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResizeStats {
-    /// The map whose index is built anew.
+    /// The map whose index is rebuilt.
     pub map: u32,
-    /// Lines of the index in force.
+    /// Lines of the current index.
     pub lines: u64,
-    /// How many of them were moved.
+    /// How many of them have moved.
     pub moved: u64,
-    /// Lines of the new one.
+    /// Lines of the new index.
     pub target_lines: u64,
 }
 
@@ -130,37 +130,36 @@ pub struct ResizeStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestingStats {
-    /// What has failed.
+    /// The error.
     pub why: String,
-    /// Since when it has done so, each time that it was tried.
+    /// Since when every attempt has failed.
     pub since: SystemTime,
-    /// How long it is before it is tried again. `None` if that would be in vain: the store is damaged, and
-    /// [`verify`](crate::Store::verify) tells where.
+    /// The time until the next attempt. `None` if a retry would be pointless: the store is damaged, and
+    /// [`verify`](crate::Store::verify) says where.
     pub left: Option<Duration>,
 }
 
-/// What one process has done for the upkeep of a store since it opened it, in all and the most in one write.
+/// Work counted per write, with total and maximum: the upkeep that one process has done since it opened the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UpkeepStats {
-    /// Lines of indexes that were moved by a resize.
+    /// Index lines moved by resizes.
     pub lines: u64,
-    /// The most of them that one write moved: 16 in an index that is resized step by step for each change that it made;
-    /// 512 in one that is so small that it is built anew at once.
+    /// Maximum for one write: 16 for each change in an index that is resized step by step; 512 in an index so small
+    /// that it is rebuilt at once.
     pub most_lines: u64,
-    /// Blocks of 4 KiB that were zeroed for one.
+    /// Blocks of 4 KiB zeroed for resizes.
     pub blocks: u64,
-    /// The most of them in one write: one for each change that it made, or those of a small index that is built at
-    /// once.
+    /// Maximum for one write: one for each change, or all those of a small index that is rebuilt at once.
     pub most_blocks: u64,
-    /// Bytes of records that compaction moved.
+    /// Bytes of records moved by compaction.
     pub moved_bytes: u64,
-    /// The most of them in one write: not more than (9 / [dead share](crate::Options::auto_compact)) times what it has
-    /// appended itself, that is 18 times by default, or 512 bytes, and one record.
+    /// Maximum for one write: at most (9 / [dead share](crate::Options::auto_compact)) times what it appended itself,
+    /// which is 18 times by default, or 512 bytes, and one record.
     pub most_moved_bytes: u64,
-    /// Bytes of log that were handed to the disk, by slices and by checkpoints, but for synced commits.
+    /// Bytes of log handed to the disk by slices and checkpoints, not counting synced commits.
     pub flushed_bytes: u64,
-    /// The most of them in one write: 17 slices and what it has appended itself. (A slice is a sixteenth of
+    /// Maximum for one write: 17 slices and what it appended itself. (A slice is a sixteenth of
     /// [`checkpoint_every`](crate::Options::checkpoint_every), and at most 256 KiB.)
     pub most_flushed_bytes: u64,
 }
@@ -169,29 +168,29 @@ pub struct UpkeepStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessStats {
-    /// Its process id, as it sees it itself.
+    /// Its process id, as that process sees it.
     pub pid: u32,
     /// When it opened the store.
     pub since: SystemTime,
-    /// Whether nobody else may open it meanwhile.
+    /// Whether it excludes all other openers.
     pub exclusive: bool,
-    /// Whether it reuses no space, so that the file grows with all that it writes, because the system refuses it the
-    /// call `membarrier`, which was granted when it opened the store: mostly a filter (seccomp) that was installed
-    /// later. What helps is to open the store anew, under the filter, since readers then do without that call; that the
-    /// filter lets it pass; or that another process writes now and then, or [maintains](crate::Store::maintain) the
+    /// Whether the process reuses no space, so that the file grows with everything it writes, because the system denies
+    /// it the call `membarrier`, which was allowed when it opened the store: usually because a filter (seccomp) was
+    /// installed later. Remedies: reopen the store under the filter, since readers then do without that call; allow the
+    /// call in the filter; or have another process write from time to time, or [maintain](crate::Store::maintain) the
     /// store.
     pub reuse_refused: bool,
 }
 
-/// A pin: a reader or a snapshot at work.
+/// A pin: a reader or a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PinStats {
     /// How many commits were made since the one that it sees.
     pub behind: u64,
-    /// Since when, if it is a snapshot.
+    /// When it was taken, if it is a snapshot.
     pub since: Option<SystemTime>,
-    /// Process id of its holder, if that still has the store open.
+    /// The process that holds it, if that process still has the store open.
     pub pid: Option<u32>,
 }
 
@@ -199,15 +198,15 @@ pub struct PinStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExtentStats {
-    /// What they are used for: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog`, `Emptied`, `Hole`,
-    /// `Live` (pins and processes that the tables in front have no room for) or `Free`.
+    /// Their use: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog`, `Emptied`, `Hole`, `Live` (pins and
+    /// processes beyond the first tables) or `Free`.
     pub kind: String,
-    /// How many.
+    /// Their number.
     pub count: u64,
-    /// Their size.
+    /// Their total size.
     pub bytes: u64,
-    /// How many commits were made since the oldest of them got its kind, and since the youngest did. Of free space,
-    /// nobody knows.
+    /// How many commits were made since the oldest of them got its kind, and since the youngest did. Unknown for free
+    /// space.
     pub ages: Option<(u64, u64)>,
 }
 
@@ -217,24 +216,24 @@ pub struct ExtentStats {
 pub struct MapStats {
     /// Its number in the file.
     pub id: u32,
-    /// Its name. The catalogue, number 0, and the default map, number 1, have theirs in parentheses, and so have maps
-    /// that were dropped and that somebody may still be reading.
+    /// Its name. The names of the catalogue (number 0), the default map (number 1) and dropped maps that may still have
+    /// readers are in parentheses.
     pub name: String,
     /// The names of its key and value types.
     pub types: String,
     /// The [version](crate::Store::map_versioned) of its types.
     pub version: u32,
-    /// Keys that have a value, those included that have expired and were not removed yet: what
-    /// [`Map::len`](crate::Map::len) says.
+    /// Keys that have a value, including expired ones that were not removed yet: the same as
+    /// [`Map::len`](crate::Map::len).
     pub entries: u64,
-    /// Size of the records that hold the values, those that have expired included.
+    /// Size of the records that hold the values, including expired ones.
     pub live_bytes: u64,
-    /// About how much of that has expired: an estimate from 64 lines of the index, so exact for a map with few keys. By
-    /// such an estimate [upkeep](crate::Options::auto_compact) counts it as dead.
+    /// How much of that has expired: an estimate from 64 lines of the index, so exact for a map with few keys.
+    /// [Upkeep](crate::Options::auto_compact) counts it as dead, by the same kind of estimate.
     pub expired_bytes: u64,
     /// Slots of its index.
     pub slots: u64,
-    /// Slots that are in use: by a value, a tombstone or nothing any more.
+    /// Slots in use: by values and tombstones, and vacated ones.
     pub used_slots: u64,
     /// Share of the slots that are in use.
     pub load: f64,
@@ -242,7 +241,7 @@ pub struct MapStats {
     pub index_bytes: u64,
 }
 
-/// Of so many lines of each index it is told how much has expired.
+/// How many lines of each index the estimate of expired bytes looks at.
 const LINES: u64 = 64;
 
 impl Stats {
@@ -325,7 +324,7 @@ impl Stats {
     }
 }
 
-/// All maps, of a store whose last visible commit has this count.
+/// All maps of a store whose last visible commit has this count.
 fn maps(engine: &Engine, visible: u64) -> Result<Vec<MapStats>> {
     let mut maps = Vec::new();
     let mut named: BTreeMap<u32, (String, Named)> =
@@ -400,7 +399,7 @@ fn extents(engine: &Engine, visible: u64) -> Result<Vec<ExtentStats>> {
     Ok(stats)
 }
 
-/// How many keys of a map are found in the first line, the second …
+/// The number of keys of a map that are found in the first line, the second …
 pub(crate) fn probe_lengths(engine: &Engine, map: u32) -> Result<[u64; 8]> {
     let view = engine.view()?;
     let mut lengths = [0; 8];

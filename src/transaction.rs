@@ -11,17 +11,18 @@ use crate::engine::settings::Durability;
 use crate::file::layout::DEFAULT_MAP;
 use crate::{Map, Result, TransactionMap};
 
-/// A write transaction: many changes that are seen, and survive, all together or not at all.
+/// A write transaction: many changes that become visible, and survive, all together or not at all.
 ///
-/// It holds the writer lock from its beginning to its end, so what it reads cannot be changed by others meanwhile. It
-/// reads its own changes; nobody else does before it is committed. Dropped without [`commit`](Transaction::commit) it
-/// leaves nothing. Its records go to the log as they come, so it may be much larger than memory; the heap holds about
-/// 20 bytes for each key that it touched.
+/// It holds the writer lock from beginning to end, so others cannot change what it reads. It sees its own changes;
+/// others see them only once it is committed. Dropping it without [`commit`](Transaction::commit) discards them.
+/// Records go to the log as they are made, so a transaction can be much larger than memory; it takes about 20 bytes of
+/// heap for each key that it touches.
 ///
-/// A thread that has one open and writes to the store beside it, with whatever handle, would wait for itself, and gets
-/// [`Error::WouldDeadlock`](crate::Error::WouldDeadlock). It is `Send`: it may be committed by another thread than the
-/// one that began it. Nothing tells a store that one was sent, until its new thread uses it; so the one that has begun
-/// or used it last has it, unless it says that it [hands it over](Transaction::hand_over).
+/// A thread that has a transaction open and writes to the store outside of it, through any handle, would wait for
+/// itself, and gets [`Error::WouldDeadlock`](crate::Error::WouldDeadlock). A transaction is `Send`: another thread than
+/// the one that began it may commit it. The store cannot see that it was sent until the new thread uses it; so it
+/// counts as belonging to the thread that began or last used it, unless that thread [hands it
+/// over](Transaction::hand_over).
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -48,17 +49,18 @@ impl fmt::Debug for Transaction {
 impl Transaction {
     pub(crate) fn begin(engine: &Arc<Engine>) -> Result<Transaction> {
         let batch = Batch::begin(Arc::clone(engine))?;
-        // Damage shall show now, since `len` cannot tell of it.
+        // Report damage now, since `len` cannot.
         batch.len(DEFAULT_MAP)?;
         Ok(Transaction { batch })
     }
 
-    /// Says that the calling thread is about to give it to another one. Then it waits for its turn to write like any
-    /// other thread, however long it takes until the other one uses this, which is its thread from then on.
+    /// Announces that the calling thread is about to give the transaction to another one. From then on the calling
+    /// thread waits for its turn to write like any other, however long the receiver takes until it first uses the
+    /// transaction and so becomes its thread.
     ///
-    /// Without this a sender that writes is given a tenth of a second for the other one's first use, and then is
-    /// refused with [`WouldDeadlock`](crate::Error::WouldDeadlock). With it, one that keeps the transaction and writes
-    /// waits for itself until there is a [`LockTimeout`](crate::Error::LockTimeout).
+    /// Without this call, a sender that writes waits a tenth of a second for the receiver's first use, and then fails
+    /// with [`WouldDeadlock`](crate::Error::WouldDeadlock). With it, a thread that keeps the transaction after all and
+    /// writes waits for itself until [`LockTimeout`](crate::Error::LockTimeout).
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -104,7 +106,7 @@ impl Transaction {
         TransactionMap::new(&mut self.batch, map)
     }
 
-    /// The value of a key, as this transaction has left it.
+    /// The value of a key, as this transaction sees it.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -122,7 +124,7 @@ impl Transaction {
         Ok(self.batch.get(DEFAULT_MAP, key.as_ref())?.map(|record| record.value().to_vec()))
     }
 
-    /// Whether a key has a value, as this transaction has left it.
+    /// Whether a key has a value, as this transaction sees it.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -160,7 +162,7 @@ impl Transaction {
         self.batch.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
     }
 
-    /// Sets the value of a key for a time; see [`Store::insert_with_expiry`](crate::Store::insert_with_expiry).
+    /// Sets the value of a key until a deadline; see [`Store::insert_with_expiry`](crate::Store::insert_with_expiry).
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -180,7 +182,7 @@ impl Transaction {
         self.batch.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(deadline(at)))
     }
 
-    /// Removes a key, and says whether it was there.
+    /// Removes a key and returns whether it was there.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -199,8 +201,7 @@ impl Transaction {
         self.batch.remove(DEFAULT_MAP, key.as_ref())
     }
 
-    /// How many keys there are, as this transaction has left them, those included that have expired and were not
-    /// removed yet.
+    /// The number of keys, as this transaction sees them, including expired ones that were not removed yet.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -214,7 +215,7 @@ impl Transaction {
         self.batch.len(DEFAULT_MAP).unwrap_or(0)
     }
 
-    /// Whether there are no keys, as this transaction has left them.
+    /// Whether there are no keys, as this transaction sees them.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -229,7 +230,7 @@ impl Transaction {
         self.len() == 0
     }
 
-    /// Makes all changes seen, at once, with the [durability](crate::Options::durability) of the store.
+    /// Makes all changes visible at once, with the [durability](crate::Options::durability) of the store.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -243,14 +244,14 @@ impl Transaction {
     /// ```
     ///
     /// # Errors
-    /// [`Full`](crate::Error::Full) if the index has to grow and cannot: nothing has happened. [`Io`](crate::Error::Io)
-    /// or [`Poisoned`](crate::Error::Poisoned) with [`Durability::Synced`], if a flush has failed, now or before: the
+    /// [`Full`](crate::Error::Full) if the index has to grow and cannot: nothing has changed. [`Io`](crate::Error::Io)
+    /// or [`Poisoned`](crate::Error::Poisoned) with [`Durability::Synced`], if a flush failed, now or earlier: the
     /// changes may be there, all of them, but may not survive a power cut.
     pub fn commit(self) -> Result<()> {
         self.batch.commit_as_usual()
     }
 
-    /// [Commits](Transaction::commit) with another durability than the store's.
+    /// [Commits](Transaction::commit) with another durability than that of the store.
     ///
     /// ```
     /// use slotlog::{Durability, Store};
@@ -271,7 +272,7 @@ impl Transaction {
         self.batch.commit(durability)
     }
 
-    /// Makes none of the changes. Dropping the transaction does the same.
+    /// Discards all changes. Dropping the transaction does the same.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

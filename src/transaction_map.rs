@@ -1,4 +1,4 @@
-//! What a transaction sees and does of a typed map.
+//! A typed map in a transaction.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::map::Map;
 use crate::typed::Typed;
 
-/// A [`Map`] within a transaction; see [`Transaction::of`](crate::Transaction::of). It sees what the transaction has
-/// done so far, to whichever map.
+/// A [`Map`] within a transaction; see [`Transaction::of`](crate::Transaction::of). It sees all changes of the
+/// transaction so far, to any map.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -48,7 +48,7 @@ impl<'t, K: ?Sized, V: ?Sized> TransactionMap<'t, K, V> {
         if self.is_foreign { Err(self.typed.foreign(self.batch.engine())) } else { Ok(()) }
     }
 
-    /// How many keys there are, those included that have expired and were not removed yet.
+    /// The number of keys, including expired ones that were not removed yet.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -150,7 +150,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         self.put(key.arg(), value.arg(), None)
     }
 
-    /// Sets the value of a key for a time; see [`Map::insert_with_expiry`].
+    /// Sets the value of a key until a deadline; see [`Map::insert_with_expiry`].
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -182,7 +182,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         self.typed.named(self.batch.put(self.typed.id, key.as_ref(), value.as_ref(), expires))
     }
 
-    /// Removes a key, and says whether it was there.
+    /// Removes a key and returns whether it was there.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -204,7 +204,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         self.typed.named(self.batch.remove(self.typed.id, key.as_ref()))
     }
 
-    /// Sets the value of a key, and returns the one that it had.
+    /// Sets the value of a key and returns its old value.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -225,7 +225,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         Ok(old)
     }
 
-    /// Removes a key, and returns the value that it had.
+    /// Removes a key and returns its value.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -274,7 +274,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         }))
     }
 
-    /// Keeps only the entries for which `f` says so, and says how many it has removed.
+    /// Keeps only the entries for which `f` returns `true`, and returns how many it removed.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -288,7 +288,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`insert`](TransactionMap::insert). Some may have been removed already, in this transaction.
+    /// Those of [`insert`](TransactionMap::insert). Some entries may have been removed already, in this transaction.
     pub fn retain(&mut self, mut f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
         self.remove_if(|typed, key, value| {
             let (key, value) = typed.decode_entry(key, value)?;
@@ -296,7 +296,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         })
     }
 
-    /// Removes all keys, one after the other: outside of a transaction, [`Map::clear`] is one record.
+    /// Removes all keys, one after the other: outside of a transaction, [`Map::clear`] takes one record.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

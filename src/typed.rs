@@ -1,4 +1,4 @@
-//! What a typed map, its views and its iterators share: encoding, decoding, and errors that name the map.
+//! The common part of a typed map, its views and its iterators: encoding, decoding, and errors that name the map.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use crate::codec::{Codec, View};
 use crate::engine::Engine;
 use crate::error::{CodecError, CodecPart, CodecStep, Error, Result};
 
-/// A map and its types, as far as they do not depend on where it is looked at.
+/// A map and its types, independent of the view of it.
 pub(crate) struct Typed<K: ?Sized, V: ?Sized> {
     pub(crate) id: u32,
     name: Arc<str>,
@@ -44,7 +44,7 @@ impl<K: ?Sized, V: ?Sized> Typed<K, V> {
         Error::Codec { path: self.path.to_path_buf(), map: self.name.to_string(), part, step, what }
     }
 
-    /// What the engine says, who knows maps by their numbers.
+    /// An error of the engine, which knows maps by number only, with the name of the map.
     pub(crate) fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| match error {
             Error::NoSuchMap { path, .. } => Error::NoSuchMap { path, map: self.name.to_string() },

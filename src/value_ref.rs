@@ -1,4 +1,4 @@
-//! A value that is read where it lies in the file.
+//! A value read in place in the file.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,7 +13,7 @@ use crate::typed::Typed;
 
 /// A value of a [`Map`](crate::Map), borrowed from the file: see [`Map::get_ref`](crate::Map::get_ref).
 ///
-/// It keeps what it points at as it is, whatever others write; held for long, it keeps space from being reused, like a
+/// It protects the value from later writes; held for long, it keeps space from being reused, like a
 /// [`Snapshot`](crate::Snapshot). It is `Send + Sync` and may outlive map and store.
 ///
 /// ```
@@ -34,13 +34,13 @@ pub struct ValueRef<V: View + ?Sized> {
 enum Bytes {
     /// In the file: the commit that sees it, offset and length.
     InPlace(Pinned, u64, u64),
-    /// A copy, for a store that was opened for reading, and so cannot keep a single value from being reused: in words,
-    /// so that it is aligned as in the file, and its length.
+    /// A copy, for a read-only store, which cannot keep a single value from being reused: in words, so that it is
+    /// aligned as in the file, and its length.
     Copied(Box<[u64]>, usize),
 }
 
 impl<V: View + ?Sized> ValueRef<V> {
-    /// The value of a key at a commit that is pinned.
+    /// The value of a key at a pinned commit.
     pub(crate) fn in_place<K: ?Sized>(typed: &Typed<K, V>, pinned: Pinned, key: &[u8]) -> Result<Option<ValueRef<V>>> {
         let Some(index) = pinned.index(typed.id)? else { return Ok(None) };
         let Some(record) = pinned.get(&index, typed.id, key)? else { return Ok(None) };
@@ -49,7 +49,7 @@ impl<V: View + ?Sized> ValueRef<V> {
         Ok(Some(ValueRef { bytes: Bytes::InPlace(pinned, offset, len), value: PhantomData }))
     }
 
-    /// A value that was copied.
+    /// A copied value.
     pub(crate) fn copied<K: ?Sized>(typed: &Typed<K, V>, value: &[u8]) -> Result<ValueRef<V>> {
         let mut words = vec![0; value.len().div_ceil(8)].into_boxed_slice();
         words.as_mut_bytes()[..value.len()].copy_from_slice(value);

@@ -174,7 +174,9 @@ fn handles_while_it_follows() {
                             2 => assert!(reader.handles() >= 2 && reader.handles() < 100),
                             3 => {
                                 let clone = reader.clone();
-                                let Err(Error::StillOpen { handles, .. }) = clone.close_last() else { panic!("closed") };
+                                let Err(Error::StillOpen { handles, .. }) = clone.close_last() else {
+                                    panic!("closed")
+                                };
                                 assert!(handles > 0 && handles < 100);
                             }
                             4 => drop(map.get(7u64).unwrap()),
