@@ -48,7 +48,10 @@ fn counted(count: u64) -> (TempDir, PathBuf) {
 fn exhausted<T: std::fmt::Debug>(done: slotlog::Result<T>, numbers: Numbers) {
     match done {
         Err(error @ Error::NumbersExhausted { what, .. }) if what == numbers => {
-            assert!(error.to_string().ends_with("copy it to a new store"), "{error}");
+            assert!(
+                error.to_string().ends_with("copy the contents, which can still be read, to a new store"),
+                "{error}"
+            );
         }
         other => panic!("{other:?}"),
     }
