@@ -42,8 +42,8 @@
 //! When the file grows or shrinks, the new seal is written first, then the words of the old one are cleared, then
 //! `SEAL_AT` is stored: a copy whose front names one place never finds there what was true at another. What lies beyond
 //! the seal in force is not in use yet, or no longer, so a process may be killed while the length changes. If it is
-//! killed between two of these stores, or between storing the seal and the commit point, the words disagree, which costs
-//! a walk of the log and nothing else.
+//! killed between two of these stores, or between storing the seal and the commit point, the words disagree, which
+//! costs a walk of the log and nothing else.
 //!
 //! # The log
 //!
