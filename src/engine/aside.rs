@@ -5,7 +5,7 @@
 //!
 //! **Invariant.** What such a reader believes of the log stays as it is in the file until the reader is gone. Four
 //! shared locks say so:
-//! * that of [readers](locks::READERS): the file does not become shorter;
+//! * that of [readers](crate::file::locks::READERS): the file does not become shorter;
 //! * that of a [snapshot] of the time before all commits: nothing that is in use is used again, nor is what has become
 //!   empty and still waits. The log may begin earlier for the reader than for those who write, who know what was moved
 //!   since the last superblock. Those who reuse space ask for such locks;
