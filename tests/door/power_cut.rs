@@ -340,8 +340,8 @@ fn a_kill_while_closing() {
     let put = |key| Step::Put { key, len: 50 };
     // Each place twenty times: only one of them is where the flag is on its way, and a cut there shows it one time in
     // three.
-    scripted(SMALL, 800, MOST_IMAGES, |number| {
-        let kill = Step::Kill { after: number / 2 % 40 };
+    scripted(SMALL, 1200, MOST_IMAGES, |number| {
+        let kill = Step::Kill { after: number / 2 % 60 };
         let before = if number % 2 == 0 { vec![put(1), Step::Sync] } else { Vec::new() };
         let after = [kill, Step::Reopen, Step::Sync, put(2), Step::Sync, put(3)];
         vec![before.into_iter().chain(after).collect(), vec![put(4)]]
