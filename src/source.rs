@@ -111,8 +111,9 @@ impl Source {
             let engine = self.engine();
             let left = timeout.saturating_sub(start.elapsed());
             let piece = if engine.is_aside() { left.min(POLL) } else { left };
-            if engine.wait_for_change(seq, piece)? || piece == left {
-                return engine.wait_for_change(seq, Duration::ZERO);
+            let has_changed = engine.wait_for_change(seq, piece)?;
+            if has_changed || piece == left {
+                return Ok(has_changed);
             }
         }
     }

@@ -898,6 +898,7 @@ impl Store {
     /// Gives up this handle and returns how many others there are: zero if the store was closed. Of several threads
     /// that give up the last handles at the same time, exactly one closes the store.
     fn give_up(self) -> Result<usize> {
+        self.engine().check_not_forked()?;
         let others = self.handles() - 1;
         drop(self.background);
         match self.source {
@@ -913,7 +914,6 @@ impl Store {
 /// Gives up a reference to an engine, of which `others` remain, and returns how many still do. Of several threads that
 /// do so at the same time, exactly one closes it.
 fn close(engine: Arc<Engine>, others: usize) -> Result<usize> {
-    engine.check_not_forked()?;
     if Arc::strong_count(&engine) > 1 {
         engine.checkpoint()?;
     }

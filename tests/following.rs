@@ -7,14 +7,13 @@
 mod support;
 
 use std::fs;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use slotlog::{Access, Error, Opened, Store};
-use support::{Random, folder, listen, say};
+use support::{Random, folder, listen, say, until_stopped};
 
 /// From here on this process cannot read the boot id, as under `ProcSubset=pid`, or in a container that hides it. Says
 /// whether it was allowed to do that.
@@ -32,10 +31,6 @@ fn hide_boot_id() -> bool {
     done && fs::read("/proc/sys/kernel/random/boot_id").is_err()
 }
 
-fn wait_for_end() {
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
-}
-
 fn read_only(path: &Path) -> slotlog::Result<Store> {
     Store::options().access(Access::ReadOnly).open(path)
 }
@@ -50,7 +45,7 @@ fn child() {
     let store = Store::open(&path).unwrap();
     store.insert("new", "1").unwrap();
     say("ready");
-    wait_for_end();
+    until_stopped();
     store.close().unwrap();
 }
 
@@ -228,7 +223,8 @@ fn a_forked_child_is_told_so_at_once() {
             if pid == 0 {
                 // SAFETY: takes an integer.
                 unsafe { libc::alarm(20) };
-                let is_told = matches!(reader.get("new"), Err(Error::Forked { .. }));
+                let is_told = matches!(reader.get("new"), Err(Error::Forked { .. }))
+                    && matches!(reader.clone().close(), Err(Error::Forked { .. }));
                 // SAFETY: takes an integer.
                 unsafe { libc::_exit(i32::from(!is_told)) };
             }
