@@ -27,10 +27,16 @@ impl Region {
         Ok(self.file_len()? == self.len() + self.seal_len())
     }
 
+    /// Whether a seal can be at `at`, in the file as long as it is known to be.
+    #[inline(always)]
+    fn can_seal_at(&self, at: u64) -> bool {
+        at <= self.len() && at >= EXTENTS && at.is_multiple_of(BLOCK)
+    }
+
     /// The word `word` of the seal at `at`.
     #[inline(always)]
     fn seal_word(&self, at: u64, word: u64) -> Result<&Word> {
-        if at > self.len() || at < EXTENTS || !at.is_multiple_of(BLOCK) {
+        if !self.can_seal_at(at) {
             self.check_seal_at(at)?;
         }
         // SAFETY: `at` is a multiple of a block and at most the length before the seal; mapping and file have a block
@@ -42,8 +48,8 @@ impl Region {
     /// Another process may have made the file longer.
     #[cold]
     fn check_seal_at(&self, at: u64) -> Result<()> {
-        let is_there = at.is_multiple_of(BLOCK) && (EXTENTS..=self.refresh()?).contains(&at);
-        if is_there && self.seal_len() > 0 {
+        self.refresh()?;
+        if self.can_seal_at(at) && self.seal_len() > 0 {
             return Ok(());
         }
         Err(self.corrupt(live::SEAL_AT, format!("the seal cannot be at offset {at}")))
@@ -111,9 +117,10 @@ impl Region {
             self.record(|recorder| recorder.set_len(to));
         }
         self.sealed.store(true, Ordering::Relaxed);
-        let (before, len) = (self.live(live::SEAL_AT)?, self.refresh()?);
+        self.refresh()?;
+        let before = self.live(live::SEAL_AT)?;
         let is_log = log.iter().any(|&(start, end, _)| (start..end).contains(&before));
-        if before.is_multiple_of(BLOCK) && (EXTENTS..len).contains(&before) && !is_log {
+        if self.can_seal_at(before) && !is_log {
             // A copy whose front names it must not find it as it was.
             self.clear_seal(before)?;
         }
@@ -134,13 +141,14 @@ impl Region {
     }
 
     /// Puts the seal to `to`, the end of the file or what is about to be that, unless it is there: first what it says,
-    /// then that it is there; then the old place is ordinary space. Only for the holder of the writer lock.
+    /// then the old place becomes ordinary space, then the live area names the new one. Only for the holder of the
+    /// writer lock.
     pub(super) fn move_seal(&self, to: u64) -> Result<()> {
         let from = self.live(live::SEAL_AT)?;
         if self.seal_len() == 0 || from == to {
             return Ok(());
         }
-        let was_there = from.is_multiple_of(BLOCK) && (EXTENTS..=self.len()).contains(&from);
+        let was_there = self.can_seal_at(from);
         for word in seal::WORDS {
             let value = if was_there { self.seal_word(from, word)?.load() } else { 0 };
             self.store_to(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
