@@ -13,8 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
@@ -23,7 +22,7 @@ use slotlog::{Error, Opened, Store};
 
 mod support;
 
-use support::{Random, folder, role, say, setting};
+use support::{Random, folder, role, say, setting, stop_flag};
 
 /// Keys that the commits change.
 const KEYS: u64 = 400;
@@ -93,12 +92,7 @@ fn last_commit(store: &Store) -> Result<u64, String> {
 
 /// Commits on and on from where the store is, until it is told to stop; then it closes the store.
 fn write_on(path: &Path) {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    thread::spawn(move || {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        flag.store(true, Ordering::SeqCst);
-    });
+    let stop = stop_flag();
     let store = Store::options().checkpoint_every(256 << 10).open(path).unwrap();
     let mut number = store.get(COUNTER).unwrap().map_or(0, |value| u64::from_le_bytes(value[..8].try_into().unwrap()));
     say("open");

@@ -15,7 +15,6 @@ mod together;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -26,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mapping::*;
 use private::*;
 use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, OpenerStep, Options, Pod, Store};
-use support::{Random, folder, role, run_child, say};
+use support::{Random, folder, role, run_child, say, until_stopped};
 use together::*;
 
 /// Longer than anything here may take.
@@ -150,10 +149,6 @@ impl Drop for Other {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn until_stopped() {
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 #[test]

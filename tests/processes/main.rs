@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,7 +37,7 @@ use notice::*;
 use pins::*;
 use registers::*;
 use stopped::*;
-use support::{Random, folder, role, say, setting};
+use support::{Random, folder, role, say, setting, stop_flag, until_stopped};
 use tables::*;
 use together::*;
 use workload::*;
@@ -115,21 +114,6 @@ impl Drop for Player {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Says whether the one who started this process wants it to stop, or is gone.
-fn stop_flag() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    thread::spawn(move || {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        flag.store(true, Ordering::SeqCst);
-    });
-    stop
-}
-
-fn until_stopped() {
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 #[test]

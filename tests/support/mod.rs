@@ -6,8 +6,9 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 /// A folder in memory if the system has such a thing: what these tests do is not about the disk, and flushes of a real
@@ -121,6 +122,24 @@ pub(crate) fn run_child(role: &str, path: &Path) -> Vec<String> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the child `{role}` ended with {}:\n{stdout}\n{stderr}", output.status);
     stdout.lines().filter_map(said).map(str::to_owned).collect()
+}
+
+/// Waits until the process that started this one closes the pipe, or is gone.
+pub(crate) fn until_stopped() {
+    use std::io::Read;
+
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// Becomes true when the process that started this one wants it to stop, or is gone.
+pub(crate) fn stop_flag() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    thread::spawn(move || {
+        until_stopped();
+        flag.store(true, Ordering::SeqCst);
+    });
+    stop
 }
 
 /// Says something to the process that started this one.

@@ -77,10 +77,10 @@ fn what_a_reader_has_of_the_log_is_not_used_again() {
     );
 }
 
-/// Killed between the store that says where the seal is and those that clear its old place; then somebody goes on. A
-/// copy whose front is older finds the old seal as it left it.
-#[test]
-fn a_kill_while_the_seal_moves_leaves_no_old_one() {
+/// A writer is killed when the file has become longer, after so many changes of it as `killed_at` says; another one
+/// goes on, and a copy whose front was made before the kill, and the rest after it, is put back over the file. It opens
+/// as the content of one commit, or is refused.
+fn copy_across_a_growth(next: Settings, found: impl Fn(Opened) -> bool, killed_at: impl Fn(&[Event]) -> usize) {
     let (folder, path) = scratch();
     let engine = open(&path);
     some_keys(&engine);
@@ -91,21 +91,18 @@ fn a_kill_while_the_seal_moves_leaves_no_old_one() {
     engine.put(DEFAULT_MAP, b"long", &vec![1; 3_000_000], None).unwrap();
     let events = tape.0.lock().unwrap().clone();
     drop(engine);
-    let grows = events.iter().position(|event| matches!(event, Event::SetLen(_))).unwrap();
-    let moved = events.iter().position(|event| matches!(event, Event::Write(at, _) if *at == live::SEAL_AT)).unwrap();
-    assert!(grows < moved);
     let at = |events: &[Event]| {
         let mut image = base.clone();
         events.iter().for_each(|event| replay(&mut image, event));
         image
     };
-    let (front, killed_image) = (at(&events[..grows]), at(&events[..=moved]));
+    let (front, killed_image) = (at(&events[..grows(&events)]), at(&events[..=killed_at(&events)]));
     let mut wrong = Vec::new();
     for commits in 1..6u8 {
         let killed = folder.path().join(format!("killed{commits}"));
         put_back(&killed, &killed_image);
-        let next = open(&killed);
-        assert_eq!(next.opened, Opened::AfterKill);
+        let next = Engine::open(&killed, next.clone()).unwrap();
+        assert!(found(next.opened), "{:?}", next.opened);
         assert!(content(&next) == expected);
         let mut contents = vec![expected.clone()];
         for number in 0..commits {
@@ -114,7 +111,6 @@ fn a_kill_while_the_seal_moves_leaves_no_old_one() {
         }
         let rest = fs::read(&killed).unwrap();
         drop(next);
-        // A copy, from front to back, that was put back over the file.
         let copy = [&front[..EXTENTS as usize], &rest[EXTENTS as usize..]].concat();
         put_back(&killed, &copy);
         match Engine::open(&killed, Settings::default()) {
@@ -136,67 +132,35 @@ fn a_kill_while_the_seal_moves_leaves_no_old_one() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Killed when the file had grown and the seal had not moved; then somebody builds everything anew from the log, and
-/// puts the seal to the end without clearing its old place.
+/// Where the file becomes longer.
+fn grows(events: &[Event]) -> usize {
+    events.iter().position(|event| matches!(event, Event::SetLen(_))).unwrap()
+}
+
+/// Killed after the store that says where the seal is.
+#[test]
+fn a_kill_while_the_seal_moves_leaves_no_old_one() {
+    copy_across_a_growth(
+        Settings::default(),
+        |opened| opened == Opened::AfterKill,
+        |events| {
+            let names_the_seal = |event: &Event| matches!(event, Event::Write(at, _) if *at == live::SEAL_AT);
+            let moved = events.iter().position(names_the_seal).unwrap();
+            assert!(grows(events) < moved);
+            moved
+        },
+    );
+}
+
+/// Killed when the file had grown and the seal had not moved; then everything is built anew from the log.
 #[test]
 fn a_walk_of_the_log_leaves_no_old_seal() {
-    let (folder, path) = scratch();
-    let engine = open(&path);
-    some_keys(&engine);
-    let expected = content(&engine);
-    let tape = Arc::new(Tape::default());
-    let base = fs::read(&path).unwrap();
-    engine.region.set_recorder(tape.clone());
-    engine.put(DEFAULT_MAP, b"long", &vec![1; 3_000_000], None).unwrap();
-    let events = tape.0.lock().unwrap().clone();
-    drop(engine);
-    let grows = events.iter().position(|event| matches!(event, Event::SetLen(_))).unwrap();
-    let moved = events.iter().position(|event| matches!(event, Event::Write(at, _) if *at == live::SEAL_AT)).unwrap();
-    assert!(grows < moved);
-    let at = |events: &[Event]| {
-        let mut image = base.clone();
-        events.iter().for_each(|event| replay(&mut image, event));
-        image
-    };
-    let (front, killed_image) = (at(&events[..grows]), at(&events[..=grows]));
-    let mut wrong = Vec::new();
-    for commits in 1..6u8 {
-        let killed = folder.path().join(format!("killed{commits}"));
-        put_back(&killed, &killed_image);
-        let next = Engine::open(&killed, Settings { untrusted: true, ..Settings::default() }).unwrap();
-        assert!(matches!(next.opened, Opened::AfterPowerCut { .. }));
-        assert!(content(&next) == expected);
-        let mut contents = vec![expected.clone()];
-        for number in 0..commits {
-            next.put(DEFAULT_MAP, &key(3 + u32::from(number)), &[number; 10], None).unwrap();
-            contents.push(content(&next));
-        }
-        let rest = fs::read(&killed).unwrap();
-        drop(next);
-        // A copy, from front to back, that was put back over the file.
-        let copy = [&front[..EXTENTS as usize], &rest[EXTENTS as usize..]].concat();
-        put_back(&killed, &copy);
-        match Engine::open(&killed, Settings::default()) {
-            Ok(engine) => {
-                let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| content(&engine)));
-                let report = engine.verify().unwrap();
-                let is_one = found.as_ref().is_ok_and(|found| contents.contains(found));
-                if !is_one || !report.is_clean() {
-                    wrong.push(format!(
-                        "{commits} commits: {:?}, one commit: {is_one}, {:?}",
-                        engine.opened,
-                        report.findings()
-                    ));
-                }
-            }
-            Err(error) => assert!(error.to_string().contains("a copy of a store in use"), "{error}"),
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    let next = Settings { untrusted: true, ..Settings::default() };
+    copy_across_a_growth(next, |opened| matches!(opened, Opened::AfterPowerCut { .. }), grows);
 }
 
 /// Copies in two pieces, the front older than the rest, of a store that grows and shrinks all the time, and whose
-/// writer is Killed in between; they are put back over the file.
+/// writer is killed in between; they are put back over the file.
 #[test]
 fn copies_in_pieces_across_a_kill() {
     let (seed, rounds) = (setting("SLOTLOG_TEST_SEED", 1), setting("SLOTLOG_TEST_ROUNDS", 20));
