@@ -421,3 +421,64 @@ fn a_reader_is_not_disturbed_by_a_writer_that_takes_over() {
     }
     assert_eq!((content_changed, log_changed), (0, 0), "of {done}");
 }
+
+/// In a mount namespace of its own, a reader may have to recover what a writer elsewhere goes on with. Of what the
+/// reader has not changed in its memory, it sees the file.
+#[test]
+fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
+    let (folder, path) = scratch();
+    let store = open(&path);
+    some_keys(&store);
+    if store.region.identity().is_none() {
+        // There every opener would recover.
+        return;
+    }
+    let expected = content(&store);
+    let killed = folder.path().join("killed");
+    put_back(&killed, &fs::read(&path).unwrap());
+    let mount = live::IDENTITY + 40;
+    let turn = || {
+        let mut file = File::options().read(true).write(true).open(&killed).unwrap();
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(mount)).unwrap();
+        file.read_exact(&mut byte).unwrap();
+        file.seek(SeekFrom::Start(mount)).unwrap();
+        file.write_all(&[byte[0] ^ 1]).unwrap();
+    };
+    turn();
+    let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
+    let reader = Engine::open(&killed, settings).unwrap();
+    assert!(matches!(reader.opened, Opened::AfterPowerCut { .. }) && reader.is_aside(), "{:?}", reader.opened);
+    turn();
+    assert!(reader.follow().is_none());
+    let alone = Engine::open(&killed, Settings { exclusive: true, ..Settings::default() }).err().unwrap();
+    assert!(matches!(alone, Error::Locked { by: HeldBy::Private, .. }), "{alone}");
+    let writer = open(&killed);
+    assert_eq!((writer.opened, content(&writer)), (Opened::AfterKill, expected.clone()));
+    for round in 0..50 {
+        for number in 0..40 {
+            writer.put(DEFAULT_MAP, &key(number), &[round; 300], None).unwrap();
+        }
+        writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(content(&reader) == expected);
+        let report = reader.verify().unwrap();
+        assert!(report.is_clean(), "{:?}", report.findings());
+    }
+    // By now the log begins elsewhere, so whoever builds everything anew from it would take what the reader sees for
+    // free.
+    writer.checkpoint().unwrap();
+    drop(writer);
+    let refused = Engine::open(&killed, Settings { untrusted: true, ..Settings::default() }).err().unwrap();
+    assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
+    assert!(content(&reader) == expected);
+    let writer = open(&killed);
+    let next = reader.follow().unwrap();
+    assert_eq!(next.origin, reader.origin);
+    assert!(!next.is_aside() && content(&next) == content(&writer));
+    let len = writer.region.len();
+    drop(reader);
+    writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
+    drop(next);
+    writer.release_free_space().unwrap();
+    assert!(writer.region.len() < len / 2, "{} of {len} bytes", writer.region.len());
+}

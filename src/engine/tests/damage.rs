@@ -1,0 +1,140 @@
+//! What a damaged file, or a closed one, says of itself is not believed, and `verify` finds it.
+
+use super::*;
+use crate::file::layout::extent_word;
+
+/// The live area of a closed store is what the disk happens to have of it. A reader takes it for that of a writer only
+/// once there is one.
+#[test]
+fn a_reader_of_a_closed_store_does_not_believe_its_live_area() {
+    let (folder, path) = scratch();
+    let writer = open(&path);
+    some_keys(&writer);
+    let expected = content(&writer);
+    drop(writer);
+    let mut image = fs::read(&path).unwrap();
+    image[live::IDENTITY as usize..EXTENTS as usize].fill(0x55);
+    image[live::VERSION_WORD as usize..][..8].copy_from_slice(&live::VERSION.to_le_bytes());
+    let cut = folder.path().join("cut");
+    fs::write(&cut, image).unwrap();
+    let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
+    let reader = Engine::open(&cut, settings).unwrap();
+    assert_eq!((reader.opened, content(&reader)), (Opened::Clean, expected.clone()));
+    let writer = open(&cut);
+    writer.put(DEFAULT_MAP, &key(1), b"new", None).unwrap();
+    assert_eq!(content(&reader), content(&writer));
+    assert_ne!(content(&reader), expected);
+}
+
+/// What the live area of a closed store says of who writes and reads is not believed: nobody does.
+#[test]
+fn a_closed_store_has_no_writer_and_no_readers_whatever_it_says() {
+    for damage in [7 << 32, 0x1234_5678 << 32, u64::MAX] {
+        let (_folder, path) = scratch();
+        drop(open(&path));
+        let mut image = fs::read(&path).unwrap();
+        let tables = [live::PIN_EXTENTS, live::PROCESS_EXTENTS];
+        for at in [live::WRITER_LOCK, live::NEXT_TURN, live::SPACE_CHANGES, PIN_TABLE].into_iter().chain(tables) {
+            image[at as usize..at as usize + 8].copy_from_slice(&u64::to_le_bytes(damage));
+        }
+        put_back(&path, &image);
+        let start = std::time::Instant::now();
+        let engine = open(&path);
+        grow_index(&engine, 0..2000);
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "it waited for nobody");
+        assert!(retired(&engine) <= 1, "a pin of nobody holds nothing");
+        assert!(engine.verify().unwrap().is_clean());
+    }
+}
+
+/// Where the tables of the live area go on is no place to write to because a damaged word says so.
+#[test]
+fn a_table_that_cannot_be_there_costs_a_walk_of_the_log() {
+    let (folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let image = fs::read(&path).unwrap();
+    let expected = content(&engine);
+    let len = image.len() as u64;
+    for at in [live::PIN_EXTENTS, live::PROCESS_EXTENTS] {
+        let blocks = if at == live::PIN_EXTENTS { 11 } else { 2 };
+        // No such length, in front of the extents, beyond the end of the file.
+        for word in [extent_word(EXTENTS, 5), extent_word(BLOCK, blocks), extent_word(len, blocks), u64::MAX] {
+            let mut image = image.clone();
+            image[at as usize..at as usize + 8].copy_from_slice(&word.to_le_bytes());
+            let killed = folder.path().join("killed");
+            put_back(&killed, &image);
+            let engine = open(&killed);
+            assert!(matches!(engine.opened, Opened::AfterPowerCut { .. }), "{word:x}: {:?}", engine.opened);
+            assert_eq!(content(&engine), expected);
+            assert!(engine.verify().unwrap().is_clean());
+        }
+    }
+}
+
+#[test]
+fn damage_of_either_superblock_is_found() {
+    for place in [crate::file::layout::SUPERBLOCK_A, crate::file::layout::SUPERBLOCK_B] {
+        let (_folder, path) = scratch();
+        let engine = open(&path);
+        for number in 0..2 {
+            engine.put(DEFAULT_MAP, &key(number), b"value", None).unwrap();
+            engine.checkpoint().unwrap();
+        }
+        assert!(engine.verify().unwrap().is_clean());
+        engine.region.write(place + 200, b"damage").unwrap();
+        let report = engine.verify().unwrap();
+        assert_eq!(report.findings().iter().map(|finding| finding.offset).collect::<Vec<_>>(), [place]);
+    }
+}
+
+/// Reads take the size of a region from the map table, so `verify` has to hold that against the region.
+#[test]
+fn verify_finds_a_region_of_another_size_than_the_map_table_says() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    assert!(engine.verify().unwrap().is_clean());
+    let table = crate::file::layout::extent_offset(engine.region.live(live::MAP_TABLE).unwrap());
+    // The entry of the default map, its second word, the block count.
+    let word = table + crate::file::layout::TABLE_HEADER + crate::file::layout::MAP_ENTRY + 8;
+    let damaged = engine.region.load(word).unwrap() + (1 << 32);
+    engine.region.store(word, damaged, Ordering::Release).unwrap();
+    assert!(!engine.verify().unwrap().is_clean());
+}
+
+/// A commit behind a chain that is wrong would be lost to every later walk, and all that follows it.
+#[test]
+fn verify_finds_a_chain_that_the_next_commit_would_break() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    assert!(engine.verify().unwrap().is_clean(), "an empty log");
+    some_keys(&engine);
+    assert!(engine.verify().unwrap().is_clean());
+    let chain = engine.region.live(live::CHAIN).unwrap();
+    engine.region.store_live(live::CHAIN, chain ^ 1, Ordering::Release).unwrap();
+    assert!(!engine.verify().unwrap().is_clean());
+}
+
+/// A time in a damaged file may be later than the system has times; Windows has fewer than others.
+#[test]
+fn any_number_is_some_time() {
+    assert_eq!(time(1500).duration_since(UNIX_EPOCH).unwrap(), Duration::from_millis(1500));
+    let _ = time(u64::MAX);
+}
+
+/// What a damaged map table calls a region is not gone over line by line.
+#[test]
+fn a_region_without_its_header_is_not_built_anew() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let of_log = crate::file::layout::extent_word(EXTENTS, 16);
+    engine.map_table().unwrap().set_region(DEFAULT_MAP, of_log).unwrap();
+    let _turn = engine.turn().unwrap();
+    let mut writer = engine.writer();
+    let refused = engine.rebuild_at_once(&mut writer, DEFAULT_MAP, 100, engine.next_seq().unwrap(), false);
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{:?}", refused.err());
+    let refused = engine.begin_resize(&mut writer, DEFAULT_MAP, 4, false, engine.next_seq().unwrap());
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+}

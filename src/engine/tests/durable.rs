@@ -1,0 +1,106 @@
+//! What is flushed, and what a superblock vouches for.
+
+use super::*;
+
+/// Which ranges are flushed.
+#[derive(Default)]
+struct Flushes(Mutex<Vec<(u64, u64)>>);
+
+impl Recorder for Flushes {
+    fn flush(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.0.lock().unwrap().push((offset, offset + len));
+        Ok(())
+    }
+}
+
+/// Of two processes, one has synced up to a place in an extent which the other one has emptied, freed and taken again
+/// since.
+#[test]
+fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
+    let (_folder, path) = scratch();
+    let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+    let (one, other) = (open(&path), Engine::open(&path, settings).unwrap());
+    let flushes = Arc::new(Flushes::default());
+    one.region.set_recorder(flushes.clone());
+    one.put(DEFAULT_MAP, b"key", &[1; 2000], None).unwrap();
+    one.sync().unwrap();
+    let (ended, seq) = (one.region.live(live::TAIL).unwrap(), one.visible().unwrap());
+    let mut number = 0;
+    let again = loop {
+        other.put(DEFAULT_MAP, &key(number % 5), &[2; 100], None).unwrap();
+        other.checkpoint().unwrap();
+        number += 1;
+        let tail = other.region.live(live::TAIL).unwrap();
+        let extent = *other.space_now().unwrap().unwrap().log_extent_of(tail).unwrap();
+        if extent.count > seq & crate::file::layout::COUNT_MASK && extent.contains(ended) && tail > ended {
+            break extent;
+        }
+        assert!(number < 100_000, "the extent is taken again");
+    };
+    flushes.0.lock().unwrap().clear();
+    one.put(DEFAULT_MAP, b"key", b"value", None).unwrap();
+    one.sync().unwrap();
+    let flushed = flushes.0.lock().unwrap().clone();
+    assert!(flushed.iter().any(|&(start, end)| start <= again.offset && end > ended), "{again:?}: {flushed:?}");
+}
+
+/// Cleans the log while a checkpoint is being flushed.
+struct CleansInFlush {
+    engine: OnceLock<Weak<Engine>>,
+    done: AtomicBool,
+}
+
+impl Recorder for CleansInFlush {
+    fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
+        let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return Ok(()) };
+        if !self.done.swap(true, Ordering::SeqCst) {
+            let _turn = engine.turn().unwrap();
+            let mut writer = engine.writer();
+            for _ in 0..5 {
+                engine.clean(&mut writer, clean::Portion { bytes: 2000, leave_tail: false }).unwrap();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A superblock whose head lies behind records that were moved to where it does not vouch for anything would lose them.
+#[test]
+fn a_checkpoint_vouches_for_all_that_was_moved_from_before_its_head() {
+    let (_folder, path) = scratch();
+    let settings = Settings { limits: Limits::tiny(), auto_compact: None, ..Settings::default() };
+    let engine = Arc::new(Engine::open(&path, settings).unwrap());
+    some_log(&engine);
+    let (head, tail) = (engine.head().unwrap(), engine.region.live(live::TAIL).unwrap());
+    let recorder = Arc::new(CleansInFlush { engine: OnceLock::new(), done: AtomicBool::new(false) });
+    engine.region.set_recorder(recorder.clone());
+    recorder.engine.set(Arc::downgrade(&engine)).unwrap();
+    engine.checkpoint().unwrap();
+    assert_ne!(engine.head().unwrap(), head, "it was cleaned meanwhile");
+    let superblock = engine.superblock().unwrap();
+    assert_eq!(superblock.log_end.get(), tail);
+    assert_eq!(head::LogHead::of_superblock(&superblock).head, head.head);
+}
+
+/// A checkpoint takes as long as a flush. Whoever comes to one that is due and finds another at it goes on.
+#[test]
+fn nobody_who_writes_waits_for_the_checkpoint_of_another() {
+    let (_folder, path) = scratch();
+    let settings = Settings { checkpoint_every: 4096, ..Settings::default() };
+    let engine = Arc::new(Engine::open(&path, settings).unwrap());
+    let checkpoint = engine.lock_superblock(Duration::ZERO).unwrap();
+    let (done, told) = std::sync::mpsc::channel();
+    let of_thread = Arc::clone(&engine);
+    let writer = std::thread::spawn(move || {
+        for number in 0..100 {
+            of_thread.put(DEFAULT_MAP, &key(number), &[1; 1000], None).unwrap();
+        }
+        done.send(()).unwrap();
+    });
+    told.recv_timeout(Duration::from_secs(60)).expect("the writer waits for the checkpoint");
+    let generation = checkpoint.generation.get();
+    drop(checkpoint);
+    writer.join().unwrap();
+    engine.put(DEFAULT_MAP, b"one more", &[1; 5000], None).unwrap();
+    assert!(engine.superblock().unwrap().generation.get() > generation, "the next one takes it");
+}

@@ -1,0 +1,181 @@
+//! What a reader sees while a writer, or the next opener, stands between any two of its stores.
+
+use super::*;
+
+/// Sees the store from outside at each of its own stores: a reader in another thread could.
+struct Onlooker {
+    engine: OnceLock<Weak<Engine>>,
+    seen: Mutex<Vec<Content>>,
+    looking: AtomicBool,
+}
+
+impl Onlooker {
+    fn look(&self) {
+        let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
+        // Looking pins, which is a store as well.
+        if !self.looking.swap(true, Ordering::SeqCst) {
+            self.seen.lock().unwrap().push(content(&engine));
+            self.looking.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Recorder for Onlooker {
+    fn write(&self, _offset: u64, _bytes: &[u8]) {
+        self.look();
+    }
+    fn store(&self, _offset: u64, _value: u64) {
+        self.look();
+    }
+}
+
+#[test]
+fn a_reader_between_any_two_stores_sees_all_of_a_commit_or_nothing() {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    some_keys(&engine);
+    let before = content(&engine);
+    let onlooker =
+        Arc::new(Onlooker { engine: OnceLock::new(), seen: Mutex::default(), looking: AtomicBool::new(false) });
+    engine.region.set_recorder(onlooker.clone());
+    onlooker.engine.set(Arc::downgrade(&engine)).unwrap();
+    let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
+    for number in 0..300 {
+        batch.put(DEFAULT_MAP, &key(number), b"new", None).unwrap();
+    }
+    assert!(batch.remove(DEFAULT_MAP, &key(5)).unwrap());
+    batch.commit(Durability::Buffered).unwrap();
+    let mut after = before.clone();
+    after.extend((0..300).map(|number| (key(number), b"new".to_vec())));
+    after.remove(&key(5));
+
+    let seen = onlooker.seen.lock().unwrap();
+    let turn = seen.iter().position(|content| *content != before).unwrap();
+    assert!(seen[turn..].iter().all(|content| *content == after), "half a commit was seen");
+    assert!(turn > 1000 && turn < seen.len(), "the reader looked before and after");
+}
+
+/// The live area must not vanish under those who have read in it since before the store was closed.
+#[test]
+fn a_reader_who_stays_sees_all_of_it_at_every_store_of_the_next_opening() {
+    let (_folder, path) = scratch();
+    let writer = open(&path);
+    some_keys(&writer);
+    let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
+    let reader = Arc::new(Engine::open(&path, settings).unwrap());
+    let expected = content(&reader);
+    drop(writer);
+    let onlooker =
+        Arc::new(Onlooker { engine: OnceLock::new(), seen: Mutex::default(), looking: AtomicBool::new(false) });
+    onlooker.engine.set(Arc::downgrade(&reader)).unwrap();
+    let standing = door::stand(onlooker.clone());
+    let next = open(&path);
+    drop(standing);
+    assert_eq!((next.opened, content(&next)), (Opened::Clean, expected.clone()));
+    let seen = onlooker.seen.lock().unwrap();
+    assert!(seen.len() > 5 && seen.iter().all(|content| *content == expected));
+}
+
+/// Does something at the moment when a reader has written its first pin and looked at nothing yet.
+struct AtFirstPin {
+    engine: OnceLock<Weak<Engine>>,
+    action: fn(&Engine),
+    done: AtomicBool,
+}
+
+impl AtFirstPin {
+    fn watch(engine: &Arc<Engine>, action: fn(&Engine)) -> Arc<AtFirstPin> {
+        let watch = Arc::new(AtFirstPin { engine: OnceLock::new(), action, done: AtomicBool::new(false) });
+        engine.region.set_recorder(watch.clone());
+        watch.engine.set(Arc::downgrade(engine)).unwrap();
+        watch
+    }
+}
+
+impl Recorder for AtFirstPin {
+    fn store(&self, offset: u64, _value: u64) {
+        let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
+        if (PIN_TABLE..EXTENTS).contains(&offset) && !self.done.swap(true, Ordering::SeqCst) {
+            (self.action)(&engine);
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
+    let engine = in_memory();
+    some_keys(&engine);
+    // As if a commit had been made and space reclaimed after it, with no pin yet in sight.
+    let watch = AtFirstPin::watch(&engine, |engine| {
+        let newer = engine.region.live(live::VISIBLE).unwrap() + 1;
+        engine.region.store_live(live::VISIBLE, newer, Ordering::SeqCst).unwrap();
+        engine.region.store_live(live::HORIZON, newer, Ordering::SeqCst).unwrap();
+    });
+    let pin = engine.pin().unwrap();
+    assert!(watch.done.load(Ordering::SeqCst));
+    assert!(pin.seq() >= engine.region.live(live::HORIZON).unwrap(), "a reader below the horizon");
+}
+
+#[test]
+fn a_reader_that_is_overtaken_by_a_clear_reads_the_region_of_its_time() {
+    let engine = in_memory();
+    some_keys(&engine);
+    let before = content(&engine);
+    let watch = AtFirstPin::watch(&engine, |engine| engine.clear(DEFAULT_MAP).unwrap());
+    assert_eq!(content(&engine), before);
+    assert!(watch.done.load(Ordering::SeqCst));
+    assert!(content(&engine).is_empty());
+}
+
+/// A read-only store cannot write a pin, so its reads look afterwards whether they were overtaken.
+#[test]
+fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let reader = Engine::open(&path, Settings { access: settings::Access::ReadOnly, ..Settings::default() }).unwrap();
+    // Between the sequence number that a read begins with and its end, a writer comes in.
+    let looks = std::cell::Cell::new(0);
+    let seen = reader.unpinned(|seq| {
+        looks.set(looks.get() + 1);
+        // The writer comes each time, but the second one has a lock against that.
+        engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap();
+        let unread_below = engine.raise_horizon().unwrap();
+        assert_eq!(unread_below < engine.visible().unwrap() & COUNT_MASK, looks.get() == 2);
+        Ok(seq)
+    });
+    assert_eq!((seen.unwrap(), looks.get()), (engine.visible().unwrap() - 1, 2));
+    // A commit alone does not disturb: what it replaces is still there.
+    looks.set(0);
+    let before = engine.visible().unwrap();
+    let seen = reader.unpinned(|seq| {
+        looks.set(looks.get() + 1);
+        engine.put(DEFAULT_MAP, b"new", b"newer", None).unwrap();
+        Ok(seq)
+    });
+    assert_eq!((seen.unwrap(), looks.get()), (before, 1));
+}
+
+/// Superblocks are read without a lock.
+#[test]
+fn a_superblock_is_read_whole_while_others_take_checkpoints() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    let reader = Engine::open(&path, Settings { access: settings::Access::ReadOnly, ..Settings::default() }).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..40_000 {
+                engine.put(DEFAULT_MAP, &key(number % 10), b"", None).unwrap();
+                engine.checkpoint().unwrap();
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut last = 0;
+        while !done.load(Ordering::Acquire) {
+            let generation = reader.superblock().unwrap().generation.get();
+            assert!(generation >= last, "{generation} after {last}");
+            last = generation;
+        }
+    });
+}

@@ -1,0 +1,76 @@
+//! When a store is resized, cleaned and compacted, and when that rests.
+
+use super::*;
+
+/// What is being built belongs to no commit, so a commit that comes to nothing does not take it along.
+#[test]
+fn a_rollback_leaves_a_resize_alone() {
+    let engine = in_memory();
+    nearly_full(&engine);
+    let _turn = engine.turn().unwrap();
+    let mut writer = engine.writer();
+    engine.begin_resize(&mut writer, DEFAULT_MAP, 3, false, engine.next_seq().unwrap()).unwrap();
+    let target = engine.resize_target().unwrap().unwrap();
+    engine.abandon(&mut writer).unwrap();
+    assert_eq!(writer.space.extent(target).map(|extent| extent.kind), Some(ExtentKind::Index));
+}
+
+/// Closing takes bounded time: what is large is not moved for it.
+#[test]
+fn only_a_small_store_is_compacted_when_it_is_closed() {
+    let (_folder, path) = scratch();
+    for (values, len, is_small) in [(400, 4 << 10, true), (400, 64 << 10, false)] {
+        let _ = fs::remove_file(&path);
+        // A little more may be dead than is here, so that nothing is cleaned before.
+        let engine = Engine::open(&path, Settings { auto_compact: Some(0.6), ..Settings::default() }).unwrap();
+        for number in 0..values {
+            engine.put(DEFAULT_MAP, format!("{number}").as_bytes(), &vec![1; len], None).unwrap();
+        }
+        for number in 0..values / 2 {
+            engine.remove(DEFAULT_MAP, format!("{number}").as_bytes()).unwrap();
+        }
+        let file_len = engine.region.file_len().unwrap();
+        assert_eq!(engine.head().unwrap().bytes, 0, "nothing was cleaned yet");
+        engine.close().unwrap();
+        let passed = engine.head().unwrap().bytes;
+        let live = (values / 2 * len) as u64;
+        assert_eq!(passed > 0, is_small, "{passed} bytes were passed");
+        assert!(!is_small || engine.region.file_len().unwrap() < live * 3 / 2);
+        assert!(engine.region.file_len().unwrap() <= file_len);
+        let engine = Engine::open(&path, Settings::default()).unwrap();
+        assert_eq!(content(&engine).len(), values / 2);
+        assert!(engine.verify().unwrap().is_clean());
+    }
+}
+
+/// Overwrites a few keys again and again, and says how many were refused since the store was full.
+fn overwrite_full(engine: &Engine, times: u32) -> Vec<Error> {
+    let put = |number: u32| engine.put(DEFAULT_MAP, &key(number % 200), &[number as u8; 1000], None);
+    let refused: Vec<Error> = (0..times).filter_map(|number| put(number).err()).collect();
+    assert!(refused.iter().all(|error| matches!(error, Error::Full { .. })), "{refused:?}");
+    refused
+}
+
+/// Somebody holds the superblock for a while, like an opener who was stopped. A full store is cleaned again when he
+/// goes on.
+#[test]
+fn upkeep_goes_on_when_the_superblock_is_free_again() {
+    let (_folder, path) = scratch();
+    let settings = Settings { max_size: 1 << 20, lock_timeout: Duration::from_millis(10), ..Settings::default() };
+    let engine = Engine::open(&path, settings.clone()).unwrap();
+    let other = Engine::open(&path, settings).unwrap();
+    assert!(overwrite_full(&engine, 5000).is_empty());
+    let held = other.lock_superblock(Duration::ZERO).unwrap();
+    let rested = (0..100).any(|_| {
+        overwrite_full(&engine, 10);
+        engine.upkeep.rest.resting().is_some_and(|rest| rest.left().is_some() && rest.why.contains("checkpoint"))
+    });
+    assert!(rested);
+    assert!(!overwrite_full(&engine, 300).is_empty());
+    drop(held);
+    while engine.upkeep.rest.goes_on() {
+        std::thread::yield_now();
+    }
+    assert!(overwrite_full(&engine, 5000).is_empty());
+    assert!(engine.upkeep.rest.resting().is_none());
+}
