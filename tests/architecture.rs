@@ -160,6 +160,16 @@ fn lines_have_at_most_120_columns() {
     }
 }
 
+/// What is longer becomes a folder with a file for each purpose.
+#[test]
+fn files_have_at_most_1000_lines() {
+    for folder in ["src", "tests", "benches", "examples", "fuzz"] {
+        for (name, source) in files(folder) {
+            assert!(source.lines().count() <= 1000, "{name} has {} lines", source.lines().count());
+        }
+    }
+}
+
 /// What does not fit on a screen is not seen whole.
 #[test]
 fn functions_have_at_most_70_lines() {
