@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::progress::{OnRecovery, RecoveryProgress};
-use crate::engine::settings::{Access, Durability, Limits, Settings};
+use crate::engine::settings::{Access, Durability, Settings};
 use crate::{Result, Store};
 
 /// A builder for opening a store, made by [`Store::options`] and finished by [`open`](Options::open).
@@ -277,9 +277,10 @@ impl Options {
     }
 
     /// Upkeep in the smallest steps, with some always in progress: for tests.
+    #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn tiny_steps(mut self) -> Options {
-        self.settings.limits = Limits::tiny();
+        self.settings.limits = crate::engine::settings::Limits::tiny();
         self
     }
 

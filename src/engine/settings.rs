@@ -158,6 +158,7 @@ impl Limits {
     }
 
     /// The smallest possible limits.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn tiny() -> Limits {
         Limits {
             smallest_log: 4 << 10,
