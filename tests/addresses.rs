@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use slotlog::{Access, Error, FullReason, Store};
-use support::{folder, run_child, say};
+use support::{assert_clean, folder, run_child, say};
 
 const MIB: u64 = 1 << 20;
 
@@ -133,8 +133,7 @@ fn check_full(store: &Store, keys: u64) {
     for key in 0..keys {
         assert_eq!(store.get(key.to_le_bytes()).unwrap().unwrap(), [key as u8; 64 << 10]);
     }
-    let report = store.verify().unwrap();
-    assert!(report.is_clean(), "{:#?}", report.findings());
+    assert_clean(store);
 }
 
 #[test]

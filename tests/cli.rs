@@ -13,8 +13,9 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use slotlog::Store;
 use slotlog::format::{BLOCK, EXTENTS, REGION_MAGIC};
-use slotlog::{Access, Store};
+use support::read_only;
 use tempfile::TempDir;
 
 const STATS: &str = env!("CARGO_BIN_EXE_slotlog-stats");
@@ -46,10 +47,6 @@ fn example_store() -> (TempDir, PathBuf) {
     }
     store.close().unwrap();
     (folder, path)
-}
-
-fn read_only(path: &Path) -> Store {
-    Store::options().access(Access::ReadOnly).open(path).unwrap()
 }
 
 /// Runs `slotlog-stats`, which must leave the file as it was.
@@ -101,7 +98,7 @@ fn tables_show_what_is_in_a_store() {
     assert_eq!(stderr(&output), "");
     let text = stdout(&output);
 
-    let store = read_only(&path);
+    let store = read_only(&path).unwrap();
     let figures = store.stats().unwrap();
     assert_eq!(line(&text, "store"), [path.to_str().unwrap()]);
     assert_eq!(line(&text, "uuid"), [figures.uuid.as_str()]);
@@ -224,7 +221,7 @@ fn json_agrees_with_the_library() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let printed = json(&output);
 
-    let store = read_only(&path);
+    let store = read_only(&path).unwrap();
     let figures = store.stats().unwrap();
     assert_eq!(printed["path"], path.to_str().unwrap());
     assert_eq!(printed["uuid"], figures.uuid);
@@ -285,7 +282,7 @@ fn verify_of_a_sound_store() {
     let output = stats(&path, &["--verify"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
-    let records = read_only(&path).stats().unwrap().log_records;
+    let records = read_only(&path).unwrap().stats().unwrap().log_records;
     assert!(text.ends_with(&format!("\nverified {records} records and 950 keys: no findings\n")), "{text}");
     assert_eq!(line(&text, "(default)")[0], "950");
 
@@ -435,7 +432,7 @@ fn a_store_that_is_not_closed_is_looked_at_all_the_same() {
 fn readers_do_not_exclude_each_other() {
     let _turn = turn();
     let (_folder, path) = example_store();
-    let _store = read_only(&path);
+    let _store = read_only(&path).unwrap();
     assert_eq!(stats(&path, &["--verify"]).status.code(), Some(0));
 }
 
@@ -485,7 +482,7 @@ fn wordcount(folder: &Path) -> Command {
 }
 
 fn count(folder: &Path, word: &str) -> Option<u64> {
-    let store = read_only(&folder.join("wordcount.slotlog"));
+    let store = read_only(&folder.join("wordcount.slotlog")).unwrap();
     store.get(word).unwrap().map(|value| u64::from_le_bytes(value.try_into().unwrap()))
 }
 

@@ -12,9 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
@@ -22,13 +20,10 @@ use slotlog::{Error, Opened, Store};
 
 mod support;
 
-use support::{Random, folder, role, say, setting, stop_flag};
+use support::{Player, Random, folder, role, say, setting, stop_flag};
 
 /// Keys that the commits change.
 const KEYS: u64 = 400;
-
-/// Longer than anything here may take.
-const LONG: Duration = Duration::from_secs(60);
 
 fn rounds() -> u64 {
     setting("SLOTLOG_TEST_ROUNDS", 6)
@@ -125,56 +120,39 @@ fn child() {
 
 /// The process that writes.
 struct Writer {
-    child: Child,
-    lines: Receiver<String>,
+    player: Player,
     synced: u64,
 }
 
 impl Writer {
     fn start(path: &Path) -> Writer {
-        let mut child = support::child("writer", path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = support::listen(&mut child);
-        let writer = Writer { child, lines, synced: 0 };
-        assert_eq!(writer.lines.recv_timeout(LONG).unwrap(), "open");
-        writer
+        let player = Player::start("writer", "", path);
+        assert_eq!(player.next(), "open");
+        Writer { player, synced: 0 }
     }
 
     /// Waits until it has synced so many commits.
     fn wait_for(&mut self, commits: u64) {
         while self.synced < commits {
-            self.synced = self.lines.recv_timeout(LONG).unwrap().parse().unwrap();
+            self.synced = self.player.next().parse().unwrap();
         }
     }
 
     /// The last commit that is known to be synced.
     fn synced(&mut self) -> u64 {
-        for line in self.lines.try_iter() {
-            self.synced = line.parse().unwrap();
+        if let Some(last) = self.player.so_far().last() {
+            self.synced = last.parse().unwrap();
         }
         self.synced
     }
 
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    fn kill(self) {
+        self.player.kill();
     }
 
     /// Has it close the store. Returns its last commit.
-    fn stop(mut self) -> u64 {
-        drop(self.child.stdin.take());
-        assert!(self.child.wait().unwrap().success());
-        while let Ok(line) = self.lines.recv_timeout(LONG) {
-            self.synced = line.parse().unwrap();
-        }
-        self.synced
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // Should a test fail: nothing may be left running.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn stop(self) -> u64 {
+        self.player.stop().last().map_or(self.synced, |last| last.parse().unwrap())
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use slotlog::{Access, Error, Opened, Store};
-use support::{folder, run_child, say};
+use support::{assert_clean, folder, give_up_rights, run_child, say};
 
 fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
@@ -24,7 +24,7 @@ fn create_and_find(path: &Path) {
     let store = Store::options().create(false).open(path).unwrap();
     assert_eq!(store.opened(), Opened::Clean);
     assert_eq!(store.get("key").unwrap().unwrap(), b"value");
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 #[test]
@@ -125,16 +125,8 @@ fn a_link_that_leads_to_nothing_is_followed() {
     }
 }
 
-fn is_root() -> bool {
-    // SAFETY: takes nothing and always succeeds.
-    unsafe { libc::geteuid() == 0 }
-}
-
 fn as_nobody(path: &Path) {
-    if is_root() {
-        // SAFETY: both take an integer; "nobody" has this number everywhere that matters.
-        assert_eq!(unsafe { (libc::setgid(65534), libc::setuid(65534)) }, (0, 0));
-    }
+    give_up_rights();
     assert!(fs::read_dir(path.parent().unwrap()).is_err(), "the folder can be read");
     create_and_find(path);
     say("created");

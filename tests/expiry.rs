@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use slotlog::{Access, ChangeKind, Map, Store};
-use support::folder;
+use support::{assert_clean, folder};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -68,7 +68,7 @@ fn an_entry_is_absent_from_its_deadline_on() {
     assert!(saw_it.is_some() && before.of(&map).get("soon").unwrap() == saw_it, "a snapshot goes on seeing it");
     assert_eq!(before.of(&map).len().unwrap(), 3);
     assert_eq!(before.get("soon").unwrap(), Some(&b"1"[..]));
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn an_expired_entry_is_as_good_as_none() {
     assert_eq!(map.pop().unwrap(), None);
     assert_eq!(map.drain().unwrap().count(), 0);
     assert_eq!(map.len().unwrap(), 0);
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn compaction_drops_what_has_expired() {
     assert!(report.finished && store.stats().unwrap().log_bytes < 100_000, "{report:?}");
     assert_eq!(map.len().unwrap(), 1);
     assert_eq!(map.get(u32::MAX).unwrap().as_deref(), Some(&b"stays"[..]));
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
     assert!(store.seq().unwrap() > before);
 }
 
@@ -238,7 +238,7 @@ fn a_cache_does_not_grow() {
         let most = 4 * (permanent * 160 + (1 << 20));
         assert!(file_len < most, "{file_len} bytes of at most {most}, with {len} entries of which {permanent} stay");
         assert_eq!(map.iter().unwrap().count() as u64, permanent);
-        assert!(store.verify().unwrap().is_clean());
+        assert_clean(&store);
     }
 }
 
@@ -269,7 +269,7 @@ fn maintenance_finds_what_has_expired() {
     let len = cache(&store).len().unwrap();
     assert!(len < 15_000, "{len} entries are left of which one has not expired");
     assert_eq!(cache(&store).iter().unwrap().count(), 1);
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 /// What was believed to have expired in a map that is gone, or cleared by another process, is not held against what is

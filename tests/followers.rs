@@ -5,27 +5,13 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use slotlog::{Access, Changes, Error, HeldBy, Map, Opened, Options, Snapshot, Store};
-use support::{Random, folder, listen, say, setting};
-
-type Content = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn content(snapshot: &Snapshot) -> Content {
-    snapshot.iter().map(|entry| entry.unwrap()).map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
-}
-
-fn content_of(store: &Store) -> Content {
-    content(&store.snapshot().unwrap())
-}
-
-fn read_only(path: &Path) -> slotlog::Result<Store> {
-    Store::options().access(Access::ReadOnly).open(path)
-}
+use slotlog::{Changes, Error, HeldBy, Map, Opened, Options, Snapshot, Store};
+use support::{Content, Random, content, content_of, folder, listen, read_only, say, setting};
 
 fn options(random: &mut Random) -> Options {
     let options = Store::options();
@@ -138,7 +124,7 @@ impl Reader {
 
     fn hold(&mut self) {
         let snapshot = self.store.snapshot().unwrap();
-        let seen = content(&snapshot);
+        let seen = content_of(&snapshot);
         self.held.push((snapshot, seen));
         if let Ok(changes) = self.store.changes_since(0) {
             let count = changes.iter().filter(|change| change.is_ok()).count();
@@ -151,7 +137,7 @@ impl Reader {
     fn check(&self, random: &mut Random) {
         for (snapshot, seen) in &self.held {
             if random.one_in(4) {
-                assert!(content(snapshot) == *seen, "what a snapshot sees has changed");
+                assert!(content_of(snapshot) == *seen, "what a snapshot sees has changed");
             }
             let key = random.below(150).to_le_bytes();
             assert_eq!(snapshot.get(key).unwrap(), seen.get(&key[..]).map(|value| &value[..]));
@@ -222,13 +208,13 @@ fn round(seed: u64, seen: &mut BTreeSet<String>) {
         seen.insert(said.split_inclusive([' ', '{']).take(3).collect());
 
         let other = read_only(&cut).unwrap();
-        let now = content_of(&other);
+        let now = content(&other);
         // To one who has to follow the log, what was killed right before the commit point is a commit.
         let is_in_doubt = is_in_the_middle && matches!(other.opened(), Opened::AfterPowerCut { .. });
         for reader in &mut readers {
             reader.check(&mut random);
             if !is_refused && !reader.sleeps && !is_in_doubt {
-                assert!(content_of(&reader.store) == now, "seed {seed}: a reader has not followed");
+                assert!(content(&reader.store) == now, "seed {seed}: a reader has not followed");
                 let report = reader.store.verify().unwrap();
                 assert!(report.is_clean(), "seed {seed}: {:?}", report.findings());
             }

@@ -9,11 +9,10 @@ mod support;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use slotlog::{Access, Error, Opened, Store};
-use support::{Random, folder, listen, say, until_stopped};
+use slotlog::{Error, Opened, Store};
+use support::{Player, Random, folder, read_only, say, until_stopped};
 
 /// From here on this process cannot read the boot id, as under `ProcSubset=pid`, or in a container that hides it. Says
 /// whether it was allowed to do that.
@@ -31,10 +30,6 @@ fn hide_boot_id() -> bool {
     done && fs::read("/proc/sys/kernel/random/boot_id").is_err()
 }
 
-fn read_only(path: &Path) -> slotlog::Result<Store> {
-    Store::options().access(Access::ReadOnly).open(path)
-}
-
 #[test]
 #[ignore = "only a part of other tests"]
 fn child() {
@@ -50,15 +45,15 @@ fn child() {
 }
 
 /// A writer in a process of its own, which has written; `None` if it could not play its role.
-fn start(role: &str, path: &Path) -> Option<Child> {
-    let mut process = support::child(role, path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let said = listen(&mut process).recv().unwrap();
+fn start(role: &str, path: &Path) -> Option<Player> {
+    let player = Player::start(role, "", path);
+    let said = player.next();
     if said != "ready" {
         eprintln!("{said}");
-        process.wait().unwrap();
+        player.stop();
         return None;
     }
-    Some(process)
+    Some(player)
 }
 
 /// A copy of a store in use: what a power cut leaves.
@@ -83,12 +78,11 @@ fn a_reader_follows_a_writer_that_cannot_read_the_boot_id() {
     cut_store(&path, 1000);
     let reader = read_only(&path).unwrap();
     assert!(matches!(reader.opened(), Opened::AfterPowerCut { .. }));
-    let Some(mut writer) = start("without boot id", &path) else { return };
+    let Some(writer) = start("without boot id", &path) else { return };
     let other = read_only(&path).unwrap();
     assert_eq!(other.get("new").unwrap().as_deref(), Some(&b"1"[..]), "one that is opened now");
     let during = reader.get("new").unwrap();
-    drop(writer.stdin.take());
-    writer.wait().unwrap();
+    writer.stop();
     let after = reader.get("new").unwrap();
     assert_eq!((during.as_deref(), after.as_deref()), (Some(&b"1"[..]), Some(&b"1"[..])), "it never follows");
 }
@@ -100,10 +94,9 @@ fn a_reader_follows_a_file_that_was_renamed() {
     cut_store(&path, 1000);
     let reader = read_only(&path).unwrap();
     fs::rename(&path, &other).unwrap();
-    let mut writer = start("usual", &other).unwrap();
+    let writer = start("usual", &other).unwrap();
     let found = reader.get("new").unwrap();
-    drop(writer.stdin.take());
-    writer.wait().unwrap();
+    writer.stop();
     assert_eq!(found.as_deref(), Some(&b"1"[..]));
 }
 

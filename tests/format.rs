@@ -2,11 +2,14 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use slotlog::format::*;
 use slotlog::{Access, Opened, Store};
+use support::{Content, content};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes from hexadecimal digits; everything else in the text is for the reader.
@@ -255,24 +258,15 @@ fn golden() -> PathBuf {
 }
 
 /// What the golden file holds. It was written by `write_the_golden_file`.
-fn golden_content() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut content = vec![
+fn golden_content() -> Content {
+    let mut content = Content::from([
         (Vec::new(), b"the empty key".to_vec()),
         (b"empty value".to_vec(), Vec::new()),
         (b"overwritten".to_vec(), b"second".to_vec()),
         (vec![b'k'; 300], b"a long key".to_vec()),
         (b"a long value".to_vec(), (0..70_000u32).map(|i| i as u8).collect()),
-    ];
+    ]);
     content.extend((0..500u32).map(|i| (i.to_le_bytes().to_vec(), (i * i).to_be_bytes().to_vec())));
-    content.sort();
-    content
-}
-
-fn content(store: &Store) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let snapshot = store.snapshot().unwrap();
-    let mut content: Vec<_> =
-        snapshot.iter().map(|entry| entry.unwrap()).map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-    content.sort();
     content
 }
 

@@ -13,7 +13,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -26,7 +26,7 @@ use slotlog::format::{
     SPACE_ENTRY, SPACE_TABLE_MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, TABLE_HEADER, align8, head, live,
 };
 use slotlog::{Access, Error, Opened, Options, Store};
-use support::{Random, folder};
+use support::{Random, assert_clean, folder, overwrite};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// The values that a key ever had, oldest first.
@@ -638,13 +638,6 @@ fn space_entries(bytes: &[u8]) -> impl Iterator<Item = usize> + use<> {
     (first..table + BLOCK as usize - SPACE_ENTRY as usize).step_by(SPACE_ENTRY as usize)
 }
 
-/// Overwrites bytes of a file that stores have open.
-fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
-    let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
-    file.seek(SeekFrom::Start(at)).unwrap();
-    file.write_all(bytes).unwrap();
-}
-
 fn is_damage<T>(result: slotlog::Result<T>, what: &str) {
     match result {
         Err(Error::Corrupt { .. }) => {}
@@ -692,7 +685,7 @@ fn verify_looks_at_the_numbers_of_head_and_counters() {
     for number in 0..10 {
         store.insert([number], "value").unwrap();
     }
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
     let bytes = fs::read(&path).unwrap();
     let bank = [live::HEAD, live::HEAD + 8 * live::HEAD_WORDS];
     let bank = bank.into_iter().max_by_key(|&at| read_word(&bytes, at as usize)).unwrap();
@@ -712,7 +705,7 @@ fn verify_looks_at_the_numbers_of_head_and_counters() {
         assert!(!store.verify().unwrap().is_clean(), "word {word} of the head is {damaged:#x}");
         overwrite(&path, at, &read_word(&bytes, at as usize).to_le_bytes());
     }
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
     // Of the counters of the log, the bank with the largest number counts: that of a commit to come would go on
     // counting.
     let at = [live::LOG_TOTALS, live::LOG_TOTALS + 8 * live::LOG_TOTALS_WORDS];
@@ -728,7 +721,7 @@ fn verify_looks_at_the_entries_of_the_catalogue() {
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
     store.map::<str, u32>("one").unwrap().insert("key", 1).unwrap();
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
     store.close().unwrap();
     let image = fs::read(&path).unwrap();
     let of_catalogue = |at: &usize| {

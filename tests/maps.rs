@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use slotlog::{Map, Options, Snapshot, Store};
-use support::folder;
+use support::{assert_clean, folder};
 use tempfile::TempDir;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -310,8 +310,7 @@ impl World {
                 self.store = Some(self.options.clone().open(&self.path).unwrap());
             }
             Operation::Verify => {
-                let report = self.store().verify().unwrap();
-                assert!(report.is_clean(), "{:?}", report.findings());
+                assert_clean(self.store());
             }
             Operation::Compact => drop(self.store().compact().unwrap()),
             Operation::Maintain => drop(self.store().maintain(Duration::from_millis(1)).unwrap()),

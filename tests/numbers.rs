@@ -12,7 +12,7 @@ use slotlog::format::{
     COUNT_BITS, COUNT_MASK, LAST_COUNT, MAX_COUNT, MAX_INCARNATION, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
 };
 use slotlog::{Access, Error, Numbers, Opened, Store};
-use support::folder;
+use support::{assert_clean, folder};
 use tempfile::TempDir;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -61,7 +61,7 @@ fn exhausted<T: std::fmt::Debug>(done: slotlog::Result<T>, numbers: Numbers) {
 fn assert_readable(store: &Store, keys: u64) {
     assert_eq!(store.get("key").unwrap().unwrap(), b"value");
     assert_eq!(store.snapshot().unwrap().iter().map(Result::unwrap).count() as u64, keys);
-    assert!(store.verify().unwrap().is_clean(), "{:?}", store.verify().unwrap().findings());
+    assert_clean(store);
 }
 
 fn every_change_is_refused(store: &Store) {

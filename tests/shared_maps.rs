@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use slotlog::{Map, Store};
-use support::{folder, role};
+use support::{assert_clean, folder, role};
 
 const PROCESSES: u64 = 4;
 const EACH: u64 = 25_000;
@@ -101,7 +101,7 @@ fn no_increment_is_lost() {
     let store = Store::open(&path).unwrap();
     run(&["update", "entry", "compare_exchange", "transaction"], &path);
     assert_eq!(counters(&store).get("all").unwrap(), Some(PROCESSES * EACH));
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn maps_are_created_once() {
         assert_eq!(map.get(number).unwrap(), Some(4));
         assert_eq!(map.len().unwrap(), 1);
     }
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 /// A process that is killed while it creates, fills and drops maps leaves each of them whole or not at all.
@@ -174,8 +174,7 @@ fn a_kill_leaves_maps_whole() {
         std::thread::sleep(Duration::from_millis(20 + 7 * round));
         process.kill().unwrap();
         process.wait().unwrap();
-        let report = store.verify().unwrap();
-        assert!(report.is_clean(), "{:?}", report.findings());
+        assert_clean(&store);
         for info in store.maps().unwrap() {
             if info.types == "u32 -> u32" {
                 store.map::<u32, u32>(&info.name).unwrap().len().unwrap();
@@ -187,5 +186,5 @@ fn a_kill_leaves_maps_whole() {
     std::fs::copy(&path, &copy).unwrap();
     let recovered = Store::open(&copy).unwrap();
     assert_eq!(recovered.maps().unwrap(), store.maps().unwrap());
-    assert!(recovered.verify().unwrap().is_clean());
+    assert_clean(&recovered);
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use slotlog::{Opened, Store};
-use support::{Random, folder};
+use support::{Random, assert_clean, folder};
 
 fn len(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()
@@ -67,7 +67,7 @@ fn a_closed_store_of_words_takes_three_times_what_is_alive_at_most() {
         let store = Store::open(&path).unwrap();
         assert_eq!(store.opened(), Opened::Clean);
         assert_eq!(store.len().unwrap(), 2_600);
-        assert!(store.verify().unwrap().is_clean());
+        assert_clean(&store);
         // In use again, and closed again.
         count_words(&store, &mut Random(seed), 2_600, times);
         store.close().unwrap();

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use slotlog::format::BLOCK;
 use slotlog::{Access, Error, FullReason, Opened, Store};
-use support::{folder, run_child, say};
+use support::{assert_clean, folder, run_child, say};
 
 /// Copies a file, with holes in place of blocks of zeros.
 fn copy_sparsely(from: &Path, to: &Path) {
@@ -60,7 +60,7 @@ fn a_sparse_copy_gets_real_space_when_it_is_opened_for_writing() {
         assert!(!has_holes(&copy));
         assert_eq!(store.opened() == Opened::Clean, closed);
         assert_eq!(store.get("zeros").unwrap().unwrap(), [0; 100_000]);
-        assert!(store.verify().unwrap().is_clean());
+        assert_clean(&store);
     }
 }
 
@@ -184,7 +184,7 @@ fn on_a_full_disk(kind: &str, folder: &Path) {
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
     say("goes on");
 }
 

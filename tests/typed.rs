@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use proptest::prelude::*;
 use slotlog::zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, little_endian};
 use slotlog::{Access, Codec, CodecError, Error, Map, Pod, Store, ValueRef, View};
-use support::folder;
+use support::{assert_clean, folder};
 
 fn round_trip<T: Codec<Owned = T> + Borrow<T::Borrowed> + PartialEq + Debug>(value: &T) {
     let bytes = T::encode(value.borrow()).unwrap().as_ref().to_vec();
@@ -152,7 +152,7 @@ fn a_borrowed_value_stays() {
     }
     drop((pages, other, store));
     std::thread::spawn(move || assert_eq!(&*page, &[7; 5000][..])).join().unwrap();
-    assert!(Store::open(&path).unwrap().verify().unwrap().is_clean());
+    assert_clean(&Store::open(&path).unwrap());
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_map_goes_over_to_another_type() {
     assert_eq!(new.get("page 7").unwrap(), Some((7, true)));
     assert!(matches!(old.insert("page", 1), Err(Error::NoSuchMap { .. })), "who has the old one open is told");
     assert_eq!(store.maps().unwrap().len(), 1);
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 /// A codec whose values do not all encode, nor decode.
@@ -312,7 +312,7 @@ fn names() {
     }
     // The default map has nothing to do with it.
     assert_eq!(store.len().unwrap(), 0);
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 /// A map has an index of its own, of one block to begin with.
@@ -350,8 +350,7 @@ fn thousands_of_small_maps() {
                 HashMap::from([0, 1, 2].map(|key| (key, number)))
             );
         }
-        let report = store.verify().unwrap();
-        assert!(report.is_clean(), "{:?}", report.findings());
+        assert_clean(store);
     };
     check(&store);
     let copy = folder.path().join("copy");

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 mod support;
 
-use support::folder;
+use support::{assert_clean, folder};
 
 /// A closed store whose superblock ends the log before the record of the key "victim", to which the index leads. The
 /// next record that is appended goes over it.
@@ -69,7 +69,7 @@ fn with_the_option_the_content_comes_from_the_log_only() {
             }
         }
         assert_eq!(borrowed, b"what is borrowed", "{access:?}");
-        assert!(store.verify().unwrap().is_clean());
+        assert_clean(&store);
         drop(snapshot);
         drop(store);
         assert_eq!(fs::read(&path).unwrap() == bytes, access != Access::ReadWrite, "{access:?}");

@@ -4,13 +4,12 @@
 mod support;
 
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use slotlog::{Access, Error, Options, Store};
-use support::{Random, folder, setting};
+use support::{Random, assert_clean, folder, setting};
 
 /// Bytes of keys and values in the rows of a store.
 const PAYLOAD: u64 = 16 + 100;
@@ -29,11 +28,6 @@ fn value(number: u64, version: u64) -> [u8; 100] {
 
 fn len(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()
-}
-
-fn assert_clean(store: &Store) {
-    let report = store.verify().unwrap();
-    assert!(report.is_clean(), "{:?}", report.findings());
 }
 
 fn maintain(store: &Store) {
@@ -448,9 +442,7 @@ fn damage_is_not_moved_and_holds_nobody_up() {
     store.insert("damaged", [5; 1000]).unwrap();
     let bytes = fs::read(&path).unwrap();
     let at = bytes.windows(1000).position(|window| window == [5; 1000]).unwrap();
-    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.seek(SeekFrom::Start(at as u64 + 500)).unwrap();
-    file.write_all(b"damage").unwrap();
+    support::overwrite(&path, at as u64 + 500, b"damage");
     overwrite(&store, &path, 100, 20_000, &mut Random(6));
     for attempt in [store.compact().map(drop), store.maintain(Duration::from_secs(1)).map(drop)] {
         assert!(matches!(attempt, Err(Error::Corrupt { .. })), "{attempt:?}");
@@ -503,8 +495,7 @@ fn an_emptied_map_is_filled_again_before_its_index_has_shrunk() {
             }
             assert_eq!(store.len().unwrap(), 2010);
             (0..2000).for_each(|number| assert!(store.contains_key(new(number)).unwrap()));
-            let report = store.verify().unwrap();
-            assert!(report.is_clean(), "{:?}", report.findings());
+            assert_clean(&store);
             store.clear().unwrap();
         }
         assert!(given_up > 0, "a smaller index was being built");

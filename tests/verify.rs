@@ -117,8 +117,7 @@ fn damage_is_found_while_others_write() {
     writer.insert("needle", "a value that is nowhere else").unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let at = bytes.windows(28).position(|bytes| bytes == b"a value that is nowhere else").unwrap() as u64;
-    let file = std::fs::File::options().write(true).open(&path).unwrap();
-    write_at(&file, at, b"A");
+    support::overwrite(&path, at, b"A");
     for access in [Access::ReadOnly, Access::ReadWrite] {
         let store = open(&path, access);
         served_by_a_writer(&writer, |write| {
@@ -133,12 +132,6 @@ fn damage_is_found_while_others_write() {
             assert!((at - 200..at).contains(&finding.offset) && finding.what.contains("CRC"), "{finding} and not {at}");
         });
     }
-}
-
-fn write_at(mut file: &std::fs::File, at: u64, bytes: &[u8]) {
-    use std::io::{Seek, SeekFrom, Write};
-    file.seek(SeekFrom::Start(at)).unwrap();
-    file.write_all(bytes).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod kills;
 mod life;
 mod medium;
 mod power_cut;
-#[path = "../support/mod.rs"]
+#[path = "../support/basics.rs"]
 pub(crate) mod support;
 #[cfg(not(loom))]
 mod upkeep;

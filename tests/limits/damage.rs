@@ -65,7 +65,7 @@ fn one_superblock_that_fails_is_enough_to_open_and_both_are_not() {
             fs::remove_file(&path).unwrap();
         }
         fs::write(&path, &good).unwrap();
-        patch(&path, at + 100, &[0x55]);
+        overwrite(&path, at + 100, &[0x55]);
         let store = Store::open(&path).unwrap_or_else(|error| panic!("superblock at {at}, copied {copied}: {error}"));
         assert_eq!(content(&store).len(), 100, "superblock at {at}, copied {copied}");
         store.insert("more", "").unwrap();
@@ -75,7 +75,7 @@ fn one_superblock_that_fails_is_enough_to_open_and_both_are_not() {
     }
     fs::write(&path, &good).unwrap();
     for at in [SUPERBLOCK_A, SUPERBLOCK_B] {
-        patch(&path, at + 100, &[0x55]);
+        overwrite(&path, at + 100, &[0x55]);
     }
     let error = refused(&path);
     assert!(matches!(error, Error::Corrupt { offset: SUPERBLOCK_A, .. }), "{error}");
@@ -93,7 +93,7 @@ fn a_damaged_value_is_reported_with_its_place_if_reads_are_verified() {
     let bytes = fs::read(&path).unwrap();
     let needle = b"the value of key 6";
     let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap() as u64;
-    patch(&path, at + 4, b"V");
+    overwrite(&path, at + 4, b"V");
 
     let store = Store::options().verify_reads(true).open(&path).unwrap();
     let error = store.get("key 6").unwrap_err();
@@ -124,7 +124,7 @@ fn a_damaged_length_does_not_stop_later_writes() {
     let bytes = fs::read(&path).unwrap();
     let at = bytes.windows(5).position(|window| window == b"key 6").unwrap() as u64 - 32;
     // The length of its value: still inside the file, and more than all live bytes together.
-    patch(&path, at + 8, &60_000_u32.to_le_bytes());
+    overwrite(&path, at + 8, &60_000_u32.to_le_bytes());
     let store = Store::open(&path).unwrap();
     let _ = store.insert("key 6", "new");
     let _ = store.remove("key 6");

@@ -113,7 +113,7 @@ fn a_newer_version_is_refused() {
     let path = folder.path().join("store");
     make(&path, 3);
     for at in [SUPERBLOCK_A, SUPERBLOCK_B] {
-        patch(&path, at + 8, &(VERSION + 1).to_le_bytes());
+        overwrite(&path, at + 8, &(VERSION + 1).to_le_bytes());
     }
     let error = refused(&path);
     assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 2, .. }), "{error}");
@@ -129,8 +129,8 @@ fn a_superblock_cut_short_is_not_believed_in_its_version() {
     let older = if a < b { SUPERBLOCK_A } else { SUPERBLOCK_B };
     let whole = fs::read(&path).unwrap();
     for junk in [0, 0x5a] {
-        patch(&path, older, &MAGIC);
-        patch(&path, older + 8, &[junk; BLOCK as usize - 8]);
+        overwrite(&path, older, &MAGIC);
+        overwrite(&path, older + 8, &[junk; BLOCK as usize - 8]);
         let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
         assert_eq!(content(&reader).len(), 3);
         drop(reader);
@@ -151,7 +151,7 @@ fn an_unknown_incompatible_feature_is_refused_and_a_compatible_one_is_not() {
         for at in [SUPERBLOCK_A, SUPERBLOCK_B] {
             let mut superblock = superblock(&path, at);
             change(&mut superblock);
-            patch(&path, at, superblock.sealed().as_bytes());
+            overwrite(&path, at, superblock.sealed().as_bytes());
         }
     };
     both(|superblock| superblock.compatible = (1 << 40).into());

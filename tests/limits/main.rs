@@ -14,15 +14,13 @@ mod read_only;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
 use slotlog::format::{BLOCK, CREATION_MAGIC, EXTENTS, LIVE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, VERSION};
 use slotlog::{Access, Durability, Error, FullReason, Opened, Store};
-use support::{folder, run_child, say};
+use support::{Player, assert_clean, content, folder, give_up_rights, is_root, overwrite, run_child, say};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A closed store with `keys` keys.
@@ -32,19 +30,6 @@ fn make(path: &Path, keys: u32) {
         store.insert(format!("key {key}"), format!("value {key}")).unwrap();
     }
     store.close().unwrap();
-}
-
-/// All that is in a store.
-fn content(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let snapshot = store.snapshot().unwrap();
-    let entries = snapshot.iter().map(|entry| entry.unwrap()).map(|(key, value)| (key.to_vec(), value.to_vec()));
-    entries.collect()
-}
-
-#[track_caller]
-fn assert_clean(store: &Store) {
-    let report = store.verify().unwrap();
-    assert!(report.is_clean(), "{:#?}", report.findings());
 }
 
 /// Opens a file that must be refused, and checks that not a byte of it has changed.
@@ -58,18 +43,8 @@ fn refused(path: &Path) -> Error {
     error
 }
 
-fn patch(path: &Path, at: u64, bytes: &[u8]) {
-    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-    file.write_all_at(bytes, at).unwrap();
-}
-
 fn superblock(path: &Path, at: u64) -> Superblock {
     Superblock::read_from_prefix(&fs::read(path).unwrap()[at as usize..]).unwrap().0
-}
-
-fn is_root() -> bool {
-    // SAFETY: takes nothing and always succeeds.
-    unsafe { libc::geteuid() == 0 }
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn refuse_membarrier() -> bool {
 }
 
 /// Overwrites a few keys, eight megabytes of values in all, and says how long the file is then.
-fn overwrite(store: &Store) -> u64 {
+fn write_over(store: &Store) -> u64 {
     for number in 0..8000 {
         store.insert(format!("key {}", number % 10), vec![7; 1000]).unwrap();
     }
@@ -31,12 +31,12 @@ fn overwrite(store: &Store) -> u64 {
 pub(super) fn without_membarrier(path: &Path) {
     let reuse_refused = |store: &Store| store.stats().unwrap().processes.iter().any(|process| process.reuse_refused);
     let store = Store::open(path).unwrap();
-    let before = overwrite(&store);
+    let before = write_over(&store);
     assert!(!reuse_refused(&store) && !store.compact().unwrap().reuse_refused);
     if !refuse_membarrier() {
         return say("no filter");
     }
-    let after = overwrite(&store);
+    let after = write_over(&store);
     assert!(after > before + 4_000_000, "{before} {after}");
     assert!(reuse_refused(&store) && store.compact().unwrap().reuse_refused);
     say(&std::process::id().to_string());
@@ -45,7 +45,7 @@ pub(super) fn without_membarrier(path: &Path) {
     let after = store.stats().unwrap().file_len;
     store.close().unwrap();
     let store = Store::open(path).unwrap();
-    let under_the_filter = overwrite(&store);
+    let under_the_filter = write_over(&store);
     assert!(under_the_filter <= after.max(before) + 1_000_000, "{after} {under_the_filter}");
     assert!(!reuse_refused(&store) && !store.compact().unwrap().reuse_refused);
     assert_clean(&store);
@@ -55,9 +55,8 @@ pub(super) fn without_membarrier(path: &Path) {
 fn a_process_that_is_refused_the_barrier_is_named() {
     let folder = folder();
     let path = folder.path().join("store");
-    let mut child = support::child("without membarrier", &path);
-    let mut child = child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let said = support::listen(&mut child).recv().unwrap();
+    let child = Player::start("without membarrier", "", &path);
+    let said = child.next();
     if said == "no filter" {
         eprintln!("skipped: the system does not let a process install a filter");
         return;
@@ -73,6 +72,5 @@ fn a_process_that_is_refused_the_barrier_is_named() {
     let report = store.compact().unwrap();
     assert!(!report.reuse_refused && report.file_len < before / 4, "{before} {report:?}");
     store.close().unwrap();
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
+    child.stop();
 }

@@ -61,7 +61,7 @@ fn a_reader_recovers_for_itself_and_follows_a_writer() {
         let snapshot = reader.snapshot().unwrap();
         assert_eq!(snapshot.iter().map(Result::unwrap).count(), 2000);
         assert_eq!(snapshot.get("big").unwrap().unwrap(), big);
-        assert!(reader.verify().unwrap().is_clean(), "{:?}", reader.verify().unwrap().findings());
+        assert_clean(reader);
         assert!(matches!(reader.insert("key", "value"), Err(Error::ReadOnly { .. })));
         assert!(matches!(reader.begin(), Err(Error::ReadOnly { .. })));
         assert!(!reader.wait_for_change(reader.seq().unwrap(), Duration::from_millis(10)).unwrap_or(true));

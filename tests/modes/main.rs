@@ -17,43 +17,25 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use mapping::*;
 use private::*;
 use slotlog::{Access, Durability, Error, FullReason, HeldBy, Opened, OpenerStep, Options, Pod, Store};
-use support::{Random, folder, role, run_child, say, until_stopped};
+use support::{
+    Content, LONG, Player, Random, assert_clean, content, folder, give_up_rights, read_only, role, run_child, say,
+    until_stopped,
+};
 use together::*;
-
-/// Longer than anything here may take.
-const LONG: Duration = Duration::from_secs(60);
 
 fn with(access: Access) -> Options {
     Store::options().access(access)
 }
 
-fn read_only(path: &Path) -> Store {
-    with(Access::ReadOnly).open(path).unwrap()
-}
-
 fn copy_on_write(path: &Path) -> Store {
     with(Access::CopyOnWrite).open(path).unwrap()
-}
-
-type Content = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn content(store: &Store) -> Content {
-    let snapshot = store.snapshot().unwrap();
-    snapshot.iter().map(Result::unwrap).map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
-}
-
-#[track_caller]
-fn assert_clean(store: &Store) {
-    let report = store.verify().unwrap();
-    assert!(report.is_clean(), "{:#?}", report.findings());
 }
 
 /// Writes keys that come and go.
@@ -104,51 +86,6 @@ fn assert_unchanged(path: &Path, before: &FileState, after: &str) {
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// Root may write to everything; a child that is nobody may not.
-fn give_up_rights() {
-    // SAFETY: takes nothing and always succeeds.
-    if unsafe { libc::geteuid() } == 0 {
-        // SAFETY: both take an integer; "nobody" has this number everywhere that matters.
-        assert_eq!(unsafe { (libc::setgid(65534), libc::setuid(65534)) }, (0, 0));
-    }
-}
-
-/// A role that plays in a process of its own, until it is told to stop or killed.
-struct Other {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Other {
-    fn start(role: &str, path: &Path) -> Other {
-        let mut child = support::child(role, path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = support::listen(&mut child);
-        Other { child, lines }
-    }
-
-    fn next(&self) -> String {
-        self.lines.recv_timeout(LONG).expect("the other process says nothing")
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn stop(mut self) {
-        drop(self.child.stdin.take());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        // Should a test fail: nothing may be left running.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

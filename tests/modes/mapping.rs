@@ -30,7 +30,7 @@ fn read_write_changes_the_file_for_everybody() {
 }
 
 pub(super) fn look(path: &Path) {
-    say(&format!("{} keys", read_only(path).len().unwrap()));
+    say(&format!("{} keys", read_only(path).unwrap().len().unwrap()));
 }
 
 /// A read-only map: neither a byte nor a time of the file changes, although another process writes before and after.
@@ -41,11 +41,11 @@ fn read_only_changes_nothing_beside_a_living_writer() {
     let store = Store::open(&path).unwrap();
     fill(&store, 1000);
     store.close().unwrap();
-    let writer = Other::start("read-write", &path);
+    let writer = Player::start("read-write", "", &path);
     assert_eq!(writer.next(), "ready");
     set_mode(&path, 0o444);
     let before = state(&path);
-    let reader = read_only(&path);
+    let reader = read_only(&path).unwrap();
     assert_eq!(reader.opened(), Opened::Clean, "nothing was changed since it was closed");
     assert_eq!(content(&reader).len(), 800);
     assert_eq!(reader.get("key 7").unwrap(), None);
@@ -105,7 +105,7 @@ pub(super) fn modes_of_the_unwritable(path: &Path) {
     let outcome = Store::open(path);
     assert!(matches!(outcome, Err(Error::PermissionDenied { .. })), "{outcome:?}");
     say("not for writing");
-    let store = read_only(path);
+    let store = read_only(path).unwrap();
     say(&format!("{} read", store.len().unwrap()));
     store.close().unwrap();
     let store = copy_on_write(path);
@@ -190,7 +190,7 @@ fn a_killed_store_is_opened_at_once_in_another_mount_namespace() {
     for marked in [true, false] {
         let folder = folder();
         let path = folder.path().join("store");
-        let mut writer = Other::start("write until killed", &path);
+        let writer = Player::start("write until killed", "", &path);
         assert_eq!(writer.next(), "ready");
         writer.kill();
         let file = fs::File::open(&path).unwrap();

@@ -138,7 +138,7 @@ pub(super) fn write_until_killed(path: &Path) {
 fn a_private_copy_of_a_killed_store_never_changes_the_file() {
     let folder = folder();
     let path = folder.path().join("store");
-    let mut writer = Other::start("write until killed", &path);
+    let writer = Player::start("write until killed", "", &path);
     assert_eq!(writer.next(), "ready");
     let refused = with(Access::CopyOnWrite).open(&path).unwrap_err();
     assert!(matches!(refused, Error::Locked { by: HeldBy::Writer { pid, .. }, .. } if pid == writer.child.id()));
@@ -189,7 +189,7 @@ fn private_copies_do_not_see_each_other() {
     let folder = folder();
     let path = folder.path().join("store");
     make(&path, 100);
-    let (one, two, reader) = (copy_on_write(&path), copy_on_write(&path), read_only(&path));
+    let (one, two, reader) = (copy_on_write(&path), copy_on_write(&path), read_only(&path).unwrap());
     let expected = content(&reader);
     one.clear().unwrap();
     one.insert("one", "value").unwrap();

@@ -102,7 +102,7 @@ fn who_goes_together_with_whom_in_two_processes() {
     let path = folder.path().join("store");
     store_with_a_key(&path);
     for first in Mode::ALL {
-        let other = Other::start(first.name(), &path);
+        let other = Player::start(first.name(), "", &path);
         assert_eq!(other.next(), "ready");
         try_all_beside(first, other.child.id(), &path);
         other.stop();
@@ -115,7 +115,7 @@ fn a_writer_is_kept_out_as_long_as_there_is_a_private_copy() {
     let folder = folder();
     let path = folder.path().join("store");
     make(&path, 100);
-    let (one, mut other) = (copy_on_write(&path), Other::start("copy-on-write", &path));
+    let (one, other) = (copy_on_write(&path), Player::start("copy-on-write", "", &path));
     assert_eq!(other.next(), "ready");
     let refused = Store::open(&path).unwrap_err();
     assert!(matches!(refused, Error::Locked { by: HeldBy::Private, .. }), "{refused}");
@@ -152,7 +152,7 @@ fn a_writer_waits_a_moment_for_a_private_copy_to_go() {
 }
 
 pub(super) fn fork_and_live(path: &Path) {
-    let (copy, reader) = (copy_on_write(path), read_only(path));
+    let (copy, reader) = (copy_on_write(path), read_only(path).unwrap());
     // SAFETY: the child sleeps, and ends without going back.
     if unsafe { libc::fork() } == 0 {
         assert!(matches!(copy.get("key 8"), Err(Error::Forked { .. })));
@@ -178,10 +178,10 @@ fn a_forked_child_does_not_keep_writers_out() {
     fs::copy(&path, &cut).unwrap();
     store.close().unwrap();
     for path in [path, cut] {
-        let mut parent = Other::start("fork and live", &path);
+        let mut parent = Player::start("fork and live", "", &path);
         let grandchild: libc::pid_t = parent.next().parse().unwrap();
         assert!(matches!(Store::open(&path), Err(Error::Locked { by: HeldBy::Private, .. })));
-        parent.kill();
+        parent.kill_alone();
         // SAFETY: asks whether the process is there, which sleeps for a minute and is nobody's child any more.
         assert_eq!(unsafe { libc::kill(grandchild, 0) }, 0, "the child was to live on");
         let opened = Store::open(&path);
@@ -324,7 +324,7 @@ fn a_private_recovery_keeps_no_reader_waiting() {
             let is_waited_for = access == Access::ReadOnly;
             assert!(if is_waited_for { *by == HeldBy::Opening } else { *by == HeldBy::Private }, "{refused}");
             assert_eq!(copy_on_write(&cut_again).len().unwrap(), 80);
-            assert_eq!(read_only(&cut_again).len().unwrap(), 80);
+            assert_eq!(read_only(&cut_again).unwrap().len().unwrap(), 80);
         };
         let store = with(access).on_recovery(on_recovery).open(&cut).unwrap();
         assert!(matches!(store.opened(), Opened::AfterPowerCut { .. }));

@@ -88,7 +88,7 @@ fn a_forked_child_leaves_the_store_to_its_parent() {
     assert_eq!(player.next(), "tried");
     player.stop();
     let store = Store::open(&path).unwrap();
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
     assert_eq!(store.get("key").unwrap().unwrap(), b"parent");
     assert_eq!((store.get("open").unwrap(), store.get("child").unwrap()), (None, None));
     assert_eq!(store.get("after").unwrap().unwrap(), b"all");
@@ -225,8 +225,7 @@ pub(super) fn fork_and_look(path: &Path) {
     unless_child((asked && child.is_none()).then(|| compacted.as_ref().is_err_and(forked)));
     compacted.unwrap();
     assert!(asked, "there was something to compact");
-    let report = store.verify().unwrap();
-    assert!(report.is_clean(), "{:#?}", report.findings());
+    assert_clean(&store);
     say("looked");
     until_stopped();
 }
@@ -239,7 +238,7 @@ fn a_forked_child_gives_nothing_back() {
     let player = Player::start("fork and look", "", &path);
     assert_eq!(player.next(), "looked");
     let store = Store::open(&path).unwrap();
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
     player.stop();
 }
 
@@ -262,12 +261,10 @@ pub(super) fn fork_and_live(path: &Path) {
 fn the_locks_of_a_dead_parent_do_not_live_on_in_its_child() {
     let folder = folder();
     let path = folder.path().join("store");
-    let player = Player::start("fork and live", "", &path);
+    let mut player = Player::start("fork and live", "", &path);
     let grandchild: libc::pid_t = player.next().parse().unwrap();
     assert!(matches!(Store::open(&path), Err(Error::Locked { .. })));
-    let mut player = player;
-    player.child.kill().unwrap();
-    player.child.wait().unwrap();
+    player.kill_alone();
     // SAFETY: asks whether the process is there, which sleeps for a minute and is nobody's child any more.
     assert_eq!(unsafe { libc::kill(grandchild, 0) }, 0, "the child was to live on");
     let alone = Store::options().exclusive(true).open(&path);

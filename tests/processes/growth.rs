@@ -18,7 +18,7 @@ pub(super) fn idle(path: &Path, access: Access) {
     assert_eq!(now.iter().map(|entry| number(entry.unwrap().1)).sum::<u64>(), 39_999 * 40_000 / 2);
     if access == Access::ReadWrite {
         store.insert("mine", "too").unwrap();
-        assert!(store.verify().unwrap().is_clean());
+        assert_clean(&store);
     }
 }
 
@@ -47,5 +47,5 @@ fn growth_is_seen_by_those_who_were_idle() {
         idler.stop();
     }
     assert_eq!(store.len().unwrap(), 40_001);
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }

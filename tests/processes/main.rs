@@ -5,12 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,90 +34,18 @@ use notice::*;
 use pins::*;
 use registers::*;
 use stopped::*;
-use support::{Random, folder, role, say, setting, stop_flag, until_stopped};
+use support::{
+    LONG, Player, Random, argument, assert_clean, folder, overwrite, role, say, setting, stop_flag, until_stopped,
+};
 use tables::*;
 use together::*;
 use workload::*;
-
-const ARGUMENT: &str = "SLOTLOG_TEST_ARGUMENT";
-
-/// Longer than anything here may take.
-const LONG: Duration = Duration::from_secs(60);
-
-/// A role that plays in a process of its own, and what it says.
-struct Player {
-    role: String,
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Player {
-    fn start(role: &str, argument: impl ToString, path: &Path) -> Player {
-        let mut command: Command = support::child(role, path);
-        command.env(ARGUMENT, argument.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = support::listen(&mut child);
-        Player { role: format!("{role} {}", argument.to_string()), child, lines }
-    }
-
-    /// The next thing that it says.
-    fn next(&self) -> String {
-        self.lines.recv_timeout(LONG).unwrap_or_else(|error| panic!("{} says nothing: {error}", self.role))
-    }
-
-    #[cfg(unix)]
-    fn signal(&self, signal: libc::c_int) {
-        // SAFETY: a signal to a child that nobody has waited for yet, so that the number is still its.
-        assert_eq!(unsafe { libc::kill(self.child.id() as libc::pid_t, signal) }, 0);
-    }
-
-    /// Kills it, and returns what it had still said.
-    fn kill(mut self) -> Vec<String> {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.rest()
-    }
-
-    /// Asks it to stop, sees that it ends well, and returns what it had still to say.
-    fn stop(mut self) -> Vec<String> {
-        drop(self.child.stdin.take());
-        let start = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(start.elapsed() < LONG, "{} does not stop", self.role);
-            thread::sleep(Duration::from_millis(2));
-        };
-        assert!(status.success(), "{}: {status}", self.role);
-        self.rest()
-    }
-
-    fn rest(&self) -> Vec<String> {
-        let mut rest = Vec::new();
-        loop {
-            match self.lines.recv_timeout(LONG) {
-                Ok(line) => rest.push(line),
-                Err(RecvTimeoutError::Disconnected) => return rest,
-                Err(RecvTimeoutError::Timeout) => panic!("{} left its output open", self.role),
-            }
-        }
-    }
-}
-
-impl Drop for Player {
-    fn drop(&mut self) {
-        // Should a test fail: nothing may be left running.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 #[ignore = "plays a role for another test"]
 fn child() {
     let Some((role, path)) = role() else { return };
-    let argument = std::env::var(ARGUMENT).unwrap_or_default();
+    let argument = argument();
     match role.as_str() {
         "writer" => write_on(&path, &argument),
         "reader" => read_on(&path, Access::ReadWrite),
@@ -147,6 +72,13 @@ fn child() {
         "increment" => increment(&path, argument.parse().unwrap()),
         other => panic!("unknown role {other}"),
     }
+}
+
+/// A signal to a process that plays a role.
+#[cfg(unix)]
+fn signal(player: &Player, signal: libc::c_int) {
+    // SAFETY: a signal to a child that nobody has waited for yet, so that the number is still its.
+    assert_eq!(unsafe { libc::kill(player.child.id() as libc::pid_t, signal) }, 0);
 }
 
 // Values that show damage: a number, filling that depends on it, a checksum.

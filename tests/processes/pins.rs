@@ -48,7 +48,7 @@ fn pins_of_the_dead_are_free_again() {
     assert_eq!((store.stats().unwrap().pins, live_bytes(&store)), (1010, grown));
     assert_eq!(again[999].get("key").unwrap().unwrap(), b"newer");
     assert_eq!(few[3].get("number").unwrap().unwrap(), 3_usize.to_le_bytes());
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
     // All of them are dead: the next one begins with small tables.
     let last = Player::start("commits", 2000, &path);
     assert_eq!(last.next(), "holding");
@@ -58,7 +58,7 @@ fn pins_of_the_dead_are_free_again() {
     let store = Store::open(&path).unwrap();
     assert_eq!((store.stats().unwrap().pins, live_bytes(&store)), (0, 0));
     assert_eq!(store.get("number").unwrap().unwrap(), 1999_usize.to_le_bytes());
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 #[test]

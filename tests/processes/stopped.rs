@@ -20,7 +20,7 @@ fn a_stopped_holder_is_named_and_a_dead_one_replaced() {
     assert_eq!(holder.next(), "holding");
     // It does nothing anyway; stopped, it could not even.
     #[cfg(unix)]
-    holder.signal(libc::SIGSTOP);
+    signal(&holder, libc::SIGSTOP);
     for _ in 0..2 {
         let start = Instant::now();
         match store.insert("key", "value") {
@@ -40,7 +40,7 @@ fn a_stopped_holder_is_named_and_a_dead_one_replaced() {
     store.insert("key", "value").unwrap();
     assert!(start.elapsed() < Duration::from_secs(1), "the dead are found out soon: {:?}", start.elapsed());
     assert_eq!(store.get("half").unwrap(), None);
-    assert!(store.verify().unwrap().is_clean());
+    assert_clean(&store);
 }
 
 #[cfg(unix)]
@@ -65,13 +65,13 @@ fn a_stopped_opener_is_in_nobodys_way() {
         let mut random = Random(7);
         for round in 0..100u32 {
             thread::sleep(Duration::from_micros(random.below(3000)));
-            opener.signal(libc::SIGSTOP);
+            signal(&opener, libc::SIGSTOP);
             store.insert("key", round.to_le_bytes()).unwrap();
             store.checkpoint().unwrap();
             store.stats().unwrap();
-            opener.signal(libc::SIGCONT);
+            signal(&opener, libc::SIGCONT);
         }
         opener.kill();
-        assert!(store.verify().unwrap().is_clean());
+        assert_clean(&store);
     }
 }

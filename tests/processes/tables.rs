@@ -9,16 +9,13 @@ fn an_opener_on_another_system_is_refused() {
     let player = Player::start("open", "shared", &path);
     assert_eq!(player.next(), "ready");
     // As if the entry, whose lock is held, had been written under another kernel.
-    let mut file = fs::File::options().write(true).open(&path).unwrap();
-    file.seek(SeekFrom::Start(format::PROCESS_TABLE + format::process::BOOT)).unwrap();
-    file.write_all(&[7; 8]).unwrap();
+    overwrite(&path, format::PROCESS_TABLE + format::process::BOOT, &[7; 8]);
     for how in ["shared", "exclusive", "read-only"] {
         let Err(Error::Locked { by, .. }) = open_as(&path, how) else { panic!("{how}") };
         assert_eq!(by, HeldBy::OtherSystem { pid: player.child.id() }, "{how}");
     }
     // One who could not find out under which kernel it runs is not under another.
-    file.seek(SeekFrom::Start(format::PROCESS_TABLE + format::process::BOOT)).unwrap();
-    file.write_all(&[0; 8]).unwrap();
+    overwrite(&path, format::PROCESS_TABLE + format::process::BOOT, &[0; 8]);
     assert_eq!(open_as(&path, "shared").unwrap().opened(), Opened::Attached);
     player.kill();
     Store::open(&path).unwrap();
@@ -81,7 +78,7 @@ fn the_tables_do_not_grow_in_the_turn_of_another_opening() {
     write(&mut transaction, 200);
     transaction.commit().unwrap();
     snapshots.extend(stores[1..].iter().map(|store| store.snapshot().unwrap()));
-    assert!(Store::open(&path).unwrap().verify().unwrap().is_clean());
+    assert_clean(&Store::open(&path).unwrap());
     drop(snapshots);
     for number in 0..400_u32 {
         assert_eq!(stores[7].get(number.to_le_bytes()).unwrap(), Some(vec![number as u8; 10_000]));
@@ -120,7 +117,7 @@ fn one_who_waits_for_an_entry_holds_nobody_up_who_needs_none() {
     assert_eq!(stores.len(), 129);
     stores[128].insert("key", "other").unwrap();
     assert_eq!(stores[0].stats().unwrap().processes.len(), 129);
-    assert!(stores[0].verify().unwrap().is_clean());
+    assert_clean(&stores[0]);
     stores.into_iter().for_each(|store| store.close().unwrap());
     assert_eq!(Store::open(&path).unwrap().opened(), Opened::Clean);
 }
@@ -139,5 +136,5 @@ fn a_full_store_has_room_for_so_many_openers_and_no_more() {
     Store::options().access(Access::ReadOnly).open(&path).unwrap();
     stores.swap_remove(17).close().unwrap();
     assert!(open().unwrap().len().unwrap() > 10);
-    assert!(stores[99].verify().unwrap().is_clean());
+    assert_clean(&stores[99]);
 }

@@ -66,7 +66,7 @@ fn a_reader_changes_not_a_byte() {
     let snapshot = reader.snapshot().unwrap();
     assert_eq!((snapshot.iter().count(), reader.len().unwrap()), (1000, 1000));
     assert_eq!(number(&reader.get(7_u64.to_le_bytes()).unwrap().unwrap()), 7);
-    assert!(reader.verify().unwrap().is_clean());
+    assert_clean(&reader);
     assert_eq!(reader.stats().unwrap().processes.len(), 1);
     assert!(!reader.wait_for_change(reader.seq().unwrap(), Duration::from_millis(10)).unwrap());
     assert!(matches!(reader.insert("key", "value"), Err(Error::ReadOnly { .. })));

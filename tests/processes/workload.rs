@@ -145,8 +145,7 @@ impl Done {
 
     /// Holds the content against it: nothing that had returned is missing, the step after that is there or not.
     fn check(&self, store: &Store) {
-        let report = store.verify().unwrap();
-        assert!(report.is_clean(), "{:?}", report.findings());
+        assert_clean(store);
         let snapshot = store.snapshot().unwrap();
         let mut left: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
         for entry in snapshot.iter() {
@@ -243,9 +242,9 @@ pub(super) fn kill_at_random(kills: u64, seed: u64) {
         #[cfg(unix)]
         if random.one_in(20) {
             let index = random.below(roles.len() as u64) as usize;
-            players[index].1.signal(libc::SIGSTOP);
+            signal(&players[index].1, libc::SIGSTOP);
             thread::sleep(Duration::from_millis(200));
-            players[index].1.signal(libc::SIGCONT);
+            signal(&players[index].1, libc::SIGCONT);
         }
         // Several at once, now and then.
         for _ in 0..=u64::from(random.one_in(4)) {

@@ -2,9 +2,6 @@
 
 use super::*;
 
-/// What a store holds.
-pub(super) type Content = BTreeMap<Vec<u8>, Vec<u8>>;
-
 /// A change of commit number `number`: a key, and its new value if it gets one.
 pub(super) type Change = (String, Option<Vec<u8>>);
 
@@ -115,7 +112,7 @@ fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
             assert!(long_roads <= 3, "the long road was taken {long_roads} times until round {round}");
         }
         let snapshot = store.snapshot().unwrap();
-        let found: Content = snapshot.iter().map(|entry| entry.unwrap()).map(|(k, v)| (k.into(), v.into())).collect();
+        let found = content_of(&snapshot);
         if found != expected {
             // One commit may have been done and its report not have got out.
             done += 1;

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use kills::*;
 use openers::*;
 use slotlog::{Access, Error, Opened, Snapshot, Store, Transaction};
-use support::{Random, folder, run_child, said, say, setting};
+use support::{Content, Random, assert_clean, content_of, folder, run_child, said, say, setting};
 
 /// A value that says which counter it belongs to and shows whether it is whole.
 fn value(counter: u64, len: usize) -> Vec<u8> {
@@ -44,12 +44,6 @@ fn counter(value: &[u8]) -> u64 {
 /// FNV-1a.
 fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-}
-
-#[track_caller]
-fn assert_clean(store: &Store) {
-    let report = store.verify().unwrap();
-    assert!(report.is_clean(), "{:#?}", report.findings());
 }
 
 const PAIRS: u64 = 50;

@@ -25,7 +25,7 @@ use slotlog::format::{
     SUPERBLOCK_B, Superblock, align_block, align8, flags, superblock_flags,
 };
 use slotlog::{Error, Opened, Store};
-use support::{Random, folder};
+use support::{Random, assert_clean, folder};
 use tempfile::TempDir;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -369,15 +369,10 @@ fn anew(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-fn content_of(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let snapshot = store.snapshot().unwrap();
-    snapshot.iter().map(Result::unwrap).map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
-}
-
 /// Whether a store shows exactly this, whichever way it is asked.
 fn shows(store: &Store, content: Content<'_>, case: &dyn fmt::Display) {
     let expected = content.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
-    let found = content_of(store);
+    let found = support::content(store);
     let keys =
         |content: &BTreeMap<Vec<u8>, Vec<u8>>| content.keys().cloned().map(String::from_utf8).collect::<Vec<_>>();
     // Not `assert_eq!`, which would print the long values.

@@ -74,11 +74,10 @@ pub(super) struct Seen {
 
 impl Seen {
     fn of(store: &Store) -> Seen {
-        let report = store.verify().unwrap();
-        assert!(report.is_clean(), "{:?}", report.findings());
+        assert_clean(store);
         let stats = store.stats().unwrap();
         Seen {
-            content: content_of(store),
+            content: support::content(store),
             len: store.len().unwrap(),
             live_bytes: stats.live_bytes,
             uuid: stats.uuid,

@@ -1,0 +1,93 @@
+//! A role that plays in a process of its own, beside the test.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::basics::{child, listen};
+
+/// Longer than anything that a test waits for may take.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+const ARGUMENT: &str = "SLOTLOG_TEST_ARGUMENT";
+
+/// What the test has told the role that this process plays.
+pub(crate) fn argument() -> String {
+    std::env::var(ARGUMENT).unwrap_or_default()
+}
+
+/// A process that plays a role until it is told to stop, and what it says.
+pub(crate) struct Player {
+    role: String,
+    pub(crate) child: Child,
+    lines: Receiver<String>,
+}
+
+impl Player {
+    pub(crate) fn start(role: &str, argument: impl ToString, path: &Path) -> Player {
+        let argument = argument.to_string();
+        let mut command = child(role, path);
+        command.env(ARGUMENT, &argument).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = listen(&mut child);
+        Player { role: format!("{role} {argument}"), child, lines }
+    }
+
+    /// The next thing that it says.
+    pub(crate) fn next(&self) -> String {
+        self.lines.recv_timeout(LONG).unwrap_or_else(|error| panic!("{} says nothing: {error}", self.role))
+    }
+
+    /// What it has said until now.
+    pub(crate) fn so_far(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
+    /// Kills it. What it has started itself may live on, and hold its output open.
+    pub(crate) fn kill_alone(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Kills it, and returns what it had still said.
+    pub(crate) fn kill(mut self) -> Vec<String> {
+        self.kill_alone();
+        self.rest()
+    }
+
+    /// Asks it to stop, sees that it ends well, and returns what it had still to say.
+    pub(crate) fn stop(mut self) -> Vec<String> {
+        drop(self.child.stdin.take());
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < LONG, "{} does not stop", self.role);
+            thread::sleep(Duration::from_millis(2));
+        };
+        assert!(status.success(), "{}: {status}", self.role);
+        self.rest()
+    }
+
+    fn rest(&self) -> Vec<String> {
+        let mut rest = Vec::new();
+        loop {
+            match self.lines.recv_timeout(LONG) {
+                Ok(line) => rest.push(line),
+                Err(RecvTimeoutError::Disconnected) => return rest,
+                Err(RecvTimeoutError::Timeout) => panic!("{} left its output open", self.role),
+            }
+        }
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        // Should a test fail: nothing may be left running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
