@@ -161,10 +161,6 @@ pub use zerocopy;
 #[doc = include_str!("../docs/design.md")]
 pub mod design {}
 
-#[cfg(all(test, not(loom)))]
-#[path = "../tests/door/mod.rs"]
-mod door;
-
 /// The program in the README has to compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -2,7 +2,7 @@
 //! row, then who goes together with whom.
 //!
 //! Elsewhere: paths and what is not a store (`limits`), many processes that write (`processes`), what `sync` and
-//! `close` report when a flush fails (the tests in `src`, "door"), that dropping closes (`threads`).
+//! `close` report when a flush fails (`src/engine/tests/faults`), that dropping closes (`threads`).
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![allow(unsafe_code, reason = "rights, mounts, forks and the counters of the system")]

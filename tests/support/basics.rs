@@ -1,5 +1,5 @@
 //! Folders, random numbers that can be repeated, settings, and pieces of a test that run in a process of their own: for
-//! the tests of the public interface and for those behind the door.
+//! the tests of the public interface and for those of the engine.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::ffi::OsStr;

@@ -1,8 +1,8 @@
 //! Readers that have recovered the store for themselves beside writers that take it over, and copies that are made
 //! while a writer is killed.
 
+use super::faults::support::{Random, setting};
 use super::*;
-use crate::door::support::{Random, setting};
 
 /// Turns a bit of the mount that the live area names: the next opener takes the file for one in another mount
 /// namespace, whose file system keeps no mark (or of a machine whose boot id it cannot read).

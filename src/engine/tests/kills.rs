@@ -1,7 +1,7 @@
 //! A process is killed before each store of a change: the next one finds the content from before it or after it.
 
+use super::faults::seal_agrees;
 use super::*;
-use crate::door::seal_agrees;
 
 /// Kills the process before each store that `change` makes, and once more after the last, and takes over. Then the
 /// content must be the one before the change or the one after it, the latter for sure once the commit point is stored;

@@ -1,8 +1,9 @@
-//! Tests that stand behind the door: they see every store and stop the world between two of them.
+//! Tests that see every store of the engine to its file, and stop the world between two of them.
 
 mod beside;
 mod damage;
 mod durable;
+mod faults;
 mod kills;
 mod maps;
 mod readers;

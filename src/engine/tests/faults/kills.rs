@@ -144,7 +144,7 @@ fn child() {
 
 /// Runs the child until its nth store. Returns the last commit that it reported, and whether it came to its end.
 fn run_until(path: &Path, stores: u64) -> (Option<u32>, bool) {
-    let mut child = support::child_of("door::kills::child", "killed", path);
+    let mut child = support::child_of("engine::tests::faults::kills::child", "killed", path);
     let mut child = child.env(STORES, stores.to_string()).stdout(Stdio::piped()).spawn().unwrap();
     let mut reported = None;
     let mut ended = false;

@@ -10,9 +10,8 @@ mod kills;
 mod life;
 mod medium;
 mod power_cut;
-#[path = "../support/basics.rs"]
-pub(crate) mod support;
-#[cfg(not(loom))]
+#[path = "../../../../tests/support/basics.rs"]
+pub(super) mod support;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -105,7 +104,7 @@ fn content(engine: &Engine) -> std::result::Result<Content, String> {
 }
 
 /// Whether the seal of a file, and the superblock in force, say the same as its live area.
-pub(crate) fn seal_agrees(image: &[u8]) -> bool {
+pub(super) fn seal_agrees(image: &[u8]) -> bool {
     let word = |at: u64| u64::from_le_bytes(image[at as usize..at as usize + 8].try_into().unwrap());
     let at = word(live::SEAL_AT);
     let changes = word(live::SPACE_CHANGES);
