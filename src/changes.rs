@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::engine::Engine;
-use crate::engine::changes::{Changed, History};
-use crate::engine::pins::Pin;
+use crate::engine::processes::notice::{Changed, History};
+use crate::engine::read::pins::Pin;
 use crate::file::layout::Kind;
 
 /// The committed changes after a sequence number, oldest first, straight from the log. See

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::arg::Arg;
 use crate::codec::Codec;
-use crate::engine::change::Action;
+use crate::engine::change::one::Action;
 use crate::error::Result;
 use crate::map::Map;
 

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use crate::arg::Arg;
 use crate::codec::{Codec, View};
-use crate::engine::batch::Batch;
-use crate::engine::catalogue::Named;
-use crate::engine::change::Action;
-use crate::engine::cursor::Cursor;
-use crate::engine::expiry::deadline;
-use crate::engine::pinned::Pinned;
+use crate::engine::change::batch::Batch;
+use crate::engine::change::maps::Named;
+use crate::engine::change::one::Action;
+use crate::engine::read::cursor::Cursor;
+use crate::engine::read::pinned::Pinned;
+use crate::engine::upkeep::expiry::deadline;
 use crate::error::{Error, Result};
 use crate::source::{EngineRef, Source};
 use crate::typed::Typed;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::Result;
 use crate::codec::Codec;
-use crate::engine::cursor::Cursor;
-use crate::engine::pinned::Pinned;
+use crate::engine::read::cursor::Cursor;
+use crate::engine::read::pinned::Pinned;
 use crate::typed::Typed;
 
 /// An iteration over the keys and values of a [`Map`](crate::Map); see [`Map::iter`](crate::Map::iter) and

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::engine::cursor::{Cursor, prefetch_record};
-use crate::engine::pinned::Pinned;
-use crate::engine::pins::Pin;
+use crate::engine::read::cursor::{Cursor, prefetch_record};
+use crate::engine::read::pinned::Pinned;
+use crate::engine::read::pins::Pin;
 use crate::file::index::Index;
 use crate::file::layout::{DEFAULT_MAP, KeyHash};
 use crate::file::log::Record;

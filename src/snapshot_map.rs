@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use crate::arg::Arg;
 use crate::codec::{Codec, View};
-use crate::engine::cursor::Cursor;
-use crate::engine::pinned::Pinned;
+use crate::engine::read::cursor::Cursor;
+use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
 use crate::file::index::Index;
 use crate::file::log::Record;

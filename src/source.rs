@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::engine::Engine;
-use crate::engine::recovery::Opened;
+use crate::engine::open::recovery::Opened;
 use crate::error::Result;
 
 /// How long a thread that waits for changes sleeps before it looks again whether a process has opened the store for
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(5);
 pub(crate) enum Source {
     /// The same one for as long as there are handles.
     Lasting(Arc<Engine>),
-    /// An engine that stands [aside](crate::engine::aside) until a process opens the store for writing.
+    /// An engine that stands [aside](crate::engine::open::aside) until a process opens the store for writing.
     Following(Arc<Following>),
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::Result;
-use crate::engine::catalogue::Named;
-use crate::engine::pins::Pin;
-use crate::engine::recovery::Opened;
+use crate::engine::change::maps::Named;
+use crate::engine::open::recovery::Opened;
+use crate::engine::read::pins::Pin;
 use crate::engine::{Engine, time};
 use crate::file::index::Index;
 use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, SLOTS, VERSION};

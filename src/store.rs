@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use crate::background::{self, Background};
 use crate::codec::Codec;
 use crate::engine::Engine;
-use crate::engine::expiry::deadline;
-use crate::engine::recovery::Opened;
+use crate::engine::open::recovery::Opened;
 use crate::engine::settings::Settings;
-use crate::engine::verify::{VerifyProgress, VerifyReport};
+use crate::engine::upkeep::expiry::deadline;
+use crate::engine::verify::store::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
 use crate::source::{EngineRef, Source};
 use crate::{

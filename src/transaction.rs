@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::engine::Engine;
-use crate::engine::batch::Batch;
-use crate::engine::expiry::deadline;
+use crate::engine::change::batch::Batch;
 use crate::engine::settings::Durability;
+use crate::engine::upkeep::expiry::deadline;
 use crate::file::layout::DEFAULT_MAP;
 use crate::{Map, Result, TransactionMap};
 

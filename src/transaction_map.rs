@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use crate::arg::Arg;
 use crate::codec::Codec;
-use crate::engine::batch::Batch;
-use crate::engine::expiry::deadline;
+use crate::engine::change::batch::Batch;
+use crate::engine::upkeep::expiry::deadline;
 use crate::error::Result;
 use crate::map::Map;
 use crate::typed::Typed;

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 
 use crate::Result;
 use crate::codec::View;
-use crate::engine::pinned::Pinned;
+use crate::engine::read::pinned::Pinned;
 use crate::typed::Typed;
 
 /// A value of a [`Map`](crate::Map), borrowed from the file: see [`Map::get_ref`](crate::Map::get_ref).

@@ -1,58 +1,17 @@
-//! The middle floor: what keeps the promise.
-//!
-//! [`open`] finds out what state a file is in, by its [`path`], its [`superblocks`] and its [`live_area`], and
-//! [`recovery`] brings it back, for those who only read [`aside`] of the file; [`processes`] knows who has it open, and
-//! [`live_tables`] makes room for more; [`read`] looks keys up under a pin ([`pins`], which [`sharing`] lends;
-//! [`pinned`] keeps one), [`versions`] leads to older records, [`copying`] reads without a pin; [`turns`] say who may
-//! write ([`lock`], [`turn`]), [`commit`], [`change`] and [`batch`] append; the [`catalogue`] knows the maps;
-//! [`cursor`] goes over one of them, [`expiry`] knows which entries are over; [`growth`] makes room; [`checkpoint`]
-//! makes things durable; [`changes`] tells what was committed; [`verify`] checks everything, or one commit while others
-//! write ([`verify_snapshot`]), at a [`pace`].
-//!
-//! [`upkeep`] says how much each write does beyond its own commit: it moves a [`resize`] on, which [`slots`] keeps up
-//! to date, and [`clean`]s the log at its [`head`], or [`rest`]s when that has failed; [`reclaim`] says what of it is
-//! free. [`compact`] does all of that at once, on request.
+//! The middle floor: what keeps the promises, room by room.
 
-pub(crate) mod aside;
-pub(crate) mod batch;
-pub(crate) mod catalogue;
 pub(crate) mod change;
-pub(crate) mod changes;
-pub(crate) mod checkpoint;
-pub(crate) mod clean;
-pub(crate) mod commit;
-pub(crate) mod compact;
-pub(crate) mod copying;
-pub(crate) mod cursor;
-pub(crate) mod expiry;
-pub(crate) mod growth;
-pub(crate) mod head;
-pub(crate) mod live_area;
-pub(crate) mod live_tables;
-pub(crate) mod lock;
+pub(crate) mod durable;
+pub(crate) mod lookup;
 pub(crate) mod open;
-mod pace;
-pub(crate) mod path;
-pub(crate) mod pinned;
-pub(crate) mod pins;
 pub(crate) mod processes;
 pub(crate) mod progress;
-pub(crate) mod protocol;
 pub(crate) mod read;
-pub(crate) mod reclaim;
-pub(crate) mod recovery;
-pub(crate) mod resize;
-pub(crate) mod rest;
 pub(crate) mod settings;
-pub(crate) mod sharing;
-pub(crate) mod slots;
-pub(crate) mod superblocks;
-pub(crate) mod turn;
-pub(crate) mod turns;
+pub(crate) mod state;
 pub(crate) mod upkeep;
 pub(crate) mod verify;
-mod verify_snapshot;
-pub(crate) mod versions;
+pub(crate) mod write;
 
 #[cfg(test)]
 #[cfg(loom)]
@@ -65,6 +24,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use durable::checkpoint::Flusher;
+use lookup::versions::OldReaders;
+use open::aside::Aside;
+use open::recovery::Opened;
+use processes::gate::Gate;
+use read::pins::{KeptPins, SharedPins, SnapshotLocks};
+use settings::Settings;
+use upkeep::share::Upkeep;
+use write::commit::Writer;
+
+use crate::engine::state::live_area;
 use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{DEFAULT_MAP, Superblock, live};
@@ -72,15 +42,6 @@ use crate::file::locks::{Locks, fork};
 use crate::file::region::Region;
 use crate::file::space::{self, Extent, Space};
 use crate::file::table::MapTable;
-use aside::Aside;
-use checkpoint::Flusher;
-use commit::Writer;
-use lock::Gate;
-use pins::{KeptPins, SharedPins, SnapshotLocks};
-use recovery::Opened;
-use settings::Settings;
-use upkeep::Upkeep;
-use versions::OldReaders;
 
 /// One open store: what all its handles, snapshots and transactions share.
 pub(crate) struct Engine {
@@ -148,7 +109,7 @@ pub(crate) struct Frozen {
 impl Engine {
     /// The word that says where the map table is.
     #[inline(always)]
-    fn map_table_word(&self) -> Result<u64> {
+    pub(crate) fn map_table_word(&self) -> Result<u64> {
         if self.frozen.is_some()
             && let Some(frozen) = self.frozen()?
         {
@@ -160,7 +121,7 @@ impl Engine {
     /// What to read of a closed store, if it still is one. Once somebody has opened it for writing, the live area says
     /// it, and goes on doing so.
     #[cold]
-    fn frozen(&self) -> Result<Option<Frozen>> {
+    pub(crate) fn frozen(&self) -> Result<Option<Frozen>> {
         let Some(frozen) = &self.frozen else { return Ok(None) };
         if self.thawed.load(Ordering::Acquire) {
             return Ok(None);
@@ -196,7 +157,7 @@ impl Engine {
     }
 
     /// The word that says where the space table is.
-    fn space_table_word(&self) -> Result<u64> {
+    pub(crate) fn space_table_word(&self) -> Result<u64> {
         match self.frozen()? {
             Some(frozen) => Ok(frozen.space_table),
             None => self.region.live(live::SPACE_TABLE),
@@ -204,7 +165,7 @@ impl Engine {
     }
 
     /// The map table.
-    fn map_table(&self) -> Result<MapTable<'_>> {
+    pub(crate) fn map_table(&self) -> Result<MapTable<'_>> {
         MapTable::open(&self.region, self.map_table_word()?)
     }
 
@@ -259,7 +220,7 @@ impl Engine {
 
     /// Looks at the header of a region. Reads go by what the map table says; who is about to go over all lines makes
     /// sure first that they are some.
-    fn check_header(&self, map: u32, index: &Index<'_>) -> Result<()> {
+    pub(crate) fn check_header(&self, map: u32, index: &Index<'_>) -> Result<()> {
         let header = Index::open(&self.region, index.offset())?;
         if header.extent() == index.extent() {
             return Ok(());

@@ -11,9 +11,9 @@ use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-use super::protocol::{self, Words};
-use super::sharing::Commits;
-use super::turn::{self, Shared, Taken};
+use crate::engine::lookup::protocol::{self, Words};
+use crate::engine::processes::lock_word::{self, Shared, Taken};
+use crate::engine::read::sharing::Commits;
 use crate::error::{Error, Result};
 use crate::file::layout::{live, writer_lock};
 
@@ -74,11 +74,11 @@ impl Process {
     }
 
     fn take(&self) -> Option<Taken> {
-        turn::take(self, self.me, Duration::from_millis(60)).unwrap()
+        lock_word::take(self, self.me, Duration::from_millis(60)).unwrap()
     }
 
     fn give_back(&self) {
-        turn::give_back(self, self.load(live::WRITER_LOCK).unwrap(), false).unwrap();
+        lock_word::give_back(self, self.load(live::WRITER_LOCK).unwrap(), false).unwrap();
     }
 
     /// Dies: the kernel gives its byte back.
@@ -106,7 +106,7 @@ impl Shared for Process {
         if !dead.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        turn::disown(self, entry)?;
+        lock_word::disown(self, entry)?;
         dead.store(false, Ordering::SeqCst);
         self.world.cleaned.fetch_add(1, Ordering::SeqCst);
         Ok(true)
@@ -197,7 +197,7 @@ fn an_entry_that_was_given_to_another_is_not_taken_for_the_dead_one() {
         let newcomer = thread::spawn(move || {
             let world = Arc::clone(&newcomer.world);
             let Ok(_byte) = world.bytes[2].try_lock() else { return };
-            turn::disown(&newcomer, 2).unwrap();
+            lock_word::disown(&newcomer, 2).unwrap();
             world.dead[2].store(false, Ordering::SeqCst);
             if newcomer.take().is_some() {
                 world.touch();

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::settings::Settings;
+use crate::engine::settings::Settings;
 use crate::error::{OpenerStep, Result};
 use crate::file::layout::{live, opener};
 use crate::file::region::{self, Region};
@@ -87,7 +87,7 @@ const EVERY: u64 = 4 << 20;
 const WORDS: [u64; 3] = [live::OPENER, live::OPENER_DONE, live::OPENER_TOTAL];
 
 /// Tells those who wait until an opening or closing is done who is at it and how far it is. It only informs.
-pub(super) fn note(region: &Region, step: u64, done: u64, total: u64) {
+pub(crate) fn note(region: &Region, step: u64, done: u64, total: u64) {
     for (at, value) in WORDS.into_iter().zip([opener::word(std::process::id(), step), done, total]) {
         let _ = region.store_live(at, value, Ordering::Relaxed);
     }
@@ -114,7 +114,7 @@ impl Drop for Noting<'_> {
 }
 
 /// Who opens or closes the store in this file, as far as it [says](note), and what it is at. The file may be anything.
-pub(super) fn opener_of(file: &File) -> Option<(u32, OpenerStep)> {
+pub(crate) fn opener_of(file: &File) -> Option<(u32, OpenerStep)> {
     let mut words = [0; 24];
     region::read_at(file, live::OPENER, &mut words).ok()?;
     let word = |number: usize| u64::from_le_bytes(std::array::from_fn(|byte| words[8 * number + byte]));
@@ -132,12 +132,12 @@ pub(super) fn opener_of(file: &File) -> Option<(u32, OpenerStep)> {
 }
 
 /// Nobody opens or closes the store any more.
-pub(super) fn note_the_end(region: &Region) -> Result<()> {
+pub(crate) fn note_the_end(region: &Region) -> Result<()> {
     region.store_live(live::OPENER, 0, Ordering::Relaxed)
 }
 
 /// Flushes all of the file, and lets others see how far that is.
-pub(super) fn flush_all(region: &Region, step: u64) -> Result<()> {
+pub(crate) fn flush_all(region: &Region, step: u64) -> Result<()> {
     let (total, _noting) = (region.len(), Noting::begin(region));
     region.write_back_all(|done| note(region, step, done, total))?;
     region.flush_all()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::progress::OnRecovery;
+use crate::engine::progress::OnRecovery;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

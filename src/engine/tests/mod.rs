@@ -17,19 +17,27 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::batch::Batch;
-use super::expiry::Moment;
-use super::*;
-use crate::engine::live_tables::Lengthened;
-use crate::engine::pins::Pin;
-use crate::engine::settings::{Access, Durability, Limits};
-use crate::error::{Error, HeldBy};
+use crate::engine::change::batch::Batch;
+use crate::engine::open::recovery::Opened;
+use crate::engine::processes::entries;
+use crate::engine::read::pins::Pin;
+use crate::engine::settings::{self, Access, Durability, Limits, Settings};
+use crate::engine::state::head;
+use crate::engine::upkeep::clean;
+use crate::engine::upkeep::expiry::Moment;
+use crate::engine::write::tables::Lengthened;
+use crate::engine::{Engine, time};
+use crate::error::{Error, HeldBy, Result};
 use crate::file::door::{self, Recorder};
-use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, PIN_TABLE, PROCESSES, seal};
+use crate::file::index::Index;
+use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, PIN_TABLE, PROCESSES, live, seal};
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::log;
+use crate::file::region::Region;
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 

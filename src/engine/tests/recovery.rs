@@ -1,7 +1,7 @@
 //! What the next opener makes of a file whose writer was killed, or whose power was cut.
 
 use super::*;
-use crate::engine::head::LogHead;
+use crate::engine::state::head::LogHead;
 use crate::file::layout::Kind;
 use crate::file::log::Entry;
 use crate::file::space::Extent;
@@ -87,7 +87,7 @@ fn a_private_copy_forgets_the_dead() {
     put_back(&killed, &fs::read(&path).unwrap());
     let before = fs::read(&killed).unwrap();
     let entries = |region: &Region| -> Vec<u64> {
-        (0..PROCESSES).filter(|&entry| processes::read(region, entry).unwrap().is_some()).collect()
+        (0..PROCESSES).filter(|&entry| entries::read(region, entry).unwrap().is_some()).collect()
     };
     assert_eq!(entries(&store.region), [0, 1]);
     let settings = Settings { access: settings::Access::CopyOnWrite, ..Settings::default() };
@@ -254,7 +254,7 @@ fn what_lies_before_the_head_is_not_the_logs() {
     let copy = path.with_extension("copy");
     fs::copy(&path, &copy).unwrap();
     let recovered = Engine::open(&copy, Settings { untrusted: true, ..settings }).unwrap();
-    assert!(matches!(recovered.opened, recovery::Opened::AfterPowerCut { .. }), "{:?}", recovered.opened);
+    assert!(matches!(recovered.opened, Opened::AfterPowerCut { .. }), "{:?}", recovered.opened);
     assert!(content(&recovered) == content(&engine));
     assert!(recovered.verify().unwrap().is_clean());
 }

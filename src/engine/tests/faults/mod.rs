@@ -20,9 +20,9 @@ use std::sync::Arc;
 use zerocopy::FromBytes;
 
 use crate::engine::Engine;
-use crate::engine::batch::Batch;
-use crate::engine::expiry::Moment;
-use crate::engine::pins::Pin;
+use crate::engine::change::batch::Batch;
+use crate::engine::read::pins::Pin;
+use crate::engine::upkeep::expiry::Moment;
 use crate::error::{Error, Result};
 use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, Superblock, live, seal};
 use crate::file::log;

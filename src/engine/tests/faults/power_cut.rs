@@ -26,7 +26,7 @@ use super::medium::{Cuts, Image, MOST_IMAGES, Medium};
 use super::support::{self, Random, setting};
 use super::{Content, NAMED, check, content, expires, key, value};
 use crate::engine::Engine;
-use crate::engine::recovery::Opened;
+use crate::engine::open::recovery::Opened;
 use crate::engine::settings::{Access, Durability, Limits, Settings};
 use crate::error::Error;
 use crate::file::door::{self, Recorder};

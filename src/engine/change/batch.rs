@@ -1,0 +1,390 @@
+//! Batches: many changes in one commit, what a transaction is made of.
+//!
+//! The records go to the log as they come, behind the tail where nobody can reach them; the heap holds sixteen bytes
+//! for each key that was touched. All records of a batch have one sequence number, whatever maps they belong to. A
+//! batch that is not committed leaves bytes that nobody can reach, and the number is skipped.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::one::check_lengths;
+use crate::engine::Engine;
+use crate::engine::read::cursor::Cursor;
+use crate::engine::settings::Durability;
+use crate::engine::upkeep::expiry::Moment;
+use crate::engine::write::commit::Writer;
+use crate::engine::write::space::Room;
+use crate::engine::write::turn::LongTurn;
+use crate::error::{Error, Result};
+use crate::file::index::Probe;
+use crate::file::layout::{KeyHash, Kind, flags};
+use crate::file::log::{self, Entry, Record, Tail};
+
+/// The newest record that the batch itself has written for a key.
+struct Own {
+    /// See [`own_hash`].
+    hash: u64,
+    record: u64,
+}
+
+/// What a batch has done to one map.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    map: u32,
+    /// Slots that the commit will have to find.
+    new_slots: u64,
+    /// Tombstones that it replaces, whose slots are there already.
+    over_tombstones: u64,
+    /// Keys of the map, the changes of the batch included.
+    keys: u64,
+}
+
+/// A batch that is being written. It holds the writer lock.
+pub(crate) struct Batch {
+    turn: LongTurn,
+    seq: u64,
+    tail: Tail,
+    /// The last record appended, whose flags are not final before the next one comes.
+    last: Option<u64>,
+    own: HashTable<Own>,
+    /// What was done to each map.
+    parts: BTreeMap<u32, Part>,
+    /// Records appended.
+    records: u64,
+    /// Something was appended, or there was an attempt.
+    touched: bool,
+    /// An append has failed behind a jump: the records do not hang together any more.
+    broken: bool,
+    committed: bool,
+}
+
+/// A place in an iteration over a map as a batch sees it.
+pub(crate) struct BatchCursor {
+    map: u32,
+    committed: Cursor,
+    /// What the batch itself has written, once what was there before has been gone over.
+    own: Option<std::vec::IntoIter<u64>>,
+}
+
+/// A transaction of fewer records than this, which is to be synced, is appended without the mapping; see
+/// [`Region::append`](crate::file::region::Region::append).
+const FEW: u64 = 16;
+
+/// The hash of a key of a map in the table of a batch: the same key of many maps comes to many places, and the bits
+/// that a table takes from the top say as much as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3,
+/// 6.4).
+fn own_hash(map: u32, hash: KeyHash) -> u64 {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    let mixed = (hash.bits() ^ u64::from(map).wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
+    mixed ^ (mixed >> 32)
+}
+
+impl Batch {
+    /// Takes the writer lock and begins.
+    pub(crate) fn begin(engine: Arc<Engine>) -> Result<Batch> {
+        let turn = LongTurn::take(engine)?;
+        let engine = turn.engine();
+        let (seq, tail) = (engine.next_seq()?, engine.tail(&engine.writer())?);
+        Ok(Batch {
+            turn,
+            seq,
+            tail,
+            last: None,
+            own: HashTable::new(),
+            parts: BTreeMap::new(),
+            records: 0,
+            touched: false,
+            broken: false,
+            committed: false,
+        })
+    }
+
+    /// The store that it writes to.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        self.turn.engine()
+    }
+
+    /// Every use begins with this: the calling thread is the one that holds the lock now.
+    fn adopt(&self) -> Result<()> {
+        self.turn.engine().check_not_forked()?;
+        self.turn.adopt();
+        Ok(())
+    }
+
+    /// The calling thread gives it to another one.
+    pub(crate) fn hand_over(&self) {
+        self.turn.hand_over();
+    }
+
+    /// What the batch has done to a map so far.
+    fn part(&self, map: u32) -> Result<Part> {
+        match self.parts.get(&map) {
+            Some(part) => Ok(*part),
+            None => {
+                let keys = self.turn.engine().index_for_writing(map)?.totals()?.keys;
+                Ok(Part { map, new_slots: 0, over_tombstones: 0, keys })
+            }
+        }
+    }
+
+    fn set_part(&mut self, part: Part) {
+        self.parts.insert(part.map, part);
+    }
+
+    /// Keys that a map has, the batch's own changes included.
+    pub(crate) fn len(&self, map: u32) -> Result<u64> {
+        self.adopt()?;
+        Ok(self.part(map)?.keys)
+    }
+
+    /// The newest record of a key that the batch itself has written.
+    fn own(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<u64>> {
+        let engine = self.turn.engine();
+        let mut damage = None;
+        let hash = own_hash(map, hash);
+        let own = self.own.find(hash, |own| {
+            own.hash == hash
+                && engine.is_key(map, key, own.record).unwrap_or_else(|error| {
+                    damage = Some(error);
+                    false
+                })
+        });
+        match damage {
+            Some(error) => Err(error),
+            None => Ok(own.map(|own| own.record)),
+        }
+    }
+
+    /// The newest record of a key, the batch's own before what was committed.
+    fn newest(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Record<'_>>> {
+        let engine = self.turn.engine();
+        let offset = match self.own(map, hash, key)? {
+            Some(own) => Some(own),
+            None => match engine.probe(&engine.index_for_writing(map)?, map, hash, key)? {
+                Some(Probe::Found(_, offset)) => Some(offset),
+                _ => None,
+            },
+        };
+        offset.map(|offset| log::record(&engine.region, offset)).transpose()
+    }
+
+    /// The record that holds the value of a key as the batch sees it.
+    pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+        self.adopt()?;
+        let record = self.newest(map, KeyHash::of(key, self.turn.engine().seed), key)?;
+        Ok(record.filter(|record| record.has_value(Moment::NOW)))
+    }
+
+    /// Puts a key, perhaps with a deadline.
+    pub(crate) fn put(&mut self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
+        check_lengths(key, value)?;
+        self.adopt()?;
+        let hash = KeyHash::of(key, self.turn.engine().seed);
+        let newest = self.newest(map, hash, key)?.map(|record| record.offset);
+        let change = self.turn.engine().put_over(newest)?;
+        let mut part = self.part(map)?;
+        let (kind, seq, prev, shortcut, flags) = (Kind::Put, self.seq, change.prev, change.shortcut, change.flags);
+        if expires.is_some() {
+            self.turn.engine().upkeep.expired.note();
+        }
+        let expires = expires.map(Into::into);
+        self.append_for_key(hash, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })?;
+        let is_new = flags & flags::NEW != 0;
+        part.new_slots += u64::from(change.new_slot);
+        part.over_tombstones += u64::from(is_new && !change.new_slot);
+        part.keys = part.keys.saturating_add(u64::from(is_new));
+        self.set_part(part);
+        Ok(())
+    }
+
+    /// Removes a key and says whether it was there.
+    pub(crate) fn remove(&mut self, map: u32, key: &[u8]) -> Result<bool> {
+        self.adopt()?;
+        let hash = KeyHash::of(key, self.turn.engine().seed);
+        let newest = self.newest(map, hash, key)?.filter(|record| record.kind() == Some(Kind::Put));
+        let Some(newest) = newest else { return Ok(false) };
+        let (prev, had_value) = (newest.offset, newest.has_value(Moment::NOW));
+        let shortcut = self.turn.engine().shortcut_over(newest)?;
+        let mut part = self.part(map)?;
+        let entry = Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, self.seq) };
+        self.append_for_key(hash, &entry)?;
+        part.keys = part.keys.saturating_sub(1);
+        self.set_part(part);
+        Ok(had_value)
+    }
+
+    /// Removes all that was committed to a map, which the batch has not changed and does not change any more: what is
+    /// done before it is dropped.
+    pub(crate) fn clear_for_good(&mut self, map: u32) -> Result<()> {
+        self.adopt()?;
+        let part = Part { keys: 0, ..self.part(map)? };
+        let engine = Arc::clone(self.turn.engine());
+        let old = engine.index_for_writing(map)?.offset();
+        self.touched = true;
+        let fresh = |writer: &mut Writer| engine.fresh_region(writer, map, self.seq, old);
+        let fresh = engine.exceeding_at_last(&mut engine.writer(), Room::Removal, fresh)?;
+        let target = fresh.to_le_bytes();
+        self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.seq) })?;
+        self.set_part(part);
+        Ok(())
+    }
+
+    /// Makes the first region of a map that the batch enters into the catalogue.
+    pub(crate) fn first_region(&mut self, map: u32) -> Result<u64> {
+        self.adopt()?;
+        self.touched = true;
+        let mut writer = self.turn.engine().writer();
+        self.turn.engine().make_map_room(&mut writer, map, self.seq)?;
+        self.turn.engine().first_region(&mut writer, map, self.seq)
+    }
+
+    /// Begins to go over the keys of a map.
+    pub(crate) fn cursor(&self, map: u32) -> Result<BatchCursor> {
+        let index = self.turn.engine().index_for_writing(map)?;
+        Ok(BatchCursor { map, committed: Cursor::new(map, Some(&index)), own: None })
+    }
+
+    /// The record of the next key that has a value as the batch sees it. What the batch changes meanwhile may be seen
+    /// or not; a key is not seen twice with the same value.
+    pub(crate) fn next(&self, cursor: &mut BatchCursor) -> Result<Option<Record<'_>>> {
+        self.adopt()?;
+        while cursor.own.is_none() {
+            let Some(newest) = cursor.committed.next_newest(self.turn.engine()) else {
+                let own: Vec<u64> = self.own.iter().map(|own| own.record).collect();
+                cursor.own = Some(own.into_iter());
+                break;
+            };
+            let newest = newest?;
+            let hash = KeyHash::of(newest.key(), self.turn.engine().seed);
+            if newest.has_value(Moment::NOW) && self.own(cursor.map, hash, newest.key())?.is_none() {
+                return Ok(Some(newest));
+            }
+        }
+        for offset in cursor.own.iter_mut().flatten() {
+            let record = log::record(&self.turn.engine().region, offset)?;
+            let hash = KeyHash::of(record.key(), self.turn.engine().seed);
+            if record.header.map() == cursor.map
+                && record.has_value(Moment::NOW)
+                && self.own(cursor.map, hash, record.key())? == Some(offset)
+            {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    fn append_for_key(&mut self, hash: KeyHash, entry: &Entry<'_>) -> Result<()> {
+        let record = self.append(entry)?;
+        let (engine, map, key) = (self.turn.engine(), entry.map, entry.key);
+        let hash = own_hash(map, hash);
+        let is_key = |own: &Own| own.hash == hash && engine.is_key(map, key, own.record).unwrap_or(false);
+        match self.own.find_mut(hash, is_key) {
+            Some(own) => own.record = record,
+            None => {
+                self.own.insert_unique(hash, Own { hash, record }, |own| own.hash);
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: &Entry<'_>) -> Result<u64> {
+        self.check_not_broken()?;
+        self.touched = true;
+        let region = &self.turn.engine().region;
+        if let Some(last) = self.last {
+            self.tail.seal(region, last, 0)?;
+        }
+        let mut writer = self.turn.engine().writer();
+        let (room, len, seq) = (Room::of(entry.kind), entry.len(), self.seq);
+        let make_room = |writer: &mut Writer| self.turn.engine().make_log_room(writer, &mut self.tail, len, seq, room);
+        let jumped = self.turn.engine().exceeding_at_last(&mut writer, room, make_room)?;
+        let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
+        self.last = Some(record);
+        self.records += 1;
+        // For many records, what the flush writes too much is less than what so many system calls cost.
+        self.tail.synced &= self.records < FEW;
+        Ok(record)
+    }
+
+    fn check_not_broken(&self) -> Result<()> {
+        if !self.broken {
+            return Ok(());
+        }
+        let source = io::Error::other("an append of this transaction has failed before");
+        Err(Error::io(self.turn.engine().region.path(), "append to the log", source))
+    }
+
+    /// Makes all of it seen, at once, with the durability that the store's commits have.
+    pub(crate) fn commit_as_usual(self) -> Result<()> {
+        let durability = self.turn.engine().settings.durability;
+        self.commit(durability)
+    }
+
+    /// Makes all of it seen, at once, with another durability.
+    pub(crate) fn commit(mut self, durability: Durability) -> Result<()> {
+        self.adopt()?;
+        let engine = Arc::clone(self.turn.engine());
+        engine.check_can_be(durability)?;
+        self.check_not_broken()?;
+        if let Some(last) = self.last {
+            let mut writer = engine.writer();
+            let before = engine.log_totals()?;
+            self.commit_in_turn(&mut writer, last)?;
+            let maps: Vec<u32> = self.parts.keys().copied().collect();
+            engine.upkeep_after(&mut writer, &maps, before, self.records);
+        }
+        self.committed = true;
+        let changed = self.last.is_some();
+        drop(self);
+        engine.after_turn_with(changed, durability)
+    }
+
+    fn commit_in_turn(&mut self, writer: &mut Writer, last: u64) -> Result<()> {
+        let engine = self.turn.engine();
+        for part in self.parts.values() {
+            let index = engine.index_for_writing(part.map)?;
+            let totals = index.totals()?;
+            if totals.used().saturating_add(part.new_slots) > index.limit() {
+                engine.make_index_room(writer, part.map, part.new_slots, self.seq, Some(part.over_tombstones))?;
+            }
+        }
+        self.tail.seal(&engine.region, last, flags::COMMIT)?;
+        engine.store_commit_point(self.tail.at, self.seq)?;
+        engine.finish(writer)
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if self.turn.engine().is_forked() {
+            // It is the parent's.
+            return;
+        }
+        if !self.committed && self.touched {
+            let mut writer = self.turn.engine().writer();
+            // Should this fail, the next writer does it again.
+            let _ = self.turn.engine().abandon(&mut writer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// A table has as many places as it has low bits, and compares the top seven before it looks at a key.
+    #[test]
+    fn a_key_of_many_maps_comes_to_many_places() {
+        let hash = KeyHash::of(b"key", 7);
+        let hashes: Vec<u64> = (0..10_000).map(|map| own_hash(map, hash)).collect();
+        let places: HashSet<u64> = hashes.iter().map(|hash| hash & 0x3fff).collect();
+        let tags: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+        assert!(places.len() > 6_000 && tags.len() == 128, "{} places, {} tags", places.len(), tags.len());
+    }
+}

@@ -1,0 +1,325 @@
+//! The catalogue: which maps there are.
+//!
+//! It is map 0, an ordinary map from the name of a map to its id and types, and so durable, transactional and recovered
+//! like any other. What is special is what a commit to it does besides: a new name makes the map's first region known,
+//! a name that goes marks its map as dropped. Both are derived from the records, by [`Engine::finish`], and doing them
+//! twice is the same as doing them once.
+//!
+//! **Invariant.** A map whose id the catalogue does not have is never written to, and its records are dead. Ids are
+//! never used again. A map that is dropped is cleared in the same commit, so readers of older commits find what they
+//! need by way of its last region, which stays until none of them is left.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::batch::Batch;
+use crate::engine::Engine;
+use crate::engine::read::cursor::Cursor;
+use crate::engine::upkeep::expiry::Moment;
+use crate::engine::write::commit::Writer;
+use crate::error::{Error, Numbers, Result};
+use crate::file::layout::{
+    CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_KEY_LEN, MAX_MAP, live,
+};
+use crate::file::log::{self, Record};
+
+/// The key under which the catalogue has the next id.
+const NEXT_ID: &[u8] = b"";
+
+/// What the catalogue says of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) id: u32,
+    /// The version that the user gave to its types.
+    pub(crate) version: u32,
+    /// The names of its key and value types.
+    pub(crate) types: String,
+}
+
+impl Named {
+    fn fingerprint(&self) -> u64 {
+        xxh3_64(self.types.as_bytes())
+    }
+
+    /// The value of its entry, whose map has its first region there, or had one before.
+    fn to_value(&self, first_region: u64) -> Vec<u8> {
+        let entry = CatalogueEntry {
+            map: self.id.into(),
+            version: self.version.into(),
+            fingerprint: self.fingerprint().into(),
+            region: first_region.into(),
+        };
+        [entry.as_bytes(), self.types.as_bytes()].concat()
+    }
+
+    /// Whether its types are those of another.
+    pub(crate) fn is_like(&self, other: &Named) -> bool {
+        (self.fingerprint(), self.version) == (other.fingerprint(), other.version)
+    }
+}
+
+/// The entry that a value of the catalogue holds.
+fn entry_of(value: &[u8]) -> Option<(CatalogueEntry, &[u8])> {
+    CatalogueEntry::read_from_prefix(value).ok()
+}
+
+/// The id in the record that has the next one; zero, which is none, if it is damaged.
+fn id_in(record: Record<'_>) -> u32 {
+    record.value().try_into().map_or(0, u32::from_le_bytes)
+}
+
+impl Engine {
+    /// What a record of the catalogue says. Whatever reads are like otherwise, here the CRC counts: of a wrong id, much
+    /// would come.
+    fn named_by(&self, record: Record<'_>) -> Result<Named> {
+        self.check_crc(record)?;
+        self.named(record.value(), record.offset)
+    }
+
+    fn check_crc(&self, record: Record<'_>) -> Result<()> {
+        if record.crc_holds() {
+            return Ok(());
+        }
+        Err(self.region.corrupt(record.offset, "the CRC of a record of the catalogue does not hold"))
+    }
+
+    fn named(&self, value: &[u8], offset: u64) -> Result<Named> {
+        let found = entry_of(value).and_then(|(entry, types)| {
+            let types = std::str::from_utf8(types).ok()?.to_owned();
+            Some(Named { id: entry.map.get(), version: entry.version.get(), types })
+                .filter(|named| named.id > DEFAULT_MAP && named.id <= MAX_MAP)
+                .filter(|named| named.fingerprint() == entry.fingerprint.get())
+        });
+        found.ok_or_else(|| self.region.corrupt(offset, "expected an entry of the catalogue"))
+    }
+
+    /// Refuses what no map can be called.
+    pub(crate) fn check_name(&self, name: &str) -> Result<()> {
+        let what = match name.len() {
+            0 => "a map needs a name; use `Store::get` and `Store::insert` for the map without one",
+            len if len > MAX_KEY_LEN => "a name has at most 65,535 bytes; shorten it",
+            _ => return Ok(()),
+        };
+        Err(Error::InvalidName { path: self.region.path().to_owned(), name: name.to_owned(), what })
+    }
+
+    /// The map of this name.
+    pub(crate) fn find_map(&self, name: &str) -> Result<Option<Named>> {
+        if self.read_only {
+            let found = self.get_unpinned(CATALOGUE, name.as_bytes())?;
+            return found.map(|(value, _)| self.named(&value, 0)).transpose();
+        }
+        let view = self.view()?;
+        let found = view.get(CATALOGUE, name.as_bytes())?;
+        found.map(|record| self.named_by(record)).transpose()
+    }
+
+    /// All maps that have a name, with their names, as of one commit.
+    pub(crate) fn named_maps(&self) -> Result<Vec<(String, Named)>> {
+        let pin = self.pin()?;
+        let index = self.index_at(CATALOGUE, pin.seq())?;
+        let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
+        let mut maps = Vec::new();
+        while let Some(record) = cursor.next(self, pin.seq(), Moment::NOW) {
+            let record = record?;
+            if record.key() != NEXT_ID {
+                let name = String::from_utf8_lossy(record.key()).into_owned();
+                maps.push((name, self.named_by(record)?));
+            }
+        }
+        Ok(maps)
+    }
+
+    /// The ids of all maps that have a name, as the index in force says it.
+    pub(crate) fn maps_of_catalogue(&self) -> Result<BTreeSet<u32>> {
+        let mut ids = BTreeSet::new();
+        for slot in self.index_in_force(CATALOGUE)?.iter() {
+            let Some(offset) = slot?.record else { continue };
+            let record = log::record(&self.region, offset)?;
+            let entry =
+                entry_of(record.value()).filter(|_| record.kind() == Some(Kind::Put) && record.key() != NEXT_ID);
+            ids.extend(entry.map(|(entry, _)| entry.map.get()));
+        }
+        Ok(ids)
+    }
+
+    /// Looks at all entries, and tells `add` where one is none and what is wrong with it.
+    pub(crate) fn verify_entries(&self, mut add: impl FnMut(u64, String)) -> Result<()> {
+        let mut ids = BTreeSet::new();
+        let mut next = (live::MAP_TABLE, DEFAULT_MAP + 1);
+        for slot in self.index_in_force(CATALOGUE)?.iter() {
+            let Some(offset) = slot?.record else { continue };
+            let record = log::record(&self.region, offset)?;
+            if record.kind() != Some(Kind::Put) {
+                continue;
+            }
+            if record.expires().is_some() {
+                add(offset, "an entry of the catalogue expires".to_owned());
+            }
+            if record.key() == NEXT_ID {
+                next = (offset, id_in(record));
+                continue;
+            }
+            match self.named_by(record) {
+                Ok(named) if ids.insert(named.id) => {}
+                Ok(named) => add(offset, format!("map {} is in the catalogue twice", named.id)),
+                Err(Error::Corrupt { offset, what, .. }) => add(offset, what.into()),
+                Err(error) => return Err(error),
+            }
+        }
+        let largest = self.map_table()?.iter()?.map(|entry| entry.map).max().unwrap_or(DEFAULT_MAP);
+        if next.1 <= largest {
+            add(next.0, format!("the next map would get the number {}, and there is one with {largest}", next.1));
+        }
+        Ok(())
+    }
+
+    /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is
+    /// there.
+    pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
+        self.sweep_drops()?;
+        let mut batch = Batch::begin(Arc::clone(self))?;
+        if let Some(named) = self.named_in(&batch, name)? {
+            return batch.commit_as_usual().map(|()| named);
+        }
+        let id = self.next_id(&batch)?;
+        if id > MAX_MAP {
+            // One that was dropped could be had again only if nobody had a handle to it any more, and nobody knows.
+            return Err(self.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP - DEFAULT_MAP)));
+        }
+        let named = Named { id, version, types: types.to_owned() };
+        let region = batch.first_region(id)?;
+        batch.put(CATALOGUE, NEXT_ID, &(id + 1).to_le_bytes(), None)?;
+        batch.put(CATALOGUE, name.as_bytes(), &named.to_value(region), None)?;
+        batch.commit_as_usual()?;
+        Ok(named)
+    }
+
+    /// The smallest id that was never used.
+    fn next_id(&self, batch: &Batch) -> Result<u32> {
+        let (offset, id) = self.id_of(batch.get(CATALOGUE, NEXT_ID)?)?;
+        // A slot of a damaged index may lead to an older record, or to none.
+        if id <= DEFAULT_MAP || self.index(id)?.is_some() {
+            return Err(self
+                .region
+                .corrupt(offset, format!("the next map would get the number {id}, which is in use")));
+        }
+        Ok(id)
+    }
+
+    /// The next id, of the record that has it if there is one, and where that is.
+    fn id_of(&self, record: Option<Record<'_>>) -> Result<(u64, u32)> {
+        let Some(record) = record else { return Ok((live::MAP_TABLE, DEFAULT_MAP + 1)) };
+        self.check_crc(record)?;
+        Ok((record.offset, id_in(record)))
+    }
+
+    /// Refuses a log that has records of a map whose id was never given out: the next map would get them.
+    pub(crate) fn check_was_made(&self, map: u32) -> Result<()> {
+        let (offset, next) = self.id_of(self.value_in_turn(CATALOGUE, NEXT_ID)?)?;
+        if map < next {
+            return Ok(());
+        }
+        Err(self.region.corrupt(offset, format!("the log has records of map {map}, and the next one would get {next}")))
+    }
+
+    /// Drops the map of this name, and says whether there was one.
+    pub(crate) fn drop_named(self: &Arc<Self>, name: &str) -> Result<bool> {
+        // Whoever makes the maps need not know that they are dropped.
+        self.sweep_drops()?;
+        let mut batch = Batch::begin(Arc::clone(self))?;
+        let Some(named) = self.named_in(&batch, name)? else { return batch.commit_as_usual().map(|()| false) };
+        batch.clear_for_good(named.id)?;
+        batch.remove(CATALOGUE, name.as_bytes())?;
+        batch.commit_as_usual()?;
+        Ok(true)
+    }
+
+    /// Gives the map of one name another, and drops the one that had that. Says whether there was one to rename.
+    pub(crate) fn rename_map(self: &Arc<Self>, from: &str, to: &str) -> Result<bool> {
+        self.sweep_drops()?;
+        let mut batch = Batch::begin(Arc::clone(self))?;
+        let Some(named) = self.named_in(&batch, from)? else { return batch.commit_as_usual().map(|()| false) };
+        if from == to {
+            return batch.commit_as_usual().map(|()| true);
+        }
+        if let Some(replaced) = self.named_in(&batch, to)? {
+            batch.clear_for_good(replaced.id)?;
+        }
+        // In this order: the map is dropped for a moment that nobody sees.
+        batch.remove(CATALOGUE, from.as_bytes())?;
+        batch.put(CATALOGUE, to.as_bytes(), &named.to_value(0), None)?;
+        batch.commit_as_usual()?;
+        Ok(true)
+    }
+
+    fn named_in(&self, batch: &Batch, name: &str) -> Result<Option<Named>> {
+        let found = batch.get(CATALOGUE, name.as_bytes())?;
+        found.map(|record| self.named_by(record)).transpose()
+    }
+
+    /// Does what a record of the catalogue says besides, when its commit is finished.
+    pub(crate) fn enter_catalogue(&self, record: Record<'_>) -> Result<()> {
+        let entry = |record: Record<'_>| match record.kind() {
+            Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
+            _ => None,
+        };
+        let before = match record.header.prev() {
+            0 => None,
+            prev => entry(log::record(&self.region, prev)?).map(|entry| entry.map.get()),
+        };
+        let now = entry(record);
+        let table = self.map_table()?;
+        if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.map.get() != before)) {
+            table.set_dropped(before, true)?;
+            self.drops.store(true, Ordering::Relaxed);
+        }
+        if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
+            self.put_in_force(now.map.get(), now.region.get())?;
+            table.set_dropped(now.map.get(), false)?;
+        }
+        Ok(())
+    }
+
+    /// [Forgets](Engine::sweep_dropped_maps) the dropped maps that this process knows of, if it knows of any.
+    fn sweep_drops(&self) -> Result<()> {
+        if self.drops.load(Ordering::Relaxed) { self.sweep_dropped_maps() } else { Ok(()) }
+    }
+
+    /// Forgets the maps that were dropped and that no reader can see any more.
+    pub(crate) fn sweep_dropped_maps(&self) -> Result<()> {
+        // Before the look: one that is dropped meanwhile is noted behind it.
+        self.drops.store(false, Ordering::Relaxed);
+        if !self.map_table()?.iter()?.any(|entry| entry.dropped) {
+            return Ok(());
+        }
+        // Readers may hold some of them.
+        self.drops.store(true, Ordering::Relaxed);
+        let _turn = self.turn()?;
+        self.sweep_in_turn(&mut self.writer())
+    }
+
+    pub(crate) fn sweep_in_turn(&self, writer: &mut Writer) -> Result<()> {
+        let table = self.map_table()?;
+        let dropped: Vec<_> = table.iter()?.filter(|entry| entry.dropped).collect();
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let unread_below = self.raise_horizon()?;
+        let seq = self.next_seq()?;
+        let mut swept = false;
+        for entry in dropped {
+            if self.index_in_force(entry.map)?.since() & COUNT_MASK <= unread_below {
+                table.remove(entry)?;
+                writer.space.set_kind(&self.region, entry.region(), ExtentKind::Retired, seq)?;
+                swept = true;
+            }
+        }
+        // Whoever reads from now on comes to none of them.
+        if swept { self.skip_number() } else { Ok(()) }
+    }
+}

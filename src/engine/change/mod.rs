@@ -1,0 +1,5 @@
+//! Changes: what users do to a store. Each is a turn at writing, with a commit and its share of upkeep.
+
+pub(crate) mod batch;
+pub(crate) mod maps;
+pub(crate) mod one;

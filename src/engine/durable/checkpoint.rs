@@ -1,0 +1,690 @@
+//! Durability: flushing the log, superblocks, closing.
+//!
+//! **Invariants.** A superblock is overwritten only when the other one is known to be flushed; the live word that names
+//! the one in force changes only after its flush has returned. A superblock says `log_end` only after the log up to
+//! there was flushed. The clean flag is gone from the disk before anything changes. A flush that failed is never tried
+//! again and called durable: the failure is remembered, in memory and in the file, and only a recovery that writes all
+//! of the log once more ends that ("fsyncgate": PostgreSQL, 2018). A process that is killed while it flushes may have
+//! been told of a failure and not have passed it on; so who comes after it writes once more what that flush was about.
+//!
+//! Callers of sync who come while a flush is going on wait for it and then share the next one (group commit: DeWitt et
+//! al., 1984). The log is written back in slices while it grows, each by the commit that completes it, so that the
+//! flush of a checkpoint finds little left to do and no commit does much of it.
+
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use zerocopy::IntoBytes;
+
+use crate::engine::processes::entries::{living, lock_error, poll};
+use crate::engine::processes::lock_word;
+use crate::engine::settings::Durability;
+use crate::engine::state::live_area::{distrust_live, resize_words};
+use crate::engine::state::superblocks::in_force;
+use crate::engine::write::commit::Writer;
+use crate::engine::{Engine, now, progress};
+use crate::error::{Error, HeldBy, Result};
+use crate::file::layout::{
+    BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, opener, seal,
+    superblock_flags, writer_lock,
+};
+use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
+use crate::file::space::{LogPoint, Space};
+use crate::file::totals;
+
+/// The log is written back in slices of a sixteenth of what makes a checkpoint due, and not more than this.
+const LARGEST_SLICE: u64 = 256 << 10;
+
+/// What is written once more in one turn, in bytes.
+const SLICE_ONCE_MORE: u64 = 1 << 20;
+
+/// How often somebody who is about to flush lets others commit first, if there are such.
+const MOST_YIELDS: u32 = 4;
+
+/// How often one looks which commit was the last.
+const LOOKS: u32 = 1000;
+
+/// So many slices may be on their way to the disk before somebody waits for the oldest.
+const SLICES_UNDER_WAY: usize = 16;
+
+/// How far the log is known to be durable, to this process. What another process has flushed is flushed again, which
+/// costs nothing where nothing is left to write.
+pub(crate) struct Flusher {
+    group: Mutex<Group>,
+    /// Told when a flush has ended.
+    flushed: Condvar,
+    /// What the superblock vouched for when the store was opened.
+    opened: Durable,
+    /// The log's bytes at which the next slice is complete.
+    next_slice: AtomicU64,
+    slices: Mutex<Slices>,
+    /// Held by who writes the log once more.
+    once_more: Mutex<()>,
+}
+
+/// Those who want the log to be durable: one of them flushes, the others wait and then mostly find that it was done for
+/// them.
+pub(super) struct Group {
+    durable: Durable,
+    /// Somebody is at it.
+    flushing: bool,
+    /// So many wait for that to end.
+    waiting: u32,
+    /// So many waited when a flush last ended: they are about to commit again.
+    company: u32,
+}
+
+/// A flush that is going on. When it is dropped, the next one can begin.
+pub(super) struct Flush<'f> {
+    flusher: &'f Flusher,
+}
+
+impl Flush<'_> {
+    /// It has succeeded.
+    fn has_reached(&self, durable: Durable) {
+        self.flusher.group().durable = durable;
+    }
+}
+
+impl Drop for Flush<'_> {
+    fn drop(&mut self) {
+        let mut group = self.flusher.group();
+        group.flushing = false;
+        group.company = std::mem::take(&mut group.waiting);
+        drop(group);
+        self.flusher.flushed.notify_all();
+    }
+}
+
+/// Ranges of the file, as offsets of their starts and ends.
+pub(crate) type Ranges = Vec<(u64, u64)>;
+
+/// What of the log is being written back.
+pub(crate) struct Slices {
+    /// Where the log ended when a slice was last begun.
+    end: Durable,
+    /// Ranges of the file of each slice that is under way, the oldest first, and the log's bytes at its end.
+    under_way: VecDeque<(Ranges, u64)>,
+    /// So many of the log's bytes are known to be written back.
+    written_back: u64,
+}
+
+/// How far the log is durable.
+#[derive(Clone, Copy)]
+pub(crate) struct Durable {
+    /// Offset behind the last commit.
+    end: u64,
+    /// Its sequence number.
+    seq: u64,
+    /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it
+    /// could not be told in which extent that is.
+    from: LogPoint,
+}
+
+impl Flusher {
+    /// A flusher for a log that is durable up to `end`, behind the commit `seq`.
+    pub(crate) fn new(end: u64, seq: u64) -> Flusher {
+        // In which extent that is shows when it is asked for.
+        let durable = Durable { end, seq, from: LogPoint::default() };
+        let slices = Slices { end: durable, under_way: VecDeque::new(), written_back: 0 };
+        Flusher {
+            group: Mutex::new(Group { durable, flushing: false, waiting: 0, company: 0 }),
+            flushed: Condvar::new(),
+            opened: durable,
+            next_slice: AtomicU64::new(0),
+            slices: Mutex::new(slices),
+            once_more: Mutex::new(()),
+        }
+    }
+
+    fn group(&self) -> MutexGuard<'_, Group> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a flush; nobody else is at it.
+    fn begin(&self, mut group: MutexGuard<'_, Group>) -> Flush<'_> {
+        group.flushing = true;
+        Flush { flusher: self }
+    }
+
+    /// Begins a flush when nobody else is at it any more.
+    fn wait_and_begin(&self) -> Flush<'_> {
+        let group = self.flushed.wait_while(self.group(), |group| group.flushing);
+        self.begin(group.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The superblock in force, while nobody else writes one.
+pub(crate) struct SuperblockGuard<'e> {
+    engine: &'e Engine,
+    superblock: MutexGuard<'e, Superblock>,
+    /// The byte for other processes is locked.
+    locked: bool,
+}
+
+impl Deref for SuperblockGuard<'_> {
+    type Target = Superblock;
+
+    fn deref(&self) -> &Superblock {
+        &self.superblock
+    }
+}
+
+impl Drop for SuperblockGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(locks) = self.engine.locks.as_ref().filter(|_| self.locked) {
+            // Should this fail, the lock goes with the store.
+            let _ = locks.unlock(CHECKPOINT);
+        }
+    }
+}
+
+impl Engine {
+    /// Makes every commit that is visible now durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_not_forked()?;
+        if self.read_only {
+            return Ok(());
+        }
+        while self.sync_to_commit()?.is_none() {
+            self.write_once_more()?;
+        }
+        Ok(())
+    }
+
+    /// Makes every visible commit durable, writes down that it is, and returns how far the log is. `None` if the log
+    /// has to be [written once more](Engine::write_once_more) before that can be said.
+    fn sync_to_commit(&self) -> Result<Option<Durable>> {
+        let recorded = self.last_recorded()?;
+        let reached = self.flush_to_commit()?;
+        if reached.is_some() {
+            self.note_synced(recorded)?;
+        }
+        Ok(reached)
+    }
+
+    /// The number of the last visible commit that has records; zero if others commit all the time, too fast to tell.
+    fn last_recorded(&self) -> Result<u64> {
+        for _ in 0..LOOKS {
+            let bank = totals::at_most(&self.region, live::LOG_TOTALS, self.region.live(live::VISIBLE)?)?;
+            if let Some([seq, _, _, _]) = bank {
+                return Ok(seq);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Says in the file that this commit is durable. A recovery has to come that far.
+    fn note_synced(&self, seq: u64) -> Result<()> {
+        self.region.update_live(live::SYNCED, |synced| synced.max(seq))
+    }
+
+    /// Makes every visible commit durable, and returns how far the log is. `None` as above.
+    fn flush_to_commit(&self) -> Result<Option<Durable>> {
+        let wanted = self.region.live(live::VISIBLE)?;
+        let mut group = self.flusher.group();
+        loop {
+            if self.is_poisoned() {
+                return Err(self.poisoned_error());
+            }
+            if self.is_unsure()? {
+                return Ok(None);
+            }
+            if group.durable.seq >= wanted {
+                return Ok(Some(group.durable));
+            }
+            if !group.flushing {
+                break;
+            }
+            group.waiting += 1;
+            group = self.flusher.flushed.wait(group).unwrap_or_else(PoisonError::into_inner);
+        }
+        let (durable, company) = (group.durable, group.company);
+        let flush = self.flusher.begin(group);
+        for _ in 0..company.min(MOST_YIELDS) {
+            // Those who were served with us shall come along again.
+            std::thread::yield_now();
+        }
+        let (reached, ranges) = self.unflushed(durable)?;
+        self.flushing(live::STATE_LOG_UNSURE, || match ranges {
+            Some(ranges) => ranges.into_iter().try_for_each(|(from, end)| self.region.flush(from, end - from)),
+            None => self.region.flush_all(),
+        })?;
+        flush.has_reached(reached);
+        Ok(Some(reached))
+    }
+
+    /// Whether somebody was killed while the log was flushed, and nobody has written it once more since.
+    fn is_unsure(&self) -> Result<bool> {
+        Ok(self.region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
+    }
+
+    /// Writes once more what of the log may have been lost when somebody was killed while it was flushed, and flushes
+    /// it.
+    ///
+    /// That is read and written back while nobody else writes, in slices, so that nobody waits long; and what there is
+    /// to write is found out anew for each, since extents are used again in between.
+    #[cold]
+    fn write_once_more(&self) -> Result<()> {
+        let _alone = self.flusher.once_more.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.region.live(live::STATE)?;
+        let mut done = None;
+        while self.is_unsure()? {
+            let turn = self.turn_to_look(self.settings.lock_timeout)?;
+            let written = self.write_slice_once_more(&self.writer().space, &mut done, SLICE_ONCE_MORE)?;
+            drop(turn);
+            match written {
+                Some(range) => self.flush_slice(range)?,
+                None => return self.is_sure_again(state),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the holder of the writer lock, all at once.
+    #[cold]
+    fn write_once_more_in_turn(&self, writer: &Writer) -> Result<()> {
+        let state = self.region.live(live::STATE)?;
+        let mut done = None;
+        while let Some(range) = self.write_slice_once_more(&writer.space, &mut done, u64::MAX)? {
+            self.flush_slice(range)?;
+        }
+        self.is_sure_again(state)
+    }
+
+    /// Flushes a slice when nobody else of this process flushes.
+    fn flush_slice(&self, (start, end): (u64, u64)) -> Result<()> {
+        let _flush = self.flusher.wait_and_begin();
+        self.flushing(live::STATE_LOG_UNSURE, || self.region.flush(start, end - start))
+    }
+
+    /// Writes the next slice of what lies behind `done` once more, and moves that on. Says what it was. Only for the
+    /// holder of the writer lock.
+    fn write_slice_once_more(
+        &self,
+        space: &Space,
+        done: &mut Option<LogPoint>,
+        most: u64,
+    ) -> Result<Option<(u64, u64)>> {
+        let opened = &self.flusher.opened;
+        let done = done.get_or_insert_with(|| point_in(space, opened).unwrap_or(opened.from));
+        let rest = space.extents().filter(|extent| extent.has_records()).filter_map(|extent| {
+            let (start, end) = done.rest_of(extent)?;
+            Some((LogPoint { ordinal: extent.ordinal, at: start }, end))
+        });
+        let Some((start, end)) = rest.min_by_key(|(start, _)| (start.ordinal, start.at)) else { return Ok(None) };
+        let end = end.min(start.at.saturating_add(most));
+        self.region.rewrite(start.at, end - start.at)?;
+        *done = LogPoint { at: end, ..start };
+        Ok(Some((start.at, end)))
+    }
+
+    /// Takes back that the log is unsure, if nobody has been killed in a flush since its state was `before`.
+    fn is_sure_again(&self, before: u64) -> Result<()> {
+        let state = self.region.live(live::STATE)?;
+        if state / live::STATE_UNSURE_COUNT == before / live::STATE_UNSURE_COUNT {
+            // If it changes meanwhile, it is done once more.
+            self.region.compare_exchange(live::STATE, state, state & !live::STATE_LOG_UNSURE, Ordering::SeqCst)?;
+        }
+        Ok(())
+    }
+
+    /// How far the log is committed, and the ranges of the file that have to be flushed for that to be durable, if it
+    /// is as far as `durable`; none of these if the space table cannot be read for all that is being changed in it.
+    ///
+    /// The commits come before the table: it then has every extent that they lie in and that a recovery would go
+    /// through.
+    fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
+        let visible = self.region.live(live::VISIBLE)?;
+        let commit = self.region.live(live::COMMIT_POINT)?;
+        let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible), ..durable };
+        let Some(space) = self.space_now()? else { return Ok((reached, None)) };
+        let from = point_in(&space, &durable).unwrap_or(durable.from);
+        let upto = point_in(&space, &reached);
+        let mut ranges = Ranges::new();
+        for extent in space.extents().filter(|extent| extent.has_records()) {
+            let rest = from.rest_of(extent).map(|rest| upto.map_or(rest, |upto| upto.part_of(extent, rest)));
+            let Some((start, end)) = rest.filter(|(start, end)| start < end) else { continue };
+            // What lies side by side is flushed by one call.
+            match ranges.last_mut() {
+                Some(last) if last.1 == start => last.1 = end,
+                _ => ranges.push((start, end)),
+            }
+        }
+        Ok((Durable { from: upto.unwrap_or(from), ..reached }, Some(ranges)))
+    }
+
+    /// Syncs, and writes down in a superblock how far the log is durable.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.check_not_forked()?;
+        if self.read_only {
+            return Ok(());
+        }
+        // The writer lock comes before that of the superblock.
+        while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
+            self.write_once_more()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Says whether it
+    /// did.
+    fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<bool> {
+        // The head first: whatever was moved away from before it then lies before the end.
+        let head = self.head()?;
+        let Some(Durable { end, seq, .. }) = self.sync_to_commit()? else { return Ok(false) };
+        let moved = superblock.log_head.get() != head.head.at;
+        if superblock.log_end.get() == end && superblock.next_seq.get() == seq + 1 && !moved {
+            return Ok(true);
+        }
+        let next = Superblock {
+            log_end: end.into(),
+            next_seq: (seq + 1).into(),
+            file_len: self.region.file_len()?.into(),
+            flags: 0.into(),
+            ..head.put_into(*superblock)
+        };
+        self.region.store_live(live::CHECKPOINT_BYTES, self.log_totals()?[1], Ordering::Relaxed)?;
+        self.write_superblock(&mut superblock, next).map(|()| true)
+    }
+
+    /// Takes a checkpoint in an opening, when nobody else is there yet.
+    pub(crate) fn checkpoint_new(&self) -> Result<()> {
+        while !self.checkpoint_over(self.lock_new_superblock())? {
+            self.write_once_more_in_turn(&self.writer())?;
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint if the log has grown enough since the last one, and keeps the disk busy until then. The
+    /// commit that this follows is done, so a failure is not its failure; it is remembered.
+    #[inline]
+    pub(crate) fn checkpoint_if_due(&self) {
+        let Ok([_, bytes, ..]) = self.log_totals() else { return };
+        let wanted = self.upkeep.wants_checkpoint();
+        if wanted || bytes >= self.flusher.next_slice.load(Ordering::Relaxed) {
+            // A failed flush has poisoned the store, which every later sync reports.
+            let _ = self.write_back(bytes, wanted);
+        }
+    }
+
+    /// Takes a checkpoint for the holder of the writer lock, who waits at most `patience` for another's.
+    pub(crate) fn checkpoint_in_turn(&self, writer: &Writer, patience: Duration) -> Result<()> {
+        while !self.checkpoint_over(self.lock_superblock(patience)?)? {
+            self.write_once_more_in_turn(writer)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes
+    /// the checkpoint if it is due.
+    #[cold]
+    fn write_back(&self, bytes: u64, wanted: bool) -> Result<()> {
+        let every = self.settings.checkpoint_every;
+        let is_due = wanted || bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every;
+        if is_due {
+            // If somebody else is at it, it is done.
+            match self.lock_superblock(Duration::ZERO) {
+                Ok(superblock) => {
+                    if !self.checkpoint_over(superblock)? {
+                        return self.write_once_more();
+                    }
+                }
+                Err(Error::Locked { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Ok(mut slices) = self.flusher.slices.try_lock() else { return Ok(()) };
+        let (reached, ranges) = self.unflushed(slices.end)?;
+        let ranges = ranges.unwrap_or_default();
+        let slice = (every / 16).clamp(BLOCK, LARGEST_SLICE);
+        self.flusher.next_slice.store(bytes.saturating_add(slice), Ordering::Relaxed);
+        slices.end = reached;
+        if is_due {
+            // It has flushed all that was not written back before.
+            self.upkeep.count_flushed(bytes.saturating_sub(slices.written_back));
+            slices.written_back = bytes;
+            return Ok(());
+        }
+        for &(from, end) in &ranges {
+            self.region.begin_writing_back(from, end - from)?;
+        }
+        self.upkeep.count_flushed(ranges.iter().map(|&(from, end)| end - from).sum());
+        slices.under_way.push_back((ranges, bytes));
+        if slices.under_way.len() > SLICES_UNDER_WAY {
+            let (ranges, upto) = slices.under_way.pop_front().unwrap_or_default();
+            for (from, end) in ranges {
+                self.region.wait_for_writing_back(from, end - from)?;
+            }
+            slices.written_back = upto.max(slices.written_back);
+        }
+        Ok(())
+    }
+
+    /// Bytes of log since the last checkpoint.
+    pub(crate) fn log_since_checkpoint(&self) -> Result<u64> {
+        if !self.is_live()? {
+            return Ok(0);
+        }
+        Ok(self.log_totals()?[1].saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
+    }
+
+    /// The superblock in force, as somebody may have written it just now. In a store that has a file, this
+    /// waits for nobody.
+    pub(crate) fn superblock(&self) -> Result<Superblock> {
+        // Where there is no file to read it from, the copy that it was written from.
+        if self.region.file().is_none() || !self.is_live()? || !self.ready.load(Ordering::Acquire) {
+            return Ok(*self.superblock.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        self.superblock_in_force()
+    }
+
+    fn superblock_in_force(&self) -> Result<Superblock> {
+        let (place, read) = in_force(&self.region)?;
+        read.ok_or_else(|| self.region.corrupt(place, "the superblock in force is damaged"))
+    }
+
+    /// The superblock that this process has made or found and nobody else can have changed: in an opening.
+    pub(crate) fn lock_new_superblock(&self) -> SuperblockGuard<'_> {
+        let superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
+        SuperblockGuard { engine: self, superblock, locked: false }
+    }
+
+    /// Locks the superblock in force, waiting at most `timeout` for another thread or process.
+    pub(crate) fn lock_superblock(&self, timeout: Duration) -> Result<SuperblockGuard<'_>> {
+        let held = || Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Superblock };
+        let start = Instant::now();
+        let mut superblock = None;
+        let lock = || {
+            superblock = match self.superblock.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            Ok(superblock.is_some())
+        };
+        poll(timeout, lock)?;
+        let superblock = superblock.ok_or_else(held)?;
+        let timeout = timeout.saturating_sub(start.elapsed());
+        let mut guard = SuperblockGuard { engine: self, superblock, locked: false };
+        let Some(locks) = self.locks.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
+            return Ok(guard);
+        };
+        let lock = || locks.try_lock(CHECKPOINT, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e));
+        if !poll(timeout, lock)? {
+            return Err(held());
+        }
+        guard.locked = true;
+        *guard.superblock = self.superblock_in_force()?;
+        Ok(guard)
+    }
+
+    /// Writes a superblock over the one that is not in force, and puts it in force once it is flushed.
+    pub(crate) fn write_superblock(&self, current: &mut SuperblockGuard<'_>, mut next: Superblock) -> Result<()> {
+        let in_force = self.region.live(live::SUPERBLOCK)?;
+        let place = if in_force == SUPERBLOCK_A { SUPERBLOCK_B } else { SUPERBLOCK_A };
+        next.generation = (current.generation.get() + 1).into();
+        next.written = now().into();
+        let next = next.sealed();
+        self.region.write(place, next.as_bytes())?;
+        self.region.flush(place, size_of::<Superblock>() as u64)?;
+        self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
+        // Behind it: nothing is reused that the superblock in force still has in the log.
+        self.region.store_live(live::DURABLE_HEAD, next.log_head.get(), Ordering::Release)?;
+        self.region.store_live(live::DURABLE_ORDINAL, next.head_ordinal.get(), Ordering::Release)?;
+        *current.superblock = next;
+        self.clean.store(next.is_clean(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the superblock in force says, to our knowledge, that the store is closed: the first change writes
+    /// another one.
+    #[cfg(test)]
+    pub(crate) fn superblock_is_closed(&self) -> bool {
+        self.clean.load(Ordering::Acquire)
+    }
+
+    /// Takes the clean flag from the disk, before the first change.
+    #[cold]
+    pub(crate) fn clear_clean_flag(&self) -> Result<()> {
+        let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
+        if !superblock.is_clean() {
+            // Somebody else has.
+            self.clean.store(false, Ordering::Release);
+            return Ok(());
+        }
+        // A copy whose front is still from before shall show what comes.
+        self.region.store_seal(seal::CLOSED, 0)?;
+        let next = Superblock { flags: 0.into(), ..*superblock };
+        self.write_superblock(&mut superblock, next)
+    }
+
+    /// Refuses a commit that could not be called durable, before it is made.
+    #[inline]
+    pub(crate) fn check_can_be(&self, durability: Durability) -> Result<()> {
+        if durability == Durability::Synced && self.is_poisoned() { Err(self.poisoned_error()) } else { Ok(()) }
+    }
+
+    /// The error of a store whose flush has failed.
+    pub(crate) fn poisoned_error(&self) -> Error {
+        Error::Poisoned { path: self.region.path().to_owned() }
+    }
+
+    /// Leaves the store: if nobody else writes to it, with a checkpoint that also flushes the regions and tables and
+    /// sets the clean flag, so that the next opening has nothing to do; else with an ordinary one.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.check_not_forked()?;
+        if !self.ready.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let Some(locks) = &self.locks else { return Ok(()) };
+        let closed = if self.read_only { Ok(()) } else { self.leave(locks) };
+        locks.release();
+        closed
+    }
+
+    fn leave(&self, locks: &Locks) -> Result<()> {
+        let lock = || locks.try_lock(OPENING, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e));
+        // Should somebody take too long to open it, that one is there after us.
+        let last = poll(self.settings.lock_timeout, lock)? && living(&self.region, locks)?.is_empty();
+        self.ready.store(true, Ordering::Release);
+        let closed = if last {
+            self.close_last()
+        } else if self.changed.load(Ordering::Relaxed) {
+            self.checkpoint()
+        } else {
+            Ok(())
+        };
+        self.ready.store(false, Ordering::Release);
+        if self.exclusive {
+            let word = self.region.live(live::WRITER_LOCK)?;
+            if writer_lock::holder(word) == self.process + 1 && !std::thread::panicking() {
+                lock_word::give_back(self, word, false)?;
+            }
+        }
+        self.clean_entry(self.process)?;
+        closed
+    }
+
+    fn close_last(&self) -> Result<()> {
+        if self.superblock()?.is_clean() {
+            return Ok(());
+        }
+        if self.has_numbers()? && !self.is_poisoned() && !std::thread::panicking() {
+            // A store that could not be made smaller is closed like any other; what is wrong with it shows there.
+            if let Err(error @ (Error::LockTimeout { .. } | Error::WouldDeadlock { .. })) = self.trim() {
+                return Err(error);
+            }
+        }
+        // A store that has used up its numbers is closed like any other.
+        let _turn = self.turn_to_look(self.settings.lock_timeout)?;
+        self.give_tables_back_at_last()?;
+        self.close_in_turn()
+    }
+
+    fn close_in_turn(&self) -> Result<()> {
+        if self.is_poisoned() {
+            return Err(self.poisoned_error());
+        }
+        // A closer who is killed half-way must not leave a clean flag under later changes.
+        self.region.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
+        let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
+        self.region.settle_seal()?;
+        self.flush_everything()?;
+        let [_, appended, ..] = self.log_totals()?;
+        self.region.store_live(live::CHECKPOINT_BYTES, appended, Ordering::Relaxed)?;
+        let (log_bytes, log_records) = self.log_size()?;
+        let next = Superblock {
+            log_end: self.region.live(live::TAIL)?.into(),
+            end_chain: (self.region.live(live::CHAIN)? as u32).into(),
+            next_seq: self.next_seq()?.into(),
+            file_len: self.region.file_len()?.into(),
+            map_table: self.region.live(live::MAP_TABLE)?.into(),
+            space_table: self.region.live(live::SPACE_TABLE)?.into(),
+            log_bytes: log_bytes.into(),
+            log_records: log_records.into(),
+            live_bytes: self.live_bytes()?.into(),
+            resize: resize_words(&self.region)?.map(Into::into),
+            flags: (superblock_flags::CLEAN | superblock_flags::COUNTED).into(),
+            ..self.head()?.put_into(*superblock)
+        };
+        self.region.store_seal(seal::CLOSED, superblock.generation.get() + 1)?;
+        self.region.flush_seal()?;
+        self.write_superblock(&mut superblock, next)?;
+        if self.region.identity().is_none() {
+            // Where nobody could tell this memory from that of another boot, it is not to be believed.
+            distrust_live(&self.region)?;
+        }
+        self.region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
+        progress::note_the_end(&self.region)
+    }
+
+    /// Flushes log, regions and tables. Only for the holder of the writer lock who is the last one there.
+    fn flush_everything(&self) -> Result<()> {
+        const UNSURE: u64 = live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
+
+        let flush = self.flusher.wait_and_begin();
+        let (reached, _) = self.unflushed(self.flusher.opened)?;
+        let unsure = self.region.live(live::STATE)? & UNSURE != 0;
+        self.flushing(UNSURE, || {
+            if unsure {
+                self.region.rewrite(EXTENTS, self.region.len() - EXTENTS)?;
+            }
+            progress::flush_all(&self.region, opener::CLOSING)
+        })?;
+        self.region.change_bits(live::STATE, 0, UNSURE)?;
+        self.note_synced(self.log_totals()?[0])?;
+        flush.has_reached(reached);
+        Ok(())
+    }
+}
+
+/// The point of the log at which a commit ends, if the extent that it lies in can be told: one that was in the log by
+/// then and is still in it. One that has joined the log later is another extent in the same place.
+fn point_in(space: &Space, durable: &Durable) -> Option<LogPoint> {
+    let extent = space.log_extent_of(durable.end)?;
+    (extent.count <= durable.seq & COUNT_MASK).then_some(LogPoint { ordinal: extent.ordinal, at: durable.end })
+}

@@ -1,0 +1,6 @@
+//! Look-up: where the record of a key is, and how far back somebody reads.
+//!
+//! What is here asks for a right that the caller has: a pin, or a turn at writing. Neither is taken here.
+
+pub(crate) mod protocol;
+pub(crate) mod versions;

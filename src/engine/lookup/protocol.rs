@@ -1,0 +1,64 @@
+//! The steps of pinning on which it depends that nothing is reused under a reader, written against [`Words`], so that a
+//! model can go through all the orders in which memory accesses can take effect. What they are for stands with
+//! [`pins`](crate::engine::read::pins). So is the step that moves the tail.
+
+use crate::error::{Error, Result};
+use crate::file::layout::live;
+
+/// Words that all readers and writers share.
+pub(crate) trait Words {
+    fn load(&self, at: u64) -> Result<u64>;
+    fn store(&self, at: u64, value: u64) -> Result<()>;
+    /// A release store.
+    fn publish(&self, at: u64, value: u64) -> Result<()>;
+    /// A full barrier.
+    fn fence(&self);
+    /// What a pin at `seq` says.
+    fn claim(&self, seq: u64) -> u64;
+    /// The error of a horizon that lies beyond what is visible.
+    fn impossible(&self) -> Error;
+}
+
+/// Accepts a pin that was written at `seq`, with a full barrier behind it, or moves it to a newer number until no
+/// reclaimer can have missed it. Only then may the reader load where anything is.
+#[inline(always)]
+pub(crate) fn settle(words: &impl Words, place: u64, seq: u64) -> Result<u64> {
+    if words.load(live::HORIZON)? <= seq { Ok(seq) } else { catch_up(words, place, seq) }
+}
+
+#[cold]
+fn catch_up(words: &impl Words, place: u64, mut seq: u64) -> Result<u64> {
+    loop {
+        let newer = words.load(live::VISIBLE)?;
+        if newer <= seq {
+            // The horizon is never raised beyond what is visible. The holder of the pin gives it back.
+            return Err(words.impossible());
+        }
+        seq = newer;
+        words.store(place, words.claim(seq))?;
+        words.fence();
+        if words.load(live::HORIZON)? <= seq {
+            return Ok(seq);
+        }
+    }
+}
+
+/// The first half of what ends a commit whose commit point is stored: the CRC of its last record, and the new tail.
+///
+/// Each word after the one before: whoever finds the new CRC finds the commit point, and whoever finds the new tail
+/// finds the CRC, be it that he looks meanwhile or that the writer was killed in between. So a commit that is half done
+/// is either gone through from the old tail, or has both.
+#[inline(always)]
+pub(crate) fn move_tail(words: &impl Words, tail: u64, chain: u32) -> Result<()> {
+    words.publish(live::CHAIN, u64::from(chain))?;
+    words.publish(live::TAIL, tail)
+}
+
+/// Keeps new readers from starting below `visible`. Whoever looks at the pins after this sees all that lie below.
+pub(crate) fn raise(words: &impl Words, visible: u64) -> Result<()> {
+    if words.load(live::HORIZON)? < visible {
+        words.store(live::HORIZON, visible)?;
+    }
+    words.fence();
+    Ok(())
+}

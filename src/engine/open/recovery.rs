@@ -1,0 +1,527 @@
+//! Recovery: what opening does for a store that was not closed.
+//!
+//! * *After a kill* the page cache is as the dead process left it. The half-published commit is finished if there is
+//!   one, what the dead writer had appended without a commit is made unreachable for good, and that is all.
+//! * *After a power cut*, for a copied file, and in any doubt, only the newest valid superblock and the log count. A
+//!   first walk goes along the log as far as it holds and finds its end and its extents; then the regions are built
+//!   anew in space that the log does not use, from a second pass; then an incarnation record begins a new life, so that
+//!   nothing of an earlier one that lies behind the end can ever continue the log.
+//!
+//! Recovery that is itself cut comes out the same when it is done again: until its last step it changes nothing that
+//! the log consists of but the space behind the end.
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::sync::atomic::Ordering;
+
+use super::roads::{LogFound, Seat, build};
+use crate::engine::Engine;
+use crate::engine::processes::entries::some_were_flushing;
+use crate::engine::progress::{self, Phase, RecoveryPhase};
+use crate::engine::settings::Settings;
+use crate::engine::state::head::LogHead;
+use crate::engine::state::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
+use crate::engine::write::commit::Writer;
+use crate::engine::write::space::Room;
+use crate::error::{Error, Numbers, Result};
+use crate::file::index::{self, Index, Probe, Totals};
+use crate::file::layout::{
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
+    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, commit_word, flags, live, opener, seal,
+    writer_lock,
+};
+use crate::file::log::{self, Record, Scan, Walk};
+use crate::file::region::Region;
+use crate::file::space::{Extent, LogPoint, Space};
+use crate::file::totals;
+
+/// How a store was found when it was opened.
+///
+/// ```
+/// use slotlog::{Opened, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("copy.slotlog"));
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// std::fs::copy(&path, &copy)?;
+/// let copied = Store::open(&copy)?;
+/// assert!(matches!(copied.opened(), Opened::AfterPowerCut { records, .. } if records > 0));
+///
+/// store.close()?;
+/// assert_eq!(Store::open(&path)?.opened(), Opened::Clean);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Opened {
+    /// There was no store; it was created.
+    Created,
+    /// It had been closed. Nothing had to be done.
+    Clean,
+    /// The processes that had it open were killed. The last commit was completed, in constant time.
+    AfterKill,
+    /// Other processes have it open. Nothing had to be done.
+    Attached,
+    /// The power was cut, or the file is a copy. The index was rebuilt from the log.
+    AfterPowerCut {
+        /// Records found in the log.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+}
+
+/// Takes over from a process that was killed. There may be others who read.
+pub(crate) fn after_kill(
+    region: Region,
+    seat: Seat,
+    settings: Settings,
+    superblock: Superblock,
+    state: u64,
+) -> Result<Engine> {
+    let mut space = Space::load(&region, region.live(live::SPACE_TABLE)?)?;
+    space.mend(&region)?;
+    let tail = region.live(live::TAIL)?;
+    let engine = Engine::assemble(region, seat, settings, Opened::AfterKill, superblock, None, Some(space), tail)?;
+    let region = &engine.region;
+    progress::note(region, opener::OPENING, 0, 0);
+    forget_the_dead(region)?;
+    if state & live::STATE_CLOSING != 0 {
+        // A superblock with the clean flag may be on its way to the disk, or there already and not in force yet. It is
+        // the one that this writes over.
+        let mut superblock = engine.lock_new_superblock();
+        let next = Superblock { flags: 0.into(), ..*superblock };
+        engine.write_superblock(&mut superblock, next)?;
+        region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
+    }
+    region.store_seal(seal::CLOSED, 0)?;
+    let mut writer = engine.writer();
+    engine.finish(&mut writer)?;
+    let lock = region.live(live::WRITER_LOCK)?;
+    if writer_lock::holder(lock) != writer_lock::FREE {
+        engine.bury(&mut writer)?;
+    }
+    engine.retire_unreferenced(&mut writer)?;
+    engine.reclaim(&mut writer)?;
+    region.store_live(live::WRITER_LOCK, writer_lock::freed(lock, writer_lock::FREE), Ordering::Release)?;
+    drop(writer);
+    engine.trust_live()?;
+    Ok(engine)
+}
+
+/// Builds everything anew from the log.
+pub(crate) fn after_power_cut(
+    region: Region,
+    seat: Seat,
+    settings: Settings,
+    superblock: Superblock,
+    in_force: usize,
+) -> Result<Engine> {
+    region.unseal()?;
+    let (mut log, keys, bytes, records) = find_end(&region, &superblock, &settings)?;
+    // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes
+    // on.
+    let begins_a_life = region.file().is_some();
+    if begins_a_life && log.last >> COUNT_BITS >= MAX_INCARNATION {
+        let (path, what) = (region.path().to_owned(), Numbers::Recoveries);
+        return Err(Error::NumbersExhausted { path, what, max: MAX_INCARNATION });
+    }
+    // How long the last extent was is not known, but it had room for a jump.
+    if let Some(last) = log.extents.last_mut() {
+        last.1 = align_block(log.end + JUMP_LEN);
+    }
+    if region.file().is_some() {
+        if may_have_failed_to_flush(&region)? {
+            // Of pages whose flush has failed, the system believes that they are on the disk. The superblock in force
+            // is.
+            let place = in_force as u64 * SUPERBLOCK_B;
+            if region.live(live::SUPERBLOCK)? != place {
+                region.rewrite(place, size_of::<Superblock>() as u64)?;
+            }
+            for &(start, end, _) in &log.extents {
+                region.rewrite(start, end.min(region.len()) - start)?;
+            }
+        }
+        // What was read may have lived in the page cache only.
+        progress::flush_all(&region, opener::FLUSHING)?;
+        // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
+        distrust_live(&region)?;
+    }
+    region.seal_up(&log.extents)?;
+    if superblock.is_clean() {
+        region.flush_seal()?;
+    }
+    if let Some(last) = log.extents.last() {
+        // What lies behind the end may have no space: the file may be a copy.
+        region.allocate(align_block(log.end).min(region.len()), last.1)?;
+    }
+
+    let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
+    engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
+    engine.region.exceeding(u64::MAX, || engine.hold_a_block(log.last))?;
+    engine.rebuild_maps(keys, log.last, bytes)?;
+    let live_bytes = engine.sum_of_live_bytes()?;
+    totals::reset(&engine.region, live::LOG_TOTALS, [log.last, bytes, records, live_bytes])?;
+    if begins_a_life {
+        engine.begin_incarnation(log.last)?;
+    } else {
+        engine.go_on(log.last)?;
+    }
+    engine.trust_live()?;
+    Ok(engine)
+}
+
+/// Whether a flush of this very page cache may have failed. Any other one holds what was read from the disk, or has
+/// still to write it.
+fn may_have_failed_to_flush(region: &Region) -> Result<bool> {
+    const FAILED: u64 = live::STATE_POISONED | live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
+
+    let identity = region.identity();
+    let same_cache = identity.is_none() || live_is_current(region, identity, SAME_FILE)?;
+    Ok(same_cache && (region.live(live::STATE)? & FAILED != 0 || some_were_flushing(region)?))
+}
+
+/// So many records are looked up at the same time.
+const BATCH: usize = 64;
+
+/// Walks the log to its end. Returns it, how many keys each map had at most, and how many bytes and records there are.
+fn find_end(
+    region: &Region,
+    superblock: &Superblock,
+    settings: &Settings,
+) -> Result<(LogFound, BTreeMap<u32, u64>, u64, u64)> {
+    let mut phase = Phase::begin(region, settings, RecoveryPhase::Walking, region.len());
+    let mut walk = Walk::new(region, LogHead::of_superblock(superblock).head, None);
+    let durable_end = superblock.log_end.get();
+    let mut reached = walk.at() == durable_end;
+    let mut end = (walk.at(), walk.last_crc(), walk.last_seq());
+    // What of the first extent lies before the head may have been cut off and used again.
+    let mut extents = vec![(walk.at() / BLOCK * BLOCK, 0, walk.last_seq())];
+    // Extents, keys and totals count once their commit is complete.
+    let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
+    let (mut bytes, mut records) = (0, 0);
+    // Of each map, how many keys it has and the most that it ever had.
+    let mut keys: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    while let Some(record) = walk.next() {
+        phase.advance(record.len());
+        bytes += record.len();
+        records += 1;
+        match record.kind() {
+            Some(Kind::Jump) => {
+                if let Some(last) = extents.last_mut() {
+                    last.1 = align_block(record.end());
+                }
+                if !walk.at().is_multiple_of(BLOCK) || walk.at() < EXTENTS {
+                    break;
+                }
+                extents.push((walk.at(), 0, record.seq()));
+            }
+            // This only decides how large the regions are to begin with, so it need not be exact.
+            Some(Kind::Put) if record.header.flags & (flags::NEW | flags::COPY) != 0 => {
+                let (now, most) = keys.entry(record.header.map()).or_default();
+                *now += 1;
+                *most = (*most).max(*now);
+            }
+            Some(Kind::Remove) if !record.is_copy() => {
+                let (now, _) = keys.entry(record.header.map()).or_default();
+                *now = now.saturating_sub(1);
+            }
+            Some(Kind::Clear) => keys.entry(record.header.map()).or_default().0 = 0,
+            _ => {}
+        }
+        if walk.is_between_commits() && record.kind() != Some(Kind::Jump) {
+            end = (walk.at(), walk.last_crc(), walk.last_seq());
+            (committed_extents, committed_bytes, committed_records) = (extents.len(), bytes, records);
+            reached |= walk.at() == durable_end;
+        }
+    }
+    let (end, chain, last) = end;
+    let missing = match synced(region, superblock)? {
+        _ if !reached => Some(format!("the last checkpoint, at offset {durable_end}")),
+        Some(synced) if last < synced => {
+            Some(format!("the last commit that was synced, number {synced} (it is at {last})"))
+        }
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        return Err(region.corrupt(walk.at(), like_a_copy(&format!("the log ends before {missing}: {}", walk.stop()))));
+    }
+    extents.truncate(committed_extents);
+    check_extents(region, &extents, end)?;
+    phase.end();
+    let keys = keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
+    Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
+}
+
+/// What is to be said of a log that does not hang together.
+fn like_a_copy(what: &str) -> String {
+    format!("{what}; this looks like a copy of a store in use: copy it while it is closed, or copy it again")
+}
+
+/// Whether the extents of a log lie apart. In a copy, one may have been used again while it was made.
+fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Result<()> {
+    let mut sorted: Vec<(u64, u64)> = extents.iter().map(|&(start, end, _)| (start, end)).collect();
+    if let Some(last) = sorted.last_mut() {
+        last.1 = align_block(end + JUMP_LEN);
+    }
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+        Some(pair) => Err(region.corrupt(pair[1].0, like_a_copy("two extents of the log overlap"))),
+        None => Ok(()),
+    }
+}
+
+/// The maps of a store that is being recovered: the index of each, and what it counts.
+type Maps<'a> = BTreeMap<u32, (Index<'a>, Totals)>;
+
+impl Engine {
+    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says about how many keys each may
+    /// have.
+    fn rebuild_maps(&self, mut keys: BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
+        let mut writer = self.writer();
+        // If a region was too small, and a full store had no room for a larger one beside it, all begins again.
+        while let Some((map, slots)) = self.rebuild_once(&mut writer, &keys, seq, bytes)? {
+            keys.insert(map, slots + slots / 16 + 1);
+            let table = self.map_table()?;
+            table.iter()?.try_for_each(|entry| table.remove(entry))?;
+            let made = |extent: &&Extent| matches!(extent.kind, ExtentKind::Index | ExtentKind::Retired);
+            let made: Vec<u64> = writer.space.extents().filter(made).map(|extent| extent.offset).collect();
+            made.into_iter().try_for_each(|offset| writer.space.free(&self.region, offset))?;
+        }
+        self.go_by_the_catalogue(&mut writer, seq)?;
+        // Nobody reads yet, so nothing has to wait.
+        writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
+    }
+
+    /// Gives a map its first region, with room for `keys`. In a full store it is one with longer searches; and if even
+    /// that has no place, as the index takes others than before, the file becomes longer than it should, rather than
+    /// not be opened.
+    fn recover_map(&self, writer: &mut Writer, map: u32, keys: u64, seq: u64) -> Result<Index<'_>> {
+        let slots = if map == DEFAULT_MAP { keys.max(self.settings.initial_capacity) } else { keys };
+        let tight = index::tight_blocks_for(keys);
+        for blocks in [index::blocks_for(slots), tight] {
+            match self.create_map(writer, map, blocks, seq) {
+                Err(Error::Full { .. }) => {}
+                made => return made,
+            }
+        }
+        self.region.exceeding(u64::MAX, || self.create_map(writer, map, tight, seq))
+    }
+
+    /// Tries it with regions for so many keys. Says which map had no slot left, and how many it has.
+    fn rebuild_once(
+        &self,
+        writer: &mut Writer,
+        keys: &BTreeMap<u32, u64>,
+        seq: u64,
+        bytes: u64,
+    ) -> Result<Option<(u32, u64)>> {
+        let (start, end) = (self.head()?.head.at, self.region.live(live::TAIL)?);
+        let mut maps = Maps::new();
+        for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
+            if let Entry::Vacant(entry) = maps.entry(map) {
+                let keys = keys.get(&map).copied().unwrap_or(0);
+                entry.insert((self.recover_map(writer, map, keys, seq)?, Totals::default()));
+            }
+        }
+        let mut phase = Phase::begin(&self.region, &self.settings, RecoveryPhase::Indexing, bytes);
+        let mut scan = Scan::new(&self.region, start, end);
+        let mut batch = Vec::with_capacity(BATCH);
+        while !scan.is_at_end() {
+            self.take_batch(&mut batch, &mut scan, &maps, &mut phase)?;
+            for &(record, hash) in &batch {
+                if let Some(slots) = self.recover_record(writer, &mut maps, record, hash, seq)? {
+                    return Ok(Some((record.header.map(), slots)));
+                }
+            }
+        }
+        for (index, totals) in maps.values() {
+            index.reset_totals(Totals { seq, ..*totals })?;
+        }
+        phase.end();
+        Ok(None)
+    }
+
+    /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them
+    /// overlap: each costs a line of the index and the record that it replaces.
+    fn take_batch<'a>(
+        &self,
+        batch: &mut Vec<(Record<'a>, KeyHash)>,
+        scan: &mut Scan<'a>,
+        maps: &Maps<'_>,
+        phase: &mut Phase<'_>,
+    ) -> Result<()> {
+        batch.clear();
+        for record in scan.take(BATCH) {
+            let record = record?;
+            phase.advance(record.len());
+            if !matches!(record.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear)) {
+                continue;
+            }
+            let hash = KeyHash::of(record.key(), self.seed);
+            if let Some((index, _)) = maps.get(&record.header.map()) {
+                index.prefetch(hash);
+            }
+            if record.header.prev() != 0 {
+                self.region.prefetch(record.header.prev());
+            }
+            batch.push((record, hash));
+        }
+        Ok(())
+    }
+
+    /// Does in the index of its map what a record says. If that has no slot left, says how many it has.
+    fn recover_record<'a>(
+        &'a self,
+        writer: &mut Writer,
+        maps: &mut Maps<'a>,
+        record: Record<'_>,
+        hash: KeyHash,
+        seq: u64,
+    ) -> Result<Option<u64>> {
+        let map = record.header.map();
+        let (index, totals) = match maps.entry(map) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert((self.recover_map(writer, map, 0, seq)?, Totals::default())),
+        };
+        if record.kind() == Some(Kind::Clear) {
+            let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
+            *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
+            *totals = Totals::default();
+            return Ok(None);
+        }
+        if totals.used() >= index.limit() {
+            index.reset_totals(Totals { seq, ..*totals })?;
+            match self.rebuild_at_once(writer, map, index::roomy(totals.slots + 1), seq, false) {
+                Ok(larger) => *index = larger,
+                // As long as there is a slot left at all, it goes on without.
+                Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let counted = index.totals()?;
+            (totals.slots, totals.dead) = (counted.slots, counted.dead);
+        }
+        let is_published = self.publish_recovered(index, totals, record, hash)?;
+        Ok((!is_published).then_some(totals.used()))
+    }
+
+    /// Points the slot of a record's key at it, and says whether there was one left. What it replaces is what the slot
+    /// points at, not what `prev` says: that may lie behind the head.
+    fn publish_recovered(
+        &self,
+        index: &Index<'_>,
+        totals: &mut Totals,
+        record: Record<'_>,
+        hash: KeyHash,
+    ) -> Result<bool> {
+        let (key, map) = (record.key(), record.header.map());
+        let is_put = record.kind() == Some(Kind::Put);
+        match self.probe(index, map, hash, key)? {
+            Some(Probe::Found(at, newest)) => {
+                let newest = log::record(&self.region, newest)?;
+                totals.keys -= 1;
+                totals.bytes -= newest.counted_len();
+                if is_put {
+                    index.publish(at, hash, record.offset, false)?;
+                } else {
+                    // There is no reader yet who could need the tombstone.
+                    index.retire(at)?;
+                    totals.slots -= 1;
+                    totals.dead += 1;
+                }
+            }
+            // A tombstone of a key that is not there says nothing.
+            Some(Probe::Vacant(..)) if !is_put => {}
+            Some(Probe::Vacant(at, was_dead)) => {
+                index.publish(at, hash, record.offset, true)?;
+                totals.slots += 1;
+                totals.dead -= u64::from(was_dead);
+            }
+            None => return Ok(false),
+        }
+        if is_put {
+            totals.keys += 1;
+            totals.bytes += record.counted_len();
+        }
+        Ok(true)
+    }
+
+    /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps
+    /// that it has and that have no records.
+    fn go_by_the_catalogue(&self, writer: &mut Writer, seq: u64) -> Result<()> {
+        let mut known = self.maps_of_catalogue()?;
+        for &map in &known {
+            if self.index(map)?.is_none() {
+                self.recover_map(writer, map, 0, seq)?;
+            }
+        }
+        known.extend([CATALOGUE, DEFAULT_MAP]);
+        let table = self.map_table()?;
+        for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
+            self.check_was_made(entry.map)?;
+            table.remove(entry)?;
+            writer.space.free(&self.region, entry.region())?;
+        }
+        Ok(())
+    }
+
+    /// Begins a new life of the store behind the end of the log that was found, durably, before anything is committed.
+    fn begin_incarnation(&self, last: u64) -> Result<()> {
+        let seq = (((last >> COUNT_BITS) + 1) << COUNT_BITS) | ((last & COUNT_MASK) + 1);
+        let mut writer = self.writer();
+        let mut tail = self.tail(&writer)?;
+        // A torn jump or incarnation record could become whole again under its own first words.
+        tail.wipe(&self.region)?;
+        let [_, bytes, records, live_bytes] = self.log_totals()?;
+        self.let_go_of_the_block(&mut writer)?;
+        let make_room = || self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, Room::Cleaning);
+        let jumped = self.region.exceeding(u64::MAX, make_room)?;
+        let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::bare(Kind::Incarnation, seq) };
+        tail.append(&self.region, &entry)?;
+        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
+        totals::publish(
+            &self.region,
+            live::LOG_TOTALS,
+            [seq, bytes + jump_bytes + RECORD_HEADER, records + jumps + 1, live_bytes],
+        )?;
+        self.region.store_seal(seal::COMMIT, seq)?;
+        for (offset, value) in [
+            (live::CHAIN, u64::from(tail.chain)),
+            (live::TAIL, tail.at),
+            (live::COMMIT_POINT, commit_word(tail.at, seq)),
+            (live::HORIZON, seq),
+            (live::REUSED_BELOW, seq & COUNT_MASK),
+            (live::CHANGED, seq),
+            (live::VISIBLE, seq),
+        ] {
+            self.region.store(offset, value, Ordering::Release)?;
+        }
+        drop(writer);
+        self.go_on(seq)
+    }
+
+    /// The last step of a recovery: what is held back, and a superblock that says how far it came.
+    fn go_on(&self, seq: u64) -> Result<()> {
+        match self.keep_reserve(&mut self.writer(), 0, seq) {
+            // A full store was opened all the same; it just has no reserve.
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.checkpoint_new()
+    }
+
+    /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may
+    /// still be reading that.
+    pub(crate) fn retire_unreferenced(&self, writer: &mut Writer) -> Result<()> {
+        let visible = self.region.live(live::VISIBLE)?;
+        self.return_uncommitted(writer, visible)?;
+        let named = self.named_extents()?;
+        let unused = |extent: &&Extent| {
+            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table | ExtentKind::Live)
+                && !named.contains(&extent.offset)
+        };
+        let unused: Vec<u64> = writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
+        let retire = |offset| writer.space.set_kind(&self.region, offset, ExtentKind::Retired, visible);
+        unused.into_iter().try_for_each(retire)
+    }
+}

@@ -1,0 +1,802 @@
+//! Opening: whose file is this, who else has it, and in what state was it left?
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::aside::{self, Aside};
+use super::path::{
+    Made, check_is_file, check_path, check_settings, creation_error, is_at, open_again, open_file, opening_error,
+    sync_folder,
+};
+use super::recovery::{self, Opened};
+use crate::engine::durable::checkpoint::Flusher;
+use crate::engine::lookup::versions::OldReaders;
+use crate::engine::processes::entries;
+use crate::engine::processes::gate::Gate;
+use crate::engine::read::pins::{KeptPins, SharedPins, SnapshotLocks};
+use crate::engine::settings::{Access, Settings};
+use crate::engine::state::live_area::{
+    SAME_FILE, distrust_live, forget_the_dead, is_closed, live_counts, live_identity, live_is_as_closed,
+    live_is_current, live_is_vouched_for, live_is_whole, set_live,
+};
+use crate::engine::state::superblocks::{Superblocks, generation, in_force, inspect_in_use, newest, which};
+use crate::engine::upkeep::share::Upkeep;
+use crate::engine::write::commit::Writer;
+use crate::engine::write::tables::tables_have_grown;
+use crate::engine::write::turn::SENDING;
+use crate::engine::{Engine, Frozen, now, progress};
+use crate::error::{Error, HeldBy, Result};
+use crate::file::layout::{
+    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, SUPERBLOCK_A, SUPERBLOCK_B,
+    Superblock, commit_seq, live, opener,
+};
+use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing, fork};
+use crate::file::region::{self, Region};
+use crate::file::space::{self, Space};
+use crate::file::{index, totals};
+
+impl Engine {
+    /// Opens the store at `path`, or creates it.
+    pub(crate) fn open(path: &Path, mut settings: Settings) -> Result<Engine> {
+        check_path(path, &settings)?;
+        let start = Instant::now();
+        let mut trust = true;
+        loop {
+            let Some(opening) = Opening::begin(path, None, &mut settings)? else { continue };
+            match opening.proceed(trust) {
+                Ok(Some(engine)) => return Ok(engine),
+                // What was killed left something behind that does not add up. The log decides.
+                Ok(None) => trust = false,
+                // What is waited for is waited for here, where nothing is held that others need to open or close the
+                // store.
+                Err(error) if start.elapsed() < grace(&error, &settings) => thread::sleep(GRACE / 20),
+                Err(Error::LockTimeout { path, pid, held, .. }) => {
+                    return Err(Error::LockTimeout { path, waited: start.elapsed(), pid, held });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens the store in a file once more, for reading.
+    pub(super) fn open_again(file: &File, path: &Path, mut settings: Settings) -> Result<Engine> {
+        let missing = || Error::NotFound { path: path.to_owned() };
+        let opening = Opening::begin(path, Some(file), &mut settings)?.ok_or_else(missing)?;
+        opening.proceed(true)?.ok_or_else(missing)
+    }
+
+    /// A store in memory.
+    pub(crate) fn in_memory(settings: Settings) -> Result<Engine> {
+        let region = Region::in_memory(settings.max_size)?;
+        check_settings(region.path(), &settings)?;
+        if settings.access == Access::ReadOnly {
+            let what = "a store in memory that is read-only would stay empty; open it for writing";
+            return Err(Error::InvalidOptions { path: region.path().to_owned(), what });
+        }
+        build_empty(region, Seat::alone(None), settings)?.end_opening(false)
+    }
+
+    /// Puts the pieces together.
+    #[expect(clippy::too_many_arguments, reason = "the one place where an engine is made")]
+    pub(crate) fn assemble(
+        region: Region,
+        seat: Seat,
+        settings: Settings,
+        opened: Opened,
+        superblock: Superblock,
+        frozen: Option<Frozen>,
+        space: Option<Space>,
+        tail: u64,
+    ) -> Result<Engine> {
+        let writer = match space {
+            Some(space) => Writer::new(&region, space, tail)?,
+            None => Writer::unknowing(),
+        };
+        let gate = match &seat.locks {
+            Some(locks) => Gate::listed(locks.id().map_err(|e| entries::lock_error(&region, e))?, seat.entry),
+            None => Arc::default(),
+        };
+        // What the superblock does not vouch for counts as not flushed.
+        let durable = (superblock.log_end.get(), superblock.next_seq.get() - 1);
+        Ok(Engine {
+            seed: superblock.hash_seed.get(),
+            locks: seat.locks,
+            held: seat.held,
+            generation: fork::generation(),
+            process: seat.entry,
+            exclusive: seat.exclusive,
+            read_only: settings.access == Access::ReadOnly,
+            frozen,
+            thawed: AtomicBool::new(false),
+            aside: None,
+            origin: ORIGINS.fetch_add(1, Ordering::Relaxed),
+            kept_pins: KeptPins::new(seat.entry),
+            shared_pins: SharedPins::default(),
+            snapshot_locks: SnapshotLocks::default(),
+            gate,
+            old_readers: OldReaders::default(),
+            flusher: Flusher::new(durable.0, durable.1),
+            writer: Mutex::new(writer),
+            clean: AtomicBool::new(superblock.is_clean()),
+            upkeep: Upkeep::default(),
+            superblock: Mutex::new(superblock),
+            changed: AtomicBool::new(false),
+            drops: AtomicBool::new(true),
+            left_something: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            region,
+            settings,
+            opened,
+        })
+    }
+}
+
+/// How many stores this process has opened.
+static ORIGINS: AtomicU64 = AtomicU64::new(0);
+
+/// How long an opening waits for readers whose presence it cannot do with.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How long an opening is tried again that has failed like this.
+fn grace(error: &Error, settings: &Settings) -> Duration {
+    match error {
+        // Readers come and go; while they are there, some things cannot be done.
+        Error::Locked { by: HeldBy::Readers | HeldBy::Private, .. } => GRACE,
+        // Somebody has to go, or has to end his transaction, so that there is an entry of the process table.
+        Error::LockTimeout { .. } => settings.lock_timeout,
+        Error::WouldDeadlock { .. } => SENDING.min(settings.lock_timeout),
+        _ => Duration::ZERO,
+    }
+}
+
+/// What an opener holds.
+pub(crate) struct Seat {
+    /// For the engine to work with.
+    pub(crate) locks: Option<Arc<Locks>>,
+    /// To be held, and nothing else.
+    held: Option<Arc<Locks>>,
+    /// The entry of the process table whose byte is locked.
+    pub(crate) entry: u64,
+    /// Nobody else can open the store meanwhile.
+    pub(crate) exclusive: bool,
+}
+
+impl Seat {
+    /// In memory there is nobody else. Locks that keep others from a file behind it are held.
+    fn alone(held: Option<Arc<Locks>>) -> Seat {
+        Seat { locks: None, held, entry: 0, exclusive: true }
+    }
+}
+
+/// An opening that has begun: the file is open, and nobody else can open or close it meanwhile.
+struct Opening<'s> {
+    path: PathBuf,
+    settings: &'s Settings,
+    file: File,
+    locks: Arc<Locks>,
+    /// The file was made for us, and is taken away again if nothing becomes of it.
+    made: Option<Made>,
+    /// Nobody else has the file open, but for those who are about to.
+    alone: bool,
+}
+
+impl<'s> Opening<'s> {
+    /// Opens the file and takes the locks that belong to the way in which it is opened. `None` if the file was replaced
+    /// meanwhile.
+    fn begin(path: &Path, again: Option<&File>, settings: &'s mut Settings) -> Result<Option<Opening<'s>>> {
+        let to_file = settings.access.is_to_file();
+        let (file, place) = match again {
+            Some(file) => (open_again(file, path).map_err(|error| opening_error(path, error))?, None),
+            None => open_file(path, settings)?,
+        };
+        // Another machine does not see what is shared in this one's memory.
+        settings.exclusive |= to_file && locks::network_file_system(&file).is_some();
+        let mut options = OpenOptions::new();
+        options.read(true).write(to_file);
+        let open = || again.map_or_else(|| options.open(path), |file| open_again(file, path));
+        let locks = match Locks::open(&file, open) {
+            Ok(locks) => Arc::new(locks),
+            Err(error) => {
+                drop(place.map(|place| Made::new(place, Arc::new(Locks::of(file)))));
+                return Err(opening_error(path, error));
+            }
+        };
+        let made = place.map(|place| Made::new(place, Arc::clone(&locks)));
+        let locking = |error| Error::io(path, "lock the file", error);
+        let looking = |error| Error::io(path, "look at the file", error);
+        check_is_file(path, &file.metadata().map_err(looking)?)?;
+
+        let sharing = if to_file { Sharing::Exclusive } else { Sharing::Shared };
+        let patience = settings.open_timeout.unwrap_or(settings.lock_timeout);
+        wait_for_opener(path, &file, patience, || locks.try_lock(OPENING, sharing).map_err(locking))?;
+        // Whoever makes the file shorter holds this for a moment.
+        let reading = || locks.try_lock(READERS, Sharing::Shared).map_err(locking);
+        if !to_file && !entries::poll(patience, reading)? {
+            return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Unknown });
+        }
+        let start = Instant::now();
+        let alone = loop {
+            // A reader has no use for being alone unless it asks for that.
+            if (settings.exclusive || to_file) && locks.try_whole(Sharing::Exclusive).map_err(locking)? {
+                break true;
+            }
+            if !settings.exclusive && locks.try_whole(Sharing::Shared).map_err(locking)? {
+                break false;
+            }
+            let by = who_holds(path, &file, &locks, settings.exclusive);
+            // A reader may be about to go, like a program that prints statistics.
+            if !matches!(by, HeldBy::Readers | HeldBy::Private) || start.elapsed() >= GRACE {
+                return Err(Error::Locked { path: path.to_owned(), by });
+            }
+            thread::sleep(GRACE / 20);
+        };
+        // Those who have recovered it in memory of their own do not lock the whole file.
+        if settings.exclusive && !aside::is_nobody(&locks).map_err(locking)? {
+            return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Private });
+        }
+        // Was the file deleted or replaced before we had the lock?
+        if !locks::is_same_file(&file, locks.file()).map_err(looking)? || again.is_none() && !is_at(&file, path) {
+            return Ok(None);
+        }
+        Ok(Some(Opening { path: path.to_owned(), settings, file, locks, made, alone }))
+    }
+
+    /// Finds out what is in the file, and opens that. `None` if the memory that a dead process left cannot be trusted,
+    /// and all has to be done again without.
+    fn proceed(mut self, trust: bool) -> Result<Option<Engine>> {
+        let access = self.settings.access;
+        let found = inspect_in_use(&mut self.file, &self.path)?;
+        match found {
+            None if !access.is_to_file() || !self.settings.create => {
+                Err(Error::NotAStore { path: self.path, what: "it is empty, or its creation was cut short" })
+            }
+            None if !self.alone => Err(Error::Locked { path: self.path, by: HeldBy::Readers }),
+            None => {
+                // Held until the file is gone: as soon as they are given up, somebody else may create his store in it.
+                let (locks, made, alone) = (Arc::clone(&self.locks), self.made.take(), self.alone);
+                let engine = self.create();
+                if let (Err(_), Some(made)) = (&engine, &made) {
+                    made.remove();
+                }
+                drop((made, locks));
+                engine?.end_opening(alone).map(Some)
+            }
+            Some(_) if self.settings.create_new => Err(Error::AlreadyExists { path: self.path }),
+            Some(superblocks) => match access {
+                Access::ReadWrite => self.open_for_writing(superblocks, trust),
+                Access::ReadOnly => self.open_for_reading(superblocks).map(Some),
+                Access::CopyOnWrite => self.open_copy(superblocks, trust),
+            },
+        }
+    }
+
+    /// Takes a place among those who write.
+    fn seat(locks: Arc<Locks>, region: &Region, settings: &Settings) -> Result<Seat> {
+        let entry = entries::claim(region, &locks)?;
+        Ok(Seat { locks: Some(locks), held: None, entry, exclusive: settings.exclusive })
+    }
+
+    /// Takes a place in memory: the content of the file becomes that of this process, up to `max_len`, where nobody
+    /// else is. As long as that lasts, nobody may write to the file: what was not copied yet would change.
+    fn seat_in_memory(region: Region, locks: Arc<Locks>, max_len: u64) -> Result<(Region, Seat)> {
+        // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and
+        // others need not wait until the opening has come to its end.
+        (locks.try_lock(PRIVATE, Sharing::Shared))
+            .and_then(|_| locks.unlock(OPENING))
+            .map_err(|e| entries::lock_error(&region, e))?;
+        Ok((region.into_private(max_len)?, Seat::alone(Some(locks))))
+    }
+
+    /// Creates a store in an empty file.
+    ///
+    /// First a mark goes to the disk that says "creation has begun", in the place of superblock A, and the folder after
+    /// it; superblock B is written when everything else is flushed. The mark stays until B is known to be flushed as
+    /// well, so a cut at any moment, even in the middle of copying a superblock, leaves a file that is recognised.
+    fn create(mut self) -> Result<Engine> {
+        let (path, settings) = (&self.path, self.settings);
+        // The mark itself must not be what runs into a limit.
+        region::check_file_size(path, settings.max_size, BLOCK)?;
+        let mut mark = [0; BLOCK as usize];
+        mark[..CREATION_MAGIC.len()].copy_from_slice(&CREATION_MAGIC);
+        (self.file.set_len(0))
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
+            .and_then(|_| self.file.write_all(&mark))
+            .and_then(|()| self.file.sync_all())
+            .map_err(|e| creation_error(path, e))?;
+        sync_folder(path)?;
+        let region = Region::of_file(self.file, self.path, false, settings.max_size)?;
+        let seat = Opening::seat(self.locks, &region, settings)?;
+        build_empty(region, seat, settings.clone())
+    }
+
+    /// Opens a file that is a store, for reading.
+    fn open_for_reading(self, superblocks: Superblocks) -> Result<Engine> {
+        let Opening { path, settings, file, locks, .. } = self;
+        let region = Region::of_file(file, path, true, settings.max_size)?;
+        let identity = region.identity();
+        let writers = entries::living(&region, &locks)?;
+        let newest = newest(&superblocks);
+        if settings.untrusted {
+            refuse_beside(&writers, &region)?;
+        }
+        let has_writers = !writers.is_empty();
+        let is_current = live_is_vouched_for(&region, has_writers)?;
+        let (_, in_force) = in_force(&region)?;
+        let seat = |locks| Seat { locks: Some(locks), held: None, entry: 0, exclusive: settings.exclusive };
+        let is_believed = is_current && !settings.untrusted;
+        let of_live = in_force.filter(|superblock| is_believed && live_counts(&region, superblock, has_writers));
+        // With somebody there who writes, or the memory as a dead one left it, it tells what there is.
+        if let Some(superblock) = of_live {
+            if superblock.is_clean() {
+                check_len(&region, &superblock)?;
+            }
+            let opened = if has_writers { Opened::Attached } else { Opened::AfterKill };
+            let is_closing = region.live(live::STATE)? & live::STATE_CLOSING != 0;
+            let is_closed = is_closed(&region, &superblock)? && !is_closing;
+            let opened = if is_closed { Opened::Clean } else { opened };
+            let engine = Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, None, None)?;
+            return engine.end_opening(false);
+        }
+        let Some(superblock) = superblocks[newest] else {
+            return Err(region.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
+        };
+        // Of a store that was closed, the live area tells when it is opened again; so it must not be there and be
+        // wrong.
+        let is_closed = is_closed(&region, &superblock)? && !is_current && !settings.untrusted;
+        if !is_closed {
+            if superblock.is_clean() {
+                check_len(&region, &superblock)?;
+            }
+            // It may not be written to, so it is recovered in memory of this process.
+            refuse_beside(&writers, &region)?;
+            if settings.untrusted {
+                // What others believe of it may be something else.
+                let (region, seat) = Opening::seat_in_memory(region, locks, u64::MAX)?;
+                return recovery::after_power_cut(region, seat, settings.clone(), superblock, newest)?
+                    .end_opening(false);
+            }
+            let (aside, seat) = (Aside::begin(&region)?, Seat::alone(Some(locks)));
+            let region = region.into_private(u64::MAX)?;
+            return recovery::after_power_cut(region, seat, settings.clone(), superblock, newest)?
+                .end_opening(false)?
+                .step_aside(aside, superblock.log_head.get());
+        }
+        let frozen = Frozen {
+            visible: superblock.next_seq.get() - 1,
+            map_table: superblock.map_table.get(),
+            space_table: superblock.space_table.get(),
+            identity,
+            found: live_identity(&region)?,
+        };
+        // A damaged table shall show now.
+        let space = Space::load(&region, frozen.space_table)?;
+        let opened = Opened::Clean;
+        let engine =
+            Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, Some(frozen), Some(space))?;
+        engine.end_opening(false)
+    }
+
+    /// Opens a file that is a store, for changes that stay in memory of this process.
+    fn open_copy(self, superblocks: Superblocks, trust: bool) -> Result<Option<Engine>> {
+        let Opening { path, settings, file, locks, .. } = self;
+        let region = Region::of_file(file, path, true, settings.max_size)?;
+        refuse_beside(&entries::living(&region, &locks)?, &region)?;
+        let found = Found::in_file(&region, &superblocks, false, settings.untrusted)?;
+        let (region, seat) = Opening::seat_in_memory(region, locks, settings.max_size)?;
+        // Whoever reads the file sees nothing of what happens here.
+        found.take_up(region, seat, settings, trust, true)
+    }
+
+    /// Opens a file that is a store, for reading and writing.
+    fn open_for_writing(self, superblocks: Superblocks, trust: bool) -> Result<Option<Engine>> {
+        let Opening { path, settings, file, locks, alone, .. } = self;
+        let region = Region::of_file(file, path.clone(), false, settings.max_size)?;
+        let writers = entries::living(&region, &locks)?;
+        if alone && let Some(other) = writers.first() {
+            // The lock on the file does not reach them, but that on their entry does.
+            return Err(Error::Locked { path, by: other.holder() });
+        }
+        if locks.is_held(PRIVATE).map_err(|e| entries::lock_error(&region, e))? {
+            return Err(Error::Locked { path, by: HeldBy::Private });
+        }
+        if settings.untrusted {
+            refuse_beside(&writers, &region)?;
+        }
+        let found = Found::in_file(&region, &superblocks, !writers.is_empty(), settings.untrusted)?;
+        // Before anything is stored there.
+        region.fill_holes(|| found.holes(&region, !writers.is_empty()))?;
+        let seat = Opening::seat(locks, &region, settings)?;
+        if writers.is_empty() {
+            return found.take_up(region, seat, settings, trust, alone);
+        }
+        if !found.same_cache {
+            let what = "other processes have the store open, and its live area says nothing that can be used";
+            return Err(region.corrupt(live::VERSION_WORD, what));
+        }
+        let engine = attach(region, seat, settings.clone(), Opened::Attached, found.superblock)?;
+        engine.end_opening(alone).map(Some)
+    }
+}
+
+/// In what state the file of a store was found.
+struct Found {
+    superblock: Superblock,
+    /// Which of the two that is.
+    in_force: usize,
+    /// The live area is as the last one left it who had the store open.
+    same_cache: bool,
+    /// The live area belongs to the file as it is.
+    is_whole: bool,
+    /// The store was closed, and not changed since.
+    is_closed: bool,
+    /// [`live::STATE`], if it is to be believed.
+    state: u64,
+    identity: Option<[u64; 6]>,
+}
+
+impl Found {
+    /// Looks at the file. `has_writers`: somebody has it open for writing. `untrusted`: the live area says nothing.
+    fn in_file(region: &Region, superblocks: &Superblocks, has_writers: bool, untrusted: bool) -> Result<Found> {
+        let identity = region.identity();
+        let current = !untrusted && live_is_vouched_for(region, has_writers)?;
+        let (place, of_live) = in_force(region)?;
+        let of_live = of_live.filter(|superblock| current && live_counts(region, superblock, has_writers));
+        let same_cache = of_live.is_some();
+        let state = if current { region.live(live::STATE)? } else { 0 };
+        let newest = newest(superblocks);
+        let (in_force, superblock) = if same_cache { (which(place), of_live) } else { (newest, superblocks[newest]) };
+        let Some(mut superblock) = superblock else {
+            return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
+        };
+        // What counts is whole.
+        let is_whole = same_cache || has_writers || live_is_whole(region, &superblock).unwrap_or(false);
+        let is_closed = is_closed(region, &superblock)? && state & live::STATE_CLOSING == 0;
+        // The next one has to be newer than both.
+        superblock.generation = generation(&superblocks[newest]).into();
+
+        if superblock.is_clean() {
+            check_len(region, &superblock)?;
+        }
+        Ok(Found { superblock, in_force, same_cache, is_whole, is_closed, state, identity })
+    }
+
+    /// What of the file has no real space and gets it before it is used. Nothing that anybody knows of, if the log is
+    /// to be followed.
+    fn holes(&self, region: &Region, has_writers: bool) -> Vec<(u64, u64)> {
+        let space = if self.same_cache || has_writers {
+            space::read(region, || region.live(live::SPACE_TABLE)).ok().flatten()
+        } else if self.is_closed {
+            Space::load_copy(region, self.superblock.space_table.get()).ok()
+        } else {
+            None
+        };
+        let extents = space.iter().flat_map(Space::extents);
+        let holes = extents.filter(|extent| extent.kind == ExtentKind::Hole);
+        holes.map(|hole| (hole.offset, hole.end())).collect()
+    }
+
+    /// Takes up a store that nobody writes to, on the shortest road that is safe. `region` is its file, or has the same
+    /// content. `alone`: nobody reads from it either. `None` if the memory that a dead process left cannot be trusted,
+    /// and all has to be done again without.
+    fn take_up(
+        self,
+        region: Region,
+        seat: Seat,
+        settings: &Settings,
+        trust: bool,
+        alone: bool,
+    ) -> Result<Option<Engine>> {
+        let Found { superblock, in_force, state, identity, .. } = self;
+        let same_cache = self.same_cache && trust && !settings.untrusted;
+        let is_closed = self.is_closed && !settings.untrusted;
+        // Whatever it is that says so: to believe it costs only time.
+        let is_poisoned = region.live(live::STATE)? & live::STATE_POISONED != 0;
+        // Readers who look at the live area of a closed store shall not see it vanish. Where nothing tells this page
+        // cache from another, that there are readers says that it may be theirs.
+        let may_be_read = match identity {
+            Some(_) => live_is_current(&region, identity, SAME_FILE)?,
+            None => !alone,
+        };
+        let as_closed = is_closed && self.is_whole && may_be_read && live_is_as_closed(&region, &superblock)?;
+        let as_left = same_cache && !is_poisoned;
+        if let Some(locks) = &seat.locks {
+            // Those who have recovered it in memory of their own go on looking at the log.
+            let stays = if is_closed {
+                aside::none_is_beyond(locks, superblock.next_seq.get() - 1)
+            } else if as_left {
+                let visible = region.live(live::VISIBLE)?;
+                aside::none_is_beyond(locks, commit_seq(region.live(live::COMMIT_POINT)?, visible))
+            } else {
+                aside::all_began_at(locks, superblock.log_head.get())
+            };
+            if !stays.map_err(|e| entries::lock_error(&region, e))? {
+                return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Private });
+            }
+        }
+        let engine = if as_closed && trust && !is_poisoned {
+            forget_the_dead(&region)?;
+            let engine = attach(region, seat, settings.clone(), Opened::Clean, superblock)?;
+            if tables_have_grown(&engine.region)? {
+                engine.give_tables_back()?;
+            }
+            if identity.is_none() {
+                engine.trust_live()?;
+            }
+            engine
+        } else if is_closed {
+            open_clean(region, seat, settings.clone(), superblock, in_force)?
+        } else if as_left {
+            match recovery::after_kill(region, seat, settings.clone(), superblock, state) {
+                Err(Error::Corrupt { .. }) => return Ok(None),
+                engine => engine?,
+            }
+        } else if alone {
+            recovery::after_power_cut(region, seat, settings.clone(), superblock, in_force)?
+        } else {
+            // Everything is about to be written anew, under the eyes of those who read.
+            return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Readers });
+        };
+        engine.end_opening(alone).map(Some)
+    }
+}
+
+/// Takes the lock that an opening begins with. Whoever has it is waited for as long as he makes progress, and then for
+/// so long.
+fn wait_for_opener(path: &Path, file: &File, patience: Duration, mut lock: impl FnMut() -> Result<bool>) -> Result<()> {
+    let mut opener = None;
+    let mut is_taken = false;
+    loop {
+        let before = opener;
+        let is_further = entries::poll(patience, || {
+            is_taken = lock()?;
+            if !is_taken {
+                opener = progress::opener_of(file);
+            }
+            Ok(is_taken || opener != before)
+        })?;
+        if is_taken {
+            return Ok(());
+        }
+        if !is_further {
+            let by = opener.map_or(HeldBy::Opening, |(pid, step)| HeldBy::Opener { pid, step });
+            return Err(Error::Locked { path: path.to_owned(), by });
+        }
+    }
+}
+
+/// Refuses to have a private copy of what somebody writes to.
+fn refuse_beside(writers: &[entries::Process], region: &Region) -> Result<()> {
+    match writers.first() {
+        Some(writer) => Err(Error::Locked { path: region.path().to_owned(), by: writer.holder() }),
+        None => Ok(()),
+    }
+}
+
+/// Who it is that keeps us out, as far as the file tells.
+fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy {
+    let found = (|| {
+        let region = Region::of_file(file.try_clone().ok()?, path.to_owned(), true, u64::MAX).ok()?;
+        match entries::living(&region, locks) {
+            Ok(writers) => writers.first().map(entries::Process::holder),
+            Err(Error::Locked { by, .. }) => Some(by),
+            Err(_) => None,
+        }
+    })();
+    match found {
+        Some(by) => by,
+        None if locks.is_held(PRIVATE).unwrap_or(false) => HeldBy::Private,
+        // Only to be alone is made impossible by those who read.
+        None if exclusive => HeldBy::Readers,
+        None => HeldBy::Unknown,
+    }
+}
+
+/// Whether a store that was closed is as long as it was then.
+fn check_len(region: &Region, superblock: &Superblock) -> Result<()> {
+    let (len, expected) = (region.file_len()?, superblock.file_len.get());
+    if len < expected { Err(Error::Truncated { path: region.path().to_owned(), len, expected }) } else { Ok(()) }
+}
+
+/// Opens a store whose live area is as it should be, because others use it or have left it so.
+fn attach(region: Region, seat: Seat, settings: Settings, opened: Opened, superblock: Superblock) -> Result<Engine> {
+    progress::note(&region, opener::OPENING, 0, 0);
+    // The space table changes while others write; it is read when the writer lock is held.
+    Engine::assemble(region, seat, settings, opened, superblock, None, None, 0)
+}
+
+/// Makes an empty store of a region that has nothing behind the live area.
+fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine> {
+    let first_extent = (EXTENTS, EXTENTS + settings.limits.smallest_log);
+    region.allocate(EXTENTS, first_extent.1)?;
+    let seq = (1 << COUNT_BITS) + 1;
+    let mut random = [0; 24];
+    getrandom::fill(&mut random).map_err(|e| Error::io(region.path(), "get random bytes", io::Error::other(e)))?;
+    let (uuid, seed) = random.split_at(16);
+    let mut superblock = Superblock::new_zeroed_for(seq, now());
+    superblock.uuid.copy_from_slice(uuid);
+    // Version 4, variant 1: a random UUID (RFC 9562).
+    superblock.uuid[6] = superblock.uuid[6] & 0x0f | 0x40;
+    superblock.uuid[8] = superblock.uuid[8] & 0x3f | 0x80;
+    superblock.hash_seed = u64::from_le_bytes(seed.try_into().unwrap_or_default()).into();
+
+    let log =
+        LogFound { extents: vec![(first_extent.0, first_extent.1, seq - 1)], end: EXTENTS, chain: 0, last: seq - 1 };
+    let initial = settings.initial_capacity;
+    let engine = build(region, seat, settings, Opened::Created, superblock, &log)?;
+    let mut writer = engine.writer();
+    for (map, slots) in [(CATALOGUE, 0), (DEFAULT_MAP, initial)] {
+        engine.create_map(&mut writer, map, index::blocks_for(slots), seq - 1)?;
+    }
+    engine.keep_reserve(&mut writer, 0, seq - 1)?;
+    drop(writer);
+    engine.region.flush_all()?;
+    {
+        let mut superblock = engine.lock_new_superblock();
+        let next = Superblock { file_len: engine.region.file_len()?.into(), ..*superblock };
+        engine.write_superblock(&mut superblock, next)?;
+    }
+    engine.trust_live()?;
+    Ok(engine)
+}
+
+/// What stands for an identity where the system has none: it tells readers of a closed store, who know what was there
+/// before, that somebody has opened it. It proves nothing about the page cache.
+fn random_identity(path: &Path) -> Result<[u64; 6]> {
+    let mut words = [0; 6];
+    for word in &mut words {
+        *word = random(path)?;
+    }
+    Ok(words)
+}
+
+fn random(path: &Path) -> Result<u64> {
+    getrandom::u64().map_err(|e| Error::io(path, "get random bytes", io::Error::other(e)))
+}
+
+/// A log that is known: its extents (start, end, sequence number), and how it ends.
+pub(crate) struct LogFound {
+    pub(crate) extents: Vec<(u64, u64, u64)>,
+    pub(crate) end: u64,
+    pub(crate) chain: u32,
+    pub(crate) last: u64,
+}
+
+/// Sets the live area up anew around a log, with an empty map table and nothing allocated but the log.
+pub(crate) fn build(
+    region: Region,
+    seat: Seat,
+    settings: Settings,
+    opened: Opened,
+    superblock: Superblock,
+    log: &LogFound,
+) -> Result<Engine> {
+    distrust_live(&region)?;
+    region.zero(LIVE, EXTENTS - LIVE)?;
+    set_live(&region, &superblock, log.end, log.chain, log.last)?;
+    // The first superblock of a new store goes to B; in any other case the word is set again.
+    region.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
+    // A full store that is recovered may need more than its limit.
+    let excess = if opened == Opened::Created { 0 } else { u64::MAX };
+    let create = || Space::create(&region, &log.extents, superblock.head_ordinal.get(), log.last);
+    let space = region.exceeding(excess, create)?;
+    let engine = Engine::assemble(region, seat, settings, opened, superblock, None, Some(space), log.end)?;
+    {
+        let mut writer = engine.writer();
+        engine.region.exceeding(excess, || engine.create_map_table(&mut writer, log.last))?;
+    }
+    Ok(engine)
+}
+
+/// Opens a store that was closed: there is nothing to do but to set the live area up.
+fn open_clean(
+    region: Region,
+    seat: Seat,
+    settings: Settings,
+    superblock: Superblock,
+    in_force: usize,
+) -> Result<Engine> {
+    let (end, last) = (superblock.log_end.get(), superblock.next_seq.get() - 1);
+    distrust_live(&region)?;
+    region.zero(LIVE, EXTENTS - LIVE)?;
+    progress::note(&region, opener::OPENING, 0, 0);
+    set_live(&region, &superblock, end, superblock.end_chain.get(), last)?;
+    region.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
+    region.store_live(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;
+    region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
+    let (bytes, records) = (superblock.log_bytes.get(), superblock.log_records.get());
+    totals::publish(&region, live::LOG_TOTALS, [last, bytes, records, superblock.live_bytes.get()])?;
+    for (word, value) in
+        [live::RESIZE_CURSOR, live::RESIZE_TARGET, live::RESIZE_ZEROED].into_iter().zip(superblock.resize)
+    {
+        region.store_live(word, value.get(), Ordering::Relaxed)?;
+    }
+    region.store_live(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
+    let space = Space::load(&region, superblock.space_table.get())?;
+    let engine = Engine::assemble(region, seat, settings, Opened::Clean, superblock, None, Some(space), end)?;
+    if superblock.counted_live_bytes().is_none() {
+        let live_bytes = engine.sum_of_live_bytes()?;
+        totals::reset(&engine.region, live::LOG_TOTALS, [last, bytes, records, live_bytes])?;
+    }
+    // Whoever was the last one may have been in a table that had grown.
+    if engine.writer().space.extents().any(|extent| extent.kind == ExtentKind::Live) {
+        engine.give_tables_back()?;
+    }
+    engine.trust_live()?;
+    Ok(engine)
+}
+
+impl Engine {
+    /// An engine that only reads.
+    fn for_reading(
+        region: Region,
+        seat: Seat,
+        settings: Settings,
+        opened: Opened,
+        superblock: Superblock,
+        frozen: Option<Frozen>,
+        space: Option<Space>,
+    ) -> Result<Engine> {
+        let end = superblock.log_end.get();
+        Engine::assemble(region, seat, settings, opened, superblock, frozen, space, end)
+    }
+
+    /// Says that the live area can be believed as long as this page cache lives.
+    pub(crate) fn trust_live(&self) -> Result<()> {
+        let identity = match self.region.identity() {
+            Some(identity) => identity,
+            None => random_identity(self.region.path())?,
+        };
+        for (index, word) in identity.into_iter().enumerate() {
+            self.region.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
+        }
+        self.region.store_live(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
+        self.ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The last steps of every opening: the process table, and letting others in again.
+    fn end_opening(self, alone: bool) -> Result<Engine> {
+        if !self.read_only {
+            // Whoever had our entry before is dead, for we hold its byte.
+            self.clean_entry(self.process)?;
+            if !self.sweep()? {
+                self.give_tables_of_the_dead_back()?;
+            }
+            self.region.mark();
+        }
+        if let Some(locks) = &self.locks {
+            let locking = |error| Error::io(self.region.path(), "lock the file", error);
+            if alone && !self.exclusive && !self.read_only {
+                // Nobody can come in between: that takes the lock for opening, which is still ours.
+                locks.unlock_whole().map_err(locking)?;
+                if !locks.try_whole(Sharing::Shared).map_err(locking)? {
+                    return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
+                }
+            }
+        }
+        // From here on superblocks are locked and read like those of any other.
+        self.ready.store(true, Ordering::Release);
+        if !self.read_only
+            && let Err(error) = self.make_room_for_entry().and_then(|()| self.enter())
+        {
+            self.ready.store(false, Ordering::Release);
+            self.clean_entry(self.process)?;
+            progress::note_the_end(&self.region)?;
+            return Err(error);
+        }
+        if let Some(locks) = &self.locks {
+            if !self.read_only {
+                let number = random(self.region.path())?;
+                self.region.store_live(live::OPENING_ID, number, Ordering::Release)?;
+                progress::note_the_end(&self.region)?;
+            }
+            locks.unlock(OPENING).map_err(|error| Error::io(self.region.path(), "lock the file", error))?;
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,252 @@
+//! The process table: who has the store open, and who of them is alive.
+//!
+//! An entry belongs to whoever holds its byte of the lock table. The kernel gives the byte up with the process, however
+//! that ends, so a held byte is a living opener: process ids would not do, since they are used again and mean nothing
+//! in another container.
+//!
+//! **Invariant.** An entry is claimed or cleaned only while its byte is held. Cleaning releases a lock word that names
+//! the entry first, then its pins, then the entry itself; a cleaner that dies in between is followed by another. If it
+//! says that a flush was going on, that is written down first.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::lock_word;
+use crate::engine::{Engine, now, time};
+use crate::error::{Error, HeldBy, Result};
+use crate::file::layout::{COUNT_BITS, PROCESS_TABLE, live, pin, process};
+use crate::file::live_table::{PIN, PROCESS};
+use crate::file::locks::{self, Locks, Sharing};
+use crate::file::region::Region;
+
+/// What a process says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    /// Its number in the table.
+    pub(crate) entry: u64,
+    pub(crate) pid: u32,
+    /// Milliseconds since 1970.
+    pub(crate) since: u64,
+    pub(crate) exclusive: bool,
+    /// The system refuses it the barrier that readers rely on.
+    pub(crate) is_refused: bool,
+    boot: u64,
+}
+
+impl Process {
+    /// As the one who stands in somebody's way.
+    pub(crate) fn holder(&self) -> HeldBy {
+        let (pid, since) = (self.pid, time(self.since));
+        if self.exclusive { HeldBy::Exclusive { pid, since } } else { HeldBy::Writer { pid, since } }
+    }
+}
+
+/// What the entry says, if it says anything.
+pub(crate) fn read(region: &Region, entry: u64) -> Result<Option<Process>> {
+    PROCESS.place(region, entry)?.map_or(Ok(None), |at| read_at(region, entry, at))
+}
+
+/// The same of the entry at this place.
+fn read_at(region: &Region, entry: u64, at: u64) -> Result<Option<Process>> {
+    let pid = region.load(at + process::PID)?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Process {
+        entry,
+        pid: (pid - 1) as u32,
+        since: region.load(at + process::SINCE)?,
+        exclusive: region.load(at + process::MODE)? == process::EXCLUSIVE,
+        is_refused: region.load(at + process::REFUSED)? != 0,
+        boot: region.load(at + process::BOOT)?,
+    }))
+}
+
+/// Those who have the store open for writing and are alive, but for ourselves.
+///
+/// # Errors
+/// [`Error::Locked`] if one of them runs under another kernel: its memory and ours are not the same.
+pub(crate) fn living(region: &Region, locks: &Locks) -> Result<Vec<Process>> {
+    let boot = region.identity().unwrap_or_default()[0];
+    let mut living = Vec::new();
+    // The table may be one that nobody vouches for. Who lives holds a lock, whatever it says.
+    let parts = PROCESS.likely_parts(region);
+    for (entry, at) in (0..).zip(parts.places()) {
+        let Ok(Some(process)) = read_at(region, entry, at) else { continue };
+        if !locks.is_held(locks::entry(entry)).map_err(|e| lock_error(region, e))? {
+            continue;
+        }
+        // Unknown is not another: the boot id cannot be read without a descriptor, or where `/proc/sys` is not to be
+        // seen.
+        if process.boot != boot && process.boot != 0 && boot != 0 {
+            let by = HeldBy::OtherSystem { pid: process.pid };
+            return Err(Error::Locked { path: region.path().to_owned(), by });
+        }
+        living.push(process);
+    }
+    Ok(living)
+}
+
+/// Takes the lock of an entry that nobody has. It may be the first one for which the table has no room yet.
+pub(crate) fn claim(region: &Region, locks: &Locks) -> Result<u64> {
+    for entry in 0..PROCESS.limit() {
+        if locks.try_lock(locks::entry(entry), Sharing::Exclusive).map_err(|e| lock_error(region, e))? {
+            return Ok(entry);
+        }
+    }
+    Err(Error::ProcessesExhausted { path: region.path().to_owned(), max: PROCESS.limit() })
+}
+
+/// The error of a lock call that failed, rather than finding the lock taken.
+pub(crate) fn lock_error(region: &Region, error: io::Error) -> Error {
+    Error::io(region.path(), "lock a byte of the lock table", error)
+}
+
+/// Tries until it is done or the time is over. For locks that are held for a moment.
+pub(crate) fn poll(timeout: Duration, mut step: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(50);
+    loop {
+        if step()? {
+            return Ok(true);
+        }
+        let left = timeout.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+/// Whether somebody was killed in the middle of a flush.
+pub(crate) fn some_were_flushing(region: &Region) -> Result<bool> {
+    // Where nobody can tell, some may have been.
+    let Ok(parts) = PROCESS.parts(region) else { return Ok(true) };
+    for at in parts.places() {
+        if region.load(at + process::FLUSHING)? != 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl Engine {
+    /// Writes our entry, whose lock we hold.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let at = self.entry()?;
+        let mode = if self.exclusive { process::EXCLUSIVE } else { process::SHARED };
+        let region = &self.region;
+        region.store(at + process::SINCE, now(), Ordering::Relaxed)?;
+        region.store(at + process::MODE, mode, Ordering::Relaxed)?;
+        region.store(at + process::BOOT, region.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
+        region.store(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
+        region.store(at + process::REFUSED, 0, Ordering::Relaxed)?;
+        region.store(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
+    }
+
+    /// Where our entry is.
+    fn entry(&self) -> Result<u64> {
+        let at = PROCESS.place(&self.region, self.process)?;
+        at.ok_or_else(|| self.region.corrupt(PROCESS_TABLE, "the table of processes has become shorter"))
+    }
+
+    /// Writes down whether we can have the barrier that readers rely on, for those who wonder why nothing is reused.
+    pub(crate) fn note_refusal(&self, is_refused: bool) -> Result<()> {
+        let at = self.entry()? + process::REFUSED;
+        if (self.region.load(at)? != 0) != is_refused {
+            self.region.store(at, u64::from(is_refused), Ordering::Relaxed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether we reuse no space, since the system refuses us the barrier that readers rely on.
+    pub(crate) fn is_refused(&self) -> Result<bool> {
+        Ok(self.region.load(self.entry()? + process::REFUSED)? != 0)
+    }
+
+    /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one. Who died before the
+    /// table had room for him can have left lock and pins all the same.
+    pub(crate) fn clean_entry(&self, entry: u64) -> Result<()> {
+        let place = PROCESS.place(&self.region, entry)?;
+        if let Some(at) = place {
+            let unsure = self.region.load(at + process::FLUSHING)?;
+            if unsure != 0 {
+                self.note_unsure(unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE))?;
+                self.region.store(at + process::FLUSHING, 0, Ordering::Release)?;
+            }
+        }
+        lock_word::disown(self, entry)?;
+        for at in PIN.parts(&self.region)?.places() {
+            let claim = self.region.load(at + pin::CLAIM)?;
+            if claim >> COUNT_BITS == entry + 1 {
+                self.region.store(at + pin::SINCE, 0, Ordering::Relaxed)?;
+                self.region.store(at + pin::CLAIM, 0, Ordering::Release)?;
+            }
+        }
+        place.map_or(Ok(()), |at| self.region.store(at + process::PID, 0, Ordering::Release))
+    }
+
+    /// Writes down that a flush may have failed and nobody was told, and counts that.
+    pub(crate) fn note_unsure(&self, bits: u64) -> Result<()> {
+        self.region.update_live(live::STATE, |state| (state | bits).wrapping_add(live::STATE_UNSURE_COUNT))
+    }
+
+    /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told,
+    /// whoever cleans up behind it knows that it may have.
+    pub(crate) fn flushing(&self, unsure: u64, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        let at = self.entry()? + process::FLUSHING;
+        self.region.store(at, unsure, Ordering::Release)?;
+        let done = step();
+        self.region.store(at, 0, Ordering::Release)?;
+        done
+    }
+
+    /// Cleans an entry if its opener is dead, and says whether it did.
+    pub(crate) fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+        // The kernel calls a lock of one's own descriptor free. But who asks is alive.
+        if entry == self.process {
+            return Ok(false);
+        }
+        if entry >= PROCESS.limit() {
+            return Err(self
+                .region
+                .corrupt(PROCESS_TABLE, "the live area names a process that the table has no entry for"));
+        }
+        // With nobody to share the memory, whoever else is named there is dead.
+        let Some(locks) = &self.locks else { return self.clean_entry(entry).map(|()| true) };
+        let byte = locks::entry(entry);
+        if !locks.try_lock(byte, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e))? {
+            return Ok(false);
+        }
+        let cleaned = self.clean_entry(entry);
+        locks.unlock(byte).map_err(|e| lock_error(&self.region, e))?;
+        cleaned.map(|()| true)
+    }
+
+    /// Cleans the entries of all who are dead, and says whether somebody else is alive.
+    pub(crate) fn sweep(&self) -> Result<bool> {
+        let parts = PROCESS.parts(&self.region)?;
+        let mut others = false;
+        for (entry, at) in (0..).zip(parts.places()) {
+            if entry != self.process && read_at(&self.region, entry, at)?.is_some() {
+                others |= !self.clean_if_dead(entry)?;
+            }
+        }
+        Ok(others)
+    }
+
+    /// Who has the store open for writing, ourselves included.
+    pub(crate) fn processes(&self) -> Result<Vec<Process>> {
+        let mut processes = match &self.locks {
+            Some(locks) if self.is_live()? => living(&self.region, locks)?,
+            _ => Vec::new(),
+        };
+        if !self.read_only {
+            processes.extend(read(&self.region, self.process)?);
+            processes.sort_by_key(|process| process.entry);
+        }
+        Ok(processes)
+    }
+}

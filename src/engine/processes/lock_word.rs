@@ -1,0 +1,200 @@
+//! The writer lock among processes: a word in the file, and whose turn it is.
+//!
+//! Of each process at most one thread comes here at a time; the [gate](super::gate) sees to that. The lock is taken by
+//! compare-and-swap, which costs a hundredth of a file lock. What it lacks is that the kernel gives it up when its
+//! holder dies. So a *waiter* asks whether the holder is alive, and cleans up behind it if not. That turns the word to
+//! "abandoned": whoever takes it next has to finish or bury what the dead one has begun.
+//!
+//! **Invariants.** A word that names a living holder is changed by that holder only, but for the bit that says that
+//! somebody waits. The word is taken from a dead one only by who holds the byte of its entry, so that nobody can have
+//! claimed that entry anew. One's own entry is always alive.
+//!
+//! Who waits sleeps, and is woken when the lock is given back. Whoever comes first takes it, which is cheapest; but who
+//! has waited for a millisecond says that the next turn is his, and then nobody else takes it; of several, the one who
+//! came first. Should he die, or be stopped, the others give him some time while the lock is free, and go on.
+//!
+//! All this is written against [`Shared`], so that a model can go through all the ways in which it can happen.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::file::layout::{live, writer_lock};
+
+/// From this wait on, newcomers may not push in.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How often a waiter asks whether the holder is alive; and how long the lock may be free without the one whose turn it
+/// is coming for it.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What the processes share, and what else the lock needs of its surroundings. All accesses are in one total order.
+pub(crate) trait Shared {
+    fn load(&self, at: u64) -> Result<u64>;
+    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool>;
+    fn swap(&self, at: u64, new: u64) -> Result<u64>;
+    /// If the owner of an entry is dead, [disowns](disown) and cleans it. Says whether it was.
+    fn clean_if_dead(&self, entry: u64) -> Result<bool>;
+    /// Sleeps while the lock word is `seen`, at most so long.
+    fn sleep(&self, seen: u64, timeout: Duration) -> Result<()>;
+    /// Wakes all who sleep over the lock word.
+    fn wake(&self) -> Result<()>;
+    /// A clock that only goes forwards.
+    fn clock(&self) -> Duration;
+}
+
+/// The lock was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Its last holder gave it back.
+    Orderly,
+    /// Its last holder died or panicked.
+    Abandoned,
+}
+
+/// Takes the lock for the entry `me`, waiting at most `timeout`. `None` if it did not become free in time.
+#[inline]
+pub(crate) fn take(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Option<Taken>> {
+    match try_take(shared, me)? {
+        Try::Taken(taken) => Ok(Some(taken)),
+        _ => take_slowly(shared, me, timeout),
+    }
+}
+
+/// What came of trying.
+enum Try {
+    Taken(Taken),
+    /// The word says that somebody holds it.
+    Held(u64),
+    /// It is free, and the turn is somebody else's: this word says whose.
+    NotMyTurn(u64),
+    /// It changed meanwhile.
+    Changed,
+}
+
+#[inline]
+fn try_take(shared: &impl Shared, me: u64) -> Result<Try> {
+    let word = shared.load(live::WRITER_LOCK)?;
+    if !writer_lock::is_free(word) {
+        return Ok(Try::Held(word));
+    }
+    let turn = shared.load(live::NEXT_TURN)?;
+    if turn != 0 && turn >> 32 != me + 1 {
+        return Ok(Try::NotMyTurn(turn));
+    }
+    if !shared.compare_exchange(live::WRITER_LOCK, word, writer_lock::taken(word, me))? {
+        return Ok(Try::Changed);
+    }
+    if turn != 0 {
+        // Somebody who had lost patience with us may have taken the turn away.
+        shared.compare_exchange(live::NEXT_TURN, turn, 0)?;
+    }
+    let abandoned = writer_lock::holder(word) == writer_lock::ABANDONED;
+    Ok(Try::Taken(if abandoned { Taken::Abandoned } else { Taken::Orderly }))
+}
+
+#[cold]
+fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Option<Taken>> {
+    for _ in 0..SPINS {
+        if let Try::Taken(taken) = try_take(shared, me)? {
+            return Ok(Some(taken));
+        }
+        std::hint::spin_loop();
+    }
+    let start = shared.clock();
+    // How often the lock had been taken when we came: who has the smaller number has waited longer.
+    let came = shared.load(live::WRITER_LOCK)? as u32;
+    let mut asked = None;
+    // The turn of another that the lock is kept free for, and since when.
+    let mut kept_free: Option<(u64, Duration)> = None;
+    loop {
+        let now = shared.clock();
+        let outcome = try_take(shared, me)?;
+        if !matches!(outcome, Try::NotMyTurn(_)) {
+            kept_free = None;
+        }
+        let seen = match outcome {
+            Try::Taken(taken) => return Ok(Some(taken)),
+            Try::Changed => continue,
+            Try::Held(word) => {
+                let holder = writer_lock::holder(word);
+                if holder != me + 1 && asked.is_none_or(|asked| now >= asked + TICK) {
+                    asked = Some(now);
+                    if shared.clean_if_dead(holder - 1)? {
+                        continue;
+                    }
+                }
+                word
+            }
+            Try::NotMyTurn(turn) => {
+                let since = match kept_free {
+                    Some((kept, since)) if kept == turn => since,
+                    _ => kept_free.insert((turn, now)).1,
+                };
+                if now >= since + TICK {
+                    shared.compare_exchange(live::NEXT_TURN, turn, 0)?;
+                    continue;
+                }
+                shared.load(live::WRITER_LOCK)?
+            }
+        };
+        let waited = now - start;
+        if waited >= timeout {
+            withdraw(shared, me)?;
+            return Ok(None);
+        }
+        if waited >= PATIENCE {
+            let turn = shared.load(live::NEXT_TURN)?;
+            let came_later = (turn as u32).wrapping_sub(came) as i32 > 0;
+            if turn == 0 || turn >> 32 != me + 1 && came_later {
+                shared.compare_exchange(live::NEXT_TURN, turn, ((me + 1) << 32) | u64::from(came))?;
+            }
+        }
+        if seen & writer_lock::WAITERS == 0 {
+            // Again, should it have changed: then there may be nobody to wake us.
+            if !shared.compare_exchange(live::WRITER_LOCK, seen, seen | writer_lock::WAITERS)? {
+                continue;
+            }
+        }
+        let nap = if waited < PATIENCE { PATIENCE } else { TICK }.min(timeout - waited);
+        shared.sleep(seen | writer_lock::WAITERS, nap)?;
+    }
+}
+
+/// How often the lock is looked at before it is worth while to wait in earnest.
+const SPINS: u32 = if cfg!(loom) { 0 } else { 100 };
+
+/// Gives the turn up that `me` may have claimed.
+fn withdraw(shared: &impl Shared, me: u64) -> Result<()> {
+    let turn = shared.load(live::NEXT_TURN)?;
+    if turn >> 32 == me + 1 {
+        shared.compare_exchange(live::NEXT_TURN, turn, 0)?;
+    }
+    Ok(())
+}
+
+/// Gives the lock back. Only for who holds it.
+#[inline]
+pub(crate) fn give_back(shared: &impl Shared, word: u64, left_something: bool) -> Result<()> {
+    let free = writer_lock::freed(word, if left_something { writer_lock::ABANDONED } else { writer_lock::FREE });
+    if shared.swap(live::WRITER_LOCK, free)? & writer_lock::WAITERS != 0 {
+        shared.wake()?;
+    }
+    Ok(())
+}
+
+/// Takes lock and turn from the entry of one who is dead, or leaves. Only for who holds the byte of that entry.
+pub(crate) fn disown(shared: &impl Shared, entry: u64) -> Result<()> {
+    loop {
+        let word = shared.load(live::WRITER_LOCK)?;
+        if writer_lock::holder(word) != entry + 1 {
+            break;
+        }
+        if shared.compare_exchange(live::WRITER_LOCK, word, writer_lock::freed(word, writer_lock::ABANDONED))? {
+            if word & writer_lock::WAITERS != 0 {
+                shared.wake()?;
+            }
+            break;
+        }
+    }
+    withdraw(shared, entry)
+}

@@ -1,0 +1,64 @@
+//! A commit that somebody keeps looking at.
+
+use std::sync::Arc;
+
+use super::cursor::Cursor;
+use super::pins::Pin;
+use crate::engine::upkeep::expiry::Moment;
+use crate::engine::{Engine, now};
+use crate::error::Result;
+use crate::file::index::Index;
+use crate::file::log::Record;
+
+/// A store as one commit left it, for as long as this lives. It keeps the file open, and may go from thread to thread.
+pub(crate) struct Pinned {
+    pin: Pin<Arc<Engine>>,
+    /// The time at which deadlines are looked at, so that what is seen does not change.
+    at: Moment,
+}
+
+impl Pinned {
+    /// The commit that a pin sees.
+    pub(crate) fn new(pin: Pin<Arc<Engine>>) -> Result<Pinned> {
+        let since = now();
+        let pinned = Pinned { pin, at: Moment::fixed(since) };
+        pinned.pin.date(since)?;
+        Ok(pinned)
+    }
+
+    /// The last visible commit.
+    pub(crate) fn here(engine: &Arc<Engine>) -> Result<Pinned> {
+        Pinned::new(Pin::take(Arc::clone(engine))?)
+    }
+
+    #[inline(always)]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        self.pin.engine()
+    }
+
+    /// Its sequence number.
+    pub(crate) fn seq(&self) -> u64 {
+        self.pin.seq()
+    }
+
+    /// The index of a map as of this commit.
+    pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
+        self.engine().check_not_forked()?;
+        self.engine().index_at(map, self.seq())
+    }
+
+    /// The record that holds the value of a key.
+    #[inline]
+    pub(crate) fn get(&self, index: &Index<'_>, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+        self.engine().lookup(index, map, self.seq(), key, self.at)
+    }
+
+    /// The record of the next key of an iteration.
+    #[inline]
+    pub(crate) fn next(&self, cursor: &mut Cursor) -> Option<Result<Record<'_>>> {
+        match self.engine().check_not_forked() {
+            Ok(()) => cursor.next(self.engine(), self.seq(), self.at),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Reading without a pin: what a store does that is opened for reading, and so cannot write one.
+//!
+//! It copies what it finds, word by word, and looks at the horizon afterwards. If that has not passed the sequence
+//! number that it reads at, nothing that it saw was being reused meanwhile; otherwise it reads again, with a lock
+//! against that. This is a seqlock with the horizon for its counter (Boehm, *Can Seqlocks Get Along With Programming
+//! Language Memory Models?*, 2012). What it finds before it knows may be anything, and so may be the errors that come
+//! of it.
+
+use std::sync::atomic::{Ordering, fence};
+
+use crate::engine::lookup::protocol;
+use crate::engine::{Engine, now};
+use crate::error::Result;
+use crate::file::index::Totals;
+use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};
+use crate::file::log;
+
+impl Engine {
+    /// Reads at the last visible commit. If somebody has come in between, it is read once more under a snapshot lock:
+    /// beside those who write all the time, what takes long would come in between each time.
+    pub(crate) fn unpinned<T>(&self, read: impl Fn(u64) -> Result<T>) -> Result<T> {
+        self.check_not_forked()?;
+        let (frozen, seq) = self.reading_point()?;
+        let found = read(seq);
+        fence(Ordering::Acquire);
+        if self.is_undisturbed(frozen, seq)? { found } else { read(self.pin()?.seq()) }
+    }
+
+    /// Whether the store is a closed one that nobody has opened for writing yet, and the number of its last visible
+    /// commit.
+    pub(super) fn reading_point(&self) -> Result<(bool, u64)> {
+        let frozen = self.frozen()?;
+        let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
+        Ok((frozen.is_some(), seq))
+    }
+
+    /// Whether nothing that could be seen at a [reading point](Engine::reading_point) has been reused since.
+    pub(super) fn is_undisturbed(&self, frozen: bool, seq: u64) -> Result<bool> {
+        // As long as nobody has opened the store for writing, there is nobody who could reuse anything.
+        if frozen { Ok(!self.is_live()?) } else { Ok(!self.horizon_has_passed(seq)?) }
+    }
+
+    /// Whether the horizon has passed a sequence number, so that what a reader saw at it may have been reused.
+    ///
+    /// It is only ever raised to what is visible, and whoever sees it sees that too. So a reader who begins again at
+    /// what is visible then comes to an end, or a file that says otherwise is damaged.
+    fn horizon_has_passed(&self, seq: u64) -> Result<bool> {
+        let horizon = self.region.live(live::HORIZON)?;
+        if horizon > seq && horizon > self.region.live(live::VISIBLE)? {
+            return Err(protocol::Words::impossible(self));
+        }
+        Ok(horizon > seq)
+    }
+
+    /// A copy of the value of a key, and its deadline.
+    pub(crate) fn get_unpinned(&self, map: u32, key: &[u8]) -> Result<Option<(Vec<u8>, Option<u64>)>> {
+        self.unpinned(|seq| self.copy_at(map, key, seq))
+    }
+
+    /// How many keys a map has.
+    pub(crate) fn len_unpinned(&self, map: u32) -> Result<u64> {
+        loop {
+            let totals = self.unpinned(|seq| match self.index_at(map, seq)? {
+                Some(index) => Ok((seq, index.totals_at(seq)?)),
+                None => Ok((seq, Some(Totals::default()))),
+            })?;
+            match totals {
+                (_, Some(totals)) => return Ok(totals.keys),
+                // Two commits came in between.
+                (seq, None) if self.visible()? != seq => {}
+                (_, None) => {
+                    return Err(self.region.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
+                }
+            }
+        }
+    }
+
+    fn copy_at(&self, map: u32, key: &[u8], seq: u64) -> Result<Option<(Vec<u8>, Option<u64>)>> {
+        let Some(index) = self.index_at(map, seq)? else { return Ok(None) };
+        let newest = index.find(KeyHash::of(key, self.seed), |offset| {
+            let header = log::copy_header(&self.region, offset)?;
+            Ok(self.has_key(offset, &header, map, key)?.then_some((offset, header)))
+        })?;
+        let Some((mut offset, mut header)) = newest else { return Ok(None) };
+        // A chain in circles would be longer than the file.
+        let mut left = self.region.len() / RECORD_HEADER;
+        while header.seq.get() > seq {
+            if header.prev() == 0 {
+                return Ok(None);
+            }
+            let newer = offset;
+            offset = header.prev();
+            header = log::copy_header(&self.region, offset)?;
+            left -= 1;
+            if left == 0 || !self.has_key(offset, &header, map, key)? {
+                return Err(self.region.corrupt(newer, "the version chain leads to another key"));
+            }
+        }
+        let expires = match header.expires_len() {
+            0 => None,
+            len => self.region.copy(offset + RECORD_HEADER, len)?.try_into().ok().map(u64::from_le_bytes),
+        };
+        match Kind::from_u8(header.kind) {
+            Some(Kind::Put) if expires.is_some_and(|deadline| deadline <= now()) => Ok(None),
+            Some(Kind::Put) if self.settings.verify_reads => {
+                let record = self.region.copy(offset, header.record_len())?;
+                if crc32fast::hash(&record[4..]) != header.crc.get() {
+                    return Err(self.region.corrupt(offset, "the CRC of the record does not hold"));
+                }
+                let start = header.value_start() as usize;
+                Ok(Some((record[start..start + header.value_len.get() as usize].to_vec(), expires)))
+            }
+            Some(Kind::Put) => {
+                let value = self.region.copy(offset + header.value_start(), u64::from(header.value_len.get()))?;
+                Ok(Some((value, expires)))
+            }
+            Some(Kind::Remove) => Ok(None),
+            _ => Err(self.region.corrupt(offset, "expected a record with a key")),
+        }
+    }
+
+    fn has_key(&self, offset: u64, header: &RecordHeader, map: u32, key: &[u8]) -> Result<bool> {
+        Ok(header.map() == map
+            && usize::from(header.key_len.get()) == key.len()
+            && self.region.copy(offset + header.key_start(), key.len() as u64)? == key)
+    }
+}

@@ -1,0 +1,230 @@
+//! The live area as an opener finds it, or sets it up: whether it is to be believed, and what it says.
+
+use std::sync::atomic::Ordering;
+
+use super::head::{self, LogHead};
+use super::superblocks::{fields_are_sane, is_sane};
+use crate::error::Result;
+use crate::file::layout::{
+    COUNT_BITS, COUNT_MASK, EXTENTS, PIN_LEN, PIN_TABLE, PINS, Superblock, commit_seq, commit_word, live, pin, seal,
+    writer_lock,
+};
+use crate::file::log::{Head, Walk};
+use crate::file::region::Region;
+use crate::file::totals;
+
+/// How many words of the [identity](live::IDENTITY) say that it is the same file, under the same kernel.
+pub(crate) const SAME_FILE: usize = 5;
+
+/// How many say that it was mounted all the time. In another mount namespace it is another mount.
+const SAME_MOUNT: usize = 6;
+
+/// Whether somebody has vouched for the live area, under this very page cache as far as `words` of the identity tell.
+pub(crate) fn live_is_current(region: &Region, identity: Option<[u64; 6]>, words: usize) -> Result<bool> {
+    if region.live(live::VERSION_WORD)? != live::VERSION {
+        return Ok(false);
+    }
+    for (index, word) in identity.into_iter().flatten().take(words).enumerate() {
+        if region.live(live::IDENTITY + 8 * index as u64)? != word {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The identity that the live area has.
+pub(crate) fn live_identity(region: &Region) -> Result<[u64; 6]> {
+    let mut identity = [0; 6];
+    for (index, word) in identity.iter_mut().enumerate() {
+        *word = region.live(live::IDENTITY + 8 * index as u64)?;
+    }
+    Ok(identity)
+}
+
+/// Whether the live area can be that of the store whose superblock is in force.
+fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
+    // What is visible comes last: others may commit meanwhile, and neither the horizon nor the head ever passes that.
+    let Ok(head) = head::read(region) else { return Ok(false) };
+    let horizon = region.live(live::HORIZON)?;
+    let commit = region.live(live::COMMIT_POINT)?;
+    let visible = region.live(live::VISIBLE)?;
+    // A superblock can say more than is visible: a commit whose writer was stopped or killed before he showed it.
+    let is_ahead = commit_seq(commit, visible) == visible.wrapping_add(1)
+        && visible.wrapping_add(1) >= superblock.next_seq.get() - 1;
+    Ok(is_sane(visible)
+        && (visible >= superblock.next_seq.get() - 1 || is_ahead)
+        && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
+        && horizon <= visible
+        && fields_are_sane(&Superblock { next_seq: (visible + 1).into(), ..head.put_into(*superblock) })
+        && region.live(live::TAIL)? >= EXTENTS)
+}
+
+/// Whether the live area that a killed process left belongs to all of the file: nothing was committed, and no space was
+/// given away, between the moments at which the front and the end of the file were read, should it be a copy.
+pub(crate) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<bool> {
+    let commit = region.live(live::COMMIT_POINT)?;
+    let visible = region.live(live::VISIBLE)?;
+    let changes = region.live(live::SPACE_CHANGES)?;
+    let agrees = is_sane(visible)
+        && region.ends_with_a_block()?
+        && region.seal_in_force(seal::COMMIT)? == commit_seq(commit, visible)
+        // Odd, if it was killed in the middle of a change.
+        && region.seal_in_force(seal::SPACE)? == changes.wrapping_add(changes & 1)
+        && region.live(live::DURABLE_HEAD)? == superblock.log_head.get();
+    Ok(agrees && (!is_at_rest(region)? || ends_the_log(region)?))
+}
+
+/// Whether the live area is that of this page cache, to be believed if it [counts](live_counts). Somebody who is alive
+/// vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that was pulled out and
+/// plugged in again: it is in the same mount, or, seen from another namespace, bears the mark that is kept with a page
+/// cache alone.
+pub(crate) fn live_is_vouched_for(region: &Region, has_writers: bool) -> Result<bool> {
+    if has_writers {
+        return live_is_current(region, None, 0);
+    }
+    let identity = region.identity();
+    let words = if region.is_marked() { SAME_FILE } else { SAME_MOUNT };
+    Ok(identity.is_some() && live_is_current(region, identity, words)?)
+}
+
+/// Whether what the live area says can be, and belongs to all of the file.
+pub(crate) fn live_counts(region: &Region, superblock: &Superblock, has_writers: bool) -> bool {
+    live_is_sane(region, superblock).unwrap_or(false)
+        && (has_writers || live_is_whole(region, superblock).unwrap_or(false))
+}
+
+/// Whether nobody was writing, nor has left anything for the next writer to look at.
+fn is_at_rest(region: &Region) -> Result<bool> {
+    Ok(writer_lock::holder(region.live(live::WRITER_LOCK)?) == writer_lock::FREE)
+}
+
+/// Whether the log ends where the live area of a store at rest says, and no record of a later commit follows.
+fn ends_the_log(region: &Region) -> Result<bool> {
+    let (at, visible) = (region.live(live::TAIL)?, region.live(live::VISIBLE)?);
+    let tail = Head { at, chain: region.live(live::CHAIN)? as u32, seq: visible + 1 };
+    let goes_on = Walk::new(region, tail, None).next().is_some_and(|record| record.seq() > visible);
+    Ok(!goes_on && region.live(live::COMMIT_POINT)? == commit_word(at, visible))
+}
+
+/// Whether the store was closed with this superblock, and not changed since.
+pub(crate) fn is_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
+    Ok(superblock.is_clean()
+        && region.ends_with_a_block()?
+        && region.file_len()? == superblock.file_len.get()
+        && region.seal(seal::CLOSED)? == superblock.generation.get())
+}
+
+/// The commit that is known to be durable, beyond those that the superblock vouches for. Nothing else of the live area
+/// is believed then: after a power cut this is true if it is there.
+pub(crate) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<u64>> {
+    let (synced, next) = (region.live(live::SYNCED)?, superblock.next_seq.get());
+    let is_of_now = synced >> COUNT_BITS == next >> COUNT_BITS && is_sane(synced);
+    Ok((live_is_current(region, None, 0)? && is_of_now && synced >= next).then_some(synced))
+}
+
+/// Whether the live area says what the superblock of a closed store does.
+pub(crate) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
+    let [counted, bytes, records, live_bytes] = totals::latest(region, live::LOG_TOTALS)?;
+    let Ok(head) = head::read(region) else { return Ok(false) };
+    let size = (bytes.wrapping_sub(head.bytes), records.wrapping_sub(head.records), live_bytes);
+    let last = superblock.next_seq.get() - 1;
+    Ok(region.live(live::VISIBLE)? == last
+        && region.live(live::TAIL)? == superblock.log_end.get()
+        && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last)
+        && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
+        && LogHead { bytes: 0, records: 0, ..head } == LogHead::of_superblock(superblock)
+        && region.live(live::DURABLE_HEAD)? == superblock.log_head.get()
+        && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
+        && resize_words(region)? == superblock.resize.map(|word| word.get())
+        && region.live(live::MAP_TABLE)? == superblock.map_table.get()
+        && region.live(live::SPACE_TABLE)? == superblock.space_table.get()
+        && region.live(live::HORIZON)? <= last
+        && region.live(live::CHANGED)? <= last
+        && counted <= last
+        && size == (superblock.log_bytes.get(), superblock.log_records.get(), superblock.live_bytes.get()))
+}
+
+/// The words of a resize that goes on, as a superblock keeps them.
+pub(crate) fn resize_words(region: &Region) -> Result<[u64; 3]> {
+    Ok([region.live(live::RESIZE_CURSOR)?, region.live(live::RESIZE_TARGET)?, region.live(live::RESIZE_ZEROED)?])
+}
+
+/// Says that the live area must not be believed: it is about to be rebuilt.
+pub(crate) fn distrust_live(region: &Region) -> Result<()> {
+    region.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
+}
+
+/// Writes the words of the live area that every road sets alike.
+pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: u64) -> Result<()> {
+    region.find_seal()?;
+    region.store_seal(seal::COMMIT, last)?;
+    region.store_seal(seal::SPACE, region.live(live::SPACE_CHANGES)?)?;
+    for (offset, value) in [
+        (live::HORIZON, last),
+        (live::REUSED_BELOW, last & COUNT_MASK),
+        (live::DURABLE_HEAD, superblock.log_head.get()),
+        (live::DURABLE_ORDINAL, superblock.head_ordinal.get()),
+        (live::COMMIT_POINT, commit_word(end, last)),
+        (live::TAIL, end),
+        (live::CHAIN, u64::from(chain)),
+        (live::CHANGED, last),
+        (live::VISIBLE, last),
+    ] {
+        region.store(offset, value, Ordering::Release)?;
+    }
+    head::publish(region, &LogHead::of_superblock(superblock))
+}
+
+/// Clears what says who writes and who reads, where nobody can: before anybody else is let in. Where the pin table has
+/// gone on is for [another](crate::engine::Engine::give_tables_back) to say.
+pub(crate) fn forget_the_dead(region: &Region) -> Result<()> {
+    for number in 0..PINS {
+        region.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
+    }
+    let word = region.live(live::WRITER_LOCK)?;
+    if writer_lock::holder(word) != writer_lock::FREE {
+        region.store_live(live::WRITER_LOCK, writer_lock::freed(word, writer_lock::ABANDONED), Ordering::Relaxed)?;
+    }
+    for word in [live::NEXT_TURN, live::WRITING_SINCE, live::WATCHERS] {
+        region.store_live(word, 0, Ordering::Relaxed)?;
+    }
+    let changes = region.live(live::SPACE_CHANGES)?;
+    region.store_live(live::SPACE_CHANGES, changes.wrapping_add(changes & 1), Ordering::Release)
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::engine::Engine;
+    use crate::engine::settings::Settings;
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn a_live_area_is_sane_while_others_commit() {
+        let engine = Engine::in_memory(Settings::default()).unwrap();
+        let (region, superblock) = (&engine.region, engine.superblock().unwrap());
+        let first = region.live(live::VISIBLE).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // As a commit does, and after it whoever reuses space.
+            scope.spawn(|| {
+                for seq in first.. {
+                    region.store_live(live::VISIBLE, seq, Ordering::Release).unwrap();
+                    region.store_live(live::HORIZON, seq, Ordering::Release).unwrap();
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            for _ in 0..200_000 {
+                assert!(live_is_sane(region, &superblock).unwrap());
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        region.store_live(live::HORIZON, first, Ordering::Release).unwrap();
+        region.store_live(live::VISIBLE, first, Ordering::Release).unwrap();
+    }
+}

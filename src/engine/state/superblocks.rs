@@ -1,0 +1,167 @@
+//! The two superblocks of a file: whether there is a store, of what version, and which of them counts.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use zerocopy::FromBytes;
+
+use crate::error::{Error, Result};
+use crate::file::layout::{
+    BLOCK, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, SUPERBLOCK_A,
+    SUPERBLOCK_B, Superblock, VERSION, live,
+};
+use crate::file::region::Region;
+
+/// The two superblocks of a store, those of them that are valid.
+pub(crate) type Superblocks = [Option<Superblock>; 2];
+
+pub(crate) fn generation(superblock: &Option<Superblock>) -> u64 {
+    superblock.map_or(0, |s| s.generation.get())
+}
+
+/// Which of the two superblocks is the newer one.
+pub(crate) fn newest(superblocks: &Superblocks) -> usize {
+    usize::from(generation(&superblocks[1]) > generation(&superblocks[0]))
+}
+
+/// Which superblock is at this offset.
+pub(crate) fn which(place: u64) -> usize {
+    usize::from(place == SUPERBLOCK_B)
+}
+
+/// The superblock at this place of the file, if it holds.
+fn superblock_at(region: &Region, place: u64) -> Result<Option<Superblock>> {
+    let mut bytes = [0; size_of::<Superblock>()];
+    region.read(place, &mut bytes)?;
+    Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
+}
+
+/// So often what looks damaged is read, where it may just be written.
+const TRIES: u32 = 3;
+
+/// The superblock in force, and its place. It needs no lock: the one in force is never written over, and a word says
+/// which one that is. What was read while the word stayed the same was in force, and is whole unless it is damaged, or
+/// the reader was held up for two checkpoints: then the word is the same again, and a second look tells.
+pub(crate) fn in_force(region: &Region) -> Result<(u64, Option<Superblock>)> {
+    let mut tries = TRIES;
+    loop {
+        let place = region.live(live::SUPERBLOCK)?;
+        let read = if let SUPERBLOCK_A | SUPERBLOCK_B = place { superblock_at(region, place)? } else { None };
+        // Another one took its place meanwhile, which takes a flush; so this does not go on for long.
+        if region.live(live::SUPERBLOCK)? == place {
+            tries -= 1;
+            if read.is_some() || tries == 0 {
+                return Ok((place, read));
+            }
+        }
+    }
+}
+
+/// [Inspects](inspect) a file that others may be writing to: between two reads, each of the superblocks may have been
+/// the one that is being written.
+pub(crate) fn inspect_in_use(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
+    let mut inspected = inspect(file, path);
+    for _ in 1..TRIES {
+        if !matches!(inspected, Err(Error::Corrupt { .. })) {
+            break;
+        }
+        inspected = inspect(file, path);
+    }
+    inspected
+}
+
+/// Looks at the superblocks, and refuses what is not ours to touch. `None` if the file is empty, or what a creation
+/// that did not end has left.
+fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
+    let not_a_store = |what| Err(Error::NotAStore { path: path.to_owned(), what });
+    let mut pages = Vec::new();
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.take(2 * BLOCK).read_to_end(&mut pages))
+        .map_err(|e| Error::io(path, "read the superblocks", e))?;
+    let len = file.metadata().map_err(|e| Error::io(path, "read the length", e))?.len();
+    // A new file is one page of zeros before its mark is on the disk.
+    if pages.is_empty() || (len == BLOCK && pages.iter().all(|&byte| byte == 0)) {
+        return Ok(None);
+    }
+    let found = [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| {
+        let bytes = pages.get(at as usize..)?;
+        Superblock::read_from_prefix(bytes).ok().map(|(superblock, _)| superblock)
+    });
+    // The mark is there until the second superblock takes its place; until the first one holds, there is no store.
+    let first_page = &pages[..pages.len().min(BLOCK as usize)];
+    if first_page.starts_with(&CREATION_MAGIC)
+        && first_page[CREATION_MAGIC.len()..].iter().all(|&byte| byte == 0)
+        && !found[1].as_ref().is_some_and(Superblock::holds)
+    {
+        return Ok(None);
+    }
+    let ours = || found.iter().flatten().filter(|superblock| superblock.magic == MAGIC);
+    if ours().next().is_none() {
+        return not_a_store("its first bytes are not those of one");
+    }
+    let valid = found.map(|superblock| superblock.filter(Superblock::holds));
+    if valid.iter().all(Option::is_none) {
+        // Of another version, not even the place of the CRC is known. Where one holds, the file is of this version, and
+        // the other may be one of which only the first bytes have reached the disk, before what lay there.
+        if let Some(other) = ours().find(|superblock| superblock.version.get() != VERSION) {
+            let found = other.version.get();
+            return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });
+        }
+        return Err(Error::corrupt(path, SUPERBLOCK_A, "neither superblock has a CRC that holds"));
+    }
+    if let Some(superblock) = valid.iter().flatten().find(|s| s.incompatible.get() & !KNOWN_INCOMPATIBLE != 0) {
+        let features = superblock.incompatible.get() & !KNOWN_INCOMPATIBLE;
+        return Err(Error::UnsupportedFeature { path: path.to_owned(), features });
+    }
+    if len < EXTENTS {
+        return Err(Error::Truncated { path: path.to_owned(), len, expected: EXTENTS });
+    }
+    for superblock in valid.iter().flatten() {
+        check_fields(superblock, path)?;
+    }
+    Ok(Some(valid))
+}
+
+/// Whether what a superblock says can be true. Its CRC holds, so this is about hostile files.
+fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
+    let sane = fields_are_sane(superblock);
+    if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
+}
+
+/// The same of a superblock, or of one that is to be.
+pub(crate) fn fields_are_sane(superblock: &Superblock) -> bool {
+    let head = superblock.log_head.get();
+    u64::from(superblock.block.get()) == BLOCK
+        && head >= EXTENTS
+        && head.is_multiple_of(8)
+        && superblock.log_end.get().is_multiple_of(8)
+        && is_sane(superblock.head_seq.get())
+        && is_sane(superblock.next_seq.get())
+        && superblock.generation.get() < u64::MAX / 2
+        && (1..u64::MAX / 2).contains(&superblock.head_ordinal.get())
+        && superblock.next_seq.get() >= superblock.head_seq.get()
+        && superblock.next_seq.get() > superblock.behind_seq.get()
+}
+
+/// Whether a sequence number is one that a store can have reached.
+pub(super) fn is_sane(seq: u64) -> bool {
+    seq >> COUNT_BITS > 0 && seq & COUNT_MASK <= MAX_COUNT
+}
+
+impl Superblock {
+    /// The superblock of an empty store whose first commit will have the number `seq`.
+    pub(crate) fn new_zeroed_for(seq: u64, created: u64) -> Superblock {
+        let mut superblock = <Superblock as zerocopy::FromZeros>::new_zeroed();
+        superblock.magic = MAGIC;
+        superblock.version = VERSION.into();
+        superblock.block = (BLOCK as u32).into();
+        superblock.log_head = EXTENTS.into();
+        superblock.head_ordinal = 1.into();
+        superblock.head_seq = seq.into();
+        superblock.log_end = EXTENTS.into();
+        superblock.next_seq = seq.into();
+        superblock.created = created.into();
+        superblock
+    }
+}

@@ -1,0 +1,327 @@
+//! Cleaning: one step of compaction, at the head of the log.
+//!
+//! The log is a queue. Of the records at its head, those that the index leads to are appended again at the tail, as a
+//! commit like any other; the others are left behind (the cleaner of a log-structured file system: Rosenblum and
+//! Ousterhout, 1992; in the order of a queue, as in Bitcask's and FASTER's logs). Two things follow from the order: a
+//! tombstone at the head has nothing older to hide, and is dropped; and what lies behind the head is needed by nobody
+//! but old readers, and a recovery from an old superblock.
+//!
+//! An entry that has expired goes by an ordinary remove, which says so to whoever reads the log.
+//!
+//! The order of a step, on which it depends that nothing is reused too early:
+//!
+//! 1. Slots of tombstones at the head that are older than every pin become dead.
+//! 2. The records that are still needed are committed once more, at the tail; if there are none and slots have become
+//!    dead, a number is skipped. Whoever reads from now on comes to nothing that lies in front of the new head.
+//! 3. What is emptied is marked so, with the number that is visible now.
+//! 4. The head moves on.
+//!
+//! Whoever is killed in between leaves the head where it was; the next step does the same again, and finds less to do.
+
+use super::expiry::Moment;
+use crate::engine::state::head::{self, LogHead};
+use crate::engine::write::commit::{Appended, Writer};
+use crate::engine::write::space::Room;
+use crate::engine::{Engine, now};
+use crate::error::Result;
+use crate::file::index::{Index, Probe, SlotAt};
+use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, flags, live};
+use crate::file::log::{self, Entry, Record};
+use crate::file::space::{Extent, LogPoint};
+
+/// How much of the log is to be cleaned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portion {
+    /// Bytes of the log to pass.
+    pub(crate) bytes: u64,
+    /// Copies go to an extent that has nothing else, and the extent of the tail is cleaned as well.
+    pub(crate) leave_tail: bool,
+}
+
+/// What a step has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cleaned {
+    /// Bytes of the log that were passed.
+    pub(crate) passed: u64,
+    /// Bytes of these that were appended again.
+    pub(crate) moved: u64,
+    /// Bytes of extents that became empty.
+    pub(crate) emptied: u64,
+}
+
+/// A record that has to be moved, or an expired one that has to be removed.
+struct Move<'a> {
+    record: Record<'a>,
+    expired: bool,
+    index: Index<'a>,
+    at: SlotAt,
+    hash: KeyHash,
+}
+
+/// What lies between the old head and the new one.
+struct Passed<'a> {
+    /// The time at which it is looked at.
+    at: Moment,
+    to: LogHead,
+    bytes: u64,
+    moves: Vec<Move<'a>>,
+    moved: u64,
+    /// Slots have become dead.
+    dropped: bool,
+    /// Extents that are passed as a whole.
+    extents: Vec<u64>,
+}
+
+impl Engine {
+    /// Moves the head of the log on by about so many bytes, if the log goes that far.
+    pub(crate) fn clean(&self, writer: &mut Writer, portion: Portion) -> Result<Cleaned> {
+        let from = self.head_for_writing()?;
+        let passed = self.pass(writer, &from, portion)?;
+        let mut cleaned = Cleaned { passed: passed.bytes, moved: passed.moved, emptied: 0 };
+        if cleaned.passed == 0 {
+            return Ok(cleaned);
+        }
+        if !passed.moves.is_empty() {
+            let committed = self.commit_moves(writer, &passed.moves, portion.leave_tail);
+            if let Err(error) = committed {
+                self.abandon(writer)?;
+                return Err(error);
+            }
+        } else if passed.dropped {
+            self.skip_number()?;
+        }
+        let mut to = passed.to;
+        let (extent, ordinal) = self.extent_of_head(writer, to.head.at)?;
+        to.ordinal = ordinal;
+        let visible = self.region.live(live::VISIBLE)?;
+        for &offset in &passed.extents {
+            cleaned.emptied += writer.space.extent(offset).map_or(0, |extent| extent.len());
+            writer.space.set_kind(&self.region, offset, ExtentKind::Emptied, visible)?;
+        }
+        self.mark_again(writer, &from, visible)?;
+        let cut = to.head.at / BLOCK * BLOCK;
+        let least = if portion.leave_tail { BLOCK } else { self.settings.limits.piece };
+        if is_worth_cutting(writer, extent, cut, least) {
+            cleaned.emptied += cut - extent;
+            if writer.space.cut(&self.region, extent, cut, visible)? && writer.extent.0 < cut && cut < writer.extent.1 {
+                writer.extent.0 = cut;
+            }
+        }
+        head::publish(&self.region, &to)?;
+        self.upkeep.count_moved(cleaned.moved);
+        Ok(cleaned)
+    }
+
+    /// Whoever was killed between marking and moving the head has left the head in what is marked, with an older number
+    /// than that of those who have come since and find the head there. What the head leaves only now, becomes empty
+    /// only now.
+    fn mark_again(&self, writer: &mut Writer, from: &LogHead, visible: u64) -> Result<()> {
+        let emptied = |extent: &&Extent| extent.kind == ExtentKind::Emptied;
+        if writer.space.extent_of(from.head.at).filter(emptied).is_none() {
+            return Ok(());
+        }
+        let left = LogPoint { ordinal: from.ordinal, at: from.head.at };
+        let again = writer.space.extents().filter(emptied).filter(|extent| left.rest_of(extent).is_some());
+        for offset in again.map(|extent| extent.offset).collect::<Vec<_>>() {
+            writer.space.set_kind(&self.region, offset, ExtentKind::Emptied, visible)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the records at the head and finds which are still needed. Drops tombstones.
+    fn pass(&self, writer: &mut Writer, from: &LogHead, portion: Portion) -> Result<Passed<'_>> {
+        let limits = &self.settings.limits;
+        let tail = self.region.live(live::TAIL)?;
+        let mut passed = Passed {
+            at: Moment::fixed(now()),
+            to: *from,
+            bytes: 0,
+            moves: Vec::new(),
+            moved: 0,
+            dropped: false,
+            extents: Vec::new(),
+        };
+        let mut records = 0;
+        while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
+            let at = passed.to.head.at;
+            if at == tail || self.is_in_tail(writer, at) && !portion.leave_tail {
+                break;
+            }
+            let record = self.record_at_head(&passed.to)?;
+            if matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
+                // A tombstone that is all there is takes the log to another extent.
+                let keeps_tombstone = portion.leave_tail && record.end() == tail && passed.moves.is_empty();
+                self.pass_record(writer, &mut passed, record, keeps_tombstone)?;
+            }
+            if record.end() == tail && passed.moves.is_empty() {
+                break;
+            }
+            records += 1;
+            self.advance(writer, &mut passed, record)?;
+        }
+        self.pass_what_has_no_key(writer, &mut passed, tail)?;
+        // At the tail there will be the first record that is moved.
+        let to = &mut passed.to;
+        to.head.seq = if to.head.at == tail { self.next_seq()? } else { self.first_seq(to.head.at, to.behind)? };
+        Ok(passed)
+    }
+
+    /// The head rests at a record of a map, if it can: the number of another one would not tell where a commit begins.
+    /// It does not come to the tail by that: then there would be no record to say what the next one follows.
+    fn pass_what_has_no_key(&self, writer: &Writer, passed: &mut Passed<'_>, tail: u64) -> Result<()> {
+        // Jumps that lead in circles are more than there are blocks.
+        for _ in 0..=self.region.len() / BLOCK {
+            if passed.to.head.at == tail {
+                break;
+            }
+            let record = self.record_at_head(&passed.to)?;
+            let has_no_key = matches!(record.kind(), Some(Kind::Jump | Kind::Incarnation));
+            if !has_no_key || record.end() == tail && passed.moves.is_empty() {
+                break;
+            }
+            self.advance(writer, passed, record)?;
+        }
+        Ok(())
+    }
+
+    fn record_at_head(&self, to: &LogHead) -> Result<Record<'_>> {
+        let record = log::record(&self.region, to.head.at)?;
+        // It costs next to nothing, and tells a record from what a damaged length has led to.
+        if record.header.chain.get() != to.head.chain || record.kind().is_none() {
+            return Err(self.region.corrupt(to.head.at, "expected the record that follows the one before it (chain)"));
+        }
+        Ok(record)
+    }
+
+    /// Finds out whether a record has to be moved.
+    fn pass_record<'a>(
+        &'a self,
+        writer: &mut Writer,
+        passed: &mut Passed<'a>,
+        record: Record<'a>,
+        keeps_tombstone: bool,
+    ) -> Result<()> {
+        let map = record.header.map();
+        // The records of a map that is gone are dead.
+        let Some(index) = self.index(map)? else { return Ok(()) };
+        let hash = KeyHash::of(record.key(), self.seed);
+        let Some(Probe::Found(at, newest)) = self.probe(&index, map, hash, record.key())? else { return Ok(()) };
+        if newest != record.offset {
+            return Ok(());
+        }
+        let is_tombstone = record.kind() == Some(Kind::Remove);
+        if is_tombstone && !keeps_tombstone && self.is_unread(writer, record.seq() & COUNT_MASK)? {
+            self.retire_slot(&index, map, at, hash, record.offset)?;
+            passed.dropped = true;
+            return Ok(());
+        }
+        if !record.crc_holds() {
+            // A copy would have a CRC that holds.
+            return Err(self.region.corrupt(record.offset, "the CRC of the record does not hold"));
+        }
+        let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
+        if record.expires().is_some() {
+            self.upkeep.expired.note();
+        }
+        passed.moved += record.len();
+        passed.moves.push(Move { record, expired, index, at, hash });
+        Ok(())
+    }
+
+    /// Whether nobody reads below this count. Looks at the pins if it is not known and enough has happened since the
+    /// last look.
+    fn is_unread(&self, writer: &mut Writer, count: u64) -> Result<bool> {
+        let visible = self.region.live(live::VISIBLE)? & COUNT_MASK;
+        let (unread_below, looked) = writer.unread_below;
+        if count > unread_below && visible >= looked.saturating_add(self.settings.limits.commits_a_look) {
+            writer.unread_below = (self.raise_horizon()?, visible);
+        }
+        Ok(count <= writer.unread_below.0)
+    }
+
+    /// Passes one record.
+    fn advance(&self, writer: &Writer, passed: &mut Passed<'_>, record: Record<'_>) -> Result<()> {
+        let LogHead { head, behind, bytes, records, .. } = &mut passed.to;
+        // The counters may be those of a damaged file.
+        *bytes = bytes.saturating_add(record.len());
+        *records = records.saturating_add(1);
+        passed.bytes += record.len();
+        head.chain = record.header.crc.get();
+        head.at = record.end();
+        if record.kind() == Some(Kind::Jump) {
+            let target = record.target().filter(|target| target.is_multiple_of(BLOCK));
+            head.at = target.ok_or_else(|| self.region.corrupt(record.offset, "a jump without target"))?;
+            // Of one that was cut when somebody was killed, the head may not have left the part that was cut off.
+            passed.extents.extend(writer.space.log_extent_of(record.offset).map(|extent| extent.offset));
+        } else {
+            *behind = record.seq().max(*behind);
+        }
+        Ok(())
+    }
+
+    /// Where the extent begins that the head lies in, and its ordinal.
+    fn extent_of_head(&self, writer: &Writer, at: u64) -> Result<(u64, u64)> {
+        let extent = writer.space.extent_of(at).filter(|extent| extent.has_records());
+        let extent = extent.ok_or_else(|| self.region.corrupt(at, "the head of the log lies in no extent"))?;
+        Ok((extent.offset, extent.ordinal))
+    }
+
+    /// The smallest number that the record at the head may have.
+    fn first_seq(&self, at: u64, behind: u64) -> Result<u64> {
+        let first = log::record(&self.region, at)?;
+        // The number of an incarnation record declares its incarnation, so before it that of the one before counts.
+        Ok(if first.kind() == Some(Kind::Incarnation) { behind.saturating_add(1) } else { first.seq() })
+    }
+
+    /// Appends records again, as one commit.
+    fn commit_moves(&self, writer: &mut Writer, moves: &[Move<'_>], leave_tail: bool) -> Result<()> {
+        let seq = self.next_seq()?;
+        let mut tail = self.tail(writer)?;
+        let mut appended = Appended::default();
+        let mut copies = Vec::with_capacity(moves.len());
+        for (number, &Move { record, expired, .. }) in moves.iter().enumerate() {
+            let last = if number + 1 == moves.len() { flags::COMMIT } else { 0 };
+            let (prev, map, key) = (record.offset, record.header.map(), record.key());
+            let shortcut = self.shortcut_over(record)?;
+            let entry = if expired {
+                Entry { flags: last, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) }
+            } else {
+                let (kind, flags) = (record.kind().unwrap_or(Kind::Put), flags::COPY | last);
+                let expires = record.expires().map(Into::into);
+                Entry { kind, flags, seq, prev, map, expires, shortcut, key, value: record.value() }
+            };
+            let jumped = if leave_tail && number == 0 && self.is_in_tail(writer, record.offset) {
+                self.leave_extent(writer, &mut tail, entry.len(), seq, Room::Cleaning)?
+            } else {
+                self.make_log_room(writer, &mut tail, entry.len(), seq, Room::Cleaning)?
+            };
+            copies.push(tail.append(&self.region, &entry)?);
+            appended.bytes += entry.len() + if jumped { JUMP_LEN } else { 0 };
+            appended.records += 1 + u64::from(jumped);
+        }
+        self.store_commit_point(tail.at, seq)?;
+        if moves.iter().any(|a_move| a_move.expired) {
+            // Removes count, and are seen.
+            self.finish(writer)?;
+            for Move { record, .. } in moves.iter().filter(|a_move| a_move.expired) {
+                self.upkeep.expired.removed(record.header.map(), record.len());
+            }
+            return Ok(());
+        }
+        for (&Move { record, ref index, at, hash, .. }, &copy) in moves.iter().zip(&copies) {
+            self.publish_slot(index, record.header.map(), at, hash, copy, false)?;
+        }
+        self.count_log(seq, appended)?;
+        self.show_quietly(tail.at, tail.chain, seq)
+    }
+
+    fn is_in_tail(&self, writer: &Writer, offset: u64) -> bool {
+        (writer.extent.0..writer.extent.1).contains(&offset)
+    }
+}
+
+/// Whether what lies before `cut` in an extent of the log is at least `least` bytes, and not too small a part of it.
+fn is_worth_cutting(writer: &Writer, extent: u64, cut: u64, least: u64) -> bool {
+    let len = writer.space.extent(extent).filter(|extent| extent.is_log()).map_or(0, |extent| extent.len());
+    len > 0 && cut.saturating_sub(extent) >= least.max(len / 16)
+}

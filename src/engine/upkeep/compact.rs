@@ -1,0 +1,383 @@
+//! Compaction on request: the store as small as it can be, while others read and write.
+//!
+//! Log and indexes move down, in rounds. A round cleans the log once along its length, with copies in extents of their
+//! own; then each index is built anew so that it fits; then tables and what is held back go to the lowest places.
+//! Checkpoints are taken in between, so that what was emptied takes what comes next. The first copies may have gone to
+//! the end of the file: another round moves them down, as long as that helps.
+//!
+//! A small store is compacted when it is closed as well, if that is worth while ([`Engine::trim`]).
+//!
+//! Nothing of it has a state of its own. Stopped or killed, it leaves a store like any other, and the next call goes on
+//! with what it finds.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::clean::Portion;
+use crate::engine::Engine;
+use crate::engine::write::commit::Writer;
+use crate::engine::write::space::Room;
+use crate::error::{Error, Result};
+use crate::file::index::{self, Index};
+use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, align_block, live};
+
+/// After so many rounds it is as good as it gets.
+const ROUNDS: u32 = 4;
+
+/// The same for a small store that is closed, where what is moved has less room to turn in.
+const ROUNDS_OF_SMALL: u32 = 8;
+
+/// How long the writer lock is kept.
+const SLICE: Duration = Duration::from_micros(500);
+
+/// Blocks and lines that a resize is moved on between two looks at the clock.
+const STEP: (u64, u64) = (16, 256);
+
+/// What [`Store::compact`](crate::Store::compact) did.
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// for _ in 0..1000 {
+///     store.insert("counter", [7; 100])?;
+/// }
+/// let report: slotlog::CompactReport = store.compact()?;
+/// assert!(report.finished);
+/// assert_eq!((report.held_back, report.file_len), (0, store.stats()?.file_len));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// Bytes of records moved, counting each move.
+    pub moved_bytes: u64,
+    /// How many bytes shorter the file is. It may be zero if others were writing meanwhile.
+    pub freed_bytes: u64,
+    /// Length of the file, in bytes.
+    pub file_len: u64,
+    /// Bytes that cannot be reused yet, since a reader still sees an older state: those that were freed and, if they
+    /// made compaction stop, the dead bytes in the rest of the log.
+    pub held_back: u64,
+    /// Whether the system denies this process the call without which no space is reused: see
+    /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then almost nothing is gained.
+    pub reuse_refused: bool,
+    /// Whether it ran to its end: it was not stopped, and readers did not hold back the space to be gained.
+    pub finished: bool,
+}
+
+/// How far a compaction has come; see [`Store::compact_with`](crate::Store::compact_with).
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use slotlog::CompactProgress;
+///
+/// # let store = slotlog::Store::in_memory()?;
+/// for number in 0..20_000u32 {
+///     store.insert(number.to_le_bytes(), [7; 100])?;
+/// }
+/// for number in 0..10_000u32 {
+///     store.remove(number.to_le_bytes())?;
+/// }
+/// let report = store.compact_with(|progress: CompactProgress| {
+///     assert_eq!(progress.round, 1);
+///     assert!(progress.done <= progress.total);
+///     ControlFlow::Break(())
+/// })?;
+/// assert!(!report.finished, "it was stopped");
+/// assert_eq!(store.len()?, 10_000);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactProgress {
+    /// The round, counted from one. Most compactions take one or two.
+    pub round: u32,
+    /// Bytes of the log that this round has passed.
+    pub done: u64,
+    /// Bytes that it has to pass.
+    pub total: u64,
+}
+
+/// What a compaction is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The store is to be as small as it can be.
+    Request,
+    /// It is being closed, and may well be opened again to be added to.
+    Closing,
+}
+
+/// Up to so many bytes in use a store is compacted when it is closed.
+const SMALL: u64 = 8 << 20;
+
+/// The file of a small store that is closed may be longer by so many bytes than it needs to be, or by an eighth of what
+/// lies in extents.
+const LEAST_TRIM: u64 = 16 << 10;
+
+/// The shortest free run that is filled with log of which so many bytes are alive.
+fn least_run(live: u64) -> u64 {
+    align_block((live / 64).clamp(BLOCK, 4 * BLOCK))
+}
+
+/// Why a round ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    AtTheEnd,
+    Stopped,
+    /// Readers need what would be gained.
+    HeldUp,
+}
+
+impl Engine {
+    /// Compacts the store on request. `on_progress` is asked now and then whether to go on.
+    pub(crate) fn compact(
+        &self,
+        on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
+    ) -> Result<CompactReport> {
+        self.compact_for(Purpose::Request, on_progress)
+    }
+
+    fn compact_for(
+        &self,
+        purpose: Purpose,
+        on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
+    ) -> Result<CompactReport> {
+        self.check_not_forked()?;
+        let before = self.region.file_len()?;
+        self.sweep_dropped_maps()?;
+        self.sample_all()?;
+        let mut report = CompactReport::default();
+        let mut ended = Ended::AtTheEnd;
+        let rounds = if purpose == Purpose::Closing { ROUNDS_OF_SMALL } else { ROUNDS };
+        for round in 1..=rounds {
+            ended = self.compact_log(round, on_progress, &mut report)?;
+            if ended == Ended::Stopped {
+                break;
+            }
+            if self.compact_indexes(round, purpose, on_progress)? == Ended::Stopped {
+                ended = Ended::Stopped;
+                break;
+            }
+            let is_dense = self.settle_all()?;
+            if is_dense || ended == Ended::HeldUp {
+                break;
+            }
+        }
+        let kept = self.writer().waiting.pins;
+        report.held_back = self.held_back(kept)?;
+        report.reuse_refused = self.is_refused()?;
+        report.file_len = self.region.file_len()?;
+        report.freed_bytes = before.saturating_sub(report.file_len);
+        report.finished = ended == Ended::AtTheEnd;
+        Ok(report)
+    }
+
+    /// Takes one turn after another until `step` says that it is done with.
+    fn in_slices<R>(&self, mut step: impl FnMut(&mut Writer) -> Result<Option<R>>) -> Result<Option<R>> {
+        let turn = self.turn()?;
+        let mut writer = self.writer();
+        let start = Instant::now();
+        let done = loop {
+            match step(&mut writer) {
+                Ok(None) if start.elapsed() < SLICE => {}
+                done => break done,
+            }
+        };
+        writer.run = None;
+        drop(writer);
+        drop(turn);
+        done
+    }
+
+    /// Cleans the log as far as it went when this began.
+    fn compact_log(
+        &self,
+        round: u32,
+        on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
+        report: &mut CompactReport,
+    ) -> Result<Ended> {
+        let goal = self.end_of_log()?;
+        let begun = self.head()?.bytes;
+        let portion = Portion { bytes: self.settings.limits.most_bytes, leave_tail: true };
+        let mut led = false;
+        loop {
+            let done = self.in_slices(|writer| {
+                let live = self.upkeep.expired.alive_of(self.log_totals()?[3]);
+                // What lies at the head may be in place already.
+                if self.is_held_up(writer, live) {
+                    self.reclaim(writer)?;
+                    if self.is_held_up(writer, live) {
+                        return Ok(Some(Ended::HeldUp));
+                    }
+                }
+                if self.head_for_writing()?.bytes >= goal || self.log_is_dense(writer, live)? {
+                    return Ok(Some(Ended::AtTheEnd));
+                }
+                let (smallest, usual) = self.settings.limits.log_extents();
+                let least = (live / 8).clamp(smallest, usual);
+                let most = align_block((live / 64).clamp(least, 64 << 20));
+                writer.run = Some((least_run(live), most));
+                let cleaned = self.exceeding_at_last(writer, Room::Cleaning, |writer| self.clean(writer, portion))?;
+                report.moved_bytes += cleaned.moved;
+                if cleaned.emptied > 0 {
+                    self.reclaim(writer)?;
+                    if writer.waiting.checkpoint > self.settings.limits.piece.min(live / 4).max(live / 32) {
+                        self.checkpoint_in_turn(writer, self.settings.lock_timeout)?;
+                        self.reclaim(writer)?;
+                    }
+                }
+                if cleaned.passed > 0 {
+                    return Ok(None);
+                }
+                // A log that has nothing to be moved needs something that leads it elsewhere.
+                let moved = live == 0 && !self.log_is_dense(writer, live)? && !std::mem::replace(&mut led, true);
+                Ok(if moved && self.clear_again(writer)? { None } else { Some(Ended::AtTheEnd) })
+            })?;
+            if let Some(ended) = done {
+                return Ok(ended);
+            }
+            let done = self.head()?.bytes.saturating_sub(begun);
+            let progress = CompactProgress { round, done, total: goal.saturating_sub(begun) };
+            let goes_on = on_progress(progress);
+            // The user's code may have forked.
+            self.check_not_forked()?;
+            if goes_on.is_break() {
+                return Ok(Ended::Stopped);
+            }
+        }
+    }
+
+    /// Whether next to nothing of the log is dead, and there is no place for its last extent below that.
+    fn log_is_dense(&self, writer: &Writer, live: u64) -> Result<bool> {
+        let dead = self.log_size()?.0.saturating_sub(live);
+        let last = writer.space.extents().filter(|extent| extent.is_log()).last();
+        Ok(dead <= self.settings.limits.piece.min(live / 64).max(256)
+            && last.is_none_or(|last| writer.space.lowest(last.len().max(least_run(live))).0 > last.offset))
+    }
+
+    /// Builds each index anew that is too large or has a lower place.
+    fn compact_indexes(
+        &self,
+        round: u32,
+        purpose: Purpose,
+        on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
+    ) -> Result<Ended> {
+        for map in self.map_ids()? {
+            // One that is under way comes first; then ours.
+            let mut begun = false;
+            loop {
+                let done = self.in_slices(|writer| {
+                    if self.resize_cursor()? != 0 {
+                        let mut switched = false;
+                        self.step_resize(writer, STEP, self.next_seq()?, &mut switched)?;
+                        if switched {
+                            self.skip_number()?;
+                        }
+                        return Ok(None);
+                    }
+                    if begun {
+                        return Ok(Some(()));
+                    }
+                    begun = true;
+                    let Some(index) = self.index(map)? else { return Ok(Some(())) };
+                    let blocks = self.fitting_blocks(map, &index, purpose)?;
+                    self.reclaim(writer)?;
+                    if self.is_in_place(writer, &index, blocks) {
+                        return Ok(Some(()));
+                    }
+                    match self.begin_resize(writer, map, blocks, true, self.next_seq()?) {
+                        Ok(()) => Ok(None),
+                        Err(Error::Full { .. }) => Ok(Some(())),
+                        Err(error) => Err(error),
+                    }
+                })?;
+                if done.is_some() {
+                    break;
+                }
+                let goes_on = on_progress(CompactProgress { round, done: 0, total: 0 });
+                self.check_not_forked()?;
+                if goes_on.is_break() {
+                    return Ok(Ended::Stopped);
+                }
+            }
+        }
+        Ok(Ended::AtTheEnd)
+    }
+
+    /// How many blocks the index of a map should have. One that is closed has room for what may come.
+    fn fitting_blocks(&self, map: u32, index: &Index<'_>, purpose: Purpose) -> Result<u64> {
+        let keys = index.totals()?.keys;
+        Ok(index::blocks_for(match purpose {
+            Purpose::Request => keys + keys / 16,
+            Purpose::Closing if map == DEFAULT_MAP => (keys + keys / 4).max(self.settings.initial_capacity),
+            Purpose::Closing => keys + keys / 4,
+        }))
+    }
+
+    /// Makes the file of a store shorter that nobody else writes to and that is about to be closed, in bounded time:
+    /// what is free at its end is cut off; and if little is in use, and the file is noticeably longer than it has to
+    /// be, it is compacted.
+    pub(crate) fn trim(&self) -> Result<()> {
+        let waits = self.in_slices(|writer| {
+            self.reclaim(writer)?;
+            Ok(Some(writer.waiting.checkpoint > 0))
+        })?;
+        if waits == Some(true) {
+            self.checkpoint()?;
+        }
+        let is_worth_it = self.in_slices(|writer| {
+            self.reclaim(writer)?;
+            self.truncate(writer)?;
+            Ok(Some(self.settings.auto_compact.is_some() && self.is_longer_than_it_needs_to_be(writer)?))
+        })?;
+        if is_worth_it == Some(true) {
+            self.compact_for(Purpose::Closing, &mut |_| ControlFlow::Continue(()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a compaction would make the file of a small store noticeably shorter.
+    fn is_longer_than_it_needs_to_be(&self, writer: &Writer) -> Result<bool> {
+        if writer.space.used_bytes() > SMALL {
+            return Ok(false);
+        }
+        let live = self.upkeep.expired.alive_of(self.log_totals()?[3]);
+        let log = align_block(live + JUMP_LEN);
+        let mut needed = EXTENTS + log + self.bytes_beside(writer, log);
+        for (map, index) in self.maps()? {
+            needed += self.fitting_blocks(map, &index, Purpose::Closing)?.min(index.blocks()) * BLOCK;
+        }
+        Ok(self.region.len().saturating_sub(needed) > LEAST_TRIM.max((needed - EXTENTS) / 8))
+    }
+
+    /// Whether an index that needs so many blocks is as small and as low as it can be.
+    fn is_in_place(&self, writer: &Writer, index: &Index<'_>, blocks: u64) -> bool {
+        index.blocks() <= blocks.max(index.blocks() / 8 * 7) && writer.space.lowest(blocks * BLOCK).0 > index.offset()
+    }
+
+    /// Moves what is left, gives back what is free at the end of the tail and of the file, and says whether the store
+    /// is dense now.
+    fn settle_all(&self) -> Result<bool> {
+        // So that what was emptied is free, and what was replaced is nobody's.
+        self.in_slices(|_| self.skip_number().map(Some))?;
+        self.checkpoint()?;
+        let is_dense = self.in_slices(|writer| {
+            self.reclaim(writer)?;
+            match self.settle(writer, self.next_seq()?) {
+                Ok(()) | Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.skip_number()?;
+            self.reclaim(writer)?;
+            let end = align_block(self.region.live(live::TAIL)? + JUMP_LEN);
+            if end < writer.extent.1 {
+                writer.space.trim(&self.region, writer.extent.0, end)?;
+                writer.extent.1 = end;
+            }
+            self.truncate(writer)?;
+            let dense = EXTENTS + writer.space.used_bytes();
+            let spare = writer.space.movable_end().saturating_sub(dense);
+            Ok(Some(spare <= self.settings.limits.smallest_log.max(dense / 32)))
+        })?;
+        Ok(is_dense.unwrap_or(true))
+    }
+}

@@ -1,0 +1,7 @@
+//! Upkeep: resizing, cleaning, reclaiming, as a share of each write or on request.
+
+pub(crate) mod clean;
+pub(crate) mod compact;
+pub(crate) mod expiry;
+pub(crate) mod resize;
+pub(crate) mod share;

@@ -1,0 +1,367 @@
+//! Resize: an index grows, shrinks, or loses its dead slots, by being built anew beside the one in force.
+//!
+//! A small one is built in one go. A larger one is built by the writers, each of which zeroes a block of the new region
+//! or moves a few lines of the old one. The old one stays in force and up to date; a change of a slot is made in the
+//! new one as well if the line of the slot was moved already ([`slots`](crate::engine::write::slots)). When all lines
+//! are moved, one word of the map table switches. Since lines follow the order of hashes whatever their number, the new
+//! region is filled in order.
+//!
+//! **The switch consumes a sequence number.** From that on the new region tells the truth; a reader from before goes on
+//! with the old one, which is retired. So tombstones and dead slots can be left behind whatever readers there are.
+//!
+//! **It may come to nothing.** If more keys are added meanwhile than the new region has room for, as when a map was
+//! emptied and is filled again, it is given up, and another one is begun when it is due. The one in force is not
+//! touched by that.
+//!
+//! **A step that is cut short is done again**, by whoever writes next: what is there already is the same, and is
+//! skipped.
+
+use std::sync::atomic::Ordering;
+
+use crate::engine::Engine;
+use crate::engine::write::commit::Writer;
+use crate::error::{Error, Result};
+use crate::file::index::{self, Index, Placed, Probe, Totals};
+use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, extent_blocks, extent_offset, live, resize_cursor};
+use crate::file::log;
+
+/// How far a resize has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ResizeProgress {
+    pub(crate) map: u32,
+    /// Lines of the old region, and how many of them are moved.
+    pub(crate) lines: u64,
+    pub(crate) moved: u64,
+    /// Lines of the new region.
+    pub(crate) target_lines: u64,
+}
+
+impl Engine {
+    /// The word that says what resize is going on; zero if there is none.
+    #[inline]
+    pub(crate) fn resize_cursor(&self) -> Result<u64> {
+        self.region.live(live::RESIZE_CURSOR)
+    }
+
+    /// Offset of the region that is being built.
+    pub(crate) fn resize_target(&self) -> Result<Option<u64>> {
+        Ok((self.resize_cursor()? != 0).then_some(extent_offset(self.region.live(live::RESIZE_TARGET)?)))
+    }
+
+    /// The index that is being built beside `index`, and the line up to which the old one is moved; `None` if there is
+    /// nothing in it yet.
+    pub(crate) fn resize_to_mirror(&self, index: &Index<'_>, map: u32) -> Result<Option<(Index<'_>, u64)>> {
+        let cursor = self.resize_cursor()?;
+        if cursor == 0 || map_of(cursor) != map {
+            return Ok(None);
+        }
+        let target = self.region.live(live::RESIZE_TARGET)?;
+        if self.region.live(live::RESIZE_ZEROED)? < extent_blocks(target) {
+            return Ok(None);
+        }
+        let target = Index::of_extent(&self.region, target)?;
+        // A clear may have put another one in force.
+        Ok((target.previous_offset() == index.offset()).then_some((target, line_of(cursor))))
+    }
+
+    /// How far the resize has come that is going on.
+    pub(crate) fn resize_progress(&self) -> Result<Option<ResizeProgress>> {
+        if !self.is_live()? {
+            return Ok(None);
+        }
+        let cursor = self.resize_cursor()?;
+        if cursor == 0 {
+            return Ok(None);
+        }
+        let target_lines =
+            crate::file::layout::lines_of_blocks(extent_blocks(self.region.live(live::RESIZE_TARGET)?).max(1));
+        let map = map_of(cursor);
+        let Some(index) = self.index(map)? else { return Ok(None) };
+        Ok(Some(ResizeProgress { map, lines: index.lines(), moved: line_of(cursor), target_lines }))
+    }
+
+    /// Sees to it that `new` more slots of a map can be used, before a commit whose number will be `seq`. Begins to
+    /// build a larger index when the one in force is three quarters full, and completes it only if that cannot wait.
+    ///
+    /// `kept_tombstones` says how many slots of tombstones the records of the commit refer to already.
+    #[cold]
+    pub(crate) fn make_index_room(
+        &self,
+        writer: &mut Writer,
+        map: u32,
+        new: u64,
+        seq: u64,
+        kept_tombstones: Option<u64>,
+    ) -> Result<Index<'_>> {
+        let index = self.index_in_force(map)?;
+        let totals = index.totals()?;
+        let can_wait = totals.used().saturating_add(new) <= index.hard_limit();
+        let cursor = self.resize_cursor()?;
+        let is_mine = cursor != 0 && map_of(cursor) == map && self.resize_is_current(writer, &index)?;
+        if is_mine && can_wait {
+            return Ok(index);
+        }
+        let (needed, drops) = kept(&totals, new);
+        let drops = drops && kept_tombstones.is_none();
+        let needed = if drops { needed } else { totals.slots.saturating_add(new) };
+        if is_mine {
+            let target = Index::of_extent(&self.region, self.region.live(live::RESIZE_TARGET)?)?;
+            if needed.max(totals.slots.saturating_add(new)) <= target.limit()
+                && let Some(index) = self.complete_resize(writer, map, seq, kept_tombstones.unwrap_or(0))?
+            {
+                return Ok(index);
+            }
+        }
+        if index.lines() > self.settings.limits.lines_at_once && can_wait {
+            if cursor != 0 {
+                // Another map comes first; there is some room left.
+                return Ok(index);
+            }
+            return match self.begin_resize(writer, map, index::blocks_for(index::roomy(needed)), drops, seq) {
+                Ok(()) | Err(Error::Full { .. }) => Ok(index),
+                Err(error) => Err(error),
+            };
+        }
+        match self.rebuild_at_once(writer, map, index::roomy(needed), seq, drops) {
+            Err(Error::Full { .. }) if can_wait => Ok(index),
+            Err(full @ Error::Full { .. }) if kept_tombstones.is_none() && totals.slots > totals.keys => {
+                // Dead slots can be given to new keys, so there is room as long as the values leave some.
+                let totals = self.retire_tombstones(&index, map)?;
+                if totals.slots.saturating_add(new) <= index.limit() { Ok(index) } else { Err(full) }
+            }
+            rebuilt => rebuilt,
+        }
+    }
+
+    /// Whether the resize that goes on builds from this index, in an extent that is there for it.
+    fn resize_is_current(&self, writer: &Writer, index: &Index<'_>) -> Result<bool> {
+        let word = self.region.live(live::RESIZE_TARGET)?;
+        let (offset, blocks) = (extent_offset(word), extent_blocks(word));
+        let extent = writer.space.extent(offset).filter(|extent| extent.kind == ExtentKind::Index);
+        if offset == index.offset() || extent.is_none_or(|extent| extent.blocks != blocks) {
+            return Ok(false);
+        }
+        let target = Index::of_extent(&self.region, word)?;
+        Ok(target.previous_offset() == index.offset())
+    }
+
+    /// Builds the index of a map anew in one go, with room for `slots`, and switches to it from the commit `seq` on.
+    pub(crate) fn rebuild_at_once(
+        &self,
+        writer: &mut Writer,
+        map: u32,
+        slots: u64,
+        seq: u64,
+        drop_tombstones: bool,
+    ) -> Result<Index<'_>> {
+        let old = self.index_in_force(map)?;
+        self.check_header(map, &old)?;
+        let blocks = index::blocks_for(slots);
+        let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
+        let new = Index::create(&self.region, (extent.offset, blocks), map, u64::MAX, old.offset(), Totals::default())?;
+        let mut moved = Totals::default();
+        for slot in old.iter() {
+            let slot = slot?;
+            let Some(record) = slot.record else { continue };
+            if drop_tombstones && log::record(&self.region, record)?.kind() == Some(Kind::Remove) {
+                continue;
+            }
+            match new.probe(slot.hash, |_| Ok(false))? {
+                Some(Probe::Vacant(at, _)) => new.publish(at, slot.hash, record, true)?,
+                _ => return Err(self.region.corrupt(old.offset(), "the index has more slots than it counts")),
+            }
+            moved.slots += 1;
+        }
+        self.upkeep.count_lines(old.lines());
+        self.upkeep.count_blocks(blocks);
+        self.switch(writer, map, &old, &new, moved, seq)?;
+        self.cancel_stale_resize(writer)?;
+        Ok(new)
+    }
+
+    /// Begins to build an index of `blocks` blocks for a map, of which nothing else is being built.
+    pub(crate) fn begin_resize(
+        &self,
+        writer: &mut Writer,
+        map: u32,
+        blocks: u64,
+        drop_tombstones: bool,
+        seq: u64,
+    ) -> Result<()> {
+        let old = self.index_in_force(map)?;
+        self.check_header(map, &old)?;
+        let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
+        let target = Index::begin(&self.region, (extent.offset, blocks), map, old.offset())?;
+        self.region.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;
+        self.region.store_live(live::RESIZE_ZEROED, 1, Ordering::Relaxed)?;
+        self.region.store_live(live::RESIZE_CURSOR, resize_cursor(map, 0, drop_tombstones), Ordering::Release)
+    }
+
+    /// Zeroes `blocks` blocks of the region that is being built or moves `lines` lines to it, and says whether there is
+    /// more to do. With the last line it switches, from the commit `seq` on; then `switched` is set.
+    pub(crate) fn step_resize(
+        &self,
+        writer: &mut Writer,
+        (blocks, lines): (u64, u64),
+        seq: u64,
+        switched: &mut bool,
+    ) -> Result<bool> {
+        let cursor = self.resize_cursor()?;
+        if cursor == 0 {
+            return Ok(false);
+        }
+        let (map, line) = (map_of(cursor), line_of(cursor));
+        let Some(source) = self.index(map)?.filter(|index| self.resize_is_current(writer, index).unwrap_or(false))
+        else {
+            return self.cancel_resize(writer).map(|()| false);
+        };
+        let target = Index::of_extent(&self.region, self.region.live(live::RESIZE_TARGET)?)?;
+        let zeroed = self.region.live(live::RESIZE_ZEROED)?;
+        if zeroed < target.blocks() {
+            let end = (zeroed + blocks).min(target.blocks());
+            (zeroed..end).try_for_each(|block| target.zero_block(block))?;
+            self.region.store_live(live::RESIZE_ZEROED, end, Ordering::Release)?;
+            self.upkeep.count_blocks(end - zeroed);
+            return Ok(true);
+        }
+        let drops = drops_tombstones(cursor);
+        let end = (line + lines).min(source.lines()).max(line);
+        for slot in source.slots_of_lines(line, end) {
+            let slot = slot?;
+            let Some(record) = slot.record else { continue };
+            if drops && log::record(&self.region, record)?.kind() == Some(Kind::Remove) {
+                continue;
+            }
+            // What the new index has of the key is the same record.
+            if target.place(slot.hash, record, |offset| Ok(offset == record))? == Placed::Full {
+                return self.cancel_resize(writer).map(|()| false);
+            }
+        }
+        if target.totals()?.used() > target.hard_limit() {
+            return self.cancel_resize(writer).map(|()| false);
+        }
+        self.region.store_live(live::RESIZE_CURSOR, resize_cursor(map, end, drops), Ordering::Release)?;
+        self.upkeep.count_lines(end - line);
+        if end < source.lines() {
+            return Ok(true);
+        }
+        let moved = target.totals()?;
+        self.switch(writer, map, &source, &target, moved, seq)?;
+        *switched = true;
+        Ok(false)
+    }
+
+    /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same.
+    /// `None` if it was given up.
+    fn complete_resize(&self, writer: &mut Writer, map: u32, seq: u64, tombstones: u64) -> Result<Option<Index<'_>>> {
+        let mut switched = false;
+        while self.step_resize(writer, (u64::MAX >> 1, u64::MAX >> 32), seq, &mut switched)? {}
+        if !switched {
+            return Ok(None);
+        }
+        let index = self.index_in_force(map)?;
+        if tombstones > 0 {
+            let totals = index.totals()?;
+            index.amend_slots(totals.slots.saturating_add(tombstones), totals.dead)?;
+        }
+        Ok(Some(index))
+    }
+
+    /// Puts a new index in force.
+    fn switch(
+        &self,
+        writer: &mut Writer,
+        map: u32,
+        old: &Index<'_>,
+        new: &Index<'_>,
+        moved: Totals,
+        seq: u64,
+    ) -> Result<()> {
+        let Totals { keys, bytes, .. } = old.totals()?;
+        new.reset_totals(Totals { seq: seq - 1, keys, bytes, slots: moved.slots, dead: moved.dead })?;
+        new.set_since(seq)?;
+        self.map_table()?.set_region(map, new.extent())?;
+        if self.resize_target()? == Some(new.offset()) {
+            self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
+        }
+        writer.space.set_kind(&self.region, old.offset(), ExtentKind::Retired, seq)
+    }
+
+    /// Gives up a resize in the middle of a commit. Whoever takes the writer lock next gives its region back.
+    #[cold]
+    pub(crate) fn give_up_resize(&self) -> Result<()> {
+        self.left_something.store(true, Ordering::Relaxed);
+        self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)
+    }
+
+    /// Gives up a resize of which nobody has seen anything.
+    fn cancel_resize(&self, writer: &mut Writer) -> Result<()> {
+        let Some(target) = self.resize_target()? else { return Ok(()) };
+        self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
+        // One that was killed after the switch has put it in force.
+        let in_force = self.map_table()?.iter()?.any(|entry| entry.region() == target);
+        let is_index = writer.space.extent(target).is_some_and(|extent| extent.kind == ExtentKind::Index);
+        if in_force || !is_index { Ok(()) } else { writer.space.free(&self.region, target) }
+    }
+
+    /// Gives up a resize of an index that is not in force any more.
+    pub(crate) fn cancel_stale_resize(&self, writer: &mut Writer) -> Result<()> {
+        let cursor = self.resize_cursor()?;
+        if cursor == 0 {
+            return Ok(());
+        }
+        match self.index(map_of(cursor))? {
+            Some(index) if self.resize_is_current(writer, &index)? => Ok(()),
+            _ => self.cancel_resize(writer),
+        }
+    }
+
+    /// Begins to build a smaller index, or one without dead slots, if most of the map was removed.
+    pub(crate) fn shrink_if_due(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<bool> {
+        let index = self.index_in_force(map)?;
+        let totals = index.totals()?;
+        if index.blocks() == 1 || totals.keys >= index.limit() / 4 || totals.used() <= index.limit() / 4 {
+            return Ok(false);
+        }
+        let blocks = index::blocks_for(index::roomy(totals.keys));
+        if index.lines() <= self.settings.limits.lines_at_once {
+            self.rebuild_at_once(writer, map, index::roomy(totals.keys), seq, true)?;
+            return Ok(true);
+        }
+        self.begin_resize(writer, map, blocks, true, seq).map(|()| false)
+    }
+
+    /// Marks the slots of tombstones dead that are older than every pin, in place.
+    fn retire_tombstones(&self, index: &Index<'_>, map: u32) -> Result<Totals> {
+        let unread_below = self.raise_horizon()?;
+        for slot in index.iter() {
+            let slot = slot?;
+            let Some(offset) = slot.record else { continue };
+            let record = log::record(&self.region, offset)?;
+            if record.kind() == Some(Kind::Remove) && record.seq() & COUNT_MASK <= unread_below {
+                self.retire_slot(index, map, slot.at, slot.hash, offset)?;
+            }
+        }
+        index.totals()
+    }
+}
+
+fn map_of(cursor: u64) -> u32 {
+    (((cursor >> 32) & 0x7fff_ffff) as u32).wrapping_sub(1)
+}
+
+fn line_of(cursor: u64) -> u64 {
+    cursor & 0xffff_ffff
+}
+
+fn drops_tombstones(cursor: u64) -> bool {
+    cursor >> 63 != 0
+}
+
+/// How many slots an index needs that takes `new` more, and whether it is built without the tombstones. Looking for
+/// them means a look at every record, so there must be something to gain.
+fn kept(totals: &Totals, new: u64) -> (u64, bool) {
+    let tombstones = totals.slots.saturating_sub(totals.keys);
+    let drops = tombstones > totals.slots / 4;
+    (if drops { totals.keys } else { totals.slots }.saturating_add(new), drops)
+}

@@ -1,0 +1,495 @@
+//! Upkeep: what each write does beyond its own commit, so that nothing ever has to be done at once.
+//!
+//! Behind its commit, and with the writer lock still held, a write moves a resize on by a few lines, and if more of the
+//! log is dead than shall be, cleans a piece of it at the head. The piece is so many times as long as what the write
+//! has appended that cleaning keeps up with writing whatever lies at the head, and longer the more is dead. When what
+//! was emptied is much compared to what is alive, it asks for a checkpoint, which the write takes when the lock is free
+//! again.
+//!
+//! Upkeep that fails does not fail the write. On a full disk it is tried again; in any other case it
+//! [rests](crate::engine::state::rest) first.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::clean::{Cleaned, Portion};
+use super::expiry::Expired;
+use crate::engine::Engine;
+use crate::engine::state::rest::Rest;
+use crate::engine::write::commit::Writer;
+use crate::engine::write::reclaim::LEAST_CUT;
+use crate::engine::write::space::Room;
+use crate::engine::write::turn::Turn;
+use crate::error::{Error, Result};
+use crate::file::index::{self, Index};
+use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, live};
+
+/// The least that is worth cleaning, in bytes.
+const LEAST_PIECE: u64 = 512;
+
+/// The log is cleaned from this share of the limit on, so that no more is dead than may be while cleaning gets under
+/// way.
+const EARLY: f64 = 0.95;
+
+/// How much faster the log is cleaned when all of it is dead than when as much is as may be.
+const HASTE: f64 = 8.0;
+
+/// With a thread that does the upkeep, writers help when this share of what may be alive is dead.
+const LATE: f64 = 0.3;
+
+/// How long [`Engine::maintain`] keeps the writer lock.
+const SLICE: Duration = Duration::from_micros(500);
+
+/// How long a write that cleans a full store waits for one who holds the superblock.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Blocks that a step of [`Engine::maintain`] zeroes, and how many times the lines of a write it moves.
+const LARGE_STEP: u64 = 16;
+
+/// A quantity of which it is asserted how much of it one write does.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// In the write that is going on.
+    now: AtomicU64,
+    /// In all, since the store was opened.
+    all: AtomicU64,
+    /// The most of one write.
+    most: AtomicU64,
+}
+
+impl Work {
+    fn add(&self, amount: u64) {
+        // Only the holder of the writer lock comes here.
+        self.now.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn end_write(&self) {
+        let now = self.now.swap(0, Ordering::Relaxed);
+        self.all.fetch_add(now, Ordering::Relaxed);
+        self.most.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// In all, and the most of one write.
+    pub(crate) fn figures(&self) -> (u64, u64) {
+        (self.all.load(Ordering::Relaxed), self.most.load(Ordering::Relaxed))
+    }
+}
+
+/// What this process knows of the upkeep of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    /// Much waits for a checkpoint.
+    checkpoint: AtomicBool,
+    pub(crate) rest: Rest,
+    /// Something was counted in the write that is going on.
+    counted: AtomicBool,
+    /// Lines of an index moved, blocks of one zeroed, bytes of the log moved, bytes handed to the disk.
+    pub(crate) lines: Work,
+    pub(crate) blocks: Work,
+    pub(crate) moved: Work,
+    pub(crate) flushed: Work,
+    /// What is believed to have expired.
+    pub(crate) expired: Expired,
+    /// There is something to do for the thread that does the upkeep, if there is one.
+    work: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Upkeep {
+    /// Whether a checkpoint is wanted. Who asks takes it.
+    #[inline]
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.checkpoint.load(Ordering::Relaxed) && self.checkpoint.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_lines(&self, lines: u64) {
+        self.counted.store(true, Ordering::Relaxed);
+        self.lines.add(lines);
+    }
+
+    pub(crate) fn count_blocks(&self, blocks: u64) {
+        self.counted.store(true, Ordering::Relaxed);
+        self.blocks.add(blocks);
+    }
+
+    pub(crate) fn count_moved(&self, bytes: u64) {
+        self.counted.store(true, Ordering::Relaxed);
+        self.moved.add(bytes);
+    }
+
+    /// The bytes that one write has handed to the disk, when the writer lock is free again.
+    pub(crate) fn count_flushed(&self, bytes: u64) {
+        self.flushed.all.fetch_add(bytes, Ordering::Relaxed);
+        self.flushed.most.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    fn end_write(&self, is_write: bool) {
+        if self.counted.load(Ordering::Relaxed) {
+            self.counted.store(false, Ordering::Relaxed);
+            for work in [&self.lines, &self.blocks, &self.moved] {
+                if is_write {
+                    work.end_write();
+                } else {
+                    work.all.fetch_add(work.now.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Wakes the thread that does the upkeep.
+    pub(crate) fn ring(&self) {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*work {
+            *work = true;
+            self.bell.notify_all();
+        }
+    }
+
+    /// Sleeps until there is something to do, and not longer than `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken = self.bell.wait_timeout_while(work, timeout, |work| !*work);
+        *woken.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+impl Engine {
+    /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
+    /// said `before` until then.
+    #[inline]
+    pub(crate) fn upkeep_after(&self, writer: &mut Writer, maps: &[u32], before: [u64; 4], records: u64) {
+        let done = self.upkeep_of_write(writer, maps, before, records);
+        self.upkeep.end_write(true);
+        match done {
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(error) => self.rest_from_upkeep(&error),
+        }
+    }
+
+    #[cold]
+    fn rest_from_upkeep(&self, error: &Error) {
+        self.upkeep.rest.begin(error);
+        // Whoever comes next sees what was begun.
+        self.left_something.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn upkeep_of_write(&self, writer: &mut Writer, maps: &[u32], before: [u64; 4], records: u64) -> Result<()> {
+        let [_, appended_before, _, live_before] = before;
+        let [_, appended, _, live] = self.log_totals()?;
+        if self.resize_cursor()? != 0 {
+            if !self.leaves_resize(maps)? {
+                self.step(writer, (records, records.saturating_mul(self.settings.limits.lines_a_step)))?;
+            }
+        } else if live < live_before {
+            for &map in maps {
+                self.shrink(writer, map)?;
+                if self.resize_cursor()? != 0 {
+                    break;
+                }
+            }
+        }
+        self.estimate_expired(maps)?;
+        let live = self.upkeep.expired.alive_of(live);
+        let Some(excess) = self.excess(writer, appended, live)? else { return Ok(()) };
+        self.clean_after(writer, appended.saturating_sub(appended_before), excess, live)
+    }
+
+    /// Moves the resize on that is going on.
+    #[cold]
+    fn step(&self, writer: &mut Writer, (blocks, lines): (u64, u64)) -> Result<bool> {
+        let mut switched = false;
+        // Where tombstones are left out, each slot costs a look at its record.
+        let lines = if self.resize_cursor()? >> 63 != 0 { (lines / 4).max(1) } else { lines };
+        let more = self.step_resize(writer, (blocks, lines), self.next_seq()?, &mut switched)?;
+        if switched {
+            self.skip_number()?;
+        }
+        Ok(more)
+    }
+
+    /// Begins to build a smaller index if one is due.
+    #[inline]
+    fn shrink(&self, writer: &mut Writer, map: u32) -> Result<()> {
+        match self.shrink_if_due(writer, map, self.next_seq()?) {
+            Ok(true) => self.skip_number(),
+            Ok(false) | Err(Error::Full { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a writer leaves the resize to the thread that does the upkeep.
+    fn leaves_resize(&self, maps: &[u32]) -> Result<bool> {
+        if !self.settings.background_maintenance {
+            return Ok(false);
+        }
+        self.upkeep.ring();
+        let is_far = |index: Index<'_>| Ok(index.totals()?.used() < index.limit().midpoint(index.hard_limit()));
+        for &map in maps {
+            if !self.index(map)?.map_or(Ok(true), is_far)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
+    /// is alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
+    #[inline]
+    fn excess(&self, writer: &Writer, appended: u64, live: u64) -> Result<Option<f64>> {
+        let Some(limit) = self.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
+        // Of a small store more may wait than is alive, and cleaning in haste would not make that less.
+        let waiting = writer.waiting.checkpoint.min(live / 8);
+        let used = appended.saturating_sub(self.head_for_writing()?.bytes).saturating_add(waiting);
+        let share = 1.0 - live as f64 / used.max(1) as f64;
+        let is_due = used >= self.settings.limits.least_log && share > limit;
+        Ok(is_due.then(|| ((share - limit) / (1.0 - limit)).min(1.0)))
+    }
+
+    /// Cleans as much as belongs to so many bytes that were appended.
+    #[cold]
+    fn clean_after(&self, writer: &mut Writer, appended: u64, excess: f64, live: u64) -> Result<()> {
+        if self.settings.background_maintenance && excess < LATE {
+            self.upkeep.ring();
+            return Ok(());
+        }
+        if self.upkeep.rest.goes_on() || self.is_held_up(writer, live) || self.is_poisoned() {
+            return Ok(());
+        }
+        let limit = self.settings.auto_compact.unwrap_or(1.0);
+        let pace = (1.0 + HASTE * excess) / limit;
+        let mut wanted = ((appended as f64 * pace) as u64).max(LEAST_PIECE);
+        loop {
+            let bytes = wanted.min(self.settings.limits.most_bytes);
+            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;
+            wanted = wanted.saturating_sub(cleaned.passed);
+            if cleaned.passed == 0 || wanted == 0 {
+                self.upkeep.rest.end();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether so much waits for readers that it is better to wait with them: what is emptied now would have to, too.
+    pub(crate) fn is_held_up(&self, writer: &Writer, live: u64) -> bool {
+        self.hold_up(writer.waiting.pins, live)
+    }
+
+    /// Whether readers who keep so many emptied bytes hold cleaning up.
+    fn hold_up(&self, kept: u64, live: u64) -> bool {
+        kept > self.settings.limits.least_waiting.max(live / 2)
+    }
+
+    /// Of what waits for readers, all of it: if they hold cleaning up, what is dead in the log waits for them as well
+    /// as the `kept` bytes that are emptied already.
+    pub(crate) fn held_back(&self, kept: u64) -> Result<u64> {
+        let live = self.live_bytes()?;
+        if !self.hold_up(kept, self.upkeep.expired.alive_of(live)) {
+            return Ok(kept);
+        }
+        Ok(kept.saturating_add(self.log_size()?.0.saturating_sub(live)))
+    }
+
+    /// Cleans, and if that has emptied anything, sees what of it can be used.
+    pub(crate) fn clean_and_reclaim(&self, writer: &mut Writer, portion: Portion) -> Result<Cleaned> {
+        let cleaned = self.clean(writer, portion)?;
+        if cleaned.emptied > 0 {
+            self.reclaim(writer)?;
+            if writer.waiting.checkpoint > self.settings.limits.least_waiting.max(self.live_bytes()? / 8) {
+                self.upkeep.checkpoint.store(true, Ordering::Relaxed);
+            }
+            self.truncate_if_worth_it(writer)?;
+            self.lower_what_is_last(writer)?;
+        }
+        Ok(cleaned)
+    }
+
+    /// If a quarter of the file is free, and what lies last in it is no log, which drifts down by itself, moves that to
+    /// a lower place: an index as a resize does it, line by line.
+    fn lower_what_is_last(&self, writer: &mut Writer) -> Result<()> {
+        let (end, used) = (writer.space.used_end() - EXTENTS, writer.space.used_bytes());
+        if end - used <= LEAST_CUT.max(end / 4) || self.resize_cursor()? != 0 {
+            return Ok(());
+        }
+        let Some(last) = writer.space.last() else { return Ok(()) };
+        let has_place = |blocks: u64| writer.space.lowest(blocks * BLOCK).0 < last.offset;
+        let seq = self.next_seq()?;
+        let lowered = match last.kind {
+            ExtentKind::Index => {
+                let Some(entry) = self.map_table()?.iter()?.find(|entry| entry.region() == last.offset) else {
+                    return Ok(());
+                };
+                let keys = self.index_in_force(entry.map)?.totals()?.keys;
+                let blocks = index::blocks_for(index::roomy(keys)).min(last.blocks);
+                if !has_place(blocks) {
+                    return Ok(());
+                }
+                self.begin_resize(writer, entry.map, blocks, false, seq)
+            }
+            ExtentKind::Table | ExtentKind::Reserve if has_place(last.blocks) => self.settle(writer, seq),
+            _ => return Ok(()),
+        };
+        match lowered {
+            Err(Error::Full { .. }) => Ok(()),
+            lowered => lowered,
+        }
+    }
+
+    /// Makes room in a full store by cleaning it, and says whether there is some. For a removal, which makes more room
+    /// than it takes, all of the log is cleaned if it must be.
+    #[cold]
+    pub(crate) fn squeeze(&self, writer: &mut Writer, room: Room) -> bool {
+        if self.settings.auto_compact.is_none() || self.upkeep.rest.goes_on() {
+            return false;
+        }
+        match self.squeeze_once(writer, room) {
+            Ok(freed) => {
+                self.upkeep.rest.end();
+                freed > 0
+            }
+            Err(Error::Full { .. }) => false,
+            Err(error) => {
+                self.rest_from_upkeep(&error);
+                false
+            }
+        }
+    }
+
+    /// Cleans once along the log, until as much was emptied as an extent takes; for a removal, until there is so much
+    /// room more. Says how much that is.
+    fn squeeze_once(&self, writer: &mut Writer, room: Room) -> Result<u64> {
+        let [_, _, _, live] = self.log_totals()?;
+        let goal = self.end_of_log()?;
+        let dead = goal.saturating_sub(self.head_for_writing()?.bytes).saturating_sub(live);
+        let enough = writer.space.log_extent_len(0, self.settings.limits.log_extents());
+        // Where next to nothing is dead there is nothing to be had.
+        let least = if room == Room::Growth { live / 16 } else { 0 };
+        let used = writer.space.used_bytes();
+        let mut freed = 0;
+        let is_enough =
+            |freed, writer: &Writer| freed >= enough && (room == Room::Growth || self.has_room_to_remove(writer));
+        while dead > least && !is_enough(freed, writer) && self.head_for_writing()?.bytes < goal {
+            let cleaned = self.clean(writer, Portion { bytes: self.settings.limits.most_bytes, leave_tail: false })?;
+            if cleaned.passed == 0 {
+                break;
+            }
+            if cleaned.emptied > 0 {
+                self.checkpoint_in_turn(writer, PATIENCE)?;
+                self.reclaim(writer)?;
+            }
+            freed = match room {
+                Room::Growth => freed + cleaned.emptied,
+                _ => used.saturating_sub(writer.space.used_bytes()),
+            };
+        }
+        Ok(freed)
+    }
+
+    /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more. Waits at most
+    /// `patience` for others who write.
+    pub(crate) fn maintain(&self, budget: Duration, patience: Duration) -> Result<bool> {
+        self.check_not_forked()?;
+        if self.read_only {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        self.sample_all_now_and_then()?;
+        loop {
+            let more = {
+                let Some(_turn) = self.turn_if_pending(patience)? else { return Ok(false) };
+                let mut writer = self.writer();
+                let slice = Instant::now();
+                loop {
+                    let more = self.maintain_once(&mut writer);
+                    self.upkeep.end_write(false);
+                    match more? {
+                        true if slice.elapsed() < SLICE => {}
+                        more => break more,
+                    }
+                }
+            };
+            // What it frees is reclaimed in another step.
+            let more = self.upkeep.wants_checkpoint() && self.checkpoint().map(|()| true)? || more;
+            if start.elapsed() >= budget {
+                return Ok(more || self.is_sparse()?);
+            }
+            if more {
+                continue;
+            }
+            if !self.is_sparse()? {
+                return Ok(false);
+            }
+            let left = || if start.elapsed() < budget { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            let report = self.compact(&mut |_| left())?;
+            // If readers hold it up, another attempt would move the same once more.
+            return Ok(!report.finished && report.held_back == 0);
+        }
+    }
+
+    /// A turn at writing; of a store that was closed and not changed since only if there is something to do. Else it
+    /// would be a change.
+    fn turn_if_pending(&self, patience: Duration) -> Result<Option<Turn<&Engine>>> {
+        let turn = self.turn_to_look(patience)?;
+        if !self.has_numbers()? {
+            return Ok(None);
+        }
+        if self.clean.load(Ordering::Relaxed) {
+            let is_pending = {
+                let writer = self.writer();
+                let [_, appended, _, live] = self.log_totals()?;
+                let live = self.upkeep.expired.alive_of(live);
+                self.resize_cursor()? != 0 || self.excess(&writer, appended, live)?.is_some()
+            };
+            if !is_pending && !self.is_sparse()? {
+                return Ok(None);
+            }
+            self.clear_clean_flag()?;
+        }
+        Ok(Some(turn))
+    }
+
+    /// Whether most of the file, up to what lies last in it, is free: what is left of a store that was much larger
+    /// drifts down only as more is written.
+    fn is_sparse(&self) -> Result<bool> {
+        let writer = self.writer();
+        let (end, used) = (writer.space.movable_end() - EXTENTS, writer.space.used_bytes());
+        Ok(self.settings.auto_compact.is_some() && end > 2 * used && end - used > LEAST_CUT)
+    }
+
+    /// One step of what is pending. Says whether there is more.
+    fn maintain_once(&self, writer: &mut Writer) -> Result<bool> {
+        if self.resize_cursor()? != 0 {
+            self.step(writer, (LARGE_STEP, LARGE_STEP * self.settings.limits.lines_a_step))?;
+            return Ok(true);
+        }
+        let maps: Vec<u32> = self.map_table()?.iter()?.map(|entry| entry.map).collect();
+        for map in maps {
+            self.shrink(writer, map)?;
+            if self.resize_cursor()? != 0 {
+                return Ok(true);
+            }
+        }
+        let [_, appended, _, live] = self.log_totals()?;
+        let live = self.upkeep.expired.alive_of(live);
+        if self.excess(writer, appended, live)?.is_some() && !self.is_held_up(writer, live) && !self.is_poisoned() {
+            let bytes = self.settings.limits.most_bytes;
+            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;
+            if cleaned.passed > 0 {
+                return Ok(true);
+            }
+        }
+        let every = self.settings.checkpoint_every;
+        if appended.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every {
+            self.upkeep.checkpoint.store(true, Ordering::Relaxed);
+        }
+        self.sweep_in_turn(writer)?;
+        self.reclaim(writer)?;
+        if writer.waiting.checkpoint >= self.settings.limits.piece {
+            self.upkeep.checkpoint.store(true, Ordering::Relaxed);
+        }
+        self.truncate_if_worth_it(writer)?;
+        Ok(false)
+    }
+}

@@ -1,0 +1,464 @@
+//! Verifying one commit while others write.
+//!
+//! What a commit sees stays as it is while somebody [holds](crate::engine::read::pins::Hold) it: records do not change,
+//! nothing that was in use is used again, and a slot leads to the version of that commit, if need be along the chain of
+//! versions, as it does for any reader. So the log is walked from its head, as it was then, to its tail, and of each
+//! record it is asked whether its key leads to it. The counters have versions, too.
+//!
+//! **Invariant.** The head was read while the commit was the last visible one. Compaction moves the head on only after
+//! what it has moved is visible, so all that this commit sees lies behind that head.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+use super::pace::{Halt, Pace, Paced};
+use super::store::{Derived, Deriving, VerifyProgress, VerifyReport, VerifyScope};
+use crate::engine::Engine;
+use crate::engine::read::pins::Hold;
+use crate::engine::state::head::{self, LogHead};
+use crate::error::Result;
+use crate::file::index::{Index, Totals};
+use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, live};
+use crate::file::log::{self, Record, Walk};
+use crate::file::space::Space;
+use crate::file::totals;
+
+/// How often a commit is looked for of which all counters are still there. Beside writers that never rest, those of a
+/// map may be gone each time.
+const ATTEMPTS: u32 = 100;
+
+/// One commit, and everything that it sees.
+struct Seen<'e> {
+    hold: Hold<'e>,
+    head: LogHead,
+    /// The end of the log, of this commit or a later one.
+    tail: u64,
+    /// The counters of the log: {seq, bytes, records, bytes alive}. `None` if they were gone.
+    log: Option<[u64; 4]>,
+    maps: BTreeMap<u32, MapSeen<'e>>,
+}
+
+/// The index that a commit sees of a map, and its counters, if they were still there.
+struct MapSeen<'e> {
+    index: Index<'e>,
+    totals: Option<Totals>,
+}
+
+impl Engine {
+    /// Checks the log and the indexes as one commit sees them, whatever others write meanwhile.
+    pub(super) fn verify_snapshot(
+        &self,
+        on_progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+        report: &mut VerifyReport,
+    ) -> Paced<VerifyScope> {
+        let seen = self.see()?;
+        let mut pace = Pace::undisturbed(self, on_progress);
+        let log = seen.log.map_or(0, |[_, bytes, ..]| bytes.saturating_sub(seen.head.bytes));
+        pace.expect(log, seen.maps.values().map(|map| &map.index))?;
+        let derived = self.verify_log_seen(&seen, &mut pace, report)?;
+        for (&map, of_map) in &seen.maps {
+            self.verify_index_seen(seen.hold.seq(), map, of_map, derived.get(&map), &mut pace, report)?;
+        }
+        let all: Option<u64> =
+            seen.maps.values().try_fold(0u64, |sum, map| Some(sum.saturating_add(map.totals?.bytes)));
+        if let (Some(bytes), Some([.., counted])) = (all, seen.log)
+            && bytes != counted
+        {
+            report.add(live::LOG_TOTALS, format!("the maps have {bytes} bytes, and the log counts {counted}"));
+        }
+        drop(seen);
+        self.verify_tables(report)?;
+        Ok(VerifyScope::Snapshot)
+    }
+
+    /// Finds a commit to look at: the last one, as soon as none comes in between.
+    fn see(&self) -> Paced<Seen<'_>> {
+        let start = Instant::now();
+        for attempt in 0u32.. {
+            let hold = Hold::take(self)?;
+            let head = head::read(&self.region)?;
+            fence(Ordering::Acquire);
+            if self.visible()? == hold.seq() {
+                let seen = self.see_at(hold, head)?;
+                let complete = seen.log.is_some() && seen.maps.values().all(|map| map.totals.is_some());
+                if complete || attempt >= ATTEMPTS {
+                    return Ok(seen);
+                }
+            } else if attempt >= ATTEMPTS {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if start.elapsed() >= self.settings.lock_timeout {
+                break;
+            }
+        }
+        Err(Halt::Disturbed)
+    }
+
+    fn see_at<'e>(&'e self, hold: Hold<'e>, head: LogHead) -> Result<Seen<'e>> {
+        let seq = hold.seq();
+        let tail = self.region.live(live::TAIL)?;
+        let log = totals::at_most(&self.region, live::LOG_TOTALS, seq)?;
+        let mut maps = BTreeMap::new();
+        for entry in self.map_table()?.iter()? {
+            let index = Index::of_extent(&self.region, entry.extent)?;
+            let index = if index.since() > seq { self.older_index(index, seq)? } else { Some(index) };
+            // A map that was made later has none.
+            let Some(index) = index else { continue };
+            self.check_header(entry.map, &index)?;
+            let totals = index.totals_at(seq)?;
+            maps.insert(entry.map, MapSeen { index, totals });
+        }
+        // The log may have outgrown what is mapped.
+        self.region.refresh()?;
+        Ok(Seen { hold, head, tail, log, maps })
+    }
+
+    /// Walks the log, and finds for each record of the commit, or of one before it, whether its key leads to it.
+    fn verify_log_seen(
+        &self,
+        seen: &Seen<'_>,
+        pace: &mut Pace<'_>,
+        report: &mut VerifyReport,
+    ) -> Paced<BTreeMap<u32, Derived>> {
+        let seq = seen.hold.seq();
+        let space = self.space_now()?;
+        let mut deriving = Deriving::default();
+        let (mut bytes, mut records, mut ordinal) = (0, 0, 0);
+        let mut walk = Walk::new(&self.region, seen.head.head, Some(seen.tail));
+        for record in walk.by_ref() {
+            pace.step(record.len())?;
+            report.records += 1;
+            self.verify_place(space.as_ref(), record, &mut ordinal, report);
+            if record.seq() > seq {
+                continue;
+            }
+            bytes += record.len();
+            records += 1;
+            if let Some(of_map) = seen.maps.get(&record.header.map()) {
+                deriving.add(self, record, report, |hash| self.version_seen(seen, &of_map.index, record, hash))?;
+            }
+        }
+        let derived = deriving.end(seen.tail, report);
+        if walk.at() != seen.tail {
+            let (at, end, stop) = (walk.at(), seen.tail, walk.stop());
+            report.add(at, format!("the log ends here and should go on to {end}: {stop}"));
+        } else if !walk.is_between_commits() {
+            report.add(walk.at(), "the log ends within a commit");
+        } else if let Some([_, all_bytes, all_records, _]) = seen.log {
+            let counted_bytes = all_bytes.saturating_sub(seen.head.bytes);
+            let counted_records = all_records.saturating_sub(seen.head.records);
+            if (counted_bytes, counted_records) != (bytes, records) {
+                let what = format!(
+                    "the log has {records} records of {bytes} bytes, and counts {counted_records} of {counted_bytes}"
+                );
+                report.add(live::LOG_TOTALS, what);
+            }
+        }
+        Ok(derived)
+    }
+
+    /// Whether a record lies in an extent of the log, and these are in order.
+    fn verify_place(&self, space: Option<&Space>, record: Record<'_>, ordinal: &mut u64, report: &mut VerifyReport) {
+        let Some(space) = space else { return };
+        let ordinal_at = |at| space.extent_of(at).filter(|extent| extent.has_records()).map(|extent| extent.ordinal);
+        match ordinal_at(record.offset) {
+            Some(found) if ordinal_at(record.end() - 1) == Some(found) => {
+                if found < *ordinal {
+                    report.add(record.offset, "the extents of the log are not numbered in the order of the log");
+                }
+                *ordinal = found;
+            }
+            _ => report.add(record.offset, "the record lies in no extent of the log"),
+        }
+    }
+
+    /// The record that a commit sees of the key of another one.
+    fn version_seen(
+        &self,
+        seen: &Seen<'_>,
+        index: &Index<'_>,
+        record: Record<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<u64>> {
+        let newest = index.find(hash, |offset| {
+            let found = log::record(&self.region, offset)?;
+            Ok((found.key() == record.key() && found.header.map() == record.header.map()).then_some(found))
+        })?;
+        let version = newest.map(|newest| self.older_version(newest, seen.hold.seq())).transpose()?.flatten();
+        Ok(version.map(|version| version.offset))
+    }
+
+    /// Holds what the slots of a map lead to, and its counters, against what the log says.
+    fn verify_index_seen(
+        &self,
+        seq: u64,
+        map: u32,
+        of_map: &MapSeen<'_>,
+        derived: Option<&Derived>,
+        pace: &mut Pace<'_>,
+        report: &mut VerifyReport,
+    ) -> Paced<()> {
+        let nothing = Derived::default();
+        let derived = derived.unwrap_or(&nothing);
+        let at = of_map.index.offset();
+        let (mut slots, mut keys, mut bytes) = (0, 0, 0);
+        for slot in of_map.index.iter() {
+            let slot = slot?;
+            pace.step(LINE)?;
+            let Some(offset) = slot.record else { continue };
+            let newest = log::record(&self.region, offset)?;
+            let Some(version) = self.older_version(newest, seq)? else { continue };
+            slots += 1;
+            if version.kind() != Some(Kind::Put) {
+                continue;
+            }
+            keys += 1;
+            bytes += version.counted_len();
+            // A slot whose key has a value is not given to another one. A search looks at the tag only, a rebuild of
+            // the index at all the bits.
+            if KeyHash::of(version.key(), self.seed) != slot.hash {
+                report.add(at, format!("map {map}: the slot of the record at offset {offset} has another key's hash"));
+            }
+        }
+        if (keys, bytes) != (derived.reached, derived.bytes) {
+            let (found_keys, found_bytes) = (derived.reached, derived.bytes);
+            let what = format!(
+                "map {map}: slots lead to {keys} keys of {bytes} bytes, and the log to {found_keys} of {found_bytes}"
+            );
+            report.add(at, what);
+        }
+        // Those of tombstones may have died since.
+        if slots > derived.slots {
+            let good = derived.slots;
+            report.add(at, format!("map {map}: of {slots} slots, {good} lead to the newest record of their key"));
+        }
+        if let Some(totals) = of_map.totals.filter(|totals| (totals.keys, totals.bytes) != (keys, bytes)) {
+            let what = format!(
+                "map {map}: counts {} keys of {} bytes, and leads to {keys} of {bytes}",
+                totals.keys, totals.bytes
+            );
+            report.add(at, what);
+        }
+        if map != CATALOGUE {
+            report.keys += derived.reached;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::engine::settings::{Limits, Settings};
+    use crate::engine::upkeep::clean::Portion;
+    use crate::file::index::Probe;
+    use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, ExtentKind};
+
+    fn engine() -> Engine {
+        // Nothing is cleaned but on request.
+        let settings = Settings { limits: Limits::tiny(), auto_compact: None, ..Settings::default() };
+        Engine::in_memory(settings).unwrap()
+    }
+
+    fn put(engine: &Engine, key: u32) {
+        engine.put(DEFAULT_MAP, &key.to_le_bytes(), &[7; 100], None).unwrap();
+    }
+
+    fn findings(engine: &Engine) -> Vec<String> {
+        let mut report = VerifyReport::default();
+        match engine.verify_snapshot(&mut |_| ControlFlow::Continue(()), &mut report) {
+            Ok(_) => report.findings().iter().map(ToString::to_string).collect(),
+            Err(halt) => vec![format!("{halt:?}")],
+        }
+    }
+
+    /// Moves the head on by this many bytes or a few more, in as many steps as it takes.
+    fn clean(engine: &Engine, bytes: u64) {
+        let _turn = engine.turn().unwrap();
+        let mut writer = engine.writer();
+        let goal = engine.head().unwrap().bytes + bytes;
+        while engine.head().unwrap().bytes < goal {
+            let cleaned = engine.clean(&mut writer, Portion { bytes, leave_tail: false }).unwrap();
+            assert!(cleaned.passed > 0, "the log is shorter");
+        }
+    }
+
+    /// Frees what can be freed.
+    fn reclaim(engine: &Engine) {
+        engine.checkpoint().unwrap();
+        let _turn = engine.turn().unwrap();
+        engine.reclaim(&mut engine.writer()).unwrap();
+    }
+
+    fn emptied(engine: &Engine) -> u64 {
+        let extents = engine.extents().unwrap();
+        extents.iter().filter(|extent| extent.kind == ExtentKind::Emptied).map(|extent| extent.len()).sum()
+    }
+
+    /// So that all of the log but its end is dead.
+    fn overwritten(engine: &Engine) {
+        for number in 0..400 {
+            put(engine, number % 2);
+        }
+    }
+
+    #[test]
+    fn what_does_not_hold_is_found() {
+        let engine = engine();
+        for number in 0..300 {
+            put(&engine, number);
+        }
+        engine.remove(DEFAULT_MAP, &7u32.to_le_bytes()).unwrap();
+        assert_eq!(findings(&engine), [""; 0]);
+        let index = engine.index_in_force(DEFAULT_MAP).unwrap();
+        let key = 9u32.to_le_bytes();
+        let hash = KeyHash::of(&key, engine.seed);
+        let Some(Probe::Found(at, record)) = engine.probe(&index, DEFAULT_MAP, hash, &key).unwrap() else {
+            panic!("it was put");
+        };
+        let found = |what: &str| {
+            let findings = findings(&engine);
+            assert!(findings.iter().any(|finding| finding.contains(what)), "{what}: {findings:?}");
+        };
+
+        index.retire(at).unwrap();
+        found("a key of the log has no slot");
+        found("leads to 298");
+        index.publish(at, hash, record + BLOCK, false).unwrap();
+        assert_ne!(findings(&engine), [""; 0], "a slot that leads elsewhere");
+        let other = KeyHash::from_parts(hash.tag(), hash.further() ^ 1);
+        index.publish(at, other, record, true).unwrap();
+        found("another key's hash");
+        index.publish(at, hash, record, true).unwrap();
+        assert_eq!(findings(&engine), [""; 0]);
+
+        let totals = index.totals().unwrap();
+        index.reset_totals(Totals { keys: totals.keys + 1, ..totals }).unwrap();
+        found("counts 300 keys");
+        index.reset_totals(totals).unwrap();
+        let [seq, bytes, records, live] = engine.log_totals().unwrap();
+        totals::reset(&engine.region, live::LOG_TOTALS, [seq, bytes, records + 1, live]).unwrap();
+        found("and counts");
+        totals::reset(&engine.region, live::LOG_TOTALS, [seq, bytes, records, live + 8]).unwrap();
+        found("and the log counts");
+        totals::reset(&engine.region, live::LOG_TOTALS, [seq, bytes, records, live]).unwrap();
+        assert_eq!(findings(&engine), [""; 0]);
+
+        // An older version of a key, which a newer one replaces.
+        put(&engine, 9);
+        index.publish(at, hash, record, false).unwrap();
+        found("a record that this one replaces");
+        index.publish(at, hash, engine.region.live(live::TAIL).unwrap() - 144, false).unwrap();
+        assert_eq!(findings(&engine), [""; 0]);
+        engine.region.write(record + 60, b"damage").unwrap();
+        found("the CRC of the record does not hold");
+    }
+
+    #[test]
+    fn what_is_held_is_not_used_again_whenever_it_becomes_empty() {
+        let engine = engine();
+        overwritten(&engine);
+        // Nobody needs what is dead, so for a pin of this commit it may go.
+        let pin = engine.pin().unwrap();
+        clean(&engine, 20 << 10);
+        assert_eq!(engine.visible().unwrap(), pin.seq(), "cleaning of what is dead takes no number");
+        assert!(emptied(&engine) > 0);
+        reclaim(&engine);
+        assert_eq!(emptied(&engine), 0);
+        drop(pin);
+
+        let seen = engine.see().unwrap();
+        clean(&engine, 8 << 10);
+        assert_eq!(engine.visible().unwrap(), seen.hold.seq());
+        let held = emptied(&engine);
+        assert!(held > 0);
+        for number in 0..100 {
+            reclaim(&engine);
+            assert!(emptied(&engine) >= held, "used again after {number} more commits");
+            put(&engine, number);
+        }
+        drop(seen);
+        reclaim(&engine);
+        assert!(emptied(&engine) < held);
+    }
+
+    #[test]
+    fn what_the_head_leaves_late_becomes_empty_late() {
+        let engine = engine();
+        overwritten(&engine);
+        // Somebody has marked what he was about to leave, and was killed.
+        let head = engine.head().unwrap();
+        let extent = engine.extents().unwrap().into_iter().find(|extent| extent.ordinal == head.ordinal).unwrap();
+        let seq = engine.visible().unwrap();
+        engine.writer().space.set_kind(&engine.region, extent.offset, ExtentKind::Emptied, seq).unwrap();
+        put(&engine, 0);
+        put(&engine, 1);
+        let seen = engine.see().unwrap();
+        assert_eq!(seen.head.head, head.head);
+        clean(&engine, 2 * extent.len());
+        assert!(engine.head().unwrap().ordinal > head.ordinal);
+        reclaim(&engine);
+        let still = engine.extents().unwrap().into_iter().find(|other| other.offset == extent.offset);
+        let still = still.expect("it was freed under somebody who looks at it");
+        assert_eq!((still.kind, still.count), (ExtentKind::Emptied, engine.visible().unwrap() & COUNT_MASK));
+        drop(seen);
+        reclaim(&engine);
+        assert!(engine.extents().unwrap().iter().all(|other| other.offset != extent.offset));
+    }
+
+    /// Everything in the smallest steps, so that something is always under way.
+    #[test]
+    fn a_store_that_never_rests_is_found_clean() {
+        use std::sync::atomic::AtomicU32;
+
+        const ROUNDS: u32 = 200;
+        const WRITES: u32 = 300;
+
+        let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+        let engine = Engine::in_memory(settings).unwrap();
+        // What is written during one check is limited: it holds back what becomes free, and checks have to keep up.
+        let (round, written) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut random = 1u64;
+                let mut below = |n: u64| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (random >> 33) % n
+                };
+                for write in 0u32.. {
+                    written.store(write, Ordering::Relaxed);
+                    while write / WRITES > round.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                    if round.load(Ordering::Relaxed) > ROUNDS {
+                        break;
+                    }
+                    // Keys become many, and few again.
+                    let keys = if write / 2000 % 2 == 0 { 600 } else { 20 };
+                    let key = below(keys).to_le_bytes();
+                    match below(400) {
+                        0 => engine.clear(DEFAULT_MAP).unwrap(),
+                        1 => drop(engine.compact(&mut |_| ControlFlow::Continue(())).unwrap()),
+                        2..100 => drop(engine.remove(DEFAULT_MAP, &below(600).to_le_bytes()).unwrap()),
+                        _ => engine.put(DEFAULT_MAP, &key, &[7; 300][..below(300) as usize], None).unwrap(),
+                    }
+                }
+            });
+            let mut rounds = (0..ROUNDS).map(|_| {
+                let findings = findings(&engine);
+                let done = round.fetch_add(1, Ordering::Relaxed);
+                let is_behind = || written.load(Ordering::Relaxed) < (done + 1) * WRITES && !writer.is_finished();
+                while findings.is_empty() && is_behind() {
+                    std::thread::yield_now();
+                }
+                findings
+            });
+            let found = rounds.find(|findings| !findings.is_empty());
+            round.store(ROUNDS + 1, Ordering::Relaxed);
+            assert_eq!(found, None);
+        });
+    }
+}

@@ -1,0 +1,385 @@
+//! Commits: from the writer lock to the visible sequence number.
+//!
+//! The order of a commit, which everything rests on:
+//!
+//! 1. Take the writer lock. If the commit point is ahead of the visible sequence number, somebody was killed or
+//!    panicked in between: finish that commit.
+//! 2. Make room in the index and in the log. Whatever can fail fails here.
+//! 3. Append the records behind the tail, where nobody can reach them; the last one carries `COMMIT`.
+//! 4. Store the commit point: one word. From here on the commit survives a kill.
+//! 5. Publish the slots, then the counters, then the CRC of the last record and the new tail.
+//! 6. Store the visible sequence number. From here on the commit is seen, all of it at once.
+//!
+//! Steps 5 and 6 derive everything from the records, so that whoever finds them half done just does them again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use crate::engine::Engine;
+use crate::engine::lookup::protocol;
+use crate::engine::settings::Durability;
+use crate::error::{Error, Numbers, Result};
+use crate::file::index::{Index, Probe, Totals};
+use crate::file::layout::{
+    CATALOGUE, COUNT_MASK, ExtentKind, KeyHash, Kind, LAST_COUNT, commit_end, commit_seq, commit_word, flags, live,
+    seal,
+};
+use crate::file::log::{self, Record, Scan, Tail};
+use crate::file::region::Region;
+use crate::file::space::{Extent, Space, Waiting};
+use crate::file::totals;
+
+/// What the holder of the writer lock knows beyond the live words.
+pub(crate) struct Writer {
+    pub(crate) space: Space,
+    /// The extent that the tail is in: start and end.
+    pub(crate) extent: (u64, u64),
+    /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store
+    /// larger.
+    pub(crate) on_reserve: bool,
+    /// What makes the store smaller has found no room within the limit, and may exceed it.
+    pub(crate) exceeds: bool,
+    /// What was neither in use nor free when that was last looked at.
+    pub(crate) waiting: Waiting,
+    /// Below this count nobody reads any more, as was found when the commit with the other one was the last.
+    pub(crate) unread_below: (u64, u64),
+    /// How long the extents of the log that are taken now should be, at least to fill a free run and at most, if not as
+    /// long as usual.
+    pub(crate) run: Option<(u64, u64)>,
+}
+
+impl Writer {
+    /// A writer's knowledge of a store whose log goes on at `tail`.
+    pub(crate) fn new(region: &Region, space: Space, tail: u64) -> Result<Writer> {
+        let mut writer = Writer { space, ..Writer::unknowing() };
+        writer.settle(region, tail)?;
+        Ok(writer)
+    }
+
+    /// A writer that has to look at the space table first.
+    pub(crate) fn unknowing() -> Writer {
+        Writer {
+            space: Space::unknown(),
+            extent: (0, 0),
+            on_reserve: false,
+            exceeds: false,
+            waiting: Waiting::default(),
+            unread_below: (0, 0),
+            run: None,
+        }
+    }
+
+    /// Finds the extent that the tail is in.
+    fn settle(&mut self, region: &Region, tail: u64) -> Result<()> {
+        let extent = self.space.log_extent_of(tail).copied();
+        let extent = extent.ok_or_else(|| region.corrupt(tail, "the tail of the log lies in no extent"))?;
+        self.enter(region, extent);
+        Ok(())
+    }
+
+    /// The log goes on in this extent.
+    pub(crate) fn enter(&mut self, region: &Region, extent: Extent) {
+        self.extent = (extent.offset, extent.end());
+        self.on_reserve = extent.kind == ExtentKind::ReserveLog || region.check_limit(0, 0, extent.end()).is_err();
+    }
+}
+
+/// What a commit adds to the counters of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Appended {
+    /// Bytes and number of its records.
+    pub(crate) bytes: u64,
+    pub(crate) records: u64,
+    /// Bytes of those that hold a value.
+    pub(crate) live: u64,
+    /// Bytes of records that held a value until then.
+    pub(crate) gone: u64,
+}
+
+impl Engine {
+    /// What comes before the first change of a turn.
+    #[inline]
+    pub(super) fn begin_to_write(&self) -> Result<()> {
+        if !self.has_numbers()? {
+            return Err(self.numbers_exhausted(Numbers::Commits, LAST_COUNT));
+        }
+        if self.clean.load(Ordering::Relaxed) { self.clear_clean_flag() } else { Ok(()) }
+    }
+
+    /// Whether there are sequence numbers left for those who write.
+    #[inline]
+    pub(crate) fn has_numbers(&self) -> Result<bool> {
+        Ok(self.region.live(live::VISIBLE)? & COUNT_MASK < LAST_COUNT)
+    }
+
+    #[cold]
+    pub(crate) fn numbers_exhausted(&self, what: Numbers, max: u64) -> Error {
+        Error::NumbersExhausted { path: self.region.path().to_owned(), what, max }
+    }
+
+    /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
+    #[inline]
+    pub(crate) fn prepare(&self, abandoned: bool) -> Result<()> {
+        {
+            let mut writer = self.writer();
+            if !writer.space.is_current(&self.region)? {
+                self.reload(&mut writer)?;
+            }
+        }
+        let (visible, commit) = (self.region.live(live::VISIBLE)?, self.region.live(live::COMMIT_POINT)?);
+        let half_done = commit_seq(commit, visible) != visible || commit_end(commit) != self.region.live(live::TAIL)?;
+        if (half_done || abandoned) && self.clean.load(Ordering::Relaxed) {
+            self.clear_clean_flag()?;
+        }
+        if half_done {
+            self.finish(&mut self.writer())?;
+        }
+        if abandoned {
+            self.bury(&mut self.writer())?;
+        }
+        Ok(())
+    }
+
+    /// Learns anew what extents there are: another process has changed that.
+    #[cold]
+    fn reload(&self, writer: &mut Writer) -> Result<()> {
+        let mut space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
+        space.mend(&self.region)?;
+        writer.space = space;
+        writer.settle(&self.region, self.region.live(live::TAIL)?)
+    }
+
+    /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
+    /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
+    #[cold]
+    pub(crate) fn bury(&self, writer: &mut Writer) -> Result<()> {
+        self.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
+        writer.exceeds = false;
+        self.tail(writer)?.wipe(&self.region)?;
+        self.abandon(writer)?;
+        self.retire_unreferenced(writer)
+    }
+
+    /// The writer's knowledge.
+    #[inline]
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place where the log goes on.
+    #[inline]
+    pub(crate) fn tail(&self, writer: &Writer) -> Result<Tail> {
+        let at = self.region.live(live::TAIL)?;
+        let (chain, extent_end) = (self.region.live(live::CHAIN)? as u32, writer.extent.1);
+        Ok(Tail { at, chain, extent_end, synced: self.settings.durability == Durability::Synced })
+    }
+
+    /// The number of the commit that is being made.
+    #[inline]
+    pub(crate) fn next_seq(&self) -> Result<u64> {
+        Ok(self.region.live(live::VISIBLE)? + 1)
+    }
+
+    /// Looks a key up for the holder of the writer lock.
+    #[inline]
+    pub(crate) fn probe(&self, index: &Index<'_>, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
+        index.probe(hash, |offset| self.is_key(map, key, offset))
+    }
+
+    /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
+    /// derived from the records, and doing it twice does no harm.
+    pub(crate) fn finish(&self, writer: &mut Writer) -> Result<()> {
+        let visible = self.region.live(live::VISIBLE)?;
+        let commit = self.region.live(live::COMMIT_POINT)?;
+        let (seq, end) = (commit_seq(commit, visible), commit_end(commit));
+        let start = self.region.live(live::TAIL)?;
+        let mut chain = self.region.live(live::CHAIN)? as u32;
+        let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
+        let mut appended = Appended::default();
+        let mut changed = false;
+        for record in Scan::new(&self.region, start, end) {
+            let record = record?;
+            appended.bytes += record.len();
+            appended.records += 1;
+            chain = record.header.crc.get();
+            let map = record.header.map();
+            changed |= record.kind() != Some(Kind::Jump) && !record.is_copy();
+            match record.kind() {
+                Some(Kind::Put | Kind::Remove) => {
+                    if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
+                        let index = self.index_in_force(map)?;
+                        entry.insert((index, index.totals()?));
+                    }
+                    if let Some((index, totals)) = maps.get_mut(&map) {
+                        self.publish(index, totals, record, &mut appended)?;
+                    }
+                    if map == CATALOGUE && !record.is_copy() {
+                        self.enter_catalogue(record)?;
+                    }
+                }
+                Some(Kind::Clear) => {
+                    let index = self.switch_to_fresh(writer, record)?;
+                    if let Some(cleared) = index.previous()? {
+                        appended.gone += cleared.totals()?.bytes;
+                    }
+                    maps.insert(map, (index, index.totals()?));
+                }
+                _ => {}
+            }
+        }
+        for (index, mut totals) in maps.into_values() {
+            // Counted already, by whoever was killed after that?
+            if index.totals()?.seq < seq {
+                totals.seq = seq;
+                index.set_totals(totals)?;
+            }
+        }
+        if appended.records > 0 {
+            self.count_log(seq, appended)?;
+        }
+        writer.settle(&self.region, end)?;
+        if changed { self.show(end, chain, seq) } else { self.show_quietly(end, chain, seq) }
+    }
+
+    /// Points the slot of a record's key at it, unless it does already, and counts it.
+    #[inline]
+    fn publish(
+        &self,
+        index: &Index<'_>,
+        totals: &mut Totals,
+        record: Record<'_>,
+        appended: &mut Appended,
+    ) -> Result<()> {
+        let (key, map) = (record.key(), record.header.map());
+        let hash = KeyHash::of(key, self.seed);
+        match self.probe(index, map, hash, key)? {
+            Some(Probe::Found(at, newest)) => {
+                if newest != record.offset {
+                    index.publish(at, hash, record.offset, false)?;
+                }
+                self.mirror_slot(index, map, at, hash, record.offset)?;
+            }
+            Some(Probe::Vacant(at, was_dead)) => {
+                self.publish_slot(index, map, at, hash, record.offset, true)?;
+                totals.dead -= u64::from(was_dead && totals.dead > 0);
+            }
+            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
+        }
+        self.count(totals, record, appended);
+        Ok(())
+    }
+
+    /// Adds a record to the counters of its map and of the log, by its own flags and the record that it replaces.
+    #[inline]
+    pub(crate) fn count(&self, totals: &mut Totals, record: Record<'_>, appended: &mut Appended) {
+        let header = record.header;
+        if record.is_copy() {
+            // The same key, the same value, elsewhere.
+            return;
+        }
+        let is_new = header.flags & flags::NEW != 0;
+        let replaced = if is_new || header.prev() == 0 { None } else { log::record(&self.region, header.prev()).ok() };
+        // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
+        let replaced = replaced.map_or(0, |replaced| replaced.counted_len());
+        appended.gone += replaced;
+        totals.bytes = totals.bytes.saturating_sub(replaced);
+        if record.kind() == Some(Kind::Put) {
+            appended.live += record.counted_len();
+            totals.bytes = totals.bytes.saturating_add(record.counted_len());
+            totals.keys = totals.keys.saturating_add(u64::from(is_new));
+            totals.slots = totals.slots.saturating_add(u64::from(is_new && header.prev() == 0));
+        } else {
+            totals.keys = totals.keys.saturating_sub(1);
+        }
+    }
+
+    /// Adds to the counters of the whole log.
+    #[inline]
+    pub(crate) fn count_log(&self, seq: u64, appended: Appended) -> Result<()> {
+        let [counted, bytes, records, live_bytes] = self.log_totals()?;
+        if counted < seq {
+            let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
+            let live_bytes = live_bytes.saturating_add(appended.live).saturating_sub(appended.gone);
+            totals::publish(&self.region, live::LOG_TOTALS, [seq, bytes, records, live_bytes])?;
+        }
+        Ok(())
+    }
+
+    /// The counters of the whole log: {seq, bytes and records ever appended, bytes of those that hold a value}.
+    #[inline]
+    pub(crate) fn log_totals(&self) -> Result<[u64; 4]> {
+        totals::latest(&self.region, live::LOG_TOTALS)
+    }
+
+    /// The end of a commit: the new tail and the CRC of the record before it, and then what makes it seen.
+    #[inline]
+    pub(crate) fn show(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
+        protocol::move_tail(self, tail, chain)?;
+        // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
+        // In the single total order, for those who go to sleep over it: see `changes`.
+        self.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
+        self.region.store_live(live::VISIBLE, seq, Ordering::Release)?;
+        self.wake_watchers()
+    }
+
+    /// The same for a commit that changes nothing that a user sees.
+    #[inline]
+    pub(crate) fn show_quietly(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
+        protocol::move_tail(self, tail, chain)?;
+        self.region.store_live(live::VISIBLE, seq, Ordering::Release)
+    }
+
+    /// Stores the commit point, and its number in the seal right before it: whoever copies the file meanwhile sees
+    /// that.
+    #[inline(always)]
+    pub(crate) fn store_commit_point(&self, end: u64, seq: u64) -> Result<()> {
+        self.region.store_seal(seal::COMMIT, seq)?;
+        self.region.store_live(live::COMMIT_POINT, commit_word(end, seq), Ordering::Release)
+    }
+
+    /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
+    /// now.
+    pub(crate) fn skip_number(&self) -> Result<()> {
+        let (tail, seq) = (self.region.live(live::TAIL)?, self.next_seq()?);
+        self.store_commit_point(tail, seq)?;
+        self.region.store_live(live::VISIBLE, seq, Ordering::Release)
+    }
+
+    /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
+    /// skipped, so that nothing of it can complete a later commit.
+    pub(crate) fn abandon(&self, writer: &mut Writer) -> Result<()> {
+        self.forget_uncommitted(writer).inspect_err(|_| self.left_something.store(true, Ordering::Relaxed))
+    }
+
+    fn forget_uncommitted(&self, writer: &mut Writer) -> Result<()> {
+        let visible = self.region.live(live::VISIBLE)?;
+        let commit = self.region.live(live::COMMIT_POINT)?;
+        if commit_seq(commit, visible) != visible {
+            // It had passed the commit point; it only has to be finished.
+            return self.finish(writer);
+        }
+        self.return_uncommitted(writer, visible)?;
+        writer.settle(&self.region, self.region.live(live::TAIL)?)?;
+        self.skip_number()
+    }
+
+    /// What is due after a turn at writing with the store's durability, when the lock is free again.
+    pub(crate) fn after_turn(&self, committed: bool) -> Result<()> {
+        self.after_turn_with(committed, self.settings.durability)
+    }
+
+    /// The same with another durability. What a synced call saw is durable when it returns, also if it has changed
+    /// nothing: that a key is not there may be news, too.
+    pub(crate) fn after_turn_with(&self, committed: bool, durability: Durability) -> Result<()> {
+        self.changed.fetch_or(committed, Ordering::Relaxed);
+        match durability {
+            Durability::Buffered => {}
+            Durability::Synced => self.sync()?,
+        }
+        if committed {
+            self.checkpoint_if_due();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! Writing: the turn at it, room for a commit, and the commit.
+//!
+//! Everything here but [`turn`], [`tables`] and [`sync`] is for the holder of the writer lock.
+
+pub(crate) mod commit;
+pub(crate) mod reclaim;
+pub(crate) mod slots;
+pub(crate) mod space;
+pub(crate) mod tables;
+pub(crate) mod turn;

@@ -1,0 +1,92 @@
+//! Reclaim: what is in use no more becomes free, and what is free is given back.
+//!
+//! **Invariant (reuse).** An extent that compaction has emptied is used again, or cut off the end of the file, only
+//! when the superblock in force, which is flushed, has the log begin behind it; then whatever was moved out of it lies
+//! before that superblock's end. And not before no pin is below the number that was visible when it became empty. A
+//! region or table that was replaced waits for pins only.
+//!
+//! **Invariant (truncation).** The file is made shorter only when nobody looks behind its new end. Those who write look
+//! there under a pin or with the writer lock, and so only at what is in use or waits; the space table, which they read
+//! without either, they read through the file. Those who have opened the store for reading look without a pin, so they
+//! all hold a lock that is taken exclusively meanwhile.
+
+use std::sync::atomic::Ordering;
+
+use super::commit::Writer;
+use crate::engine::Engine;
+use crate::engine::processes::entries::lock_error;
+use crate::error::Result;
+use crate::file::layout::live;
+use crate::file::locks::{READERS, Sharing};
+use crate::file::space::{Extent, LogPoint, Waiting};
+
+/// Less than that at the end of the file is kept for what comes next.
+pub(crate) const LEAST_CUT: u64 = 256 << 10;
+
+impl Engine {
+    /// Frees what nobody needs any more, and notes what has to wait. Only for the holder of the writer lock.
+    pub(crate) fn reclaim(&self, writer: &mut Writer) -> Result<()> {
+        if !writer.space.has_waiting() {
+            writer.waiting = Default::default();
+            return Ok(());
+        }
+        let unread_below = self.raise_horizon()?;
+        let durable = self.durable_head()?;
+        // Before anything is freed: writers follow version chains as far down as this says.
+        let reused_below = self.region.live(live::REUSED_BELOW)?.max(unread_below);
+        self.region.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
+        writer.waiting = writer.space.reclaim(&self.region, unread_below, durable)?;
+        Ok(())
+    }
+
+    /// Where the log begins as the superblock in force says it, or one before it.
+    fn durable_head(&self) -> Result<LogPoint> {
+        // The ordinal first, since it is stored last.
+        let ordinal = self.region.live(live::DURABLE_ORDINAL)?;
+        Ok(LogPoint { ordinal, at: self.region.live(live::DURABLE_HEAD)? })
+    }
+
+    /// What is in use no more and has to wait, what is dead in the log and cannot be emptied for the same reason
+    /// included; and how many bytes wait for nothing but the next one who needs space.
+    pub(crate) fn waiting(&self) -> Result<(Waiting, u64)> {
+        let Some(space) = self.space_now()? else { return Ok(Default::default()) };
+        let durable = match self.frozen()? {
+            Some(_) => {
+                let superblock = self.superblock()?;
+                LogPoint { ordinal: superblock.head_ordinal.get(), at: superblock.log_head.get() }
+            }
+            None => self.durable_head()?,
+        };
+        let (mut waiting, unused) = space.waiting(self.lowest_pin()?, durable);
+        waiting.pins = self.held_back(waiting.pins)?;
+        Ok((waiting, unused.iter().map(Extent::len).sum()))
+    }
+
+    /// Makes the file shorter if enough of it is free at its end.
+    pub(crate) fn truncate_if_worth_it(&self, writer: &mut Writer) -> Result<u64> {
+        let (len, end) = (self.region.len(), writer.space.used_end());
+        if len.saturating_sub(end) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate(writer) }
+    }
+
+    /// Makes the file as short as it can be, unless somebody might look behind that. Says by how many bytes.
+    pub(crate) fn truncate(&self, writer: &mut Writer) -> Result<u64> {
+        let Some(locks) = &self.locks else { return writer.space.truncate(&self.region) };
+        if !locks.try_lock(READERS, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e))? {
+            return Ok(0);
+        }
+        let shorter = writer.space.truncate(&self.region);
+        locks.unlock(READERS).map_err(|e| lock_error(&self.region, e))?;
+        shorter
+    }
+
+    /// Gives the space of everything that is free back to the file system: what lies at the end of the file by making
+    /// it shorter, the rest as holes. Says how many bytes.
+    pub(crate) fn release_free_space(&self) -> Result<u64> {
+        let _turn = self.turn()?;
+        let mut writer = self.writer();
+        self.reclaim(&mut writer)?;
+        let seq = self.next_seq()?;
+        let given = self.truncate(&mut writer)?;
+        Ok(given + writer.space.punch(&self.region, seq)?)
+    }
+}

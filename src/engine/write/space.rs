@@ -1,0 +1,444 @@
+//! Room: for records in the log, for regions and tables in the file. For slots in an index:
+//! [`resize`](crate::engine::upkeep::resize).
+//!
+//! **Invariant (reserve).** A log takes another extent for what makes the store larger only when as much is held
+//! back, with real space and in one piece, as all of the log takes with that extent, or room for the longest tombstone
+//! there can be, whichever is less; and besides a block for a region. A record that makes the store larger leaves as
+//! much room behind it as a shortcut takes that its tombstone may have. So in a store that is full, be it by a limit or
+//! because its disk is, any key can be removed: its record fits into the log with that, and its tombstone is no longer.
+//! A small store holds back little. Where removals and cleaning have used up what was held back, and there is no room
+//! for as much again, there is less.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use super::commit::Writer;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::file::index::{Index, Totals};
+use crate::file::layout::{
+    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks,
+    extent_offset, extent_word, flags, live, record_len, table_word,
+};
+use crate::file::log::{Record, Tail};
+use crate::file::space::{Extent, Space};
+use crate::file::table::MapTable;
+
+/// The most that is held back for the log of a full store: room for at least one tombstone, whatever its key.
+const LOG_RESERVE: u64 = 18;
+
+/// What the tombstone of a record may have and the record has not.
+const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
+
+/// What is held back for a full store to be cleared: a region.
+const REGION_RESERVE: u64 = 1;
+
+const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
+
+/// What is to find room in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// What makes the store larger.
+    Growth,
+    /// What removes something: it may use what is held back for a full store, and go somewhat beyond its limit.
+    Removal,
+    /// What cleaning moves: it gets through where removals have used that up.
+    Cleaning,
+}
+
+impl Room {
+    /// What a record of this kind finds room for, but for those that cleaning moves.
+    pub(crate) fn of(kind: Kind) -> Room {
+        if matches!(kind, Kind::Remove | Kind::Clear) { Room::Removal } else { Room::Growth }
+    }
+}
+
+impl Engine {
+    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what
+    /// waits for a checkpoint gets one.
+    pub(crate) fn allocate(&self, writer: &mut Writer, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
+        self.reclaim(writer)?;
+        match writer.space.allocate(&self.region, blocks, kind, seq) {
+            Err(full @ Error::Full { .. }) if writer.waiting.checkpoint > 0 => {
+                // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
+                if self.checkpoint_in_turn(writer, self.settings.lock_timeout).is_err() {
+                    return Err(full);
+                }
+                self.reclaim(writer)?;
+                writer.space.allocate(&self.region, blocks, kind, seq)
+            }
+            taken => taken,
+        }
+    }
+
+    /// Sees to it that a record of `len` bytes fits at the tail, which jumps to another extent if it does not fit
+    /// into this one; says whether it did.
+    #[inline]
+    pub(crate) fn make_log_room(
+        &self,
+        writer: &mut Writer,
+        tail: &mut Tail,
+        len: u64,
+        seq: u64,
+        room: Room,
+    ) -> Result<bool> {
+        let len = if room == Room::Growth { len.saturating_add(SHORTCUT_LEN) } else { len };
+        if tail.has_room(len) && (room != Room::Growth || !writer.on_reserve) {
+            return Ok(false);
+        }
+        self.leave_extent(writer, tail, len, seq, room)
+    }
+
+    /// Goes on in another extent, in any case.
+    #[cold]
+    pub(crate) fn leave_extent(
+        &self,
+        writer: &mut Writer,
+        tail: &mut Tail,
+        len: u64,
+        seq: u64,
+        room: Room,
+    ) -> Result<bool> {
+        if writer.on_reserve && room == Room::Growth {
+            // There may be room again, for a new reserve; then this extent is one like any other.
+            self.keep_reserve(writer, 0, seq)?;
+            if self.region.check_limit(0, 0, writer.extent.1).is_ok() {
+                writer.space.set_kind(&self.region, writer.extent.0, ExtentKind::Log, seq)?;
+                writer.on_reserve = false;
+                if tail.has_room(len) {
+                    return Ok(false);
+                }
+            }
+        }
+        let needed = len.saturating_add(JUMP_LEN);
+        let usual = match writer.run {
+            Some((least, most)) if needed <= most => writer.space.lowest_run(align_block(needed).max(least), most),
+            _ => writer.space.log_extent_len(needed, self.settings.limits.log_extents()),
+        };
+        let mut taken = self.allocate_log(writer, needed, usual, room, seq);
+        let within = taken.is_ok();
+        if room != Room::Growth && matches!(taken, Err(Error::Full { .. })) {
+            taken = match self.open_reserve(writer, needed, seq)? {
+                Some(reserve) => Ok(reserve),
+                None if writer.exceeds => {
+                    let excess = self.excess_for(writer, room, needed);
+                    self.region.exceeding(excess, || self.allocate_log(writer, needed, usual, room, seq))
+                }
+                None => taken,
+            };
+        }
+        let extent = taken?;
+        let jumped = (|| {
+            if within {
+                // There was room, so what was held back and used up may be held back again; if not, then not.
+                match self.keep_reserve(writer, 0, seq) {
+                    Ok(()) | Err(Error::Full { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            tail.jump(&self.region, seq, extent.offset, extent.end())
+        })();
+        if let Err(error) = jumped {
+            self.return_extent(writer, &extent, seq)?;
+            return Err(error);
+        }
+        writer.enter(&self.region, extent);
+        writer.on_reserve |= !within;
+        Ok(true)
+    }
+
+    /// Takes an extent of the log: of the usual length, or if there is no room for that, of what is needed.
+    fn allocate_log(&self, writer: &mut Writer, needed: u64, usual: u64, room: Room, seq: u64) -> Result<Extent> {
+        let mut take = |len: u64| {
+            if room == Room::Growth {
+                self.keep_reserve(writer, len / BLOCK, seq)?;
+            }
+            self.allocate(writer, len / BLOCK, ExtentKind::Log, seq)
+        };
+        match take(usual) {
+            Err(Error::Full { .. }) if align_block(needed) < usual => take(align_block(needed)),
+            taken => taken,
+        }
+    }
+
+    /// Takes a step that needs room: within the limit if it can be. Only what makes the store smaller may exceed it.
+    #[inline]
+    pub(crate) fn exceeding_at_last<R>(
+        &self,
+        writer: &mut Writer,
+        room: Room,
+        mut step: impl FnMut(&mut Writer) -> Result<R>,
+    ) -> Result<R> {
+        match step(writer) {
+            Err(Error::Full { .. }) if room != Room::Growth => {}
+            done => return done,
+        }
+        writer.exceeds = true;
+        let done = step(writer);
+        writer.exceeds = false;
+        done
+    }
+
+    /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have come
+    /// that far, the log is cleaned, for which there has to be room for what one step of that moves.
+    fn excess_for(&self, writer: &Writer, room: Room, needed: u64) -> u64 {
+        if !writer.exceeds {
+            return 0;
+        }
+        let usual = writer.space.log_extent_len(0, self.settings.limits.log_extents());
+        // What cleaning has moved along the whole log may lie less densely than it did.
+        let less_dense = writer.space.used_bytes() / 8;
+        let of_removals = usual + LOG_RESERVE * BLOCK + less_dense;
+        match room {
+            Room::Growth => 0,
+            Room::Removal => of_removals,
+            Room::Cleaning => {
+                let step = usual + self.settings.limits.most_bytes + align_block(needed);
+                of_removals + step + less_dense
+            }
+        }
+    }
+
+    /// Whether there is room for a removal, whatever its key.
+    pub(crate) fn has_room_to_remove(&self, writer: &Writer) -> bool {
+        let excess = self.excess_for(writer, Room::Removal, 0);
+        let (free, _) = writer.space.lowest(LOG_RESERVE * BLOCK);
+        let (used, end) = (EXTENTS + writer.space.used_bytes() + LOG_RESERVE * BLOCK, free + LOG_RESERVE * BLOCK);
+        self.region.exceeding(excess, || self.region.check_limit(0, used, end)).is_ok()
+    }
+
+    /// Makes the reserve the next extent of the log, if it is there and long enough.
+    fn open_reserve(&self, writer: &mut Writer, needed: u64, seq: u64) -> Result<Option<Extent>> {
+        let Some(held) = self.reserve(writer).log.filter(|held| needed <= held.len()) else { return Ok(None) };
+        writer.space.set_kind(&self.region, held.offset, ExtentKind::ReserveLog, seq)?;
+        Ok(writer.space.extent(held.offset).copied())
+    }
+
+    /// Sets space aside that only a full store may use, if there is not as much as there has to be when the log gets so
+    /// many blocks more.
+    pub(crate) fn keep_reserve(&self, writer: &mut Writer, more: u64, seq: u64) -> Result<()> {
+        let wanted = log_reserve(writer, more);
+        let held = self.reserve(writer);
+        if held.region.is_none() {
+            self.allocate(writer, REGION_RESERVE, ExtentKind::Reserve, seq)?;
+        }
+        if held.log.is_none_or(|log| log.blocks < wanted) {
+            self.allocate(writer, wanted, ExtentKind::Reserve, seq)?;
+            // Not before: where there is no room for a longer one, the shorter one stays.
+            self.give_up_reserve(writer, held.log)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that a store needs beside its indexes and a log of so many bytes: for tables, and to be held back.
+    pub(crate) fn bytes_beside(&self, writer: &Writer, log: u64) -> u64 {
+        let tables = writer.space.extents().filter(|extent| extent.kind == ExtentKind::Table);
+        (reserve_of_log(log / BLOCK) + REGION_RESERVE) * BLOCK + tables.map(Extent::len).sum::<u64>()
+    }
+
+    fn give_up_reserve(&self, writer: &mut Writer, held: Option<Extent>) -> Result<()> {
+        held.map_or(Ok(()), |held| writer.space.free(&self.region, held.offset))
+    }
+
+    /// Holds a block back before the regions are built anew: the record that begins a new life may need an extent of
+    /// its own, and in a full store they would take all there is.
+    pub(crate) fn hold_a_block(&self, seq: u64) -> Result<()> {
+        let mut writer = self.writer();
+        if self.tail(&writer)?.has_room(RECORD_HEADER) {
+            return Ok(());
+        }
+        match self.allocate(&mut writer, REGION_RESERVE, ExtentKind::Reserve, seq) {
+            Ok(_) | Err(Error::Full { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Frees what [`hold_a_block`](Engine::hold_a_block) has held back.
+    pub(crate) fn let_go_of_the_block(&self, writer: &mut Writer) -> Result<()> {
+        let held = self.reserve(writer).region;
+        self.give_up_reserve(writer, held)
+    }
+
+    /// What is held back.
+    fn reserve(&self, writer: &Writer) -> Reserve {
+        let mut reserve = Reserve::default();
+        for extent in writer.space.extents().filter(|extent| extent.kind == ExtentKind::Reserve) {
+            if extent.blocks == REGION_RESERVE && reserve.region.is_none() {
+                reserve.region = Some(*extent);
+            } else if reserve.log.is_none_or(|log| log.blocks < extent.blocks) {
+                reserve.log = Some(*extent);
+            }
+        }
+        reserve
+    }
+
+    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should
+    /// have a name by now and have none. Of the rest, what is held back serves the next one, and what is retired,
+    /// emptied or a hole is as it was, whoever noted it.
+    pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
+        let extents = self.uncommitted(&writer.space, visible)?;
+        extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))
+    }
+
+    /// What was taken for commits after the visible one, and is not in force.
+    pub(crate) fn uncommitted(&self, space: &Space, visible: u64) -> Result<Vec<Extent>> {
+        let named = self.named_extents()?;
+        let tail = self.region.live(live::TAIL)?;
+        let uncommitted = |extent: &&Extent| {
+            let is_in_force = match extent.kind {
+                ExtentKind::Log | ExtentKind::ReserveLog => extent.contains(tail),
+                ExtentKind::Index | ExtentKind::Table | ExtentKind::Live => named.contains(&extent.offset),
+                ExtentKind::Reserve | ExtentKind::Retired | ExtentKind::Emptied | ExtentKind::Hole => true,
+            };
+            extent.count > visible & COUNT_MASK && !is_in_force
+        };
+        Ok(space.extents().filter(uncommitted).copied().collect())
+    }
+
+    /// Where the regions and tables are that live words name, those of the map table and of the live area among them.
+    pub(crate) fn named_extents(&self) -> Result<BTreeSet<u64>> {
+        let mut named: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
+        for table in [live::MAP_TABLE, live::SPACE_TABLE] {
+            named.insert(extent_offset(self.region.live(table)?));
+        }
+        named.extend(self.resize_target()?);
+        named.extend(self.live_extents()?);
+        Ok(named)
+    }
+
+    /// Gives back an extent that nobody has put to use.
+    fn return_extent(&self, writer: &mut Writer, extent: &Extent, seq: u64) -> Result<()> {
+        match extent.kind {
+            ExtentKind::ReserveLog => writer.space.set_kind(&self.region, extent.offset, ExtentKind::Reserve, seq),
+            _ => writer.space.free(&self.region, extent.offset),
+        }
+    }
+
+    /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
+    /// clear is committed.
+    pub(crate) fn fresh_region(&self, writer: &mut Writer, map: u32, seq: u64, previous: u64) -> Result<u64> {
+        let offset = match self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq) {
+            Err(full @ Error::Full { .. }) => match self.reserve(writer).region {
+                Some(held) => {
+                    writer.space.set_kind(&self.region, held.offset, ExtentKind::Index, seq)?;
+                    held.offset
+                }
+                None if writer.exceeds => {
+                    let excess = self.excess_for(writer, Room::Removal, 0);
+                    let allocate = || self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq);
+                    self.region.exceeding(excess, allocate)?.offset
+                }
+                None => return Err(full),
+            },
+            taken => taken?.offset,
+        };
+        // One before the clear, so that whatever else the commit holds counts from here.
+        let totals = Totals { seq: seq - 1, ..Totals::default() };
+        Index::create(&self.region, (offset, REGION_RESERVE), map, seq, previous, totals)?;
+        Ok(offset)
+    }
+
+    /// Switches a map to the fresh region that the record of a clear names, unless that was done.
+    pub(crate) fn switch_to_fresh(&self, writer: &mut Writer, clear: Record<'_>) -> Result<Index<'_>> {
+        let fresh = clear.target().ok_or_else(|| self.region.corrupt(clear.offset, "a clear without a region"))?;
+        let (map, old) = (clear.header.map(), self.index_in_force(clear.header.map())?.offset());
+        if old != fresh {
+            self.map_table()?.set_region(map, extent_word(fresh, REGION_RESERVE))?;
+            writer.space.set_kind(&self.region, old, ExtentKind::Retired, clear.seq())?;
+            self.cancel_stale_resize(writer)?;
+        }
+        Index::open(&self.region, fresh)
+    }
+
+    /// Gives a map its first region, of so many blocks.
+    pub(crate) fn create_map(&self, writer: &mut Writer, map: u32, blocks: u64, seq: u64) -> Result<Index<'_>> {
+        let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
+        let new = (extent.offset, extent.blocks);
+        let index = Index::create(&self.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
+        if !self.map_table()?.set_region(map, index.extent())? {
+            self.grow_map_table(writer, seq)?;
+            self.map_table()?.set_region(map, index.extent())?;
+        }
+        Ok(index)
+    }
+
+    /// Makes the first map table.
+    pub(crate) fn create_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
+        let extent = self.allocate(writer, 1, ExtentKind::Table, seq)?;
+        MapTable::create(&self.region, extent.offset, 1)?;
+        self.region.store_live(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
+    }
+
+    /// Sees to it that a map can be entered into the map table.
+    pub(crate) fn make_map_room(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<()> {
+        if self.map_table()?.has_room(map)? { Ok(()) } else { self.grow_map_table(writer, seq) }
+    }
+
+    /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
+    pub(crate) fn first_region(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<u64> {
+        let extent = self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq)?;
+        let totals = Totals { seq: seq - 1, ..Totals::default() };
+        Index::create(&self.region, (extent.offset, REGION_RESERVE), map, seq, 0, totals)?;
+        Ok(extent.offset)
+    }
+
+    /// Puts the [first region](Engine::first_region) of a map in force, unless that was done.
+    pub(crate) fn put_in_force(&self, map: u32, first: u64) -> Result<()> {
+        if self.index(map)?.is_none() {
+            let index = Index::open(&self.region, first)?;
+            // There was made room for it.
+            self.map_table()?.set_region(map, index.extent())?;
+        }
+        Ok(())
+    }
+
+    fn grow_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
+        let blocks = extent_blocks(self.region.live(live::MAP_TABLE)?) * 2;
+        self.move_map_table(writer, blocks, seq)
+    }
+
+    /// Moves the map table to a new extent. The old one is retired.
+    fn move_map_table(&self, writer: &mut Writer, blocks: u64, seq: u64) -> Result<()> {
+        let old_word = self.region.live(live::MAP_TABLE)?;
+        let old = MapTable::open(&self.region, old_word)?;
+        let extent = self.allocate(writer, blocks, ExtentKind::Table, seq)?;
+        MapTable::create(&self.region, extent.offset, blocks)?.take_over(&old)?;
+        self.region.store_live(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
+        writer.space.set_kind(&self.region, extent_offset(old_word), ExtentKind::Retired, seq)
+    }
+
+    /// Moves the tables and what is held back to lower places, where there are such.
+    pub(crate) fn settle(&self, writer: &mut Writer, seq: u64) -> Result<()> {
+        let word = self.region.live(live::MAP_TABLE)?;
+        let blocks = extent_blocks(word);
+        if writer.space.lowest(blocks * BLOCK).0 < extent_offset(word) {
+            self.move_map_table(writer, blocks, seq)?;
+        }
+        writer.space.settle_table(&self.region, seq)?;
+        let (wanted, held) = (log_reserve(writer, 0), self.reserve(writer));
+        for (held, wanted) in [(held.log, wanted), (held.region, REGION_RESERVE)] {
+            let Some(held) = held else { continue };
+            if held.blocks > wanted || writer.space.lowest(held.len()).0 < held.offset {
+                self.give_up_reserve(writer, Some(held))?;
+            }
+        }
+        self.keep_reserve(writer, 0, seq)
+    }
+}
+
+/// The extents that are held back for a full store.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reserve {
+    log: Option<Extent>,
+    region: Option<Extent>,
+}
+
+/// How many blocks have to be held back for a log that gets so many blocks more.
+fn log_reserve(writer: &Writer, more: u64) -> u64 {
+    reserve_of_log((writer.space.log_bytes() / BLOCK).saturating_add(more))
+}
+
+/// How many blocks have to be held back for a log of so many.
+fn reserve_of_log(blocks: u64) -> u64 {
+    blocks.clamp(1, LOG_RESERVE)
+}

@@ -1,0 +1,159 @@
+//! Room for more processes and pins than the tables in front of the extents have: how these grow, and how that is given
+//! back.
+//!
+//! A table grows by an extent under the writer lock. One who needs a pin takes a turn for that, unless the turn is his
+//! own. What the tables have grown by is part of the live area: a power cut forgets it with all the rest of that. It
+//! goes back when the last one closes the store, or else when the first one opens it for writing.
+//!
+//! **Invariant.** It is given back only by one who opens or closes the store, so that nobody can join, while nobody
+//! else is alive who writes, and while no pin of his own is in it that he may use again. First the extents become free,
+//! then the words that name them are cleared, and nothing is allocated in between: should he be killed there, the next
+//! one finds the words and goes on.
+
+use std::sync::TryLockError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::commit::Writer;
+use super::turn::Turn;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::file::layout::{COUNT_BITS, ExtentKind, extent_word, live, pin};
+use crate::file::live_table::{LiveTable, PIN, PROCESS};
+use crate::file::space::Space;
+
+/// So long an opener waits for a turn without letting others open or close the store: longer than a single commit
+/// takes, so that it is refused only beside a transaction.
+const WHILE_OPENING: Duration = Duration::from_millis(20);
+
+/// What came of trying to make a table longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lengthened {
+    /// It is longer.
+    Done,
+    /// Somebody else writes.
+    Busy,
+    /// The caller writes, but with another opening of the file.
+    NotMine,
+    /// There is no room for that, neither in the file nor in the words that say where it is.
+    NoRoom,
+}
+
+impl Engine {
+    /// Makes a table longer than `known` entries, waiting at most `timeout` for a turn.
+    #[cold]
+    pub(crate) fn lengthen(&self, table: &LiveTable, known: u64, timeout: Duration) -> Result<Lengthened> {
+        let lengthened = match Turn::to_look(self, timeout) {
+            Ok(_turn) => self.lengthen_in_turn(&mut self.writer(), table, known),
+            Err(Error::WouldDeadlock { .. }) => self.lengthen_in_my_turn(table, known),
+            Err(error) => Err(error),
+        };
+        match lengthened {
+            Err(Error::LockTimeout { .. }) => Ok(Lengthened::Busy),
+            Err(Error::Full { .. } | Error::NumbersExhausted { .. }) => Ok(Lengthened::NoRoom),
+            lengthened => lengthened,
+        }
+    }
+
+    /// The same where it is the caller who has the turn.
+    fn lengthen_in_my_turn(&self, table: &LiveTable, known: u64) -> Result<Lengthened> {
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // In the middle of a step that allocates by itself.
+            Err(TryLockError::WouldBlock) => return Ok(Lengthened::NoRoom),
+        };
+        // Another opening of the file may have it, and only that one knows what is in use. Or it belongs to a
+        // transaction that was sent to another thread, and which does not end while the writer is locked here.
+        if self.gate.is_mine() { self.lengthen_in_turn(&mut writer, table, known) } else { Ok(Lengthened::NotMine) }
+    }
+
+    fn lengthen_in_turn(&self, writer: &mut Writer, table: &LiveTable, known: u64) -> Result<Lengthened> {
+        let parts = table.parts(&self.region)?;
+        if parts.entries() > known {
+            return Ok(Lengthened::Done);
+        }
+        let Some((blocks, word)) = parts.next() else { return Ok(Lengthened::NoRoom) };
+        self.begin_to_write()?;
+        let extent = writer.space.allocate(&self.region, blocks, ExtentKind::Live, self.next_seq()?)?;
+        self.region.zero(extent.offset, extent.len())?;
+        self.region.store_live(word, extent_word(extent.offset, blocks), Ordering::SeqCst)?;
+        Ok(Lengthened::Done)
+    }
+
+    /// Sees to it that the process table has room for our entry, as one who opens the store. Nobody else can open or
+    /// close it meanwhile, so a turn that does not come soon is waited for elsewhere.
+    pub(crate) fn make_room_for_entry(&self) -> Result<()> {
+        let mut entries = PROCESS.parts(&self.region)?.entries();
+        while self.process >= entries {
+            let (path, timeout) = (|| self.region.path().to_owned(), WHILE_OPENING.min(self.settings.lock_timeout));
+            match self.lengthen(&PROCESS, entries, timeout)? {
+                Lengthened::Done => {}
+                Lengthened::Busy => return Err(self.lock_timeout(timeout)),
+                Lengthened::NotMine => return Err(Error::WouldDeadlock { path: path() }),
+                Lengthened::NoRoom => return Err(Error::ProcessesExhausted { path: path(), max: entries }),
+            }
+            entries = PROCESS.parts(&self.region)?.entries();
+        }
+        Ok(())
+    }
+
+    /// Where the tables go on.
+    pub(crate) fn live_extents(&self) -> Result<Vec<u64>> {
+        if !self.is_live()? {
+            return Ok(Vec::new());
+        }
+        let (pins, processes) = (PIN.parts(&self.region)?, PROCESS.parts(&self.region)?);
+        Ok(pins.extents().chain(processes.extents()).collect())
+    }
+
+    /// Gives back what the tables have grown by, as one who opens the store and has found nobody else.
+    pub(crate) fn give_tables_back(&self) -> Result<()> {
+        let mut space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
+        self.free_tables(&mut space)?;
+        // Whoever writes next reads it anew, and mends what the dead have left.
+        self.writer().space = Space::unknown();
+        Ok(())
+    }
+
+    /// The same, unless they have not grown, or a pin that we keep is there.
+    pub(crate) fn give_tables_of_the_dead_back(&self) -> Result<()> {
+        if self.live_extents()?.is_empty() || self.process >= PROCESS.first() {
+            return Ok(());
+        }
+        for at in PIN.parts(&self.region)?.places().skip(PIN.first() as usize) {
+            if self.region.load(at + pin::CLAIM)? >> COUNT_BITS == self.process + 1 {
+                return Ok(());
+            }
+        }
+        self.give_tables_back()
+    }
+
+    /// The same as one who closes the store, and was the last one.
+    pub(crate) fn give_tables_back_at_last(&self) -> Result<()> {
+        if self.process >= PROCESS.first() {
+            return Ok(());
+        }
+        self.free_tables(&mut self.writer().space)
+    }
+
+    fn free_tables(&self, space: &mut Space) -> Result<()> {
+        let extents = space.extents().filter(|extent| extent.kind == ExtentKind::Live);
+        let extents: Vec<u64> = extents.map(|extent| extent.offset).collect();
+        extents.into_iter().try_for_each(|offset| space.free(&self.region, offset))?;
+        for table in [&PIN, &PROCESS] {
+            table.words().try_for_each(|word| self.region.store_live(word, 0, Ordering::Release))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a table may have grown.
+pub(crate) fn tables_have_grown(region: &crate::file::region::Region) -> Result<bool> {
+    for word in PIN.words().chain(PROCESS.words()) {
+        if region.live(word)? != 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,268 @@
+//! Turns: who may write, as a value.
+//!
+//! Whoever has a [`Turn`] holds the writer lock, and there is no other way to it: the lock is taken here, among the
+//! threads of this process at the [gate](crate::engine::processes::gate) and then among the processes by the
+//! [word](crate::engine::processes::lock_word) in the file, and is given back when the turn is dropped. In a forked
+//! child a turn is its parent's, and is given back by nobody.
+
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use crate::engine::processes::gate::{self, Refusal};
+use crate::engine::processes::{entries, lock_word};
+use crate::engine::{Engine, now};
+use crate::error::{Error, Result};
+use crate::file::layout::{live, writer_lock};
+use crate::file::region::Half;
+
+/// How long a thread waits for a transaction that it has begun, before it is told that it waits for itself.
+pub(crate) const SENDING: Duration = Duration::from_millis(100);
+
+/// A turn at writing: the writer lock, which is given back when this is dropped, and in no other way.
+///
+/// It borrows the engine, or shares it, for one who goes wherever a user takes it.
+pub(crate) struct Turn<E: Deref<Target = Engine>> {
+    engine: E,
+}
+
+impl<E: Deref<Target = Engine>> Drop for Turn<E> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.engine.is_forked() {
+            // It is the parent's.
+            return;
+        }
+        self.engine.release();
+    }
+}
+
+impl<E: Deref<Target = Engine>> Turn<E> {
+    /// Takes the writer lock and leaves nothing half done behind the caller.
+    #[inline]
+    pub(crate) fn take(engine: E) -> Result<Turn<E>> {
+        let timeout = engine.settings.lock_timeout;
+        let turn = Turn::to_look(engine, timeout)?;
+        turn.engine.begin_to_write()?;
+        Ok(turn)
+    }
+
+    /// The same to keep others from writing, and not to write, waiting at most `timeout`.
+    #[inline]
+    pub(super) fn to_look(engine: E, timeout: Duration) -> Result<Turn<E>> {
+        engine.check_not_forked()?;
+        if engine.read_only {
+            return Err(Error::ReadOnly { path: engine.region.path().to_owned() });
+        }
+        let abandoned = match engine.take_lock(timeout) {
+            Err(Error::WouldDeadlock { .. }) => engine.take_lock_of_mine(timeout)?,
+            taken => taken?,
+        };
+        let turn = Turn { engine };
+        if let Err(error) = turn.engine.prepare(abandoned) {
+            if abandoned {
+                turn.engine.left_something.store(true, Ordering::Relaxed);
+            }
+            return Err(error);
+        }
+        Ok(turn)
+    }
+}
+
+/// A turn that goes on from call to call and from thread to thread: that of a transaction.
+pub(crate) struct LongTurn(Turn<Arc<Engine>>);
+
+impl LongTurn {
+    /// Takes the writer lock, and says since when, for those who wait.
+    pub(crate) fn take(engine: Arc<Engine>) -> Result<LongTurn> {
+        let turn = Turn::take(engine)?;
+        // It only informs.
+        let _ = turn.engine.region.store_live(live::WRITING_SINCE, now(), Ordering::Relaxed);
+        Ok(LongTurn(turn))
+    }
+
+    /// The store that it is a turn at.
+    #[inline]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+
+    /// From now on the calling thread acts for it.
+    pub(crate) fn adopt(&self) {
+        self.0.engine.gate.adopt();
+    }
+
+    /// From now on the calling thread does not act for it any more.
+    pub(crate) fn hand_over(&self) {
+        if !self.0.engine.is_forked() {
+            self.0.engine.gate.hand_over();
+        }
+    }
+}
+
+impl Drop for LongTurn {
+    fn drop(&mut self) {
+        if !self.0.engine.is_forked() {
+            // The thread that it came from may be making a table longer in this turn.
+            self.adopt();
+            drop(self.0.engine.writer());
+            let _ = self.0.engine.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Engine {
+    /// A turn at writing.
+    #[inline]
+    pub(crate) fn turn(&self) -> Result<Turn<&Engine>> {
+        Turn::take(self)
+    }
+
+    /// Whether a turn was refused because of somebody else's: be it that of this very thread, with another handle.
+    pub(crate) fn is_turn_of_another(&self, refused: &Error) -> bool {
+        match refused {
+            Error::LockTimeout { .. } => true,
+            Error::WouldDeadlock { .. } => !self.gate.is_mine(),
+            _ => false,
+        }
+    }
+
+    /// A turn to keep others from writing, waiting at most `timeout`.
+    pub(crate) fn turn_to_look(&self, timeout: Duration) -> Result<Turn<&Engine>> {
+        Turn::to_look(self, timeout)
+    }
+
+    /// Gives the writer lock back. Only for a turn.
+    #[inline]
+    fn release(&self) {
+        // What a writer has left behind who panics, or could not clean up, is left to the next one.
+        let left_something = std::thread::panicking() || self.left_something.load(Ordering::Relaxed);
+        if (left_something || !self.exclusive)
+            && let Ok(word) = self.region.live(live::WRITER_LOCK)
+        {
+            self.left_something.store(false, Ordering::Relaxed);
+            // The word was just found, so storing it succeeds.
+            let _ = lock_word::give_back(self, word, left_something);
+        }
+        self.gate.release();
+    }
+
+    /// Takes the writer lock, and says whether its last holder has left something behind.
+    #[inline]
+    fn take_lock(&self, timeout: Duration) -> Result<bool> {
+        if let Err(refusal) = self.gate.acquire(timeout) {
+            return Err(self.refused(refusal));
+        }
+        self.take_lock_word(timeout).inspect_err(|_| self.gate.release())
+    }
+
+    /// The same where this thread seems to have it. A transaction that it has begun may have been sent away without a
+    /// word. Where a value is, nobody can ask, so its new thread has some time to use it.
+    #[cold]
+    fn take_lock_of_mine(&self, timeout: Duration) -> Result<bool> {
+        let start = Instant::now();
+        loop {
+            match self.take_lock(timeout.saturating_sub(start.elapsed())) {
+                Err(Error::WouldDeadlock { .. }) if start.elapsed() < SENDING.min(timeout) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Takes the lock word, and says whether its last holder has left something behind.
+    #[inline]
+    fn take_lock_word(&self, timeout: Duration) -> Result<bool> {
+        if self.exclusive {
+            let word = self.region.live(live::WRITER_LOCK)?;
+            if writer_lock::holder(word) == self.process + 1 {
+                return Ok(false);
+            }
+            self.region.store_live(live::WRITER_LOCK, writer_lock::taken(word, self.process), Ordering::Relaxed)?;
+            return Ok(writer_lock::holder(word) != writer_lock::FREE);
+        }
+        match lock_word::take(self, self.process, timeout)? {
+            Some(taken) => Ok(taken == lock_word::Taken::Abandoned),
+            None => Err(self.lock_timeout(timeout)),
+        }
+    }
+
+    #[cold]
+    fn refused(&self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Mine => Error::WouldDeadlock { path: self.region.path().to_owned() },
+            Refusal::TimedOut(waited) => self.lock_timeout(waited),
+        }
+    }
+
+    /// The error of one who has waited too long for the writer lock. Who holds it now may be somebody else than all the
+    /// time; so this is what can be said.
+    #[cold]
+    pub(crate) fn lock_timeout(&self, waited: Duration) -> Error {
+        let path = self.region.path().to_owned();
+        let word = self.region.live(live::WRITER_LOCK).unwrap_or(0);
+        let entry = writer_lock::holder(word).wrapping_sub(1);
+        let holder = entries::read(&self.region, entry).ok().flatten();
+        let pid = holder.map_or_else(std::process::id, |process| process.pid);
+        let since = self.region.live(live::WRITING_SINCE).unwrap_or(0);
+        let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
+        Error::LockTimeout { path, waited, pid, held }
+    }
+
+    /// The process-table entry of who holds the writer lock, and since when a transaction of it does (milliseconds
+    /// since 1970, zero if it is no transaction).
+    pub(crate) fn writing(&self) -> Result<Option<(u64, u64)>> {
+        if !self.is_live()? {
+            return Ok(None);
+        }
+        let word = self.region.live(live::WRITER_LOCK)?;
+        // Who is alone holds it all the time.
+        let at_rest = self.exclusive && !self.gate.is_held();
+        let holder = (!writer_lock::is_free(word) && !at_rest).then(|| writer_lock::holder(word) - 1);
+        Ok(holder.zip(Some(self.region.live(live::WRITING_SINCE)?)))
+    }
+}
+
+/// What the writer lock needs of a store.
+impl lock_word::Shared for Engine {
+    #[inline]
+    fn load(&self, at: u64) -> Result<u64> {
+        Ok(self.region.live_word(at)?.seq_cst())
+    }
+
+    #[inline]
+    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool> {
+        self.region.compare_exchange(at, current, new, Ordering::SeqCst)
+    }
+
+    #[inline]
+    fn swap(&self, at: u64, new: u64) -> Result<u64> {
+        self.region.swap_live(at, new)
+    }
+
+    fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+        // Alive it is, but it would never come to its end.
+        if let Some(locks) = &self.locks
+            && let Ok(file) = locks.id()
+            && gate::is_own_turn(file, entry)
+        {
+            return Err(Error::WouldDeadlock { path: self.region.path().to_owned() });
+        }
+        Engine::clean_if_dead(self, entry)
+    }
+
+    fn sleep(&self, seen: u64, timeout: Duration) -> Result<()> {
+        self.region.sleep(live::WRITER_LOCK, Half::High, (seen >> 32) as u32, timeout)
+    }
+
+    fn wake(&self) -> Result<()> {
+        self.region.wake(live::WRITER_LOCK, Half::High)
+    }
+
+    fn clock(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+}
