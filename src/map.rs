@@ -10,9 +10,9 @@ use crate::codec::{Codec, View};
 use crate::engine::change::batch::Batch;
 use crate::engine::change::maps::Named;
 use crate::engine::change::one::Action;
+use crate::engine::clock::deadline;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
-use crate::engine::upkeep::expiry::deadline;
 use crate::error::{Error, Result};
 use crate::source::{EngineRef, Source};
 use crate::typed::Typed;
@@ -372,7 +372,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`get`](Map::get).
     pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
         let key = self.typed.encode_key(key.arg())?;
-        self.source().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::time))
+        self.source().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::clock::time))
     }
 
     /// Sets the value of a key: one append to the log. It replaces an older value and its deadline;

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::progress::{OnRecovery, RecoveryProgress};
-use crate::engine::settings::{Access, Durability, Settings};
+use crate::engine::settings::{Access, Durability, OnRecovery, RecoveryProgress, Settings};
 use crate::{Result, Store};
 
 /// A builder for opening a store, made by [`Store::options`] and finished by [`open`](Options::open).

@@ -211,7 +211,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
-        Ok(self.record(key.arg())?.map(|record| record.expires().map(crate::engine::time)))
+        Ok(self.record(key.arg())?.map(|record| record.expires().map(crate::engine::clock::time)))
     }
 
     /// All keys and values, in no particular order. An item is an error if it does not decode or the file is damaged

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::engine::Engine;
-use crate::engine::open::recovery::Opened;
+use crate::engine::settings::Opened;
 use crate::error::Result;
 
 /// How long a thread that waits for changes sleeps before it looks again whether a process has opened the store for

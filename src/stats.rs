@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::Result;
+use crate::engine::Engine;
 use crate::engine::change::maps::Named;
-use crate::engine::open::recovery::Opened;
+use crate::engine::clock::time;
 use crate::engine::read::pins::Pin;
-use crate::engine::{Engine, time};
+use crate::engine::settings::Opened;
 use crate::file::index::Index;
 use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, SLOTS, VERSION};
 

@@ -9,9 +9,8 @@ use std::time::{Duration, SystemTime};
 use crate::background::{self, Background};
 use crate::codec::Codec;
 use crate::engine::Engine;
-use crate::engine::open::recovery::Opened;
-use crate::engine::settings::Settings;
-use crate::engine::upkeep::expiry::deadline;
+use crate::engine::clock::deadline;
+use crate::engine::settings::{Opened, Settings};
 use crate::engine::verify::store::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
 use crate::source::{EngineRef, Source};
@@ -230,7 +229,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<SystemTime>>> {
-        self.source.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::time))
+        self.source.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::clock::time))
     }
 
     /// Removes a key and returns whether it was there. If not, nothing is written. This works on a full store too.

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
+use crate::engine::clock::deadline;
 use crate::engine::settings::Durability;
-use crate::engine::upkeep::expiry::deadline;
 use crate::file::layout::DEFAULT_MAP;
 use crate::{Map, Result, TransactionMap};
 

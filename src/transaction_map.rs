@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::arg::Arg;
 use crate::codec::Codec;
 use crate::engine::change::batch::Batch;
-use crate::engine::upkeep::expiry::deadline;
+use crate::engine::clock::deadline;
 use crate::error::Result;
 use crate::map::Map;
 use crate::typed::Typed;

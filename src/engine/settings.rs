@@ -1,8 +1,8 @@
 //! The settings that a store is opened with.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
-
-use crate::engine::progress::OnRecovery;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -220,4 +220,111 @@ impl Default for Settings {
             on_recovery: None,
         }
     }
+}
+
+/// How far a recovery after a power cut has come; see [`Options::on_recovery`](crate::Options::on_recovery).
+///
+/// ```
+/// use std::sync::mpsc;
+/// use slotlog::{RecoveryProgress, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("copy.slotlog"));
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// std::fs::copy(&path, &copy)?;
+///
+/// let (tell, told) = mpsc::channel();
+/// Store::options().on_recovery(move |progress| drop(tell.send(progress))).open(&copy)?;
+/// let told: Vec<RecoveryProgress> = told.try_iter().collect();
+/// let last = told.last().ok_or("a copy is recovered")?;
+/// assert!(last.done > 0 && last.done == last.total);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryProgress {
+    /// The current phase.
+    pub phase: RecoveryPhase,
+    /// Bytes of the log that this phase has passed.
+    pub done: u64,
+    /// Bytes that it has to pass. While the log is walked, its end is unknown; then this is the length of the file,
+    /// which may be much more.
+    pub total: u64,
+}
+
+/// The two passes of a recovery over the log.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use slotlog::RecoveryPhase::{Indexing, Walking};
+/// use slotlog::Store;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("copy.slotlog"));
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// std::fs::copy(&path, &copy)?;
+///
+/// let (tell, told) = mpsc::channel();
+/// Store::options().on_recovery(move |progress| drop(tell.send(progress.phase))).open(&copy)?;
+/// let mut phases: Vec<_> = told.try_iter().collect();
+/// phases.dedup();
+/// assert_eq!(phases, [Walking, Indexing]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecoveryPhase {
+    /// Every record is checked until one is invalid: there the log ends.
+    Walking,
+    /// The index is rebuilt.
+    Indexing,
+}
+
+/// What is called now and then in a recovery.
+#[derive(Clone)]
+pub(crate) struct OnRecovery(pub(crate) Arc<dyn Fn(RecoveryProgress) + Send + Sync>);
+
+impl fmt::Debug for OnRecovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnRecovery")
+    }
+}
+
+/// How a store was found when it was opened.
+///
+/// ```
+/// use slotlog::{Opened, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("copy.slotlog"));
+/// let store = Store::open(&path)?;
+/// store.insert("hello", "world")?;
+/// std::fs::copy(&path, &copy)?;
+/// let copied = Store::open(&copy)?;
+/// assert!(matches!(copied.opened(), Opened::AfterPowerCut { records, .. } if records > 0));
+///
+/// store.close()?;
+/// assert_eq!(Store::open(&path)?.opened(), Opened::Clean);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Opened {
+    /// There was no store; it was created.
+    Created,
+    /// It had been closed. Nothing had to be done.
+    Clean,
+    /// The processes that had it open were killed. The last commit was completed, in constant time.
+    AfterKill,
+    /// Other processes have it open. Nothing had to be done.
+    Attached,
+    /// The power was cut, or the file is a copy. The index was rebuilt from the log.
+    AfterPowerCut {
+        /// Records found in the log.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
 }

@@ -12,10 +12,10 @@ use hashbrown::HashTable;
 
 use super::one::check_lengths;
 use crate::engine::Engine;
+use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::settings::Durability;
-use crate::engine::upkeep::expiry::Moment;
-use crate::engine::write::commit::Writer;
+use crate::engine::state::writer::Writer;
 use crate::engine::write::space::Room;
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};

@@ -18,9 +18,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::batch::Batch;
 use crate::engine::Engine;
+use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
-use crate::engine::upkeep::expiry::Moment;
-use crate::engine::write::commit::Writer;
+use crate::engine::state::writer::Writer;
 use crate::error::{Error, Numbers, Result};
 use crate::file::layout::{
     CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_KEY_LEN, MAX_MAP, live,

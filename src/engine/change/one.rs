@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::engine::Engine;
+use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pins::Pin;
-use crate::engine::upkeep::expiry::Moment;
-use crate::engine::write::commit::{Appended, Writer};
+use crate::engine::state::writer::{Appended, Writer};
 use crate::engine::write::space::Room;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe, SlotAt, Totals};

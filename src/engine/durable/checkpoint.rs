@@ -1,15 +1,4 @@
-//! Durability: flushing the log, superblocks, closing.
-//!
-//! **Invariants.** A superblock is overwritten only when the other one is known to be flushed; the live word that names
-//! the one in force changes only after its flush has returned. A superblock says `log_end` only after the log up to
-//! there was flushed. The clean flag is gone from the disk before anything changes. A flush that failed is never tried
-//! again and called durable: the failure is remembered, in memory and in the file, and only a recovery that writes all
-//! of the log once more ends that ("fsyncgate": PostgreSQL, 2018). A process that is killed while it flushes may have
-//! been told of a failure and not have passed it on; so who comes after it writes once more what that flush was about.
-//!
-//! Callers of sync who come while a flush is going on wait for it and then share the next one (group commit: DeWitt et
-//! al., 1984). The log is written back in slices while it grows, each by the commit that completes it, so that the
-//! flush of a checkpoint finds little left to do and no commit does much of it.
+//! Checkpoints: the log is flushed up to a commit, and a superblock says so.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -19,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use zerocopy::IntoBytes;
 
+use crate::engine::clock::now;
 use crate::engine::processes::entries::{living, lock_error, poll};
 use crate::engine::processes::lock_word;
-use crate::engine::settings::Durability;
 use crate::engine::state::live_area::{distrust_live, resize_words};
-use crate::engine::state::superblocks::in_force;
-use crate::engine::write::commit::Writer;
-use crate::engine::{Engine, now, progress};
+use crate::engine::state::writer::Writer;
+use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
     BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, opener, seal,
@@ -160,7 +148,7 @@ impl Flusher {
 /// The superblock in force, while nobody else writes one.
 pub(crate) struct SuperblockGuard<'e> {
     engine: &'e Engine,
-    superblock: MutexGuard<'e, Superblock>,
+    pub(crate) superblock: MutexGuard<'e, Superblock>,
     /// The byte for other processes is locked.
     locked: bool,
 }
@@ -464,29 +452,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Bytes of log since the last checkpoint.
-    pub(crate) fn log_since_checkpoint(&self) -> Result<u64> {
-        if !self.is_live()? {
-            return Ok(0);
-        }
-        Ok(self.log_totals()?[1].saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
-    }
-
-    /// The superblock in force, as somebody may have written it just now. In a store that has a file, this
-    /// waits for nobody.
-    pub(crate) fn superblock(&self) -> Result<Superblock> {
-        // Where there is no file to read it from, the copy that it was written from.
-        if self.region.file().is_none() || !self.is_live()? || !self.ready.load(Ordering::Acquire) {
-            return Ok(*self.superblock.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-        self.superblock_in_force()
-    }
-
-    fn superblock_in_force(&self) -> Result<Superblock> {
-        let (place, read) = in_force(&self.region)?;
-        read.ok_or_else(|| self.region.corrupt(place, "the superblock in force is damaged"))
-    }
-
     /// The superblock that this process has made or found and nobody else can have changed: in an opening.
     pub(crate) fn lock_new_superblock(&self) -> SuperblockGuard<'_> {
         let superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -540,13 +505,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the superblock in force says, to our knowledge, that the store is closed: the first change writes
-    /// another one.
-    #[cfg(test)]
-    pub(crate) fn superblock_is_closed(&self) -> bool {
-        self.clean.load(Ordering::Acquire)
-    }
-
     /// Takes the clean flag from the disk, before the first change.
     #[cold]
     pub(crate) fn clear_clean_flag(&self) -> Result<()> {
@@ -560,17 +518,6 @@ impl Engine {
         self.region.store_seal(seal::CLOSED, 0)?;
         let next = Superblock { flags: 0.into(), ..*superblock };
         self.write_superblock(&mut superblock, next)
-    }
-
-    /// Refuses a commit that could not be called durable, before it is made.
-    #[inline]
-    pub(crate) fn check_can_be(&self, durability: Durability) -> Result<()> {
-        if durability == Durability::Synced && self.is_poisoned() { Err(self.poisoned_error()) } else { Ok(()) }
-    }
-
-    /// The error of a store whose flush has failed.
-    pub(crate) fn poisoned_error(&self) -> Error {
-        Error::Poisoned { path: self.region.path().to_owned() }
     }
 
     /// Leaves the store: if nobody else writes to it, with a checkpoint that also flushes the regions and tables and

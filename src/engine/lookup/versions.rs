@@ -200,7 +200,7 @@ mod tests {
             assert!(steps <= bound, "{steps} steps over {} versions", VERSIONS - number);
             // The way that readers go.
             let index = engine.index_at(DEFAULT_MAP, pin.seq()).unwrap().unwrap();
-            let at = crate::engine::upkeep::expiry::Moment::NOW;
+            let at = crate::engine::clock::Moment::NOW;
             let found = engine.lookup(&index, DEFAULT_MAP, pin.seq(), KEY, at).unwrap().unwrap();
             assert_eq!(found.value(), number.to_le_bytes());
         }

@@ -16,11 +16,11 @@ use std::sync::atomic::Ordering;
 use super::roads::{LogFound, Seat, build};
 use crate::engine::Engine;
 use crate::engine::processes::entries::some_were_flushing;
-use crate::engine::progress::{self, Phase, RecoveryPhase};
-use crate::engine::settings::Settings;
+use crate::engine::progress::{self, Phase};
+use crate::engine::settings::{Opened, RecoveryPhase, Settings};
 use crate::engine::state::head::LogHead;
 use crate::engine::state::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
-use crate::engine::write::commit::Writer;
+use crate::engine::state::writer::Writer;
 use crate::engine::write::space::Room;
 use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, Probe, Totals};
@@ -33,43 +33,6 @@ use crate::file::log::{self, Record, Scan, Walk};
 use crate::file::region::Region;
 use crate::file::space::{Extent, LogPoint, Space};
 use crate::file::totals;
-
-/// How a store was found when it was opened.
-///
-/// ```
-/// use slotlog::{Opened, Store};
-///
-/// # let folder = tempfile::tempdir()?;
-/// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("copy.slotlog"));
-/// let store = Store::open(&path)?;
-/// store.insert("hello", "world")?;
-/// std::fs::copy(&path, &copy)?;
-/// let copied = Store::open(&copy)?;
-/// assert!(matches!(copied.opened(), Opened::AfterPowerCut { records, .. } if records > 0));
-///
-/// store.close()?;
-/// assert_eq!(Store::open(&path)?.opened(), Opened::Clean);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Opened {
-    /// There was no store; it was created.
-    Created,
-    /// It had been closed. Nothing had to be done.
-    Clean,
-    /// The processes that had it open were killed. The last commit was completed, in constant time.
-    AfterKill,
-    /// Other processes have it open. Nothing had to be done.
-    Attached,
-    /// The power was cut, or the file is a copy. The index was rebuilt from the log.
-    AfterPowerCut {
-        /// Records found in the log.
-        records: u64,
-        /// Their bytes.
-        bytes: u64,
-    },
-}
 
 /// Takes over from a process that was killed. There may be others who read.
 pub(crate) fn after_kill(

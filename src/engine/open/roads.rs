@@ -13,23 +13,25 @@ use super::path::{
     Made, check_is_file, check_path, check_settings, creation_error, is_at, open_again, open_file, opening_error,
     sync_folder,
 };
-use super::recovery::{self, Opened};
+use super::recovery;
+use crate::engine::clock::now;
 use crate::engine::durable::checkpoint::Flusher;
 use crate::engine::lookup::versions::OldReaders;
 use crate::engine::processes::entries;
 use crate::engine::processes::gate::Gate;
 use crate::engine::read::pins::{KeptPins, SharedPins, SnapshotLocks};
-use crate::engine::settings::{Access, Settings};
+use crate::engine::settings::{Access, Opened, Settings};
+use crate::engine::state::ledger::Upkeep;
 use crate::engine::state::live_area::{
     SAME_FILE, distrust_live, forget_the_dead, is_closed, live_counts, live_identity, live_is_as_closed,
     live_is_current, live_is_vouched_for, live_is_whole, set_live,
 };
 use crate::engine::state::superblocks::{Superblocks, generation, in_force, inspect_in_use, newest, which};
-use crate::engine::upkeep::share::Upkeep;
-use crate::engine::write::commit::Writer;
+use crate::engine::state::words::Frozen;
+use crate::engine::state::writer::Writer;
 use crate::engine::write::tables::tables_have_grown;
 use crate::engine::write::turn::SENDING;
-use crate::engine::{Engine, Frozen, now, progress};
+use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, SUPERBLOCK_A, SUPERBLOCK_B,

@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::lock_word;
-use crate::engine::{Engine, now, time};
+use crate::engine::Engine;
+use crate::engine::clock::{now, time};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{COUNT_BITS, PROCESS_TABLE, live, pin, process};
 use crate::file::live_table::{PIN, PROCESS};

@@ -1,4 +1,4 @@
-//! Change notice: waiting for the next commit, and what was committed since.
+//! Change notice: waiting for the next commit.
 //!
 //! Who waits sleeps on the word [`CHANGED`](live::CHANGED), the number of the last commit that changed something for a
 //! user, and says so in another, [`WATCHERS`](live::WATCHERS). A writer stores the one and then looks at the other, a

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::engine::Engine;
-use crate::engine::upkeep::expiry::Moment;
+use crate::engine::clock::Moment;
 use crate::error::Result;
 use crate::file::index::Index;
 use crate::file::layout::KeyHash;

@@ -1,10 +1,10 @@
-//! Reading: a key's record at a sequence number.
+//! Reading one key, and counting them.
 
 use std::ops::Deref;
 
 use super::pins::{Pin, View};
 use crate::engine::Engine;
-use crate::engine::upkeep::expiry::Moment;
+use crate::engine::clock::Moment;
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{KeyHash, Kind, live};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::cursor::Cursor;
 use super::pins::Pin;
-use crate::engine::upkeep::expiry::Moment;
-use crate::engine::{Engine, now};
+use crate::engine::Engine;
+use crate::engine::clock::{Moment, now};
 use crate::error::Result;
 use crate::file::index::Index;
 use crate::file::log::Record;

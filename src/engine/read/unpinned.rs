@@ -8,8 +8,9 @@
 
 use std::sync::atomic::{Ordering, fence};
 
+use crate::engine::Engine;
+use crate::engine::clock::now;
 use crate::engine::lookup::protocol;
-use crate::engine::{Engine, now};
 use crate::error::Result;
 use crate::file::index::Totals;
 use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};

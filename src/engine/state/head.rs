@@ -4,9 +4,7 @@
 //! extents that it leaves are marked as emptied before. It moves as a whole, since it is two banks of words like the
 //! counters: see [`totals`].
 
-use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::index::Index;
 use crate::file::layout::{Superblock, head, live};
 use crate::file::log::Head;
 use crate::file::region::Region;
@@ -58,7 +56,7 @@ impl LogHead {
     }
 }
 
-fn of_words(words: [u64; live::HEAD_WORDS as usize]) -> LogHead {
+pub(super) fn of_words(words: [u64; live::HEAD_WORDS as usize]) -> LogHead {
     LogHead {
         head: Head { at: words[head::AT], chain: words[head::CHAIN] as u32, seq: words[head::SEQ] },
         ordinal: words[head::ORDINAL],
@@ -91,52 +89,4 @@ pub(crate) fn publish(region: &Region, to: &LogHead) -> Result<()> {
     words[head::BYTES] = to.bytes;
     words[head::RECORDS] = to.records;
     totals::publish(region, live::HEAD, words)
-}
-
-impl Engine {
-    /// Where the log begins now.
-    pub(crate) fn head(&self) -> Result<LogHead> {
-        match self.frozen()? {
-            Some(_) => Ok(LogHead::of_superblock(&self.superblock()?)),
-            None => read(&self.region),
-        }
-    }
-
-    /// Where the log begins, for the holder of the writer lock.
-    #[inline]
-    pub(crate) fn head_for_writing(&self) -> Result<LogHead> {
-        Ok(of_words(totals::latest(&self.region, live::HEAD)?))
-    }
-
-    /// How many bytes the head will have left behind when it comes to where the log ends now. There cannot be more of
-    /// them than the file has.
-    pub(crate) fn end_of_log(&self) -> Result<u64> {
-        let [_, appended, ..] = self.log_totals()?;
-        Ok(appended.min(self.head()?.bytes.saturating_add(self.region.len())))
-    }
-
-    /// The counters of what lies between the head of the log and its end: {bytes, records}.
-    pub(crate) fn log_size(&self) -> Result<(u64, u64)> {
-        if !self.is_live()? {
-            let superblock = self.superblock()?;
-            return Ok((superblock.log_bytes.get(), superblock.log_records.get()));
-        }
-        let head = self.head()?;
-        let [_, bytes, records, _] = self.log_totals()?;
-        Ok((bytes.saturating_sub(head.bytes), records.saturating_sub(head.records)))
-    }
-
-    /// Bytes of the records that hold a value, over all maps.
-    pub(crate) fn live_bytes(&self) -> Result<u64> {
-        if self.is_live()? {
-            return Ok(self.log_totals()?[3]);
-        }
-        self.superblock()?.counted_live_bytes().map_or_else(|| self.sum_of_live_bytes(), Ok)
-    }
-
-    /// The same, as the maps say it.
-    pub(crate) fn sum_of_live_bytes(&self) -> Result<u64> {
-        let add = |sum: u64, (_, index): &(u32, Index<'_>)| Ok(sum.saturating_add(index.totals()?.bytes));
-        self.maps()?.iter().try_fold(0, add)
-    }
 }

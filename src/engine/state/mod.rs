@@ -5,6 +5,10 @@
 //! of the file changes here, but for what an opener sets up.
 
 pub(crate) mod head;
+pub(crate) mod ledger;
 pub(crate) mod live_area;
+pub(crate) mod maps;
 pub(crate) mod rest;
 pub(crate) mod superblocks;
+pub(crate) mod words;
+pub(crate) mod writer;

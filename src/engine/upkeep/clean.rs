@@ -18,11 +18,11 @@
 //!
 //! Whoever is killed in between leaves the head where it was; the next step does the same again, and finds less to do.
 
-use super::expiry::Moment;
+use crate::engine::Engine;
+use crate::engine::clock::{Moment, now};
 use crate::engine::state::head::{self, LogHead};
-use crate::engine::write::commit::{Appended, Writer};
+use crate::engine::state::writer::{Appended, Writer};
 use crate::engine::write::space::Room;
-use crate::engine::{Engine, now};
 use crate::error::Result;
 use crate::file::index::{Index, Probe, SlotAt};
 use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, flags, live};

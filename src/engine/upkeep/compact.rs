@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::clean::Portion;
 use crate::engine::Engine;
-use crate::engine::write::commit::Writer;
+use crate::engine::state::writer::Writer;
 use crate::engine::write::space::Room;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};

@@ -6,116 +6,20 @@
 //! writers take a sample of the index now and then and estimate how much that is (as Redis does with the keys that it
 //! expires actively).
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
 
-use crate::engine::{Engine, now};
+use crate::engine::Engine;
+use crate::engine::clock::{Moment, now};
 use crate::error::Result;
 use crate::file::index::Index;
 use crate::file::layout::{COUNT_MASK, Kind, live};
-use crate::file::log::{self, Record};
-
-/// The time that deadlines are compared with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment(u64);
-
-impl Moment {
-    /// Whatever the clock says when it matters: only records with a deadline cost a look at it.
-    pub(crate) const NOW: Moment = Moment(0);
-
-    /// The same time for all that is read.
-    pub(crate) fn fixed(milliseconds: u64) -> Moment {
-        Moment(milliseconds)
-    }
-
-    fn milliseconds(self) -> u64 {
-        if self.0 == 0 { now() } else { self.0 }
-    }
-}
-
-/// A deadline as the log has it, in milliseconds since 1970, rounded down: from it on nobody sees the entry. One from
-/// before that is long over.
-pub(crate) fn deadline(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
-}
-
-impl Record<'_> {
-    /// Whether its deadline is over.
-    #[inline(always)]
-    pub(crate) fn is_expired(&self, at: Moment) -> bool {
-        self.expires().is_some_and(|deadline| deadline <= at.milliseconds())
-    }
-
-    /// Whether it holds a value at this time.
-    #[inline(always)]
-    pub(crate) fn has_value(&self, at: Moment) -> bool {
-        self.kind() == Some(Kind::Put) && !self.is_expired(at)
-    }
-}
-
-/// So many maps that were not written to are looked at again with each sample: what is believed of them may be over.
-const AGAIN: usize = 4;
+use crate::file::log;
 
 /// Lines of an index that one sample looks at.
 const SAMPLE: u64 = 8;
 
 /// Milliseconds between two looks at all maps.
 const BETWEEN_LOOKS: u64 = 1000;
-
-/// What this process believes to have expired.
-#[derive(Debug, Default)]
-pub(crate) struct Expired {
-    /// There are records with deadlines, as far as we have seen any.
-    seen: AtomicBool,
-    /// The number of commits at which the next sample is due.
-    next: AtomicU64,
-    /// When [`Engine::maintain`] has looked for the last time, in milliseconds since 1970.
-    looked: AtomicU64,
-    /// Estimated bytes of expired records: of each map, and their sum.
-    maps: Mutex<BTreeMap<u32, u64>>,
-    bytes: AtomicU64,
-    /// The last of the maps that was looked at again.
-    again: AtomicU32,
-}
-
-impl Expired {
-    /// Notes that there are records with deadlines.
-    #[inline]
-    pub(crate) fn note(&self) {
-        if !self.seen.load(Ordering::Relaxed) {
-            self.seen.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// How much of so many bytes that count as alive has not expired, as far as we know.
-    #[inline]
-    pub(crate) fn alive_of(&self, live: u64) -> u64 {
-        live.saturating_sub(self.bytes.load(Ordering::Relaxed))
-    }
-
-    /// Expired records of so many bytes were removed.
-    pub(crate) fn removed(&self, map: u32, bytes: u64) {
-        let before = self.maps.lock().unwrap_or_else(PoisonError::into_inner).get(&map).copied().unwrap_or(0);
-        self.set(map, before.saturating_sub(bytes));
-    }
-
-    /// Some of the maps of which something is believed, others each time, beginning behind `map`.
-    fn some_maps(&self, map: u32) -> Vec<u32> {
-        let maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        let behind = maps.range((Bound::Excluded(map), Bound::Unbounded));
-        behind.chain(maps.range(..=map)).map(|(&map, _)| map).take(AGAIN).collect()
-    }
-
-    fn set(&self, map: u32, bytes: u64) {
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        maps.insert(map, bytes);
-        maps.retain(|_, bytes| *bytes > 0);
-        self.bytes.store(maps.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)), Ordering::Relaxed);
-    }
-}
 
 impl Engine {
     /// Takes a sample of the maps that were written to, if one is due.

@@ -19,7 +19,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
-use crate::engine::write::commit::Writer;
+use crate::engine::state::writer::Writer;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Placed, Probe, Totals};
 use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, extent_blocks, extent_offset, live, resize_cursor};

@@ -10,15 +10,12 @@
 //! [rests](crate::engine::state::rest) first.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::clean::{Cleaned, Portion};
-use super::expiry::Expired;
 use crate::engine::Engine;
-use crate::engine::state::rest::Rest;
-use crate::engine::write::commit::Writer;
+use crate::engine::state::writer::Writer;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::space::Room;
 use crate::engine::write::turn::Turn;
@@ -47,113 +44,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Blocks that a step of [`Engine::maintain`] zeroes, and how many times the lines of a write it moves.
 const LARGE_STEP: u64 = 16;
-
-/// A quantity of which it is asserted how much of it one write does.
-#[derive(Debug, Default)]
-pub(crate) struct Work {
-    /// In the write that is going on.
-    now: AtomicU64,
-    /// In all, since the store was opened.
-    all: AtomicU64,
-    /// The most of one write.
-    most: AtomicU64,
-}
-
-impl Work {
-    fn add(&self, amount: u64) {
-        // Only the holder of the writer lock comes here.
-        self.now.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    fn end_write(&self) {
-        let now = self.now.swap(0, Ordering::Relaxed);
-        self.all.fetch_add(now, Ordering::Relaxed);
-        self.most.fetch_max(now, Ordering::Relaxed);
-    }
-
-    /// In all, and the most of one write.
-    pub(crate) fn figures(&self) -> (u64, u64) {
-        (self.all.load(Ordering::Relaxed), self.most.load(Ordering::Relaxed))
-    }
-}
-
-/// What this process knows of the upkeep of a store.
-#[derive(Debug, Default)]
-pub(crate) struct Upkeep {
-    /// Much waits for a checkpoint.
-    checkpoint: AtomicBool,
-    pub(crate) rest: Rest,
-    /// Something was counted in the write that is going on.
-    counted: AtomicBool,
-    /// Lines of an index moved, blocks of one zeroed, bytes of the log moved, bytes handed to the disk.
-    pub(crate) lines: Work,
-    pub(crate) blocks: Work,
-    pub(crate) moved: Work,
-    pub(crate) flushed: Work,
-    /// What is believed to have expired.
-    pub(crate) expired: Expired,
-    /// There is something to do for the thread that does the upkeep, if there is one.
-    work: Mutex<bool>,
-    bell: Condvar,
-}
-
-impl Upkeep {
-    /// Whether a checkpoint is wanted. Who asks takes it.
-    #[inline]
-    pub(crate) fn wants_checkpoint(&self) -> bool {
-        self.checkpoint.load(Ordering::Relaxed) && self.checkpoint.swap(false, Ordering::Relaxed)
-    }
-
-    pub(crate) fn count_lines(&self, lines: u64) {
-        self.counted.store(true, Ordering::Relaxed);
-        self.lines.add(lines);
-    }
-
-    pub(crate) fn count_blocks(&self, blocks: u64) {
-        self.counted.store(true, Ordering::Relaxed);
-        self.blocks.add(blocks);
-    }
-
-    pub(crate) fn count_moved(&self, bytes: u64) {
-        self.counted.store(true, Ordering::Relaxed);
-        self.moved.add(bytes);
-    }
-
-    /// The bytes that one write has handed to the disk, when the writer lock is free again.
-    pub(crate) fn count_flushed(&self, bytes: u64) {
-        self.flushed.all.fetch_add(bytes, Ordering::Relaxed);
-        self.flushed.most.fetch_max(bytes, Ordering::Relaxed);
-    }
-
-    fn end_write(&self, is_write: bool) {
-        if self.counted.load(Ordering::Relaxed) {
-            self.counted.store(false, Ordering::Relaxed);
-            for work in [&self.lines, &self.blocks, &self.moved] {
-                if is_write {
-                    work.end_write();
-                } else {
-                    work.all.fetch_add(work.now.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-                }
-            }
-        }
-    }
-
-    /// Wakes the thread that does the upkeep.
-    pub(crate) fn ring(&self) {
-        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*work {
-            *work = true;
-            self.bell.notify_all();
-        }
-    }
-
-    /// Sleeps until there is something to do, and not longer than `timeout`.
-    pub(crate) fn wait(&self, timeout: Duration) {
-        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        let woken = self.bell.wait_timeout_while(work, timeout, |work| !*work);
-        *woken.unwrap_or_else(PoisonError::into_inner).0 = false;
-    }
-}
 
 impl Engine {
     /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters

@@ -12,9 +12,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::commit::Writer;
 use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
+use crate::engine::state::writer::Writer;
 use crate::error::Result;
 use crate::file::layout::live;
 use crate::file::locks::{READERS, Sharing};

@@ -1,5 +1,5 @@
-//! Room: for records in the log, for regions and tables in the file. For slots in an index:
-//! [`resize`](crate::engine::upkeep::resize).
+//! Room for records in the log, and space for everything. For regions and tables: [`regions`](super::regions). For
+//! slots in an index: [`resize`](crate::engine::upkeep::resize).
 //!
 //! **Invariant (reserve).** A log takes another extent for what makes the store larger only when as much is held
 //! back, with real space and in one piece, as all of the log takes with that extent, or room for the longest tombstone
@@ -12,8 +12,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use super::commit::Writer;
 use crate::engine::Engine;
+use crate::engine::state::writer::Writer;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{

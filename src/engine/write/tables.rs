@@ -14,9 +14,9 @@ use std::sync::TryLockError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::commit::Writer;
 use super::turn::Turn;
 use crate::engine::Engine;
+use crate::engine::state::writer::Writer;
 use crate::error::{Error, Result};
 use crate::file::layout::{COUNT_BITS, ExtentKind, extent_word, live, pin};
 use crate::file::live_table::{LiveTable, PIN, PROCESS};
@@ -96,15 +96,6 @@ impl Engine {
             entries = PROCESS.parts(&self.region)?.entries();
         }
         Ok(())
-    }
-
-    /// Where the tables go on.
-    pub(crate) fn live_extents(&self) -> Result<Vec<u64>> {
-        if !self.is_live()? {
-            return Ok(Vec::new());
-        }
-        let (pins, processes) = (PIN.parts(&self.region)?, PROCESS.parts(&self.region)?);
-        Ok(pins.extents().chain(processes.extents()).collect())
     }
 
     /// Gives back what the tables have grown by, as one who opens the store and has found nobody else.

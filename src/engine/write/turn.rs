@@ -10,9 +10,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use crate::engine::Engine;
+use crate::engine::clock::now;
 use crate::engine::processes::gate::{self, Refusal};
 use crate::engine::processes::{entries, lock_word};
-use crate::engine::{Engine, now};
 use crate::error::{Error, Result};
 use crate::file::layout::{live, writer_lock};
 use crate::file::region::Half;

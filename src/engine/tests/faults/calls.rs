@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use super::{Content, NAMED, batch_of, check, content, drop_named, key, map_of, put, rename, support};
 use crate::engine::Engine;
-use crate::engine::open::recovery::Opened;
-use crate::engine::settings::{Durability, Limits, Settings};
+use crate::engine::settings::{Durability, Limits, Opened, Settings};
 use crate::error::{Error, Result};
 use crate::file::door::{self, Call, Recorder};
 use crate::file::layout::DEFAULT_MAP;

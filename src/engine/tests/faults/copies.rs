@@ -14,8 +14,7 @@ use std::time::Duration;
 use super::support::{self, Random};
 use super::{Content, batch_of, check, content, put};
 use crate::engine::Engine;
-use crate::engine::open::recovery::Opened;
-use crate::engine::settings::{Access, Durability, Limits, Settings};
+use crate::engine::settings::{Access, Durability, Limits, Opened, Settings};
 use crate::file::door::{self, Recorder};
 use crate::file::layout::{BLOCK, DEFAULT_MAP, live};
 

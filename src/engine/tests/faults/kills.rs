@@ -16,8 +16,7 @@ use super::{
     value,
 };
 use crate::engine::Engine;
-use crate::engine::open::recovery::Opened;
-use crate::engine::settings::{Durability, Settings};
+use crate::engine::settings::{Durability, Opened, Settings};
 use crate::file::door::Recorder;
 use crate::file::layout::DEFAULT_MAP;
 

@@ -21,8 +21,8 @@ use zerocopy::FromBytes;
 
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
+use crate::engine::clock::Moment;
 use crate::engine::read::pins::Pin;
-use crate::engine::upkeep::expiry::Moment;
 use crate::error::{Error, Result};
 use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, Superblock, live, seal};
 use crate::file::log;

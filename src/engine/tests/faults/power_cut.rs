@@ -26,8 +26,7 @@ use super::medium::{Cuts, Image, MOST_IMAGES, Medium};
 use super::support::{self, Random, setting};
 use super::{Content, NAMED, check, content, expires, key, value};
 use crate::engine::Engine;
-use crate::engine::open::recovery::Opened;
-use crate::engine::settings::{Access, Durability, Limits, Settings};
+use crate::engine::settings::{Access, Durability, Limits, Opened, Settings};
 use crate::error::Error;
 use crate::file::door::{self, Recorder};
 use crate::file::layout::{BLOCK, CREATION_MAGIC, DEFAULT_MAP};
@@ -267,7 +266,7 @@ fn run(
 /// Tries histories until a share of all images has been looked at.
 fn explore(share: u64, taste: Taste) {
     let images = setting("SLOTLOG_TEST_IMAGES", 100_000) * share / 100;
-    let seed = setting("SLOTLOG_TEST_SEED", u64::from(std::process::id()) << 16 ^ crate::engine::now());
+    let seed = setting("SLOTLOG_TEST_SEED", u64::from(std::process::id()) << 16 ^ crate::engine::clock::now());
     println!("SLOTLOG_TEST_SEED={seed}");
     let place = Place::new();
     let (mut tried, mut round) = (0, seed);

@@ -1,0 +1,55 @@
+//! Time: what it is, and which entries are over.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::file::layout::Kind;
+use crate::file::log::Record;
+
+/// The time that deadlines are compared with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(u64);
+
+impl Moment {
+    /// Whatever the clock says when it matters: only records with a deadline cost a look at it.
+    pub(crate) const NOW: Moment = Moment(0);
+
+    /// The same time for all that is read.
+    pub(crate) fn fixed(milliseconds: u64) -> Moment {
+        Moment(milliseconds)
+    }
+
+    fn milliseconds(self) -> u64 {
+        if self.0 == 0 { now() } else { self.0 }
+    }
+}
+
+impl Record<'_> {
+    /// Whether its deadline is over.
+    #[inline(always)]
+    pub(crate) fn is_expired(&self, at: Moment) -> bool {
+        self.expires().is_some_and(|deadline| deadline <= at.milliseconds())
+    }
+
+    /// Whether it holds a value at this time.
+    #[inline(always)]
+    pub(crate) fn has_value(&self, at: Moment) -> bool {
+        self.kind() == Some(Kind::Put) && !self.is_expired(at)
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The time that is so many milliseconds after the beginning of 1970.
+pub(crate) fn time(milliseconds: u64) -> SystemTime {
+    // A damaged one can be later than the system has times.
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
+}
+
+/// A deadline as the log has it, in milliseconds since 1970, rounded down: from it on nobody sees the entry. One from
+/// before that is long over.
+pub(crate) fn deadline(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
+}

@@ -1,0 +1,82 @@
+//! The maps of a store: their indexes in force.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::file::index::Index;
+use crate::file::layout::{DEFAULT_MAP, live};
+use crate::file::table::MapTable;
+
+impl Engine {
+    /// The map table.
+    pub(crate) fn map_table(&self) -> Result<MapTable<'_>> {
+        MapTable::open(&self.region, self.map_table_word()?)
+    }
+
+    /// The index of a map in force. `None` if there is no such map; one that was dropped may still have one.
+    #[inline(always)]
+    pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
+        match MapTable::region_of(&self.region, self.map_table_word()?, map, false)? {
+            Some(extent) => Index::of_extent(&self.region, extent).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The index in force of a map that must be there, for the holder of the writer lock.
+    #[inline]
+    pub(crate) fn index_in_force(&self, map: u32) -> Result<Index<'_>> {
+        self.index(map)?.ok_or_else(|| self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region")))
+    }
+
+    /// The same of a map that is to be changed: it must not have been dropped.
+    #[inline]
+    pub(crate) fn index_for_writing(&self, map: u32) -> Result<Index<'_>> {
+        match MapTable::region_of(&self.region, self.map_table_word()?, map, true)? {
+            Some(extent) => Index::of_extent(&self.region, extent),
+            None => Err(self.no_such_map(map)),
+        }
+    }
+
+    #[cold]
+    fn no_such_map(&self, map: u32) -> Error {
+        if map <= DEFAULT_MAP {
+            return self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region"));
+        }
+        Error::NoSuchMap { path: self.region.path().to_owned(), map: format!("number {map}") }
+    }
+
+    /// All maps, with their indexes in force.
+    pub(crate) fn maps(&self) -> Result<Vec<(u32, Index<'_>)>> {
+        let entries = self.map_table()?.iter()?;
+        entries
+            .map(|entry| {
+                let index = Index::of_extent(&self.region, entry.extent)?;
+                self.check_header(entry.map, &index).map(|()| (entry.map, index))
+            })
+            .collect()
+    }
+
+    /// Looks at the header of a region. Reads go by what the map table says; who is about to go over all lines makes
+    /// sure first that they are some.
+    pub(crate) fn check_header(&self, map: u32, index: &Index<'_>) -> Result<()> {
+        let header = Index::open(&self.region, index.offset())?;
+        if header.extent() == index.extent() {
+            return Ok(());
+        }
+        let what = format!("map {map}: the map table and the region differ in its size");
+        Err(self.region.corrupt(index.offset(), what))
+    }
+
+    /// Bytes of the records that hold a value, over all maps.
+    pub(crate) fn live_bytes(&self) -> Result<u64> {
+        if self.is_live()? {
+            return Ok(self.log_totals()?[3]);
+        }
+        self.superblock()?.counted_live_bytes().map_or_else(|| self.sum_of_live_bytes(), Ok)
+    }
+
+    /// The same, as the maps say it.
+    pub(crate) fn sum_of_live_bytes(&self) -> Result<u64> {
+        let add = |sum: u64, (_, index): &(u32, Index<'_>)| Ok(sum.saturating_add(index.totals()?.bytes));
+        self.maps()?.iter().try_fold(0, add)
+    }
+}

@@ -1,0 +1,223 @@
+//! Words: what the live area says, or the superblock of a closed store in its place.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::head::{self, LogHead};
+use super::live_area;
+use super::superblocks::in_force;
+use crate::engine::Engine;
+use crate::engine::settings::Durability;
+use crate::error::{Error, Numbers, Result};
+use crate::file::layout::{COUNT_MASK, LAST_COUNT, Superblock, live};
+use crate::file::live_table::{PIN, PROCESS};
+use crate::file::locks::fork;
+use crate::file::space::{self, Extent, Space};
+use crate::file::totals;
+
+/// What to read of a closed store as long as nobody has opened it for writing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frozen {
+    pub(crate) visible: u64,
+    pub(crate) map_table: u64,
+    pub(crate) space_table: u64,
+    pub(crate) identity: Option<[u64; 6]>,
+    /// What was in its place when the store was opened.
+    pub(crate) found: [u64; 6],
+}
+
+impl Engine {
+    /// Refuses to work in a process that was forked from the one that opened the store.
+    #[inline(always)]
+    pub(crate) fn check_not_forked(&self) -> Result<()> {
+        if fork::generation() == self.generation { Ok(()) } else { Err(self.forked()) }
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        fork::generation() != self.generation
+    }
+
+    #[cold]
+    fn forked(&self) -> Error {
+        Error::Forked { path: self.region.path().to_owned() }
+    }
+
+    /// What to read of a closed store, if it still is one. Once somebody has opened it for writing, the live area says
+    /// it, and goes on doing so.
+    #[cold]
+    pub(crate) fn frozen(&self) -> Result<Option<Frozen>> {
+        let Some(frozen) = &self.frozen else { return Ok(None) };
+        if self.thawed.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        // Where nothing tells one page cache from another, whoever opens it changes what is in that place.
+        let current = live_area::live_is_current(&self.region, frozen.identity, live_area::SAME_FILE)?
+            && (frozen.identity.is_some() || live_area::live_identity(&self.region)? != frozen.found);
+        if current {
+            self.thawed.store(true, Ordering::Release);
+            return Ok(None);
+        }
+        Ok(Some(*frozen))
+    }
+
+    /// Whether the live area is to be believed.
+    pub(crate) fn is_live(&self) -> Result<bool> {
+        Ok(self.frozen()?.is_none())
+    }
+
+    /// The sequence number of the last visible commit.
+    pub(crate) fn visible(&self) -> Result<u64> {
+        match self.frozen()? {
+            Some(frozen) => Ok(frozen.visible),
+            None => self.region.live(live::VISIBLE),
+        }
+    }
+
+    /// The number of the commit that is being made.
+    #[inline]
+    pub(crate) fn next_seq(&self) -> Result<u64> {
+        Ok(self.region.live(live::VISIBLE)? + 1)
+    }
+
+    /// Whether there are sequence numbers left for those who write.
+    #[inline]
+    pub(crate) fn has_numbers(&self) -> Result<bool> {
+        Ok(self.region.live(live::VISIBLE)? & COUNT_MASK < LAST_COUNT)
+    }
+
+    #[cold]
+    pub(crate) fn numbers_exhausted(&self, what: Numbers, max: u64) -> Error {
+        Error::NumbersExhausted { path: self.region.path().to_owned(), what, max }
+    }
+
+    /// The word that says where the map table is.
+    #[inline(always)]
+    pub(crate) fn map_table_word(&self) -> Result<u64> {
+        if self.frozen.is_some()
+            && let Some(frozen) = self.frozen()?
+        {
+            return Ok(frozen.map_table);
+        }
+        self.region.live(live::MAP_TABLE)
+    }
+
+    /// The word that says where the space table is.
+    pub(crate) fn space_table_word(&self) -> Result<u64> {
+        match self.frozen()? {
+            Some(frozen) => Ok(frozen.space_table),
+            None => self.region.live(live::SPACE_TABLE),
+        }
+    }
+
+    /// What the space table says now.
+    pub(crate) fn space_now(&self) -> Result<Option<Space>> {
+        if let Some(frozen) = self.frozen()? {
+            let space = Space::load(&self.region, frozen.space_table);
+            // Nobody changes the table of a closed store, and the counter of changes says nothing there.
+            if !self.is_live()? {
+                return space.map(Some);
+            }
+        }
+        space::read(&self.region, || self.region.live(live::SPACE_TABLE))
+    }
+
+    /// The extents in use, by offset. None if they change faster than they can be read.
+    pub(crate) fn extents(&self) -> Result<Vec<Extent>> {
+        Ok(self.space_now()?.map_or(Vec::new(), |space| space.extents().copied().collect()))
+    }
+
+    /// Where the tables go on.
+    pub(crate) fn live_extents(&self) -> Result<Vec<u64>> {
+        if !self.is_live()? {
+            return Ok(Vec::new());
+        }
+        let (pins, processes) = (PIN.parts(&self.region)?, PROCESS.parts(&self.region)?);
+        Ok(pins.extents().chain(processes.extents()).collect())
+    }
+
+    /// The superblock in force, as somebody may have written it just now. In a store that has a file, this
+    /// waits for nobody.
+    pub(crate) fn superblock(&self) -> Result<Superblock> {
+        // Where there is no file to read it from, the copy that it was written from.
+        if self.region.file().is_none() || !self.is_live()? || !self.ready.load(Ordering::Acquire) {
+            return Ok(*self.superblock.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        self.superblock_in_force()
+    }
+
+    pub(crate) fn superblock_in_force(&self) -> Result<Superblock> {
+        let (place, read) = in_force(&self.region)?;
+        read.ok_or_else(|| self.region.corrupt(place, "the superblock in force is damaged"))
+    }
+
+    /// Whether the superblock in force says, to our knowledge, that the store is closed: the first change writes
+    /// another one.
+    #[cfg(test)]
+    pub(crate) fn superblock_is_closed(&self) -> bool {
+        self.clean.load(Ordering::Acquire)
+    }
+
+    /// Where the log begins now.
+    pub(crate) fn head(&self) -> Result<LogHead> {
+        match self.frozen()? {
+            Some(_) => Ok(LogHead::of_superblock(&self.superblock()?)),
+            None => head::read(&self.region),
+        }
+    }
+
+    /// Where the log begins, for the holder of the writer lock.
+    #[inline]
+    pub(crate) fn head_for_writing(&self) -> Result<LogHead> {
+        Ok(head::of_words(totals::latest(&self.region, live::HEAD)?))
+    }
+
+    /// The counters of the whole log: {seq, bytes and records ever appended, bytes of those that hold a value}.
+    #[inline]
+    pub(crate) fn log_totals(&self) -> Result<[u64; 4]> {
+        totals::latest(&self.region, live::LOG_TOTALS)
+    }
+
+    /// The counters of what lies between the head of the log and its end: {bytes, records}.
+    pub(crate) fn log_size(&self) -> Result<(u64, u64)> {
+        if !self.is_live()? {
+            let superblock = self.superblock()?;
+            return Ok((superblock.log_bytes.get(), superblock.log_records.get()));
+        }
+        let head = self.head()?;
+        let [_, bytes, records, _] = self.log_totals()?;
+        Ok((bytes.saturating_sub(head.bytes), records.saturating_sub(head.records)))
+    }
+
+    /// How many bytes the head will have left behind when it comes to where the log ends now. There cannot be more of
+    /// them than the file has.
+    pub(crate) fn end_of_log(&self) -> Result<u64> {
+        let [_, appended, ..] = self.log_totals()?;
+        Ok(appended.min(self.head()?.bytes.saturating_add(self.region.len())))
+    }
+
+    /// Bytes of log since the last checkpoint.
+    pub(crate) fn log_since_checkpoint(&self) -> Result<u64> {
+        if !self.is_live()? {
+            return Ok(0);
+        }
+        Ok(self.log_totals()?[1].saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
+    }
+
+    /// Whether a flush has failed.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.region.flush_failed()
+            || self.is_live().unwrap_or(false)
+                && self.region.live(live::STATE).is_ok_and(|state| state & live::STATE_POISONED != 0)
+    }
+
+    /// The error of a store whose flush has failed.
+    pub(crate) fn poisoned_error(&self) -> Error {
+        Error::Poisoned { path: self.region.path().to_owned() }
+    }
+
+    /// Refuses a commit that could not be called durable, before it is made.
+    #[inline]
+    pub(crate) fn check_can_be(&self, durability: Durability) -> Result<()> {
+        if durability == Durability::Synced && self.is_poisoned() { Err(self.poisoned_error()) } else { Ok(()) }
+    }
+}

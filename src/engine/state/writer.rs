@@ -1,0 +1,94 @@
+//! What the holder of the writer lock knows beyond what the file says.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use crate::engine::Engine;
+use crate::engine::settings::Durability;
+use crate::error::Result;
+use crate::file::layout::{ExtentKind, live};
+use crate::file::log::Tail;
+use crate::file::region::Region;
+use crate::file::space::{Extent, Space, Waiting};
+
+/// What the holder of the writer lock knows beyond the live words.
+pub(crate) struct Writer {
+    pub(crate) space: Space,
+    /// The extent that the tail is in: start and end.
+    pub(crate) extent: (u64, u64),
+    /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store
+    /// larger.
+    pub(crate) on_reserve: bool,
+    /// What makes the store smaller has found no room within the limit, and may exceed it.
+    pub(crate) exceeds: bool,
+    /// What was neither in use nor free when that was last looked at.
+    pub(crate) waiting: Waiting,
+    /// Below this count nobody reads any more, as was found when the commit with the other one was the last.
+    pub(crate) unread_below: (u64, u64),
+    /// How long the extents of the log that are taken now should be, at least to fill a free run and at most, if not as
+    /// long as usual.
+    pub(crate) run: Option<(u64, u64)>,
+}
+
+impl Writer {
+    /// A writer's knowledge of a store whose log goes on at `tail`.
+    pub(crate) fn new(region: &Region, space: Space, tail: u64) -> Result<Writer> {
+        let mut writer = Writer { space, ..Writer::unknowing() };
+        writer.settle(region, tail)?;
+        Ok(writer)
+    }
+
+    /// A writer that has to look at the space table first.
+    pub(crate) fn unknowing() -> Writer {
+        Writer {
+            space: Space::unknown(),
+            extent: (0, 0),
+            on_reserve: false,
+            exceeds: false,
+            waiting: Waiting::default(),
+            unread_below: (0, 0),
+            run: None,
+        }
+    }
+
+    /// Finds the extent that the tail is in.
+    pub(crate) fn settle(&mut self, region: &Region, tail: u64) -> Result<()> {
+        let extent = self.space.log_extent_of(tail).copied();
+        let extent = extent.ok_or_else(|| region.corrupt(tail, "the tail of the log lies in no extent"))?;
+        self.enter(region, extent);
+        Ok(())
+    }
+
+    /// The log goes on in this extent.
+    pub(crate) fn enter(&mut self, region: &Region, extent: Extent) {
+        self.extent = (extent.offset, extent.end());
+        self.on_reserve = extent.kind == ExtentKind::ReserveLog || region.check_limit(0, 0, extent.end()).is_err();
+    }
+}
+
+/// What a commit adds to the counters of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Appended {
+    /// Bytes and number of its records.
+    pub(crate) bytes: u64,
+    pub(crate) records: u64,
+    /// Bytes of those that hold a value.
+    pub(crate) live: u64,
+    /// Bytes of records that held a value until then.
+    pub(crate) gone: u64,
+}
+
+impl Engine {
+    /// The writer's knowledge.
+    #[inline]
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place where the log goes on.
+    #[inline]
+    pub(crate) fn tail(&self, writer: &Writer) -> Result<Tail> {
+        let at = self.region.live(live::TAIL)?;
+        let (chain, extent_end) = (self.region.live(live::CHAIN)? as u32, writer.extent.1);
+        Ok(Tail { at, chain, extent_end, synced: self.settings.durability == Durability::Synced })
+    }
+}
