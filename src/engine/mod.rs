@@ -24,11 +24,12 @@ mod tests;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use durable::checkpoint::Flusher;
+use durable::flusher::Flusher;
+use lookup::horizon::KeptPins;
 use lookup::versions::OldReaders;
 use open::aside::Aside;
 use processes::gate::Gate;
-use read::pins::{KeptPins, SharedPins, SnapshotLocks};
+use read::pins::{SharedPins, SnapshotLocks};
 use settings::{Opened, Settings};
 use state::ledger::Upkeep;
 use state::words::Frozen;

@@ -116,15 +116,6 @@ impl Engine {
         Ok(answer)
     }
 
-    /// The record that holds the value of a key, for the holder of the writer lock.
-    pub(super) fn value_in_turn(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
-        let index = self.index_for_writing(map)?;
-        match self.probe(&index, map, KeyHash::of(key, self.seed), key)? {
-            Some(Probe::Found(_, newest)) => self.version_at(log::record(&self.region, newest)?, u64::MAX, Moment::NOW),
-            _ => Ok(None),
-        }
-    }
-
     /// Removes some key of a map that has a value, and says what `take` makes of its record.
     pub(crate) fn pop<R>(&self, map: u32, take: impl FnOnce(Record<'_>) -> Result<R>) -> Result<Option<R>> {
         let turn = self.turn()?;

@@ -1,174 +1,29 @@
 //! Checkpoints: the log is flushed up to a commit, and a superblock says so.
 
-use std::collections::VecDeque;
-use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use zerocopy::IntoBytes;
-
-use crate::engine::clock::now;
+use super::flusher::{Durable, LARGEST_SLICE, MOST_YIELDS, Ranges, SLICES_UNDER_WAY, point_in};
+use super::superblock::SuperblockGuard;
 use crate::engine::processes::entries::{living, lock_error, poll};
 use crate::engine::processes::lock_word;
 use crate::engine::state::live_area::{distrust_live, resize_words};
 use crate::engine::state::writer::Writer;
 use crate::engine::{Engine, progress};
-use crate::error::{Error, HeldBy, Result};
+use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, commit_end, commit_seq, live, opener, seal,
-    superblock_flags, writer_lock,
+    BLOCK, EXTENTS, Superblock, commit_end, commit_seq, live, opener, seal, superblock_flags, writer_lock,
 };
-use crate::file::locks::{CHECKPOINT, Locks, OPENING, Sharing};
+use crate::file::locks::{Locks, OPENING, Sharing};
 use crate::file::space::{LogPoint, Space};
 use crate::file::totals;
-
-/// The log is written back in slices of a sixteenth of what makes a checkpoint due, and not more than this.
-const LARGEST_SLICE: u64 = 256 << 10;
 
 /// What is written once more in one turn, in bytes.
 const SLICE_ONCE_MORE: u64 = 1 << 20;
 
-/// How often somebody who is about to flush lets others commit first, if there are such.
-const MOST_YIELDS: u32 = 4;
-
 /// How often one looks which commit was the last.
 const LOOKS: u32 = 1000;
-
-/// So many slices may be on their way to the disk before somebody waits for the oldest.
-const SLICES_UNDER_WAY: usize = 16;
-
-/// How far the log is known to be durable, to this process. What another process has flushed is flushed again, which
-/// costs nothing where nothing is left to write.
-pub(crate) struct Flusher {
-    group: Mutex<Group>,
-    /// Told when a flush has ended.
-    flushed: Condvar,
-    /// What the superblock vouched for when the store was opened.
-    opened: Durable,
-    /// The log's bytes at which the next slice is complete.
-    next_slice: AtomicU64,
-    slices: Mutex<Slices>,
-    /// Held by who writes the log once more.
-    once_more: Mutex<()>,
-}
-
-/// Those who want the log to be durable: one of them flushes, the others wait and then mostly find that it was done for
-/// them.
-pub(super) struct Group {
-    durable: Durable,
-    /// Somebody is at it.
-    flushing: bool,
-    /// So many wait for that to end.
-    waiting: u32,
-    /// So many waited when a flush last ended: they are about to commit again.
-    company: u32,
-}
-
-/// A flush that is going on. When it is dropped, the next one can begin.
-pub(super) struct Flush<'f> {
-    flusher: &'f Flusher,
-}
-
-impl Flush<'_> {
-    /// It has succeeded.
-    fn has_reached(&self, durable: Durable) {
-        self.flusher.group().durable = durable;
-    }
-}
-
-impl Drop for Flush<'_> {
-    fn drop(&mut self) {
-        let mut group = self.flusher.group();
-        group.flushing = false;
-        group.company = std::mem::take(&mut group.waiting);
-        drop(group);
-        self.flusher.flushed.notify_all();
-    }
-}
-
-/// Ranges of the file, as offsets of their starts and ends.
-pub(crate) type Ranges = Vec<(u64, u64)>;
-
-/// What of the log is being written back.
-pub(crate) struct Slices {
-    /// Where the log ended when a slice was last begun.
-    end: Durable,
-    /// Ranges of the file of each slice that is under way, the oldest first, and the log's bytes at its end.
-    under_way: VecDeque<(Ranges, u64)>,
-    /// So many of the log's bytes are known to be written back.
-    written_back: u64,
-}
-
-/// How far the log is durable.
-#[derive(Clone, Copy)]
-pub(crate) struct Durable {
-    /// Offset behind the last commit.
-    end: u64,
-    /// Its sequence number.
-    seq: u64,
-    /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it
-    /// could not be told in which extent that is.
-    from: LogPoint,
-}
-
-impl Flusher {
-    /// A flusher for a log that is durable up to `end`, behind the commit `seq`.
-    pub(crate) fn new(end: u64, seq: u64) -> Flusher {
-        // In which extent that is shows when it is asked for.
-        let durable = Durable { end, seq, from: LogPoint::default() };
-        let slices = Slices { end: durable, under_way: VecDeque::new(), written_back: 0 };
-        Flusher {
-            group: Mutex::new(Group { durable, flushing: false, waiting: 0, company: 0 }),
-            flushed: Condvar::new(),
-            opened: durable,
-            next_slice: AtomicU64::new(0),
-            slices: Mutex::new(slices),
-            once_more: Mutex::new(()),
-        }
-    }
-
-    fn group(&self) -> MutexGuard<'_, Group> {
-        self.group.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins a flush; nobody else is at it.
-    fn begin(&self, mut group: MutexGuard<'_, Group>) -> Flush<'_> {
-        group.flushing = true;
-        Flush { flusher: self }
-    }
-
-    /// Begins a flush when nobody else is at it any more.
-    fn wait_and_begin(&self) -> Flush<'_> {
-        let group = self.flushed.wait_while(self.group(), |group| group.flushing);
-        self.begin(group.unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// The superblock in force, while nobody else writes one.
-pub(crate) struct SuperblockGuard<'e> {
-    engine: &'e Engine,
-    pub(crate) superblock: MutexGuard<'e, Superblock>,
-    /// The byte for other processes is locked.
-    locked: bool,
-}
-
-impl Deref for SuperblockGuard<'_> {
-    type Target = Superblock;
-
-    fn deref(&self) -> &Superblock {
-        &self.superblock
-    }
-}
-
-impl Drop for SuperblockGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(locks) = self.engine.locks.as_ref().filter(|_| self.locked) {
-            // Should this fail, the lock goes with the store.
-            let _ = locks.unlock(CHECKPOINT);
-        }
-    }
-}
 
 impl Engine {
     /// Makes every commit that is visible now durable.
@@ -452,74 +307,6 @@ impl Engine {
         Ok(())
     }
 
-    /// The superblock that this process has made or found and nobody else can have changed: in an opening.
-    pub(crate) fn lock_new_superblock(&self) -> SuperblockGuard<'_> {
-        let superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
-        SuperblockGuard { engine: self, superblock, locked: false }
-    }
-
-    /// Locks the superblock in force, waiting at most `timeout` for another thread or process.
-    pub(crate) fn lock_superblock(&self, timeout: Duration) -> Result<SuperblockGuard<'_>> {
-        let held = || Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Superblock };
-        let start = Instant::now();
-        let mut superblock = None;
-        let lock = || {
-            superblock = match self.superblock.try_lock() {
-                Ok(guard) => Some(guard),
-                Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            };
-            Ok(superblock.is_some())
-        };
-        poll(timeout, lock)?;
-        let superblock = superblock.ok_or_else(held)?;
-        let timeout = timeout.saturating_sub(start.elapsed());
-        let mut guard = SuperblockGuard { engine: self, superblock, locked: false };
-        let Some(locks) = self.locks.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
-            return Ok(guard);
-        };
-        let lock = || locks.try_lock(CHECKPOINT, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e));
-        if !poll(timeout, lock)? {
-            return Err(held());
-        }
-        guard.locked = true;
-        *guard.superblock = self.superblock_in_force()?;
-        Ok(guard)
-    }
-
-    /// Writes a superblock over the one that is not in force, and puts it in force once it is flushed.
-    pub(crate) fn write_superblock(&self, current: &mut SuperblockGuard<'_>, mut next: Superblock) -> Result<()> {
-        let in_force = self.region.live(live::SUPERBLOCK)?;
-        let place = if in_force == SUPERBLOCK_A { SUPERBLOCK_B } else { SUPERBLOCK_A };
-        next.generation = (current.generation.get() + 1).into();
-        next.written = now().into();
-        let next = next.sealed();
-        self.region.write(place, next.as_bytes())?;
-        self.region.flush(place, size_of::<Superblock>() as u64)?;
-        self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
-        // Behind it: nothing is reused that the superblock in force still has in the log.
-        self.region.store_live(live::DURABLE_HEAD, next.log_head.get(), Ordering::Release)?;
-        self.region.store_live(live::DURABLE_ORDINAL, next.head_ordinal.get(), Ordering::Release)?;
-        *current.superblock = next;
-        self.clean.store(next.is_clean(), Ordering::Release);
-        Ok(())
-    }
-
-    /// Takes the clean flag from the disk, before the first change.
-    #[cold]
-    pub(crate) fn clear_clean_flag(&self) -> Result<()> {
-        let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
-        if !superblock.is_clean() {
-            // Somebody else has.
-            self.clean.store(false, Ordering::Release);
-            return Ok(());
-        }
-        // A copy whose front is still from before shall show what comes.
-        self.region.store_seal(seal::CLOSED, 0)?;
-        let next = Superblock { flags: 0.into(), ..*superblock };
-        self.write_superblock(&mut superblock, next)
-    }
-
     /// Leaves the store: if nobody else writes to it, with a checkpoint that also flushes the regions and tables and
     /// sets the clean flag, so that the next opening has nothing to do; else with an ordinary one.
     pub(crate) fn close(&self) -> Result<()> {
@@ -627,11 +414,4 @@ impl Engine {
         flush.has_reached(reached);
         Ok(())
     }
-}
-
-/// The point of the log at which a commit ends, if the extent that it lies in can be told: one that was in the log by
-/// then and is still in it. One that has joined the log later is another extent in the same place.
-fn point_in(space: &Space, durable: &Durable) -> Option<LogPoint> {
-    let extent = space.log_extent_of(durable.end)?;
-    (extent.count <= durable.seq & COUNT_MASK).then_some(LogPoint { ordinal: extent.ordinal, at: durable.end })
 }

@@ -10,3 +10,5 @@
 //! What takes a turn at writing for that stands above, in [`sync`](crate::engine::write::sync).
 
 pub(crate) mod checkpoint;
+pub(crate) mod flusher;
+pub(crate) mod superblock;

@@ -2,5 +2,7 @@
 //!
 //! What is here asks for a right that the caller has: a pin, or a turn at writing. Neither is taken here.
 
+pub(crate) mod horizon;
+pub(crate) mod keys;
 pub(crate) mod protocol;
 pub(crate) mod versions;

@@ -15,11 +15,12 @@ use super::path::{
 };
 use super::recovery;
 use crate::engine::clock::now;
-use crate::engine::durable::checkpoint::Flusher;
+use crate::engine::durable::flusher::Flusher;
+use crate::engine::lookup::horizon::KeptPins;
 use crate::engine::lookup::versions::OldReaders;
 use crate::engine::processes::entries;
 use crate::engine::processes::gate::Gate;
-use crate::engine::read::pins::{KeptPins, SharedPins, SnapshotLocks};
+use crate::engine::read::pins::{SharedPins, SnapshotLocks};
 use crate::engine::settings::{Access, Opened, Settings};
 use crate::engine::state::ledger::Upkeep;
 use crate::engine::state::live_area::{

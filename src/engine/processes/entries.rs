@@ -9,17 +9,18 @@
 //! says that a flush was going on, that is written down first.
 
 use std::io;
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::lock_word;
+use super::{gate, lock_word};
 use crate::engine::Engine;
 use crate::engine::clock::{now, time};
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{COUNT_BITS, PROCESS_TABLE, live, pin, process};
+use crate::file::layout::{COUNT_BITS, PROCESS_TABLE, live, pin, process, writer_lock};
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::locks::{self, Locks, Sharing};
-use crate::file::region::Region;
+use crate::file::region::{Half, Region};
 
 /// What a process says of itself.
 #[derive(Clone, Copy, Debug)]
@@ -249,5 +250,74 @@ impl Engine {
             processes.sort_by_key(|process| process.entry);
         }
         Ok(processes)
+    }
+
+    /// The process-table entry of who holds the writer lock, and since when a transaction of it does (milliseconds
+    /// since 1970, zero if it is no transaction).
+    pub(crate) fn writing(&self) -> Result<Option<(u64, u64)>> {
+        if !self.is_live()? {
+            return Ok(None);
+        }
+        let word = self.region.live(live::WRITER_LOCK)?;
+        // Who is alone holds it all the time.
+        let at_rest = self.exclusive && !self.gate.is_held();
+        let holder = (!writer_lock::is_free(word) && !at_rest).then(|| writer_lock::holder(word) - 1);
+        Ok(holder.zip(Some(self.region.live(live::WRITING_SINCE)?)))
+    }
+
+    /// The error of one who has waited too long for the writer lock. Who holds it now may be somebody else than all the
+    /// time; so this is what can be said.
+    #[cold]
+    pub(crate) fn lock_timeout(&self, waited: Duration) -> Error {
+        let path = self.region.path().to_owned();
+        let word = self.region.live(live::WRITER_LOCK).unwrap_or(0);
+        let entry = writer_lock::holder(word).wrapping_sub(1);
+        let holder = read(&self.region, entry).ok().flatten();
+        let pid = holder.map_or_else(std::process::id, |process| process.pid);
+        let since = self.region.live(live::WRITING_SINCE).unwrap_or(0);
+        let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
+        Error::LockTimeout { path, waited, pid, held }
+    }
+}
+
+/// What the writer lock needs of a store.
+impl lock_word::Shared for Engine {
+    #[inline]
+    fn load(&self, at: u64) -> Result<u64> {
+        Ok(self.region.live_word(at)?.seq_cst())
+    }
+
+    #[inline]
+    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool> {
+        self.region.compare_exchange(at, current, new, Ordering::SeqCst)
+    }
+
+    #[inline]
+    fn swap(&self, at: u64, new: u64) -> Result<u64> {
+        self.region.swap_live(at, new)
+    }
+
+    fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+        // Alive it is, but it would never come to its end.
+        if let Some(locks) = &self.locks
+            && let Ok(file) = locks.id()
+            && gate::is_own_turn(file, entry)
+        {
+            return Err(Error::WouldDeadlock { path: self.region.path().to_owned() });
+        }
+        Engine::clean_if_dead(self, entry)
+    }
+
+    fn sleep(&self, seen: u64, timeout: Duration) -> Result<()> {
+        self.region.sleep(live::WRITER_LOCK, Half::High, (seen >> 32) as u32, timeout)
+    }
+
+    fn wake(&self) -> Result<()> {
+        self.region.wake(live::WRITER_LOCK, Half::High)
+    }
+
+    fn clock(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
     }
 }

@@ -19,11 +19,11 @@
 //! the sequence number; the reclaimer asks the kernel for such locks. Here the kernel's own lock is the barrier.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::atomic::{Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -34,10 +34,9 @@ use crate::engine::processes::entries::{lock_error, poll};
 use crate::engine::processes::gate::thread_number;
 use crate::engine::write::tables::Lengthened;
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{COUNT_MASK, EXTENTS, live, pin, process};
-use crate::file::live_table::{PIN, PROCESS, Parts};
+use crate::file::layout::{COUNT_MASK, live, pin};
+use crate::file::live_table::{PIN, Parts};
 use crate::file::locks::{self, Sharing};
-use crate::file::region::{Word, barrier};
 
 /// How often all pins are looked through before a reader gives up, where there can be no more of them. A read inside a
 /// read holds one for a short time, so after this only snapshots and threads can be what holds them.
@@ -69,9 +68,9 @@ pub(crate) struct Pin<E: Deref<Target = Engine>> {
 #[derive(Clone, Copy)]
 struct Claimed {
     /// Zero in a read-only store, whose pins are locks.
-    place: u64,
+    pub(crate) place: u64,
     /// What its holder reads at.
-    seq: u64,
+    pub(crate) seq: u64,
     whose: Whose,
 }
 
@@ -189,45 +188,6 @@ impl<'e> View<'e> {
     }
 }
 
-/// The pins of a store that threads keep between their reads.
-pub(crate) struct KeptPins {
-    /// A number that no other store of this process has or had.
-    store: u64,
-    /// What a pin says that a thread keeps and does not use: a number that no commit reaches holds nothing back.
-    idle: u64,
-    /// Readers need no barrier, since a reclaimer can make them execute one.
-    asymmetric: bool,
-    /// Places of pins whose threads have ended.
-    returned: Arc<Mutex<Vec<u64>>>,
-    /// Where the next search for a free pin begins: the one behind that which was found last.
-    next: AtomicU64,
-    /// How many pins were looked at in searches.
-    #[cfg(test)]
-    looked_at: AtomicU64,
-}
-
-impl KeptPins {
-    /// None yet, of the entry `process` of the process table.
-    pub(crate) fn new(process: u64) -> KeptPins {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        KeptPins {
-            store: NEXT.fetch_add(1, Ordering::Relaxed),
-            idle: pin::claim(process, COUNT_MASK),
-            asymmetric: barrier::register(),
-            returned: Arc::default(),
-            // Processes begin at different places, so that they do not look at the pins of each other.
-            next: AtomicU64::new(process.wrapping_mul(67)),
-            #[cfg(test)]
-            looked_at: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether readers here rely on a reclaimer for their barrier.
-    pub(crate) fn is_asymmetric(&self) -> bool {
-        self.asymmetric
-    }
-}
-
 /// The pins that views which may go anywhere have in common. A list is locked for a few steps, and never while
 /// something else is waited for.
 #[derive(Default)]
@@ -255,9 +215,9 @@ pub(crate) struct SnapshotLocks(Mutex<BTreeMap<u64, u64>>);
 
 /// A pin that this thread keeps. It does not keep the store alive.
 struct Kept {
-    store: u64,
-    place: u64,
-    returned: Weak<Mutex<Vec<u64>>>,
+    pub(crate) store: u64,
+    pub(crate) place: u64,
+    pub(crate) returned: Weak<Mutex<Vec<u64>>>,
 }
 
 impl Drop for Kept {
@@ -355,32 +315,6 @@ impl Engine {
                 Err(error)
             }
         }
-    }
-
-    /// The claim of a pin, or when it was taken.
-    #[inline(always)]
-    fn pin_word(&self, place: u64) -> Result<&Word> {
-        if place < EXTENTS { self.region.live_word(place) } else { self.far_pin_word(place) }
-    }
-
-    /// The same where the table goes on.
-    #[cold]
-    fn far_pin_word(&self, place: u64) -> Result<&Word> {
-        self.region.word(place)
-    }
-
-    #[inline(always)]
-    fn store_pin(&self, place: u64, value: u64, order: Ordering) -> Result<()> {
-        if place < EXTENTS {
-            self.region.store_live(place, value, order)
-        } else {
-            self.store_far_pin(place, value, order)
-        }
-    }
-
-    #[cold]
-    fn store_far_pin(&self, place: u64, value: u64, order: Ordering) -> Result<()> {
-        self.region.store(place, value, order)
     }
 
     /// The thread has not just read from this store: looks for the pin that it keeps here, or gets one.
@@ -537,11 +471,6 @@ impl Engine {
         }
     }
 
-    #[inline(always)]
-    fn claim(&self, seq: u64) -> u64 {
-        self.kept_pins.idle & !COUNT_MASK | seq & COUNT_MASK
-    }
-
     /// Claims a free pin. If there is none, the table goes on in an extent.
     #[cold]
     fn search_pin(&self, claim: u64) -> Result<u64> {
@@ -602,132 +531,6 @@ impl Engine {
             few_are_free()?
         })
     }
-
-    /// Raises the horizon to the visible sequence number and says below which count nobody reads any more. Only for the
-    /// holder of the writer lock.
-    pub(crate) fn raise_horizon(&self) -> Result<u64> {
-        let visible = self.region.live(live::VISIBLE)?;
-        protocol::raise(self, visible)?;
-        if self.some_need_a_barrier()? {
-            let is_refused = !barrier::everywhere();
-            self.note_refusal(is_refused)?;
-            if is_refused {
-                // Without the barrier that readers rely on, every pin could be one that is not seen yet.
-                return Ok(0);
-            }
-        }
-        let mut lowest = visible & COUNT_MASK;
-        let mut asked = BTreeSet::new();
-        for place in PIN.parts(&self.region)?.places() {
-            let word = self.pin_word(place + pin::CLAIM)?;
-            let claim = word.seq_cst();
-            if claim == 0 || pin::count(claim) >= lowest {
-                continue;
-            }
-            // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
-            let owner = pin::owner(claim);
-            if asked.insert(owner) && owner < PROCESS.limit() && self.clean_if_dead(owner)? && word.seq_cst() == 0 {
-                continue;
-            }
-            if word.seq_cst() != 0 {
-                lowest = pin::count(claim);
-            }
-        }
-        if let Some(locks) = self.locks.as_ref().filter(|_| !self.exclusive) {
-            let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(lowest));
-            if let Some(place) = held.map_err(|e| lock_error(&self.region, e))? {
-                lowest = place - locks::snapshot(0);
-            }
-        }
-        Ok(lowest)
-    }
-
-    /// Whether there are readers who leave the barrier to the reclaimer.
-    fn some_need_a_barrier(&self) -> Result<bool> {
-        for at in PROCESS.parts(&self.region)?.places() {
-            if self.region.word(at + process::PID)?.seq_cst() != 0 && self.region.load(at + process::ASYMMETRIC)? != 0 {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The count below which nobody reads at the moment. Others may begin to, so this only informs.
-    pub(crate) fn lowest_pin(&self) -> Result<u64> {
-        let visible = self.visible()? & COUNT_MASK;
-        Ok(self.oldest_reader()?.map_or(visible, |count| count.min(visible)))
-    }
-
-    /// The lowest count that somebody reads at, if anybody does.
-    pub(crate) fn oldest_reader(&self) -> Result<Option<u64>> {
-        let pinned = self.pins_in_use()?.1.map(|held| held.count);
-        let Some(locks) = &self.locks else { return Ok(pinned) };
-        let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(pinned.unwrap_or(COUNT_MASK)));
-        let held = held.map_err(|e| lock_error(&self.region, e))?;
-        Ok(held.map_or(pinned, |place| Some(place - locks::snapshot(0))))
-    }
-
-    /// How many pins are in use, and the one with the lowest count.
-    pub(crate) fn pins_in_use(&self) -> Result<(u64, Option<Held>)> {
-        let (mut used, mut oldest) = (0, None);
-        if !self.is_live()? {
-            return Ok((used, oldest));
-        }
-        for place in PIN.parts(&self.region)?.places() {
-            let claim = self.region.load(place + pin::CLAIM)?;
-            if claim != 0 && pin::count(claim) != COUNT_MASK {
-                used += 1;
-                let since = self.region.load(place + pin::SINCE)?;
-                let held = Held { count: pin::count(claim), since, entry: pin::owner(claim) };
-                oldest = Some(oldest.map_or(held, |oldest: Held| oldest.min(held)));
-            }
-        }
-        Ok((used, oldest))
-    }
-}
-
-/// What pinning needs of a store.
-impl protocol::Words for Engine {
-    #[inline(always)]
-    fn load(&self, at: u64) -> Result<u64> {
-        Ok(self.region.live_word(at)?.seq_cst())
-    }
-
-    #[inline(always)]
-    fn store(&self, at: u64, value: u64) -> Result<()> {
-        self.store_pin(at, value, Ordering::SeqCst)
-    }
-
-    #[inline(always)]
-    fn publish(&self, at: u64, value: u64) -> Result<()> {
-        self.region.store_live(at, value, Ordering::Release)
-    }
-
-    #[inline(always)]
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
-    }
-
-    #[inline(always)]
-    fn claim(&self, seq: u64) -> u64 {
-        Engine::claim(self, seq)
-    }
-
-    #[cold]
-    fn impossible(&self) -> Error {
-        self.region.corrupt(live::HORIZON, "the horizon lies beyond the last visible commit")
-    }
-}
-
-/// A pin as others see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Held {
-    /// The counting part of the sequence number that its holder reads at.
-    pub(crate) count: u64,
-    /// When a snapshot took it: milliseconds since 1970; zero for a single read.
-    pub(crate) since: u64,
-    /// Process-table entry of its holder.
-    pub(crate) entry: u64,
 }
 
 #[cfg(test)]

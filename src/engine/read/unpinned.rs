@@ -10,7 +10,6 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::engine::Engine;
 use crate::engine::clock::now;
-use crate::engine::lookup::protocol;
 use crate::error::Result;
 use crate::file::index::Totals;
 use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};
@@ -25,32 +24,6 @@ impl Engine {
         let found = read(seq);
         fence(Ordering::Acquire);
         if self.is_undisturbed(frozen, seq)? { found } else { read(self.pin()?.seq()) }
-    }
-
-    /// Whether the store is a closed one that nobody has opened for writing yet, and the number of its last visible
-    /// commit.
-    pub(super) fn reading_point(&self) -> Result<(bool, u64)> {
-        let frozen = self.frozen()?;
-        let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
-        Ok((frozen.is_some(), seq))
-    }
-
-    /// Whether nothing that could be seen at a [reading point](Engine::reading_point) has been reused since.
-    pub(super) fn is_undisturbed(&self, frozen: bool, seq: u64) -> Result<bool> {
-        // As long as nobody has opened the store for writing, there is nobody who could reuse anything.
-        if frozen { Ok(!self.is_live()?) } else { Ok(!self.horizon_has_passed(seq)?) }
-    }
-
-    /// Whether the horizon has passed a sequence number, so that what a reader saw at it may have been reused.
-    ///
-    /// It is only ever raised to what is visible, and whoever sees it sees that too. So a reader who begins again at
-    /// what is visible then comes to an end, or a file that says otherwise is damaged.
-    fn horizon_has_passed(&self, seq: u64) -> Result<bool> {
-        let horizon = self.region.live(live::HORIZON)?;
-        if horizon > seq && horizon > self.region.live(live::VISIBLE)? {
-            return Err(protocol::Words::impossible(self));
-        }
-        Ok(horizon > seq)
     }
 
     /// A copy of the value of a key, and its deadline.

@@ -81,12 +81,6 @@ impl Engine {
         self.retire_unreferenced(writer)
     }
 
-    /// Looks a key up for the holder of the writer lock.
-    #[inline]
-    pub(crate) fn probe(&self, index: &Index<'_>, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
-        index.probe(hash, |offset| self.is_key(map, key, offset))
-    }
-
     /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
     /// derived from the records, and doing it twice does no harm.
     pub(crate) fn finish(&self, writer: &mut Writer) -> Result<()> {

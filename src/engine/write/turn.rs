@@ -6,17 +6,16 @@
 //! child a turn is its parent's, and is given back by nobody.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::engine::clock::now;
-use crate::engine::processes::gate::{self, Refusal};
-use crate::engine::processes::{entries, lock_word};
+use crate::engine::processes::gate::Refusal;
+use crate::engine::processes::lock_word;
 use crate::error::{Error, Result};
 use crate::file::layout::{live, writer_lock};
-use crate::file::region::Half;
 
 /// How long a thread waits for a transaction that it has begun, before it is told that it waits for itself.
 pub(crate) const SENDING: Duration = Duration::from_millis(100);
@@ -196,74 +195,5 @@ impl Engine {
             Refusal::Mine => Error::WouldDeadlock { path: self.region.path().to_owned() },
             Refusal::TimedOut(waited) => self.lock_timeout(waited),
         }
-    }
-
-    /// The error of one who has waited too long for the writer lock. Who holds it now may be somebody else than all the
-    /// time; so this is what can be said.
-    #[cold]
-    pub(crate) fn lock_timeout(&self, waited: Duration) -> Error {
-        let path = self.region.path().to_owned();
-        let word = self.region.live(live::WRITER_LOCK).unwrap_or(0);
-        let entry = writer_lock::holder(word).wrapping_sub(1);
-        let holder = entries::read(&self.region, entry).ok().flatten();
-        let pid = holder.map_or_else(std::process::id, |process| process.pid);
-        let since = self.region.live(live::WRITING_SINCE).unwrap_or(0);
-        let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
-        Error::LockTimeout { path, waited, pid, held }
-    }
-
-    /// The process-table entry of who holds the writer lock, and since when a transaction of it does (milliseconds
-    /// since 1970, zero if it is no transaction).
-    pub(crate) fn writing(&self) -> Result<Option<(u64, u64)>> {
-        if !self.is_live()? {
-            return Ok(None);
-        }
-        let word = self.region.live(live::WRITER_LOCK)?;
-        // Who is alone holds it all the time.
-        let at_rest = self.exclusive && !self.gate.is_held();
-        let holder = (!writer_lock::is_free(word) && !at_rest).then(|| writer_lock::holder(word) - 1);
-        Ok(holder.zip(Some(self.region.live(live::WRITING_SINCE)?)))
-    }
-}
-
-/// What the writer lock needs of a store.
-impl lock_word::Shared for Engine {
-    #[inline]
-    fn load(&self, at: u64) -> Result<u64> {
-        Ok(self.region.live_word(at)?.seq_cst())
-    }
-
-    #[inline]
-    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool> {
-        self.region.compare_exchange(at, current, new, Ordering::SeqCst)
-    }
-
-    #[inline]
-    fn swap(&self, at: u64, new: u64) -> Result<u64> {
-        self.region.swap_live(at, new)
-    }
-
-    fn clean_if_dead(&self, entry: u64) -> Result<bool> {
-        // Alive it is, but it would never come to its end.
-        if let Some(locks) = &self.locks
-            && let Ok(file) = locks.id()
-            && gate::is_own_turn(file, entry)
-        {
-            return Err(Error::WouldDeadlock { path: self.region.path().to_owned() });
-        }
-        Engine::clean_if_dead(self, entry)
-    }
-
-    fn sleep(&self, seen: u64, timeout: Duration) -> Result<()> {
-        self.region.sleep(live::WRITER_LOCK, Half::High, (seen >> 32) as u32, timeout)
-    }
-
-    fn wake(&self) -> Result<()> {
-        self.region.wake(live::WRITER_LOCK, Half::High)
-    }
-
-    fn clock(&self) -> Duration {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        START.elapsed()
     }
 }
