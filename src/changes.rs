@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::engine::Engine;
-use crate::engine::processes::notice::{Changed, History};
+use crate::engine::read::history::{Changed, History};
 use crate::engine::read::pins::Pin;
 use crate::file::layout::Kind;
 

@@ -35,7 +35,6 @@ use state::ledger::Upkeep;
 use state::words::Frozen;
 use state::writer::Writer;
 
-use crate::error::Result;
 use crate::file::layout::Superblock;
 use crate::file::locks::Locks;
 use crate::file::region::Region;
@@ -90,14 +89,6 @@ pub(crate) struct Engine {
     left_something: AtomicBool,
     /// Opening has come to its end. An engine that is given up before that must not close what it never understood.
     ready: AtomicBool,
-}
-
-impl Engine {
-    /// The ids of all maps, whose regions are looked at closer than a read does.
-    pub(crate) fn map_ids(&self) -> Result<Vec<u32>> {
-        let _view = self.view()?;
-        Ok(self.maps()?.into_iter().map(|(map, _)| map).collect())
-    }
 }
 
 impl Drop for Engine {

@@ -7,22 +7,13 @@ use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pins::Pin;
-use crate::engine::state::writer::{Appended, Writer};
+use crate::engine::state::writer::Writer;
+use crate::engine::write::commit::{Change, Place};
 use crate::engine::write::space::Room;
 use crate::error::{Error, Result};
-use crate::file::index::{Index, Probe, SlotAt, Totals};
-use crate::file::layout::{DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Shortcut, flags, live};
+use crate::file::index::Probe;
+use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, live};
 use crate::file::log::{self, Entry, Record};
-
-/// How a change of one key was recorded, or would be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Change {
-    pub(crate) prev: u64,
-    pub(crate) shortcut: Option<Shortcut>,
-    pub(crate) flags: u8,
-    /// The key has to be given a slot.
-    pub(crate) new_slot: bool,
-}
 
 /// What is to become of a key.
 #[derive(Debug)]
@@ -33,16 +24,6 @@ pub(crate) enum Action<'a> {
     Put(Cow<'a, [u8]>, Option<u64>),
     /// It goes.
     Remove,
-}
-
-/// Where the record of a change goes in the index.
-struct Place<'a> {
-    index: Index<'a>,
-    totals: Totals,
-    hash: KeyHash,
-    at: SlotAt,
-    new_key: bool,
-    was_dead: bool,
 }
 
 impl Engine {
@@ -154,17 +135,6 @@ impl Engine {
         self.change(map, Kind::Clear, |writer| self.clear_in_turn(writer, map)).map(drop)
     }
 
-    /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
-    #[inline]
-    pub(crate) fn put_over(&self, newest: Option<u64>) -> Result<Change> {
-        let Some(prev) = newest else {
-            return Ok(Change { prev: 0, shortcut: None, flags: flags::NEW, new_slot: true });
-        };
-        let newest = log::record(&self.region, prev)?;
-        let flags = if newest.kind() == Some(Kind::Remove) { flags::NEW } else { 0 };
-        Ok(Change { prev, shortcut: self.shortcut_over(newest)?, flags, new_slot: false })
-    }
-
     fn put_in_turn(
         &self,
         writer: &mut Writer,
@@ -217,28 +187,6 @@ impl Engine {
         self.commit_one(writer, place, &Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) })
     }
 
-    /// Steps 3 to 6 of a commit of one record, whose place in the index is known.
-    #[inline]
-    fn commit_one(&self, writer: &mut Writer, place: Place<'_>, entry: &Entry<'_>) -> Result<bool> {
-        let entry = Entry { flags: entry.flags | flags::COMMIT, ..*entry };
-        let mut tail = self.tail(writer)?;
-        let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, Room::of(entry.kind))?;
-        let offset = tail.append(&self.region, &entry)?;
-        self.store_commit_point(tail.at, entry.seq)?;
-
-        let Place { index, mut totals, hash, at, new_key, was_dead } = place;
-        self.publish_slot(&index, entry.map, at, hash, offset, new_key)?;
-        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
-        let mut appended = Appended { bytes: entry.len() + jump_bytes, records: 1 + jumps, ..Appended::default() };
-        self.count(&mut totals, log::record(&self.region, offset)?, &mut appended);
-        totals.seq = entry.seq;
-        totals.dead = totals.dead.saturating_sub(u64::from(was_dead));
-        index.set_totals(totals)?;
-        self.count_log(entry.seq, appended)?;
-        self.show(tail.at, tail.chain, entry.seq)?;
-        Ok(true)
-    }
-
     fn clear_in_turn(&self, writer: &mut Writer, map: u32) -> Result<bool> {
         let old = self.index_for_writing(map)?;
         if old.totals()?.slots == 0 {
@@ -246,36 +194,6 @@ impl Engine {
         }
         self.commit_clear(writer, map, old.offset(), false)?;
         Ok(true)
-    }
-
-    /// Clears the default map once more, if it is empty, in another extent of the log. Nobody sees a change.
-    pub(crate) fn clear_again(&self, writer: &mut Writer) -> Result<bool> {
-        let old = self.index_in_force(DEFAULT_MAP)?;
-        if old.totals()?.keys > 0 {
-            return Ok(false);
-        }
-        if let Err(error) = self.commit_clear(writer, DEFAULT_MAP, old.offset(), true) {
-            self.abandon(writer)?;
-            return Err(error);
-        }
-        Ok(true)
-    }
-
-    fn commit_clear(&self, writer: &mut Writer, map: u32, old: u64, again: bool) -> Result<()> {
-        let seq = self.next_seq()?;
-        let fresh = self.fresh_region(writer, map, seq, old)?;
-        let target = fresh.to_le_bytes();
-        let flags = if again { flags::COMMIT | flags::COPY } else { flags::COMMIT };
-        let entry = Entry { flags, map, value: &target, ..Entry::bare(Kind::Clear, seq) };
-        let mut tail = self.tail(writer)?;
-        if again {
-            self.leave_extent(writer, &mut tail, entry.len(), seq, Room::Cleaning)?;
-        } else {
-            self.make_log_room(writer, &mut tail, entry.len(), seq, Room::Removal)?;
-        }
-        tail.append(&self.region, &entry)?;
-        self.store_commit_point(tail.at, seq)?;
-        self.finish(writer)
     }
 }
 

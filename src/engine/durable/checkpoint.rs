@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::flusher::{Durable, LARGEST_SLICE, MOST_YIELDS, Ranges, SLICES_UNDER_WAY, point_in};
+use super::flusher::{Durable, MOST_YIELDS, Ranges, point_in};
 use super::superblock::SuperblockGuard;
 use crate::engine::processes::entries::{living, lock_error, poll};
 use crate::engine::processes::lock_word;
@@ -13,34 +13,19 @@ use crate::engine::state::writer::Writer;
 use crate::engine::{Engine, progress};
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, EXTENTS, Superblock, commit_end, commit_seq, live, opener, seal, superblock_flags, writer_lock,
+    EXTENTS, Superblock, commit_end, commit_seq, live, opener, seal, superblock_flags, writer_lock,
 };
 use crate::file::locks::{Locks, OPENING, Sharing};
 use crate::file::space::{LogPoint, Space};
 use crate::file::totals;
 
-/// What is written once more in one turn, in bytes.
-const SLICE_ONCE_MORE: u64 = 1 << 20;
-
 /// How often one looks which commit was the last.
 const LOOKS: u32 = 1000;
 
 impl Engine {
-    /// Makes every commit that is visible now durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.check_not_forked()?;
-        if self.read_only {
-            return Ok(());
-        }
-        while self.sync_to_commit()?.is_none() {
-            self.write_once_more()?;
-        }
-        Ok(())
-    }
-
     /// Makes every visible commit durable, writes down that it is, and returns how far the log is. `None` if the log
     /// has to be [written once more](Engine::write_once_more) before that can be said.
-    fn sync_to_commit(&self) -> Result<Option<Durable>> {
+    pub(crate) fn sync_to_commit(&self) -> Result<Option<Durable>> {
         let recorded = self.last_recorded()?;
         let reached = self.flush_to_commit()?;
         if reached.is_some() {
@@ -101,35 +86,13 @@ impl Engine {
     }
 
     /// Whether somebody was killed while the log was flushed, and nobody has written it once more since.
-    fn is_unsure(&self) -> Result<bool> {
+    pub(crate) fn is_unsure(&self) -> Result<bool> {
         Ok(self.region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
-    }
-
-    /// Writes once more what of the log may have been lost when somebody was killed while it was flushed, and flushes
-    /// it.
-    ///
-    /// That is read and written back while nobody else writes, in slices, so that nobody waits long; and what there is
-    /// to write is found out anew for each, since extents are used again in between.
-    #[cold]
-    fn write_once_more(&self) -> Result<()> {
-        let _alone = self.flusher.once_more.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.region.live(live::STATE)?;
-        let mut done = None;
-        while self.is_unsure()? {
-            let turn = self.turn_to_look(self.settings.lock_timeout)?;
-            let written = self.write_slice_once_more(&self.writer().space, &mut done, SLICE_ONCE_MORE)?;
-            drop(turn);
-            match written {
-                Some(range) => self.flush_slice(range)?,
-                None => return self.is_sure_again(state),
-            }
-        }
-        Ok(())
     }
 
     /// The same for the holder of the writer lock, all at once.
     #[cold]
-    fn write_once_more_in_turn(&self, writer: &Writer) -> Result<()> {
+    pub(crate) fn write_once_more_in_turn(&self, writer: &Writer) -> Result<()> {
         let state = self.region.live(live::STATE)?;
         let mut done = None;
         while let Some(range) = self.write_slice_once_more(&writer.space, &mut done, u64::MAX)? {
@@ -139,14 +102,14 @@ impl Engine {
     }
 
     /// Flushes a slice when nobody else of this process flushes.
-    fn flush_slice(&self, (start, end): (u64, u64)) -> Result<()> {
+    pub(crate) fn flush_slice(&self, (start, end): (u64, u64)) -> Result<()> {
         let _flush = self.flusher.wait_and_begin();
         self.flushing(live::STATE_LOG_UNSURE, || self.region.flush(start, end - start))
     }
 
     /// Writes the next slice of what lies behind `done` once more, and moves that on. Says what it was. Only for the
     /// holder of the writer lock.
-    fn write_slice_once_more(
+    pub(crate) fn write_slice_once_more(
         &self,
         space: &Space,
         done: &mut Option<LogPoint>,
@@ -166,7 +129,7 @@ impl Engine {
     }
 
     /// Takes back that the log is unsure, if nobody has been killed in a flush since its state was `before`.
-    fn is_sure_again(&self, before: u64) -> Result<()> {
+    pub(crate) fn is_sure_again(&self, before: u64) -> Result<()> {
         let state = self.region.live(live::STATE)?;
         if state / live::STATE_UNSURE_COUNT == before / live::STATE_UNSURE_COUNT {
             // If it changes meanwhile, it is done once more.
@@ -180,7 +143,7 @@ impl Engine {
     ///
     /// The commits come before the table: it then has every extent that they lie in and that a recovery would go
     /// through.
-    fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
+    pub(crate) fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
         let visible = self.region.live(live::VISIBLE)?;
         let commit = self.region.live(live::COMMIT_POINT)?;
         let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible), ..durable };
@@ -200,22 +163,9 @@ impl Engine {
         Ok((Durable { from: upto.unwrap_or(from), ..reached }, Some(ranges)))
     }
 
-    /// Syncs, and writes down in a superblock how far the log is durable.
-    pub(crate) fn checkpoint(&self) -> Result<()> {
-        self.check_not_forked()?;
-        if self.read_only {
-            return Ok(());
-        }
-        // The writer lock comes before that of the superblock.
-        while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
-            self.write_once_more()?;
-        }
-        Ok(())
-    }
-
     /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Says whether it
     /// did.
-    fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<bool> {
+    pub(crate) fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<bool> {
         // The head first: whatever was moved away from before it then lies before the end.
         let head = self.head()?;
         let Some(Durable { end, seq, .. }) = self.sync_to_commit()? else { return Ok(false) };
@@ -234,75 +184,10 @@ impl Engine {
         self.write_superblock(&mut superblock, next).map(|()| true)
     }
 
-    /// Takes a checkpoint in an opening, when nobody else is there yet.
-    pub(crate) fn checkpoint_new(&self) -> Result<()> {
-        while !self.checkpoint_over(self.lock_new_superblock())? {
-            self.write_once_more_in_turn(&self.writer())?;
-        }
-        Ok(())
-    }
-
-    /// Takes a checkpoint if the log has grown enough since the last one, and keeps the disk busy until then. The
-    /// commit that this follows is done, so a failure is not its failure; it is remembered.
-    #[inline]
-    pub(crate) fn checkpoint_if_due(&self) {
-        let Ok([_, bytes, ..]) = self.log_totals() else { return };
-        let wanted = self.upkeep.wants_checkpoint();
-        if wanted || bytes >= self.flusher.next_slice.load(Ordering::Relaxed) {
-            // A failed flush has poisoned the store, which every later sync reports.
-            let _ = self.write_back(bytes, wanted);
-        }
-    }
-
     /// Takes a checkpoint for the holder of the writer lock, who waits at most `patience` for another's.
     pub(crate) fn checkpoint_in_turn(&self, writer: &Writer, patience: Duration) -> Result<()> {
         while !self.checkpoint_over(self.lock_superblock(patience)?)? {
             self.write_once_more_in_turn(writer)?;
-        }
-        Ok(())
-    }
-
-    /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes
-    /// the checkpoint if it is due.
-    #[cold]
-    fn write_back(&self, bytes: u64, wanted: bool) -> Result<()> {
-        let every = self.settings.checkpoint_every;
-        let is_due = wanted || bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every;
-        if is_due {
-            // If somebody else is at it, it is done.
-            match self.lock_superblock(Duration::ZERO) {
-                Ok(superblock) => {
-                    if !self.checkpoint_over(superblock)? {
-                        return self.write_once_more();
-                    }
-                }
-                Err(Error::Locked { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let Ok(mut slices) = self.flusher.slices.try_lock() else { return Ok(()) };
-        let (reached, ranges) = self.unflushed(slices.end)?;
-        let ranges = ranges.unwrap_or_default();
-        let slice = (every / 16).clamp(BLOCK, LARGEST_SLICE);
-        self.flusher.next_slice.store(bytes.saturating_add(slice), Ordering::Relaxed);
-        slices.end = reached;
-        if is_due {
-            // It has flushed all that was not written back before.
-            self.upkeep.count_flushed(bytes.saturating_sub(slices.written_back));
-            slices.written_back = bytes;
-            return Ok(());
-        }
-        for &(from, end) in &ranges {
-            self.region.begin_writing_back(from, end - from)?;
-        }
-        self.upkeep.count_flushed(ranges.iter().map(|&(from, end)| end - from).sum());
-        slices.under_way.push_back((ranges, bytes));
-        if slices.under_way.len() > SLICES_UNDER_WAY {
-            let (ranges, upto) = slices.under_way.pop_front().unwrap_or_default();
-            for (from, end) in ranges {
-                self.region.wait_for_writing_back(from, end - from)?;
-            }
-            slices.written_back = upto.max(slices.written_back);
         }
         Ok(())
     }

@@ -11,13 +11,13 @@ use crate::file::layout::COUNT_MASK;
 use crate::file::space::{LogPoint, Space};
 
 /// The log is written back in slices of a sixteenth of what makes a checkpoint due, and not more than this.
-pub(super) const LARGEST_SLICE: u64 = 256 << 10;
+pub(crate) const LARGEST_SLICE: u64 = 256 << 10;
 
 /// How often somebody who is about to flush lets others commit first, if there are such.
 pub(super) const MOST_YIELDS: u32 = 4;
 
 /// So many slices may be on their way to the disk before somebody waits for the oldest.
-pub(super) const SLICES_UNDER_WAY: usize = 16;
+pub(crate) const SLICES_UNDER_WAY: usize = 16;
 
 /// How far the log is known to be durable, to this process. What another process has flushed is flushed again, which
 /// costs nothing where nothing is left to write.
@@ -28,10 +28,10 @@ pub(crate) struct Flusher {
     /// What the superblock vouched for when the store was opened.
     pub(super) opened: Durable,
     /// The log's bytes at which the next slice is complete.
-    pub(super) next_slice: AtomicU64,
-    pub(super) slices: Mutex<Slices>,
+    pub(crate) next_slice: AtomicU64,
+    pub(crate) slices: Mutex<Slices>,
     /// Held by who writes the log once more.
-    pub(super) once_more: Mutex<()>,
+    pub(crate) once_more: Mutex<()>,
 }
 
 impl Flusher {
@@ -81,7 +81,7 @@ pub(super) struct Group {
 
 /// A flush that is going on. When it is dropped, the next one can begin.
 pub(super) struct Flush<'f> {
-    pub(super) flusher: &'f Flusher,
+    pub(crate) flusher: &'f Flusher,
 }
 
 impl Flush<'_> {
@@ -107,18 +107,18 @@ pub(crate) type Ranges = Vec<(u64, u64)>;
 /// What of the log is being written back.
 pub(crate) struct Slices {
     /// Where the log ended when a slice was last begun.
-    pub(super) end: Durable,
+    pub(crate) end: Durable,
     /// Ranges of the file of each slice that is under way, the oldest first, and the log's bytes at its end.
-    pub(super) under_way: VecDeque<(Ranges, u64)>,
+    pub(crate) under_way: VecDeque<(Ranges, u64)>,
     /// So many of the log's bytes are known to be written back.
-    pub(super) written_back: u64,
+    pub(crate) written_back: u64,
 }
 
 /// How far the log is durable.
 #[derive(Clone, Copy)]
 pub(crate) struct Durable {
     /// Offset behind the last commit.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Its sequence number.
     pub(super) seq: u64,
     /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it

@@ -472,19 +472,4 @@ impl Engine {
         }
         self.checkpoint_new()
     }
-
-    /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may
-    /// still be reading that.
-    pub(crate) fn retire_unreferenced(&self, writer: &mut Writer) -> Result<()> {
-        let visible = self.region.live(live::VISIBLE)?;
-        self.return_uncommitted(writer, visible)?;
-        let named = self.named_extents()?;
-        let unused = |extent: &&Extent| {
-            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table | ExtentKind::Live)
-                && !named.contains(&extent.offset)
-        };
-        let unused: Vec<u64> = writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
-        let retire = |offset| writer.space.set_kind(&self.region, offset, ExtentKind::Retired, visible);
-        unused.into_iter().try_for_each(retire)
-    }
 }

@@ -9,18 +9,12 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::engine::state::head::LogHead;
-use crate::error::{Error, Result};
-use crate::file::layout::{COUNT_BITS, COUNT_MASK, Kind, commit_end, flags, live};
-use crate::file::log::{Record, Scan};
+use crate::error::Result;
+use crate::file::layout::live;
 use crate::file::region::Half;
-use crate::file::space::{Extent, Space};
 
 /// How often a waiter looks who cannot be woken: a reader must not write that it waits.
 const POLL: Duration = Duration::from_millis(2);
-
-/// How often the head of the log may move while one looks for the extents behind it.
-const ATTEMPTS: u32 = 100;
 
 /// The longest sleep, should a wake-up be missed.
 const LONGEST: Duration = Duration::from_millis(500);
@@ -70,113 +64,5 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// The part of the log that has everything that was committed after one sequence number, and up to another, at
-    /// which the caller has a pin.
-    pub(crate) fn history(&self, after: u64, until: u64) -> Result<History> {
-        let path = || self.region.path().to_owned();
-        let truncated = || Error::HistoryTruncated { path: path(), seq: after };
-        let end = match self.frozen()? {
-            Some(_) => self.superblock()?.log_end.get(),
-            None => commit_end(self.region.live(live::COMMIT_POINT)?),
-        };
-        let (head, space) = self.head_and_space()?;
-        let (head, behind) = (head.head.at, head.behind);
-        if after < behind || after > until {
-            return Err(truncated());
-        }
-        let mut start = head;
-        if after >> COUNT_BITS == until >> COUNT_BITS {
-            // The last extent that begins with a commit that is not newer.
-            let extents = space.iter().flat_map(|space| space.extents());
-            let began = |count: u64| count <= after & COUNT_MASK;
-            let last =
-                extents.filter(|extent| extent.is_log() && began(extent.count)).max_by_key(|extent| extent.count);
-            match last {
-                Some(extent) if !is_cut(space.as_ref(), extent, head) => start = extent.offset,
-                _ => {}
-            }
-        } else if after != 0 {
-            // Of an earlier life. What it had after that may have been undone by the power cut that ended it.
-            let mut last = 0;
-            for record in Scan::new(&self.region, head, end) {
-                let record = record?;
-                if record.seq() >> COUNT_BITS > after >> COUNT_BITS {
-                    break;
-                }
-                last = record.seq();
-            }
-            if after > last.max(behind) {
-                return Err(truncated());
-            }
-        }
-        Ok(History { start, end, after, until })
-    }
-
-    /// The head of the log, and the extents that there were while it lay there. None of them can be read as long as
-    /// they change all the time.
-    fn head_and_space(&self) -> Result<(LogHead, Option<Space>)> {
-        for _ in 0..ATTEMPTS {
-            let head = self.head()?;
-            let space = self.space_now()?;
-            if self.head()? == head {
-                return Ok((head, space));
-            }
-        }
-        Ok((self.head()?, None))
-    }
-
-    /// The changes of a map in a part of the log.
-    pub(crate) fn changes<'e>(&'e self, history: &History, map: u32) -> Changed<'e> {
-        let History { start, end, after, until } = *history;
-        Changed { scan: Scan::new(&self.region, start, end), map, after, until }
-    }
-}
-
-/// Whether an extent may begin within a record: what is cut off begins where the head lies.
-fn is_cut(space: Option<&Space>, extent: &Extent, head: u64) -> bool {
-    let begins_with = space.and_then(|space| space.extent_of(head));
-    begins_with.is_none_or(|first| first.offset == extent.offset || first.end() == extent.offset)
-}
-
-/// A part of the log.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct History {
-    start: u64,
-    end: u64,
-    after: u64,
-    until: u64,
-}
-
-/// See [`Engine::changes`].
-pub(crate) struct Changed<'e> {
-    scan: Scan<'e>,
-    map: u32,
-    after: u64,
-    until: u64,
-}
-
-impl<'e> Iterator for Changed<'e> {
-    type Item = Result<Record<'e>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        for record in self.scan.by_ref() {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => return Some(Err(error)),
-            };
-            if record.seq() > self.until {
-                return None;
-            }
-            let wanted = record.seq() > self.after
-                && record.header.map() == self.map
-                && record.header.flags & flags::COPY == 0
-                && matches!(record.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear));
-            if wanted {
-                return Some(Ok(record));
-            }
-        }
-        None
     }
 }

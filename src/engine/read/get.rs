@@ -42,6 +42,12 @@ impl Engine {
         let (_, _, totals) = Pin::with_totals(self, map)?;
         Ok(totals.keys)
     }
+
+    /// The ids of all maps, whose regions are looked at closer than a read does.
+    pub(crate) fn map_ids(&self) -> Result<Vec<u32>> {
+        let _view = self.view()?;
+        Ok(self.maps()?.into_iter().map(|(map, _)| map).collect())
+    }
 }
 
 impl<E: Deref<Target = Engine> + Clone> Pin<E> {

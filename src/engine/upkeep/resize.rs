@@ -20,66 +20,13 @@ use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
 use crate::engine::state::writer::Writer;
+use crate::engine::write::slots::{drops_tombstones, line_of, map_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Placed, Probe, Totals};
-use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, extent_blocks, extent_offset, live, resize_cursor};
+use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, live, resize_cursor};
 use crate::file::log;
 
-/// How far a resize has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ResizeProgress {
-    pub(crate) map: u32,
-    /// Lines of the old region, and how many of them are moved.
-    pub(crate) lines: u64,
-    pub(crate) moved: u64,
-    /// Lines of the new region.
-    pub(crate) target_lines: u64,
-}
-
 impl Engine {
-    /// The word that says what resize is going on; zero if there is none.
-    #[inline]
-    pub(crate) fn resize_cursor(&self) -> Result<u64> {
-        self.region.live(live::RESIZE_CURSOR)
-    }
-
-    /// Offset of the region that is being built.
-    pub(crate) fn resize_target(&self) -> Result<Option<u64>> {
-        Ok((self.resize_cursor()? != 0).then_some(extent_offset(self.region.live(live::RESIZE_TARGET)?)))
-    }
-
-    /// The index that is being built beside `index`, and the line up to which the old one is moved; `None` if there is
-    /// nothing in it yet.
-    pub(crate) fn resize_to_mirror(&self, index: &Index<'_>, map: u32) -> Result<Option<(Index<'_>, u64)>> {
-        let cursor = self.resize_cursor()?;
-        if cursor == 0 || map_of(cursor) != map {
-            return Ok(None);
-        }
-        let target = self.region.live(live::RESIZE_TARGET)?;
-        if self.region.live(live::RESIZE_ZEROED)? < extent_blocks(target) {
-            return Ok(None);
-        }
-        let target = Index::of_extent(&self.region, target)?;
-        // A clear may have put another one in force.
-        Ok((target.previous_offset() == index.offset()).then_some((target, line_of(cursor))))
-    }
-
-    /// How far the resize has come that is going on.
-    pub(crate) fn resize_progress(&self) -> Result<Option<ResizeProgress>> {
-        if !self.is_live()? {
-            return Ok(None);
-        }
-        let cursor = self.resize_cursor()?;
-        if cursor == 0 {
-            return Ok(None);
-        }
-        let target_lines =
-            crate::file::layout::lines_of_blocks(extent_blocks(self.region.live(live::RESIZE_TARGET)?).max(1));
-        let map = map_of(cursor);
-        let Some(index) = self.index(map)? else { return Ok(None) };
-        Ok(Some(ResizeProgress { map, lines: index.lines(), moved: line_of(cursor), target_lines }))
-    }
-
     /// Sees to it that `new` more slots of a map can be used, before a commit whose number will be `seq`. Begins to
     /// build a larger index when the one in force is three quarters full, and completes it only if that cannot wait.
     ///
@@ -131,18 +78,6 @@ impl Engine {
             }
             rebuilt => rebuilt,
         }
-    }
-
-    /// Whether the resize that goes on builds from this index, in an extent that is there for it.
-    fn resize_is_current(&self, writer: &Writer, index: &Index<'_>) -> Result<bool> {
-        let word = self.region.live(live::RESIZE_TARGET)?;
-        let (offset, blocks) = (extent_offset(word), extent_blocks(word));
-        let extent = writer.space.extent(offset).filter(|extent| extent.kind == ExtentKind::Index);
-        if offset == index.offset() || extent.is_none_or(|extent| extent.blocks != blocks) {
-            return Ok(false);
-        }
-        let target = Index::of_extent(&self.region, word)?;
-        Ok(target.previous_offset() == index.offset())
     }
 
     /// Builds the index of a map anew in one go, with room for `slots`, and switches to it from the commit `seq` on.
@@ -287,35 +222,6 @@ impl Engine {
         writer.space.set_kind(&self.region, old.offset(), ExtentKind::Retired, seq)
     }
 
-    /// Gives up a resize in the middle of a commit. Whoever takes the writer lock next gives its region back.
-    #[cold]
-    pub(crate) fn give_up_resize(&self) -> Result<()> {
-        self.left_something.store(true, Ordering::Relaxed);
-        self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)
-    }
-
-    /// Gives up a resize of which nobody has seen anything.
-    fn cancel_resize(&self, writer: &mut Writer) -> Result<()> {
-        let Some(target) = self.resize_target()? else { return Ok(()) };
-        self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
-        // One that was killed after the switch has put it in force.
-        let in_force = self.map_table()?.iter()?.any(|entry| entry.region() == target);
-        let is_index = writer.space.extent(target).is_some_and(|extent| extent.kind == ExtentKind::Index);
-        if in_force || !is_index { Ok(()) } else { writer.space.free(&self.region, target) }
-    }
-
-    /// Gives up a resize of an index that is not in force any more.
-    pub(crate) fn cancel_stale_resize(&self, writer: &mut Writer) -> Result<()> {
-        let cursor = self.resize_cursor()?;
-        if cursor == 0 {
-            return Ok(());
-        }
-        match self.index(map_of(cursor))? {
-            Some(index) if self.resize_is_current(writer, &index)? => Ok(()),
-            _ => self.cancel_resize(writer),
-        }
-    }
-
     /// Begins to build a smaller index, or one without dead slots, if most of the map was removed.
     pub(crate) fn shrink_if_due(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<bool> {
         let index = self.index_in_force(map)?;
@@ -344,18 +250,6 @@ impl Engine {
         }
         index.totals()
     }
-}
-
-fn map_of(cursor: u64) -> u32 {
-    (((cursor >> 32) & 0x7fff_ffff) as u32).wrapping_sub(1)
-}
-
-fn line_of(cursor: u64) -> u64 {
-    cursor & 0xffff_ffff
-}
-
-fn drops_tombstones(cursor: u64) -> bool {
-    cursor >> 63 != 0
 }
 
 /// How many slots an index needs that takes `new` more, and whether it is built without the tombstones. Looking for

@@ -15,61 +15,39 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use super::space::Room;
 use crate::engine::Engine;
 use crate::engine::lookup::protocol;
-use crate::engine::settings::Durability;
 use crate::engine::state::writer::{Appended, Writer};
-use crate::error::{Numbers, Result};
-use crate::file::index::{Index, Probe, Totals};
+use crate::error::Result;
+use crate::file::index::{Index, Probe, SlotAt, Totals};
 use crate::file::layout::{
-    CATALOGUE, KeyHash, Kind, LAST_COUNT, commit_end, commit_seq, commit_word, flags, live, seal,
+    CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, Shortcut, commit_end, commit_seq, commit_word, flags, live, seal,
 };
-use crate::file::log::{self, Record, Scan};
-use crate::file::space::Space;
+use crate::file::log::{self, Entry, Record, Scan};
 use crate::file::totals;
 
+/// How a change of one key was recorded, or would be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) prev: u64,
+    pub(crate) shortcut: Option<Shortcut>,
+    pub(crate) flags: u8,
+    /// The key has to be given a slot.
+    pub(crate) new_slot: bool,
+}
+
+/// Where the record of a change goes in the index.
+pub(crate) struct Place<'a> {
+    pub(crate) index: Index<'a>,
+    pub(crate) totals: Totals,
+    pub(crate) hash: KeyHash,
+    pub(crate) at: SlotAt,
+    pub(crate) new_key: bool,
+    pub(crate) was_dead: bool,
+}
+
 impl Engine {
-    /// What comes before the first change of a turn.
-    #[inline]
-    pub(super) fn begin_to_write(&self) -> Result<()> {
-        if !self.has_numbers()? {
-            return Err(self.numbers_exhausted(Numbers::Commits, LAST_COUNT));
-        }
-        if self.clean.load(Ordering::Relaxed) { self.clear_clean_flag() } else { Ok(()) }
-    }
-
-    /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
-    #[inline]
-    pub(crate) fn prepare(&self, abandoned: bool) -> Result<()> {
-        {
-            let mut writer = self.writer();
-            if !writer.space.is_current(&self.region)? {
-                self.reload(&mut writer)?;
-            }
-        }
-        let (visible, commit) = (self.region.live(live::VISIBLE)?, self.region.live(live::COMMIT_POINT)?);
-        let half_done = commit_seq(commit, visible) != visible || commit_end(commit) != self.region.live(live::TAIL)?;
-        if (half_done || abandoned) && self.clean.load(Ordering::Relaxed) {
-            self.clear_clean_flag()?;
-        }
-        if half_done {
-            self.finish(&mut self.writer())?;
-        }
-        if abandoned {
-            self.bury(&mut self.writer())?;
-        }
-        Ok(())
-    }
-
-    /// Learns anew what extents there are: another process has changed that.
-    #[cold]
-    fn reload(&self, writer: &mut Writer) -> Result<()> {
-        let mut space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
-        space.mend(&self.region)?;
-        writer.space = space;
-        writer.settle(&self.region, self.region.live(live::TAIL)?)
-    }
-
     /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
     /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
     #[cold]
@@ -252,22 +230,66 @@ impl Engine {
         self.skip_number()
     }
 
-    /// What is due after a turn at writing with the store's durability, when the lock is free again.
-    pub(crate) fn after_turn(&self, committed: bool) -> Result<()> {
-        self.after_turn_with(committed, self.settings.durability)
+    /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
+    #[inline]
+    pub(crate) fn put_over(&self, newest: Option<u64>) -> Result<Change> {
+        let Some(prev) = newest else {
+            return Ok(Change { prev: 0, shortcut: None, flags: flags::NEW, new_slot: true });
+        };
+        let newest = log::record(&self.region, prev)?;
+        let flags = if newest.kind() == Some(Kind::Remove) { flags::NEW } else { 0 };
+        Ok(Change { prev, shortcut: self.shortcut_over(newest)?, flags, new_slot: false })
     }
 
-    /// The same with another durability. What a synced call saw is durable when it returns, also if it has changed
-    /// nothing: that a key is not there may be news, too.
-    pub(crate) fn after_turn_with(&self, committed: bool, durability: Durability) -> Result<()> {
-        self.changed.fetch_or(committed, Ordering::Relaxed);
-        match durability {
-            Durability::Buffered => {}
-            Durability::Synced => self.sync()?,
+    /// Steps 3 to 6 of a commit of one record, whose place in the index is known.
+    #[inline]
+    pub(crate) fn commit_one(&self, writer: &mut Writer, place: Place<'_>, entry: &Entry<'_>) -> Result<bool> {
+        let entry = Entry { flags: entry.flags | flags::COMMIT, ..*entry };
+        let mut tail = self.tail(writer)?;
+        let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, Room::of(entry.kind))?;
+        let offset = tail.append(&self.region, &entry)?;
+        self.store_commit_point(tail.at, entry.seq)?;
+
+        let Place { index, mut totals, hash, at, new_key, was_dead } = place;
+        self.publish_slot(&index, entry.map, at, hash, offset, new_key)?;
+        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
+        let mut appended = Appended { bytes: entry.len() + jump_bytes, records: 1 + jumps, ..Appended::default() };
+        self.count(&mut totals, log::record(&self.region, offset)?, &mut appended);
+        totals.seq = entry.seq;
+        totals.dead = totals.dead.saturating_sub(u64::from(was_dead));
+        index.set_totals(totals)?;
+        self.count_log(entry.seq, appended)?;
+        self.show(tail.at, tail.chain, entry.seq)?;
+        Ok(true)
+    }
+
+    /// Clears the default map once more, if it is empty, in another extent of the log. Nobody sees a change.
+    pub(crate) fn clear_again(&self, writer: &mut Writer) -> Result<bool> {
+        let old = self.index_in_force(DEFAULT_MAP)?;
+        if old.totals()?.keys > 0 {
+            return Ok(false);
         }
-        if committed {
-            self.checkpoint_if_due();
+        if let Err(error) = self.commit_clear(writer, DEFAULT_MAP, old.offset(), true) {
+            self.abandon(writer)?;
+            return Err(error);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    pub(crate) fn commit_clear(&self, writer: &mut Writer, map: u32, old: u64, again: bool) -> Result<()> {
+        let seq = self.next_seq()?;
+        let fresh = self.fresh_region(writer, map, seq, old)?;
+        let target = fresh.to_le_bytes();
+        let flags = if again { flags::COMMIT | flags::COPY } else { flags::COMMIT };
+        let entry = Entry { flags, map, value: &target, ..Entry::bare(Kind::Clear, seq) };
+        let mut tail = self.tail(writer)?;
+        if again {
+            self.leave_extent(writer, &mut tail, entry.len(), seq, Room::Cleaning)?;
+        } else {
+            self.make_log_room(writer, &mut tail, entry.len(), seq, Room::Removal)?;
+        }
+        tail.append(&self.region, &entry)?;
+        self.store_commit_point(tail.at, seq)?;
+        self.finish(writer)
     }
 }

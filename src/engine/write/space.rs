@@ -9,20 +9,14 @@
 //! A small store holds back little. Where removals and cleaning have used up what was held back, and there is no room
 //! for as much again, there is less.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
-
 use crate::engine::Engine;
 use crate::engine::state::writer::Writer;
 use crate::error::{Error, Result};
-use crate::file::index::{Index, Totals};
 use crate::file::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks,
-    extent_offset, extent_word, flags, live, record_len, table_word,
+    BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, flags, record_len,
 };
-use crate::file::log::{Record, Tail};
-use crate::file::space::{Extent, Space};
-use crate::file::table::MapTable;
+use crate::file::log::Tail;
+use crate::file::space::Extent;
 
 /// The most that is held back for the log of a full store: room for at least one tombstone, whatever its key.
 const LOG_RESERVE: u64 = 18;
@@ -31,7 +25,7 @@ const LOG_RESERVE: u64 = 18;
 const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
 
 /// What is held back for a full store to be cleared: a region.
-const REGION_RESERVE: u64 = 1;
+pub(super) const REGION_RESERVE: u64 = 1;
 
 const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
 
@@ -181,7 +175,7 @@ impl Engine {
 
     /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have come
     /// that far, the log is cleaned, for which there has to be room for what one step of that moves.
-    fn excess_for(&self, writer: &Writer, room: Room, needed: u64) -> u64 {
+    pub(super) fn excess_for(&self, writer: &Writer, room: Room, needed: u64) -> u64 {
         if !writer.exceeds {
             return 0;
         }
@@ -236,7 +230,7 @@ impl Engine {
         (reserve_of_log(log / BLOCK) + REGION_RESERVE) * BLOCK + tables.map(Extent::len).sum::<u64>()
     }
 
-    fn give_up_reserve(&self, writer: &mut Writer, held: Option<Extent>) -> Result<()> {
+    pub(super) fn give_up_reserve(&self, writer: &mut Writer, held: Option<Extent>) -> Result<()> {
         held.map_or(Ok(()), |held| writer.space.free(&self.region, held.offset))
     }
 
@@ -260,7 +254,7 @@ impl Engine {
     }
 
     /// What is held back.
-    fn reserve(&self, writer: &Writer) -> Reserve {
+    pub(super) fn reserve(&self, writer: &Writer) -> Reserve {
         let mut reserve = Reserve::default();
         for extent in writer.space.extents().filter(|extent| extent.kind == ExtentKind::Reserve) {
             if extent.blocks == REGION_RESERVE && reserve.region.is_none() {
@@ -272,169 +266,24 @@ impl Engine {
         reserve
     }
 
-    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should
-    /// have a name by now and have none. Of the rest, what is held back serves the next one, and what is retired,
-    /// emptied or a hole is as it was, whoever noted it.
-    pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
-        let extents = self.uncommitted(&writer.space, visible)?;
-        extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))
-    }
-
-    /// What was taken for commits after the visible one, and is not in force.
-    pub(crate) fn uncommitted(&self, space: &Space, visible: u64) -> Result<Vec<Extent>> {
-        let named = self.named_extents()?;
-        let tail = self.region.live(live::TAIL)?;
-        let uncommitted = |extent: &&Extent| {
-            let is_in_force = match extent.kind {
-                ExtentKind::Log | ExtentKind::ReserveLog => extent.contains(tail),
-                ExtentKind::Index | ExtentKind::Table | ExtentKind::Live => named.contains(&extent.offset),
-                ExtentKind::Reserve | ExtentKind::Retired | ExtentKind::Emptied | ExtentKind::Hole => true,
-            };
-            extent.count > visible & COUNT_MASK && !is_in_force
-        };
-        Ok(space.extents().filter(uncommitted).copied().collect())
-    }
-
-    /// Where the regions and tables are that live words name, those of the map table and of the live area among them.
-    pub(crate) fn named_extents(&self) -> Result<BTreeSet<u64>> {
-        let mut named: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
-        for table in [live::MAP_TABLE, live::SPACE_TABLE] {
-            named.insert(extent_offset(self.region.live(table)?));
-        }
-        named.extend(self.resize_target()?);
-        named.extend(self.live_extents()?);
-        Ok(named)
-    }
-
     /// Gives back an extent that nobody has put to use.
-    fn return_extent(&self, writer: &mut Writer, extent: &Extent, seq: u64) -> Result<()> {
+    pub(super) fn return_extent(&self, writer: &mut Writer, extent: &Extent, seq: u64) -> Result<()> {
         match extent.kind {
             ExtentKind::ReserveLog => writer.space.set_kind(&self.region, extent.offset, ExtentKind::Reserve, seq),
             _ => writer.space.free(&self.region, extent.offset),
         }
-    }
-
-    /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
-    /// clear is committed.
-    pub(crate) fn fresh_region(&self, writer: &mut Writer, map: u32, seq: u64, previous: u64) -> Result<u64> {
-        let offset = match self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq) {
-            Err(full @ Error::Full { .. }) => match self.reserve(writer).region {
-                Some(held) => {
-                    writer.space.set_kind(&self.region, held.offset, ExtentKind::Index, seq)?;
-                    held.offset
-                }
-                None if writer.exceeds => {
-                    let excess = self.excess_for(writer, Room::Removal, 0);
-                    let allocate = || self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq);
-                    self.region.exceeding(excess, allocate)?.offset
-                }
-                None => return Err(full),
-            },
-            taken => taken?.offset,
-        };
-        // One before the clear, so that whatever else the commit holds counts from here.
-        let totals = Totals { seq: seq - 1, ..Totals::default() };
-        Index::create(&self.region, (offset, REGION_RESERVE), map, seq, previous, totals)?;
-        Ok(offset)
-    }
-
-    /// Switches a map to the fresh region that the record of a clear names, unless that was done.
-    pub(crate) fn switch_to_fresh(&self, writer: &mut Writer, clear: Record<'_>) -> Result<Index<'_>> {
-        let fresh = clear.target().ok_or_else(|| self.region.corrupt(clear.offset, "a clear without a region"))?;
-        let (map, old) = (clear.header.map(), self.index_in_force(clear.header.map())?.offset());
-        if old != fresh {
-            self.map_table()?.set_region(map, extent_word(fresh, REGION_RESERVE))?;
-            writer.space.set_kind(&self.region, old, ExtentKind::Retired, clear.seq())?;
-            self.cancel_stale_resize(writer)?;
-        }
-        Index::open(&self.region, fresh)
-    }
-
-    /// Gives a map its first region, of so many blocks.
-    pub(crate) fn create_map(&self, writer: &mut Writer, map: u32, blocks: u64, seq: u64) -> Result<Index<'_>> {
-        let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
-        let new = (extent.offset, extent.blocks);
-        let index = Index::create(&self.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
-        if !self.map_table()?.set_region(map, index.extent())? {
-            self.grow_map_table(writer, seq)?;
-            self.map_table()?.set_region(map, index.extent())?;
-        }
-        Ok(index)
-    }
-
-    /// Makes the first map table.
-    pub(crate) fn create_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let extent = self.allocate(writer, 1, ExtentKind::Table, seq)?;
-        MapTable::create(&self.region, extent.offset, 1)?;
-        self.region.store_live(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
-    }
-
-    /// Sees to it that a map can be entered into the map table.
-    pub(crate) fn make_map_room(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<()> {
-        if self.map_table()?.has_room(map)? { Ok(()) } else { self.grow_map_table(writer, seq) }
-    }
-
-    /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
-    pub(crate) fn first_region(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<u64> {
-        let extent = self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq)?;
-        let totals = Totals { seq: seq - 1, ..Totals::default() };
-        Index::create(&self.region, (extent.offset, REGION_RESERVE), map, seq, 0, totals)?;
-        Ok(extent.offset)
-    }
-
-    /// Puts the [first region](Engine::first_region) of a map in force, unless that was done.
-    pub(crate) fn put_in_force(&self, map: u32, first: u64) -> Result<()> {
-        if self.index(map)?.is_none() {
-            let index = Index::open(&self.region, first)?;
-            // There was made room for it.
-            self.map_table()?.set_region(map, index.extent())?;
-        }
-        Ok(())
-    }
-
-    fn grow_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let blocks = extent_blocks(self.region.live(live::MAP_TABLE)?) * 2;
-        self.move_map_table(writer, blocks, seq)
-    }
-
-    /// Moves the map table to a new extent. The old one is retired.
-    fn move_map_table(&self, writer: &mut Writer, blocks: u64, seq: u64) -> Result<()> {
-        let old_word = self.region.live(live::MAP_TABLE)?;
-        let old = MapTable::open(&self.region, old_word)?;
-        let extent = self.allocate(writer, blocks, ExtentKind::Table, seq)?;
-        MapTable::create(&self.region, extent.offset, blocks)?.take_over(&old)?;
-        self.region.store_live(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
-        writer.space.set_kind(&self.region, extent_offset(old_word), ExtentKind::Retired, seq)
-    }
-
-    /// Moves the tables and what is held back to lower places, where there are such.
-    pub(crate) fn settle(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let word = self.region.live(live::MAP_TABLE)?;
-        let blocks = extent_blocks(word);
-        if writer.space.lowest(blocks * BLOCK).0 < extent_offset(word) {
-            self.move_map_table(writer, blocks, seq)?;
-        }
-        writer.space.settle_table(&self.region, seq)?;
-        let (wanted, held) = (log_reserve(writer, 0), self.reserve(writer));
-        for (held, wanted) in [(held.log, wanted), (held.region, REGION_RESERVE)] {
-            let Some(held) = held else { continue };
-            if held.blocks > wanted || writer.space.lowest(held.len()).0 < held.offset {
-                self.give_up_reserve(writer, Some(held))?;
-            }
-        }
-        self.keep_reserve(writer, 0, seq)
     }
 }
 
 /// The extents that are held back for a full store.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reserve {
-    log: Option<Extent>,
-    region: Option<Extent>,
+    pub(super) log: Option<Extent>,
+    pub(super) region: Option<Extent>,
 }
 
 /// How many blocks have to be held back for a log that gets so many blocks more.
-fn log_reserve(writer: &Writer, more: u64) -> u64 {
+pub(super) fn log_reserve(writer: &Writer, more: u64) -> u64 {
     reserve_of_log((writer.space.log_bytes() / BLOCK).saturating_add(more))
 }
 

@@ -14,8 +14,10 @@ use crate::engine::Engine;
 use crate::engine::clock::now;
 use crate::engine::processes::gate::Refusal;
 use crate::engine::processes::lock_word;
-use crate::error::{Error, Result};
-use crate::file::layout::{live, writer_lock};
+use crate::engine::state::writer::Writer;
+use crate::error::{Error, Numbers, Result};
+use crate::file::layout::{LAST_COUNT, commit_end, commit_seq, live, writer_lock};
+use crate::file::space::Space;
 
 /// How long a thread waits for a transaction that it has begun, before it is told that it waits for itself.
 pub(crate) const SENDING: Duration = Duration::from_millis(100);
@@ -195,5 +197,46 @@ impl Engine {
             Refusal::Mine => Error::WouldDeadlock { path: self.region.path().to_owned() },
             Refusal::TimedOut(waited) => self.lock_timeout(waited),
         }
+    }
+
+    /// What comes before the first change of a turn.
+    #[inline]
+    pub(super) fn begin_to_write(&self) -> Result<()> {
+        if !self.has_numbers()? {
+            return Err(self.numbers_exhausted(Numbers::Commits, LAST_COUNT));
+        }
+        if self.clean.load(Ordering::Relaxed) { self.clear_clean_flag() } else { Ok(()) }
+    }
+
+    /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
+    #[inline]
+    pub(crate) fn prepare(&self, abandoned: bool) -> Result<()> {
+        {
+            let mut writer = self.writer();
+            if !writer.space.is_current(&self.region)? {
+                self.reload(&mut writer)?;
+            }
+        }
+        let (visible, commit) = (self.region.live(live::VISIBLE)?, self.region.live(live::COMMIT_POINT)?);
+        let half_done = commit_seq(commit, visible) != visible || commit_end(commit) != self.region.live(live::TAIL)?;
+        if (half_done || abandoned) && self.clean.load(Ordering::Relaxed) {
+            self.clear_clean_flag()?;
+        }
+        if half_done {
+            self.finish(&mut self.writer())?;
+        }
+        if abandoned {
+            self.bury(&mut self.writer())?;
+        }
+        Ok(())
+    }
+
+    /// Learns anew what extents there are: another process has changed that.
+    #[cold]
+    fn reload(&self, writer: &mut Writer) -> Result<()> {
+        let mut space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
+        space.mend(&self.region)?;
+        writer.space = space;
+        writer.settle(&self.region, self.region.live(live::TAIL)?)
     }
 }

@@ -1,0 +1,150 @@
+//! What follows a turn at writing: syncing, and checkpoints that are due.
+//!
+//! The log is written back in slices while it grows, each by the commit that completes it, so that the flush of a
+//! checkpoint finds little left to do and no commit does much of it.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::engine::durable::flusher::{LARGEST_SLICE, SLICES_UNDER_WAY};
+use crate::engine::settings::Durability;
+use crate::error::{Error, Result};
+use crate::file::layout::{BLOCK, live};
+
+/// What is written once more in one turn, in bytes.
+const SLICE_ONCE_MORE: u64 = 1 << 20;
+
+impl Engine {
+    /// What is due after a turn at writing with the store's durability, when the lock is free again.
+    pub(crate) fn after_turn(&self, committed: bool) -> Result<()> {
+        self.after_turn_with(committed, self.settings.durability)
+    }
+
+    /// The same with another durability. What a synced call saw is durable when it returns, also if it has changed
+    /// nothing: that a key is not there may be news, too.
+    pub(crate) fn after_turn_with(&self, committed: bool, durability: Durability) -> Result<()> {
+        self.changed.fetch_or(committed, Ordering::Relaxed);
+        match durability {
+            Durability::Buffered => {}
+            Durability::Synced => self.sync()?,
+        }
+        if committed {
+            self.checkpoint_if_due();
+        }
+        Ok(())
+    }
+
+    /// Makes every commit that is visible now durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_not_forked()?;
+        if self.read_only {
+            return Ok(());
+        }
+        while self.sync_to_commit()?.is_none() {
+            self.write_once_more()?;
+        }
+        Ok(())
+    }
+
+    /// Writes once more what of the log may have been lost when somebody was killed while it was flushed, and flushes
+    /// it.
+    ///
+    /// That is read and written back while nobody else writes, in slices, so that nobody waits long; and what there is
+    /// to write is found out anew for each, since extents are used again in between.
+    #[cold]
+    fn write_once_more(&self) -> Result<()> {
+        let _alone = self.flusher.once_more.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.region.live(live::STATE)?;
+        let mut done = None;
+        while self.is_unsure()? {
+            let turn = self.turn_to_look(self.settings.lock_timeout)?;
+            let written = self.write_slice_once_more(&self.writer().space, &mut done, SLICE_ONCE_MORE)?;
+            drop(turn);
+            match written {
+                Some(range) => self.flush_slice(range)?,
+                None => return self.is_sure_again(state),
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs, and writes down in a superblock how far the log is durable.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.check_not_forked()?;
+        if self.read_only {
+            return Ok(());
+        }
+        // The writer lock comes before that of the superblock.
+        while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
+            self.write_once_more()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint in an opening, when nobody else is there yet.
+    pub(crate) fn checkpoint_new(&self) -> Result<()> {
+        while !self.checkpoint_over(self.lock_new_superblock())? {
+            self.write_once_more_in_turn(&self.writer())?;
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint if the log has grown enough since the last one, and keeps the disk busy until then. The
+    /// commit that this follows is done, so a failure is not its failure; it is remembered.
+    #[inline]
+    pub(crate) fn checkpoint_if_due(&self) {
+        let Ok([_, bytes, ..]) = self.log_totals() else { return };
+        let wanted = self.upkeep.wants_checkpoint();
+        if wanted || bytes >= self.flusher.next_slice.load(Ordering::Relaxed) {
+            // A failed flush has poisoned the store, which every later sync reports.
+            let _ = self.write_back(bytes, wanted);
+        }
+    }
+
+    /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes
+    /// the checkpoint if it is due.
+    #[cold]
+    fn write_back(&self, bytes: u64, wanted: bool) -> Result<()> {
+        let every = self.settings.checkpoint_every;
+        let is_due = wanted || bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every;
+        if is_due {
+            // If somebody else is at it, it is done.
+            match self.lock_superblock(Duration::ZERO) {
+                Ok(superblock) => {
+                    if !self.checkpoint_over(superblock)? {
+                        return self.write_once_more();
+                    }
+                }
+                Err(Error::Locked { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Ok(mut slices) = self.flusher.slices.try_lock() else { return Ok(()) };
+        let (reached, ranges) = self.unflushed(slices.end)?;
+        let ranges = ranges.unwrap_or_default();
+        let slice = (every / 16).clamp(BLOCK, LARGEST_SLICE);
+        self.flusher.next_slice.store(bytes.saturating_add(slice), Ordering::Relaxed);
+        slices.end = reached;
+        if is_due {
+            // It has flushed all that was not written back before.
+            self.upkeep.count_flushed(bytes.saturating_sub(slices.written_back));
+            slices.written_back = bytes;
+            return Ok(());
+        }
+        for &(from, end) in &ranges {
+            self.region.begin_writing_back(from, end - from)?;
+        }
+        self.upkeep.count_flushed(ranges.iter().map(|&(from, end)| end - from).sum());
+        slices.under_way.push_back((ranges, bytes));
+        if slices.under_way.len() > SLICES_UNDER_WAY {
+            let (ranges, upto) = slices.under_way.pop_front().unwrap_or_default();
+            for (from, end) in ranges {
+                self.region.wait_for_writing_back(from, end - from)?;
+            }
+            slices.written_back = upto.max(slices.written_back);
+        }
+        Ok(())
+    }
+}
