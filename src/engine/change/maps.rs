@@ -11,7 +11,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::IntoBytes;
@@ -20,12 +19,9 @@ use super::batch::Batch;
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
-use crate::engine::state::writer::Writer;
 use crate::engine::write::catalogue::{NEXT_ID, entry_of, id_in};
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{
-    CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MAX_KEY_LEN, MAX_MAP, live,
-};
+use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, Kind, MAX_KEY_LEN, MAX_MAP, live};
 use crate::file::log::{self, Record};
 
 /// What the catalogue says of a map.
@@ -212,43 +208,5 @@ impl Engine {
     fn named_in(&self, batch: &Batch, name: &str) -> Result<Option<Named>> {
         let found = batch.get(CATALOGUE, name.as_bytes())?;
         found.map(|record| self.named_by(record)).transpose()
-    }
-
-    /// [Forgets](Engine::sweep_dropped_maps) the dropped maps that this process knows of, if it knows of any.
-    fn sweep_drops(&self) -> Result<()> {
-        if self.drops.load(Ordering::Relaxed) { self.sweep_dropped_maps() } else { Ok(()) }
-    }
-
-    /// Forgets the maps that were dropped and that no reader can see any more.
-    pub(crate) fn sweep_dropped_maps(&self) -> Result<()> {
-        // Before the look: one that is dropped meanwhile is noted behind it.
-        self.drops.store(false, Ordering::Relaxed);
-        if !self.map_table()?.iter()?.any(|entry| entry.dropped) {
-            return Ok(());
-        }
-        // Readers may hold some of them.
-        self.drops.store(true, Ordering::Relaxed);
-        let _turn = self.turn()?;
-        self.sweep_in_turn(&mut self.writer())
-    }
-
-    pub(crate) fn sweep_in_turn(&self, writer: &mut Writer) -> Result<()> {
-        let table = self.map_table()?;
-        let dropped: Vec<_> = table.iter()?.filter(|entry| entry.dropped).collect();
-        if dropped.is_empty() {
-            return Ok(());
-        }
-        let unread_below = self.raise_horizon()?;
-        let seq = self.next_seq()?;
-        let mut swept = false;
-        for entry in dropped {
-            if self.index_in_force(entry.map)?.since() & COUNT_MASK <= unread_below {
-                table.remove(entry)?;
-                writer.space.set_kind(&self.region, entry.region(), ExtentKind::Retired, seq)?;
-                swept = true;
-            }
-        }
-        // Whoever reads from now on comes to none of them.
-        if swept { self.skip_number() } else { Ok(()) }
     }
 }

@@ -380,4 +380,15 @@ impl Engine {
         })?;
         Ok(is_dense.unwrap_or(true))
     }
+
+    /// Gives the space of everything that is free back to the file system: what lies at the end of the file by making
+    /// it shorter, the rest as holes. Says how many bytes.
+    pub(crate) fn release_free_space(&self) -> Result<u64> {
+        let _turn = self.turn()?;
+        let mut writer = self.writer();
+        self.reclaim(&mut writer)?;
+        let seq = self.next_seq()?;
+        let given = self.truncate(&mut writer)?;
+        Ok(given + writer.space.punch(&self.region, seq)?)
+    }
 }

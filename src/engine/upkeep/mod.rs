@@ -3,5 +3,7 @@
 pub(crate) mod clean;
 pub(crate) mod compact;
 pub(crate) mod expiry;
+pub(crate) mod maintain;
 pub(crate) mod resize;
 pub(crate) mod share;
+pub(crate) mod sweep;

@@ -9,19 +9,18 @@
 //! Upkeep that fails does not fail the write. On a full disk it is tried again; in any other case it
 //! [rests](crate::engine::state::rest) first.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::clean::{Cleaned, Portion};
 use crate::engine::Engine;
 use crate::engine::state::writer::Writer;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::space::Room;
-use crate::engine::write::turn::Turn;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, live};
+use crate::file::layout::{BLOCK, EXTENTS, ExtentKind};
+use crate::file::space::{Extent, LogPoint, Waiting};
 
 /// The least that is worth cleaning, in bytes.
 const LEAST_PIECE: u64 = 512;
@@ -36,14 +35,8 @@ const HASTE: f64 = 8.0;
 /// With a thread that does the upkeep, writers help when this share of what may be alive is dead.
 const LATE: f64 = 0.3;
 
-/// How long [`Engine::maintain`] keeps the writer lock.
-const SLICE: Duration = Duration::from_micros(500);
-
 /// How long a write that cleans a full store waits for one who holds the superblock.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// Blocks that a step of [`Engine::maintain`] zeroes, and how many times the lines of a write it moves.
-const LARGE_STEP: u64 = 16;
 
 impl Engine {
     /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
@@ -89,7 +82,7 @@ impl Engine {
 
     /// Moves the resize on that is going on.
     #[cold]
-    fn step(&self, writer: &mut Writer, (blocks, lines): (u64, u64)) -> Result<bool> {
+    pub(super) fn step(&self, writer: &mut Writer, (blocks, lines): (u64, u64)) -> Result<bool> {
         let mut switched = false;
         // Where tombstones are left out, each slot costs a look at its record.
         let lines = if self.resize_cursor()? >> 63 != 0 { (lines / 4).max(1) } else { lines };
@@ -102,7 +95,7 @@ impl Engine {
 
     /// Begins to build a smaller index if one is due.
     #[inline]
-    fn shrink(&self, writer: &mut Writer, map: u32) -> Result<()> {
+    pub(super) fn shrink(&self, writer: &mut Writer, map: u32) -> Result<()> {
         match self.shrink_if_due(writer, map, self.next_seq()?) {
             Ok(true) => self.skip_number(),
             Ok(false) | Err(Error::Full { .. }) => Ok(()),
@@ -128,7 +121,7 @@ impl Engine {
     /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
     /// is alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
     #[inline]
-    fn excess(&self, writer: &Writer, appended: u64, live: u64) -> Result<Option<f64>> {
+    pub(super) fn excess(&self, writer: &Writer, appended: u64, live: u64) -> Result<Option<f64>> {
         let Some(limit) = self.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
         // Of a small store more may wait than is alive, and cleaning in haste would not make that less.
         let waiting = writer.waiting.checkpoint.min(live / 8);
@@ -277,109 +270,19 @@ impl Engine {
         Ok(freed)
     }
 
-    /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more. Waits at most
-    /// `patience` for others who write.
-    pub(crate) fn maintain(&self, budget: Duration, patience: Duration) -> Result<bool> {
-        self.check_not_forked()?;
-        if self.read_only {
-            return Ok(false);
-        }
-        let start = Instant::now();
-        self.sample_all_now_and_then()?;
-        loop {
-            let more = {
-                let Some(_turn) = self.turn_if_pending(patience)? else { return Ok(false) };
-                let mut writer = self.writer();
-                let slice = Instant::now();
-                loop {
-                    let more = self.maintain_once(&mut writer);
-                    self.upkeep.end_write(false);
-                    match more? {
-                        true if slice.elapsed() < SLICE => {}
-                        more => break more,
-                    }
-                }
-            };
-            // What it frees is reclaimed in another step.
-            let more = self.upkeep.wants_checkpoint() && self.checkpoint().map(|()| true)? || more;
-            if start.elapsed() >= budget {
-                return Ok(more || self.is_sparse()?);
+    /// What is in use no more and has to wait, what is dead in the log and cannot be emptied for the same reason
+    /// included; and how many bytes wait for nothing but the next one who needs space.
+    pub(crate) fn waiting(&self) -> Result<(Waiting, u64)> {
+        let Some(space) = self.space_now()? else { return Ok(Default::default()) };
+        let durable = match self.frozen()? {
+            Some(_) => {
+                let superblock = self.superblock()?;
+                LogPoint { ordinal: superblock.head_ordinal.get(), at: superblock.log_head.get() }
             }
-            if more {
-                continue;
-            }
-            if !self.is_sparse()? {
-                return Ok(false);
-            }
-            let left = || if start.elapsed() < budget { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-            let report = self.compact(&mut |_| left())?;
-            // If readers hold it up, another attempt would move the same once more.
-            return Ok(!report.finished && report.held_back == 0);
-        }
-    }
-
-    /// A turn at writing; of a store that was closed and not changed since only if there is something to do. Else it
-    /// would be a change.
-    fn turn_if_pending(&self, patience: Duration) -> Result<Option<Turn<&Engine>>> {
-        let turn = self.turn_to_look(patience)?;
-        if !self.has_numbers()? {
-            return Ok(None);
-        }
-        if self.clean.load(Ordering::Relaxed) {
-            let is_pending = {
-                let writer = self.writer();
-                let [_, appended, _, live] = self.log_totals()?;
-                let live = self.upkeep.expired.alive_of(live);
-                self.resize_cursor()? != 0 || self.excess(&writer, appended, live)?.is_some()
-            };
-            if !is_pending && !self.is_sparse()? {
-                return Ok(None);
-            }
-            self.clear_clean_flag()?;
-        }
-        Ok(Some(turn))
-    }
-
-    /// Whether most of the file, up to what lies last in it, is free: what is left of a store that was much larger
-    /// drifts down only as more is written.
-    fn is_sparse(&self) -> Result<bool> {
-        let writer = self.writer();
-        let (end, used) = (writer.space.movable_end() - EXTENTS, writer.space.used_bytes());
-        Ok(self.settings.auto_compact.is_some() && end > 2 * used && end - used > LEAST_CUT)
-    }
-
-    /// One step of what is pending. Says whether there is more.
-    fn maintain_once(&self, writer: &mut Writer) -> Result<bool> {
-        if self.resize_cursor()? != 0 {
-            self.step(writer, (LARGE_STEP, LARGE_STEP * self.settings.limits.lines_a_step))?;
-            return Ok(true);
-        }
-        let maps: Vec<u32> = self.map_table()?.iter()?.map(|entry| entry.map).collect();
-        for map in maps {
-            self.shrink(writer, map)?;
-            if self.resize_cursor()? != 0 {
-                return Ok(true);
-            }
-        }
-        let [_, appended, _, live] = self.log_totals()?;
-        let live = self.upkeep.expired.alive_of(live);
-        if self.excess(writer, appended, live)?.is_some() && !self.is_held_up(writer, live) && !self.is_poisoned() {
-            let bytes = self.settings.limits.most_bytes;
-            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;
-            if cleaned.passed > 0 {
-                return Ok(true);
-            }
-        }
-        let every = self.settings.checkpoint_every;
-        if appended.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every {
-            self.upkeep.checkpoint.store(true, Ordering::Relaxed);
-        }
-        self.sweep_in_turn(writer)?;
-        self.reclaim(writer)?;
-        if writer.waiting.checkpoint >= self.settings.limits.piece {
-            self.upkeep.checkpoint.store(true, Ordering::Relaxed);
-        }
-        self.truncate_if_worth_it(writer)?;
-        Ok(false)
+            None => self.durable_head()?,
+        };
+        let (mut waiting, unused) = space.waiting(self.lowest_pin()?, durable);
+        waiting.pins = self.held_back(waiting.pins)?;
+        Ok((waiting, unused.iter().map(Extent::len).sum()))
     }
 }

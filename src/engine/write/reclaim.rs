@@ -18,7 +18,7 @@ use crate::engine::state::writer::Writer;
 use crate::error::Result;
 use crate::file::layout::live;
 use crate::file::locks::{READERS, Sharing};
-use crate::file::space::{Extent, LogPoint, Waiting};
+use crate::file::space::LogPoint;
 
 /// Less than that at the end of the file is kept for what comes next.
 pub(crate) const LEAST_CUT: u64 = 256 << 10;
@@ -40,26 +40,10 @@ impl Engine {
     }
 
     /// Where the log begins as the superblock in force says it, or one before it.
-    fn durable_head(&self) -> Result<LogPoint> {
+    pub(crate) fn durable_head(&self) -> Result<LogPoint> {
         // The ordinal first, since it is stored last.
         let ordinal = self.region.live(live::DURABLE_ORDINAL)?;
         Ok(LogPoint { ordinal, at: self.region.live(live::DURABLE_HEAD)? })
-    }
-
-    /// What is in use no more and has to wait, what is dead in the log and cannot be emptied for the same reason
-    /// included; and how many bytes wait for nothing but the next one who needs space.
-    pub(crate) fn waiting(&self) -> Result<(Waiting, u64)> {
-        let Some(space) = self.space_now()? else { return Ok(Default::default()) };
-        let durable = match self.frozen()? {
-            Some(_) => {
-                let superblock = self.superblock()?;
-                LogPoint { ordinal: superblock.head_ordinal.get(), at: superblock.log_head.get() }
-            }
-            None => self.durable_head()?,
-        };
-        let (mut waiting, unused) = space.waiting(self.lowest_pin()?, durable);
-        waiting.pins = self.held_back(waiting.pins)?;
-        Ok((waiting, unused.iter().map(Extent::len).sum()))
     }
 
     /// Makes the file shorter if enough of it is free at its end.
@@ -77,16 +61,5 @@ impl Engine {
         let shorter = writer.space.truncate(&self.region);
         locks.unlock(READERS).map_err(|e| lock_error(&self.region, e))?;
         shorter
-    }
-
-    /// Gives the space of everything that is free back to the file system: what lies at the end of the file by making
-    /// it shorter, the rest as holes. Says how many bytes.
-    pub(crate) fn release_free_space(&self) -> Result<u64> {
-        let _turn = self.turn()?;
-        let mut writer = self.writer();
-        self.reclaim(&mut writer)?;
-        let seq = self.next_seq()?;
-        let given = self.truncate(&mut writer)?;
-        Ok(given + writer.space.punch(&self.region, seq)?)
     }
 }

@@ -1,0 +1,48 @@
+//! Sweeping: forgetting the maps that were dropped, when no reader can see them any more.
+
+use std::sync::atomic::Ordering;
+
+use crate::engine::Engine;
+use crate::engine::state::writer::Writer;
+use crate::error::Result;
+use crate::file::layout::{COUNT_MASK, ExtentKind};
+
+impl Engine {
+    /// [Forgets](Engine::sweep_dropped_maps) the dropped maps that this process knows of, if it knows of any.
+    pub(crate) fn sweep_drops(&self) -> Result<()> {
+        if self.drops.load(Ordering::Relaxed) { self.sweep_dropped_maps() } else { Ok(()) }
+    }
+
+    /// Forgets the maps that were dropped and that no reader can see any more.
+    pub(crate) fn sweep_dropped_maps(&self) -> Result<()> {
+        // Before the look: one that is dropped meanwhile is noted behind it.
+        self.drops.store(false, Ordering::Relaxed);
+        if !self.map_table()?.iter()?.any(|entry| entry.dropped) {
+            return Ok(());
+        }
+        // Readers may hold some of them.
+        self.drops.store(true, Ordering::Relaxed);
+        let _turn = self.turn()?;
+        self.sweep_in_turn(&mut self.writer())
+    }
+
+    pub(crate) fn sweep_in_turn(&self, writer: &mut Writer) -> Result<()> {
+        let table = self.map_table()?;
+        let dropped: Vec<_> = table.iter()?.filter(|entry| entry.dropped).collect();
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let unread_below = self.raise_horizon()?;
+        let seq = self.next_seq()?;
+        let mut swept = false;
+        for entry in dropped {
+            if self.index_in_force(entry.map)?.since() & COUNT_MASK <= unread_below {
+                table.remove(entry)?;
+                writer.space.set_kind(&self.region, entry.region(), ExtentKind::Retired, seq)?;
+                swept = true;
+            }
+        }
+        // Whoever reads from now on comes to none of them.
+        if swept { self.skip_number() } else { Ok(()) }
+    }
+}
