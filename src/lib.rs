@@ -135,7 +135,7 @@ pub use engine::settings::Opened;
 pub use engine::settings::{Access, Durability};
 pub use engine::settings::{RecoveryPhase, RecoveryProgress};
 pub use engine::upkeep::compact::{CompactProgress, CompactReport};
-pub use engine::verify::store::{Finding, VerifyProgress, VerifyReport, VerifyScope};
+pub use engine::verify::report::{Finding, VerifyProgress, VerifyReport, VerifyScope};
 pub use entry::Entry;
 pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Result};
 pub use file::layout as format;

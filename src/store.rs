@@ -11,7 +11,7 @@ use crate::codec::Codec;
 use crate::engine::Engine;
 use crate::engine::clock::deadline;
 use crate::engine::settings::{Opened, Settings};
-use crate::engine::verify::store::{VerifyProgress, VerifyReport};
+use crate::engine::verify::report::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
 use crate::source::{EngineRef, Source};
 use crate::{

@@ -1,4 +1,36 @@
-//! The middle floor: what keeps the promises, room by room.
+//! The middle floor: what keeps the promises.
+//!
+//! It has ten rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports and by
+//! method calls alike: `tests/architecture.rs` holds the order of the rooms, and of the files in each of them.
+//!
+//! | room | what it does | its files, from the bottom to the top |
+//! | --- | --- | --- |
+//! | [`verify`] | checks everything | `report` `pace` `derived` `tables` `snapshot` `store` |
+//! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` |
+//! | [`change`] | what users change, each a turn | `one` `batch` `maps` |
+//! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `sweep` `share` `compact` `maintain` |
+//! | [`read`] | pins, and what they see | `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
+//! | [`mod@write`] | turns, commits | `slots` `reclaim` `space` `regions` `catalogue` `commit` `turn` `tables` `sync` |
+//! | [`durable`] | flushes; superblocks | `flusher` `superblock` `checkpoint` |
+//! | [`lookup`] | finds records; the horizon | `protocol` `horizon` `versions` `keys` |
+//! | [`processes`] | who is there, who may write | `gate` `lock_word` `entries` `notice` |
+//! | [`state`] | what the file says | `rest` `ledger` `superblocks` `head` `live_area` `words` `writer` `maps` |
+//! | below | | [`settings`] [`clock`] [`progress`] |
+//!
+//! The walk of an insert, down and up again:
+//!
+//! 1. [`change::one`] takes a turn ([`write::turn`]), which locks the gate and the word in the file
+//!    ([`processes::gate`], [`processes::lock_word`]) and finishes what a dead writer left ([`write::commit`]).
+//! 2. It looks the key up ([`lookup::keys`]); a map without a free slot gets more ([`upkeep::resize`]).
+//! 3. [`write::commit`] makes room in the log ([`write::space`]), appends, stores the commit point, publishes the slot
+//!    ([`write::slots`]) and shows the commit ([`processes::notice`] wakes who waits).
+//! 4. The write does its share of upkeep ([`upkeep::share`]), and gives the turn back.
+//! 5. What is to be durable, or due for a checkpoint, is flushed ([`write::sync`], [`durable`]).
+//!
+//! A read takes a pin ([`read::pins`]), finds the index of that commit and the record in it ([`lookup::keys`],
+//! [`lookup::versions`]), and gives the pin back.
+//!
+//! [`Engine`] is the frame: it names a part of every room, and each room adds methods to it.
 
 pub(crate) mod change;
 pub(crate) mod clock;
@@ -89,11 +121,4 @@ pub(crate) struct Engine {
     left_something: AtomicBool,
     /// Opening has come to its end. An engine that is given up before that must not close what it never understood.
     ready: AtomicBool,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // Whoever wants to know calls `close`. What is lost here is the clean flag: the next opening recovers.
-        let _ = self.close();
-    }
 }

@@ -9,7 +9,6 @@
 //! never used again. A map that is dropped is cleared in the same commit, so readers of older commits find what they
 //! need by way of its last region, which stays until none of them is left.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,10 +18,10 @@ use super::batch::Batch;
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
-use crate::engine::write::catalogue::{NEXT_ID, entry_of, id_in};
+use crate::engine::write::catalogue::{NEXT_ID, entry_of};
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, Kind, MAX_KEY_LEN, MAX_MAP, live};
-use crate::file::log::{self, Record};
+use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP};
+use crate::file::log::Record;
 
 /// What the catalogue says of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +58,7 @@ impl Named {
 impl Engine {
     /// What a record of the catalogue says. Whatever reads are like otherwise, here the CRC counts: of a wrong id, much
     /// would come.
-    fn named_by(&self, record: Record<'_>) -> Result<Named> {
+    pub(crate) fn named_by(&self, record: Record<'_>) -> Result<Named> {
         self.check_crc(record)?;
         self.named(record.value(), record.offset)
     }
@@ -109,37 +108,6 @@ impl Engine {
             }
         }
         Ok(maps)
-    }
-
-    /// Looks at all entries, and tells `add` where one is none and what is wrong with it.
-    pub(crate) fn verify_entries(&self, mut add: impl FnMut(u64, String)) -> Result<()> {
-        let mut ids = BTreeSet::new();
-        let mut next = (live::MAP_TABLE, DEFAULT_MAP + 1);
-        for slot in self.index_in_force(CATALOGUE)?.iter() {
-            let Some(offset) = slot?.record else { continue };
-            let record = log::record(&self.region, offset)?;
-            if record.kind() != Some(Kind::Put) {
-                continue;
-            }
-            if record.expires().is_some() {
-                add(offset, "an entry of the catalogue expires".to_owned());
-            }
-            if record.key() == NEXT_ID {
-                next = (offset, id_in(record));
-                continue;
-            }
-            match self.named_by(record) {
-                Ok(named) if ids.insert(named.id) => {}
-                Ok(named) => add(offset, format!("map {} is in the catalogue twice", named.id)),
-                Err(Error::Corrupt { offset, what, .. }) => add(offset, what.into()),
-                Err(error) => return Err(error),
-            }
-        }
-        let largest = self.map_table()?.iter()?.map(|entry| entry.map).max().unwrap_or(DEFAULT_MAP);
-        if next.1 <= largest {
-            add(next.0, format!("the next map would get the number {}, and there is one with {largest}", next.1));
-        }
-        Ok(())
     }
 
     /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is

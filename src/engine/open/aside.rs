@@ -22,11 +22,9 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
-use crate::engine::settings::Settings;
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{COUNT_MASK, LIVE, MAX_COUNT, MAX_FILE_LEN, live};
 use crate::file::locks::{Locks, OPENING, Sharing, aside_from, aside_until, snapshot};
@@ -43,7 +41,7 @@ impl Aside {
     }
 
     /// The number of a process that has come to write since, and has got so far that others can use the store.
-    fn newcomer(&self, file: &File) -> Option<u64> {
+    pub(super) fn newcomer(&self, file: &File) -> Option<u64> {
         let word = |at| {
             let mut bytes = [0; 8];
             region::read_at(file, at, &mut bytes).ok().map(|()| u64::from_le_bytes(bytes))
@@ -99,27 +97,5 @@ impl Engine {
     #[inline]
     pub(crate) fn is_aside(&self) -> bool {
         self.aside.is_some()
-    }
-
-    /// The store as those use it that have come to write since, if there are any. Should they be gone again, and have
-    /// left what this process cannot take over, it is recovered once more.
-    #[cold]
-    pub(crate) fn follow(&self) -> Option<Engine> {
-        let (aside, file) = (self.aside.as_ref()?, self.region.file_behind()?);
-        let id = aside.newcomer(file)?;
-        // This call does not wait for one that opens or closes the store.
-        let settings = Settings { open_timeout: Some(Duration::ZERO), on_recovery: None, ..self.settings.clone() };
-        match Engine::open_again(file, self.region.path(), settings) {
-            Ok(mut next) => {
-                next.origin = self.origin;
-                Some(next)
-            }
-            // These pass, and the next call tries again.
-            Err(Error::Locked { .. } | Error::Io { .. }) => None,
-            Err(_) => {
-                aside.0.store(id, Ordering::Relaxed);
-                None
-            }
-        }
     }
 }

@@ -13,7 +13,8 @@
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::Ordering;
 
-use super::roads::{LogFound, Seat, build};
+use super::build::{LogFound, build};
+use super::seat::Seat;
 use crate::engine::Engine;
 use crate::engine::processes::entries::some_were_flushing;
 use crate::engine::progress::{self, Phase};

@@ -1,47 +1,37 @@
 //! Opening: whose file is this, who else has it, and in what state was it left?
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::aside::{self, Aside};
+use super::build::{build_empty, open_clean};
 use super::path::{
     Made, check_is_file, check_path, check_settings, creation_error, is_at, open_again, open_file, opening_error,
     sync_folder,
 };
 use super::recovery;
-use crate::engine::clock::now;
-use crate::engine::durable::flusher::Flusher;
-use crate::engine::lookup::horizon::KeptPins;
-use crate::engine::lookup::versions::OldReaders;
+use super::seat::{Seat, attach};
 use crate::engine::processes::entries;
-use crate::engine::processes::gate::Gate;
-use crate::engine::read::pins::{SharedPins, SnapshotLocks};
 use crate::engine::settings::{Access, Opened, Settings};
-use crate::engine::state::ledger::Upkeep;
 use crate::engine::state::live_area::{
-    SAME_FILE, distrust_live, forget_the_dead, is_closed, live_counts, live_identity, live_is_as_closed,
-    live_is_current, live_is_vouched_for, live_is_whole, set_live,
+    SAME_FILE, forget_the_dead, is_closed, live_counts, live_identity, live_is_as_closed, live_is_current,
+    live_is_vouched_for, live_is_whole,
 };
 use crate::engine::state::superblocks::{Superblocks, generation, in_force, inspect_in_use, newest, which};
 use crate::engine::state::words::Frozen;
-use crate::engine::state::writer::Writer;
 use crate::engine::write::tables::tables_have_grown;
 use crate::engine::write::turn::SENDING;
 use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, SUPERBLOCK_A, SUPERBLOCK_B,
-    Superblock, commit_seq, live, opener,
-};
-use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing, fork};
+use crate::file::layout::{BLOCK, CREATION_MAGIC, ExtentKind, SUPERBLOCK_B, Superblock, commit_seq, live};
+use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing};
 use crate::file::region::{self, Region};
 use crate::file::space::{self, Space};
-use crate::file::{index, totals};
 
 impl Engine {
     /// Opens the store at `path`, or creates it.
@@ -67,7 +57,7 @@ impl Engine {
     }
 
     /// Opens the store in a file once more, for reading.
-    pub(super) fn open_again(file: &File, path: &Path, mut settings: Settings) -> Result<Engine> {
+    fn open_again(file: &File, path: &Path, mut settings: Settings) -> Result<Engine> {
         let missing = || Error::NotFound { path: path.to_owned() };
         let opening = Opening::begin(path, Some(file), &mut settings)?.ok_or_else(missing)?;
         opening.proceed(true)?.ok_or_else(missing)
@@ -84,63 +74,28 @@ impl Engine {
         build_empty(region, Seat::alone(None), settings)?.end_opening(false)
     }
 
-    /// Puts the pieces together.
-    #[expect(clippy::too_many_arguments, reason = "the one place where an engine is made")]
-    pub(crate) fn assemble(
-        region: Region,
-        seat: Seat,
-        settings: Settings,
-        opened: Opened,
-        superblock: Superblock,
-        frozen: Option<Frozen>,
-        space: Option<Space>,
-        tail: u64,
-    ) -> Result<Engine> {
-        let writer = match space {
-            Some(space) => Writer::new(&region, space, tail)?,
-            None => Writer::unknowing(),
-        };
-        let gate = match &seat.locks {
-            Some(locks) => Gate::listed(locks.id().map_err(|e| entries::lock_error(&region, e))?, seat.entry),
-            None => Arc::default(),
-        };
-        // What the superblock does not vouch for counts as not flushed.
-        let durable = (superblock.log_end.get(), superblock.next_seq.get() - 1);
-        Ok(Engine {
-            seed: superblock.hash_seed.get(),
-            locks: seat.locks,
-            held: seat.held,
-            generation: fork::generation(),
-            process: seat.entry,
-            exclusive: seat.exclusive,
-            read_only: settings.access == Access::ReadOnly,
-            frozen,
-            thawed: AtomicBool::new(false),
-            aside: None,
-            origin: ORIGINS.fetch_add(1, Ordering::Relaxed),
-            kept_pins: KeptPins::new(seat.entry),
-            shared_pins: SharedPins::default(),
-            snapshot_locks: SnapshotLocks::default(),
-            gate,
-            old_readers: OldReaders::default(),
-            flusher: Flusher::new(durable.0, durable.1),
-            writer: Mutex::new(writer),
-            clean: AtomicBool::new(superblock.is_clean()),
-            upkeep: Upkeep::default(),
-            superblock: Mutex::new(superblock),
-            changed: AtomicBool::new(false),
-            drops: AtomicBool::new(true),
-            left_something: AtomicBool::new(false),
-            ready: AtomicBool::new(false),
-            region,
-            settings,
-            opened,
-        })
+    /// The store as those use it that have come to write since, if there are any. Should they be gone again, and have
+    /// left what this process cannot take over, it is recovered once more.
+    #[cold]
+    pub(crate) fn follow(&self) -> Option<Engine> {
+        let (aside, file) = (self.aside.as_ref()?, self.region.file_behind()?);
+        let id = aside.newcomer(file)?;
+        // This call does not wait for one that opens or closes the store.
+        let settings = Settings { open_timeout: Some(Duration::ZERO), on_recovery: None, ..self.settings.clone() };
+        match Engine::open_again(file, self.region.path(), settings) {
+            Ok(mut next) => {
+                next.origin = self.origin;
+                Some(next)
+            }
+            // These pass, and the next call tries again.
+            Err(Error::Locked { .. } | Error::Io { .. }) => None,
+            Err(_) => {
+                aside.0.store(id, Ordering::Relaxed);
+                None
+            }
+        }
     }
 }
-
-/// How many stores this process has opened.
-static ORIGINS: AtomicU64 = AtomicU64::new(0);
 
 /// How long an opening waits for readers whose presence it cannot do with.
 const GRACE: Duration = Duration::from_millis(200);
@@ -157,35 +112,16 @@ fn grace(error: &Error, settings: &Settings) -> Duration {
     }
 }
 
-/// What an opener holds.
-pub(crate) struct Seat {
-    /// For the engine to work with.
-    pub(crate) locks: Option<Arc<Locks>>,
-    /// To be held, and nothing else.
-    held: Option<Arc<Locks>>,
-    /// The entry of the process table whose byte is locked.
-    pub(crate) entry: u64,
-    /// Nobody else can open the store meanwhile.
-    pub(crate) exclusive: bool,
-}
-
-impl Seat {
-    /// In memory there is nobody else. Locks that keep others from a file behind it are held.
-    fn alone(held: Option<Arc<Locks>>) -> Seat {
-        Seat { locks: None, held, entry: 0, exclusive: true }
-    }
-}
-
 /// An opening that has begun: the file is open, and nobody else can open or close it meanwhile.
 struct Opening<'s> {
-    path: PathBuf,
-    settings: &'s Settings,
+    pub(super) path: PathBuf,
+    pub(super) settings: &'s Settings,
     file: File,
-    locks: Arc<Locks>,
+    pub(super) locks: Arc<Locks>,
     /// The file was made for us, and is taken away again if nothing becomes of it.
     made: Option<Made>,
     /// Nobody else has the file open, but for those who are about to.
-    alone: bool,
+    pub(super) alone: bool,
 }
 
 impl<'s> Opening<'s> {
@@ -300,7 +236,7 @@ impl<'s> Opening<'s> {
     /// First a mark goes to the disk that says "creation has begun", in the place of superblock A, and the folder after
     /// it; superblock B is written when everything else is flushed. The mark stays until B is known to be flushed as
     /// well, so a cut at any moment, even in the middle of copying a superblock, leaves a file that is recognised.
-    fn create(mut self) -> Result<Engine> {
+    pub(super) fn create(mut self) -> Result<Engine> {
         let (path, settings) = (&self.path, self.settings);
         // The mark itself must not be what runs into a limit.
         region::check_file_size(path, settings.max_size, BLOCK)?;
@@ -428,9 +364,9 @@ impl<'s> Opening<'s> {
 
 /// In what state the file of a store was found.
 struct Found {
-    superblock: Superblock,
+    pub(super) superblock: Superblock,
     /// Which of the two that is.
-    in_force: usize,
+    pub(super) in_force: usize,
     /// The live area is as the last one left it who had the store open.
     same_cache: bool,
     /// The live area belongs to the file as it is.
@@ -603,203 +539,4 @@ fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy
 fn check_len(region: &Region, superblock: &Superblock) -> Result<()> {
     let (len, expected) = (region.file_len()?, superblock.file_len.get());
     if len < expected { Err(Error::Truncated { path: region.path().to_owned(), len, expected }) } else { Ok(()) }
-}
-
-/// Opens a store whose live area is as it should be, because others use it or have left it so.
-fn attach(region: Region, seat: Seat, settings: Settings, opened: Opened, superblock: Superblock) -> Result<Engine> {
-    progress::note(&region, opener::OPENING, 0, 0);
-    // The space table changes while others write; it is read when the writer lock is held.
-    Engine::assemble(region, seat, settings, opened, superblock, None, None, 0)
-}
-
-/// Makes an empty store of a region that has nothing behind the live area.
-fn build_empty(region: Region, seat: Seat, settings: Settings) -> Result<Engine> {
-    let first_extent = (EXTENTS, EXTENTS + settings.limits.smallest_log);
-    region.allocate(EXTENTS, first_extent.1)?;
-    let seq = (1 << COUNT_BITS) + 1;
-    let mut random = [0; 24];
-    getrandom::fill(&mut random).map_err(|e| Error::io(region.path(), "get random bytes", io::Error::other(e)))?;
-    let (uuid, seed) = random.split_at(16);
-    let mut superblock = Superblock::new_zeroed_for(seq, now());
-    superblock.uuid.copy_from_slice(uuid);
-    // Version 4, variant 1: a random UUID (RFC 9562).
-    superblock.uuid[6] = superblock.uuid[6] & 0x0f | 0x40;
-    superblock.uuid[8] = superblock.uuid[8] & 0x3f | 0x80;
-    superblock.hash_seed = u64::from_le_bytes(seed.try_into().unwrap_or_default()).into();
-
-    let log =
-        LogFound { extents: vec![(first_extent.0, first_extent.1, seq - 1)], end: EXTENTS, chain: 0, last: seq - 1 };
-    let initial = settings.initial_capacity;
-    let engine = build(region, seat, settings, Opened::Created, superblock, &log)?;
-    let mut writer = engine.writer();
-    for (map, slots) in [(CATALOGUE, 0), (DEFAULT_MAP, initial)] {
-        engine.create_map(&mut writer, map, index::blocks_for(slots), seq - 1)?;
-    }
-    engine.keep_reserve(&mut writer, 0, seq - 1)?;
-    drop(writer);
-    engine.region.flush_all()?;
-    {
-        let mut superblock = engine.lock_new_superblock();
-        let next = Superblock { file_len: engine.region.file_len()?.into(), ..*superblock };
-        engine.write_superblock(&mut superblock, next)?;
-    }
-    engine.trust_live()?;
-    Ok(engine)
-}
-
-/// What stands for an identity where the system has none: it tells readers of a closed store, who know what was there
-/// before, that somebody has opened it. It proves nothing about the page cache.
-fn random_identity(path: &Path) -> Result<[u64; 6]> {
-    let mut words = [0; 6];
-    for word in &mut words {
-        *word = random(path)?;
-    }
-    Ok(words)
-}
-
-fn random(path: &Path) -> Result<u64> {
-    getrandom::u64().map_err(|e| Error::io(path, "get random bytes", io::Error::other(e)))
-}
-
-/// A log that is known: its extents (start, end, sequence number), and how it ends.
-pub(crate) struct LogFound {
-    pub(crate) extents: Vec<(u64, u64, u64)>,
-    pub(crate) end: u64,
-    pub(crate) chain: u32,
-    pub(crate) last: u64,
-}
-
-/// Sets the live area up anew around a log, with an empty map table and nothing allocated but the log.
-pub(crate) fn build(
-    region: Region,
-    seat: Seat,
-    settings: Settings,
-    opened: Opened,
-    superblock: Superblock,
-    log: &LogFound,
-) -> Result<Engine> {
-    distrust_live(&region)?;
-    region.zero(LIVE, EXTENTS - LIVE)?;
-    set_live(&region, &superblock, log.end, log.chain, log.last)?;
-    // The first superblock of a new store goes to B; in any other case the word is set again.
-    region.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
-    // A full store that is recovered may need more than its limit.
-    let excess = if opened == Opened::Created { 0 } else { u64::MAX };
-    let create = || Space::create(&region, &log.extents, superblock.head_ordinal.get(), log.last);
-    let space = region.exceeding(excess, create)?;
-    let engine = Engine::assemble(region, seat, settings, opened, superblock, None, Some(space), log.end)?;
-    {
-        let mut writer = engine.writer();
-        engine.region.exceeding(excess, || engine.create_map_table(&mut writer, log.last))?;
-    }
-    Ok(engine)
-}
-
-/// Opens a store that was closed: there is nothing to do but to set the live area up.
-fn open_clean(
-    region: Region,
-    seat: Seat,
-    settings: Settings,
-    superblock: Superblock,
-    in_force: usize,
-) -> Result<Engine> {
-    let (end, last) = (superblock.log_end.get(), superblock.next_seq.get() - 1);
-    distrust_live(&region)?;
-    region.zero(LIVE, EXTENTS - LIVE)?;
-    progress::note(&region, opener::OPENING, 0, 0);
-    set_live(&region, &superblock, end, superblock.end_chain.get(), last)?;
-    region.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
-    region.store_live(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;
-    region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    let (bytes, records) = (superblock.log_bytes.get(), superblock.log_records.get());
-    totals::publish(&region, live::LOG_TOTALS, [last, bytes, records, superblock.live_bytes.get()])?;
-    for (word, value) in
-        [live::RESIZE_CURSOR, live::RESIZE_TARGET, live::RESIZE_ZEROED].into_iter().zip(superblock.resize)
-    {
-        region.store_live(word, value.get(), Ordering::Relaxed)?;
-    }
-    region.store_live(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
-    let space = Space::load(&region, superblock.space_table.get())?;
-    let engine = Engine::assemble(region, seat, settings, Opened::Clean, superblock, None, Some(space), end)?;
-    if superblock.counted_live_bytes().is_none() {
-        let live_bytes = engine.sum_of_live_bytes()?;
-        totals::reset(&engine.region, live::LOG_TOTALS, [last, bytes, records, live_bytes])?;
-    }
-    // Whoever was the last one may have been in a table that had grown.
-    if engine.writer().space.extents().any(|extent| extent.kind == ExtentKind::Live) {
-        engine.give_tables_back()?;
-    }
-    engine.trust_live()?;
-    Ok(engine)
-}
-
-impl Engine {
-    /// An engine that only reads.
-    fn for_reading(
-        region: Region,
-        seat: Seat,
-        settings: Settings,
-        opened: Opened,
-        superblock: Superblock,
-        frozen: Option<Frozen>,
-        space: Option<Space>,
-    ) -> Result<Engine> {
-        let end = superblock.log_end.get();
-        Engine::assemble(region, seat, settings, opened, superblock, frozen, space, end)
-    }
-
-    /// Says that the live area can be believed as long as this page cache lives.
-    pub(crate) fn trust_live(&self) -> Result<()> {
-        let identity = match self.region.identity() {
-            Some(identity) => identity,
-            None => random_identity(self.region.path())?,
-        };
-        for (index, word) in identity.into_iter().enumerate() {
-            self.region.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
-        }
-        self.region.store_live(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
-        self.ready.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// The last steps of every opening: the process table, and letting others in again.
-    fn end_opening(self, alone: bool) -> Result<Engine> {
-        if !self.read_only {
-            // Whoever had our entry before is dead, for we hold its byte.
-            self.clean_entry(self.process)?;
-            if !self.sweep()? {
-                self.give_tables_of_the_dead_back()?;
-            }
-            self.region.mark();
-        }
-        if let Some(locks) = &self.locks {
-            let locking = |error| Error::io(self.region.path(), "lock the file", error);
-            if alone && !self.exclusive && !self.read_only {
-                // Nobody can come in between: that takes the lock for opening, which is still ours.
-                locks.unlock_whole().map_err(locking)?;
-                if !locks.try_whole(Sharing::Shared).map_err(locking)? {
-                    return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
-                }
-            }
-        }
-        // From here on superblocks are locked and read like those of any other.
-        self.ready.store(true, Ordering::Release);
-        if !self.read_only
-            && let Err(error) = self.make_room_for_entry().and_then(|()| self.enter())
-        {
-            self.ready.store(false, Ordering::Release);
-            self.clean_entry(self.process)?;
-            progress::note_the_end(&self.region)?;
-            return Err(error);
-        }
-        if let Some(locks) = &self.locks {
-            if !self.read_only {
-                let number = random(self.region.path())?;
-                self.region.store_live(live::OPENING_ID, number, Ordering::Release)?;
-                progress::note_the_end(&self.region)?;
-            }
-            locks.unlock(OPENING).map_err(|error| Error::io(self.region.path(), "lock the file", error))?;
-        }
-        Ok(self)
-    }
 }

@@ -135,21 +135,8 @@ pub(crate) fn some_were_flushing(region: &Region) -> Result<bool> {
 }
 
 impl Engine {
-    /// Writes our entry, whose lock we hold.
-    pub(crate) fn enter(&self) -> Result<()> {
-        let at = self.entry()?;
-        let mode = if self.exclusive { process::EXCLUSIVE } else { process::SHARED };
-        let region = &self.region;
-        region.store(at + process::SINCE, now(), Ordering::Relaxed)?;
-        region.store(at + process::MODE, mode, Ordering::Relaxed)?;
-        region.store(at + process::BOOT, region.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
-        region.store(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
-        region.store(at + process::REFUSED, 0, Ordering::Relaxed)?;
-        region.store(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
-    }
-
     /// Where our entry is.
-    fn entry(&self) -> Result<u64> {
+    pub(crate) fn entry(&self) -> Result<u64> {
         let at = PROCESS.place(&self.region, self.process)?;
         at.ok_or_else(|| self.region.corrupt(PROCESS_TABLE, "the table of processes has become shorter"))
     }

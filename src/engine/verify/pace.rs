@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::store::VerifyProgress;
+use super::report::VerifyProgress;
 use crate::engine::Engine;
 use crate::engine::write::turn::Turn;
 use crate::error::{Error, Result};

@@ -13,8 +13,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use super::derived::{Derived, Deriving};
 use super::pace::{Halt, Pace, Paced};
-use super::store::{Derived, Deriving, VerifyProgress, VerifyReport, VerifyScope};
+use super::report::{VerifyProgress, VerifyReport, VerifyScope};
 use crate::engine::Engine;
 use crate::engine::read::pins::Hold;
 use crate::engine::state::head::{self, LogHead};

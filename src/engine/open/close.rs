@@ -1,0 +1,109 @@
+//! Closing: leaving the store, as one of many or as the last one.
+
+use std::sync::atomic::Ordering;
+
+use crate::engine::processes::entries::{living, lock_error, poll};
+use crate::engine::processes::lock_word;
+use crate::engine::state::live_area::{distrust_live, resize_words};
+use crate::engine::{Engine, progress};
+use crate::error::{Error, Result};
+use crate::file::layout::{Superblock, live, seal, superblock_flags, writer_lock};
+use crate::file::locks::{Locks, OPENING, Sharing};
+
+impl Engine {
+    /// Leaves the store: if nobody else writes to it, with a checkpoint that also flushes the regions and tables and
+    /// sets the clean flag, so that the next opening has nothing to do; else with an ordinary one.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.check_not_forked()?;
+        if !self.ready.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let Some(locks) = &self.locks else { return Ok(()) };
+        let closed = if self.read_only { Ok(()) } else { self.leave(locks) };
+        locks.release();
+        closed
+    }
+
+    fn leave(&self, locks: &Locks) -> Result<()> {
+        let lock = || locks.try_lock(OPENING, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e));
+        // Should somebody take too long to open it, that one is there after us.
+        let last = poll(self.settings.lock_timeout, lock)? && living(&self.region, locks)?.is_empty();
+        self.ready.store(true, Ordering::Release);
+        let closed = if last {
+            self.close_last()
+        } else if self.changed.load(Ordering::Relaxed) {
+            self.checkpoint()
+        } else {
+            Ok(())
+        };
+        self.ready.store(false, Ordering::Release);
+        if self.exclusive {
+            let word = self.region.live(live::WRITER_LOCK)?;
+            if writer_lock::holder(word) == self.process + 1 && !std::thread::panicking() {
+                lock_word::give_back(self, word, false)?;
+            }
+        }
+        self.clean_entry(self.process)?;
+        closed
+    }
+
+    fn close_last(&self) -> Result<()> {
+        if self.superblock()?.is_clean() {
+            return Ok(());
+        }
+        if self.has_numbers()? && !self.is_poisoned() && !std::thread::panicking() {
+            // A store that could not be made smaller is closed like any other; what is wrong with it shows there.
+            if let Err(error @ (Error::LockTimeout { .. } | Error::WouldDeadlock { .. })) = self.trim() {
+                return Err(error);
+            }
+        }
+        // A store that has used up its numbers is closed like any other.
+        let _turn = self.turn_to_look(self.settings.lock_timeout)?;
+        self.give_tables_back_at_last()?;
+        self.close_in_turn()
+    }
+
+    fn close_in_turn(&self) -> Result<()> {
+        if self.is_poisoned() {
+            return Err(self.poisoned_error());
+        }
+        // A closer who is killed half-way must not leave a clean flag under later changes.
+        self.region.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
+        let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
+        self.region.settle_seal()?;
+        self.flush_everything()?;
+        let [_, appended, ..] = self.log_totals()?;
+        self.region.store_live(live::CHECKPOINT_BYTES, appended, Ordering::Relaxed)?;
+        let (log_bytes, log_records) = self.log_size()?;
+        let next = Superblock {
+            log_end: self.region.live(live::TAIL)?.into(),
+            end_chain: (self.region.live(live::CHAIN)? as u32).into(),
+            next_seq: self.next_seq()?.into(),
+            file_len: self.region.file_len()?.into(),
+            map_table: self.region.live(live::MAP_TABLE)?.into(),
+            space_table: self.region.live(live::SPACE_TABLE)?.into(),
+            log_bytes: log_bytes.into(),
+            log_records: log_records.into(),
+            live_bytes: self.live_bytes()?.into(),
+            resize: resize_words(&self.region)?.map(Into::into),
+            flags: (superblock_flags::CLEAN | superblock_flags::COUNTED).into(),
+            ..self.head()?.put_into(*superblock)
+        };
+        self.region.store_seal(seal::CLOSED, superblock.generation.get() + 1)?;
+        self.region.flush_seal()?;
+        self.write_superblock(&mut superblock, next)?;
+        if self.region.identity().is_none() {
+            // Where nobody could tell this memory from that of another boot, it is not to be believed.
+            distrust_live(&self.region)?;
+        }
+        self.region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
+        progress::note_the_end(&self.region)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`. What is lost here is the clean flag: the next opening recovers.
+        let _ = self.close();
+    }
+}

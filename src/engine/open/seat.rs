@@ -1,0 +1,211 @@
+//! The seat: what an opener holds, and the engine that is made with it.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::engine::clock::now;
+use crate::engine::durable::flusher::Flusher;
+use crate::engine::lookup::horizon::KeptPins;
+use crate::engine::lookup::versions::OldReaders;
+use crate::engine::processes::entries;
+use crate::engine::processes::gate::Gate;
+use crate::engine::read::pins::{SharedPins, SnapshotLocks};
+use crate::engine::settings::{Access, Opened, Settings};
+use crate::engine::state::ledger::Upkeep;
+use crate::engine::state::words::Frozen;
+use crate::engine::state::writer::Writer;
+use crate::engine::{Engine, progress};
+use crate::error::{Error, HeldBy, Result};
+use crate::file::layout::{Superblock, live, opener, process};
+use crate::file::locks::{Locks, OPENING, Sharing, fork};
+use crate::file::region::Region;
+use crate::file::space::Space;
+
+/// How many stores this process has opened.
+static ORIGINS: AtomicU64 = AtomicU64::new(0);
+
+/// What an opener holds.
+pub(crate) struct Seat {
+    /// For the engine to work with.
+    pub(crate) locks: Option<Arc<Locks>>,
+    /// To be held, and nothing else.
+    pub(super) held: Option<Arc<Locks>>,
+    /// The entry of the process table whose byte is locked.
+    pub(crate) entry: u64,
+    /// Nobody else can open the store meanwhile.
+    pub(crate) exclusive: bool,
+}
+
+impl Seat {
+    /// In memory there is nobody else. Locks that keep others from a file behind it are held.
+    pub(super) fn alone(held: Option<Arc<Locks>>) -> Seat {
+        Seat { locks: None, held, entry: 0, exclusive: true }
+    }
+}
+
+impl Engine {
+    /// Puts the pieces together.
+    #[expect(clippy::too_many_arguments, reason = "the one place where an engine is made")]
+    pub(crate) fn assemble(
+        region: Region,
+        seat: Seat,
+        settings: Settings,
+        opened: Opened,
+        superblock: Superblock,
+        frozen: Option<Frozen>,
+        space: Option<Space>,
+        tail: u64,
+    ) -> Result<Engine> {
+        let writer = match space {
+            Some(space) => Writer::new(&region, space, tail)?,
+            None => Writer::unknowing(),
+        };
+        let gate = match &seat.locks {
+            Some(locks) => Gate::listed(locks.id().map_err(|e| entries::lock_error(&region, e))?, seat.entry),
+            None => Arc::default(),
+        };
+        // What the superblock does not vouch for counts as not flushed.
+        let durable = (superblock.log_end.get(), superblock.next_seq.get() - 1);
+        Ok(Engine {
+            seed: superblock.hash_seed.get(),
+            locks: seat.locks,
+            held: seat.held,
+            generation: fork::generation(),
+            process: seat.entry,
+            exclusive: seat.exclusive,
+            read_only: settings.access == Access::ReadOnly,
+            frozen,
+            thawed: AtomicBool::new(false),
+            aside: None,
+            origin: ORIGINS.fetch_add(1, Ordering::Relaxed),
+            kept_pins: KeptPins::new(seat.entry),
+            shared_pins: SharedPins::default(),
+            snapshot_locks: SnapshotLocks::default(),
+            gate,
+            old_readers: OldReaders::default(),
+            flusher: Flusher::new(durable.0, durable.1),
+            writer: Mutex::new(writer),
+            clean: AtomicBool::new(superblock.is_clean()),
+            upkeep: Upkeep::default(),
+            superblock: Mutex::new(superblock),
+            changed: AtomicBool::new(false),
+            drops: AtomicBool::new(true),
+            left_something: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            region,
+            settings,
+            opened,
+        })
+    }
+
+    /// An engine that only reads.
+    pub(super) fn for_reading(
+        region: Region,
+        seat: Seat,
+        settings: Settings,
+        opened: Opened,
+        superblock: Superblock,
+        frozen: Option<Frozen>,
+        space: Option<Space>,
+    ) -> Result<Engine> {
+        let end = superblock.log_end.get();
+        Engine::assemble(region, seat, settings, opened, superblock, frozen, space, end)
+    }
+
+    /// Says that the live area can be believed as long as this page cache lives.
+    pub(crate) fn trust_live(&self) -> Result<()> {
+        let identity = match self.region.identity() {
+            Some(identity) => identity,
+            None => random_identity(self.region.path())?,
+        };
+        for (index, word) in identity.into_iter().enumerate() {
+            self.region.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
+        }
+        self.region.store_live(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
+        self.ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The last steps of every opening: the process table, and letting others in again.
+    pub(super) fn end_opening(self, alone: bool) -> Result<Engine> {
+        if !self.read_only {
+            // Whoever had our entry before is dead, for we hold its byte.
+            self.clean_entry(self.process)?;
+            if !self.sweep()? {
+                self.give_tables_of_the_dead_back()?;
+            }
+            self.region.mark();
+        }
+        if let Some(locks) = &self.locks {
+            let locking = |error| Error::io(self.region.path(), "lock the file", error);
+            if alone && !self.exclusive && !self.read_only {
+                // Nobody can come in between: that takes the lock for opening, which is still ours.
+                locks.unlock_whole().map_err(locking)?;
+                if !locks.try_whole(Sharing::Shared).map_err(locking)? {
+                    return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
+                }
+            }
+        }
+        // From here on superblocks are locked and read like those of any other.
+        self.ready.store(true, Ordering::Release);
+        if !self.read_only
+            && let Err(error) = self.make_room_for_entry().and_then(|()| self.enter())
+        {
+            self.ready.store(false, Ordering::Release);
+            self.clean_entry(self.process)?;
+            progress::note_the_end(&self.region)?;
+            return Err(error);
+        }
+        if let Some(locks) = &self.locks {
+            if !self.read_only {
+                let number = random(self.region.path())?;
+                self.region.store_live(live::OPENING_ID, number, Ordering::Release)?;
+                progress::note_the_end(&self.region)?;
+            }
+            locks.unlock(OPENING).map_err(|error| Error::io(self.region.path(), "lock the file", error))?;
+        }
+        Ok(self)
+    }
+
+    /// Writes our entry, whose lock we hold.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let at = self.entry()?;
+        let mode = if self.exclusive { process::EXCLUSIVE } else { process::SHARED };
+        let region = &self.region;
+        region.store(at + process::SINCE, now(), Ordering::Relaxed)?;
+        region.store(at + process::MODE, mode, Ordering::Relaxed)?;
+        region.store(at + process::BOOT, region.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
+        region.store(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
+        region.store(at + process::REFUSED, 0, Ordering::Relaxed)?;
+        region.store(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
+    }
+}
+
+/// Opens a store whose live area is as it should be, because others use it or have left it so.
+pub(super) fn attach(
+    region: Region,
+    seat: Seat,
+    settings: Settings,
+    opened: Opened,
+    superblock: Superblock,
+) -> Result<Engine> {
+    progress::note(&region, opener::OPENING, 0, 0);
+    // The space table changes while others write; it is read when the writer lock is held.
+    Engine::assemble(region, seat, settings, opened, superblock, None, None, 0)
+}
+
+/// What stands for an identity where the system has none: it tells readers of a closed store, who know what was there
+/// before, that somebody has opened it. It proves nothing about the page cache.
+fn random_identity(path: &Path) -> Result<[u64; 6]> {
+    let mut words = [0; 6];
+    for word in &mut words {
+        *word = random(path)?;
+    }
+    Ok(words)
+}
+
+pub(super) fn random(path: &Path) -> Result<u64> {
+    getrandom::u64().map_err(|e| Error::io(path, "get random bytes", io::Error::other(e)))
+}

@@ -1,0 +1,352 @@
+//! The parts of a check that look at one thing each: superblocks, extents, counters, catalogue, the ends of the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::offset_of;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U64;
+
+use super::report::VerifyReport;
+use crate::engine::Engine;
+use crate::engine::state::head::LogHead;
+use crate::engine::state::superblocks::fields_are_sane;
+use crate::engine::write::catalogue::{NEXT_ID, id_in};
+use crate::error::{Error, Result};
+use crate::file::index::Index;
+use crate::file::layout::{
+    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, RegionHeader,
+    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
+};
+use crate::file::log::{self, Head, Record, Walk};
+use crate::file::space::{Extent, Space};
+
+/// How long a check waits for a moment in which nobody writes.
+pub(super) const MOMENT: Duration = Duration::from_millis(20);
+
+/// How often one who cannot keep others from writing looks for such a moment.
+const LOOKS: u32 = 20;
+
+impl Engine {
+    /// What says where everything is, and has no versions: looked at while nobody writes. Says whether there was such a
+    /// moment.
+    pub(super) fn verify_tables(&self, report: &mut VerifyReport) -> Result<bool> {
+        let look = |space: &Space| -> Result<VerifyReport> {
+            let mut found = VerifyReport::default();
+            let maps: BTreeMap<u32, Index<'_>> = self.maps()?.into_iter().collect();
+            self.verify_extents(space, &maps, &mut found)?;
+            self.verify_catalogue(&maps, &mut found)?;
+            self.verify_totals(&mut found)?;
+            Ok(found)
+        };
+        self.verify_superblocks(report)?;
+        if !self.read_only {
+            return match self.turn_to_look(MOMENT.min(self.settings.lock_timeout)) {
+                Ok(_turn) => {
+                    report.append(look(&self.known_space()?)?);
+                    Ok(true)
+                }
+                Err(error) if self.is_turn_of_another(&error) => Ok(false),
+                Err(error) => Err(error),
+            };
+        }
+        for _ in 0..LOOKS {
+            let before = self.region.live(live::WRITER_LOCK)?;
+            if writer_lock::is_free(before)
+                && let Some(space) = self.space_now()?
+            {
+                let pin = self.pin()?;
+                let found = look(&space);
+                drop(pin);
+                fence(Ordering::Acquire);
+                if self.region.live(live::WRITER_LOCK)? as u32 == before as u32 {
+                    report.append(found?);
+                    return Ok(true);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(false)
+    }
+
+    /// What the table of extents says, for the holder of the writer lock.
+    pub(super) fn known_space(&self) -> Result<Space> {
+        Space::load(&self.region, self.space_table_word()?)
+    }
+
+    pub(super) fn verify_superblocks(&self, report: &mut VerifyReport) -> Result<()> {
+        if self.superblock()?.is_clean() || self.region.file().is_none() {
+            // The other one may be torn: the power was cut while it was written. The first change writes over it; and
+            // where the file was recovered into memory, nobody does.
+            return Ok(());
+        }
+        for offset in [SUPERBLOCK_A, SUPERBLOCK_B] {
+            // The next checkpoint writes over one of them: then it is looked at again.
+            let mut before = None;
+            for _ in 0..LOOKS {
+                let bytes = self.region.copy(offset, size_of::<Superblock>() as u64)?;
+                if is_superblock(offset, &bytes) {
+                    break;
+                }
+                if before.as_ref() == Some(&bytes) {
+                    report.add(offset, "the CRC of the superblock does not hold");
+                    break;
+                }
+                before = Some(bytes);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn verify_extents(
+        &self,
+        space: &Space,
+        maps: &BTreeMap<u32, Index<'_>>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let mut last = 0;
+        for extent in space.extents() {
+            if extent.offset < last {
+                report.add(extent.offset, "two extents overlap");
+            }
+            last = extent.end();
+        }
+        if last > self.region.refresh()? {
+            report.add(last, "an extent reaches beyond the end of the file");
+        }
+        // Whoever writes has given back what a dead one has left; and gives back what this says of others.
+        if !self.read_only {
+            for extent in self.uncommitted(space, self.visible()?)? {
+                report.add(extent.offset, "an extent that a commit has taken that was never made");
+            }
+        }
+        let mut indexes: BTreeSet<u64> = maps.values().map(Index::offset).collect();
+        indexes.extend(match self.is_live()? {
+            true => self.resize_target()?,
+            false => {
+                let [cursor, target, _] = self.superblock()?.resize.map(U64::get);
+                (cursor != 0).then_some(extent_offset(target))
+            }
+        });
+        for extent in space.extents().filter(|e| e.kind == ExtentKind::Index && !indexes.contains(&e.offset)) {
+            report.add(extent.offset, "an index that belongs to no map");
+        }
+        let kind_at = |offset| space.extent(offset).map(|extent| extent.kind);
+        for index in maps.values() {
+            if kind_at(index.offset()) != Some(ExtentKind::Index) {
+                report.add(index.offset(), "the region of a map is in no extent of its kind");
+            }
+        }
+        for word in [self.map_table_word()?, self.space_table_word()?] {
+            if kind_at(extent_offset(word)) != Some(ExtentKind::Table) {
+                report.add(extent_offset(word), "a table is in no extent of its kind");
+            }
+        }
+        let live = self.live_extents()?;
+        for &offset in live.iter().filter(|&&offset| kind_at(offset) != Some(ExtentKind::Live)) {
+            report.add(offset, "a table of the live area goes on in no extent of its kind");
+        }
+        let unnamed = |extent: &&Extent| extent.kind == ExtentKind::Live && !live.contains(&extent.offset);
+        if self.is_live()? {
+            for extent in space.extents().filter(unnamed) {
+                report.add(extent.offset, "a table of the live area that no word names");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn verify_totals(&self, report: &mut VerifyReport) -> Result<()> {
+        if self.is_live()? && self.log_totals()?[0] > self.visible()? {
+            // The next commits would go to the other bank, and not count.
+            report.add(live::LOG_TOTALS, "the counters of the log are from a commit that is still to come");
+        }
+        let (counted, live_bytes) = (self.live_bytes()?, self.sum_of_live_bytes()?);
+        if counted != live_bytes {
+            report.add(live::LOG_TOTALS, format!("the maps have {live_bytes} bytes, and the log counts {counted}"));
+        }
+        Ok(())
+    }
+
+    /// Holds the maps of the catalogue against those that there are.
+    pub(super) fn verify_catalogue(&self, maps: &BTreeMap<u32, Index<'_>>, report: &mut VerifyReport) -> Result<()> {
+        self.verify_entries(|offset, what| report.add(offset, what))?;
+        let mut named: BTreeSet<u32> = self.maps_of_catalogue()?;
+        // These two need no name.
+        named.extend([CATALOGUE, DEFAULT_MAP]);
+        let mut listed = BTreeSet::new();
+        for id in named.iter().filter(|id| !maps.contains_key(id)) {
+            report.add(live::MAP_TABLE, format!("map {id} is in the catalogue and has no index"));
+        }
+        let table = self.map_table()?;
+        for entry in table.iter()? {
+            if !listed.insert(entry.map) {
+                report.add(live::MAP_TABLE, format!("map {} is in the map table twice", entry.map));
+            } else if !table.is_found(entry)? {
+                report
+                    .add(live::MAP_TABLE, format!("map {} is in the map table where it is not looked for", entry.map));
+            }
+            if entry.dropped == named.contains(&entry.map) {
+                let what = if entry.dropped { "is dropped and in the catalogue" } else { "is not in the catalogue" };
+                report.add(entry.region(), format!("map {} {what}", entry.map));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at all entries, and tells `add` where one is none and what is wrong with it.
+    pub(crate) fn verify_entries(&self, mut add: impl FnMut(u64, String)) -> Result<()> {
+        let mut ids = BTreeSet::new();
+        let mut next = (live::MAP_TABLE, DEFAULT_MAP + 1);
+        for slot in self.index_in_force(CATALOGUE)?.iter() {
+            let Some(offset) = slot?.record else { continue };
+            let record = log::record(&self.region, offset)?;
+            if record.kind() != Some(Kind::Put) {
+                continue;
+            }
+            if record.expires().is_some() {
+                add(offset, "an entry of the catalogue expires".to_owned());
+            }
+            if record.key() == NEXT_ID {
+                next = (offset, id_in(record));
+                continue;
+            }
+            match self.named_by(record) {
+                Ok(named) if ids.insert(named.id) => {}
+                Ok(named) => add(offset, format!("map {} is in the catalogue twice", named.id)),
+                Err(Error::Corrupt { offset, what, .. }) => add(offset, what.into()),
+                Err(error) => return Err(error),
+            }
+        }
+        let largest = self.map_table()?.iter()?.map(|entry| entry.map).max().unwrap_or(DEFAULT_MAP);
+        if next.1 <= largest {
+            add(next.0, format!("the next map would get the number {}, and there is one with {largest}", next.1));
+        }
+        Ok(())
+    }
+
+    /// Looks at where the log begins, and says where it begins for the superblock.
+    pub(super) fn verify_head(
+        &self,
+        head: &LogHead,
+        (end, visible): (u64, u64),
+        space: &Space,
+        report: &mut VerifyReport,
+    ) -> Result<LogHead> {
+        if head.head.seq > visible + 1 || head.head.seq >> COUNT_BITS != visible >> COUNT_BITS && head.head.at == end {
+            report.add(live::HEAD, "the head of the log has a number that is still to come");
+        }
+        let superblock = self.superblock()?;
+        let durable = LogHead::of_superblock(&superblock);
+        if !fields_are_sane(&Superblock { next_seq: (visible + 1).into(), ..head.put_into(superblock) }) {
+            report.add(live::HEAD, "a superblock with this head of the log would contradict itself");
+        }
+        if superblock.is_clean() && head.head != durable.head {
+            // When it is opened, the log is looked for where the superblock says.
+            report.add(head.head.at, "the superblock has the log begin elsewhere, or with another record");
+        }
+        for LogHead { head, ordinal, .. } in [head, &durable] {
+            let extent = space.extent_of(head.at).filter(|extent| extent.has_records());
+            if extent.is_none_or(|extent| extent.ordinal != *ordinal) {
+                report.add(head.at, "the head of the log is not in the extent with its ordinal");
+            }
+        }
+        Ok(durable)
+    }
+
+    /// Looks at where a walk along the log has ended, and at how much it has passed.
+    pub(super) fn verify_end(
+        &self,
+        walk: &Walk<'_>,
+        (end, visible): (u64, u64),
+        passed: (u64, u64),
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        if walk.at() != end {
+            report.add(walk.at(), format!("the log ends here and should end at {end}: {}", walk.stop()));
+        } else if !walk.is_between_commits() {
+            report.add(walk.at(), "the log ends within a commit");
+        } else if walk.last_crc() != self.chain()? {
+            report.add(walk.at(), "the next record would not follow the last one (chain)");
+        } else if walk.last_seq() > visible || walk.last_seq() >> COUNT_BITS != visible >> COUNT_BITS {
+            // Numbers may be skipped, but not those of a whole incarnation.
+            let last = walk.last_seq();
+            report.add(walk.at(), format!("the last commit has number {last:#x}, which does not lead to {visible:#x}"));
+        } else {
+            let counted = self.log_size()?;
+            if counted != passed {
+                let ((bytes, records), (counted_bytes, counted_records)) = (passed, counted);
+                let what = format!(
+                    "the log has {records} records of {bytes} bytes, and counts {counted_records} of {counted_bytes}"
+                );
+                report.add(live::LOG_TOTALS, what);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the header of a region.
+    pub(super) fn verify_region(
+        &self,
+        space: &Space,
+        map: u32,
+        index: &Index<'_>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let at = index.offset();
+        let visible = self.visible()?;
+        // Word by word: the counters among them change, and in a store that is opened for reading, at any time.
+        let word = |field: usize| self.region.load(at + field as u64);
+        let (of_map, blocks) = (word(offset_of!(RegionHeader, map))?, word(offset_of!(RegionHeader, blocks))?);
+        let extent = space.extent(at);
+        if of_map != u64::from(map) {
+            report.add(at, format!("the region of map {map} says that it is that of map {of_map}"));
+        }
+        if extent.is_none_or(|extent| extent.blocks != blocks)
+            || lines_of_blocks(blocks.clamp(1, MAX_FILE_LEN / BLOCK)) != index.lines()
+        {
+            report.add(at, format!("map {map}: the region has another size than its extent"));
+        }
+        if index.since() > visible || index.totals()?.seq > visible {
+            report.add(at, format!("map {map}: the region is from a commit that is still to come"));
+        }
+        Ok(())
+    }
+
+    /// What the next record of the log will say of the one before it.
+    fn chain(&self) -> Result<u32> {
+        if !self.is_live()? {
+            return Ok(self.superblock()?.end_chain.get());
+        }
+        Ok(self.region.live(live::CHAIN)? as u32)
+    }
+
+    /// Where the log begins and ends, and its last sequence number.
+    pub(super) fn log_bounds(&self) -> Result<(LogHead, u64, u64)> {
+        let head = self.head()?;
+        if let Some(frozen) = self.frozen()? {
+            return Ok((head, self.superblock()?.log_end.get(), frozen.visible));
+        }
+        Ok((head, self.region.live(live::TAIL)?, self.region.live(live::VISIBLE)?))
+    }
+}
+
+/// Whether a superblock holds, or was never written.
+fn is_superblock(offset: u64, bytes: &[u8]) -> bool {
+    // A new store has only one, and in the place of the other the mark of its creation.
+    let rest = bytes.strip_prefix(&CREATION_MAGIC).filter(|_| offset == SUPERBLOCK_A).unwrap_or(bytes);
+    rest.iter().all(|&byte| byte == 0) || Superblock::read_from_bytes(bytes).is_ok_and(|superblock| superblock.holds())
+}
+
+/// Looks at the first record of the log.
+pub(super) fn verify_first(record: Record<'_>, head: &Head, report: &mut VerifyReport) {
+    if record.header.chain.get() != head.chain {
+        report.add(record.offset, "the first record of the log follows another one than the head says (chain)");
+    }
+    let is_declared = record.kind() == Some(Kind::Incarnation) || record.seq() >> COUNT_BITS == head.seq >> COUNT_BITS;
+    if record.seq() < head.seq || !is_declared {
+        // The next superblock will have the log begin with that number.
+        report.add(record.offset, "the first record of the log has a number that the head does not lead to");
+    }
+}
