@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +63,190 @@ fn imports_run_down_only() {
                 assert!(target <= here, "{name} imports upwards: {line}");
             }
         }
+    }
+}
+
+/// The rooms of the engine and the files in them, from the bottom to the top. Each uses what stands before it, and
+/// nothing that stands behind it; so there is no circle. `engine/mod.rs` is the frame that names a part of every room.
+const ROOMS: [(&str, &[&str]); 11] = [
+    ("", &["settings", "clock", "progress"]),
+    ("state", &["rest", "ledger", "superblocks", "head", "live_area", "words", "writer", "maps"]),
+    ("processes", &["gate", "lock_word", "entries", "notice"]),
+    ("lookup", &["protocol", "horizon", "versions", "keys"]),
+    ("durable", &["flusher", "superblock", "checkpoint"]),
+    ("write", &["slots", "reclaim", "space", "regions", "catalogue", "commit", "turn", "tables", "sync"]),
+    ("read", &["sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),
+    ("upkeep", &["resize", "expiry", "clean", "sweep", "share", "compact", "maintain"]),
+    ("change", &["one", "batch", "maps"]),
+    ("open", &["path", "aside", "seat", "build", "recovery", "roads", "close"]),
+    ("verify", &["report", "pace", "derived", "tables", "snapshot", "store"]),
+];
+
+/// The place of each file in that order.
+fn ranks() -> BTreeMap<String, usize> {
+    let files = ROOMS.iter().flat_map(|(room, files)| {
+        files.iter().map(move |file| if room.is_empty() { format!("{file}.rs") } else { format!("{room}/{file}.rs") })
+    });
+    files.enumerate().map(|(rank, file)| (format!("engine/{file}"), rank)).collect()
+}
+
+/// Methods that the standard library has as well: they tell something only if it is the engine that is called.
+const OF_STD: [&str; 9] = ["chain", "clear", "drain", "find_map", "open", "pop", "read", "remove", "truncate"];
+
+/// The paths that a source mentions: those that it imports, and those that it spells out.
+fn paths(source: &str) -> Vec<String> {
+    /// Writes the lists of an import out.
+    fn expand(prefix: &str, rest: &str, found: &mut Vec<String>) {
+        let rest = rest.trim();
+        let Some((before, list)) = rest.split_once('{') else {
+            found.push(format!("{prefix}{rest}"));
+            return;
+        };
+        let (mut depth, mut start) = (0, 0);
+        for (at, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => {
+                    expand(&format!("{prefix}{before}"), &list[start..at], found);
+                    return;
+                }
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    expand(&format!("{prefix}{before}"), &list[start..at], found);
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    let code: String = code(source).flat_map(|line| [line, " "]).collect();
+    let mut found = Vec::new();
+    for import in code.split(';').filter_map(|statement| statement.split_once("use ")).map(|(_, import)| import) {
+        expand("", import, &mut found);
+    }
+    for (at, _) in code.match_indices("crate::") {
+        found.push(code[at..].chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect());
+    }
+    found
+}
+
+/// The functions that a source defines.
+fn definitions(source: &str) -> BTreeSet<String> {
+    let after_fn = |line: &str| -> Option<String> {
+        let (before, after) = line.split_once("fn ")?;
+        let is_one = before.trim().split(' ').all(|word| word.is_empty() || word == "const" || word.starts_with("pub"));
+        is_one.then(|| after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+    };
+    code(source).filter_map(after_fn).collect()
+}
+
+/// The methods that a source calls, and whether it is the engine, or itself, that it calls.
+fn calls(source: &str) -> BTreeSet<(String, bool)> {
+    let mut found = BTreeSet::new();
+    for line in code(source) {
+        for (at, _) in line.match_indices('(') {
+            let before = &line[..at];
+            let name: String = before.chars().rev().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String = name.chars().rev().collect();
+            let receiver = &before[..before.len() - name.len()];
+            let of_engine = ["self.", "engine.", "engine().", "Engine::", "Self::"];
+            let is_of_engine = of_engine.iter().any(|end| receiver.ends_with(end));
+            if !name.is_empty() && (receiver.ends_with('.') || is_of_engine) {
+                found.insert((name, is_of_engine));
+            }
+        }
+    }
+    found
+}
+
+/// The arrows between the files of the engine, by imports and by calls, each with what makes it one.
+///
+/// A call is one of a function whose name only one file has. Of several files of the engine that have it, if it is the
+/// engine that is called, the lowest may be meant.
+fn arrows(sources: &[(String, String)]) -> BTreeSet<(String, String, String)> {
+    let ranks = ranks();
+    let mut found = BTreeSet::new();
+    let mut homes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, source) in sources {
+        for function in definitions(source) {
+            homes.entry(function).or_default().push(name);
+        }
+    }
+    for (name, source) in sources.iter().filter(|(name, _)| ranks.contains_key(name)) {
+        let room = name.rsplit_once('/').map_or("", |(room, _)| room);
+        for path in paths(source) {
+            let path = path.replace("super::", &format!("crate::{}::", room.replace('/', "::")));
+            let Some(path) = path.strip_prefix("crate::") else { continue };
+            let parts: Vec<&str> = path.split("::").collect();
+            let targets = [format!("{}.rs", parts.join("/")), String::new()];
+            let shorter = (1..parts.len()).map(|len| format!("{}.rs", parts[..len].join("/")));
+            if let Some(target) = targets.into_iter().chain(shorter).find(|target| ranks.contains_key(target)) {
+                found.insert((name.clone(), target, path.to_owned()));
+            }
+        }
+        for (function, is_of_engine) in calls(source) {
+            let Some(homes) = homes.get(&function) else { continue };
+            let of_engine = homes.iter().filter(|home| ranks.contains_key(**home)).min_by_key(|home| ranks[**home]);
+            let Some(home) = of_engine.filter(|_| !homes.contains(&name.as_str())) else { continue };
+            if is_of_engine || homes.len() == 1 && !OF_STD.contains(&function.as_str()) {
+                found.insert((name.clone(), (*home).to_owned(), format!("{function}()")));
+            }
+        }
+    }
+    found.retain(|(from, to, _)| from != to);
+    found
+}
+
+/// The arrows that do not run down.
+fn arrows_up(sources: &[(String, String)]) -> Vec<String> {
+    let ranks = ranks();
+    let up = arrows(sources).into_iter().filter(|(from, to, _)| ranks[to] >= ranks[from]);
+    up.map(|(from, to, what)| format!("{from} uses {to}: {what}")).collect()
+}
+
+#[test]
+fn the_rooms_of_the_engine_use_what_is_below_them_only() {
+    let sources = sources();
+    let engine: BTreeSet<&str> = sources
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| name.starts_with("engine/") && !name.ends_with("/mod.rs"))
+        .collect();
+    let ranks = ranks();
+    let listed: BTreeSet<&str> = ranks.keys().map(String::as_str).collect();
+    assert_eq!(engine, listed, "each file of the engine has a place in `ROOMS`");
+    for (room, files) in ROOMS {
+        assert!(files.len() <= 9, "{room} shows too much at once");
+    }
+    let up = arrows_up(&sources);
+    assert!(up.is_empty(), "{} arrows run up:\n{}", up.len(), up.join("\n"));
+}
+
+/// The check sees what it is for.
+#[test]
+fn an_arrow_that_runs_up_is_found() {
+    let sources = sources();
+    let arrows = arrows(&sources);
+    let is_there = |from: &str, to: &str, what: &str| arrows.contains(&(from.into(), to.into(), what.into()));
+    assert!(is_there("engine/change/one.rs", "engine/write/turn.rs", "turn()"), "a call from room to room");
+    assert!(is_there("engine/write/regions.rs", "engine/write/space.rs", "allocate()"), "a call within a room");
+    assert!(is_there("engine/change/batch.rs", "engine/write/turn.rs", "engine::write::turn::LongTurn"), "an import");
+    assert!(arrows.len() > 500, "{} arrows", arrows.len());
+
+    for (file, line) in [
+        ("engine/write/space.rs", "        self.upkeep_after(writer, &[], [0; 4], 0);"),
+        ("engine/write/space.rs", "        self.create_map(writer, map, blocks, seq)?;"),
+        ("engine/write/space.rs", "        opening.end_opening(true)?;"),
+        ("engine/write/space.rs", "use crate::engine::read::{\n    cursor::{self, Cursor},\n};"),
+        ("engine/write/space.rs", "use super::regions;"),
+        ("engine/state/words.rs", "    let at = crate::engine::write::space::Room::Growth;"),
+        ("engine/clock.rs", "use super::state::words::Frozen;"),
+    ] {
+        let mut sources = sources.clone();
+        let (_, source) = sources.iter_mut().find(|(name, _)| name == file).unwrap();
+        source.insert_str(source.find("\n\n").unwrap(), &format!("\n\n{line}\n"));
+        let up = arrows_up(&sources);
+        assert!(!up.is_empty() && up.iter().all(|arrow| arrow.starts_with(file)), "{file}: {line}: {up:?}");
     }
 }
 
