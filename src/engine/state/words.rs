@@ -152,7 +152,7 @@ impl Engine {
 
     /// Whether the superblock in force says, to our knowledge, that the store is closed: the first change writes
     /// another one.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn superblock_is_closed(&self) -> bool {
         self.clean.load(Ordering::Acquire)
     }
