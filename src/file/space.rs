@@ -637,6 +637,25 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_beyond_the_limit_is_not_for_growth() {
+        let region = Region::in_memory(EXTENTS + 16 * BLOCK).unwrap();
+        region.allocate(EXTENTS, EXTENTS + 12 * BLOCK).unwrap();
+        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 12 * BLOCK, 5)], 1, 5).unwrap();
+        let is_full =
+            |space: &mut Space| matches!(space.allocate(&region, 2, ExtentKind::Log, 6), Err(Error::Full { .. }));
+        while !is_full(&mut space) {}
+        let mut beyond = || space.allocate(&region, 2, ExtentKind::Index, 7).unwrap().offset;
+        let free = region.exceeding(8 * BLOCK, || [beyond(), beyond()][0]);
+        // A run in front of what is in use, and in a file that is long enough.
+        space.free(&region, free).unwrap();
+        assert!(is_full(&mut space));
+        assert_eq!(
+            region.exceeding(8 * BLOCK, || space.allocate(&region, 2, ExtentKind::Log, 8)).unwrap().offset,
+            free
+        );
+    }
+
+    #[test]
     fn the_log_takes_shorter_runs_rather_than_a_longer_file() {
         let region = Region::in_memory(1 << 25).unwrap();
         region.allocate(EXTENTS, EXTENTS + 128 * BLOCK).unwrap();
