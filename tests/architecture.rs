@@ -178,9 +178,8 @@ fn arrows(sources: &[(String, String)]) -> BTreeSet<(String, String, String)> {
             let path = path.replace("super::", &format!("crate::{}::", room.replace('/', "::")));
             let Some(path) = path.strip_prefix("crate::") else { continue };
             let parts: Vec<&str> = path.split("::").collect();
-            let targets = [format!("{}.rs", parts.join("/")), String::new()];
-            let shorter = (1..parts.len()).map(|len| format!("{}.rs", parts[..len].join("/")));
-            if let Some(target) = targets.into_iter().chain(shorter).find(|target| ranks.contains_key(target)) {
+            let mut targets = (1..=parts.len()).rev().map(|len| format!("{}.rs", parts[..len].join("/")));
+            if let Some(target) = targets.find(|target| ranks.contains_key(target)) {
                 found.insert((name.clone(), target, path.to_owned()));
             }
         }
