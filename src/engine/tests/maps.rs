@@ -44,9 +44,7 @@ fn a_log_with_records_of_a_map_that_was_never_made_is_refused() {
             engine.create_map(&mut engine.writer(), map, 1, engine.next_seq().unwrap()).unwrap();
         }
         engine.put(map, b"key", b"value", None).unwrap();
-        let copy = path.with_extension("copy");
-        fs::copy(&path, &copy).unwrap();
-        let recovered = Engine::open(&copy, Settings::default());
+        let recovered = Engine::open(&copied(&path), Settings::default());
         let refused = matches!(&recovered, Err(Error::Corrupt { what, .. }) if what.contains("records of map"));
         assert_eq!(refused, is_refused, "map {map}: {:?}", recovered.err());
     }

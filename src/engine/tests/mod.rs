@@ -74,6 +74,12 @@ enum Event {
 #[derive(Default)]
 struct Tape(Mutex<Vec<Event>>);
 
+impl Tape {
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
 impl Recorder for Tape {
     fn write(&self, offset: u64, bytes: &[u8]) {
         self.0.lock().unwrap().push(Event::Write(offset, bytes.to_vec()));
@@ -122,6 +128,13 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
     let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
     let path = folder.path().join("store");
     (folder, path)
+}
+
+/// A copy of the file as it is now, beside it.
+fn copied(path: &Path) -> PathBuf {
+    let copy = path.with_extension("copy");
+    fs::copy(path, &copy).unwrap();
+    copy
 }
 
 fn kinds(engine: &Engine, kind: ExtentKind) -> usize {

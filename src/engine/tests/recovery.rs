@@ -115,8 +115,7 @@ fn a_walk_stops_at_a_record_of_another_chain() {
     let stale =
         Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, expires: None, shortcut: None, key, value };
     tail.append(&engine.region, &stale).unwrap();
-    fs::copy(&path, path.with_extension("copy")).unwrap();
-    let copy = open(&path.with_extension("copy"));
+    let copy = open(&copied(&path));
     assert_eq!(content(&copy), expected);
 }
 
@@ -131,8 +130,7 @@ fn a_walk_needs_the_end_of_a_commit() {
     for number in 100..110 {
         batch.put(DEFAULT_MAP, &key(number), b"uncommitted", None).unwrap();
     }
-    fs::copy(&path, path.with_extension("copy")).unwrap();
-    let copy = open(&path.with_extension("copy"));
+    let copy = open(&copied(&path));
     assert_eq!(content(&copy), expected);
 }
 
@@ -154,8 +152,7 @@ fn a_change_takes_the_clean_flag_from_the_disk_first() {
     let is_append = |event: &Event| matches!(event, Event::Write(at, _) if before_seal.contains(at));
     let record = events.iter().position(is_append).unwrap();
     assert!(flush < record, "the flag has to be flushed away before anything is appended");
-    fs::copy(&path, path.with_extension("copy")).unwrap();
-    let copy = open(&path.with_extension("copy"));
+    let copy = open(&copied(&path));
     assert!(matches!(copy.opened, Opened::AfterPowerCut { .. }), "{:?}", copy.opened);
     assert_eq!(content(&copy), content(&engine));
 }
@@ -188,8 +185,7 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     drop(turn);
 
     assert!(!engine.remove(DEFAULT_MAP, b"dead").unwrap(), "the next writer comes, and goes without a commit");
-    fs::copy(&path, path.with_extension("copy")).unwrap();
-    let copy = open(&path.with_extension("copy"));
+    let copy = open(&copied(&path));
     assert_eq!(content(&copy), expected, "the power is cut after that");
     engine.put(DEFAULT_MAP, b"next", b"", None).unwrap();
     let index = engine.index(DEFAULT_MAP).unwrap().unwrap();
@@ -211,17 +207,13 @@ fn a_store_that_was_closed_while_an_index_was_built_is_in_order() {
     }
     engine.close().unwrap();
     drop(engine);
-    let copy = path.with_extension("copy");
-    fs::copy(&path, &copy).unwrap();
-    let engine = Engine::open(&copy, Settings { access: Access::ReadOnly, ..Settings::default() }).unwrap();
+    let engine = Engine::open(&copied(&path), Settings { access: Access::ReadOnly, ..Settings::default() }).unwrap();
     assert!(!engine.is_live().unwrap());
     let report = engine.verify().unwrap();
     assert!(report.is_clean(), "{:?}", report.findings());
 }
 
-/// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning
-/// of another extent, and nothing behind it. What was cut off the extent that the log begins in is used again, by the
-/// log itself as well.
+/// What was cut off the extent that the log begins in is used again, by the log itself as well.
 #[test]
 fn what_lies_before_the_head_is_not_the_logs() {
     let (_folder, path) = scratch();
@@ -251,14 +243,14 @@ fn what_lies_before_the_head_is_not_the_logs() {
     }
     assert!(engine.extents().unwrap().iter().any(is_used), "the log ends where it begins: {:?}", engine.extents());
     engine.sync().unwrap();
-    let copy = path.with_extension("copy");
-    fs::copy(&path, &copy).unwrap();
-    let recovered = Engine::open(&copy, Settings { untrusted: true, ..settings }).unwrap();
+    let recovered = Engine::open(&copied(&path), Settings { untrusted: true, ..settings }).unwrap();
     assert!(matches!(recovered.opened, Opened::AfterPowerCut { .. }), "{:?}", recovered.opened);
     assert!(content(&recovered) == content(&engine));
     assert!(recovered.verify().unwrap().is_clean());
 }
 
+/// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning
+/// of another extent, and nothing behind it.
 #[test]
 fn the_log_may_begin_with_a_new_life() {
     let (folder, path) = scratch();

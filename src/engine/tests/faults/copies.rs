@@ -8,58 +8,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::{Event, Tape, replay};
 use super::support::{self, Random};
 use super::{Content, batch_of, check, content, put};
 use crate::engine::Engine;
 use crate::engine::settings::{Access, Durability, Limits, Opened, Settings};
-use crate::file::door::{self, Recorder};
+use crate::file::door;
 use crate::file::layout::{BLOCK, DEFAULT_MAP, live};
-
-/// A change of the file.
-enum Event {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
-    Punch(u64, u64),
-}
-
-#[derive(Default)]
-struct Tape(Mutex<Vec<Event>>);
-
-impl Tape {
-    fn note(&self, event: Event) {
-        self.0.lock().unwrap().push(event);
-    }
-
-    fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
-    }
-}
-
-impl Recorder for Tape {
-    fn write(&self, offset: u64, bytes: &[u8]) {
-        self.note(Event::Write(offset, bytes.to_vec()));
-    }
-    fn store(&self, offset: u64, value: u64) {
-        self.note(Event::Write(offset, value.to_le_bytes().to_vec()));
-    }
-    fn set_len(&self, len: u64) {
-        self.note(Event::SetLen(len));
-    }
-    fn punch(&self, offset: u64, len: u64) {
-        self.note(Event::Punch(offset, len));
-    }
-}
-
-fn replay(image: &mut Vec<u8>, event: &Event) {
-    match event {
-        Event::Write(at, bytes) => image[*at as usize..][..bytes.len()].copy_from_slice(bytes),
-        Event::SetLen(len) => image.resize(*len as usize, 0),
-        Event::Punch(at, len) => image[*at as usize..][..*len as usize].fill(0),
-    }
-}
 
 /// What happened to a store.
 struct History {
