@@ -103,58 +103,39 @@
 //! # Ok::<(), slotlog::Error>(())
 //! ```
 
-mod arg;
 mod background;
 mod changes;
 mod codec;
 mod engine;
-mod entry;
 mod error;
 mod file;
 mod map;
-mod map_changes;
-mod map_iter;
 mod options;
-mod pod;
-#[cfg(feature = "serde")]
-mod serialised;
 mod snapshot;
-mod snapshot_map;
 mod source;
 mod stats;
 mod store;
 mod transaction;
-mod transaction_map;
-mod typed;
-mod value_ref;
 
-pub use arg::Arg;
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
-pub use codec::{Codec, View};
+#[cfg(feature = "serde")]
+pub use codec::Serde;
+pub use codec::{Arg, Codec, Pod, View};
 pub use engine::settings::Opened;
 pub use engine::settings::{Access, Durability};
 pub use engine::settings::{RecoveryPhase, RecoveryProgress};
 pub use engine::upkeep::compact::{CompactProgress, CompactReport};
 pub use engine::verify::report::{Finding, VerifyProgress, VerifyReport, VerifyScope};
-pub use entry::Entry;
 pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Result};
 pub use file::layout as format;
-pub use map::{Map, MapInfo};
-pub use map_changes::{MapChange, MapChanges};
-pub use map_iter::MapIter;
+pub use map::{Entry, Map, MapChange, MapChanges, MapInfo, MapIter, SnapshotMap, TransactionMap, ValueRef};
 pub use options::Options;
-pub use pod::Pod;
-#[cfg(feature = "serde")]
-pub use serialised::Serde;
 pub use snapshot::{Iter, Snapshot};
-pub use snapshot_map::SnapshotMap;
 pub use stats::{
     ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, RestingStats, Stats, UpkeepStats, WaitingStats,
 };
 pub use store::Store;
 pub use transaction::Transaction;
-pub use transaction_map::TransactionMap;
-pub use value_ref::ValueRef;
 /// The crate whose derives make a type [plain old data](Pod).
 pub use zerocopy;
 

@@ -27,7 +27,7 @@ fn pages() -> Vec<(String, String)> {
 /// The sources whose documentation is public for the most part.
 fn sources() -> Vec<String> {
     let mut names = Vec::new();
-    for folder in ["src", "src/bin", "src/file/layout"] {
+    for folder in ["src", "src/map", "src/codec", "src/bin", "src/file/layout"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             if name.ends_with(".rs") {

@@ -1,12 +1,27 @@
 //! Named, typed maps.
 
+mod changes;
+mod entry;
+mod iter;
+mod snapshot;
+mod transaction;
+mod typed;
+mod value_ref;
+
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::arg::Arg;
-use crate::codec::{Codec, View};
+pub use changes::{MapChange, MapChanges};
+pub use entry::Entry;
+pub use iter::MapIter;
+pub use snapshot::SnapshotMap;
+pub use transaction::TransactionMap;
+use typed::Typed;
+pub use value_ref::ValueRef;
+
+use crate::codec::{Arg, Codec, View};
 use crate::engine::change::batch::Batch;
 use crate::engine::change::maps::Named;
 use crate::engine::change::one::Action;
@@ -15,8 +30,7 @@ use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::error::{Error, Result};
 use crate::source::{EngineRef, Source};
-use crate::typed::Typed;
-use crate::{Changes, Entry, MapChanges, MapIter, SnapshotMap, Store, ValueRef};
+use crate::{Changes, Store};
 
 /// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
 ///
@@ -47,7 +61,7 @@ use crate::{Changes, Entry, MapChanges, MapIter, SnapshotMap, Store, ValueRef};
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 ///
-#[doc = include_str!("../docs/hashmap.md")]
+#[doc = include_str!("../../docs/hashmap.md")]
 pub struct Map<K: ?Sized, V: ?Sized> {
     store: Store,
     typed: Typed<K, V>,

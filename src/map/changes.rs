@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use super::typed::Typed;
 use crate::changes::{ChangeKind, Changes};
 use crate::codec::Codec;
 use crate::error::Result;
-use crate::typed::Typed;
 
 /// The committed changes of a [`Map`](crate::Map) after a sequence number, oldest first, straight from the log. See
 /// [`Map::changes_since`](crate::Map::changes_since). Held for long, it keeps space from being reused, like a

@@ -3,16 +3,15 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::arg::Arg;
-use crate::codec::{Codec, View};
+use super::Map;
+use super::typed::Typed;
+use crate::codec::{Arg, Codec, View};
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
 use crate::file::index::Index;
 use crate::file::log::Record;
-use crate::map::Map;
 use crate::snapshot::look_up_many;
-use crate::typed::Typed;
 
 /// A [`Map`] as one commit left it; see [`Snapshot::of`](crate::Snapshot::of).
 ///

@@ -1,6 +1,16 @@
 //! How keys and values of a typed map are stored as bytes.
 
+mod arg;
+mod pod;
+#[cfg(feature = "serde")]
+mod serialised;
+
 use std::borrow::{Borrow, Cow};
+
+pub use arg::Arg;
+pub use pod::Pod;
+#[cfg(feature = "serde")]
+pub use serialised::Serde;
 
 use crate::error::CodecError;
 

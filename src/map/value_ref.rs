@@ -6,10 +6,10 @@ use std::ops::Deref;
 
 use zerocopy::IntoBytes;
 
+use super::typed::Typed;
 use crate::Result;
 use crate::codec::View;
 use crate::engine::read::pinned::Pinned;
-use crate::typed::Typed;
 
 /// A value of a [`Map`](crate::Map), borrowed from the file: see [`Map::get_ref`](crate::Map::get_ref).
 ///

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::codec::{Codec, View, wrong_size};
+use super::{Codec, View, wrong_size};
 use crate::error::CodecError;
 
 /// Plain old data: a `T`, or a slice of them, stored with its memory layout, and read in place as `&T`.

@@ -3,11 +3,10 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 
-use crate::arg::Arg;
-use crate::codec::Codec;
+use super::Map;
+use crate::codec::{Arg, Codec};
 use crate::engine::change::one::Action;
 use crate::error::Result;
-use crate::map::Map;
 
 /// A closure given to [`Entry::and_modify`].
 type Modification<'m, T> = Box<dyn FnOnce(&mut T) + 'm>;

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use super::typed::Typed;
 use crate::Result;
 use crate::codec::Codec;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
-use crate::typed::Typed;
 
 /// An iteration over the keys and values of a [`Map`](crate::Map); see [`Map::iter`](crate::Map::iter) and
 /// [`Map::drain`](crate::Map::drain). It keeps the commit that it sees, like a [`Snapshot`](crate::Snapshot).

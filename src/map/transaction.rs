@@ -3,13 +3,12 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::arg::Arg;
-use crate::codec::Codec;
+use super::Map;
+use super::typed::Typed;
+use crate::codec::{Arg, Codec};
 use crate::engine::change::batch::Batch;
 use crate::engine::clock::deadline;
 use crate::error::Result;
-use crate::map::Map;
-use crate::typed::Typed;
 
 /// A [`Map`] within a transaction; see [`Transaction::of`](crate::Transaction::of). It sees all changes of the
 /// transaction so far, to any map.

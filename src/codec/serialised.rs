@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::codec::{Codec, no_more};
+use super::{Codec, no_more};
 use crate::error::CodecError;
 
 /// A type that serde serialises, in the format of [postcard](https://docs.rs/postcard). Requires the feature `serde`.
