@@ -1,0 +1,230 @@
+//! Values made of several others: options, slices, arrays, tuples.
+
+use std::borrow::{Borrow, Cow};
+
+use super::{Codec, View, no_more, wrong_size};
+use crate::error::CodecError;
+
+impl<T: Codec<Owned = T>> Codec for Option<T> {
+    type Borrowed = Option<T>;
+    type Owned = Option<T>;
+
+    fn name() -> String {
+        format!("option({})", T::name())
+    }
+
+    #[inline]
+    fn encode(value: &Option<T>) -> Result<impl AsRef<[u8]>, CodecError> {
+        let mut bytes = vec![u8::from(value.is_some())];
+        if let Some(value) = value {
+            put::<T>(value, Place::Last, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    #[inline]
+    fn decode(bytes: &[u8]) -> Result<Option<T>, CodecError> {
+        match bytes {
+            [0] => Ok(None),
+            [1, value @ ..] => T::decode(value).map(Some),
+            _ => Err(CodecError::new("expected 0, or 1 and a value")),
+        }
+    }
+}
+
+/// Where a value stands among several.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Others come after it, so its length stands before it, unless that is fixed.
+    Inner,
+    /// It takes all bytes that are left.
+    Last,
+}
+
+/// Appends one of several values.
+fn put<T: Codec>(value: &T::Owned, place: Place, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let bytes = T::encode(value.borrow())?;
+    let bytes = bytes.as_ref();
+    if T::SIZE.is_none() && place == Place::Inner {
+        let len = u32::try_from(bytes.len()).map_err(|_| CodecError::new("a part is longer than 4 GiB"))?;
+        out.extend_from_slice(&len.to_le_bytes());
+    }
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// Splits off one of several values.
+fn take<T: Codec>(bytes: &mut &[u8], place: Place) -> Result<T::Owned, CodecError> {
+    let len = match T::SIZE {
+        Some(size) => size,
+        None if place == Place::Last => bytes.len(),
+        None => {
+            let (len, rest) = bytes.split_at_checked(4).ok_or_else(|| wrong_size(4, bytes.len()))?;
+            *bytes = rest;
+            u32::decode(len)? as usize
+        }
+    };
+    let (value, rest) = bytes.split_at_checked(len).ok_or_else(|| wrong_size(len, bytes.len()))?;
+    *bytes = rest;
+    T::decode(value)
+}
+
+impl<T: Codec<Owned = T>> Codec for [T] {
+    type Borrowed = [T];
+    type Owned = Vec<T>;
+
+    fn name() -> String {
+        format!("[{}]", T::name())
+    }
+
+    #[inline]
+    fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
+        if let Some(bytes) = T::bytes_of(values) {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let mut bytes = Vec::with_capacity(values.len() * T::SIZE.unwrap_or(16));
+        for value in values {
+            put::<T>(value, Place::Inner, &mut bytes)?;
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    #[inline]
+    fn decode(mut bytes: &[u8]) -> Result<Vec<T>, CodecError> {
+        if let Some(values) = T::values_of(bytes) {
+            return Ok(values);
+        }
+        if T::SIZE == Some(0) {
+            return Err(CodecError::new("a vector of zero-sized values does not store their number; use an array"));
+        }
+        let mut values = Vec::new();
+        while !bytes.is_empty() {
+            values.push(take::<T>(&mut bytes, Place::Inner)?);
+        }
+        Ok(values)
+    }
+}
+
+impl View for [u8] {
+    #[inline]
+    fn view(bytes: &[u8]) -> Result<&[u8], CodecError> {
+        Ok(bytes)
+    }
+}
+
+impl<T: Codec<Owned = T>> Codec for Vec<T> {
+    type Borrowed = [T];
+    type Owned = Vec<T>;
+
+    fn name() -> String {
+        <[T]>::name()
+    }
+
+    #[inline]
+    fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
+        <[T]>::encode(values)
+    }
+
+    #[inline]
+    fn decode(bytes: &[u8]) -> Result<Vec<T>, CodecError> {
+        <[T]>::decode(bytes)
+    }
+}
+
+impl View for Vec<u8> {
+    #[inline]
+    fn view(bytes: &[u8]) -> Result<&[u8], CodecError> {
+        Ok(bytes)
+    }
+}
+
+impl<T: Codec<Owned = T>, const N: usize> Codec for [T; N] {
+    type Borrowed = [T; N];
+    type Owned = [T; N];
+
+    const SIZE: Option<usize> = match T::SIZE {
+        Some(size) => Some(size * N),
+        None => None,
+    };
+
+    fn name() -> String {
+        format!("[{}; {N}]", T::name())
+    }
+
+    #[inline]
+    fn encode(values: &[T; N]) -> Result<impl AsRef<[u8]>, CodecError> {
+        <[T]>::encode(values)
+    }
+
+    #[inline]
+    fn decode(mut bytes: &[u8]) -> Result<[T; N], CodecError> {
+        let values = match T::values_of(bytes) {
+            Some(values) => values,
+            None => {
+                let values = (0..N).map(|_| take::<T>(&mut bytes, Place::Inner)).collect::<Result<Vec<T>, _>>()?;
+                no_more(bytes)?;
+                values
+            }
+        };
+        values.try_into().map_err(|values: Vec<T>| wrong_size(N, values.len()))
+    }
+}
+
+impl<const N: usize> View for [u8; N] {
+    #[inline]
+    fn view(bytes: &[u8]) -> Result<&[u8; N], CodecError> {
+        bytes.try_into().map_err(|_| wrong_size(N, bytes.len()))
+    }
+}
+
+/// The sum of the sizes, if all are fixed.
+const fn sum<const N: usize>(sizes: [Option<usize>; N]) -> Option<usize> {
+    let (mut sum, mut index) = (0, 0);
+    while index < N {
+        match sizes[index] {
+            Some(size) => sum += size,
+            None => return None,
+        }
+        index += 1;
+    }
+    Some(sum)
+}
+
+macro_rules! tuples {
+    ($(($($first:ident.$index:tt)* | $last:ident.$last_index:tt))*) => {$(
+        impl<$($first: Codec<Owned = $first>,)* $last: Codec<Owned = $last>> Codec for ($($first,)* $last,) {
+            type Borrowed = ($($first,)* $last,);
+            type Owned = ($($first,)* $last,);
+
+            const SIZE: Option<usize> = sum([$($first::SIZE,)* $last::SIZE]);
+
+            fn name() -> String {
+                format!("({})", [$($first::name(),)* $last::name()].join(", "))
+            }
+
+            #[inline]
+            fn encode(value: &Self) -> Result<impl AsRef<[u8]>, CodecError> {
+                let mut bytes = Vec::with_capacity(Self::SIZE.unwrap_or(64));
+                $(put::<$first>(&value.$index, Place::Inner, &mut bytes)?;)*
+                put::<$last>(&value.$last_index, Place::Last, &mut bytes)?;
+                Ok(bytes)
+            }
+
+            #[inline]
+            fn decode(mut bytes: &[u8]) -> Result<Self, CodecError> {
+                let value = ($(take::<$first>(&mut bytes, Place::Inner)?,)* take::<$last>(&mut bytes, Place::Last)?,);
+                no_more(bytes)?;
+                Ok(value)
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (| A.0)
+    (A.0 | B.1)
+    (A.0 B.1 | C.2)
+    (A.0 B.1 C.2 | D.3)
+    (A.0 B.1 C.2 D.3 | E.4)
+    (A.0 B.1 C.2 D.3 E.4 | F.5)
+}
