@@ -109,6 +109,7 @@ mod codec;
 mod engine;
 mod error;
 mod file;
+mod keys;
 mod map;
 mod options;
 mod snapshot;

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::Result;
 use crate::engine::Engine;
-use crate::engine::read::cursor::{Cursor, prefetch_record};
+use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::engine::read::pins::Pin;
 use crate::file::index::Index;
-use crate::file::layout::{DEFAULT_MAP, KeyHash};
-use crate::file::log::Record;
-use crate::{Map, Result, SnapshotMap};
+use crate::file::layout::DEFAULT_MAP;
 
 /// The store as one commit left it, unaffected by later writes.
 ///
@@ -45,35 +44,6 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// How many keys are looked up side by side.
-const ABREAST: usize = 32;
-
-/// Looks up many keys, and calls `found` with the record of each, in their order.
-pub(crate) fn look_up_many<'s, K: AsRef<[u8]>>(
-    pinned: &'s Pinned,
-    map: u32,
-    index: Option<&Index<'s>>,
-    keys: &[K],
-    mut found: impl FnMut(Option<Record<'s>>) -> Result<()>,
-) -> Result<()> {
-    let Some(index) = index else { return keys.iter().try_for_each(|_| found(None)) };
-    let engine: &Engine = pinned.engine();
-    for keys in keys.chunks(ABREAST) {
-        let hash = |key: &K| KeyHash::of(key.as_ref(), engine.seed);
-        keys.iter().for_each(|key| index.prefetch(hash(key)));
-        for key in keys {
-            // The first slot whose tag fits is nearly always the right one.
-            if let Some(record) = index.find(hash(key), |record| Ok(Some(record)))? {
-                prefetch_record(&engine.region, record);
-            }
-        }
-        for key in keys {
-            found(pinned.get(index, map, key.as_ref())?)?;
-        }
-    }
-    Ok(())
-}
-
 impl Snapshot {
     pub(crate) fn new(engine: &Arc<Engine>) -> Result<Snapshot> {
         let (pin, region, totals) = Pin::with_totals(Arc::clone(engine), DEFAULT_MAP)?;
@@ -87,20 +57,8 @@ impl Snapshot {
         self.region.map(|extent| Index::of_extent(&engine.region, extent)).transpose()
     }
 
-    /// A named map as of this commit.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// let names = store.map::<u64, str>("names")?;
-    /// names.insert(7, "Ada")?;
-    /// let snapshot = store.snapshot()?;
-    /// names.remove(7)?;
-    /// let name: Option<&str> = snapshot.of(&names).get_ref(7)?;
-    /// assert_eq!(name, Some("Ada"), "borrowed from the file, for as long as the snapshot lives");
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    pub fn of<K: ?Sized, V: ?Sized>(&self, map: &Map<K, V>) -> SnapshotMap<'_, K, V> {
-        SnapshotMap::new(&self.pinned, map)
+    pub(crate) fn pinned(&self) -> &Pinned {
+        &self.pinned
     }
 
     /// The sequence number of the commit that it sees: the starting point for
@@ -169,7 +127,7 @@ impl Snapshot {
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<&[u8]>>> {
         let mut values = Vec::with_capacity(keys.len());
-        look_up_many(&self.pinned, DEFAULT_MAP, self.index()?.as_ref(), keys, |record| {
+        self.pinned.get_many(self.index()?.as_ref(), DEFAULT_MAP, keys, |record| {
             values.push(record.map(|record| record.value()));
             Ok(())
         })?;

@@ -2,13 +2,15 @@
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 
 use crate::engine::Engine;
+use crate::engine::clock::deadline;
 use crate::engine::settings::Opened;
 use crate::error::Result;
+use crate::keys::{ChangeKeys, ReadKeys};
 
 /// How long a thread that waits for changes sleeps before it looks again whether a process has opened the store for
 /// writing.
@@ -58,19 +60,6 @@ impl Source {
         Source::Following(Arc::new(Following { opened, now, before: Mutex::default() }))
     }
 
-    /// Applies `f` to the value of a key and its deadline, if it has one: see [`Engine::read`].
-    #[inline(always)]
-    pub(crate) fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
-        match self {
-            Source::Lasting(engine) => engine.read(map, key, f),
-            // It only reads. Handled here, so that reading under a pin is compiled in once.
-            Source::Following(following) => {
-                let found = following.engine().get_unpinned(map, key)?;
-                Ok(found.map(|(value, expires)| f(&value, expires)))
-            }
-        }
-    }
-
     /// Whether the store was opened for reading.
     #[inline(always)]
     pub(crate) fn is_read_only(&self) -> bool {
@@ -116,6 +105,31 @@ impl Source {
                 return Ok(has_changed);
             }
         }
+    }
+}
+
+impl ReadKeys for Source {
+    /// See [`Engine::read`].
+    #[inline(always)]
+    fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
+        match self {
+            Source::Lasting(engine) => engine.read(map, key, f),
+            // It only reads. Handled here, so that reading under a pin is compiled in once.
+            Source::Following(following) => {
+                let found = following.engine().get_unpinned(map, key)?;
+                Ok(found.map(|(value, expires)| f(&value, expires)))
+            }
+        }
+    }
+}
+
+impl ChangeKeys for &Source {
+    fn insert(self, map: u32, key: &[u8], value: &[u8], until: Option<SystemTime>) -> Result<()> {
+        self.engine().put(map, key, value, until.map(deadline))
+    }
+
+    fn remove(self, map: u32, key: &[u8]) -> Result<bool> {
+        self.engine().remove(map, key)
     }
 }
 

@@ -7,16 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::background::{self, Background};
-use crate::codec::Codec;
 use crate::engine::Engine;
-use crate::engine::clock::deadline;
+use crate::engine::clock::time;
 use crate::engine::settings::{Opened, Settings};
 use crate::engine::verify::report::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
+use crate::keys::{ChangeKeys, ReadKeys};
 use crate::source::{EngineRef, Source};
-use crate::{
-    Changes, CompactProgress, CompactReport, Error, Map, MapInfo, Options, Result, Snapshot, Stats, Transaction,
-};
+use crate::{Changes, CompactProgress, CompactReport, Error, Options, Result, Snapshot, Stats, Transaction};
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
@@ -190,7 +188,7 @@ impl Store {
     /// [`Io`](crate::Error::Io) or [`Poisoned`](crate::Error::Poisoned) if the change was to be synced and a flush
     /// failed, now or earlier: the change may be there, but may not survive a power cut.
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.engine().put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
+        self.source.insert(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
     }
 
     /// Sets the value of a key until a deadline: from `at` on, by the reader's clock, the key counts as absent. See
@@ -208,7 +206,7 @@ impl Store {
     /// # Errors
     /// Those of [`insert`](Store::insert).
     pub fn insert_with_expiry(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, at: SystemTime) -> Result<()> {
-        self.engine().put(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(deadline(at)))
+        self.source.insert(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(at))
     }
 
     /// When the value of a key expires: `None` if it has no value, `Some(None)` if never.
@@ -229,7 +227,7 @@ impl Store {
     /// # Errors
     /// Those of [`get`](Store::get).
     pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<SystemTime>>> {
-        self.source.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(crate::engine::clock::time))
+        self.source.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(time))
     }
 
     /// Removes a key and returns whether it was there. If not, nothing is written. This works on a full store too.
@@ -245,7 +243,7 @@ impl Store {
     /// # Errors
     /// Those of [`insert`](Store::insert).
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine().remove(DEFAULT_MAP, key.as_ref())
+        self.source.remove(DEFAULT_MAP, key.as_ref())
     }
 
     /// The number of keys, in constant time. It is a counter and does not depend on the clock: entries that have
@@ -349,133 +347,6 @@ impl Store {
     #[inline(always)]
     pub(crate) fn engine(&self) -> EngineRef<'_> {
         self.source.engine()
-    }
-
-    /// Opens the map of this name, with keys of type `K` and values of type `V`, and creates it if it is missing. See
-    /// [`Map`]; [`Codec`] lists the types.
-    ///
-    /// Each map has its own index and takes 4 KiB and a few bytes when empty, so a store can have thousands. Opening
-    /// one is a single lookup. The default map, which [`get`](Store::get) and [`insert`](Store::insert) use, has no
-    /// name and is not among them.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// let ports = store.map::<str, u16>("ports")?;
-    /// ports.insert("http", 80)?;
-    /// assert_eq!(ports.get("http")?, Some(80));
-    ///
-    /// let wrong = store.map::<str, u32>("ports");
-    /// assert!(matches!(wrong, Err(slotlog::Error::TypeMismatch { .. })));
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    ///
-    /// # Other types
-    ///
-    /// The file records the types of a map by [their names](Codec::name), and a [version](Store::map_versioned) that
-    /// you choose. To change the types, copy the map to a new one and rename that to the old name; readers see one or
-    /// the other.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// # store.map::<str, u16>("ports")?.insert("http", 80)?;
-    /// let old = store.map::<str, u16>("ports")?;
-    /// let new = store.map_versioned::<str, (u16, String)>("ports.new", 1)?;
-    /// for entry in old.iter()? {
-    ///     let (name, port) = entry?;
-    ///     new.insert(name, (port, "tcp".to_owned()))?;
-    /// }
-    /// store.rename_map("ports.new", "ports")?;
-    ///
-    /// let ports = store.map_versioned::<str, (u16, String)>("ports", 1)?;
-    /// assert_eq!(ports.get("http")?, Some((80, "tcp".to_owned())));
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`TypeMismatch`](crate::Error::TypeMismatch) if the map has other types;
-    /// [`InvalidName`](crate::Error::InvalidName) if the name is empty; [`NoSuchMap`](crate::Error::NoSuchMap) if it is
-    /// missing and the store was opened for reading; when it is created, those of [`insert`](Store::insert).
-    pub fn map<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str) -> Result<Map<K, V>> {
-        self.map_versioned(name, 0)
-    }
-
-    /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names do not describe
-    /// the fields of a type, like [`Pod`](crate::Pod) and `Serde`.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// let ports = store.map_versioned::<str, u16>("ports", 1)?;
-    /// ports.insert("http", 80)?;
-    /// assert_eq!(store.map_versioned::<str, u16>("ports", 1)?.get("http")?, Some(80));
-    ///
-    /// let wrong = store.map_versioned::<str, u16>("ports", 2);
-    /// assert!(matches!(wrong, Err(slotlog::Error::TypeMismatch { .. })));
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Those of [`map`](Store::map).
-    pub fn map_versioned<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str, version: u32) -> Result<Map<K, V>> {
-        Map::open(self, name, version)
-    }
-
-    /// All named maps, sorted by name.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// store.map::<str, u16>("ports")?;
-    /// let maps = store.maps()?;
-    /// assert_eq!((maps[0].name.as_str(), maps[0].types.as_str()), ("ports", "str -> u16"));
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Those of [`get`](Store::get).
-    pub fn maps(&self) -> Result<Vec<MapInfo>> {
-        let maps = self.engine().named_maps()?.into_iter();
-        let mut maps: Vec<MapInfo> =
-            maps.map(|(name, map)| MapInfo { name, types: map.types, version: map.version }).collect();
-        maps.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(maps)
-    }
-
-    /// Drops a map and everything in it, whatever its types, and returns whether it existed. One commit. Existing
-    /// snapshots keep it; a remaining [`Map`] handle reads as empty, and writing to it fails with
-    /// [`NoSuchMap`](crate::Error::NoSuchMap).
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// let ports = store.map::<str, u16>("ports")?;
-    /// ports.insert("http", 80)?;
-    /// assert!(store.drop_map("ports")?);
-    /// assert!(!store.drop_map("ports")?);
-    /// assert_eq!(ports.get("http")?, None);
-    /// assert!(matches!(ports.insert("http", 80), Err(slotlog::Error::NoSuchMap { .. })));
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Those of [`insert`](Store::insert).
-    pub fn drop_map(&self, name: &str) -> Result<bool> {
-        Ok(!name.is_empty() && self.engine().drop_named(name)?)
-    }
-
-    /// Renames the map `from` to `to`, and returns whether it existed. A map already named `to` is dropped. One commit.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// store.map::<str, u16>("prots")?.insert("http", 80)?;
-    /// assert!(store.rename_map("prots", "ports")?);
-    /// assert!(!store.rename_map("prots", "ports")?);
-    /// assert_eq!(store.map::<str, u16>("ports")?.get("http")?, Some(80));
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Those of [`insert`](Store::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty or too long.
-    pub fn rename_map(&self, from: &str, to: &str) -> Result<bool> {
-        self.engine().check_name(to)?;
-        Ok(!from.is_empty() && self.engine().rename_map(from, to)?)
     }
 
     /// Makes every commit so far survive a power cut: one flush of the part of the log that is not flushed yet. Threads

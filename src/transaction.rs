@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::Result;
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
-use crate::engine::clock::deadline;
 use crate::engine::settings::Durability;
 use crate::file::layout::DEFAULT_MAP;
-use crate::{Map, Result, TransactionMap};
+use crate::keys::{ChangeKeys, ReadKeys};
 
 /// A write transaction: many changes that become visible, and survive, all together or not at all.
 ///
@@ -84,26 +84,8 @@ impl Transaction {
         self
     }
 
-    /// A named map within this transaction, for one or a few calls.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// let stock = store.map::<str, u32>("stock")?;
-    /// let orders = store.map::<u64, String>("orders")?;
-    /// stock.insert("tea", 3)?;
-    ///
-    /// let mut transaction = store.begin()?;
-    /// let left = transaction.of(&stock).get("tea")?.unwrap_or(0);
-    /// if left > 0 {
-    ///     transaction.of(&stock).insert("tea", left - 1)?;
-    ///     transaction.of(&orders).insert(1, "tea".to_owned())?;
-    ///     transaction.commit()?;
-    /// }
-    /// assert_eq!((stock.get("tea")?, orders.len()?), (Some(2), 1));
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    pub fn of<K: ?Sized, V: ?Sized>(&mut self, map: &Map<K, V>) -> TransactionMap<'_, K, V> {
-        TransactionMap::new(&mut self.batch, map)
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
     }
 
     /// The value of a key, as this transaction sees it.
@@ -121,7 +103,7 @@ impl Transaction {
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        Ok(self.batch.get(DEFAULT_MAP, key.as_ref())?.map(|record| record.value().to_vec()))
+        self.batch.read(DEFAULT_MAP, key.as_ref(), |value, _| value.to_vec())
     }
 
     /// Whether a key has a value, as this transaction sees it.
@@ -159,7 +141,7 @@ impl Transaction {
     /// [`Full`](crate::Error::Full), [`Corrupt`](crate::Error::Corrupt): this one change was not made. The transaction
     /// goes on, and can be committed without it.
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.batch.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
+        self.batch.insert(DEFAULT_MAP, key.as_ref(), value.as_ref(), None)
     }
 
     /// Sets the value of a key until a deadline; see [`Store::insert_with_expiry`](crate::Store::insert_with_expiry).
@@ -179,7 +161,7 @@ impl Transaction {
     /// # Errors
     /// Those of [`insert`](Transaction::insert).
     pub fn insert_with_expiry(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, at: SystemTime) -> Result<()> {
-        self.batch.put(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(deadline(at)))
+        self.batch.insert(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(at))
     }
 
     /// Removes a key and returns whether it was there.

@@ -42,7 +42,7 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for MapChanges<K, V> {
 }
 
 impl<K: ?Sized, V: ?Sized> MapChanges<K, V> {
-    pub(crate) fn new(typed: Typed<K, V>, changes: Changes) -> MapChanges<K, V> {
+    pub(super) fn new(typed: Typed<K, V>, changes: Changes) -> MapChanges<K, V> {
         MapChanges { typed, changes }
     }
 

@@ -42,12 +42,23 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> fmt::Debug for Entry<'_, K, V> {
     }
 }
 
-impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
-    pub(crate) fn new(map: &'m Map<K, V>, key: &K::Borrowed) -> Entry<'m, K, V> {
-        let key = map.typed().encode_key(key).map(|key| key.as_ref().to_vec());
-        Entry { map, key, changes: Vec::new() }
+impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
+    /// The entry of a key, for changing it in place: see [`Entry`]. Nothing happens before its last call.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let visits = store.map::<str, u64>("visits")?;
+    /// assert_eq!(visits.entry("home").and_modify(|visits| *visits += 1).or_insert(1)?, 1);
+    /// assert_eq!(visits.entry("home").and_modify(|visits| *visits += 1).or_insert(1)?, 2);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn entry(&self, key: impl Arg<K::Borrowed>) -> Entry<'_, K, V> {
+        let key = self.typed.encode_key(key.arg()).map(|key| key.as_ref().to_vec());
+        Entry { map: self, key, changes: Vec::new() }
     }
+}
 
+impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     /// If the key has a value, changes it with `f`. Can be called more than once.
     ///
     /// ```
@@ -78,8 +89,8 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     pub fn or_insert(self, value: impl Arg<V::Borrowed>) -> Result<V::Owned> {
         let map = self.map;
         self.finish(|| {
-            let bytes = map.typed().encode_value(value.arg())?.as_ref().to_vec();
-            Ok((map.typed().decode_value(&bytes)?, bytes))
+            let bytes = map.typed.encode_value(value.arg())?.as_ref().to_vec();
+            Ok((map.typed.decode_value(&bytes)?, bytes))
         })
     }
 
@@ -104,7 +115,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
         let map = self.map;
         self.finish(|| {
             let value = f();
-            let bytes = map.typed().encode_value(value.borrow())?.as_ref().to_vec();
+            let bytes = map.typed.encode_value(value.borrow())?.as_ref().to_vec();
             Ok((value, bytes))
         })
     }
@@ -182,5 +193,5 @@ fn changed<'m, K: Codec + ?Sized, V: Codec + ?Sized>(
     for change in changes {
         change(&mut value);
     }
-    Ok((map.put_if_new(old, value.borrow(), expires)?, value))
+    Ok((map.change_to(Some(value.borrow()), old, expires)?, value))
 }

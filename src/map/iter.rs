@@ -1,5 +1,6 @@
 //! Iteration over a typed map.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use super::typed::Typed;
@@ -7,6 +8,7 @@ use crate::Result;
 use crate::codec::Codec;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
+use crate::file::log::Record;
 
 /// An iteration over the keys and values of a [`Map`](crate::Map); see [`Map::iter`](crate::Map::iter) and
 /// [`Map::drain`](crate::Map::drain). It keeps the commit that it sees, like a [`Snapshot`](crate::Snapshot).
@@ -22,42 +24,62 @@ use crate::engine::read::pinned::Pinned;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub struct MapIter<K: ?Sized, V: ?Sized> {
-    typed: Typed<K, V>,
-    cursor: Cursor,
-    pinned: Pinned,
+    pub(super) entries: Entries<Pinned, K, V>,
 }
 
 impl<K: ?Sized, V: ?Sized> fmt::Debug for MapIter<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MapIter").field("map", &self.typed).finish_non_exhaustive()
-    }
-}
-
-impl<K: Codec + ?Sized, V: Codec + ?Sized> MapIter<K, V> {
-    pub(crate) fn over(typed: Typed<K, V>, pinned: Pinned, cursor: Cursor) -> MapIter<K, V> {
-        MapIter { typed, cursor, pinned }
-    }
-
-    /// Keys only.
-    pub(crate) fn keys(mut self) -> impl Iterator<Item = Result<K::Owned>> + use<K, V> {
-        std::iter::from_fn(move || self.step(|typed, key, _| typed.decode_key(key)))
-    }
-
-    /// Values only.
-    pub(crate) fn values(mut self) -> impl Iterator<Item = Result<V::Owned>> + use<K, V> {
-        std::iter::from_fn(move || self.step(|typed, _, value| typed.decode_value(value)))
-    }
-
-    fn step<R>(&mut self, decode: impl FnOnce(&Typed<K, V>, &[u8], &[u8]) -> Result<R>) -> Option<Result<R>> {
-        let record = self.pinned.next(&mut self.cursor)?;
-        Some(record.and_then(|record| decode(&self.typed, record.key(), record.value())))
+        f.debug_struct("MapIter").field("map", &self.entries.typed).finish_non_exhaustive()
     }
 }
 
 impl<K: Codec + ?Sized, V: Codec + ?Sized> Iterator for MapIter<K, V> {
     type Item = Result<(K::Owned, V::Owned)>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.step(Typed::decode_entry)
+        self.entries.next()
+    }
+}
+
+/// An iteration over a map at a pinned commit, which it holds or borrows.
+pub(super) struct Entries<P, K: ?Sized, V: ?Sized> {
+    typed: Typed<K, V>,
+    cursor: Cursor,
+    pinned: P,
+}
+
+impl<P: Borrow<Pinned>, K: ?Sized, V: ?Sized> Entries<P, K, V> {
+    pub(super) fn new(typed: &Typed<K, V>, pinned: P) -> Result<Entries<P, K, V>> {
+        let cursor = Cursor::new(typed.id, pinned.borrow().index(typed.id)?.as_ref());
+        Ok(Entries { typed: typed.clone(), cursor, pinned })
+    }
+
+    /// Applies `f` to the next record.
+    #[inline]
+    pub(super) fn step<R>(&mut self, f: impl FnOnce(&Typed<K, V>, Record<'_>) -> Result<R>) -> Option<Result<R>> {
+        let record = self.pinned.borrow().next(&mut self.cursor)?;
+        Some(record.and_then(|record| f(&self.typed, record)))
+    }
+}
+
+impl<P: Borrow<Pinned>, K: Codec + ?Sized, V: Codec + ?Sized> Entries<P, K, V> {
+    /// Keys only.
+    pub(super) fn keys(mut self) -> impl Iterator<Item = Result<K::Owned>> + use<P, K, V> {
+        std::iter::from_fn(move || self.step(|typed, record| typed.decode_key(record.key())))
+    }
+
+    /// Values only.
+    pub(super) fn values(mut self) -> impl Iterator<Item = Result<V::Owned>> + use<P, K, V> {
+        std::iter::from_fn(move || self.step(|typed, record| typed.decode_value(record.value())))
+    }
+}
+
+impl<P: Borrow<Pinned>, K: Codec + ?Sized, V: Codec + ?Sized> Iterator for Entries<P, K, V> {
+    type Item = Result<(K::Owned, V::Owned)>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(|typed, record| typed.decode_entry(record.key(), record.value()))
     }
 }

@@ -1,5 +1,6 @@
 //! Named, typed maps.
 
+mod catalogue;
 mod changes;
 mod entry;
 mod iter;
@@ -13,8 +14,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use catalogue::MapInfo;
 pub use changes::{MapChange, MapChanges};
 pub use entry::Entry;
+use iter::Entries;
 pub use iter::MapIter;
 pub use snapshot::SnapshotMap;
 pub use transaction::TransactionMap;
@@ -23,12 +26,10 @@ pub use value_ref::ValueRef;
 
 use crate::codec::{Arg, Codec, View};
 use crate::engine::change::batch::Batch;
-use crate::engine::change::maps::Named;
 use crate::engine::change::one::Action;
-use crate::engine::clock::deadline;
-use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::file::log::Record;
 use crate::source::{EngineRef, Source};
 use crate::{Changes, Store};
 
@@ -79,26 +80,6 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for Map<K, V> {
     }
 }
 
-/// A map as the catalogue of a store lists it; see [`Store::maps`].
-///
-/// ```
-/// # let store = slotlog::Store::in_memory()?;
-/// store.map_versioned::<str, u16>("ports", 2)?;
-/// let info: slotlog::MapInfo = store.maps()?.remove(0);
-/// assert_eq!((info.name.as_str(), info.types.as_str(), info.version), ("ports", "str -> u16", 2));
-/// # Ok::<(), slotlog::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MapInfo {
-    /// Its name.
-    pub name: String,
-    /// The names of its key and value types.
-    pub types: String,
-    /// The [version](Store::map_versioned) of its types.
-    pub version: u32,
-}
-
 impl<K: ?Sized, V: ?Sized> Map<K, V> {
     /// Its name.
     ///
@@ -127,17 +108,13 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         &self.store
     }
 
-    pub(crate) fn typed(&self) -> &Typed<K, V> {
-        &self.typed
-    }
-
     #[inline(always)]
     fn source(&self) -> &Source {
         self.store.source()
     }
 
     #[inline(always)]
-    pub(crate) fn engine(&self) -> EngineRef<'_> {
+    fn engine(&self) -> EngineRef<'_> {
         self.store.engine()
     }
 
@@ -224,32 +201,6 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
 }
 
 impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
-    /// Opens the map of this name, and creates it if it is missing.
-    pub(crate) fn open(store: &Store, name: &str, version: u32) -> Result<Map<K, V>> {
-        let engine = store.engine();
-        let wanted = Named { id: 0, version, types: format!("{} -> {}", K::name(), V::name()) };
-        let path = || engine.region.path().to_owned();
-        engine.check_name(name)?;
-        let found = match engine.find_map(name)? {
-            Some(found) => found,
-            None if engine.read_only => return Err(Error::NoSuchMap { path: path(), map: name.to_owned() }),
-            None => engine.create_named(name, version, &wanted.types)?,
-        };
-        if !found.is_like(&wanted) {
-            let say = |named: Named| match named.version {
-                0 => named.types,
-                version => format!("{}, version {version}", named.types),
-            };
-            return Err(Error::TypeMismatch {
-                path: path(),
-                map: name.to_owned(),
-                found: say(found),
-                wanted: say(wanted),
-            });
-        }
-        Ok(Map { store: store.clone(), typed: Typed::new(&engine, found.id, name) })
-    }
-
     /// The value of a key, decoded. It reads one index line and one record: two cache misses when cold.
     ///
     /// ```
@@ -262,12 +213,10 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Store::get`]; [`Codec`](Error::Codec) if key or value do not fit their types.
+    /// Those of [`Store::get`]; [`Codec`](crate::Error::Codec) if key or value do not fit their types.
     #[inline]
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
-        let key = self.typed.encode_key(key.arg())?;
-        let decode = |value: &[u8], _| self.typed.decode_value(value);
-        self.source().read(self.typed.id, key.as_ref(), decode)?.transpose()
+        self.typed.get(self.source(), key.arg())
     }
 
     /// The value of a key in place in the file, without a copy. (With [`Access::ReadOnly`](crate::Access::ReadOnly) it
@@ -283,8 +232,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`get`](Map::get); [`PinsExhausted`](Error::PinsExhausted) if values of very many commits are held at
-    /// the same time.
+    /// Those of [`get`](Map::get); [`PinsExhausted`](crate::Error::PinsExhausted) if values of very many commits are
+    /// held at the same time.
     pub fn get_ref(&self, key: impl Arg<K::Borrowed>) -> Result<Option<ValueRef<V>>>
     where
         V: View,
@@ -320,13 +269,10 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     where
         V: View,
     {
-        let key = self.typed.encode_key(key.arg())?;
         if self.source().is_read_only() {
-            let value = self.engine().get_unpinned(self.typed.id, key.as_ref())?;
-            return value.map(|(value, _)| ValueRef::copied(&self.typed, &value).map(|value| f(&value))).transpose();
+            return Ok(self.get_ref(key.arg())?.map(|value| f(&value)));
         }
-        let view = |value: &[u8], _| self.typed.view_value(value).map(f);
-        self.source().read(self.typed.id, key.as_ref(), view)?.transpose()
+        self.typed.read(self.source(), key.arg(), |value, _| self.typed.view_value(value).map(f))?.transpose()
     }
 
     /// The values of many keys, in the order of the keys, as of one commit. The memory accesses of different keys
@@ -343,8 +289,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`get`](Map::get).
     pub fn get_many<Q: Arg<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
-        let pinned = Pinned::here(&self.engine())?;
-        SnapshotMap::new(&pinned, self).get_many(keys)
+        self.typed.get_many(&Pinned::here(&self.engine())?, keys)
     }
 
     /// Whether a key has a value.
@@ -362,8 +307,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`get`](Map::get).
     #[inline]
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
-        let key = self.typed.encode_key(key.arg())?;
-        Ok(self.source().read(self.typed.id, key.as_ref(), |_, _| ())?.is_some())
+        self.typed.contains_key(self.source(), key.arg())
     }
 
     /// When the entry of a key [expires](Map::insert_with_expiry): `None` if it has no value, `Some(None)` if never.
@@ -385,8 +329,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`get`](Map::get).
     pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
-        let key = self.typed.encode_key(key.arg())?;
-        self.source().read(self.typed.id, key.as_ref(), |_, expires| expires.map(crate::engine::clock::time))
+        self.typed.expiry(self.source(), key.arg())
     }
 
     /// Sets the value of a key: one append to the log. It replaces an older value and its deadline;
@@ -402,10 +345,10 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Store::insert`]; [`Codec`](Error::Codec) if key or value cannot be encoded, and
-    /// [`NoSuchMap`](Error::NoSuchMap) if the map was [dropped](Store::drop_map) meanwhile: nothing has changed.
+    /// Those of [`Store::insert`]; [`Codec`](crate::Error::Codec) if key or value cannot be encoded, and
+    /// [`NoSuchMap`](crate::Error::NoSuchMap) if the map was [dropped](Store::drop_map) meanwhile: nothing has changed.
     pub fn insert(&self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<()> {
-        self.put(key.arg(), value.arg(), None)
+        self.typed.insert(self.source(), key.arg(), value.arg(), None)
     }
 
     /// Sets the value of a key until a deadline: from `at` on, by the reader's clock, the entry counts as absent.
@@ -435,12 +378,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         value: impl Arg<V::Borrowed>,
         at: SystemTime,
     ) -> Result<()> {
-        self.put(key.arg(), value.arg(), Some(deadline(at)))
-    }
-
-    fn put(&self, key: &K::Borrowed, value: &V::Borrowed, expires: Option<u64>) -> Result<()> {
-        let (key, value) = (self.typed.encode_key(key)?, self.typed.encode_value(value)?);
-        self.typed.named(self.engine().put(self.typed.id, key.as_ref(), value.as_ref(), expires))
+        self.typed.insert(self.source(), key.arg(), value.arg(), Some(at))
     }
 
     /// Removes a key and returns whether it was there. If not, nothing is written. This works on a full store too.
@@ -458,8 +396,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`insert`](Map::insert).
     pub fn remove(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
-        let key = self.typed.encode_key(key.arg())?;
-        self.typed.named(self.engine().remove(self.typed.id, key.as_ref()))
+        self.typed.remove(self.source(), key.arg())
     }
 
     /// Sets the value of a key and returns its old value, like `HashMap::insert`.
@@ -494,9 +431,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`insert`](Map::insert).
     pub fn take(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
-        self.modify(key.arg(), |old, _| {
-            Ok((if old.is_some() { Action::Remove } else { Action::Keep }, self.decode_some(old)?))
-        })
+        self.modify(key.arg(), |old, _| Ok((self.change_to(None, old, None)?, self.decode_some(old)?)))
     }
 
     /// Computes a new value from the value of a key, if it has one, sets it and returns it: an atomic read-modify-write
@@ -504,7 +439,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// deadline is kept.
     ///
     /// `f` runs once, with the writer lock held. It may read from the store; a write inside it fails with
-    /// [`WouldDeadlock`](Error::WouldDeadlock).
+    /// [`WouldDeadlock`](crate::Error::WouldDeadlock).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -527,12 +462,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ) -> Result<Option<V::Owned>> {
         self.modify(key.arg(), |old, expires| {
             let new = f(self.decode_some(old)?);
-            let action = match &new {
-                Some(new) => self.put_if_new(old, new.borrow(), expires)?,
-                None if old.is_some() => Action::Remove,
-                None => Action::Keep,
-            };
-            Ok((action, new))
+            Ok((self.change_to(new.as_ref().map(Borrow::borrow), old, expires)?, new))
         })
     }
 
@@ -561,30 +491,12 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
             if old != current.as_ref().map(AsRef::as_ref) {
                 return Ok((Action::Keep, Err(self.decode_some(old)?)));
             }
-            let action = match new {
-                Some(new) => self.put_if_new(old, new, expires)?,
-                None if old.is_some() => Action::Remove,
-                None => Action::Keep,
-            };
-            Ok((action, Ok(())))
+            Ok((self.change_to(new, old, expires)?, Ok(())))
         })
     }
 
-    /// The entry of a key, for changing it in place: see [`Entry`]. Nothing happens before its last call.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// let visits = store.map::<str, u64>("visits")?;
-    /// assert_eq!(visits.entry("home").and_modify(|visits| *visits += 1).or_insert(1)?, 1);
-    /// assert_eq!(visits.entry("home").and_modify(|visits| *visits += 1).or_insert(1)?, 2);
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    pub fn entry(&self, key: impl Arg<K::Borrowed>) -> Entry<'_, K, V> {
-        Entry::new(self, key.arg())
-    }
-
     /// Applies what `decide` returns for the bytes of a key's value and its deadline.
-    pub(crate) fn modify<'a, R>(
+    fn modify<'a, R>(
         &self,
         key: &K::Borrowed,
         decide: impl FnOnce(Option<&[u8]>, Option<u64>) -> Result<(Action<'a>, R)>,
@@ -593,30 +505,33 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.modify_encoded(key.as_ref(), decide)
     }
 
-    pub(crate) fn modify_encoded<'a, R>(
+    fn modify_encoded<'a, R>(
         &self,
         key: &[u8],
         decide: impl FnOnce(Option<&[u8]>, Option<u64>) -> Result<(Action<'a>, R)>,
     ) -> Result<R> {
-        let decide = |record: Option<crate::file::log::Record<'_>>| {
+        let decide = |record: Option<Record<'_>>| {
             decide(record.map(|record| record.value()), record.and_then(|record| record.expires()))
         };
         self.typed.named(self.engine().modify(self.typed.id, key, decide))
     }
 
-    /// Puts a value, unless the key already has it.
-    pub(crate) fn put_if_new(
+    /// What gives a key this value instead of its old one, or none: nothing, if that is the same.
+    fn change_to(
         &self,
+        new: Option<&V::Borrowed>,
         old: Option<&[u8]>,
-        new: &V::Borrowed,
         expires: Option<u64>,
     ) -> Result<Action<'static>> {
-        let new = self.typed.encode_value(new)?;
-        let new = new.as_ref();
-        Ok(if old == Some(new) { Action::Keep } else { Action::Put(Cow::Owned(new.to_vec()), expires) })
+        let new = new.map(|new| self.typed.encode_value(new)).transpose()?;
+        Ok(match new.as_ref().map(AsRef::as_ref) {
+            new if new == old => Action::Keep,
+            Some(new) => Action::Put(Cow::Owned(new.to_vec()), expires),
+            None => Action::Remove,
+        })
     }
 
-    pub(crate) fn decode_some(&self, value: Option<&[u8]>) -> Result<Option<V::Owned>> {
+    fn decode_some(&self, value: Option<&[u8]>) -> Result<Option<V::Owned>> {
         value.map(|value| self.typed.decode_value(value)).transpose()
     }
 
@@ -638,7 +553,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`Store::snapshot`].
     pub fn iter(&self) -> Result<MapIter<K, V>> {
-        MapIter::new(self.typed.clone(), Pinned::here(&self.engine())?)
+        Ok(MapIter { entries: Entries::new(&self.typed, Pinned::here(&self.engine())?)? })
     }
 
     /// All keys, in no particular order; see [`iter`](Map::iter).
@@ -656,7 +571,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`iter`](Map::iter).
     pub fn keys(&self) -> Result<impl Iterator<Item = Result<K::Owned>> + use<K, V>> {
-        Ok(self.iter()?.keys())
+        Ok(self.iter()?.entries.keys())
     }
 
     /// All values, in no particular order; see [`iter`](Map::iter).
@@ -673,7 +588,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`iter`](Map::iter).
     pub fn values(&self) -> Result<impl Iterator<Item = Result<V::Owned>> + use<K, V>> {
-        Ok(self.iter()?.values())
+        Ok(self.iter()?.entries.values())
     }
 
     /// Removes all keys and returns the entries: exactly those inserted before this commit, so if several threads or
@@ -693,7 +608,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`insert`](Map::insert).
     pub fn drain(&self) -> Result<MapIter<K, V>> {
         let pin = self.typed.named(self.engine().drain(self.typed.id))?;
-        MapIter::new(self.typed.clone(), Pinned::new(pin)?)
+        Ok(MapIter { entries: Entries::new(&self.typed, Pinned::new(pin)?)? })
     }
 
     /// Removes some entry and returns it; `None` if there is none. If several threads or processes do this, each entry
@@ -711,7 +626,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`insert`](Map::insert). An entry that does not decode stays.
     pub fn pop(&self) -> Result<Option<(K::Owned, V::Owned)>> {
-        let take = |record: crate::file::log::Record<'_>| self.typed.decode_entry(record.key(), record.value());
+        let take = |record: Record<'_>| self.typed.decode_entry(record.key(), record.value());
         self.typed.named(self.engine().pop(self.typed.id, take))
     }
 
@@ -733,9 +648,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Panics
     /// Only if `f` does; then nothing has changed.
     pub fn retain(&self, f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
-        let mut transaction = self.store.begin()?;
-        let removed = transaction.of(self).retain(f)?;
-        transaction.commit()?;
+        let mut batch = Batch::begin(Arc::clone(&self.engine()))?;
+        let removed = self.typed.retain(&mut batch, f)?;
+        batch.commit_as_usual()?;
         Ok(removed)
     }
 
@@ -798,18 +713,10 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         while inserted < most
             && let Some((key, value)) = entries.next()
         {
-            let (key, value) = (self.typed.encode_key(key.arg())?, self.typed.encode_value(value.arg())?);
-            self.typed.named(batch.put(self.typed.id, key.as_ref(), value.as_ref(), None))?;
+            self.typed.insert(&mut batch, key.arg(), value.arg(), None)?;
             inserted += 1;
         }
         batch.commit_as_usual()?;
         Ok(inserted)
-    }
-}
-
-impl<K: Codec + ?Sized, V: Codec + ?Sized> MapIter<K, V> {
-    fn new(typed: Typed<K, V>, pinned: Pinned) -> Result<MapIter<K, V>> {
-        let cursor = Cursor::new(typed.id, pinned.index(typed.id)?.as_ref());
-        Ok(MapIter::over(typed, pinned, cursor))
     }
 }

@@ -4,14 +4,12 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::Map;
+use super::iter::Entries;
 use super::typed::Typed;
 use crate::codec::{Arg, Codec, View};
-use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
-use crate::file::index::Index;
-use crate::file::log::Record;
-use crate::snapshot::look_up_many;
+use crate::snapshot::Snapshot;
 
 /// A [`Map`] as one commit left it; see [`Snapshot::of`](crate::Snapshot::of).
 ///
@@ -30,7 +28,6 @@ use crate::snapshot::look_up_many;
 pub struct SnapshotMap<'s, K: ?Sized, V: ?Sized> {
     pinned: &'s Pinned,
     typed: Typed<K, V>,
-    is_foreign: bool,
 }
 
 impl<K: ?Sized, V: ?Sized> fmt::Debug for SnapshotMap<'_, K, V> {
@@ -39,17 +36,32 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for SnapshotMap<'_, K, V> {
     }
 }
 
+impl Snapshot {
+    /// A named map as of this commit.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let names = store.map::<u64, str>("names")?;
+    /// names.insert(7, "Ada")?;
+    /// let snapshot = store.snapshot()?;
+    /// names.remove(7)?;
+    /// let name: Option<&str> = snapshot.of(&names).get_ref(7)?;
+    /// assert_eq!(name, Some("Ada"), "borrowed from the file, for as long as the snapshot lives");
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn of<K: ?Sized, V: ?Sized>(&self, map: &Map<K, V>) -> SnapshotMap<'_, K, V> {
+        SnapshotMap { pinned: self.pinned(), typed: map.typed.clone() }
+    }
+}
+
 impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
-    pub(crate) fn new(pinned: &'s Pinned, map: &Map<K, V>) -> SnapshotMap<'s, K, V> {
-        let is_foreign = pinned.engine().origin != map.engine().origin;
-        SnapshotMap { pinned, typed: map.typed().clone(), is_foreign }
+    /// What it sees, unless the map is one of another store.
+    fn pinned(&self) -> Result<&'s Pinned> {
+        self.typed.check_is_of(self.pinned.engine()).map(|()| self.pinned)
     }
 
-    fn index(&self) -> Result<Option<Index<'s>>> {
-        if self.is_foreign {
-            return Err(self.typed.foreign(self.pinned.engine()));
-        }
-        self.pinned.index(self.typed.id)
+    fn entries(&self) -> Result<Entries<&'s Pinned, K, V>> {
+        Entries::new(&self.typed, self.pinned()?)
     }
 
     /// The number of keys, without those that had expired. One pass over the map.
@@ -67,14 +79,8 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn len(&self) -> Result<u64> {
-        let index = self.index()?;
-        let mut cursor = Cursor::new(self.typed.id, index.as_ref());
-        let mut keys = 0;
-        while let Some(record) = self.pinned.next(&mut cursor) {
-            record?;
-            keys += 1;
-        }
-        Ok(keys)
+        let mut entries = self.entries()?;
+        std::iter::from_fn(|| entries.step(|_, _| Ok(1))).sum()
     }
 
     /// Whether there are no keys.
@@ -92,20 +98,11 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn is_empty(&self) -> Result<bool> {
-        let index = self.index()?;
-        let mut cursor = Cursor::new(self.typed.id, index.as_ref());
-        let first = self.pinned.next(&mut cursor).transpose()?;
-        Ok(first.is_none())
+        Ok(self.entries()?.step(|_, _| Ok(())).transpose()?.is_none())
     }
 }
 
 impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
-    fn record(&self, key: &K::Borrowed) -> Result<Option<Record<'s>>> {
-        let Some(index) = self.index()? else { return Ok(None) };
-        let key = self.typed.encode_key(key)?;
-        self.pinned.get(&index, self.typed.id, key.as_ref())
-    }
-
     /// The value of a key, decoded.
     ///
     /// ```
@@ -123,7 +120,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged; [`Codec`](crate::Error::Codec) if key or value do not
     /// fit their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the snapshot's store.
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
-        self.record(key.arg())?.map(|record| self.typed.decode_value(record.value())).transpose()
+        self.typed.get(self.pinned()?, key.arg())
     }
 
     /// The value of a key in place in the file, without a copy, for as long as the snapshot lives.
@@ -145,7 +142,8 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     where
         V: View,
     {
-        self.record(key.arg())?.map(|record| self.typed.view_value(record.value())).transpose()
+        let (pinned, key) = (self.pinned()?, self.typed.encode_key(key.arg())?);
+        pinned.find(self.typed.id, key.as_ref())?.map(|record| self.typed.view_value(record.value())).transpose()
     }
 
     /// The values of many keys, in the order of the keys, with overlapping memory accesses.
@@ -162,13 +160,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn get_many<Q: Arg<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
-        let keys = keys.iter().map(|key| self.typed.encode_key(key.arg())).collect::<Result<Vec<_>>>()?;
-        let mut values = Vec::with_capacity(keys.len());
-        look_up_many(self.pinned, self.typed.id, self.index()?.as_ref(), &keys, |record| {
-            values.push(record.map(|record| self.typed.decode_value(record.value())).transpose()?);
-            Ok(())
-        })?;
-        Ok(values)
+        self.typed.get_many(self.pinned()?, keys)
     }
 
     /// Whether a key has a value.
@@ -187,7 +179,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
-        Ok(self.record(key.arg())?.is_some())
+        self.typed.contains_key(self.pinned()?, key.arg())
     }
 
     /// When the entry of a key expires: `None` if it has no value, `Some(None)` if never.
@@ -210,7 +202,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
-        Ok(self.record(key.arg())?.map(|record| record.expires().map(crate::engine::clock::time)))
+        self.typed.expiry(self.pinned()?, key.arg())
     }
 
     /// All keys and values, in no particular order. An item is an error if it does not decode or the file is damaged
@@ -230,11 +222,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn iter(&self) -> Result<impl Iterator<Item = Result<(K::Owned, V::Owned)>> + use<'s, K, V>> {
-        let typed = self.typed.clone();
-        Ok(self.records()?.map(move |record| {
-            let record = record?;
-            typed.decode_entry(record.key(), record.value())
-        }))
+        self.entries()
     }
 
     /// All keys, in no particular order.
@@ -253,8 +241,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn keys(&self) -> Result<impl Iterator<Item = Result<K::Owned>> + use<'s, K, V>> {
-        let typed = self.typed.clone();
-        Ok(self.records()?.map(move |record| typed.decode_key(record?.key())))
+        Ok(self.entries()?.keys())
     }
 
     /// All values, in no particular order.
@@ -271,13 +258,6 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
     pub fn values(&self) -> Result<impl Iterator<Item = Result<V::Owned>> + use<'s, K, V>> {
-        let typed = self.typed.clone();
-        Ok(self.records()?.map(move |record| typed.decode_value(record?.value())))
-    }
-
-    fn records(&self) -> Result<impl Iterator<Item = Result<Record<'s>>> + use<'s, K, V>> {
-        let pinned = self.pinned;
-        let mut cursor = Cursor::new(self.typed.id, self.index()?.as_ref());
-        Ok(std::iter::from_fn(move || pinned.next(&mut cursor)))
+        Ok(self.entries()?.values())
     }
 }

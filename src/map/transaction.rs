@@ -7,8 +7,8 @@ use super::Map;
 use super::typed::Typed;
 use crate::codec::{Arg, Codec};
 use crate::engine::change::batch::Batch;
-use crate::engine::clock::deadline;
 use crate::error::Result;
+use crate::transaction::Transaction;
 
 /// A [`Map`] within a transaction; see [`Transaction::of`](crate::Transaction::of). It sees all changes of the
 /// transaction so far, to any map.
@@ -28,7 +28,6 @@ use crate::error::Result;
 pub struct TransactionMap<'t, K: ?Sized, V: ?Sized> {
     batch: &'t mut Batch,
     typed: Typed<K, V>,
-    is_foreign: bool,
 }
 
 impl<K: ?Sized, V: ?Sized> fmt::Debug for TransactionMap<'_, K, V> {
@@ -37,14 +36,39 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for TransactionMap<'_, K, V> {
     }
 }
 
-impl<'t, K: ?Sized, V: ?Sized> TransactionMap<'t, K, V> {
-    pub(crate) fn new(batch: &'t mut Batch, map: &Map<K, V>) -> TransactionMap<'t, K, V> {
-        let is_foreign = batch.engine().origin != map.engine().origin;
-        TransactionMap { batch, typed: map.typed().clone(), is_foreign }
+impl Transaction {
+    /// A named map within this transaction, for one or a few calls.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let stock = store.map::<str, u32>("stock")?;
+    /// let orders = store.map::<u64, String>("orders")?;
+    /// stock.insert("tea", 3)?;
+    ///
+    /// let mut transaction = store.begin()?;
+    /// let left = transaction.of(&stock).get("tea")?.unwrap_or(0);
+    /// if left > 0 {
+    ///     transaction.of(&stock).insert("tea", left - 1)?;
+    ///     transaction.of(&orders).insert(1, "tea".to_owned())?;
+    ///     transaction.commit()?;
+    /// }
+    /// assert_eq!((stock.get("tea")?, orders.len()?), (Some(2), 1));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn of<K: ?Sized, V: ?Sized>(&mut self, map: &Map<K, V>) -> TransactionMap<'_, K, V> {
+        TransactionMap { batch: self.batch(), typed: map.typed.clone() }
+    }
+}
+
+impl<K: ?Sized, V: ?Sized> TransactionMap<'_, K, V> {
+    /// What it sees, unless the map is one of another store.
+    fn batch(&self) -> Result<&Batch> {
+        self.typed.check_is_of(self.batch.engine()).map(|()| &*self.batch)
     }
 
-    fn check(&self) -> Result<()> {
-        if self.is_foreign { Err(self.typed.foreign(self.batch.engine())) } else { Ok(()) }
+    /// The same, for a change, and the map.
+    fn parts(&mut self) -> Result<(&mut Batch, &Typed<K, V>)> {
+        self.typed.check_is_of(self.batch.engine()).map(|()| (&mut *self.batch, &self.typed))
     }
 
     /// The number of keys, including expired ones that were not removed yet.
@@ -62,8 +86,7 @@ impl<'t, K: ?Sized, V: ?Sized> TransactionMap<'t, K, V> {
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
     pub fn len(&self) -> Result<u64> {
-        self.check()?;
-        self.typed.named(self.batch.len(self.typed.id))
+        self.typed.named(self.batch()?.len(self.typed.id))
     }
 
     /// Whether there are no keys.
@@ -104,10 +127,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// fit their types; [`ForeignMap`](crate::Error::ForeignMap) if the map is not of the transaction's store;
     /// [`NoSuchMap`](crate::Error::NoSuchMap) if it was dropped.
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
-        self.check()?;
-        let key = self.typed.encode_key(key.arg())?;
-        let record = self.typed.named(self.batch.get(self.typed.id, key.as_ref()))?;
-        record.map(|record| self.typed.decode_value(record.value())).transpose()
+        self.typed.named(self.typed.get(self.batch()?, key.arg()))
     }
 
     /// Whether a key has a value.
@@ -125,9 +145,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
-        self.check()?;
-        let key = self.typed.encode_key(key.arg())?;
-        Ok(self.typed.named(self.batch.get(self.typed.id, key.as_ref()))?.is_some())
+        self.typed.named(self.typed.contains_key(self.batch()?, key.arg()))
     }
 
     /// Sets the value of a key.
@@ -146,7 +164,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// # Errors
     /// Those of [`get`](TransactionMap::get) and of [`Transaction::insert`](crate::Transaction::insert).
     pub fn insert(&mut self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<()> {
-        self.put(key.arg(), value.arg(), None)
+        let (batch, typed) = self.parts()?;
+        typed.insert(batch, key.arg(), value.arg(), None)
     }
 
     /// Sets the value of a key until a deadline; see [`Map::insert_with_expiry`].
@@ -172,13 +191,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         value: impl Arg<V::Borrowed>,
         at: SystemTime,
     ) -> Result<()> {
-        self.put(key.arg(), value.arg(), Some(deadline(at)))
-    }
-
-    fn put(&mut self, key: &K::Borrowed, value: &V::Borrowed, expires: Option<u64>) -> Result<()> {
-        self.check()?;
-        let (key, value) = (self.typed.encode_key(key)?, self.typed.encode_value(value)?);
-        self.typed.named(self.batch.put(self.typed.id, key.as_ref(), value.as_ref(), expires))
+        let (batch, typed) = self.parts()?;
+        typed.insert(batch, key.arg(), value.arg(), Some(at))
     }
 
     /// Removes a key and returns whether it was there.
@@ -198,9 +212,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert).
     pub fn remove(&mut self, key: impl Arg<K::Borrowed>) -> Result<bool> {
-        self.check()?;
-        let key = self.typed.encode_key(key.arg())?;
-        self.typed.named(self.batch.remove(self.typed.id, key.as_ref()))
+        let (batch, typed) = self.parts()?;
+        typed.remove(batch, key.arg())
     }
 
     /// Sets the value of a key and returns its old value.
@@ -220,7 +233,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// Those of [`insert`](TransactionMap::insert).
     pub fn replace(&mut self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<Option<V::Owned>> {
         let old = self.get(key.arg())?;
-        self.put(key.arg(), value.arg(), None)?;
+        self.insert(key, value)?;
         Ok(old)
     }
 
@@ -244,7 +257,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// Those of [`insert`](TransactionMap::insert).
     pub fn take(&mut self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
         let old = self.get(key.arg())?;
-        self.remove(key.arg())?;
+        self.remove(key)?;
         Ok(old)
     }
 
@@ -265,11 +278,11 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
     pub fn iter(&self) -> Result<impl Iterator<Item = Result<(K::Owned, V::Owned)>>> {
-        self.check()?;
-        let mut cursor = self.typed.named(self.batch.cursor(self.typed.id))?;
-        Ok(std::iter::from_fn(move || match self.batch.next(&mut cursor) {
-            Ok(record) => record.map(|record| self.typed.decode_entry(record.key(), record.value())),
-            Err(error) => Some(Err(error)),
+        let batch = self.batch()?;
+        let mut cursor = self.typed.named(batch.cursor(self.typed.id))?;
+        Ok(std::iter::from_fn(move || {
+            let record = batch.next(&mut cursor).transpose()?;
+            Some(record.and_then(|record| self.typed.decode_entry(record.key(), record.value())))
         }))
     }
 
@@ -288,11 +301,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     ///
     /// # Errors
     /// Those of [`insert`](TransactionMap::insert). Some entries may have been removed already, in this transaction.
-    pub fn retain(&mut self, mut f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
-        self.remove_if(|typed, key, value| {
-            let (key, value) = typed.decode_entry(key, value)?;
-            Ok(!f(&key, &value))
-        })
+    pub fn retain(&mut self, f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
+        let (batch, typed) = self.parts()?;
+        typed.retain(batch, f)
     }
 
     /// Removes all keys, one after the other: outside of a transaction, [`Map::clear`] takes one record.
@@ -312,19 +323,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// # Errors
     /// Those of [`retain`](TransactionMap::retain).
     pub fn clear(&mut self) -> Result<()> {
-        self.remove_if(|_, _, _| Ok(true)).map(drop)
-    }
-
-    fn remove_if(&mut self, mut f: impl FnMut(&Typed<K, V>, &[u8], &[u8]) -> Result<bool>) -> Result<u64> {
-        self.check()?;
-        let mut cursor = self.typed.named(self.batch.cursor(self.typed.id))?;
-        let mut removed = 0;
-        while let Some(record) = self.batch.next(&mut cursor)? {
-            if f(&self.typed, record.key(), record.value())? {
-                let key = record.key().to_vec();
-                removed += u64::from(self.batch.remove(self.typed.id, &key)?);
-            }
-        }
-        Ok(removed)
+        let (batch, typed) = self.parts()?;
+        typed.remove_if(batch, |_| Ok(true)).map(drop)
     }
 }

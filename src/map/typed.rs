@@ -1,26 +1,36 @@
-//! The common part of a typed map, its views and its iterators: encoding, decoding, and errors that name the map.
+//! What a typed map, its views and its iterators have in common: its types, errors that name the map, and all that is
+//! done in the same way in the newest commit, in a snapshot and in a transaction.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::codec::{Codec, View};
+use crate::codec::{Arg, Codec, View};
 use crate::engine::Engine;
+use crate::engine::change::batch::Batch;
+use crate::engine::clock::time;
+use crate::engine::read::pinned::Pinned;
 use crate::error::{CodecError, CodecPart, CodecStep, Error, Result};
+use crate::file::log::Record;
+use crate::keys::{ChangeKeys, ReadKeys};
 
 /// A map and its types, independent of the view of it.
-pub(crate) struct Typed<K: ?Sized, V: ?Sized> {
-    pub(crate) id: u32,
+pub(super) struct Typed<K: ?Sized, V: ?Sized> {
+    pub(super) id: u32,
     name: Arc<str>,
     /// The file of the store, for messages.
     path: Arc<Path>,
+    /// Which opening of the store it is of.
+    origin: u64,
     types: PhantomData<fn(&K, &V)>,
 }
 
 impl<K: ?Sized, V: ?Sized> Clone for Typed<K, V> {
     fn clone(&self) -> Typed<K, V> {
-        Typed { id: self.id, name: Arc::clone(&self.name), path: Arc::clone(&self.path), types: PhantomData }
+        let (name, path) = (Arc::clone(&self.name), Arc::clone(&self.path));
+        Typed { id: self.id, name, path, origin: self.origin, types: PhantomData }
     }
 }
 
@@ -31,11 +41,11 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for Typed<K, V> {
 }
 
 impl<K: ?Sized, V: ?Sized> Typed<K, V> {
-    pub(crate) fn new(engine: &Engine, id: u32, name: &str) -> Typed<K, V> {
-        Typed { id, name: name.into(), path: engine.region.path().into(), types: PhantomData }
+    pub(super) fn new(engine: &Engine, id: u32, name: &str) -> Typed<K, V> {
+        Typed { id, name: name.into(), path: engine.region.path().into(), origin: engine.origin, types: PhantomData }
     }
 
-    pub(crate) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
@@ -45,52 +55,136 @@ impl<K: ?Sized, V: ?Sized> Typed<K, V> {
     }
 
     /// An error of the engine, which knows maps by number only, with the name of the map.
-    pub(crate) fn named<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| match error {
             Error::NoSuchMap { path, .. } => Error::NoSuchMap { path, map: self.name.to_string() },
             other => other,
         })
     }
 
+    /// Refuses a snapshot or a transaction of another store.
+    #[inline]
+    pub(super) fn check_is_of(&self, engine: &Engine) -> Result<()> {
+        if self.origin == engine.origin { Ok(()) } else { Err(self.foreign(engine)) }
+    }
+
     #[cold]
-    pub(crate) fn foreign(&self, engine: &Engine) -> Error {
+    fn foreign(&self, engine: &Engine) -> Error {
         Error::ForeignMap { path: engine.region.path().to_owned(), map: self.name.to_string() }
+    }
+
+    /// Removes the entries of which `is_doomed` says so, one after the other, and returns how many there were.
+    pub(super) fn remove_if(
+        &self,
+        batch: &mut Batch,
+        mut is_doomed: impl FnMut(Record<'_>) -> Result<bool>,
+    ) -> Result<u64> {
+        let mut cursor = self.named(batch.cursor(self.id))?;
+        let mut removed = 0;
+        while let Some(record) = batch.next(&mut cursor)? {
+            if is_doomed(record)? {
+                let key = record.key().to_vec();
+                removed += u64::from(batch.remove(self.id, &key)?);
+            }
+        }
+        Ok(removed)
     }
 }
 
 impl<K: Codec + ?Sized, V: ?Sized> Typed<K, V> {
     #[inline]
-    pub(crate) fn encode_key<'a>(&self, key: &'a K::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {
+    pub(super) fn encode_key<'a>(&self, key: &'a K::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {
         K::encode(key).map_err(|what| self.codec_error(CodecPart::Key, CodecStep::Encode, what))
     }
 
     #[inline]
-    pub(crate) fn decode_key(&self, bytes: &[u8]) -> Result<K::Owned> {
+    pub(super) fn decode_key(&self, bytes: &[u8]) -> Result<K::Owned> {
         K::decode(bytes).map_err(|what| self.codec_error(CodecPart::Key, CodecStep::Decode, what))
     }
 }
 
 impl<K: ?Sized, V: Codec + ?Sized> Typed<K, V> {
     #[inline]
-    pub(crate) fn encode_value<'a>(&self, value: &'a V::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {
+    pub(super) fn encode_value<'a>(&self, value: &'a V::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {
         V::encode(value).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Encode, what))
     }
 
     #[inline]
-    pub(crate) fn decode_value(&self, bytes: &[u8]) -> Result<V::Owned> {
+    pub(super) fn decode_value(&self, bytes: &[u8]) -> Result<V::Owned> {
         V::decode(bytes).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Decode, what))
     }
 }
 
 impl<K: ?Sized, V: View + ?Sized> Typed<K, V> {
     #[inline]
-    pub(crate) fn view_value<'a>(&self, bytes: &'a [u8]) -> Result<&'a V::Borrowed> {
+    pub(super) fn view_value<'a>(&self, bytes: &'a [u8]) -> Result<&'a V::Borrowed> {
         V::view(bytes).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Decode, what))
     }
 }
 
 impl<K: Codec + ?Sized, V: Codec + ?Sized> Typed<K, V> {
-    pub(crate) fn decode_entry(&self, key: &[u8], value: &[u8]) -> Result<(K::Owned, V::Owned)> {
+    pub(super) fn decode_entry(&self, key: &[u8], value: &[u8]) -> Result<(K::Owned, V::Owned)> {
         Ok((self.decode_key(key)?, self.decode_value(value)?))
+    }
+
+    /// Applies `f` to the bytes of the value of a key and its deadline, if it has one.
+    #[inline(always)]
+    pub(super) fn read<R>(
+        &self,
+        from: &impl ReadKeys,
+        key: &K::Borrowed,
+        f: impl FnOnce(&[u8], Option<u64>) -> R,
+    ) -> Result<Option<R>> {
+        let key = self.encode_key(key)?;
+        from.read(self.id, key.as_ref(), f)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, from: &impl ReadKeys, key: &K::Borrowed) -> Result<Option<V::Owned>> {
+        self.read(from, key, |value, _| self.decode_value(value))?.transpose()
+    }
+
+    #[inline]
+    pub(super) fn contains_key(&self, from: &impl ReadKeys, key: &K::Borrowed) -> Result<bool> {
+        Ok(self.read(from, key, |_, _| ())?.is_some())
+    }
+
+    pub(super) fn expiry(&self, from: &impl ReadKeys, key: &K::Borrowed) -> Result<Option<Option<SystemTime>>> {
+        self.read(from, key, |_, expires| expires.map(time))
+    }
+
+    pub(super) fn get_many<Q: Arg<K::Borrowed>>(&self, from: &Pinned, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
+        let keys = keys.iter().map(|key| self.encode_key(key.arg())).collect::<Result<Vec<_>>>()?;
+        let mut values = Vec::with_capacity(keys.len());
+        from.get_many(from.index(self.id)?.as_ref(), self.id, &keys, |record| {
+            values.push(record.map(|record| self.decode_value(record.value())).transpose()?);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// Sets the value of a key, perhaps until a deadline.
+    pub(super) fn insert(
+        &self,
+        into: impl ChangeKeys,
+        key: &K::Borrowed,
+        value: &V::Borrowed,
+        until: Option<SystemTime>,
+    ) -> Result<()> {
+        let (key, value) = (self.encode_key(key)?, self.encode_value(value)?);
+        self.named(into.insert(self.id, key.as_ref(), value.as_ref(), until))
+    }
+
+    pub(super) fn remove(&self, from: impl ChangeKeys, key: &K::Borrowed) -> Result<bool> {
+        let key = self.encode_key(key)?;
+        self.named(from.remove(self.id, key.as_ref()))
+    }
+
+    /// Removes the entries for which `f` returns `false`, and returns how many there were.
+    pub(super) fn retain(&self, batch: &mut Batch, mut f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
+        self.remove_if(batch, |record| {
+            let (key, value) = self.decode_entry(record.key(), record.value())?;
+            Ok(!f(&key, &value))
+        })
     }
 }

@@ -41,16 +41,15 @@ enum Bytes {
 
 impl<V: View + ?Sized> ValueRef<V> {
     /// The value of a key at a pinned commit.
-    pub(crate) fn in_place<K: ?Sized>(typed: &Typed<K, V>, pinned: Pinned, key: &[u8]) -> Result<Option<ValueRef<V>>> {
-        let Some(index) = pinned.index(typed.id)? else { return Ok(None) };
-        let Some(record) = pinned.get(&index, typed.id, key)? else { return Ok(None) };
+    pub(super) fn in_place<K: ?Sized>(typed: &Typed<K, V>, pinned: Pinned, key: &[u8]) -> Result<Option<ValueRef<V>>> {
+        let Some(record) = pinned.find(typed.id, key)? else { return Ok(None) };
         typed.view_value(record.value())?;
         let (offset, len) = (record.offset + record.header.value_start(), record.value().len() as u64);
         Ok(Some(ValueRef { bytes: Bytes::InPlace(pinned, offset, len), value: PhantomData }))
     }
 
     /// A copied value.
-    pub(crate) fn copied<K: ?Sized>(typed: &Typed<K, V>, value: &[u8]) -> Result<ValueRef<V>> {
+    pub(super) fn copied<K: ?Sized>(typed: &Typed<K, V>, value: &[u8]) -> Result<ValueRef<V>> {
         let mut words = vec![0; value.len().div_ceil(8)].into_boxed_slice();
         words.as_mut_bytes()[..value.len()].copy_from_slice(value);
         let copied: ValueRef<V> = ValueRef { bytes: Bytes::Copied(words, value.len()), value: PhantomData };

@@ -1,0 +1,185 @@
+//! The maps that a store has.
+
+use super::Map;
+use super::typed::Typed;
+use crate::codec::Codec;
+use crate::engine::change::maps::Named;
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// A map as the catalogue of a store lists it; see [`Store::maps`].
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// store.map_versioned::<str, u16>("ports", 2)?;
+/// let info: slotlog::MapInfo = store.maps()?.remove(0);
+/// assert_eq!((info.name.as_str(), info.types.as_str(), info.version), ("ports", "str -> u16", 2));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MapInfo {
+    /// Its name.
+    pub name: String,
+    /// The names of its key and value types.
+    pub types: String,
+    /// The [version](Store::map_versioned) of its types.
+    pub version: u32,
+}
+
+impl Store {
+    /// Opens the map of this name, with keys of type `K` and values of type `V`, and creates it if it is missing. See
+    /// [`Map`]; [`Codec`] lists the types.
+    ///
+    /// Each map has its own index and takes 4 KiB and a few bytes when empty, so a store can have thousands. Opening
+    /// one is a single lookup. The default map, which [`get`](Store::get) and [`insert`](Store::insert) use, has no
+    /// name and is not among them.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map::<str, u16>("ports")?;
+    /// ports.insert("http", 80)?;
+    /// assert_eq!(ports.get("http")?, Some(80));
+    ///
+    /// let wrong = store.map::<str, u32>("ports");
+    /// assert!(matches!(wrong, Err(slotlog::Error::TypeMismatch { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Other types
+    ///
+    /// The file records the types of a map by [their names](Codec::name), and a [version](Store::map_versioned) that
+    /// you choose. To change the types, copy the map to a new one and rename that to the old name; readers see one or
+    /// the other.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// # store.map::<str, u16>("ports")?.insert("http", 80)?;
+    /// let old = store.map::<str, u16>("ports")?;
+    /// let new = store.map_versioned::<str, (u16, String)>("ports.new", 1)?;
+    /// for entry in old.iter()? {
+    ///     let (name, port) = entry?;
+    ///     new.insert(name, (port, "tcp".to_owned()))?;
+    /// }
+    /// store.rename_map("ports.new", "ports")?;
+    ///
+    /// let ports = store.map_versioned::<str, (u16, String)>("ports", 1)?;
+    /// assert_eq!(ports.get("http")?, Some((80, "tcp".to_owned())));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TypeMismatch`](crate::Error::TypeMismatch) if the map has other types;
+    /// [`InvalidName`](crate::Error::InvalidName) if the name is empty; [`NoSuchMap`](crate::Error::NoSuchMap) if it is
+    /// missing and the store was opened for reading; when it is created, those of [`insert`](Store::insert).
+    pub fn map<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str) -> Result<Map<K, V>> {
+        self.map_versioned(name, 0)
+    }
+
+    /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names do not describe
+    /// the fields of a type, like [`Pod`](crate::Pod) and `Serde`.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map_versioned::<str, u16>("ports", 1)?;
+    /// ports.insert("http", 80)?;
+    /// assert_eq!(store.map_versioned::<str, u16>("ports", 1)?.get("http")?, Some(80));
+    ///
+    /// let wrong = store.map_versioned::<str, u16>("ports", 2);
+    /// assert!(matches!(wrong, Err(slotlog::Error::TypeMismatch { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`map`](Store::map).
+    pub fn map_versioned<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str, version: u32) -> Result<Map<K, V>> {
+        Map::open(self, name, version)
+    }
+
+    /// All named maps, sorted by name.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.map::<str, u16>("ports")?;
+    /// let maps = store.maps()?;
+    /// assert_eq!((maps[0].name.as_str(), maps[0].types.as_str()), ("ports", "str -> u16"));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](Store::get).
+    pub fn maps(&self) -> Result<Vec<MapInfo>> {
+        let maps = self.engine().named_maps()?.into_iter();
+        let mut maps: Vec<MapInfo> =
+            maps.map(|(name, map)| MapInfo { name, types: map.types, version: map.version }).collect();
+        maps.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(maps)
+    }
+
+    /// Drops a map and everything in it, whatever its types, and returns whether it existed. One commit. Existing
+    /// snapshots keep it; a remaining [`Map`] handle reads as empty, and writing to it fails with
+    /// [`NoSuchMap`](crate::Error::NoSuchMap).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map::<str, u16>("ports")?;
+    /// ports.insert("http", 80)?;
+    /// assert!(store.drop_map("ports")?);
+    /// assert!(!store.drop_map("ports")?);
+    /// assert_eq!(ports.get("http")?, None);
+    /// assert!(matches!(ports.insert("http", 80), Err(slotlog::Error::NoSuchMap { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Store::insert).
+    pub fn drop_map(&self, name: &str) -> Result<bool> {
+        Ok(!name.is_empty() && self.engine().drop_named(name)?)
+    }
+
+    /// Renames the map `from` to `to`, and returns whether it existed. A map already named `to` is dropped. One commit.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.map::<str, u16>("prots")?.insert("http", 80)?;
+    /// assert!(store.rename_map("prots", "ports")?);
+    /// assert!(!store.rename_map("prots", "ports")?);
+    /// assert_eq!(store.map::<str, u16>("ports")?.get("http")?, Some(80));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Store::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty or too long.
+    pub fn rename_map(&self, from: &str, to: &str) -> Result<bool> {
+        self.engine().check_name(to)?;
+        Ok(!from.is_empty() && self.engine().rename_map(from, to)?)
+    }
+}
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
+    /// Opens the map of this name, and creates it if it is missing.
+    fn open(store: &Store, name: &str, version: u32) -> Result<Map<K, V>> {
+        let engine = store.engine();
+        let wanted = Named { id: 0, version, types: format!("{} -> {}", K::name(), V::name()) };
+        let path = || engine.region.path().to_owned();
+        engine.check_name(name)?;
+        let found = match engine.find_map(name)? {
+            Some(found) => found,
+            None if engine.read_only => return Err(Error::NoSuchMap { path: path(), map: name.to_owned() }),
+            None => engine.create_named(name, version, &wanted.types)?,
+        };
+        if !found.is_like(&wanted) {
+            let say = |named: Named| match named.version {
+                0 => named.types,
+                version => format!("{}, version {version}", named.types),
+            };
+            return Err(Error::TypeMismatch {
+                path: path(),
+                map: name.to_owned(),
+                found: say(found),
+                wanted: say(wanted),
+            });
+        }
+        Ok(Map { store: store.clone(), typed: Typed::new(&engine, found.id, name) })
+    }
+}
