@@ -103,20 +103,25 @@
 //! # Ok::<(), slotlog::Error>(())
 //! ```
 
+// What all floors stand on; the bottom, the middle and the top; and what is on top of a store.
+mod error;
+
+mod file;
+
+mod engine;
+
 mod background;
 mod changes;
 mod codec;
-mod engine;
-mod error;
-mod file;
 mod keys;
-mod map;
 mod options;
 mod snapshot;
 mod source;
 mod stats;
 mod store;
 mod transaction;
+
+mod map;
 
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
 #[cfg(feature = "serde")]

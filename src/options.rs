@@ -1,13 +1,12 @@
 //! How to open a store.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::settings::{Access, Durability, OnRecovery, RecoveryProgress, Settings};
-use crate::{Result, Store};
 
-/// A builder for opening a store, made by [`Store::options`] and finished by [`open`](Options::open).
+/// A builder for opening a store, made by [`Store::options`](crate::Store::options) and finished by
+/// [`open`](Options::open).
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,7 +24,7 @@ use crate::{Result, Store};
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until `open` is called"]
 pub struct Options {
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 impl Options {
@@ -245,10 +244,10 @@ impl Options {
         self
     }
 
-    /// After how many bytes of log the committing process takes a [checkpoint](Store::checkpoint). Default: 64 MiB.
-    /// Until then, each commit that completes a slice of the log (a sixteenth of this, at most 256 KiB) asks the system
-    /// to write it back, and waits for the slice sixteen before it: so the disk keeps up, and no commit waits for much
-    /// at once.
+    /// After how many bytes of log the committing process takes a [checkpoint](crate::Store::checkpoint). Default: 64
+    /// MiB. Until then, each commit that completes a slice of the log (a sixteenth of this, at most 256 KiB) asks the
+    /// system to write it back, and waits for the slice sixteen before it: so the disk keeps up, and no commit waits
+    /// for much at once.
     pub fn checkpoint_every(mut self, bytes: u64) -> Options {
         self.settings.checkpoint_every = bytes;
         self
@@ -257,19 +256,20 @@ impl Options {
     /// The share of the log that may be dead (replaced or removed values) before each write also cleans a piece of it:
     /// more than 0 and less than 1; `None` turns cleaning off. Default: 0.5. A smaller share makes the file smaller and
     /// writes more expensive: in the worst case, when most values never change, 1 / share bytes are written for each
-    /// byte, 2 by default. A log of less than 192 KiB is left alone until the store is [closed](Store::close). Cleaning
-    /// at any time, including on close, shortens the reach of [`changes_since`](Store::changes_since).
+    /// byte, 2 by default. A log of less than 192 KiB is left alone until the store is [closed](crate::Store::close).
+    /// Cleaning at any time, including on close, shortens the reach of [`changes_since`](crate::Store::changes_since).
     ///
-    /// With `None`, only [`compact`](Store::compact) reclaims the space of replaced and removed values, and
-    /// [closing](Store::close) moves nothing.
+    /// With `None`, only [`compact`](crate::Store::compact) reclaims the space of replaced and removed values, and
+    /// [closing](crate::Store::close) moves nothing.
     pub fn auto_compact(mut self, dead_share: Option<f64>) -> Options {
         self.settings.auto_compact = dead_share;
         self
     }
 
     /// Whether this process does the upkeep of the store in a thread of its own, so that writers need not: resizing
-    /// indexes, cleaning the log, taking checkpoints. The thread ends with the last handle of the [`Store`]. Writers
-    /// help when it does not keep up. Default: `false`; the library starts no other thread.
+    /// indexes, cleaning the log, taking checkpoints. The thread ends with the last handle of the
+    /// [`Store`](crate::Store). Writers help when it does not keep up. Default: `false`; the library starts no other
+    /// thread.
     pub fn background_maintenance(mut self, background: bool) -> Options {
         self.settings.background_maintenance = background;
         self
@@ -327,56 +327,5 @@ impl Options {
     pub fn untrusted(mut self, untrusted: bool) -> Options {
         self.settings.untrusted = untrusted;
         self
-    }
-
-    /// Opens the store at `path`.
-    ///
-    /// After a [close](Store::close) or a kill this takes constant time. After a power cut, or for a file that was
-    /// copied while its store was open, the index is rebuilt, in one pass over the log to find its end and one to read
-    /// its keys.
-    ///
-    /// A store can be created wherever a file can: through a dangling link (not with
-    /// [`create_new`](Options::create_new), for which a link is something that exists), in a folder that can be written
-    /// but not read, in an empty file without a name (`O_TMPFILE`, `memfd_create`) by its path `/proc/self/fd/N`. When
-    /// this returns, the new file survives a power cut, and so does its entry in the folder, unless the system refuses
-    /// to flush the folder: because the folder is unreadable, or its file system has no such call. A failed opening
-    /// leaves no new file.
-    ///
-    /// # Errors
-    /// * [`NotFound`](crate::Error::NotFound), [`AlreadyExists`](crate::Error::AlreadyExists),
-    ///   [`NotAFile`](crate::Error::NotAFile), [`PermissionDenied`](crate::Error::PermissionDenied),
-    ///   [`Io`](crate::Error::Io): the path does not lead to a file that can be opened in this way.
-    /// * [`NotAStore`](crate::Error::NotAStore), [`UnsupportedVersion`](crate::Error::UnsupportedVersion),
-    ///   [`UnsupportedFeature`](crate::Error::UnsupportedFeature): this build cannot read the file. It was not touched.
-    /// * [`Locked`](crate::Error::Locked): an incompatible opener has the store, and the error names it: one that is
-    ///   [exclusive](Options::exclusive) or on another machine; a writer, for [`Access::CopyOnWrite`], and vice versa.
-    ///   Also if the index has to be rebuilt while a reader has the store open.
-    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): many openers write to the store, and the file has no
-    ///   room to go beyond 128, 256, 512 … of them.
-    /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
-    /// * [`Full`](crate::Error::Full): there is no room for an empty store, or for the index in a recovery; or the disk
-    ///   has no space to fill a hole of a sparse copy that must be written to.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        Store::open_with(Some(path.as_ref()), self.settings)
-    }
-
-    /// Makes an empty store in memory, with nothing on disk. It vanishes with its last handle.
-    ///
-    /// Options about the file and about other openers have no effect.
-    ///
-    /// ```
-    /// use slotlog::{Error, Store};
-    ///
-    /// let cache = Store::options().max_size(1 << 20).initial_capacity(1000).in_memory()?;
-    /// cache.insert("key", "value")?;
-    /// assert!(matches!(cache.insert("large", vec![0; 2 << 20]), Err(Error::Full { .. })));
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Full`](crate::Error::Full) if [`max_size`](Options::max_size) does not even allow an empty store, or the
-    /// system has no address space for it; [`InvalidOptions`](crate::Error::InvalidOptions) for [`Access::ReadOnly`].
-    pub fn in_memory(self) -> Result<Store> {
-        Store::open_with(None, self.settings)
     }
 }

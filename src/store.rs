@@ -51,6 +51,61 @@ impl fmt::Debug for Store {
     }
 }
 
+impl Options {
+    /// Opens the store at `path`.
+    ///
+    /// After a [close](Store::close) or a kill this takes constant time. After a power cut, or for a file that was
+    /// copied while its store was open, the index is rebuilt, in one pass over the log to find its end and one to read
+    /// its keys.
+    ///
+    /// A store can be created wherever a file can: through a dangling link (not with
+    /// [`create_new`](Options::create_new), for which a link is something that exists), in a folder that can be written
+    /// but not read, in an empty file without a name (`O_TMPFILE`, `memfd_create`) by its path `/proc/self/fd/N`. When
+    /// this returns, the new file survives a power cut, and so does its entry in the folder, unless the system refuses
+    /// to flush the folder: because the folder is unreadable, or its file system has no such call. A failed opening
+    /// leaves no new file.
+    ///
+    /// # Errors
+    /// * [`NotFound`](crate::Error::NotFound), [`AlreadyExists`](crate::Error::AlreadyExists),
+    ///   [`NotAFile`](crate::Error::NotAFile), [`PermissionDenied`](crate::Error::PermissionDenied),
+    ///   [`Io`](crate::Error::Io): the path does not lead to a file that can be opened in this way.
+    /// * [`NotAStore`](crate::Error::NotAStore), [`UnsupportedVersion`](crate::Error::UnsupportedVersion),
+    ///   [`UnsupportedFeature`](crate::Error::UnsupportedFeature): this build cannot read the file. It was not touched.
+    /// * [`Locked`](crate::Error::Locked): an incompatible opener has the store, and the error names it: one that is
+    ///   [exclusive](Options::exclusive) or on another machine; a writer, for
+    ///   [`Access::CopyOnWrite`](crate::Access::CopyOnWrite), and vice versa. Also if the index has to be rebuilt while
+    ///   a reader has the store open.
+    /// * [`ProcessesExhausted`](crate::Error::ProcessesExhausted): many openers write to the store, and the file has no
+    ///   room to go beyond 128, 256, 512 … of them.
+    /// * [`Truncated`](crate::Error::Truncated), [`Corrupt`](crate::Error::Corrupt): the file is damaged.
+    /// * [`Full`](crate::Error::Full): there is no room for an empty store, or for the index in a recovery; or the disk
+    ///   has no space to fill a hole of a sparse copy that must be written to.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        Store::open_with(Some(path.as_ref()), self.settings)
+    }
+
+    /// Makes an empty store in memory, with nothing on disk. It vanishes with its last handle.
+    ///
+    /// Options about the file and about other openers have no effect.
+    ///
+    /// ```
+    /// use slotlog::{Error, Store};
+    ///
+    /// let cache = Store::options().max_size(1 << 20).initial_capacity(1000).in_memory()?;
+    /// cache.insert("key", "value")?;
+    /// assert!(matches!(cache.insert("large", vec![0; 2 << 20]), Err(Error::Full { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Full`](crate::Error::Full) if [`max_size`](Options::max_size) does not even allow an empty store, or the
+    /// system has no address space for it; [`InvalidOptions`](crate::Error::InvalidOptions) for
+    /// [`Access::ReadOnly`](crate::Access::ReadOnly).
+    pub fn in_memory(self) -> Result<Store> {
+        Store::open_with(None, self.settings)
+    }
+}
+
 impl Store {
     /// Opens the store at `path` for reading and writing, and creates it if it is missing: [`Store::options`] with its
     /// defaults.
@@ -192,7 +247,7 @@ impl Store {
     }
 
     /// Sets the value of a key until a deadline: from `at` on, by the reader's clock, the key counts as absent. See
-    /// [`Map::insert_with_expiry`].
+    /// [`Map::insert_with_expiry`](crate::Map::insert_with_expiry).
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -534,8 +589,8 @@ impl Store {
 
     /// What was committed to the default map after `seq`, up to now, oldest first, straight from the log: every change
     /// of each key, not only the last one, including the removal of expired entries. (For another map:
-    /// [`Map::changes_since`].) It takes time proportional to what was written since, give or take an extent of the log
-    /// (one sixteenth of the file).
+    /// [`Map::changes_since`](crate::Map::changes_since).) It takes time proportional to what was written since, give
+    /// or take an extent of the log (one sixteenth of the file).
     ///
     /// ```
     /// use slotlog::ChangeKind::Insert;
@@ -684,7 +739,7 @@ impl Store {
     /// * If it was the last [handle](Store::handles) of this process, the file is no longer open here. If no other
     ///   process has it open for writing either, the store is closed: everything is flushed, and the next opener has
     ///   nothing to do.
-    /// * If other handles remain, in a [`Map`], a [`Snapshot`] or a clone, this takes a
+    /// * If other handles remain, in a [`Map`](crate::Map), a [`Snapshot`] or a clone, this takes a
     ///   [checkpoint](Store::checkpoint), `Ok` means that it succeeded, and *the file stays open* until the last of
     ///   them is gone. Where that is not acceptable, call [`close_last`](Store::close_last).
     ///
@@ -745,9 +800,9 @@ impl Store {
         }
     }
 
-    /// The number of handles of the store in this process, including this one: [`Store`]s, [`Map`]s, [`Snapshot`]s,
-    /// transactions and iterators, and anything else that keeps the file open. [`Store::open`] of the same path makes
-    /// another store with handles of its own.
+    /// The number of handles of the store in this process, including this one: [`Store`]s, [`Map`](crate::Map)s,
+    /// [`Snapshot`]s, transactions and iterators, and anything else that keeps the file open. [`Store::open`] of the
+    /// same path makes another store with handles of its own.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -66,20 +66,24 @@ fn imports_run_down_only() {
     }
 }
 
-/// The rooms of the engine and the files in them, from the bottom to the top. Each uses what stands before it, and
-/// nothing that stands behind it; so there is no circle. `engine/mod.rs` is the frame that names a part of every room.
-const ROOMS: [(&str, &[&str]); 11] = [
-    ("", &["settings", "clock", "progress"]),
-    ("state", &["rest", "ledger", "superblocks", "head", "live_area", "words", "writer", "maps"]),
-    ("processes", &["gate", "lock_word", "entries", "notice"]),
-    ("lookup", &["protocol", "horizon", "versions", "keys"]),
-    ("durable", &["flusher", "superblock", "checkpoint"]),
-    ("write", &["slots", "reclaim", "space", "regions", "catalogue", "commit", "turn", "tables", "sync"]),
-    ("read", &["sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),
-    ("upkeep", &["resize", "expiry", "clean", "sweep", "share", "compact", "maintain"]),
-    ("change", &["one", "batch", "maps"]),
-    ("open", &["path", "aside", "seat", "build", "recovery", "roads", "close"]),
-    ("verify", &["report", "pace", "derived", "tables", "snapshot", "store"]),
+/// The rooms of the engine and of the top floor and the files in them, from the bottom to the top. Each uses what
+/// stands before it, and nothing that stands behind it; so there is no circle. `engine/mod.rs` is the frame that names
+/// a part of every room.
+const ROOMS: [(&str, &[&str]); 14] = [
+    ("engine", &["settings", "clock", "progress"]),
+    ("engine/state", &["rest", "ledger", "superblocks", "head", "live_area", "words", "writer", "maps"]),
+    ("engine/processes", &["gate", "lock_word", "entries", "notice"]),
+    ("engine/lookup", &["protocol", "horizon", "versions", "keys"]),
+    ("engine/durable", &["flusher", "superblock", "checkpoint"]),
+    ("engine/write", &["slots", "reclaim", "space", "regions", "catalogue", "commit", "turn", "tables", "sync"]),
+    ("engine/read", &["sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),
+    ("engine/upkeep", &["resize", "expiry", "clean", "sweep", "share", "compact", "maintain"]),
+    ("engine/change", &["one", "batch", "maps"]),
+    ("engine/open", &["path", "aside", "seat", "build", "recovery", "roads", "close"]),
+    ("engine/verify", &["report", "pace", "derived", "tables", "snapshot", "store"]),
+    ("codec", &["mod", "arg", "plain", "compound", "pod", "serialised"]),
+    ("", &["background", "keys", "source", "changes", "snapshot", "transaction", "stats", "options", "store"]),
+    ("map", &["typed", "changes", "iter", "value_ref", "handle", "catalogue", "entry", "snapshot", "transaction"]),
 ];
 
 /// The place of each file in that order.
@@ -87,19 +91,22 @@ fn ranks() -> BTreeMap<String, usize> {
     let files = ROOMS.iter().flat_map(|(room, files)| {
         files.iter().map(move |file| if room.is_empty() { format!("{file}.rs") } else { format!("{room}/{file}.rs") })
     });
-    files.enumerate().map(|(rank, file)| (format!("engine/{file}"), rank)).collect()
+    files.enumerate().map(|(rank, file)| (file, rank)).collect()
 }
 
 /// Methods that the standard library has as well: they tell something only if it is the engine that is called.
 const OF_STD: [&str; 9] = ["chain", "clear", "drain", "find_map", "open", "pop", "read", "remove", "truncate"];
 
-/// The paths that a source mentions: those that it imports, and those that it spells out.
-fn paths(source: &str) -> Vec<String> {
+/// The paths that a source mentions: those that it imports, by these words, and those that it spells out.
+fn paths(source: &str, import: &str) -> Vec<String> {
     /// Writes the lists of an import out.
     fn expand(prefix: &str, rest: &str, found: &mut Vec<String>) {
         let rest = rest.trim();
         let Some((before, list)) = rest.split_once('{') else {
-            found.push(format!("{prefix}{rest}"));
+            // Nothing stands behind the last comma of a list.
+            if !rest.is_empty() {
+                found.push(format!("{prefix}{rest}"));
+            }
             return;
         };
         let (mut depth, mut start) = (0, 0);
@@ -121,7 +128,7 @@ fn paths(source: &str) -> Vec<String> {
     }
     let code: String = code(source).flat_map(|line| [line, " "]).collect();
     let mut found = Vec::new();
-    for import in code.split(';').filter_map(|statement| statement.split_once("use ")).map(|(_, import)| import) {
+    for import in code.split(';').filter_map(|statement| statement.split_once(import)).map(|(_, import)| import) {
         expand("", import, &mut found);
     }
     for (at, _) in code.match_indices("crate::") {
@@ -159,12 +166,38 @@ fn calls(source: &str) -> BTreeSet<(String, bool)> {
     found
 }
 
-/// The arrows between the files of the engine, by imports and by calls, each with what makes it one.
+/// The file that a path from the root of the crate leads to, if that has a place in the order.
+fn file_of(path: &str, ranks: &BTreeMap<String, usize>) -> Option<String> {
+    let parts: Vec<&str> = path.split("::").collect();
+    let room = |len: usize| parts[..len].join("/");
+    let mut files =
+        (1..=parts.len()).rev().flat_map(|len| [format!("{}.rs", room(len)), format!("{}/mod.rs", room(len))]);
+    files.find(|file| ranks.contains_key(file))
+}
+
+/// Where the names of the public interface come from: they are re-exported at the root, and by their room.
+fn homes_of_names(sources: &[(String, String)], ranks: &BTreeMap<String, usize>) -> BTreeMap<String, String> {
+    let mut homes = BTreeMap::new();
+    for (frame, room) in [("map/mod.rs", "map::"), ("lib.rs", "")] {
+        let (_, source) = sources.iter().find(|(name, _)| name == frame).unwrap();
+        for path in paths(source, "pub use ") {
+            let name = path.rsplit("::").next().unwrap().to_owned();
+            if let Some(home) = file_of(&format!("{room}{path}"), ranks) {
+                homes.entry(name).or_insert(home);
+            }
+        }
+    }
+    homes
+}
+
+/// The arrows between the files of the engine and of the top floor, by imports and by calls, each with what makes it
+/// one.
 ///
-/// A call is one of a function whose name only one file has. Of several files of the engine that have it, if it is the
-/// engine that is called, the lowest may be meant.
+/// A call is one of a function of the engine whose name only one file has. Of several files of the engine that have it,
+/// if it is the engine that is called, the lowest may be meant.
 fn arrows(sources: &[(String, String)]) -> BTreeSet<(String, String, String)> {
     let ranks = ranks();
+    let names = homes_of_names(sources, &ranks);
     let mut found = BTreeSet::new();
     let mut homes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (name, source) in sources {
@@ -174,18 +207,18 @@ fn arrows(sources: &[(String, String)]) -> BTreeSet<(String, String, String)> {
     }
     for (name, source) in sources.iter().filter(|(name, _)| ranks.contains_key(name)) {
         let room = name.rsplit_once('/').map_or("", |(room, _)| room);
-        for path in paths(source) {
+        for path in paths(source, "use ") {
             let path = path.replace("super::", &format!("crate::{}::", room.replace('/', "::")));
             let Some(path) = path.strip_prefix("crate::") else { continue };
-            let parts: Vec<&str> = path.split("::").collect();
-            let mut targets = (1..=parts.len()).rev().map(|len| format!("{}.rs", parts[..len].join("/")));
-            if let Some(target) = targets.find(|target| ranks.contains_key(target)) {
+            let target = names.get(path.strip_prefix("map::").unwrap_or(path));
+            if let Some(target) = target.cloned().or_else(|| file_of(path, &ranks)) {
                 found.insert((name.clone(), target, path.to_owned()));
             }
         }
-        for (function, is_of_engine) in calls(source) {
+        for (function, is_of_engine) in calls(source).into_iter().filter(|_| name.starts_with("engine/")) {
             let Some(homes) = homes.get(&function) else { continue };
-            let of_engine = homes.iter().filter(|home| ranks.contains_key(**home)).min_by_key(|home| ranks[**home]);
+            let of_engine = homes.iter().filter(|home| home.starts_with("engine/") && ranks.contains_key(**home));
+            let of_engine = of_engine.min_by_key(|home| ranks[**home]);
             let Some(home) = of_engine.filter(|_| !homes.contains(&name.as_str())) else { continue };
             if is_of_engine || homes.len() == 1 && !OF_STD.contains(&function.as_str()) {
                 found.insert((name.clone(), (*home).to_owned(), format!("{function}()")));
@@ -204,16 +237,19 @@ fn arrows_up(sources: &[(String, String)]) -> Vec<String> {
 }
 
 #[test]
-fn the_rooms_of_the_engine_use_what_is_below_them_only() {
+fn the_rooms_use_what_is_below_them_only() {
     let sources = sources();
-    let engine: BTreeSet<&str> = sources
+    let is_frame = |name: &str| {
+        name == "lib.rs" || name == "map/mod.rs" || name.starts_with("engine/") && name.ends_with("/mod.rs")
+    };
+    let files: BTreeSet<&str> = sources
         .iter()
         .map(|(name, _)| name.as_str())
-        .filter(|name| name.starts_with("engine/") && !name.ends_with("/mod.rs"))
+        .filter(|name| !is_frame(name) && floor(name).is_some_and(|floor| floor == 1 || floor == 2))
         .collect();
     let ranks = ranks();
     let listed: BTreeSet<&str> = ranks.keys().map(String::as_str).collect();
-    assert_eq!(engine, listed, "each file of the engine has a place in `ROOMS`");
+    assert_eq!(files, listed, "each file of the engine and of the top floor has a place in `ROOMS`");
     for (room, files) in ROOMS {
         assert!(files.len() <= 9, "{room} shows too much at once");
     }
@@ -230,6 +266,7 @@ fn an_arrow_that_runs_up_is_found() {
     assert!(is_there("engine/change/one.rs", "engine/write/turn.rs", "turn()"), "a call from room to room");
     assert!(is_there("engine/write/regions.rs", "engine/write/space.rs", "allocate()"), "a call within a room");
     assert!(is_there("engine/change/batch.rs", "engine/write/turn.rs", "engine::write::turn::LongTurn"), "an import");
+    assert!(is_there("map/handle.rs", "store.rs", "Store"), "a name of the public interface");
     assert!(arrows.len() > 500, "{} arrows", arrows.len());
 
     for (file, line) in [
@@ -240,6 +277,12 @@ fn an_arrow_that_runs_up_is_found() {
         ("engine/write/space.rs", "use super::regions;"),
         ("engine/state/words.rs", "    let at = crate::engine::write::space::Room::Growth;"),
         ("engine/clock.rs", "use super::state::words::Frozen;"),
+        ("keys.rs", "use crate::source::Source;"),
+        ("options.rs", "use crate::{Error, Store};"),
+        ("store.rs", "use crate::Map;"),
+        ("codec/mod.rs", "use crate::Snapshot;"),
+        ("map/typed.rs", "use super::iter::Entries;"),
+        ("map/value_ref.rs", "use super::Map;"),
     ] {
         let mut sources = sources.clone();
         let (_, source) = sources.iter_mut().find(|(name, _)| name == file).unwrap();

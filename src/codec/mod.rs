@@ -20,7 +20,7 @@ use crate::error::CodecError;
 ///
 /// Implemented for byte strings (`[u8]`, `Vec<u8>`), strings (`str`, `String`), booleans, characters, integers and
 /// floating-point numbers (little-endian), and arrays, slices, vectors, tuples and options of these; for `()`, whose
-/// maps are sets; for plain-old-data structs as [`Pod`](crate::Pod); and, with the feature `serde`, for everything that
+/// maps are sets; for plain-old-data structs as [`Pod`]; and, with the feature `serde`, for everything that
 /// serde serialises, as `Serde`.
 ///
 /// `str` and `String` are stored in the same way, and so are `[T]` and `Vec<T>`; arguments are always borrowed, and
@@ -101,7 +101,7 @@ pub trait Codec {
     }
 }
 
-/// A type whose values can be read in place in the file, without a copy: byte strings, strings, [`Pod`](crate::Pod).
+/// A type whose values can be read in place in the file, without a copy: byte strings, strings, [`Pod`].
 ///
 /// ```
 /// use slotlog::{Codec, CodecError, Store, View};

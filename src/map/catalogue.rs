@@ -1,6 +1,6 @@
 //! The maps that a store has.
 
-use super::Map;
+use super::handle::Map;
 use super::typed::Typed;
 use crate::codec::Codec;
 use crate::engine::change::maps::Named;

@@ -3,7 +3,7 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 
-use super::Map;
+use super::handle::Map;
 use crate::codec::{Arg, Codec};
 use crate::engine::change::one::Action;
 use crate::error::Result;

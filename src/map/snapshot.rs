@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::Map;
+use super::handle::Map;
 use super::iter::Entries;
 use super::typed::Typed;
 use crate::codec::{Arg, Codec, View};
