@@ -81,7 +81,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("engine/change", &["one", "batch", "maps"]),
     ("engine/open", &["path", "aside", "seat", "build", "recovery", "roads", "close"]),
     ("engine/verify", &["report", "pace", "derived", "tables", "snapshot", "store"]),
-    ("codec", &["mod", "arg", "plain", "compound", "pod", "serialised"]),
+    ("codec", &["mod", "arg", "plain", "compound", "owned", "pod", "serialised"]),
     ("", &["background", "keys", "source", "changes", "snapshot", "transaction", "stats", "options", "store"]),
     ("map", &["typed", "changes", "iter", "value_ref", "handle", "catalogue", "entry", "snapshot", "transaction"]),
 ];

@@ -112,32 +112,6 @@ impl View for [u8] {
     }
 }
 
-impl<T: Codec<Owned = T>> Codec for Vec<T> {
-    type Borrowed = [T];
-    type Owned = Vec<T>;
-
-    fn name() -> String {
-        <[T]>::name()
-    }
-
-    #[inline]
-    fn encode(values: &[T]) -> Result<impl AsRef<[u8]>, CodecError> {
-        <[T]>::encode(values)
-    }
-
-    #[inline]
-    fn decode(bytes: &[u8]) -> Result<Vec<T>, CodecError> {
-        <[T]>::decode(bytes)
-    }
-}
-
-impl View for Vec<u8> {
-    #[inline]
-    fn view(bytes: &[u8]) -> Result<&[u8], CodecError> {
-        Ok(bytes)
-    }
-}
-
 impl<T: Codec<Owned = T>, const N: usize> Codec for [T; N] {
     type Borrowed = [T; N];
     type Owned = [T; N];

@@ -2,6 +2,7 @@
 
 mod arg;
 mod compound;
+mod owned;
 mod plain;
 mod pod;
 #[cfg(feature = "serde")]

@@ -29,34 +29,8 @@ impl View for str {
     }
 }
 
-impl Codec for String {
-    type Borrowed = str;
-    type Owned = String;
-
-    fn name() -> String {
-        str::name()
-    }
-
-    #[inline]
-    fn encode(value: &str) -> Result<impl AsRef<[u8]>, CodecError> {
-        str::encode(value)
-    }
-
-    #[inline]
-    fn decode(bytes: &[u8]) -> Result<String, CodecError> {
-        str::decode(bytes)
-    }
-}
-
-impl View for String {
-    #[inline]
-    fn view(bytes: &[u8]) -> Result<&str, CodecError> {
-        str::view(bytes)
-    }
-}
-
 macro_rules! numbers {
-    ($($number:ident)*) => {$(
+    ($($number:ident $({ $($bytes:item)* })?)*) => {$(
         impl Codec for $number {
             type Borrowed = $number;
             type Owned = $number;
@@ -76,41 +50,25 @@ macro_rules! numbers {
             fn decode(bytes: &[u8]) -> Result<$number, CodecError> {
                 exactly(bytes).map($number::from_le_bytes)
             }
+
+            $($($bytes)*)?
         }
     )*};
 }
 
-numbers! { u16 u32 u64 u128 i8 i16 i32 i64 i128 f32 f64 }
+numbers! {
+    u8 {
+        #[inline]
+        fn bytes_of(values: &[u8]) -> Option<&[u8]> {
+            Some(values)
+        }
 
-impl Codec for u8 {
-    type Borrowed = u8;
-    type Owned = u8;
-
-    const SIZE: Option<usize> = Some(1);
-
-    fn name() -> String {
-        "u8".into()
+        #[inline]
+        fn values_of(bytes: &[u8]) -> Option<Vec<u8>> {
+            Some(bytes.into())
+        }
     }
-
-    #[inline]
-    fn encode(value: &u8) -> Result<impl AsRef<[u8]>, CodecError> {
-        Ok([*value])
-    }
-
-    #[inline]
-    fn decode(bytes: &[u8]) -> Result<u8, CodecError> {
-        exactly(bytes).map(u8::from_le_bytes)
-    }
-
-    #[inline]
-    fn bytes_of(values: &[u8]) -> Option<&[u8]> {
-        Some(values)
-    }
-
-    #[inline]
-    fn values_of(bytes: &[u8]) -> Option<Vec<u8>> {
-        Some(bytes.into())
-    }
+    u16 u32 u64 u128 i8 i16 i32 i64 i128 f32 f64
 }
 
 impl Codec for bool {

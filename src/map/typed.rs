@@ -91,7 +91,14 @@ impl<K: ?Sized, V: ?Sized> Typed<K, V> {
     }
 }
 
-impl<K: Codec + ?Sized, V: ?Sized> Typed<K, V> {
+impl<K: ?Sized, V: View + ?Sized> Typed<K, V> {
+    #[inline]
+    pub(super) fn view_value<'a>(&self, bytes: &'a [u8]) -> Result<&'a V::Borrowed> {
+        V::view(bytes).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Decode, what))
+    }
+}
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> Typed<K, V> {
     #[inline]
     pub(super) fn encode_key<'a>(&self, key: &'a K::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {
         K::encode(key).map_err(|what| self.codec_error(CodecPart::Key, CodecStep::Encode, what))
@@ -101,9 +108,7 @@ impl<K: Codec + ?Sized, V: ?Sized> Typed<K, V> {
     pub(super) fn decode_key(&self, bytes: &[u8]) -> Result<K::Owned> {
         K::decode(bytes).map_err(|what| self.codec_error(CodecPart::Key, CodecStep::Decode, what))
     }
-}
 
-impl<K: ?Sized, V: Codec + ?Sized> Typed<K, V> {
     #[inline]
     pub(super) fn encode_value<'a>(&self, value: &'a V::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {
         V::encode(value).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Encode, what))
@@ -113,16 +118,7 @@ impl<K: ?Sized, V: Codec + ?Sized> Typed<K, V> {
     pub(super) fn decode_value(&self, bytes: &[u8]) -> Result<V::Owned> {
         V::decode(bytes).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Decode, what))
     }
-}
 
-impl<K: ?Sized, V: View + ?Sized> Typed<K, V> {
-    #[inline]
-    pub(super) fn view_value<'a>(&self, bytes: &'a [u8]) -> Result<&'a V::Borrowed> {
-        V::view(bytes).map_err(|what| self.codec_error(CodecPart::Value, CodecStep::Decode, what))
-    }
-}
-
-impl<K: Codec + ?Sized, V: Codec + ?Sized> Typed<K, V> {
     pub(super) fn decode_entry(&self, key: &[u8], value: &[u8]) -> Result<(K::Owned, V::Owned)> {
         Ok((self.decode_key(key)?, self.decode_value(value)?))
     }
