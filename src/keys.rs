@@ -1,4 +1,6 @@
-//! What all views of a map have in common: values are read by their keys, and changed.
+//! Keys are read and changed in the same way in a store, in a snapshot and in a transaction.
+//!
+//! The byte twins call this for the default map, the typed ones by way of what encodes and decodes.
 
 use std::time::SystemTime;
 

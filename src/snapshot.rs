@@ -32,7 +32,7 @@ use crate::file::layout::DEFAULT_MAP;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub struct Snapshot {
-    pinned: Pinned,
+    pub(crate) pinned: Pinned,
     /// The region of the default map's index, if there is one, as a word of the map table.
     region: Option<u64>,
     len: u64,
@@ -55,10 +55,6 @@ impl Snapshot {
         let engine = self.pinned.engine();
         engine.check_not_forked()?;
         self.region.map(|extent| Index::of_extent(&engine.region, extent)).transpose()
-    }
-
-    pub(crate) fn pinned(&self) -> &Pinned {
-        &self.pinned
     }
 
     /// The sequence number of the commit that it sees: the starting point for

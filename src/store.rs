@@ -42,7 +42,7 @@ use crate::{Changes, CompactProgress, CompactReport, Error, Options, Result, Sna
 pub struct Store {
     /// Before the engine, so that the thread ends before the store is closed.
     background: Option<Arc<Background>>,
-    source: Source,
+    pub(crate) source: Source,
 }
 
 impl fmt::Debug for Store {
@@ -392,11 +392,6 @@ impl Store {
     /// [`Corrupt`](crate::Error::Corrupt).
     pub fn begin(&self) -> Result<Transaction> {
         Transaction::begin(&self.engine())
-    }
-
-    #[inline(always)]
-    pub(crate) fn source(&self) -> &Source {
-        &self.source
     }
 
     #[inline(always)]

@@ -37,7 +37,7 @@ use crate::keys::{ChangeKeys, ReadKeys};
 /// ```
 #[must_use = "a transaction that is dropped leaves nothing"]
 pub struct Transaction {
-    batch: Batch,
+    pub(crate) batch: Batch,
 }
 
 impl fmt::Debug for Transaction {
@@ -82,10 +82,6 @@ impl Transaction {
     pub fn hand_over(self) -> Transaction {
         self.batch.hand_over();
         self
-    }
-
-    pub(crate) fn batch(&mut self) -> &mut Batch {
-        &mut self.batch
     }
 
     /// The value of a key, as this transaction sees it.

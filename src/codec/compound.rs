@@ -17,7 +17,7 @@ impl<T: Codec<Owned = T>> Codec for Option<T> {
     fn encode(value: &Option<T>) -> Result<impl AsRef<[u8]>, CodecError> {
         let mut bytes = vec![u8::from(value.is_some())];
         if let Some(value) = value {
-            put::<T>(value, Place::Last, &mut bytes)?;
+            put_last::<T>(value, &mut bytes)?;
         }
         Ok(bytes)
     }
@@ -32,20 +32,11 @@ impl<T: Codec<Owned = T>> Codec for Option<T> {
     }
 }
 
-/// Where a value stands among several.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Others come after it, so its length stands before it, unless that is fixed.
-    Inner,
-    /// It takes all bytes that are left.
-    Last,
-}
-
-/// Appends one of several values.
-fn put<T: Codec>(value: &T::Owned, place: Place, out: &mut Vec<u8>) -> Result<(), CodecError> {
+/// Appends a value that others come after: behind its length, unless that is fixed.
+fn put<T: Codec>(value: &T::Owned, out: &mut Vec<u8>) -> Result<(), CodecError> {
     let bytes = T::encode(value.borrow())?;
     let bytes = bytes.as_ref();
-    if T::SIZE.is_none() && place == Place::Inner {
+    if T::SIZE.is_none() {
         let len = u32::try_from(bytes.len()).map_err(|_| CodecError::new("a part is longer than 4 GiB"))?;
         out.extend_from_slice(&len.to_le_bytes());
     }
@@ -53,20 +44,31 @@ fn put<T: Codec>(value: &T::Owned, place: Place, out: &mut Vec<u8>) -> Result<()
     Ok(())
 }
 
-/// Splits off one of several values.
-fn take<T: Codec>(bytes: &mut &[u8], place: Place) -> Result<T::Owned, CodecError> {
+/// Appends the last value, which ends where all do.
+fn put_last<T: Codec>(value: &T::Owned, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    out.extend_from_slice(T::encode(value.borrow())?.as_ref());
+    Ok(())
+}
+
+/// Splits off a value that others come after.
+fn take<T: Codec>(bytes: &mut &[u8]) -> Result<T::Owned, CodecError> {
     let len = match T::SIZE {
         Some(size) => size,
-        None if place == Place::Last => bytes.len(),
-        None => {
-            let (len, rest) = bytes.split_at_checked(4).ok_or_else(|| wrong_size(4, bytes.len()))?;
-            *bytes = rest;
-            u32::decode(len)? as usize
-        }
+        None => u32::decode(split_off(bytes, 4)?)? as usize,
     };
-    let (value, rest) = bytes.split_at_checked(len).ok_or_else(|| wrong_size(len, bytes.len()))?;
-    *bytes = rest;
-    T::decode(value)
+    T::decode(split_off(bytes, len)?)
+}
+
+/// All that is left is the last value.
+fn take_last<T: Codec>(bytes: &[u8]) -> Result<T::Owned, CodecError> {
+    match T::SIZE {
+        Some(size) if size != bytes.len() => Err(wrong_size(size, bytes.len())),
+        _ => T::decode(bytes),
+    }
+}
+
+fn split_off<'b>(bytes: &mut &'b [u8], len: usize) -> Result<&'b [u8], CodecError> {
+    bytes.split_off(..len).ok_or_else(|| wrong_size(len, bytes.len()))
 }
 
 impl<T: Codec<Owned = T>> Codec for [T] {
@@ -84,7 +86,7 @@ impl<T: Codec<Owned = T>> Codec for [T] {
         }
         let mut bytes = Vec::with_capacity(values.len() * T::SIZE.unwrap_or(16));
         for value in values {
-            put::<T>(value, Place::Inner, &mut bytes)?;
+            put::<T>(value, &mut bytes)?;
         }
         Ok(Cow::Owned(bytes))
     }
@@ -99,7 +101,7 @@ impl<T: Codec<Owned = T>> Codec for [T] {
         }
         let mut values = Vec::new();
         while !bytes.is_empty() {
-            values.push(take::<T>(&mut bytes, Place::Inner)?);
+            values.push(take::<T>(&mut bytes)?);
         }
         Ok(values)
     }
@@ -135,7 +137,7 @@ impl<T: Codec<Owned = T>, const N: usize> Codec for [T; N] {
         let values = match T::values_of(bytes) {
             Some(values) => values,
             None => {
-                let values = (0..N).map(|_| take::<T>(&mut bytes, Place::Inner)).collect::<Result<Vec<T>, _>>()?;
+                let values = (0..N).map(|_| take::<T>(&mut bytes)).collect::<Result<Vec<T>, _>>()?;
                 no_more(bytes)?;
                 values
             }
@@ -179,16 +181,15 @@ macro_rules! tuples {
             #[inline]
             fn encode(value: &Self) -> Result<impl AsRef<[u8]>, CodecError> {
                 let mut bytes = Vec::with_capacity(Self::SIZE.unwrap_or(64));
-                $(put::<$first>(&value.$index, Place::Inner, &mut bytes)?;)*
-                put::<$last>(&value.$last_index, Place::Last, &mut bytes)?;
+                $(put::<$first>(&value.$index, &mut bytes)?;)*
+                put_last::<$last>(&value.$last_index, &mut bytes)?;
                 Ok(bytes)
             }
 
             #[inline]
+            #[allow(unused_mut)]
             fn decode(mut bytes: &[u8]) -> Result<Self, CodecError> {
-                let value = ($(take::<$first>(&mut bytes, Place::Inner)?,)* take::<$last>(&mut bytes, Place::Last)?,);
-                no_more(bytes)?;
-                Ok(value)
+                Ok(($(take::<$first>(&mut bytes)?,)* take_last::<$last>(bytes)?,))
             }
         }
     )*};

@@ -1,6 +1,7 @@
 //! The entry of one key.
 
 use std::borrow::{Borrow, Cow};
+use std::convert::identity;
 use std::fmt;
 
 use super::handle::Map;
@@ -88,9 +89,10 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     /// Those of [`Map::insert`].
     pub fn or_insert(self, value: impl Arg<V::Borrowed>) -> Result<V::Owned> {
         let map = self.map;
-        self.finish(|| {
+        self.finish(identity, || {
             let bytes = map.typed.encode_value(value.arg())?.as_ref().to_vec();
-            Ok((map.typed.decode_value(&bytes)?, bytes))
+            let value = map.typed.decode_value(&bytes)?;
+            Ok((Action::Put(Cow::Owned(bytes), None), value))
         })
     }
 
@@ -113,10 +115,9 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     /// Only if a closure does; then nothing has changed.
     pub fn or_insert_with(self, f: impl FnOnce() -> V::Owned) -> Result<V::Owned> {
         let map = self.map;
-        self.finish(|| {
+        self.finish(identity, || {
             let value = f();
-            let bytes = map.typed.encode_value(value.borrow())?.as_ref().to_vec();
-            Ok((value, bytes))
+            Ok((map.change_to(Some(value.borrow()), None)?, value))
         })
     }
 
@@ -160,38 +161,23 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
     /// # Panics
     /// Only if a closure does; then nothing has changed.
     pub fn commit(self) -> Result<Option<V::Owned>> {
-        let Entry { map, key, changes } = self;
-        map.modify_encoded(&key?, |old, expires| match map.decode_some(old)? {
-            Some(value) => changed(map, old, value, changes, expires).map(|(action, value)| (action, Some(value))),
-            None => Ok((Action::Keep, None)),
-        })
+        self.finish(Some, || Ok((Action::Keep, None)))
     }
 
-    fn finish(self, make: impl FnOnce() -> Result<(V::Owned, Vec<u8>)>) -> Result<V::Owned> {
+    /// Makes the changes and answers with the value that comes of them, or does what `absent` says.
+    fn finish<R>(
+        self,
+        answer: impl FnOnce(V::Owned) -> R,
+        absent: impl FnOnce() -> Result<(Action<'static>, R)>,
+    ) -> Result<R> {
         let Entry { map, key, changes } = self;
-        map.modify_encoded(&key?, |old, expires| match map.decode_some(old)? {
-            Some(value) => changed(map, old, value, changes, expires),
-            None => {
-                let (value, bytes) = make()?;
-                Ok((Action::Put(Cow::Owned(bytes), None), value))
+        map.modify_encoded(&key?, |old| {
+            let Some(mut value) = map.decode_some(old)? else { return absent() };
+            if changes.is_empty() {
+                return Ok((Action::Keep, answer(value)));
             }
+            changes.into_iter().for_each(|change| change(&mut value));
+            Ok((map.change_to(Some(value.borrow()), old)?, answer(value)))
         })
     }
-}
-
-/// The value after all changes, and the action that brings it about.
-fn changed<'m, K: Codec + ?Sized, V: Codec + ?Sized>(
-    map: &Map<K, V>,
-    old: Option<&[u8]>,
-    mut value: V::Owned,
-    changes: Vec<Modification<'m, V::Owned>>,
-    expires: Option<u64>,
-) -> Result<(Action<'static>, V::Owned)> {
-    if changes.is_empty() {
-        return Ok((Action::Keep, value));
-    }
-    for change in changes {
-        change(&mut value);
-    }
-    Ok((map.change_to(Some(value.borrow()), old, expires)?, value))
 }

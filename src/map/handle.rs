@@ -15,7 +15,6 @@ use crate::engine::change::one::Action;
 use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
 use crate::file::log::Record;
-use crate::source::{EngineRef, Source};
 use crate::{Changes, Store};
 
 /// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
@@ -93,16 +92,6 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
         &self.store
     }
 
-    #[inline(always)]
-    fn source(&self) -> &Source {
-        self.store.source()
-    }
-
-    #[inline(always)]
-    fn engine(&self) -> EngineRef<'_> {
-        self.store.engine()
-    }
-
     /// The number of keys, in constant time. Entries that have [expired](Map::insert_with_expiry) count until
     /// compaction removes them, although reads no longer see them: a map whose entries have all expired is not
     /// [empty](Map::is_empty), yet iterating over it yields nothing. [`SnapshotMap::len`](crate::SnapshotMap::len)
@@ -121,7 +110,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`Store::get`].
     pub fn len(&self) -> Result<u64> {
-        self.engine().len(self.typed.id)
+        self.store.engine().len(self.typed.id)
     }
 
     /// Whether [`len`](Map::len) is zero. Expired entries that were not removed yet count.
@@ -161,7 +150,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`Store::changes_since`].
     pub fn changes_since(&self, seq: u64) -> Result<MapChanges<K, V>> {
-        let changes = Changes::new(Arc::clone(&self.engine()), self.typed.id, seq)?;
+        let changes = Changes::new(Arc::clone(&self.store.engine()), self.typed.id, seq)?;
         Ok(MapChanges::new(self.typed.clone(), changes))
     }
 
@@ -181,7 +170,7 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`insert`](Map::insert).
     pub fn clear(&self) -> Result<()> {
-        self.typed.named(self.engine().clear(self.typed.id))
+        self.typed.named(self.store.engine().clear(self.typed.id))
     }
 }
 
@@ -201,7 +190,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`Store::get`]; [`Codec`](crate::Error::Codec) if key or value do not fit their types.
     #[inline]
     pub fn get(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
-        self.typed.get(self.source(), key.arg())
+        self.typed.get(&self.store.source, key.arg())
     }
 
     /// The value of a key in place in the file, without a copy. (With [`Access::ReadOnly`](crate::Access::ReadOnly) it
@@ -224,7 +213,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         V: View,
     {
         let key = self.typed.encode_key(key.arg())?;
-        let engine = self.engine();
+        let engine = self.store.engine();
         if engine.read_only {
             let value = engine.get_unpinned(self.typed.id, key.as_ref())?;
             return value.map(|(value, _)| ValueRef::copied(&self.typed, &value)).transpose();
@@ -254,10 +243,10 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     where
         V: View,
     {
-        if self.source().is_read_only() {
+        if self.store.source.is_read_only() {
             return Ok(self.get_ref(key.arg())?.map(|value| f(&value)));
         }
-        self.typed.read(self.source(), key.arg(), |value, _| self.typed.view_value(value).map(f))?.transpose()
+        self.typed.read(&self.store.source, key.arg(), |value, _| self.typed.view_value(value).map(f))?.transpose()
     }
 
     /// The values of many keys, in the order of the keys, as of one commit. The memory accesses of different keys
@@ -274,7 +263,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`get`](Map::get).
     pub fn get_many<Q: Arg<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
-        self.typed.get_many(&Pinned::here(&self.engine())?, keys)
+        self.typed.get_many(&Pinned::here(&self.store.engine())?, keys)
     }
 
     /// Whether a key has a value.
@@ -292,7 +281,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`get`](Map::get).
     #[inline]
     pub fn contains_key(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
-        self.typed.contains_key(self.source(), key.arg())
+        self.typed.contains_key(&self.store.source, key.arg())
     }
 
     /// When the entry of a key [expires](Map::insert_with_expiry): `None` if it has no value, `Some(None)` if never.
@@ -314,7 +303,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`get`](Map::get).
     pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
-        self.typed.expiry(self.source(), key.arg())
+        self.typed.expiry(&self.store.source, key.arg())
     }
 
     /// Sets the value of a key: one append to the log. It replaces an older value and its deadline;
@@ -333,7 +322,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`Store::insert`]; [`Codec`](crate::Error::Codec) if key or value cannot be encoded, and
     /// [`NoSuchMap`](crate::Error::NoSuchMap) if the map was [dropped](Store::drop_map) meanwhile: nothing has changed.
     pub fn insert(&self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<()> {
-        self.typed.insert(self.source(), key.arg(), value.arg(), None)
+        self.typed.insert(&self.store.source, key.arg(), value.arg(), None)
     }
 
     /// Sets the value of a key until a deadline: from `at` on, by the reader's clock, the entry counts as absent.
@@ -363,7 +352,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         value: impl Arg<V::Borrowed>,
         at: SystemTime,
     ) -> Result<()> {
-        self.typed.insert(self.source(), key.arg(), value.arg(), Some(at))
+        self.typed.insert(&self.store.source, key.arg(), value.arg(), Some(at))
     }
 
     /// Removes a key and returns whether it was there. If not, nothing is written. This works on a full store too.
@@ -381,7 +370,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`insert`](Map::insert).
     pub fn remove(&self, key: impl Arg<K::Borrowed>) -> Result<bool> {
-        self.typed.remove(self.source(), key.arg())
+        self.typed.remove(&self.store.source, key.arg())
     }
 
     /// Sets the value of a key and returns its old value, like `HashMap::insert`.
@@ -399,7 +388,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`insert`](Map::insert).
     pub fn replace(&self, key: impl Arg<K::Borrowed>, value: impl Arg<V::Borrowed>) -> Result<Option<V::Owned>> {
         let value = self.typed.encode_value(value.arg())?;
-        self.modify(key.arg(), |old, _| Ok((Action::Put(Cow::Borrowed(value.as_ref()), None), self.decode_some(old)?)))
+        self.modify(key.arg(), |old| Ok((Action::Put(Cow::Borrowed(value.as_ref()), None), self.decode_some(old)?)))
     }
 
     /// Removes a key and returns its value, like `HashMap::remove`.
@@ -416,7 +405,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`insert`](Map::insert).
     pub fn take(&self, key: impl Arg<K::Borrowed>) -> Result<Option<V::Owned>> {
-        self.modify(key.arg(), |old, _| Ok((self.change_to(None, old, None)?, self.decode_some(old)?)))
+        self.modify(key.arg(), |old| Ok((self.change_to(None, old)?, self.decode_some(old)?)))
     }
 
     /// Computes a new value from the value of a key, if it has one, sets it and returns it: an atomic read-modify-write
@@ -445,9 +434,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         key: impl Arg<K::Borrowed>,
         f: impl FnOnce(Option<V::Owned>) -> Option<V::Owned>,
     ) -> Result<Option<V::Owned>> {
-        self.modify(key.arg(), |old, expires| {
+        self.modify(key.arg(), |old| {
             let new = f(self.decode_some(old)?);
-            Ok((self.change_to(new.as_ref().map(Borrow::borrow), old, expires)?, new))
+            Ok((self.change_to(new.as_ref().map(Borrow::borrow), old)?, new))
         })
     }
 
@@ -472,52 +461,43 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         new: Option<&V::Borrowed>,
     ) -> Result<std::result::Result<(), Option<V::Owned>>> {
         let current = current.map(|value| self.typed.encode_value(value)).transpose()?;
-        self.modify(key.arg(), |old, expires| {
-            if old != current.as_ref().map(AsRef::as_ref) {
+        self.modify(key.arg(), |old| {
+            if old.map(|old| old.value()) != current.as_ref().map(AsRef::as_ref) {
                 return Ok((Action::Keep, Err(self.decode_some(old)?)));
             }
-            Ok((self.change_to(new, old, expires)?, Ok(())))
+            Ok((self.change_to(new, old)?, Ok(())))
         })
     }
 
-    /// Applies what `decide` returns for the bytes of a key's value and its deadline.
+    /// Applies what `decide` returns for the record of a key, if that has a value.
     fn modify<'a, R>(
         &self,
         key: &K::Borrowed,
-        decide: impl FnOnce(Option<&[u8]>, Option<u64>) -> Result<(Action<'a>, R)>,
+        decide: impl FnOnce(Option<Record<'_>>) -> Result<(Action<'a>, R)>,
     ) -> Result<R> {
-        let key = self.typed.encode_key(key)?;
-        self.modify_encoded(key.as_ref(), decide)
+        self.modify_encoded(self.typed.encode_key(key)?.as_ref(), decide)
     }
 
     pub(super) fn modify_encoded<'a, R>(
         &self,
         key: &[u8],
-        decide: impl FnOnce(Option<&[u8]>, Option<u64>) -> Result<(Action<'a>, R)>,
+        decide: impl FnOnce(Option<Record<'_>>) -> Result<(Action<'a>, R)>,
     ) -> Result<R> {
-        let decide = |record: Option<Record<'_>>| {
-            decide(record.map(|record| record.value()), record.and_then(|record| record.expires()))
-        };
-        self.typed.named(self.engine().modify(self.typed.id, key, decide))
+        self.typed.named(self.store.engine().modify(self.typed.id, key, decide))
     }
 
-    /// What gives a key this value instead of its old one, or none: nothing, if that is the same.
-    pub(super) fn change_to(
-        &self,
-        new: Option<&V::Borrowed>,
-        old: Option<&[u8]>,
-        expires: Option<u64>,
-    ) -> Result<Action<'static>> {
+    /// What gives a key this value, or none, and leaves its deadline: nothing, if its value is the same.
+    pub(super) fn change_to(&self, new: Option<&V::Borrowed>, old: Option<Record<'_>>) -> Result<Action<'static>> {
         let new = new.map(|new| self.typed.encode_value(new)).transpose()?;
         Ok(match new.as_ref().map(AsRef::as_ref) {
-            new if new == old => Action::Keep,
-            Some(new) => Action::Put(Cow::Owned(new.to_vec()), expires),
+            new if new == old.map(|old| old.value()) => Action::Keep,
+            Some(new) => Action::Put(Cow::Owned(new.to_vec()), old.and_then(|old| old.expires())),
             None => Action::Remove,
         })
     }
 
-    pub(super) fn decode_some(&self, value: Option<&[u8]>) -> Result<Option<V::Owned>> {
-        value.map(|value| self.typed.decode_value(value)).transpose()
+    pub(super) fn decode_some(&self, record: Option<Record<'_>>) -> Result<Option<V::Owned>> {
+        record.map(|record| self.typed.decode_value(record.value())).transpose()
     }
 
     /// All keys and values as of this moment, in no particular order: an iterator over a snapshot of its own, which
@@ -538,7 +518,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`Store::snapshot`].
     pub fn iter(&self) -> Result<MapIter<K, V>> {
-        Ok(MapIter { entries: Entries::new(&self.typed, Pinned::here(&self.engine())?)? })
+        Ok(MapIter { entries: Entries::new(&self.typed, Pinned::here(&self.store.engine())?)? })
     }
 
     /// All keys, in no particular order; see [`iter`](Map::iter).
@@ -592,7 +572,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Errors
     /// Those of [`insert`](Map::insert).
     pub fn drain(&self) -> Result<MapIter<K, V>> {
-        let pin = self.typed.named(self.engine().drain(self.typed.id))?;
+        let pin = self.typed.named(self.store.engine().drain(self.typed.id))?;
         Ok(MapIter { entries: Entries::new(&self.typed, Pinned::new(pin)?)? })
     }
 
@@ -612,7 +592,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Those of [`insert`](Map::insert). An entry that does not decode stays.
     pub fn pop(&self) -> Result<Option<(K::Owned, V::Owned)>> {
         let take = |record: Record<'_>| self.typed.decode_entry(record.key(), record.value());
-        self.typed.named(self.engine().pop(self.typed.id, take))
+        self.typed.named(self.store.engine().pop(self.typed.id, take))
     }
 
     /// Keeps only the entries for which `f` returns `true`, and returns how many it removed. One commit; the writer
@@ -633,7 +613,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// # Panics
     /// Only if `f` does; then nothing has changed.
     pub fn retain(&self, f: impl FnMut(&K::Owned, &V::Owned) -> bool) -> Result<u64> {
-        let mut batch = Batch::begin(Arc::clone(&self.engine()))?;
+        let mut batch = Batch::begin(Arc::clone(&self.store.engine()))?;
         let removed = self.typed.retain(&mut batch, f)?;
         batch.commit_as_usual()?;
         Ok(removed)
@@ -693,7 +673,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         entries: &mut impl Iterator<Item = (Q, W)>,
         most: u64,
     ) -> Result<u64> {
-        let mut batch = Batch::begin(Arc::clone(&self.engine()))?;
+        let mut batch = Batch::begin(Arc::clone(&self.store.engine()))?;
         let mut inserted = 0;
         while inserted < most
             && let Some((key, value)) = entries.next()

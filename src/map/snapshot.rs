@@ -50,7 +50,7 @@ impl Snapshot {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn of<K: ?Sized, V: ?Sized>(&self, map: &Map<K, V>) -> SnapshotMap<'_, K, V> {
-        SnapshotMap { pinned: self.pinned(), typed: map.typed.clone() }
+        SnapshotMap { pinned: &self.pinned, typed: map.typed.clone() }
     }
 }
 

@@ -56,7 +56,7 @@ impl Transaction {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn of<K: ?Sized, V: ?Sized>(&mut self, map: &Map<K, V>) -> TransactionMap<'_, K, V> {
-        TransactionMap { batch: self.batch(), typed: map.typed.clone() }
+        TransactionMap { batch: &mut self.batch, typed: map.typed.clone() }
     }
 }
 

@@ -32,11 +32,11 @@ pub struct ValueRef<V: View + ?Sized> {
 }
 
 enum Bytes {
-    /// In the file: the commit that sees it, offset and length.
-    InPlace(Pinned, u64, u64),
+    /// In the file, at a commit that sees it.
+    InPlace { pinned: Pinned, offset: u64, len: u64 },
     /// A copy, for a read-only store, which cannot keep a single value from being reused: in words, so that it is
-    /// aligned as in the file, and its length.
-    Copied(Box<[u64]>, usize),
+    /// aligned as in the file.
+    Copied { words: Box<[u64]>, len: usize },
 }
 
 impl<V: View + ?Sized> ValueRef<V> {
@@ -45,14 +45,15 @@ impl<V: View + ?Sized> ValueRef<V> {
         let Some(record) = pinned.find(typed.id, key)? else { return Ok(None) };
         typed.view_value(record.value())?;
         let (offset, len) = (record.offset + record.header.value_start(), record.value().len() as u64);
-        Ok(Some(ValueRef { bytes: Bytes::InPlace(pinned, offset, len), value: PhantomData }))
+        Ok(Some(ValueRef { bytes: Bytes::InPlace { pinned, offset, len }, value: PhantomData }))
     }
 
     /// A copied value.
     pub(super) fn copied<K: ?Sized>(typed: &Typed<K, V>, value: &[u8]) -> Result<ValueRef<V>> {
-        let mut words = vec![0; value.len().div_ceil(8)].into_boxed_slice();
-        words.as_mut_bytes()[..value.len()].copy_from_slice(value);
-        let copied: ValueRef<V> = ValueRef { bytes: Bytes::Copied(words, value.len()), value: PhantomData };
+        let len = value.len();
+        let mut words = vec![0; len.div_ceil(8)].into_boxed_slice();
+        words.as_mut_bytes()[..len].copy_from_slice(value);
+        let copied: ValueRef<V> = ValueRef { bytes: Bytes::Copied { words, len }, value: PhantomData };
         typed.view_value(copied.as_bytes())?;
         Ok(copied)
     }
@@ -60,8 +61,8 @@ impl<V: View + ?Sized> ValueRef<V> {
     fn as_bytes(&self) -> &[u8] {
         match &self.bytes {
             // It was there when this was made, and a pinned commit does not change.
-            Bytes::InPlace(pinned, offset, len) => pinned.engine().region.frozen(*offset, *len).unwrap_or_default(),
-            Bytes::Copied(words, len) => &words.as_bytes()[..*len],
+            Bytes::InPlace { pinned, offset, len } => pinned.engine().region.frozen(*offset, *len).unwrap_or_default(),
+            Bytes::Copied { words, len } => &words.as_bytes()[..*len],
         }
     }
 }
