@@ -142,7 +142,8 @@ impl Options {
     /// Operations that shrink a full store still work: removing, clearing and cleaning use space reserved for them, and
     /// where that is not enough they exceed the limit for a while, by at most a quarter more space in use and half as
     /// much file length again. [`Store::compact`](crate::Store::compact) brings the file back below the limit. On a
-    /// full disk, and under a limit of the system, only the reserved space is available.
+    /// full disk, and under a limit of the system, only the reserved space is available, which is enough for removals
+    /// one by one, clearing and compacting.
     ///
     /// A longer file still opens. After a power cut, a recovery grows the file of a full store rather than fail, each
     /// time by at most twice the size of its index and a few blocks. Nothing that enlarges the store uses space beyond

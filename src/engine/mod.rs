@@ -10,7 +10,7 @@
 //! | [`change`] | what users change, each a turn | `one` `batch` `maps` |
 //! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `sweep` `share` `compact` `maintain` |
 //! | [`read`] | pins, and what they see | `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
-//! | [`mod@write`] | turns, commits | `slots` `reclaim` `space` `regions` `catalogue` `commit` `turn` `tables` `sync` |
+//! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `commit` `turn` `tables` `sync` |
 //! | [`durable`] | flushes; superblocks | `flusher` `superblock` `checkpoint` |
 //! | [`lookup`] | finds records; the horizon | `protocol` `horizon` `versions` `keys` |
 //! | [`processes`] | who is there, who may write | `gate` `lock_word` `entries` `notice` |

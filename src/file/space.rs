@@ -305,9 +305,15 @@ impl Space {
         if self.lowest(usual).1 {
             return usual;
         }
-        let longest = self.extents.free().map(|(start, end)| end - start).max().unwrap_or(0);
+        let longest = self.longest_run();
         // What is needed may be more than the least, or than the sixteenth.
         if longest >= needed.max(least).max(usual / 16) { longest.min(usual) } else { usual }
+    }
+
+    /// Bytes of the longest free run in the file as far as it has real space.
+    pub(crate) fn longest_run(&self) -> u64 {
+        let last = self.end.saturating_sub(self.extents.end());
+        self.extents.free().map(|(start, end)| end - start).max().unwrap_or(0).max(last)
     }
 
     /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or
@@ -340,7 +346,8 @@ impl Space {
         let Some(entry) = self.vacant.pop() else {
             return Err(region.corrupt(0, "the space table has no vacant entry"));
         };
-        let ordinal = if kind == ExtentKind::Log { self.next_ordinal() } else { 0 };
+        let joins = matches!(kind, ExtentKind::Log | ExtentKind::ReserveLog);
+        let ordinal = if joins { self.next_ordinal() } else { 0 };
         let extent = Extent { offset, blocks, kind, count: seq & COUNT_MASK, ordinal, entry };
         self.change(region, |_| list(&table, &extent))?;
         self.extents.insert(extent);
@@ -390,14 +397,14 @@ impl Space {
             if filled == hole.end() {
                 self.free(region, hole.offset)?;
             } else {
-                self.shorten(region, hole.offset, (filled, hole.end()))?;
+                self.set_bounds(region, hole.offset, (filled, hole.end()))?;
             }
         }
         Ok(())
     }
 
-    /// Moves the bounds of a listed extent inwards: one store.
-    fn shorten(&mut self, region: &Region, offset: u64, (start, end): (u64, u64)) -> Result<()> {
+    /// Moves the bounds of a listed extent: one store.
+    fn set_bounds(&mut self, region: &Region, offset: u64, (start, end): (u64, u64)) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         self.change(region, |space| {
             if let Some(mut extent) = space.extents.remove(offset) {
@@ -428,7 +435,7 @@ impl Space {
         let (kind, count, blocks) = (ExtentKind::Emptied, seq & COUNT_MASK, (at - offset) / BLOCK);
         let emptied = Extent { offset, blocks, kind, count, ordinal: extent.ordinal, entry };
         self.change(region, |_| list(&table, &emptied))?;
-        self.shorten(region, offset, (at, extent.end()))?;
+        self.set_bounds(region, offset, (at, extent.end()))?;
         self.extents.insert(emptied);
         Ok(true)
     }
@@ -438,12 +445,31 @@ impl Space {
         let Some(extent) = self.half_cut.take().and_then(|offset| self.extents.get(offset).copied()) else {
             return Ok(());
         };
-        self.shorten(region, extent.offset, (extent.offset, extent.end()))
+        self.set_bounds(region, extent.offset, (extent.offset, extent.end()))
+    }
+
+    /// Makes an extent longer by what is free behind it, at least and at most so many bytes, and says where it ends
+    /// then: where it did, if there is not as much, within the limit and in the file.
+    pub(crate) fn lengthen(&mut self, region: &Region, offset: u64, (least, most): (u64, u64)) -> Result<u64> {
+        let extent = self.extents.get(offset).copied();
+        let end = extent.ok_or_else(|| region.corrupt(offset, "an extent of the log was expected here"))?.end();
+        let behind = match end == self.extents.end() {
+            true => self.end,
+            false => self.extents.free().find(|&(start, _)| start == end).map_or(end, |(_, end)| end),
+        };
+        let longer = end + behind.saturating_sub(end).min(most);
+        let used = EXTENTS + self.used_bytes() + (longer - end);
+        if longer - end < least || region.check_limit(longer - end, used, longer).is_err() {
+            return Ok(end);
+        }
+        self.fill_holes(region, end, longer)?;
+        self.set_bounds(region, offset, (offset, longer))?;
+        Ok(longer)
     }
 
     /// Gives back what lies behind `end` in an extent.
     pub(crate) fn trim(&mut self, region: &Region, offset: u64, end: u64) -> Result<()> {
-        self.shorten(region, offset, (offset, end))
+        self.set_bounds(region, offset, (offset, end))
     }
 
     /// Gives an extent another kind.
@@ -452,12 +478,8 @@ impl Space {
         if self.extents.get(offset).is_some_and(|extent| extent.kind == ExtentKind::Hole) {
             return Err(region.corrupt(offset, "what is in use is listed as a hole"));
         }
-        // What was held back joins the log.
-        let joins = kind == ExtentKind::ReserveLog;
-        let ordinal = if joins { Some(self.next_ordinal()) } else { None };
         self.change(region, |space| {
             let changed = space.extents.change(offset, |extent| {
-                extent.ordinal = ordinal.unwrap_or(extent.ordinal);
                 (extent.kind, extent.count) = (kind, seq & COUNT_MASK);
             });
             changed.map_or(Ok(()), |extent| list(&table, &extent))

@@ -1,5 +1,6 @@
 //! A full store: by its own limit, by that of the disk, or by that of the system on files.
 
+use super::support::Random;
 use super::*;
 
 /// Inserts until there is no room, neither for new keys in the index nor for records in the log. Returns how many keys
@@ -162,15 +163,7 @@ fn a_full_disk_is_reported_and_does_no_harm() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=2m", "slotlog-test"])
-        .arg(folder.path())
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: a small file system could not be mounted");
-        return;
-    }
-    let _unmount = Unmount(folder.path());
+    let Some(_unmount) = mount(folder.path(), "2m") else { return };
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
     // Somebody else takes all the rest.
@@ -194,6 +187,72 @@ fn a_full_disk_is_reported_and_does_no_harm() {
     fs::remove_file(other).unwrap();
     store.insert("one more", [1; 100]).unwrap();
     assert_clean(&store);
+}
+
+/// On a disk of 6 MiB, a store of records of all sizes is emptied, and goes on.
+#[test]
+fn a_store_on_a_full_disk_is_emptied_and_goes_on() {
+    if !is_root() {
+        eprintln!("skipped: mounting a small file system takes root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_unmount) = mount(folder.path(), "6m") else { return };
+    let path = folder.path().join("store");
+    for seed in 0..5 {
+        let store = Store::open(&path).unwrap();
+        empty_what_is_full(&store, seed, |error| {
+            assert!(matches!(error, Error::Full { why: FullReason::Disk, .. }), "{error}");
+        });
+        store.close().unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+/// Mounts a small file system; says so where that is not possible.
+fn mount<'a>(folder: &'a Path, size: &str) -> Option<Unmount<'a>> {
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "slotlog-test"]).arg(folder);
+    if mount.status().is_ok_and(|status| status.success()) {
+        return Some(Unmount(folder));
+    }
+    eprintln!("skipped: a small file system could not be mounted");
+    None
+}
+
+/// Fills the store until there is no room, and tries 60 times more; then removes seven keys in ten, compacts, removes
+/// the others, clears, and fills it again.
+fn empty_what_is_full(store: &Store, seed: u64, check: impl Fn(&Error)) {
+    let mut random = Random(seed);
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    let mut refused = 0;
+    while refused < 60 {
+        let mut key = keys.len().to_le_bytes().to_vec();
+        key.resize(8 + random.below(1000) as usize, 0);
+        let len = 100 + random.below(8_000) / if refused == 0 { 1 } else { 10 };
+        match store.insert(&key, vec![0; len as usize]) {
+            Ok(()) => keys.push(key),
+            Err(error) => {
+                check(&error);
+                refused += 1;
+            }
+        }
+    }
+    let removed = keys.iter().filter(|_| random.below(10) < 7).collect::<Vec<_>>();
+    for key in &removed {
+        assert!(store.remove(key).unwrap(), "seed {seed}");
+    }
+    assert_clean(store);
+    store.compact().unwrap();
+    for key in &keys {
+        store.remove(key).unwrap();
+    }
+    store.clear().unwrap();
+    for key in keys.iter().take(keys.len() / 2) {
+        store.insert(key, [1; 100]).unwrap();
+    }
+    assert_eq!(store.len().unwrap(), keys.len() as u64 / 2);
+    assert_clean(store);
 }
 
 struct Unmount<'a>(&'a Path);
@@ -261,6 +320,10 @@ pub(super) fn within_limit(path: &Path, limit: u64) {
             assert!(matches!(error, Error::Full { why: FullReason::FileSizeLimit(found), .. } if found == limit));
             check_full(&store, keys, &[1; 100]);
             store.close().unwrap();
+            let store = Store::open(path.with_extension("emptied")).unwrap();
+            empty_what_is_full(&store, limit, |error| {
+                assert!(matches!(error, Error::Full { why: FullReason::FileSizeLimit(_), .. }), "{error}");
+            });
             say("full");
         }
     }

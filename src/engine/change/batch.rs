@@ -16,7 +16,7 @@ use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::settings::Durability;
 use crate::engine::state::writer::Writer;
-use crate::engine::write::space::Room;
+use crate::engine::write::reserve::Room;
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
@@ -58,6 +58,8 @@ pub(crate) struct Batch {
     touched: bool,
     /// An append has failed behind a jump: the records do not hang together any more.
     broken: bool,
+    /// There was no room for a removal.
+    refused: bool,
     committed: bool,
 }
 
@@ -99,6 +101,7 @@ impl Batch {
             records: 0,
             touched: false,
             broken: false,
+            refused: false,
             committed: false,
         })
     }
@@ -301,7 +304,9 @@ impl Batch {
         let mut writer = self.turn.engine().writer();
         let (room, len, seq) = (Room::of(entry.kind), entry.len(), self.seq);
         let make_room = |writer: &mut Writer| self.turn.engine().make_log_room(writer, &mut self.tail, len, seq, room);
-        let jumped = self.turn.engine().exceeding_at_last(&mut writer, room, make_room)?;
+        let jumped = self.turn.engine().exceeding_at_last(&mut writer, room, make_room);
+        self.refused |= room == Room::Removal && matches!(jumped, Err(Error::Full { .. }));
+        let jumped = jumped?;
         let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
         self.records += 1;
@@ -367,7 +372,11 @@ impl Drop for Batch {
         if !self.committed && self.touched {
             let mut writer = self.turn.engine().writer();
             // Should this fail, the next writer does it again.
-            let _ = self.turn.engine().abandon(&mut writer);
+            let abandoned = self.turn.engine().abandon(&mut writer);
+            // Nothing can be cleaned in the middle of a batch. So that one that is tried again finds room:
+            if abandoned.is_ok() && self.refused {
+                let _ = self.turn.engine().squeeze_at_last(&mut writer);
+            }
         }
     }
 }

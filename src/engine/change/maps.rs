@@ -18,7 +18,7 @@ use super::batch::Batch;
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
-use crate::engine::write::catalogue::{NEXT_ID, entry_of};
+use crate::engine::write::regions::{NEXT_ID, entry_of};
 use crate::error::{Error, Numbers, Result};
 use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP};
 use crate::file::log::Record;

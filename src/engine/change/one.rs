@@ -9,7 +9,7 @@ use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pins::Pin;
 use crate::engine::state::writer::Writer;
 use crate::engine::write::commit::{Change, Place};
-use crate::engine::write::space::Room;
+use crate::engine::write::reserve::Room;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
 use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, live};
@@ -50,6 +50,17 @@ impl Engine {
             Err(Error::Full { .. }) if self.squeeze(writer, room) => attempt(writer),
             done => done,
         });
+        let done = match done {
+            // Cleaning has gained nothing, so what is held back for it is of no use there. Where a removal does not
+            // clean, that is left to `compact`.
+            Err(Error::Full { .. }) if kind == Kind::Clear || kind == Kind::Remove && self.squeezes() => {
+                writer.spends_all = true;
+                let done = attempt(&mut writer);
+                writer.spends_all = false;
+                done
+            }
+            done => done,
+        };
         if let Ok(true) = done {
             self.upkeep_after(&mut writer, &[map], before, 1);
         }

@@ -22,7 +22,7 @@ use crate::engine::settings::{Opened, RecoveryPhase, Settings};
 use crate::engine::state::head::LogHead;
 use crate::engine::state::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
 use crate::engine::state::writer::Writer;
-use crate::engine::write::space::Room;
+use crate::engine::write::reserve::Room;
 use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
@@ -466,11 +466,8 @@ impl Engine {
 
     /// The last step of a recovery: what is held back, and a superblock that says how far it came.
     fn go_on(&self, seq: u64) -> Result<()> {
-        match self.keep_reserve(&mut self.writer(), 0, seq) {
-            // A full store was opened all the same; it just has no reserve.
-            Ok(()) | Err(Error::Full { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        // A full store was opened all the same; it just has a smaller reserve.
+        self.refill_reserve(&mut self.writer(), seq)?;
         self.checkpoint_new()
     }
 }

@@ -20,6 +20,10 @@ pub(crate) struct Writer {
     pub(crate) on_reserve: bool,
     /// What makes the store smaller has found no room within the limit, and may exceed it.
     pub(crate) exceeds: bool,
+    /// Nor has it found room by cleaning: it may use what is held back for that as well.
+    pub(crate) spends_all: bool,
+    /// Bytes of the longest record that this process has appended.
+    pub(crate) longest: u64,
     /// What was neither in use nor free when that was last looked at.
     pub(crate) waiting: Waiting,
     /// Below this count nobody reads any more, as was found when the commit with the other one was the last.
@@ -44,6 +48,8 @@ impl Writer {
             extent: (0, 0),
             on_reserve: false,
             exceeds: false,
+            spends_all: false,
+            longest: 0,
             waiting: Waiting::default(),
             unread_below: (0, 0),
             run: None,

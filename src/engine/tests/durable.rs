@@ -57,7 +57,7 @@ impl Recorder for CleansInFlush {
             let _turn = engine.turn().unwrap();
             let mut writer = engine.writer();
             for _ in 0..5 {
-                engine.clean(&mut writer, clean::Portion { bytes: 2000, leave_tail: false }).unwrap();
+                engine.clean(&mut writer, clean::Portion { bytes: 2000, leave_tail: false, tight: false }).unwrap();
             }
         }
         Ok(())

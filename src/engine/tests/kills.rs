@@ -182,7 +182,7 @@ fn a_kill_at_any_store_of_cleaning() {
         let turn = engine.turn().unwrap();
         let mut writer = engine.writer();
         for _ in 0..8 {
-            let portion = clean::Portion { bytes: 2000, leave_tail: false };
+            let portion = clean::Portion { bytes: 2000, leave_tail: false, tight: false };
             engine.clean_and_reclaim(&mut writer, portion).unwrap();
         }
         drop(writer);
@@ -200,7 +200,7 @@ fn a_kill_at_any_store_of_cleaning_with_checkpoints_and_reuse() {
         for _ in 0..5 {
             let turn = engine.turn().unwrap();
             let mut writer = engine.writer();
-            let portion = clean::Portion { bytes: 3000, leave_tail: false };
+            let portion = clean::Portion { bytes: 3000, leave_tail: false, tight: false };
             engine.clean_and_reclaim(&mut writer, portion).unwrap();
             drop(writer);
             drop(turn);

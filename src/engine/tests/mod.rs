@@ -4,6 +4,7 @@ mod beside;
 mod damage;
 mod durable;
 mod faults;
+mod full_disk;
 mod kills;
 mod maps;
 mod readers;

@@ -226,7 +226,7 @@ fn what_lies_before_the_head_is_not_the_logs() {
     {
         let _turn = engine.turn().unwrap();
         while engine.head().unwrap().head.at < EXTENTS + (40 << 10) {
-            let portion = clean::Portion { bytes: 1_000, leave_tail: false };
+            let portion = clean::Portion { bytes: 1_000, leave_tail: false, tight: false };
             engine.clean_and_reclaim(&mut engine.writer(), portion).unwrap();
         }
     }
@@ -270,7 +270,7 @@ fn the_log_may_begin_with_a_new_life() {
     {
         let _turn = engine.turn().unwrap();
         let mut writer = engine.writer();
-        let portion = clean::Portion { bytes: 1 << 20, leave_tail: false };
+        let portion = clean::Portion { bytes: 1 << 20, leave_tail: false, tight: false };
         while engine.clean(&mut writer, portion).unwrap().passed > 0 {}
     }
     let first = log::record(&engine.region, engine.head().unwrap().head.at).unwrap();

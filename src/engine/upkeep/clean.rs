@@ -22,7 +22,7 @@ use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::writer::{Appended, Writer};
-use crate::engine::write::space::Room;
+use crate::engine::write::reserve::Room;
 use crate::error::Result;
 use crate::file::index::{Index, Probe, SlotAt};
 use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, flags, live};
@@ -36,6 +36,8 @@ pub(crate) struct Portion {
     pub(crate) bytes: u64,
     /// Copies go to an extent that has nothing else, and the extent of the tail is cleaned as well.
     pub(crate) leave_tail: bool,
+    /// The store is full: each block that is passed counts, those of the extent of the tail as well.
+    pub(crate) tight: bool,
 }
 
 /// What a step has done.
@@ -100,8 +102,7 @@ impl Engine {
         }
         self.mark_again(writer, &from, visible)?;
         let cut = to.head.at / BLOCK * BLOCK;
-        let least = if portion.leave_tail { BLOCK } else { self.settings.limits.piece };
-        if is_worth_cutting(writer, extent, cut, least) {
+        if is_worth_cutting(writer, extent, cut, self.least_cut(portion)) {
             cleaned.emptied += cut - extent;
             if writer.space.cut(&self.region, extent, cut, visible)? && writer.extent.0 < cut && cut < writer.extent.1 {
                 writer.extent.0 = cut;
@@ -144,7 +145,7 @@ impl Engine {
         let mut records = 0;
         while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
             let at = passed.to.head.at;
-            if at == tail || self.is_in_tail(writer, at) && !portion.leave_tail {
+            if at == tail || self.is_in_tail(writer, at) && !portion.leave_tail && !portion.tight {
                 break;
             }
             let record = self.record_at_head(&passed.to)?;
@@ -315,13 +316,22 @@ impl Engine {
         self.show_quietly(tail.at, tail.chain, seq)
     }
 
+    /// The least bytes, and the least share, of an extent that are worth cutting off.
+    fn least_cut(&self, portion: Portion) -> (u64, u64) {
+        match portion {
+            Portion { tight: true, .. } => (BLOCK, u64::MAX),
+            Portion { leave_tail: true, .. } => (BLOCK, 16),
+            _ => (self.settings.limits.piece, 16),
+        }
+    }
+
     fn is_in_tail(&self, writer: &Writer, offset: u64) -> bool {
         (writer.extent.0..writer.extent.1).contains(&offset)
     }
 }
 
-/// Whether what lies before `cut` in an extent of the log is at least `least` bytes, and not too small a part of it.
-fn is_worth_cutting(writer: &Writer, extent: u64, cut: u64, least: u64) -> bool {
+/// Whether what lies before `cut` in an extent of the log is at least `least` bytes, and such a share of it.
+fn is_worth_cutting(writer: &Writer, extent: u64, cut: u64, (least, share): (u64, u64)) -> bool {
     let len = writer.space.extent(extent).filter(|extent| extent.is_log()).map_or(0, |extent| extent.len());
-    len > 0 && cut.saturating_sub(extent) >= least.max(len / 16)
+    len > 0 && cut.saturating_sub(extent) >= least.max(len / share)
 }

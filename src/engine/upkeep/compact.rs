@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use super::clean::Portion;
 use crate::engine::Engine;
 use crate::engine::state::writer::Writer;
-use crate::engine::write::space::Room;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, align_block, live};
+use crate::file::space::Extent;
 
 /// After so many rounds it is as good as it gets.
 const ROUNDS: u32 = 4;
@@ -60,7 +60,8 @@ pub struct CompactReport {
     /// Whether the system denies this process the call without which no space is reused: see
     /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then almost nothing is gained.
     pub reuse_refused: bool,
-    /// Whether it ran to its end: it was not stopped, and readers did not hold back the space to be gained.
+    /// Whether it ran to its end: it was not stopped, readers did not hold back the space to be gained, and the store
+    /// was not too full to move what had to be moved.
     pub finished: bool,
 }
 
@@ -125,6 +126,8 @@ enum Ended {
     Stopped,
     /// Readers need what would be gained.
     HeldUp,
+    /// There is no room to move anything.
+    Full,
 }
 
 impl Engine {
@@ -153,12 +156,12 @@ impl Engine {
             if ended == Ended::Stopped {
                 break;
             }
-            if self.compact_indexes(round, purpose, on_progress)? == Ended::Stopped {
+            if self.compact_indexes((round, rounds), purpose, on_progress)? == Ended::Stopped {
                 ended = Ended::Stopped;
                 break;
             }
             let is_dense = self.settle_all()?;
-            if is_dense || ended == Ended::HeldUp {
+            if is_dense || ended != Ended::AtTheEnd {
                 break;
             }
         }
@@ -197,7 +200,7 @@ impl Engine {
     ) -> Result<Ended> {
         let goal = self.end_of_log()?;
         let begun = self.head()?.bytes;
-        let portion = Portion { bytes: self.settings.limits.most_bytes, leave_tail: true };
+        let portion = Portion { bytes: self.settings.limits.most_bytes, leave_tail: true, tight: false };
         let mut led = false;
         loop {
             let done = self.in_slices(|writer| {
@@ -216,7 +219,10 @@ impl Engine {
                 let least = (live / 8).clamp(smallest, usual);
                 let most = align_block((live / 64).clamp(least, 64 << 20));
                 writer.run = Some((least_run(live), most));
-                let cleaned = self.exceeding_at_last(writer, Room::Cleaning, |writer| self.clean(writer, portion))?;
+                let cleaned = match self.clean(writer, portion) {
+                    Err(Error::Full { .. }) => return self.make_room_to_compact(writer),
+                    cleaned => cleaned?,
+                };
                 report.moved_bytes += cleaned.moved;
                 if cleaned.emptied > 0 {
                     self.reclaim(writer)?;
@@ -246,6 +252,14 @@ impl Engine {
         }
     }
 
+    /// Where there is no room for a round, cleans the log block by block.
+    fn make_room_to_compact(&self, writer: &mut Writer) -> Result<Option<Ended>> {
+        match self.squeeze_at_last(writer) {
+            Ok(0) | Err(Error::Full { .. }) => Ok(Some(Ended::Full)),
+            freed => freed.map(|_| None),
+        }
+    }
+
     /// Whether next to nothing of the log is dead, and there is no place for its last extent below that.
     fn log_is_dense(&self, writer: &Writer, live: u64) -> Result<bool> {
         let dead = self.log_size()?.0.saturating_sub(live);
@@ -257,7 +271,7 @@ impl Engine {
     /// Builds each index anew that is too large or has a lower place.
     fn compact_indexes(
         &self,
-        round: u32,
+        (round, rounds): (u32, u32),
         purpose: Purpose,
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<Ended> {
@@ -281,7 +295,8 @@ impl Engine {
                     let Some(index) = self.index(map)? else { return Ok(Some(())) };
                     let blocks = self.fitting_blocks(map, &index, purpose)?;
                     self.reclaim(writer)?;
-                    if self.is_in_place(writer, &index, blocks) {
+                    let is_below = round < rounds && self.has_gap_below(writer, &index);
+                    if self.is_in_place(writer, &index, blocks) && !is_below {
                         return Ok(Some(()));
                     }
                     match self.begin_resize(writer, map, blocks, true, self.next_seq()?) {
@@ -354,6 +369,19 @@ impl Engine {
         index.blocks() <= blocks.max(index.blocks() / 8 * 7) && writer.space.lowest(blocks * BLOCK).0 > index.offset()
     }
 
+    /// Whether an index is what makes the file as long as it is, and has a gap in front of it that is worth filling,
+    /// but shorter than itself. Then it goes behind the end first, and down in the next round.
+    fn has_gap_below(&self, writer: &Writer, index: &Index<'_>) -> bool {
+        let before = writer.space.extents().map(Extent::end).take_while(|&end| end <= index.offset()).last();
+        let gap = index.offset().saturating_sub(before.unwrap_or(EXTENTS));
+        index.offset() + index.blocks() * BLOCK == writer.space.movable_end() && gap > self.spare(writer)
+    }
+
+    /// How many bytes may be free in the file of a store that is dense.
+    fn spare(&self, writer: &Writer) -> u64 {
+        self.settings.limits.smallest_log.max((EXTENTS + writer.space.used_bytes()) / 32)
+    }
+
     /// Moves what is left, gives back what is free at the end of the tail and of the file, and says whether the store
     /// is dense now.
     fn settle_all(&self) -> Result<bool> {
@@ -376,7 +404,7 @@ impl Engine {
             self.truncate(writer)?;
             let dense = EXTENTS + writer.space.used_bytes();
             let spare = writer.space.movable_end().saturating_sub(dense);
-            Ok(Some(spare <= self.settings.limits.smallest_log.max(dense / 32)))
+            Ok(Some(spare <= self.spare(writer)))
         })?;
         Ok(is_dense.unwrap_or(true))
     }

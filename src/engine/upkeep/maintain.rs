@@ -107,7 +107,7 @@ impl Engine {
         let live = self.upkeep.expired.alive_of(live);
         if self.excess(writer, appended, live)?.is_some() && !self.is_held_up(writer, live) && !self.is_poisoned() {
             let bytes = self.settings.limits.most_bytes;
-            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;
+            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false, tight: false })?;
             if cleaned.passed > 0 {
                 return Ok(true);
             }

@@ -16,10 +16,10 @@ use super::clean::{Cleaned, Portion};
 use crate::engine::Engine;
 use crate::engine::state::writer::Writer;
 use crate::engine::write::reclaim::LEAST_CUT;
-use crate::engine::write::space::Room;
+use crate::engine::write::reserve::Room;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, EXTENTS, ExtentKind};
+use crate::file::layout::{BLOCK, COUNT_MASK, EXTENTS, ExtentKind, live};
 use crate::file::space::{Extent, LogPoint, Waiting};
 
 /// The least that is worth cleaning, in bytes.
@@ -146,7 +146,7 @@ impl Engine {
         let mut wanted = ((appended as f64 * pace) as u64).max(LEAST_PIECE);
         loop {
             let bytes = wanted.min(self.settings.limits.most_bytes);
-            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false })?;
+            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false, tight: false })?;
             wanted = wanted.saturating_sub(cleaned.passed);
             if cleaned.passed == 0 || wanted == 0 {
                 self.upkeep.rest.end();
@@ -224,7 +224,7 @@ impl Engine {
     /// than it takes, all of the log is cleaned if it must be.
     #[cold]
     pub(crate) fn squeeze(&self, writer: &mut Writer, room: Room) -> bool {
-        if self.settings.auto_compact.is_none() || self.upkeep.rest.goes_on() {
+        if !self.squeezes() {
             return false;
         }
         match self.squeeze_once(writer, room) {
@@ -240,32 +240,65 @@ impl Engine {
         }
     }
 
+    /// Whether a write to a full store cleans it.
+    pub(crate) fn squeezes(&self) -> bool {
+        self.settings.auto_compact.is_some() && !self.upkeep.rest.goes_on()
+    }
+
+    /// Makes room for removals, with all that cleaning may use.
+    pub(crate) fn squeeze_at_last(&self, writer: &mut Writer) -> Result<u64> {
+        self.exceeding_at_last(writer, Room::Cleaning, |writer| self.squeeze_once(writer, Room::Removal))
+    }
+
     /// Cleans once along the log, until as much was emptied as an extent takes; for a removal, until there is so much
-    /// room more. Says how much that is.
+    /// room more, and what has to be held back is. Says how much that is.
     fn squeeze_once(&self, writer: &mut Writer, room: Room) -> Result<u64> {
+        let used = self.bytes_in_use(writer);
+        if writer.waiting.checkpoint > 0 {
+            self.checkpoint_in_turn(writer, PATIENCE)?;
+            self.reclaim(writer)?;
+        }
         let [_, _, _, live] = self.log_totals()?;
         let goal = self.end_of_log()?;
         let dead = goal.saturating_sub(self.head_for_writing()?.bytes).saturating_sub(live);
-        let enough = writer.space.log_extent_len(0, self.settings.limits.log_extents());
         // Where next to nothing is dead there is nothing to be had.
         let least = if room == Room::Growth { live / 16 } else { 0 };
-        let used = writer.space.used_bytes();
+        if dead <= least {
+            return Ok(used.saturating_sub(self.bytes_in_use(writer)));
+        }
+        let enough = writer.space.log_extent_len(0, self.settings.limits.log_extents());
+        // Tombstones are dropped as soon as they can be.
+        writer.unread_below = (self.raise_horizon()?, self.region.live(live::VISIBLE)? & COUNT_MASK);
+        let most = self.settings.limits.most_bytes;
+        let mut bytes = most;
         let mut freed = 0;
-        let is_enough =
-            |freed, writer: &Writer| freed >= enough && (room == Room::Growth || self.has_room_to_remove(writer));
-        while dead > least && !is_enough(freed, writer) && self.head_for_writing()?.bytes < goal {
-            let cleaned = self.clean(writer, Portion { bytes: self.settings.limits.most_bytes, leave_tail: false })?;
+        while self.head_for_writing()?.bytes < goal {
+            let cleaned = match self.clean(writer, Portion { bytes, leave_tail: false, tight: true }) {
+                // Less of it may fit, at last a single record.
+                Err(Error::Full { .. }) if bytes > 1 => {
+                    bytes = (bytes / 8).max(1);
+                    continue;
+                }
+                cleaned => cleaned?,
+            };
             if cleaned.passed == 0 {
                 break;
             }
+            bytes = most;
             if cleaned.emptied > 0 {
                 self.checkpoint_in_turn(writer, PATIENCE)?;
                 self.reclaim(writer)?;
             }
             freed = match room {
                 Room::Growth => freed + cleaned.emptied,
-                _ => used.saturating_sub(writer.space.used_bytes()),
+                _ => used.saturating_sub(self.bytes_in_use(writer)),
             };
+            if freed >= enough
+                && self.refill_reserve(writer, self.next_seq()?)?
+                && (room == Room::Growth || self.has_room_to_remove(writer))
+            {
+                break;
+            }
         }
         Ok(freed)
     }

@@ -282,7 +282,7 @@ mod tests {
         let mut writer = engine.writer();
         let goal = engine.head().unwrap().bytes + bytes;
         while engine.head().unwrap().bytes < goal {
-            let cleaned = engine.clean(&mut writer, Portion { bytes, leave_tail: false }).unwrap();
+            let cleaned = engine.clean(&mut writer, Portion { bytes, leave_tail: false, tight: false }).unwrap();
             assert!(cleaned.passed > 0, "the log is shorter");
         }
     }

@@ -12,7 +12,7 @@ use super::report::VerifyReport;
 use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
 use crate::engine::state::superblocks::fields_are_sane;
-use crate::engine::write::catalogue::{NEXT_ID, id_in};
+use crate::engine::write::regions::{NEXT_ID, id_in};
 use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::space::Room;
+use super::reserve::Room;
 use crate::engine::Engine;
 use crate::engine::lookup::protocol;
 use crate::engine::state::writer::{Appended, Writer};

@@ -2,10 +2,10 @@
 //!
 //! Everything here but [`turn`], [`tables`] and [`sync`] is for the holder of the writer lock.
 
-pub(crate) mod catalogue;
 pub(crate) mod commit;
 pub(crate) mod reclaim;
 pub(crate) mod regions;
+pub(crate) mod reserve;
 pub(crate) mod slots;
 pub(crate) mod space;
 pub(crate) mod sync;

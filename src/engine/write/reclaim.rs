@@ -15,10 +15,10 @@ use std::sync::atomic::Ordering;
 use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
 use crate::engine::state::writer::Writer;
-use crate::error::Result;
-use crate::file::layout::live;
+use crate::error::{Error, Result};
+use crate::file::layout::{ExtentKind, live};
 use crate::file::locks::{READERS, Sharing};
-use crate::file::space::LogPoint;
+use crate::file::space::{Extent, LogPoint};
 
 /// Less than that at the end of the file is kept for what comes next.
 pub(crate) const LEAST_CUT: u64 = 256 << 10;
@@ -37,6 +37,23 @@ impl Engine {
         self.region.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
         writer.waiting = writer.space.reclaim(&self.region, unread_below, durable)?;
         Ok(())
+    }
+
+    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what
+    /// waits for a checkpoint gets one.
+    pub(crate) fn allocate(&self, writer: &mut Writer, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
+        self.reclaim(writer)?;
+        match writer.space.allocate(&self.region, blocks, kind, seq) {
+            Err(full @ Error::Full { .. }) if writer.waiting.checkpoint > 0 => {
+                // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
+                if self.checkpoint_in_turn(writer, self.settings.lock_timeout).is_err() {
+                    return Err(full);
+                }
+                self.reclaim(writer)?;
+                writer.space.allocate(&self.region, blocks, kind, seq)
+            }
+            taken => taken,
+        }
     }
 
     /// Where the log begins as the superblock in force says it, or one before it.

@@ -1,24 +1,34 @@
-//! Regions and tables: the extents that live words name, and what becomes of those that none names.
+//! Regions and tables: the extents that live words name, and what becomes of those that none names; and the records of
+//! the catalogue, which say what map has which. The users' part of that is in [`maps`](crate::engine::change::maps).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use super::space::{REGION_RESERVE, Room, log_reserve};
+use zerocopy::FromBytes;
+
+use super::reserve::Room;
+use super::reserve::{REGION_RESERVE, Reserve};
 use crate::engine::Engine;
 use crate::engine::state::writer::Writer;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Totals};
-use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, extent_blocks, extent_offset, extent_word, live, table_word};
-use crate::file::log::Record;
+use crate::file::layout::{
+    BLOCK, CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, extent_blocks, extent_offset,
+    extent_word, live, table_word,
+};
+use crate::file::log::{self, Record};
 use crate::file::space::{Extent, Space};
 use crate::file::table::MapTable;
+
+/// The key under which the catalogue has the next id.
+pub(crate) const NEXT_ID: &[u8] = b"";
 
 impl Engine {
     /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
     /// clear is committed.
     pub(crate) fn fresh_region(&self, writer: &mut Writer, map: u32, seq: u64, previous: u64) -> Result<u64> {
         let offset = match self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq) {
-            Err(full @ Error::Full { .. }) => match self.reserve(writer).region {
+            Err(full @ Error::Full { .. }) => match Reserve::of(writer).region {
                 Some(held) => {
                     writer.space.set_kind(&self.region, held.offset, ExtentKind::Index, seq)?;
                     held.offset
@@ -115,14 +125,7 @@ impl Engine {
             self.move_map_table(writer, blocks, seq)?;
         }
         writer.space.settle_table(&self.region, seq)?;
-        let (wanted, held) = (log_reserve(writer, 0), self.reserve(writer));
-        for (held, wanted) in [(held.log, wanted), (held.region, REGION_RESERVE)] {
-            let Some(held) = held else { continue };
-            if held.blocks > wanted || writer.space.lowest(held.len()).0 < held.offset {
-                self.give_up_reserve(writer, Some(held))?;
-            }
-        }
-        self.keep_reserve(writer, 0, seq)
+        self.settle_reserve(writer, seq)
     }
 
     /// Where the regions and tables are that live words name, those of the map table and of the live area among them.
@@ -173,4 +176,73 @@ impl Engine {
         let retire = |offset| writer.space.set_kind(&self.region, offset, ExtentKind::Retired, visible);
         unused.into_iter().try_for_each(retire)
     }
+
+    /// Does what a record of the catalogue says besides, when its commit is finished.
+    pub(crate) fn enter_catalogue(&self, record: Record<'_>) -> Result<()> {
+        let entry = |record: Record<'_>| match record.kind() {
+            Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
+            _ => None,
+        };
+        let before = match record.header.prev() {
+            0 => None,
+            prev => entry(log::record(&self.region, prev)?).map(|entry| entry.map.get()),
+        };
+        let now = entry(record);
+        let table = self.map_table()?;
+        if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.map.get() != before)) {
+            table.set_dropped(before, true)?;
+            self.drops.store(true, Ordering::Relaxed);
+        }
+        if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
+            self.put_in_force(now.map.get(), now.region.get())?;
+            table.set_dropped(now.map.get(), false)?;
+        }
+        Ok(())
+    }
+
+    /// The ids of all maps that have a name, as the index in force says it.
+    pub(crate) fn maps_of_catalogue(&self) -> Result<BTreeSet<u32>> {
+        let mut ids = BTreeSet::new();
+        for slot in self.index_in_force(CATALOGUE)?.iter() {
+            let Some(offset) = slot?.record else { continue };
+            let record = log::record(&self.region, offset)?;
+            let entry =
+                entry_of(record.value()).filter(|_| record.kind() == Some(Kind::Put) && record.key() != NEXT_ID);
+            ids.extend(entry.map(|(entry, _)| entry.map.get()));
+        }
+        Ok(ids)
+    }
+
+    /// Refuses a log that has records of a map whose id was never given out: the next map would get them.
+    pub(crate) fn check_was_made(&self, map: u32) -> Result<()> {
+        let (offset, next) = self.id_of(self.value_in_turn(CATALOGUE, NEXT_ID)?)?;
+        if map < next {
+            return Ok(());
+        }
+        Err(self.region.corrupt(offset, format!("the log has records of map {map}, and the next one would get {next}")))
+    }
+
+    /// The next id, of the record that has it if there is one, and where that is.
+    pub(crate) fn id_of(&self, record: Option<Record<'_>>) -> Result<(u64, u32)> {
+        let Some(record) = record else { return Ok((live::MAP_TABLE, DEFAULT_MAP + 1)) };
+        self.check_crc(record)?;
+        Ok((record.offset, id_in(record)))
+    }
+
+    pub(crate) fn check_crc(&self, record: Record<'_>) -> Result<()> {
+        if record.crc_holds() {
+            return Ok(());
+        }
+        Err(self.region.corrupt(record.offset, "the CRC of a record of the catalogue does not hold"))
+    }
+}
+
+/// The entry that a value of the catalogue holds.
+pub(crate) fn entry_of(value: &[u8]) -> Option<(CatalogueEntry, &[u8])> {
+    CatalogueEntry::read_from_prefix(value).ok()
+}
+
+/// The id in the record that has the next one; zero, which is none, if it is damaged.
+pub(crate) fn id_in(record: Record<'_>) -> u32 {
+    record.value().try_into().map_or(0, u32::from_le_bytes)
 }

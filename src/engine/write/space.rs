@@ -1,70 +1,19 @@
-//! Room for records in the log, and space for everything. For regions and tables: [`regions`](super::regions). For
-//! slots in an index: [`resize`](crate::engine::upkeep::resize).
-//!
-//! **Invariant (reserve).** A log takes another extent for what makes the store larger only when as much is held
-//! back, with real space and in one piece, as all of the log takes with that extent, or room for the longest tombstone
-//! there can be, whichever is less; and besides a block for a region. A record that makes the store larger leaves as
-//! much room behind it as a shortcut takes that its tombstone may have. So in a store that is full, be it by a limit or
-//! because its disk is, any key can be removed: its record fits into the log with that, and its tombstone is no longer.
-//! A small store holds back little. Where removals and cleaning have used up what was held back, and there is no room
-//! for as much again, there is less.
+//! Room for records in the log, and for a store that is full. For regions and tables: [`regions`](super::regions). For
+//! slots in an index: [`resize`](crate::engine::upkeep::resize). What is held back for a full store:
+//! [`reserve`](super::reserve).
 
+use super::reserve::{Demand, REMOVAL_RESERVE, Room};
 use crate::engine::Engine;
 use crate::engine::state::writer::Writer;
 use crate::error::{Error, Result};
-use crate::file::layout::{
-    BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, flags, record_len,
-};
+use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, align_block, flags};
 use crate::file::log::Tail;
 use crate::file::space::Extent;
-
-/// The most that is held back for the log of a full store: room for at least one tombstone, whatever its key.
-const LOG_RESERVE: u64 = 18;
 
 /// What the tombstone of a record may have and the record has not.
 const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
 
-/// What is held back for a full store to be cleared: a region.
-pub(super) const REGION_RESERVE: u64 = 1;
-
-const _: () = assert!(LOG_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
-
-/// What is to find room in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
-    /// What makes the store larger.
-    Growth,
-    /// What removes something: it may use what is held back for a full store, and go somewhat beyond its limit.
-    Removal,
-    /// What cleaning moves: it gets through where removals have used that up.
-    Cleaning,
-}
-
-impl Room {
-    /// What a record of this kind finds room for, but for those that cleaning moves.
-    pub(crate) fn of(kind: Kind) -> Room {
-        if matches!(kind, Kind::Remove | Kind::Clear) { Room::Removal } else { Room::Growth }
-    }
-}
-
 impl Engine {
-    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what
-    /// waits for a checkpoint gets one.
-    pub(crate) fn allocate(&self, writer: &mut Writer, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
-        self.reclaim(writer)?;
-        match writer.space.allocate(&self.region, blocks, kind, seq) {
-            Err(full @ Error::Full { .. }) if writer.waiting.checkpoint > 0 => {
-                // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
-                if self.checkpoint_in_turn(writer, self.settings.lock_timeout).is_err() {
-                    return Err(full);
-                }
-                self.reclaim(writer)?;
-                writer.space.allocate(&self.region, blocks, kind, seq)
-            }
-            taken => taken,
-        }
-    }
-
     /// Sees to it that a record of `len` bytes fits at the tail, which jumps to another extent if it does not fit
     /// into this one; says whether it did.
     #[inline]
@@ -77,10 +26,12 @@ impl Engine {
         room: Room,
     ) -> Result<bool> {
         let len = if room == Room::Growth { len.saturating_add(SHORTCUT_LEN) } else { len };
-        if tail.has_room(len) && (room != Room::Growth || !writer.on_reserve) {
-            return Ok(false);
-        }
-        self.leave_extent(writer, tail, len, seq, room)
+        let jumped = match tail.has_room(len) && (room != Room::Growth || !writer.on_reserve) {
+            true => false,
+            false => self.leave_extent(writer, tail, len, seq, room)?,
+        };
+        writer.longest = writer.longest.max(len);
+        Ok(jumped)
     }
 
     /// Goes on in another extent, in any case.
@@ -109,14 +60,21 @@ impl Engine {
             Some((least, most)) if needed <= most => writer.space.lowest_run(align_block(needed).max(least), most),
             _ => writer.space.log_extent_len(needed, self.settings.limits.log_extents()),
         };
-        let mut taken = self.allocate_log(writer, needed, usual, room, seq);
+        let demand = Demand { needed, usual, room, seq };
+        let mut taken = self.take_log(writer, usual, demand);
+        if matches!(taken, Err(Error::Full { .. })) {
+            if self.lengthen_extent(writer, tail, demand)? {
+                return Ok(false);
+            }
+            taken = self.allocate_log(writer, demand);
+        }
         let within = taken.is_ok();
         if room != Room::Growth && matches!(taken, Err(Error::Full { .. })) {
-            taken = match self.open_reserve(writer, needed, seq)? {
+            taken = match self.open_reserve(writer, demand)? {
                 Some(reserve) => Ok(reserve),
                 None if writer.exceeds => {
                     let excess = self.excess_for(writer, room, needed);
-                    self.region.exceeding(excess, || self.allocate_log(writer, needed, usual, room, seq))
+                    self.region.exceeding(excess, || self.allocate_log(writer, demand))
                 }
                 None => taken,
             };
@@ -141,18 +99,46 @@ impl Engine {
         Ok(true)
     }
 
-    /// Takes an extent of the log: of the usual length, or if there is no room for that, of what is needed.
-    fn allocate_log(&self, writer: &mut Writer, needed: u64, usual: u64, room: Room, seq: u64) -> Result<Extent> {
-        let mut take = |len: u64| {
-            if room == Room::Growth {
-                self.keep_reserve(writer, len / BLOCK, seq)?;
+    /// Takes an extent of the log: of the usual length, or if there is no room for that, the longest free run that
+    /// holds what is needed.
+    fn allocate_log(&self, writer: &mut Writer, demand: Demand) -> Result<Extent> {
+        let (least, usual) = (align_block(demand.needed), demand.usual);
+        match self.take_log(writer, usual, demand) {
+            Err(Error::Full { .. }) if least < usual => {
+                let longest = writer.space.longest_run().min(usual).max(least);
+                self.take_log(writer, longest, demand)
             }
-            self.allocate(writer, len / BLOCK, ExtentKind::Log, seq)
-        };
-        match take(usual) {
-            Err(Error::Full { .. }) if align_block(needed) < usual => take(align_block(needed)),
             taken => taken,
         }
+    }
+
+    /// Takes an extent of the log of so many bytes.
+    fn take_log(&self, writer: &mut Writer, len: u64, demand: Demand) -> Result<Extent> {
+        if demand.room == Room::Growth {
+            self.keep_reserve(writer, len / BLOCK, demand.seq)?;
+        }
+        self.allocate(writer, len / BLOCK, ExtentKind::Log, demand.seq)
+    }
+
+    /// Makes the extent of the tail longer by the free blocks behind it, as much as is usual, and says whether what is
+    /// needed has room now. In a full store, what is cleaned is free block by block; with an extent of its own for each
+    /// few blocks, more and more would be left over at their ends. That the extent is longer need not be written
+    /// anywhere else: where an extent of the log ends, its jump says.
+    fn lengthen_extent(&self, writer: &mut Writer, tail: &mut Tail, demand: Demand) -> Result<bool> {
+        let missing = align_block(demand.needed.saturating_sub(tail.extent_end - tail.at));
+        if missing == 0 || demand.room == Room::Growth && writer.on_reserve {
+            return Ok(false);
+        }
+        let most = demand.usual.max(missing);
+        if demand.room == Room::Growth {
+            match self.keep_reserve(writer, most / BLOCK, demand.seq) {
+                Err(Error::Full { .. }) => return Ok(false),
+                kept => kept?,
+            }
+        }
+        writer.extent.1 = writer.space.lengthen(&self.region, writer.extent.0, (missing, most))?;
+        tail.extent_end = writer.extent.1;
+        Ok(demand.needed <= tail.extent_end - tail.at)
     }
 
     /// Takes a step that needs room: within the limit if it can be. Only what makes the store smaller may exceed it.
@@ -182,7 +168,7 @@ impl Engine {
         let usual = writer.space.log_extent_len(0, self.settings.limits.log_extents());
         // What cleaning has moved along the whole log may lie less densely than it did.
         let less_dense = writer.space.used_bytes() / 8;
-        let of_removals = usual + LOG_RESERVE * BLOCK + less_dense;
+        let of_removals = usual + REMOVAL_RESERVE * BLOCK + less_dense;
         match room {
             Room::Growth => 0,
             Room::Removal => of_removals,
@@ -196,74 +182,10 @@ impl Engine {
     /// Whether there is room for a removal, whatever its key.
     pub(crate) fn has_room_to_remove(&self, writer: &Writer) -> bool {
         let excess = self.excess_for(writer, Room::Removal, 0);
-        let (free, _) = writer.space.lowest(LOG_RESERVE * BLOCK);
-        let (used, end) = (EXTENTS + writer.space.used_bytes() + LOG_RESERVE * BLOCK, free + LOG_RESERVE * BLOCK);
+        let (free, _) = writer.space.lowest(REMOVAL_RESERVE * BLOCK);
+        let (used, end) =
+            (EXTENTS + writer.space.used_bytes() + REMOVAL_RESERVE * BLOCK, free + REMOVAL_RESERVE * BLOCK);
         self.region.exceeding(excess, || self.region.check_limit(0, used, end)).is_ok()
-    }
-
-    /// Makes the reserve the next extent of the log, if it is there and long enough.
-    fn open_reserve(&self, writer: &mut Writer, needed: u64, seq: u64) -> Result<Option<Extent>> {
-        let Some(held) = self.reserve(writer).log.filter(|held| needed <= held.len()) else { return Ok(None) };
-        writer.space.set_kind(&self.region, held.offset, ExtentKind::ReserveLog, seq)?;
-        Ok(writer.space.extent(held.offset).copied())
-    }
-
-    /// Sets space aside that only a full store may use, if there is not as much as there has to be when the log gets so
-    /// many blocks more.
-    pub(crate) fn keep_reserve(&self, writer: &mut Writer, more: u64, seq: u64) -> Result<()> {
-        let wanted = log_reserve(writer, more);
-        let held = self.reserve(writer);
-        if held.region.is_none() {
-            self.allocate(writer, REGION_RESERVE, ExtentKind::Reserve, seq)?;
-        }
-        if held.log.is_none_or(|log| log.blocks < wanted) {
-            self.allocate(writer, wanted, ExtentKind::Reserve, seq)?;
-            // Not before: where there is no room for a longer one, the shorter one stays.
-            self.give_up_reserve(writer, held.log)?;
-        }
-        Ok(())
-    }
-
-    /// Bytes that a store needs beside its indexes and a log of so many bytes: for tables, and to be held back.
-    pub(crate) fn bytes_beside(&self, writer: &Writer, log: u64) -> u64 {
-        let tables = writer.space.extents().filter(|extent| extent.kind == ExtentKind::Table);
-        (reserve_of_log(log / BLOCK) + REGION_RESERVE) * BLOCK + tables.map(Extent::len).sum::<u64>()
-    }
-
-    pub(super) fn give_up_reserve(&self, writer: &mut Writer, held: Option<Extent>) -> Result<()> {
-        held.map_or(Ok(()), |held| writer.space.free(&self.region, held.offset))
-    }
-
-    /// Holds a block back before the regions are built anew: the record that begins a new life may need an extent of
-    /// its own, and in a full store they would take all there is.
-    pub(crate) fn hold_a_block(&self, seq: u64) -> Result<()> {
-        let mut writer = self.writer();
-        if self.tail(&writer)?.has_room(RECORD_HEADER) {
-            return Ok(());
-        }
-        match self.allocate(&mut writer, REGION_RESERVE, ExtentKind::Reserve, seq) {
-            Ok(_) | Err(Error::Full { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Frees what [`hold_a_block`](Engine::hold_a_block) has held back.
-    pub(crate) fn let_go_of_the_block(&self, writer: &mut Writer) -> Result<()> {
-        let held = self.reserve(writer).region;
-        self.give_up_reserve(writer, held)
-    }
-
-    /// What is held back.
-    pub(super) fn reserve(&self, writer: &Writer) -> Reserve {
-        let mut reserve = Reserve::default();
-        for extent in writer.space.extents().filter(|extent| extent.kind == ExtentKind::Reserve) {
-            if extent.blocks == REGION_RESERVE && reserve.region.is_none() {
-                reserve.region = Some(*extent);
-            } else if reserve.log.is_none_or(|log| log.blocks < extent.blocks) {
-                reserve.log = Some(*extent);
-            }
-        }
-        reserve
     }
 
     /// Gives back an extent that nobody has put to use.
@@ -273,21 +195,4 @@ impl Engine {
             _ => writer.space.free(&self.region, extent.offset),
         }
     }
-}
-
-/// The extents that are held back for a full store.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reserve {
-    pub(super) log: Option<Extent>,
-    pub(super) region: Option<Extent>,
-}
-
-/// How many blocks have to be held back for a log that gets so many blocks more.
-pub(super) fn log_reserve(writer: &Writer, more: u64) -> u64 {
-    reserve_of_log((writer.space.log_bytes() / BLOCK).saturating_add(more))
-}
-
-/// How many blocks have to be held back for a log of so many.
-fn reserve_of_log(blocks: u64) -> u64 {
-    blocks.clamp(1, LOG_RESERVE)
 }
