@@ -11,6 +11,8 @@ pub(crate) enum Call {
     Allocate,
     /// Another length of the file.
     Truncate,
+    /// The length of the file asked for.
+    Length,
     /// A mapping.
     Map,
     /// A range made durable.

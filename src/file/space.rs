@@ -189,7 +189,8 @@ impl Space {
         }
     }
 
-    /// Whether the table in the file says what this does. For the holder of the writer lock.
+    /// Whether the table in the file says what this does. For one who does not hold the writer lock that is news by the
+    /// time that he hears it; but as of all that he loaded before this, it holds.
     #[inline]
     pub(crate) fn is_current(&self, region: &Region) -> Result<bool> {
         Ok(region.live(live::SPACE_CHANGES)? == self.changes && self.changes.is_multiple_of(2))

@@ -136,12 +136,17 @@ impl Engine {
     /// is as far as `durable`; none of these if the space table cannot be read for all that is being changed in it.
     ///
     /// The commits come before the table: it then has every extent that they lie in and that a recovery would go
-    /// through.
+    /// through. **Invariant.** So it does if it was read before them, and its counter of changes, loaded behind them,
+    /// is still the same. To read it again takes a look at the file's length, which makes the flush a longer one.
     pub(crate) fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
         let visible = self.region.live(live::VISIBLE)?;
         let commit = self.region.live(live::COMMIT_POINT)?;
         let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible), ..durable };
-        let Some(space) = self.space_now()? else { return Ok((reached, None)) };
+        let mut space = self.flusher.known_space();
+        if !space.is_current(&self.region)? {
+            let Some(now) = self.space_now()? else { return Ok((reached, None)) };
+            *space = now;
+        }
         let from = point_in(&space, &durable).unwrap_or(durable.from);
         let upto = point_in(&space, &reached);
         let mut ranges = Ranges::new();

@@ -30,6 +30,8 @@ pub(crate) struct Flusher {
     /// The log's bytes at which the next slice is complete.
     pub(crate) next_slice: AtomicU64,
     pub(crate) slices: Mutex<Slices>,
+    /// The space table when it was last looked at, so that it is read only if it has changed since.
+    space: Mutex<Space>,
     /// Held by who writes the log once more.
     pub(crate) once_more: Mutex<()>,
 }
@@ -46,12 +48,18 @@ impl Flusher {
             opened: durable,
             next_slice: AtomicU64::new(0),
             slices: Mutex::new(slices),
+            space: Mutex::new(Space::unknown()),
             once_more: Mutex::new(()),
         }
     }
 
     pub(super) fn group(&self) -> MutexGuard<'_, Group> {
         self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held for a few steps, and nothing else is waited for meanwhile.
+    pub(super) fn known_space(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a flush; nobody else is at it.

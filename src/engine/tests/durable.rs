@@ -1,5 +1,7 @@
 //! What is flushed, and what a superblock vouches for.
 
+use std::sync::atomic::AtomicU64;
+
 use super::*;
 
 /// Which ranges are flushed.
@@ -42,6 +44,33 @@ fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
     one.sync().unwrap();
     let flushed = flushes.0.lock().unwrap().clone();
     assert!(flushed.iter().any(|&(start, end)| start <= again.offset && end > ended), "{again:?}: {flushed:?}");
+}
+
+/// How often the length of the file is asked for.
+struct Lengths(AtomicU64);
+
+impl Recorder for Lengths {
+    fn call(&self, call: door::Call) -> std::io::Result<()> {
+        self.0.fetch_add(u64::from(call == door::Call::Length), Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// A look at the length makes the flush that follows write the inode as well.
+#[test]
+fn a_synced_commit_asks_for_no_length() {
+    let (_folder, path) = scratch();
+    let settings = Settings { durability: Durability::Synced, ..Settings::default() };
+    let engine = Engine::open(&path, settings).unwrap();
+    (0..20).for_each(|number| engine.put(DEFAULT_MAP, &key(number), b"before", None).unwrap());
+    let lengths = Arc::new(Lengths(AtomicU64::new(0)));
+    let _standing = door::stand(lengths.clone());
+    let asked = || lengths.0.load(Ordering::SeqCst);
+    (0..20).for_each(|number| engine.put(DEFAULT_MAP, &key(number), b"after", None).unwrap());
+    assert_eq!(asked(), 0);
+    // But when the log goes on elsewhere, it has to be looked for.
+    engine.put(DEFAULT_MAP, b"long", &[1; 200_000], None).unwrap();
+    assert!(asked() > 0);
 }
 
 /// Cleans the log while a checkpoint is being flushed.

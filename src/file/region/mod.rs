@@ -359,7 +359,7 @@ impl Region {
     pub(crate) fn refresh(&self) -> Result<u64> {
         let Some(file) = self.file() else { return Ok(self.len()) };
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = file.metadata().map_err(|e| Error::io(&self.path, "read the length", e))?.len();
+        let whole = os::len(file).map_err(|e| Error::io(&self.path, "read the length", e))?;
         let len = if self.seal_len() > 0 { before_seal(whole) } else { whole };
         if len != self.len() && len >= EXTENTS {
             let covered = self.cover(&mut mappings, file, whole);

@@ -88,6 +88,15 @@ pub(super) fn fill_holes(_file: &File, _from: u64, _to: u64) -> Result<(), Refus
     Ok(())
 }
 
+/// How long the file is by now.
+///
+/// Not for a commit that is about to be flushed: Linux gives what was written since somebody looked a time stamp of its
+/// own, and the flush writes the inode for its sake.
+pub(super) fn len(file: &File) -> io::Result<u64> {
+    door::call(Call::Length)?;
+    Ok(file.metadata()?.len())
+}
+
 /// Makes the file this long, which is shorter than it is.
 pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
     door::call(Call::Truncate)?;

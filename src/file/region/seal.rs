@@ -19,7 +19,7 @@ impl Region {
     /// The length of the file by now, the seal included.
     pub(crate) fn file_len(&self) -> Result<u64> {
         let Some(file) = self.file() else { return Ok(self.len()) };
-        file.metadata().map(|metadata| metadata.len()).map_err(|e| Error::io(&self.path, "read the length", e))
+        os::len(file).map_err(|e| Error::io(&self.path, "read the length", e))
     }
 
     /// Whether the file ends with a whole block. It always does, unless somebody else has changed its length.
