@@ -11,7 +11,7 @@
 //! ```
 //!
 //! What the system does on behalf of an operation is not counted, nor is how long the memory takes.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;
 

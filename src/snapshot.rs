@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::engine::read::pins::Pin;
-use crate::file::index::Index;
+use crate::file::index::{Index, Lines};
 use crate::file::layout::DEFAULT_MAP;
 
 /// The store as one commit left it, unaffected by later writes.
@@ -50,11 +50,16 @@ impl Snapshot {
         Ok(Snapshot { pinned: Pinned::new(pin)?, region, len: totals.keys })
     }
 
-    #[inline(always)]
     fn index(&self) -> Result<Option<Index<'_>>> {
         let engine = self.pinned.engine();
         engine.check_not_forked()?;
         self.region.map(|extent| Index::of_extent(&engine.region, extent)).transpose()
+    }
+
+    #[inline(always)]
+    fn lines(&self) -> Result<Option<Lines>> {
+        self.pinned.engine().check_not_forked()?;
+        Ok(self.region.map(Lines::of_extent))
     }
 
     /// The sequence number of the commit that it sees: the starting point for
@@ -87,8 +92,10 @@ impl Snapshot {
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<&[u8]>> {
-        let Some(index) = self.index()? else { return Ok(None) };
-        Ok(self.pinned.get(&index, DEFAULT_MAP, key.as_ref())?.map(|record| record.value()))
+        match self.lines()? {
+            Some(lines) => self.pinned.value_of(lines, DEFAULT_MAP, key.as_ref()),
+            None => Ok(None),
+        }
     }
 
     /// Whether a key has a value.
@@ -123,8 +130,8 @@ impl Snapshot {
     /// [`Corrupt`](crate::Error::Corrupt) if the file is damaged.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<&[u8]>>> {
         let mut values = Vec::with_capacity(keys.len());
-        self.pinned.get_many(self.index()?.as_ref(), DEFAULT_MAP, keys, |record| {
-            values.push(record.map(|record| record.value()));
+        self.pinned.values_of(self.lines()?, DEFAULT_MAP, keys, |value| {
+            values.push(value);
             Ok(())
         })?;
         Ok(values)

@@ -3,6 +3,7 @@
 //! It knows hashes and offsets and nothing of records: whether the record that a slot points at has the key in
 //! question, it asks through a closure. What a slot may and may not do stands with [`slot`].
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use zerocopy::IntoBytes;
@@ -11,7 +12,7 @@ use super::layout::{
     BLOCK, KeyHash, LINE, MAX_FILE_LEN, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS, extent_blocks,
     extent_offset, extent_word, lines_of_blocks, slot,
 };
-use super::region::{Region, Word};
+use super::region::{Region, Window, Word, tagged};
 use super::totals;
 use crate::error::Result;
 
@@ -48,6 +49,16 @@ pub(crate) enum Placed {
     Anew,
     /// There is none left to give.
     Full,
+}
+
+/// What a [lean search](Lines::search) found.
+pub(crate) enum Searched<T> {
+    /// What the closure broke off with.
+    Found(T),
+    /// The key has no slot.
+    Absent,
+    /// A line lies beyond the window.
+    Beyond,
 }
 
 /// The counters of a map, as its region keeps them.
@@ -109,7 +120,8 @@ impl<'a> Index<'a> {
         let word = |field: usize| region.load(offset.saturating_add(field as u64));
         let lines = word(std::mem::offset_of!(RegionHeader, lines))?;
         let magic = word(std::mem::offset_of!(RegionHeader, magic))?.to_le_bytes();
-        if magic != REGION_MAGIC || lines.wrapping_sub(1) >= MAX_FILE_LEN / LINE {
+        let is_region = magic == REGION_MAGIC && offset.is_multiple_of(BLOCK);
+        if !is_region || lines.wrapping_sub(1) >= MAX_FILE_LEN / LINE {
             return Err(region.corrupt(offset, "expected the header of an index region"));
         }
         let previous = word(std::mem::offset_of!(RegionHeader, previous))?;
@@ -265,32 +277,16 @@ impl<'a> Index<'a> {
         self.region.prefetch(self.line_offset(hash.line(self.lines)));
     }
 
+    /// Its lines.
+    #[inline(always)]
+    pub(crate) fn as_lines(&self) -> Lines {
+        Lines { block: self.offset / BLOCK, count: self.lines }
+    }
+
     /// What `is_key` makes of the newest record of a key, for a reader. It is given the offset of a record and says
     /// whether that has the key, by returning something.
-    #[inline(always)]
     pub(crate) fn find<T>(&self, hash: KeyHash, mut is_key: impl FnMut(u64) -> Result<Option<T>>) -> Result<Option<T>> {
-        let mut at = hash.line(self.lines);
-        for _ in 0..self.lines {
-            let line = self.line(at)?;
-            let mut tagged = tagged(line, hash.tag());
-            while tagged != 0 {
-                // Loaded again, so that the offset is one that was published, whatever happened since.
-                let value = line[(tagged.trailing_zeros() as usize).min(SLOTS)].load();
-                tagged &= tagged - 1;
-                // A slot without a key looks like one of tag zero.
-                if value > slot::DEAD
-                    && let Some(key) = is_key(slot::offset(value))?
-                {
-                    return Ok(Some(key));
-                }
-            }
-            // Slots are first used in their order, so if the last one was, all were.
-            if line[SLOTS - 1].load() == slot::EMPTY {
-                return Ok(None);
-            }
-            at = self.next_line(at);
-        }
-        Ok(None)
+        self.as_lines().find(self.region, hash, &mut is_key)
     }
 
     /// The slot of a key, or the one to give to it, for the holder of the writer lock. `None` if every slot is in use.
@@ -381,17 +377,119 @@ impl<'a> Index<'a> {
     }
 }
 
-/// A bit for each slot of a line whose tag is the one that is looked for.
-///
-/// All six are compared without a branch on what they hold. Where in its line a key is found is random, so such a
-/// branch would be mispredicted once in each search, and only when the line has come from memory: the processor could
-/// not begin with anything that follows. (The same reason for which SwissTable compares a group at once.)
+/// Where the lines of an index are, and how many: all that a search needs to know.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines {
+    /// The block that the region begins with: in this form, the compiler sees that a line is aligned.
+    block: u64,
+    count: u64,
+}
+
+impl Lines {
+    /// Those of the region in the extent that a word of the map table names.
+    #[inline(always)]
+    pub(crate) fn of_extent(extent: u64) -> Lines {
+        let block = extent_offset(extent) / BLOCK;
+        Lines { block, count: lines_of_blocks(extent_blocks(extent).max(1)) }
+    }
+
+    /// The same, if they tell the truth at `seq` and lie in the window.
+    #[inline(always)]
+    pub(crate) fn in_force_at(window: Window<'_>, extent: u64, seq: u64) -> Option<Lines> {
+        let [since] = window.words(extent_offset(extent) + SINCE)?;
+        (since.load() <= seq).then(|| Lines::of_extent(extent))
+    }
+
+    #[inline(always)]
+    fn first(self) -> u64 {
+        self.block * BLOCK + REGION_HEADER
+    }
+
+    /// Offset of the line where the search for a key begins.
+    #[inline(always)]
+    pub(crate) fn first_of(self, hash: KeyHash) -> u64 {
+        self.first() + hash.line(self.count) * LINE
+    }
+
+    #[inline(always)]
+    fn next(self, at: u64) -> u64 {
+        let next = at + LINE;
+        if next == self.first() + self.count * LINE { self.first() } else { next }
+    }
+
+    /// Goes through the records whose slots have the tag of a key, until `look`, which is given their offsets, breaks
+    /// off. What it is given may lie in front of all records.
+    #[inline(always)]
+    pub(crate) fn search<T>(
+        self,
+        window: Window<'_>,
+        hash: KeyHash,
+        mut look: impl FnMut(u64) -> ControlFlow<T>,
+    ) -> Searched<T> {
+        let mut at = self.first_of(hash);
+        let mut left = self.count;
+        loop {
+            let Some(line) = window.words::<8>(at) else { return Searched::Beyond };
+            let mut tagged = tagged(line, hash.tag());
+            while tagged != 0 {
+                if let ControlFlow::Break(found) = look(slot::offset(take_tagged(line, &mut tagged))) {
+                    return Searched::Found(found);
+                }
+            }
+            left -= 1;
+            // Slots are first used in their order, so if the last one was, all were.
+            if line[SLOTS - 1].load() == slot::EMPTY || left == 0 {
+                return Searched::Absent;
+            }
+            at = self.next(at);
+        }
+    }
+
+    /// The record of the first slot of its first line whose tag fits a key; it is nearly always the right one. It may
+    /// lie in front of all records.
+    #[inline(always)]
+    pub(crate) fn guess(self, window: Window<'_>, hash: KeyHash) -> Option<u64> {
+        let line = window.words::<8>(self.first_of(hash))?;
+        let mut tagged = tagged(line, hash.tag());
+        (tagged != 0).then(|| slot::offset(take_tagged(line, &mut tagged)))
+    }
+
+    /// See [`Index::find`].
+    pub(crate) fn find<T>(
+        self,
+        region: &Region,
+        hash: KeyHash,
+        is_key: &mut dyn FnMut(u64) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let mut at = self.first_of(hash);
+        for _ in 0..self.count {
+            let line = region.words::<8>(at)?;
+            let mut tagged = tagged(line, hash.tag());
+            while tagged != 0 {
+                let value = take_tagged(line, &mut tagged);
+                // A slot without a key looks like one of tag zero.
+                if value > slot::DEAD
+                    && let Some(key) = is_key(slot::offset(value))?
+                {
+                    return Ok(Some(key));
+                }
+            }
+            if line[SLOTS - 1].load() == slot::EMPTY {
+                return Ok(None);
+            }
+            at = self.next(at);
+        }
+        Ok(None)
+    }
+}
+
+/// The first of the slots that have the tag, which is then one of them no more. It is loaded again, so that the offset
+/// is one that was published, whatever happened since.
 #[inline(always)]
-fn tagged(line: &[Word; 8], tag: u64) -> u32 {
-    let wanted = slot::new(tag, 0);
-    // Equal tags leave nothing above the offset.
-    let is_tagged = |place: usize| u32::from((line[place].relaxed() ^ wanted) < slot::new(1, 0)) << place;
-    is_tagged(0) | is_tagged(1) | is_tagged(2) | is_tagged(3) | is_tagged(4) | is_tagged(5)
+fn take_tagged(line: &[Word; 8], tagged: &mut u32) -> u64 {
+    let place = tagged.trailing_zeros() as usize % 8;
+    *tagged &= *tagged - 1;
+    line[place].load()
 }
 
 /// How many slots of a region of so many lines may be in use.
@@ -497,8 +595,17 @@ mod tests {
         }
     }
 
+    /// Both ways.
     fn find(index: &Index<'_>, hash: KeyHash, key: u64) -> Option<u64> {
-        index.find(hash, |offset| Ok((offset == key * 8).then_some(key))).unwrap()
+        let found = index.find(hash, |offset| Ok((offset == key * 8).then_some(key))).unwrap();
+        let look = |offset| if offset == key * 8 { ControlFlow::Break(key) } else { ControlFlow::Continue(()) };
+        let searched = match index.as_lines().search(index.region.window(), hash, look) {
+            Searched::Found(key) => Some(key),
+            Searched::Absent => None,
+            Searched::Beyond => panic!("the lines lie in the window"),
+        };
+        assert_eq!(searched, found);
+        found
     }
 
     fn index(region: &Region, blocks: u64) -> Index<'_> {

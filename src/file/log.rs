@@ -11,7 +11,7 @@ use super::layout::{
     COUNT_BITS, COUNT_MASK, EXTENTS, JUMP_LEN, Kind, MAX_COUNT, RECORD_HEADER, RecordHeader, Shortcut, align8, flags,
     record_len,
 };
-use super::region::Region;
+use super::region::{Region, Window};
 use crate::error::{Error, Result};
 
 /// Records up to this length are put together in one buffer and stored at once.
@@ -125,6 +125,64 @@ pub(crate) fn record(region: &Region, offset: u64) -> Result<Record<'_>> {
     let header: &RecordHeader = region.header(offset)?;
     let bytes = region.frozen(offset, header.record_len())?;
     Ok(Record { offset, header, bytes })
+}
+
+/// A key that one looks for who reads at `seq`.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'k> {
+    pub(crate) map: u32,
+    pub(crate) key: &'k [u8],
+    pub(crate) seq: u64,
+}
+
+/// What a glance at a record tells one who looks for a key.
+pub(crate) enum Glance<'a> {
+    /// The value of the key.
+    Value(&'a [u8]),
+    /// It is the record of another key.
+    Another,
+    /// Nothing: it is not the usual record, which puts a value that does not expire, is not too new, and has no
+    /// shortcut; or there is no record.
+    Unclear,
+}
+
+/// The word of a record's header with its lengths, its kind and its flags, but for the length of the value and the
+/// flags that a reader does not care about.
+const WHAT: u64 = !((flags::COMMIT | flags::NEW | flags::COPY) as u64) << 56 | 0xff_ffff << 32;
+
+/// Looks at the record at `offset` the short way, which most reads take: the header tells by one comparison whether it
+/// is a usual one.
+#[inline(always)]
+pub(crate) fn glance<'a>(window: Window<'a>, offset: u64, wanted: Wanted<'_>) -> Glance<'a> {
+    if offset < EXTENTS {
+        return Glance::Unclear;
+    }
+    let Some([_, what, seq, prev_and_map]) = window.frozen_words(offset) else { return Glance::Unclear };
+    let key_len = wanted.key.len();
+    if what.get() & WHAT != (Kind::Put as u64) << 48 | (key_len as u64) << 32 || key_len > usize::from(u16::MAX) {
+        return Glance::Unclear;
+    }
+    let value_at = align8(key_len as u64);
+    let value_len = what.get() & u64::from(u32::MAX);
+    let Some(bytes) = window.frozen(offset + RECORD_HEADER, value_at + value_len) else { return Glance::Unclear };
+    let Some((key, value)) = bytes.split_at_checked(value_at as usize) else { return Glance::Unclear };
+    if !is_same(&key[..key_len], wanted.key) || prev_and_map.get() >> 40 != u64::from(wanted.map) {
+        return Glance::Another;
+    }
+    if seq.get() > wanted.seq { Glance::Unclear } else { Glance::Value(value) }
+}
+
+/// Whether two keys of the same length are the same. Most are short, and a call of `memcmp` would take longer.
+#[inline(always)]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let (Some(one_end), Some(other_end)) = (one.last_chunk(), other.last_chunk()) else { return one == other };
+    if one.len() > 64 {
+        return one == other;
+    }
+    let differ = |one: &[u8; 8], other: &[u8; 8]| u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other);
+    let end = if one.len().is_multiple_of(8) { 0 } else { differ(one_end, other_end) };
+    let words = one.as_chunks().0.iter().zip(other.as_chunks().0);
+    words.fold(end, |differs, (one, other)| differs | differ(one, other)) == 0
 }
 
 #[cold]

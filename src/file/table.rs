@@ -7,7 +7,7 @@ use super::layout::{
     BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, MAX_MAP, SPACE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks,
     extent_blocks, extent_offset,
 };
-use super::region::Region;
+use super::region::{Region, Window};
 use crate::error::Result;
 
 /// One table, found and checked.
@@ -112,6 +112,15 @@ impl<'a> MapTable<'a> {
             return Ok(Some(extent));
         }
         MapTable::search(region, word, map, to_write)
+    }
+
+    /// The same at a glance: `None` if the entry of the map is not where it is looked for first.
+    #[inline(always)]
+    pub(crate) fn glance(window: Window<'_>, word: u64, map: u32) -> Option<u64> {
+        let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1), MAP_ENTRY));
+        let [id, extent] = window.words(extent_offset(word) + TABLE_HEADER + place * MAP_ENTRY)?;
+        let extent = extent.load();
+        (id.load() == u64::from(map) + 1).then_some(extent)
     }
 
     #[cold]

@@ -152,8 +152,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Typed<K, V> {
     pub(super) fn get_many<Q: Arg<K::Borrowed>>(&self, from: &Pinned, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
         let keys = keys.iter().map(|key| self.encode_key(key.arg())).collect::<Result<Vec<_>>>()?;
         let mut values = Vec::with_capacity(keys.len());
-        from.get_many(from.index(self.id)?.as_ref(), self.id, &keys, |record| {
-            values.push(record.map(|record| self.decode_value(record.value())).transpose()?);
+        let lines = from.index(self.id)?.map(|index| index.as_lines());
+        from.values_of(lines, self.id, &keys, |value| {
+            values.push(value.map(|value| self.decode_value(value)).transpose()?);
             Ok(())
         })?;
         Ok(values)

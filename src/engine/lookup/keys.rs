@@ -1,11 +1,40 @@
 //! Keys: the record of a key, for one who holds a pin or the writer lock.
+//!
+//! Readers have two ways. The short one ([`Engine::sight_of`]) is compiled into each caller, knows the usual record
+//! only and returns nothing through memory; whatever it does not know goes the long one ([`Engine::lookup`]) from the
+//! start, which finds everything and can fail.
+
+use std::ops::ControlFlow;
 
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::error::Result;
-use crate::file::index::{Index, Probe};
-use crate::file::layout::{KeyHash, Kind};
-use crate::file::log::{self, Record};
+use crate::file::index::{Index, Lines, Probe, Searched};
+use crate::file::layout::{KeyHash, Kind, live};
+use crate::file::log::{self, Glance, Record, Wanted};
+use crate::file::region::Window;
+use crate::file::table::MapTable;
+
+/// How many keys are looked up side by side.
+const ABREAST: usize = 32;
+
+/// What the short way comes to.
+pub(crate) enum Sight<'e> {
+    /// The value of the key, which does not expire.
+    Value(&'e [u8]),
+    /// The key has none.
+    Nothing,
+    /// The long way has to be gone.
+    Unclear,
+}
+
+/// Asks for the first cache lines of a record; all of it, if it is a small one.
+#[inline(always)]
+pub(crate) fn prefetch_record(window: Window<'_>, record: u64) {
+    for line in 0..3 {
+        window.prefetch(record + 64 * line);
+    }
+}
 
 impl Engine {
     /// The index that tells the truth about a map at `seq`. The caller's pin keeps it.
@@ -39,27 +68,109 @@ impl Engine {
         index.probe(hash, |offset| self.is_key(map, key, offset))
     }
 
-    /// The record that holds the value of a key at `seq` and at this time.
+    /// The lines of the index that tells the truth about a map at `seq`.
     #[inline(always)]
-    pub(crate) fn lookup(
-        &self,
-        index: &Index<'_>,
-        map: u32,
-        seq: u64,
-        key: &[u8],
-        at: Moment,
-    ) -> Result<Option<Record<'_>>> {
-        let newest = index.find(
-            KeyHash::of(key, self.seed),
+    pub(crate) fn lines_at(&self, map: u32, seq: u64) -> Result<Option<Lines>> {
+        Ok(self.index_at(map, seq)?.map(|index| index.as_lines()))
+    }
+
+    /// Those of the index in force, if it is found and tells the truth at `seq`.
+    #[inline(always)]
+    pub(crate) fn lines_at_a_glance(&self, window: Window<'_>, map: u32, seq: u64) -> Option<Lines> {
+        if self.frozen.is_some() {
+            return None;
+        }
+        let [table] = window.words(live::MAP_TABLE)?;
+        Lines::in_force_at(window, MapTable::glance(window, table.load(), map)?, seq)
+    }
+
+    /// The value of a key, the short way.
+    #[inline(always)]
+    pub(crate) fn sight_of<'e>(&'e self, window: Window<'e>, lines: Lines, wanted: Wanted<'_>) -> Sight<'e> {
+        let searched = lines.search(
+            window,
+            KeyHash::of(wanted.key, self.seed),
             #[inline(always)]
             |offset| {
                 // The value is wanted as soon as the key fits; where it is shows only when the header is there.
-                self.region.prefetch(offset + 64);
-                self.region.prefetch(offset + 128);
-                let record = log::record(&self.region, offset)?;
-                Ok((record.key() == key && record.header.map() == map).then_some(record))
+                window.prefetch(offset + 64);
+                window.prefetch(offset + 128);
+                match log::glance(window, offset, wanted) {
+                    Glance::Value(value) => ControlFlow::Break(Some(value)),
+                    Glance::Another => ControlFlow::Continue(()),
+                    Glance::Unclear => ControlFlow::Break(None),
+                }
             },
-        )?;
+        );
+        match searched {
+            Searched::Found(Some(value)) if !self.settings.verify_reads => Sight::Value(value),
+            Searched::Absent => Sight::Nothing,
+            _ => Sight::Unclear,
+        }
+    }
+
+    /// The value of a key at this time.
+    #[inline(always)]
+    pub(crate) fn value_of(&self, lines: Lines, wanted: Wanted<'_>, at: Moment) -> Result<Option<&[u8]>> {
+        match self.sight_of(self.region.window(), lines, wanted) {
+            Sight::Value(value) => Ok(Some(value)),
+            Sight::Nothing => Ok(None),
+            Sight::Unclear => self.value_the_long_way(lines, (wanted.map, wanted.seq), wanted.key, at),
+        }
+    }
+
+    /// What is wanted comes piece by piece: passed on as a whole, it would have to be in memory from the beginning.
+    #[cold]
+    #[inline(never)]
+    fn value_the_long_way(
+        &self,
+        lines: Lines,
+        (map, seq): (u32, u64),
+        key: &[u8],
+        at: Moment,
+    ) -> Result<Option<&[u8]>> {
+        Ok(self.lookup(lines, Wanted { map, key, seq }, at)?.map(|record| record.value()))
+    }
+
+    /// Calls `found` with the value of each of many keys at this time, in their order. The memory accesses of different
+    /// keys overlap.
+    pub(crate) fn values_of<'e, K: AsRef<[u8]>>(
+        &'e self,
+        lines: Lines,
+        (map, seq, at): (u32, u64, Moment),
+        keys: &[K],
+        mut found: impl FnMut(Option<&'e [u8]>) -> Result<()>,
+    ) -> Result<()> {
+        for keys in keys.chunks(ABREAST) {
+            let window = self.region.window();
+            let mut hashes = [KeyHash::from_parts(0, 0); ABREAST];
+            for (key, hash) in keys.iter().zip(&mut hashes) {
+                *hash = KeyHash::of(key.as_ref(), self.seed);
+                window.prefetch(lines.first_of(*hash));
+            }
+            let mut guesses = [0; ABREAST];
+            for (hash, guess) in hashes[..keys.len()].iter().zip(&mut guesses) {
+                *guess = lines.guess(window, *hash).unwrap_or_default();
+                prefetch_record(window, *guess);
+            }
+            for (key, guess) in keys.iter().zip(guesses) {
+                let wanted = Wanted { map, key: key.as_ref(), seq };
+                match log::glance(window, guess, wanted) {
+                    Glance::Value(value) if !self.settings.verify_reads => found(Some(value))?,
+                    _ => found(self.value_of(lines, wanted, at)?)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The record that holds the value of a key at this time.
+    pub(crate) fn lookup(&self, lines: Lines, wanted: Wanted<'_>, at: Moment) -> Result<Option<Record<'_>>> {
+        let Wanted { map, key, seq } = wanted;
+        let newest = lines.find(&self.region, KeyHash::of(key, self.seed), &mut |offset| {
+            let record = log::record(&self.region, offset)?;
+            Ok((record.key() == key && record.header.map() == map).then_some(record))
+        })?;
         match newest {
             Some(newest) => self.version_at(newest, seq, at),
             None => Ok(None),

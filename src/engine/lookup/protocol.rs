@@ -19,11 +19,18 @@ pub(crate) trait Words {
     fn impossible(&self) -> Error;
 }
 
-/// Accepts a pin that was written at `seq`, with a full barrier behind it, or moves it to a newer number until no
-/// reclaimer can have missed it. Only then may the reader load where anything is.
+/// Whether no reclaimer can have missed a pin that was written at `seq`, with a full barrier behind it. Only then may
+/// the reader load where anything is.
+#[inline(always)]
+pub(crate) fn is_settled(words: &impl Words, seq: u64) -> Result<bool> {
+    Ok(words.load(live::HORIZON)? <= seq)
+}
+
+/// Accepts a pin that was written at `seq`, with a full barrier behind it, or moves it to a newer number until it is
+/// [settled](is_settled).
 #[inline(always)]
 pub(crate) fn settle(words: &impl Words, place: u64, seq: u64) -> Result<u64> {
-    if words.load(live::HORIZON)? <= seq { Ok(seq) } else { catch_up(words, place, seq) }
+    if is_settled(words, seq)? { Ok(seq) } else { catch_up(words, place, seq) }
 }
 
 #[cold]

@@ -199,10 +199,10 @@ mod tests {
             assert_eq!(value, number.to_le_bytes());
             assert!(steps <= bound, "{steps} steps over {} versions", VERSIONS - number);
             // The way that readers go.
-            let index = engine.index_at(DEFAULT_MAP, pin.seq()).unwrap().unwrap();
-            let at = crate::engine::clock::Moment::NOW;
-            let found = engine.lookup(&index, DEFAULT_MAP, pin.seq(), KEY, at).unwrap().unwrap();
-            assert_eq!(found.value(), number.to_le_bytes());
+            let lines = engine.lines_at(DEFAULT_MAP, pin.seq()).unwrap().unwrap();
+            let wanted = log::Wanted { map: DEFAULT_MAP, key: KEY, seq: pin.seq() };
+            let found = engine.value_of(lines, wanted, crate::engine::clock::Moment::NOW).unwrap().unwrap();
+            assert_eq!(found, number.to_le_bytes());
         }
         assert!(engine.verify().unwrap().is_clean());
     }

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
+use crate::engine::lookup::keys::prefetch_record;
 use crate::error::Result;
 use crate::file::index::Index;
 use crate::file::layout::KeyHash;
 use crate::file::log::{self, Record};
-use crate::file::region::Region;
 
 /// Up to how many records an iteration asks the memory for ahead of their use, again when half of them are left.
 const AHEAD: usize = 32;
@@ -25,13 +25,6 @@ pub(crate) struct Cursor {
     left: u64,
     /// Records that were asked for and not yet looked at.
     ahead: VecDeque<(u64, KeyHash)>,
-}
-
-/// Asks for the first cache lines of a record; all of it, if it is a small one.
-pub(crate) fn prefetch_record(region: &Region, record: u64) {
-    for line in 0..3 {
-        region.prefetch(record + 64 * line);
-    }
 }
 
 impl Cursor {
@@ -63,7 +56,7 @@ impl Cursor {
             for slot in index.slots_of_lines(line, line + 1) {
                 let slot = slot?;
                 if let Some(record) = slot.record {
-                    prefetch_record(&engine.region, record);
+                    prefetch_record(engine.region.window(), record);
                     self.ahead.push_back((record, slot.hash));
                 }
             }

@@ -5,18 +5,18 @@ use std::ops::Deref;
 use super::pins::{Pin, View};
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
+use crate::engine::lookup::keys::Sight;
 use crate::error::Result;
 use crate::file::index::Totals;
 use crate::file::layout::live;
-use crate::file::log::Record;
+use crate::file::log::{Record, Wanted};
 
 impl View<'_> {
     /// The record that holds the value of a key.
-    #[inline(always)]
     pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
         let (engine, seq) = (self.engine(), self.seq());
-        match engine.index_at(map, seq)? {
-            Some(index) => engine.lookup(&index, map, seq, key, Moment::NOW),
+        match engine.lines_at(map, seq)? {
+            Some(lines) => engine.lookup(lines, Wanted { map, key, seq }, Moment::NOW),
             None => Ok(None),
         }
     }
@@ -27,6 +27,31 @@ impl Engine {
     /// store was opened for reading, a copy.
     #[inline(always)]
     pub(crate) fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
+        let Some(view) = self.kept_view() else { return self.read_under_any_pin(map, key, f) };
+        let window = self.region.window();
+        let sight = match self.lines_at_a_glance(window, map, view.seq()) {
+            Some(lines) => self.sight_of(window, lines, Wanted { map, key, seq: view.seq() }),
+            None => Sight::Unclear,
+        };
+        match sight {
+            Sight::Value(value) => Ok(Some(f(value, None))),
+            Sight::Nothing => Ok(None),
+            Sight::Unclear => {
+                drop(view);
+                self.read_under_any_pin(map, key, f)
+            }
+        }
+    }
+
+    /// The same for whatever store and record.
+    #[cold]
+    #[inline(never)]
+    fn read_under_any_pin<R>(
+        &self,
+        map: u32,
+        key: &[u8],
+        f: impl FnOnce(&[u8], Option<u64>) -> R,
+    ) -> Result<Option<R>> {
         if self.read_only {
             return Ok(self.get_unpinned(map, key)?.map(|(value, expires)| f(&value, expires)));
         }

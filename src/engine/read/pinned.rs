@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-use super::cursor::{Cursor, prefetch_record};
+use super::cursor::Cursor;
 use super::pins::Pin;
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::error::Result;
-use crate::file::index::Index;
-use crate::file::layout::KeyHash;
-use crate::file::log::Record;
-
-/// How many keys are looked up side by side.
-const ABREAST: usize = 32;
+use crate::file::index::{Index, Lines};
+use crate::file::log::{Record, Wanted};
 
 /// A store as one commit left it, for as long as this lives. It keeps the file open, and may go from thread to thread.
 pub(crate) struct Pinned {
@@ -52,44 +48,38 @@ impl Pinned {
     }
 
     /// The record that holds the value of a key.
-    #[inline]
-    pub(crate) fn get(&self, index: &Index<'_>, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
-        self.engine().lookup(index, map, self.seq(), key, self.at)
+    pub(crate) fn get(&self, lines: Lines, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+        self.engine().lookup(lines, Wanted { map, key, seq: self.seq() }, self.at)
+    }
+
+    /// The value of a key.
+    #[inline(always)]
+    pub(crate) fn value_of(&self, lines: Lines, map: u32, key: &[u8]) -> Result<Option<&[u8]>> {
+        let wanted = Wanted { map, key, seq: self.seq() };
+        self.engine().value_of(lines, wanted, self.at)
+    }
+
+    /// Calls `found` with the values of many keys, in their order.
+    pub(crate) fn values_of<'s, K: AsRef<[u8]>>(
+        &'s self,
+        lines: Option<Lines>,
+        map: u32,
+        keys: &[K],
+        mut found: impl FnMut(Option<&'s [u8]>) -> Result<()>,
+    ) -> Result<()> {
+        match lines {
+            Some(lines) => self.engine().values_of(lines, (map, self.seq(), self.at), keys, found),
+            None => keys.iter().try_for_each(|_| found(None)),
+        }
     }
 
     /// The record that holds the value of a key, in an index that is looked up first.
     #[inline]
     pub(crate) fn find(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
         match self.index(map)? {
-            Some(index) => self.get(&index, map, key),
+            Some(index) => self.get(index.as_lines(), map, key),
             None => Ok(None),
         }
-    }
-
-    /// Looks up many keys, and calls `found` with the record of each, in their order.
-    pub(crate) fn get_many<'p, K: AsRef<[u8]>>(
-        &'p self,
-        index: Option<&Index<'p>>,
-        map: u32,
-        keys: &[K],
-        mut found: impl FnMut(Option<Record<'p>>) -> Result<()>,
-    ) -> Result<()> {
-        let Some(index) = index else { return keys.iter().try_for_each(|_| found(None)) };
-        let engine: &Engine = self.engine();
-        for keys in keys.chunks(ABREAST) {
-            let hash = |key: &K| KeyHash::of(key.as_ref(), engine.seed);
-            keys.iter().for_each(|key| index.prefetch(hash(key)));
-            for key in keys {
-                // The first slot whose tag fits is nearly always the right one.
-                if let Some(record) = index.find(hash(key), |record| Ok(Some(record)))? {
-                    prefetch_record(&engine.region, record);
-                }
-            }
-            for key in keys {
-                found(self.get(index, map, key.as_ref())?)?;
-            }
-        }
-        Ok(())
     }
 
     /// The record of the next key of an iteration.

@@ -37,6 +37,7 @@ use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{COUNT_MASK, live, pin};
 use crate::file::live_table::{PIN, Parts};
 use crate::file::locks::{self, Sharing};
+use crate::file::region::Word;
 
 /// How often all pins are looked through before a reader gives up, where there can be no more of them. A read inside a
 /// read holds one for a short time, so after this only snapshots and threads can be what holds them.
@@ -188,6 +189,36 @@ impl<'e> View<'e> {
     }
 }
 
+/// The view of a thread that reads where it has read before and has nothing else under its pin: that of most reads.
+/// Unlike a [`View`], it is in no other way than by the pin that the thread keeps.
+pub(crate) struct KeptView<'e> {
+    engine: &'e Engine,
+    pin: &'e Word,
+    place: u64,
+    seq: u64,
+    /// As with a [`View`].
+    stays: PhantomData<*const ()>,
+}
+
+impl KeptView<'_> {
+    /// The sequence number that it reads at.
+    #[inline(always)]
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
+}
+
+impl Drop for KeptView<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // In a forked child it is the parent's.
+        if !self.engine.is_forked() {
+            let idle = self.engine.kept_pins.idle;
+            self.engine.region.store_found(self.pin, self.place, idle, Ordering::Release);
+        }
+    }
+}
+
 /// The pins that views which may go anywhere have in common. A list is locked for a few steps, and never while
 /// something else is waited for.
 #[derive(Default)]
@@ -288,7 +319,28 @@ impl Engine {
         Ok(View { pin: Pin { engine: self, claimed }, stays: PhantomData })
     }
 
+    /// The same where the thread has just read from this store, and does not read inside a read.
     #[inline(always)]
+    pub(crate) fn kept_view(&self) -> Option<KeptView<'_>> {
+        let (store, place) = LAST.try_with(Cell::get).unwrap_or_default();
+        if self.is_forked() || store != self.kept_pins.store {
+            return None;
+        }
+        let window = self.region.window();
+        let [pin] = window.words(place)?;
+        if pin.relaxed() != self.kept_pins.idle {
+            return None;
+        }
+        let [visible] = window.words(live::VISIBLE)?;
+        let seq = visible.load();
+        // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
+        self.region.store_found(pin, place, self.claim(seq), Ordering::Release);
+        self.barrier_behind_kept();
+        let view = KeptView { engine: self, pin, place, seq, stays: PhantomData };
+        // If it is not, the long way finds a newer number, or what is wrong.
+        protocol::is_settled(self, seq).is_ok_and(|settled| settled).then_some(view)
+    }
+
     fn claim_here(&self) -> Result<Claimed> {
         self.check_not_forked()?;
         let (store, place) = LAST.try_with(Cell::get).unwrap_or_default();
@@ -300,20 +352,26 @@ impl Engine {
             return self.claim_anywhere();
         }
         let seq = self.region.live(live::VISIBLE)?;
-        // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
+        // Release: as above.
         self.store_pin(place, self.claim(seq), Ordering::Release)?;
-        if self.kept_pins.asymmetric {
-            // What the processor reorders, the barrier of a reclaimer puts in order.
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            fence(Ordering::SeqCst);
-        }
+        self.barrier_behind_kept();
         match protocol::settle(self, place, seq) {
             Ok(seq) => Ok(Claimed { place, seq, whose: Whose::Thread }),
             Err(error) => {
                 self.give_back(Claimed { place, seq, whose: Whose::Thread });
                 Err(error)
             }
+        }
+    }
+
+    /// The full barrier between writing a pin that a thread keeps and loading the horizon.
+    #[inline(always)]
+    fn barrier_behind_kept(&self) {
+        if self.kept_pins.asymmetric {
+            // What the processor reorders, the barrier of a reclaimer puts in order.
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
         }
     }
 

@@ -33,6 +33,7 @@ impl Engine {
         if fork::generation() == self.generation { Ok(()) } else { Err(self.forked()) }
     }
 
+    #[inline(always)]
     pub(crate) fn is_forked(&self) -> bool {
         fork::generation() != self.generation
     }

@@ -1,5 +1,7 @@
 //! What a reader sees while a writer, or the next opener, stands between any two of its stores.
 
+use std::sync::atomic::AtomicU64;
+
 use super::*;
 
 /// Sees the store from outside at each of its own stores: a reader in another thread could.
@@ -125,6 +127,70 @@ fn a_reader_that_is_overtaken_by_a_clear_reads_the_region_of_its_time() {
     assert_eq!(content(&engine), before);
     assert!(watch.done.load(Ordering::SeqCst));
     assert!(content(&engine).is_empty());
+}
+
+/// Compares the two ways in which a key is read, at each store of the engine.
+struct BothWays {
+    engine: OnceLock<Weak<Engine>>,
+    looking: AtomicBool,
+    /// How often a key was found, and how often it was not.
+    found: [AtomicU64; 2],
+}
+
+impl Recorder for BothWays {
+    fn store(&self, _offset: u64, _value: u64) {
+        let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
+        if self.looking.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for number in [1, 5, 250] {
+            let key = key(number);
+            let pin = engine.pin().unwrap();
+            let wanted = log::Wanted { map: DEFAULT_MAP, key: &key, seq: pin.seq() };
+            let lines = engine.lines_at(DEFAULT_MAP, pin.seq()).unwrap().unwrap();
+            let long = engine.lookup(lines, wanted, Moment::NOW).unwrap().map(|record| record.value().to_vec());
+            let short = engine.read(DEFAULT_MAP, &key, |value, _| value.to_vec()).unwrap();
+            assert_eq!(short, long, "key {number}");
+            self.found[usize::from(long.is_none())].fetch_add(1, Ordering::SeqCst);
+        }
+        self.looking.store(false, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_short_read_sees_what_a_pin_sees_between_any_two_stores() {
+    let engine = in_memory();
+    some_keys(&engine);
+    let found = Default::default();
+    let watch = Arc::new(BothWays { engine: OnceLock::new(), looking: AtomicBool::new(false), found });
+    engine.region.set_recorder(watch.clone());
+    watch.engine.set(Arc::downgrade(&engine)).unwrap();
+    let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
+    for number in 0..300 {
+        batch.put(DEFAULT_MAP, &key(number), b"new", None).unwrap();
+    }
+    assert!(batch.remove(DEFAULT_MAP, &key(5)).unwrap());
+    batch.commit(Durability::Buffered).unwrap();
+    engine.put(DEFAULT_MAP, &key(1), b"newer", None).unwrap();
+    engine.clear(DEFAULT_MAP).unwrap();
+    engine.put(DEFAULT_MAP, &key(5), b"newest", None).unwrap();
+    assert!(watch.found.iter().all(|count| count.load(Ordering::SeqCst) > 500), "{:?}", watch.found);
+}
+
+/// What a thread reads that has read before goes the short way, with a pin of its own.
+#[test]
+fn a_short_read_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
+    let engine = in_memory();
+    some_keys(&engine);
+    let read = |engine: &Engine| engine.read(DEFAULT_MAP, &key(1), |value, _| value.to_vec()).unwrap();
+    read(&engine);
+    // Whatever the horizon has passed may be gone.
+    let watch = AtFirstPin::watch(&engine, |engine| {
+        engine.put(DEFAULT_MAP, &key(1), b"newer", None).unwrap();
+        engine.raise_horizon().unwrap();
+    });
+    assert_eq!(read(&engine).unwrap(), b"newer", "a reader below the horizon");
+    assert!(watch.done.load(Ordering::SeqCst));
 }
 
 /// A read-only store cannot write a pin, so its reads look afterwards whether they were overtaken.

@@ -188,8 +188,9 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     let copy = open(&copied(&path));
     assert_eq!(content(&copy), expected, "the power is cut after that");
     engine.put(DEFAULT_MAP, b"next", b"", None).unwrap();
-    let index = engine.index(DEFAULT_MAP).unwrap().unwrap();
-    let next = engine.lookup(&index, DEFAULT_MAP, u64::MAX, b"next", Moment::NOW).unwrap().unwrap();
+    let lines = engine.lines_at(DEFAULT_MAP, u64::MAX).unwrap().unwrap();
+    let wanted = log::Wanted { map: DEFAULT_MAP, key: b"next", seq: u64::MAX };
+    let next = engine.lookup(lines, wanted, Moment::NOW).unwrap().unwrap();
     assert!(next.seq() > seq, "the number of the dead one is skipped");
 }
 

@@ -37,6 +37,21 @@ fn space_is_not_reused_below_a_read_and_is_behind_it() {
 }
 
 #[test]
+fn space_is_not_reused_below_a_short_read_and_is_behind_it() {
+    let engine = in_memory();
+    some_keys(&engine);
+    let held = |work: &dyn Fn()| engine.read(DEFAULT_MAP, &key(1), |_, _| work()).unwrap().unwrap();
+    // From now on the thread keeps a pin.
+    held(&|| {});
+    held(&|| {
+        grow_index(&engine, 0..8000);
+        assert!(retired(&engine) >= 2, "the index grew, and the read holds what it was");
+    });
+    grow_index(&engine, 20_000..80_000);
+    assert!(retired(&engine) <= 1, "the pin that the thread keeps holds nothing");
+}
+
+#[test]
 fn tombstones_that_nobody_needs_make_room_without_end() {
     let max_size = 256 << 10;
     let engine = Arc::new(Engine::in_memory(Settings { max_size, ..Settings::default() }).unwrap());

@@ -28,6 +28,8 @@ pub(crate) mod barrier;
 mod mapping;
 mod os;
 mod seal;
+mod tags;
+mod window;
 mod writing;
 
 use std::fs::File;
@@ -44,6 +46,8 @@ use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, live};
 use super::locks::network_file_system;
 use crate::error::{Error, FullReason, Result};
 use mapping::{Mapping, Shown};
+pub(crate) use tags::tagged;
+pub(crate) use window::Window;
 
 #[cfg(not(target_has_atomic = "64"))]
 compile_error!("slotlog needs native 64-bit atomics, which this target does not have");
@@ -501,15 +505,7 @@ impl Region {
     /// Tells the processor that the memory at `offset` is wanted soon. Harmless for any offset.
     #[inline(always)]
     pub(crate) fn prefetch(&self, offset: u64) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let address = self.base.load(Ordering::Relaxed).wrapping_add(offset as usize);
-            // SAFETY: a prefetch is a hint; it accesses nothing and faults on no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
+        self.window().prefetch(offset);
     }
 }
 

@@ -89,6 +89,14 @@ impl Region {
         Ok(())
     }
 
+    /// Stores a word of this region that was found at `offset`. Nothing happens in one that cannot be written to.
+    #[inline(always)]
+    pub(crate) fn store_found(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
+        if !self.is_read_only() {
+            self.store_to(word, offset, value, order);
+        }
+    }
+
     /// Stores a word that was found at `offset`, in a region that can be written to.
     #[inline(always)]
     pub(super) fn store_to(&self, word: &Word, offset: u64, value: u64, order: Ordering) {

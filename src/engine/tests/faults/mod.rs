@@ -121,9 +121,10 @@ fn content_at(engine: &Engine, seq: u64) -> std::result::Result<Content, String>
     let mut content = of_map(engine, seq, DEFAULT_MAP)?;
     let catalogue = engine.index_at(CATALOGUE, seq).map_err(text)?.ok_or("the catalogue has no region")?;
     for name in NAMES {
-        let found = engine.lookup(&catalogue, CATALOGUE, seq, name.as_bytes(), Moment::NOW).map_err(text)?;
+        let wanted = log::Wanted { map: CATALOGUE, key: name.as_bytes(), seq };
+        let found = engine.value_of(catalogue.as_lines(), wanted, Moment::NOW).map_err(text)?;
         let Some(entry) = found else { continue };
-        let id = entry.value().first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).ok_or("an entry that is none")?;
+        let id = entry.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).ok_or("an entry that is none")?;
         content.extend(of_map(engine, seq, id)?);
     }
     Ok(content)

@@ -54,9 +54,12 @@ impl Held {
         }
         assert_eq!(found, self.content, "a snapshot has changed");
         for (&number, &of) in self.content.iter().take(20) {
-            let index = engine.index_at(DEFAULT_MAP, self.pin.seq()).unwrap().unwrap();
-            let record = engine.lookup(&index, DEFAULT_MAP, self.pin.seq(), &key(number), Moment::NOW).unwrap();
-            assert_eq!(record.map(|record| record.value().to_vec()), Some(value(of)));
+            let lines = engine.lines_at(DEFAULT_MAP, self.pin.seq()).unwrap().unwrap();
+            let wanted = log::Wanted { map: DEFAULT_MAP, key: &key(number), seq: self.pin.seq() };
+            let seen = engine.value_of(lines, wanted, Moment::NOW).unwrap();
+            assert_eq!(seen.map(<[u8]>::to_vec), Some(value(of)));
+            let record = engine.lookup(lines, wanted, Moment::NOW).unwrap();
+            assert_eq!(record.map(|record| record.value().to_vec()), Some(value(of)), "the long way");
         }
     }
 }

@@ -1,0 +1,66 @@
+//! Tags: which words of a cache line have the bits in question.
+
+use super::Word;
+
+/// A bit for each of the first six words whose highest 24 bits are `tag`. Nothing else of what they hold counts.
+///
+/// They are compared without a branch on what they hold. Where in its line a key is found is random, so such a branch
+/// would be mispredicted once in each search, and only when the line has come from memory: the processor could not
+/// begin with anything that follows. (The same reason for which SwissTable compares a group at once.)
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn tagged(words: &[Word; 8], tag: u64) -> u32 {
+    use std::arch::x86_64::{
+        __m128i, _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_movemask_ps, _mm_set_epi64x, _mm_set1_epi32,
+        _mm_shuffle_ps, _mm_srli_epi32,
+    };
+
+    let word = |place: usize| words[place].relaxed() as i64;
+    // SAFETY: these compute with values only; and each processor with x86-64 has SSE2.
+    unsafe {
+        // A tag is the upper half of a word, but for its low eight bits.
+        let tags = |one: __m128i, other: __m128i| {
+            let halves = _mm_shuffle_ps::<0b11_01_11_01>(_mm_castsi128_ps(one), _mm_castsi128_ps(other));
+            _mm_srli_epi32::<8>(_mm_castps_si128(halves))
+        };
+        let wanted = _mm_set1_epi32(tag as i32);
+        let equal = |tags: __m128i| _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(tags, wanted))) as u32;
+        let two = |place: usize| _mm_set_epi64x(word(place + 1), word(place));
+        let last = two(4);
+        equal(tags(two(0), two(2))) | equal(tags(last, last)) << 4 & 0b11_0000
+    }
+}
+
+/// The same for other processors.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) fn tagged(words: &[Word; 8], tag: u64) -> u32 {
+    // Equal tags leave nothing above the other bits.
+    let is_tagged = |place: usize| u32::from((words[place].relaxed() ^ tag << 40) < 1 << 40) << place;
+    is_tagged(0) | is_tagged(1) | is_tagged(2) | is_tagged(3) | is_tagged(4) | is_tagged(5)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn each_place_is_found_and_no_other() {
+        let line = |words: [u64; 8]| words.map(|word| Word(AtomicU64::new(word.to_le())));
+        for tag in [0, 1, 0x80_0000, 0xff_ffff, 0x12_3456] {
+            for places in 0..64u32 {
+                let word = |place: u32| {
+                    let is_tagged = places >> place & 1 == 1;
+                    // One bit beside the tag, at either end of it, or all others.
+                    let other = [tag ^ 1, tag ^ 0x80_0000, !tag & 0xff_ffff][place as usize % 3];
+                    (if is_tagged { tag } else { other }) << 40 | [0, (1 << 40) - 1][place as usize % 2]
+                };
+                let words = [0, 1, 2, 3, 4, 5].map(word);
+                let [a, b, c, d, e, f] = words;
+                assert_eq!(tagged(&line([a, b, c, d, e, f, tag << 40, tag << 40]), tag), places, "{tag:x}");
+            }
+        }
+    }
+}
