@@ -252,12 +252,12 @@ impl fmt::Debug for Iter<'_> {
 impl<'a> Iterator for Iter<'a> {
     type Item = Result<(&'a [u8], &'a [u8])>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(error) = self.error.take() {
             return Some(Err(error));
         }
-        let record = self.snapshot.pinned.next(&mut self.cursor)?;
-        Some(record.map(|record| (record.key(), record.value())))
+        self.snapshot.pinned.next_entry(&mut self.cursor)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

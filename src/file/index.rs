@@ -417,6 +417,33 @@ impl Lines {
         if next == self.first() + self.count * LINE { self.first() } else { next }
     }
 
+    /// How many there are.
+    pub(crate) fn count(self) -> u64 {
+        self.count
+    }
+
+    /// Asks for a line ahead of its use.
+    #[inline(always)]
+    pub(crate) fn prefetch(self, window: Window<'_>, line: u64) {
+        window.prefetch(self.first() + line * LINE);
+    }
+
+    /// Calls `found` with the offset of each record that a line points at, and the hash of its key. `None` if the line
+    /// lies beyond the window.
+    #[inline(always)]
+    pub(crate) fn records_of(self, window: Window<'_>, line: u64, mut found: impl FnMut(u64, KeyHash)) -> Option<()> {
+        let words = window.words::<8>(self.first() + line * LINE)?;
+        for place in 0..SLOTS {
+            match words[place].load() {
+                // Slots are first used in their order.
+                slot::EMPTY => break,
+                slot::DEAD => {}
+                value => found(slot::offset(value), hash_of_slot(words, place, value)),
+            }
+        }
+        Some(())
+    }
+
     /// Goes through the records whose slots have the tag of a key, until `look`, which is given their offsets, breaks
     /// off. What it is given may lie in front of all records.
     #[inline(always)]
@@ -483,6 +510,13 @@ impl Lines {
     }
 }
 
+/// The hash of the key that has a slot with this value.
+#[inline(always)]
+fn hash_of_slot(words: &[Word; 8], place: usize, value: u64) -> KeyHash {
+    let further = words[SLOTS + place / 3].relaxed() >> (KeyHash::FURTHER_BITS * (place % 3) as u32);
+    KeyHash::from_parts(slot::tag(value), further & ((1 << KeyHash::FURTHER_BITS) - 1))
+}
+
 /// The first of the slots that have the tag, which is then one of them no more. It is loaded again, so that the offset
 /// is one that was published, whatever happened since.
 #[inline(always)]
@@ -539,8 +573,7 @@ pub(crate) struct Slots<'a> {
 
 impl Slots<'_> {
     fn slot(&self, words: &[Word; 8], place: usize, value: u64) -> Slot {
-        let further = words[SLOTS + place / 3].relaxed() >> (KeyHash::FURTHER_BITS * (place % 3) as u32);
-        let hash = KeyHash::from_parts(slot::tag(value), further & ((1 << KeyHash::FURTHER_BITS) - 1));
+        let hash = hash_of_slot(words, place, value);
         let first = hash.line(self.index.lines);
         let behind = if self.line >= first { self.line - first } else { self.line + self.index.lines - first };
         Slot {

@@ -172,6 +172,23 @@ pub(crate) fn glance<'a>(window: Window<'a>, offset: u64, wanted: Wanted<'_>) ->
     if seq.get() > wanted.seq { Glance::Unclear } else { Glance::Value(value) }
 }
 
+/// Key and value of the record at `offset`, if it is a usual one of this map and not newer than `seq`: see [`Glance`].
+#[inline(always)]
+pub(crate) fn glance_at_entry<'a>(window: Window<'a>, offset: u64, map: u32, seq: u64) -> Option<(&'a [u8], &'a [u8])> {
+    const KIND: u64 = WHAT & !(0xffff << 32);
+
+    let [_, what, found_seq, prev_and_map] = window.frozen_words(offset).filter(|_| offset >= EXTENTS)?;
+    let what = what.get();
+    let is_usual = what & KIND == (Kind::Put as u64) << 48;
+    if !is_usual || found_seq.get() > seq || prev_and_map.get() >> 40 != u64::from(map) {
+        return None;
+    }
+    let (key_len, value_len) = (what >> 32 & 0xffff, what & u64::from(u32::MAX));
+    let bytes = window.frozen(offset + RECORD_HEADER, align8(key_len) + value_len)?;
+    let (key, value) = bytes.split_at_checked(align8(key_len) as usize)?;
+    Some((key.get(..key_len as usize)?, value))
+}
+
 /// Whether two keys of the same length are the same. Most are short, and a call of `memcmp` would take longer.
 #[inline(always)]
 fn is_same(one: &[u8], other: &[u8]) -> bool {

@@ -8,7 +8,6 @@ use crate::Result;
 use crate::codec::Codec;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
-use crate::file::log::Record;
 
 /// An iteration over the keys and values of a [`Map`](crate::Map); see [`Map::iter`](crate::Map::iter) and
 /// [`Map::drain`](crate::Map::drain). It keeps the commit that it sees, like a [`Snapshot`](crate::Snapshot).
@@ -55,23 +54,26 @@ impl<P: Borrow<Pinned>, K: ?Sized, V: ?Sized> Entries<P, K, V> {
         Ok(Entries { typed: typed.clone(), cursor, pinned })
     }
 
-    /// Applies `f` to the next record.
+    /// Applies `f` to key and value of the next entry.
     #[inline]
-    pub(super) fn step<R>(&mut self, f: impl FnOnce(&Typed<K, V>, Record<'_>) -> Result<R>) -> Option<Result<R>> {
-        let record = self.pinned.borrow().next(&mut self.cursor)?;
-        Some(record.and_then(|record| f(&self.typed, record)))
+    pub(super) fn step<R>(
+        &mut self,
+        f: impl FnOnce(&Typed<K, V>, (&[u8], &[u8])) -> Result<R>,
+    ) -> Option<Result<R>> {
+        let entry = self.pinned.borrow().next_entry(&mut self.cursor)?;
+        Some(entry.and_then(|entry| f(&self.typed, entry)))
     }
 }
 
 impl<P: Borrow<Pinned>, K: Codec + ?Sized, V: Codec + ?Sized> Entries<P, K, V> {
     /// Keys only.
     pub(super) fn keys(mut self) -> impl Iterator<Item = Result<K::Owned>> + use<P, K, V> {
-        std::iter::from_fn(move || self.step(|typed, record| typed.decode_key(record.key())))
+        std::iter::from_fn(move || self.step(|typed, (key, _)| typed.decode_key(key)))
     }
 
     /// Values only.
     pub(super) fn values(mut self) -> impl Iterator<Item = Result<V::Owned>> + use<P, K, V> {
-        std::iter::from_fn(move || self.step(|typed, record| typed.decode_value(record.value())))
+        std::iter::from_fn(move || self.step(|typed, (_, value)| typed.decode_value(value)))
     }
 }
 
@@ -80,6 +82,6 @@ impl<P: Borrow<Pinned>, K: Codec + ?Sized, V: Codec + ?Sized> Iterator for Entri
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.step(|typed, record| typed.decode_entry(record.key(), record.value()))
+        self.step(|typed, (key, value)| typed.decode_entry(key, value))
     }
 }

@@ -1,17 +1,16 @@
 //! Iteration over a map as one commit left it.
 
-use std::collections::VecDeque;
-
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::lookup::keys::prefetch_record;
 use crate::error::Result;
-use crate::file::index::Index;
-use crate::file::layout::KeyHash;
+use crate::file::index::{Index, Lines};
+use crate::file::layout::{KeyHash, SLOTS};
 use crate::file::log::{self, Record};
 
-/// Up to how many records an iteration asks the memory for ahead of their use, again when half of them are left.
-const AHEAD: usize = 32;
+/// For so many records at least an iteration asks the memory ahead of their use, and for so many lines.
+const RECORDS_AHEAD: usize = 48;
+const LINES_AHEAD: u64 = 2;
 
 /// A place in an iteration. It borrows nothing, so that an iterator can own what it iterates over; whoever uses it
 /// holds a pin, or the writer lock.
@@ -23,8 +22,52 @@ pub(crate) struct Cursor {
     /// The next line, and how many there are to come.
     line: u64,
     left: u64,
-    /// Records that were asked for and not yet looked at.
-    ahead: VecDeque<(u64, KeyHash)>,
+    ahead: Ahead,
+}
+
+/// Records that were asked for and not yet looked at, in a ring.
+#[derive(Debug)]
+struct Ahead {
+    records: Box<[(u64, KeyHash); Ahead::ROOM]>,
+    first: usize,
+    len: usize,
+}
+
+impl Ahead {
+    /// A power of two.
+    const ROOM: usize = 64;
+
+    fn new() -> Ahead {
+        Ahead { records: Box::new([(0, KeyHash::from_parts(0, 0)); Ahead::ROOM]), first: 0, len: 0 }
+    }
+
+    /// There must be room.
+    #[inline(always)]
+    fn enqueue(&mut self, record: u64, hash: KeyHash) {
+        self.records[(self.first + self.len) % Ahead::ROOM] = (record, hash);
+        self.len += 1;
+    }
+
+    #[inline(always)]
+    fn first(&self) -> Option<(u64, KeyHash)> {
+        (self.len > 0).then(|| self.records[self.first % Ahead::ROOM])
+    }
+
+    #[inline(always)]
+    fn take_first(&mut self) {
+        (self.first, self.len) = ((self.first + 1) % Ahead::ROOM, self.len - 1);
+    }
+}
+
+const _: () = assert!(RECORDS_AHEAD + SLOTS <= Ahead::ROOM && Ahead::ROOM.is_power_of_two());
+
+/// What the short way comes to that an iteration goes.
+pub(crate) enum Step<'e> {
+    /// The next key and its value, which does not expire.
+    Entry(&'e [u8], &'e [u8]),
+    End,
+    /// The [long way](Cursor::next) has to be gone.
+    Unclear,
 }
 
 impl Cursor {
@@ -35,7 +78,7 @@ impl Cursor {
             extent: index.map(Index::extent),
             line: 0,
             left: index.map_or(0, Index::lines),
-            ahead: VecDeque::new(),
+            ahead: Ahead::new(),
         }
     }
 
@@ -47,34 +90,73 @@ impl Cursor {
         Cursor { line, ..cursor }
     }
 
-    fn look_ahead(&mut self, engine: &Engine, least: usize) -> Result<()> {
+    /// Asks for records ahead. Says whether all lines that it came to could be read; one that could not is still to
+    /// come.
+    #[inline(never)]
+    fn look_ahead(&mut self, engine: &Engine) -> bool {
+        let Some(extent) = self.extent else { return true };
+        let (window, lines) = (engine.region.window(), Lines::of_extent(extent));
+        while self.ahead.len < RECORDS_AHEAD && self.left > 0 {
+            lines.prefetch(window, self.line + LINES_AHEAD);
+            let ask = |record, hash| {
+                prefetch_record(window, record);
+                self.ahead.enqueue(record, hash);
+            };
+            if lines.records_of(window, self.line, ask).is_none() {
+                return false;
+            }
+            self.pass_line(lines);
+        }
+        true
+    }
+
+    fn pass_line(&mut self, lines: Lines) {
+        (self.line, self.left) = (if self.line + 1 == lines.count() { 0 } else { self.line + 1 }, self.left - 1);
+    }
+
+    /// The same for a line that the last look at the file's length did not cover. An error is one of that line.
+    #[cold]
+    fn look_further(&mut self, engine: &Engine) -> Result<()> {
         let Some(extent) = self.extent else { return Ok(()) };
-        let index = Index::of_extent(&engine.region, extent)?;
-        while self.ahead.len() < least && self.left > 0 {
-            let line = self.line;
-            (self.line, self.left) = (if line + 1 == index.lines() { 0 } else { line + 1 }, self.left - 1);
-            for slot in index.slots_of_lines(line, line + 1) {
-                let slot = slot?;
-                if let Some(record) = slot.record {
-                    prefetch_record(engine.region.window(), record);
-                    self.ahead.push_back((record, slot.hash));
-                }
+        let line = self.line;
+        self.pass_line(Lines::of_extent(extent));
+        for slot in Index::of_extent(&engine.region, extent)?.slots_of_lines(line, line + 1) {
+            let slot = slot?;
+            if let Some(record) = slot.record {
+                self.ahead.enqueue(record, slot.hash);
             }
         }
         Ok(())
     }
 
-    /// The newest record of the next key, whatever it is.
-    #[inline]
-    pub(crate) fn next_newest<'e>(&mut self, engine: &'e Engine) -> Option<Result<Record<'e>>> {
-        if self.ahead.len() < AHEAD / 2
-            && let Err(error) = self.look_ahead(engine, AHEAD)
-        {
-            return Some(Err(error));
+    /// The next key that has a value at `seq`, the short way.
+    #[inline(always)]
+    pub(crate) fn step<'e>(&mut self, engine: &'e Engine, seq: u64) -> Step<'e> {
+        if self.ahead.len < RECORDS_AHEAD && self.left > 0 && !self.look_ahead(engine) || engine.settings.verify_reads {
+            return Step::Unclear;
         }
-        let (offset, hash) = self.ahead.pop_front()?;
-        let newest = log::record(&engine.region, offset).and_then(|newest| {
+        let Some((record, hash)) = self.ahead.first() else { return Step::End };
+        match log::glance_at_entry(engine.region.window(), record, self.map, seq) {
             // Here nobody asks for a key, so it is the slot that says whether the record has the right one.
+            Some((key, value)) if KeyHash::of(key, engine.seed) == hash => {
+                self.ahead.take_first();
+                Step::Entry(key, value)
+            }
+            _ => Step::Unclear,
+        }
+    }
+
+    /// The newest record of the next key, whatever it is.
+    pub(crate) fn next_newest<'e>(&mut self, engine: &'e Engine) -> Option<Result<Record<'e>>> {
+        while !self.look_ahead(engine) {
+            if let Err(error) = self.look_further(engine) {
+                return Some(Err(error));
+            }
+        }
+        let (offset, hash) = self.ahead.first()?;
+        self.ahead.take_first();
+        let newest = log::record(&engine.region, offset).and_then(|newest| {
+            // As above.
             if KeyHash::of(newest.key(), engine.seed) == hash && newest.header.map() == self.map {
                 Ok(newest)
             } else {
@@ -86,7 +168,6 @@ impl Cursor {
 
     /// The record of the next key that has a value at `seq` and at this time. An error is one of that key; the
     /// iteration goes on behind it.
-    #[inline]
     pub(crate) fn next<'e>(&mut self, engine: &'e Engine, seq: u64, at: Moment) -> Option<Result<Record<'e>>> {
         loop {
             match self.next_newest(engine)?.and_then(|newest| engine.version_at(newest, seq, at)) {

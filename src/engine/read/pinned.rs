@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Step};
 use super::pins::Pin;
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
@@ -82,8 +82,27 @@ impl Pinned {
         }
     }
 
+    /// Key and value of the next entry of an iteration.
+    #[inline(always)]
+    pub(crate) fn next_entry(&self, cursor: &mut Cursor) -> Option<Result<(&[u8], &[u8])>> {
+        let engine = self.engine();
+        if !engine.is_forked() {
+            match cursor.step(engine, self.seq()) {
+                Step::Entry(key, value) => return Some(Ok((key, value))),
+                Step::End => return None,
+                Step::Unclear => {}
+            }
+        }
+        self.next_entry_the_long_way(cursor)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn next_entry_the_long_way(&self, cursor: &mut Cursor) -> Option<Result<(&[u8], &[u8])>> {
+        Some(self.next(cursor)?.map(|record| (record.key(), record.value())))
+    }
+
     /// The record of the next key of an iteration.
-    #[inline]
     pub(crate) fn next(&self, cursor: &mut Cursor) -> Option<Result<Record<'_>>> {
         match self.engine().check_not_forked() {
             Ok(()) => cursor.next(self.engine(), self.seq(), self.at),

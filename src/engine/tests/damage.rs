@@ -1,7 +1,10 @@
 //! What a damaged file, or a closed one, says of itself is not believed, and `verify` finds it.
 
 use super::*;
-use crate::file::layout::extent_word;
+use crate::engine::read::cursor::Cursor;
+use crate::engine::read::pinned::Pinned;
+use crate::file::index::Probe;
+use crate::file::layout::{KeyHash, extent_word};
 
 /// The live area of a closed store is what the disk happens to have of it. A reader takes it for that of a writer only
 /// once there is one.
@@ -137,4 +140,47 @@ fn a_region_without_its_header_is_not_built_anew() {
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{:?}", refused.err());
     let refused = engine.begin_resize(&mut writer, DEFAULT_MAP, 4, false, engine.next_seq().unwrap());
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+}
+
+/// What a slot points at is compared with the key and with the map, also on the short way.
+#[test]
+fn a_slot_that_points_at_another_key_or_into_another_map_shows_none_of_it() {
+    let engine = in_memory();
+    let other = engine.create_named("other", 0, "types").unwrap().id;
+    let slot = |map: u32, key: &[u8]| {
+        let index = engine.index_in_force(map).unwrap();
+        let hash = KeyHash::of(key, engine.seed);
+        let Some(Probe::Found(at, record)) = engine.probe(&index, map, hash, key).unwrap() else {
+            panic!("the key has a slot")
+        };
+        (index, at, hash, record)
+    };
+    for (map, key) in [(DEFAULT_MAP, b"mine"), (DEFAULT_MAP, b"next"), (other, b"mine")] {
+        engine.put(map, key, map.to_string().as_bytes(), None).unwrap();
+    }
+    for record in [slot(DEFAULT_MAP, b"next").3, slot(other, b"mine").3] {
+        let (index, at, hash, own) = slot(DEFAULT_MAP, b"mine");
+        index.publish(at, hash, record, false).unwrap();
+        // The first read of a thread goes the long way.
+        for _ in 0..2 {
+            assert_eq!(engine.read(DEFAULT_MAP, b"mine", |value, _| value.to_vec()).unwrap(), None);
+        }
+        let pinned = Pinned::here(&engine).unwrap();
+        let index = pinned.index(DEFAULT_MAP).unwrap().unwrap();
+        assert!(pinned.value_of(index.as_lines(), DEFAULT_MAP, b"mine").unwrap().is_none());
+        let mut found = Vec::new();
+        let keys: [&[u8]; 2] = [b"mine", b"next"];
+        let lines = Some(index.as_lines());
+        let note = |value: Option<&[u8]>| {
+            found.push(value.is_some());
+            Ok(())
+        };
+        pinned.values_of(lines, DEFAULT_MAP, &keys, note).unwrap();
+        assert_eq!(found, [false, true]);
+        let mut cursor = Cursor::new(DEFAULT_MAP, Some(&index));
+        let entries: Vec<_> = std::iter::from_fn(|| pinned.next_entry(&mut cursor)).collect();
+        let refused = entries.iter().filter(|entry| matches!(entry, Err(Error::Corrupt { .. }))).count();
+        assert_eq!((entries.len(), refused), (2, 1));
+        index.publish(at, hash, own, false).unwrap();
+    }
 }
