@@ -184,3 +184,19 @@ fn a_slot_that_points_at_another_key_or_into_another_map_shows_none_of_it() {
         index.publish(at, hash, own, false).unwrap();
     }
 }
+
+/// A commit that clears a map with damaged counters is beyond its commit point when they are looked at.
+#[test]
+fn damaged_counters_of_a_map_hold_up_no_commit_that_drops_it() {
+    let engine = in_memory();
+    some_keys(&engine);
+    let expected = content(&engine);
+    let other = engine.create_named("other", 0, "types").unwrap().id;
+    engine.put(other, b"key", b"value", None).unwrap();
+    let index = engine.index_in_force(other).unwrap();
+    let totals = index.totals().unwrap();
+    index.set_totals(crate::file::index::Totals { seq: totals.seq + 1, bytes: u64::MAX, ..totals }).unwrap();
+    assert_eq!(engine.index_in_force(other).unwrap().totals().unwrap().bytes, u64::MAX);
+    assert!(engine.drop_named("other").unwrap());
+    assert_eq!(content(&engine), expected);
+}

@@ -93,7 +93,7 @@ impl Engine {
                 Some(Kind::Clear) => {
                     let index = self.switch_to_fresh(writer, record)?;
                     if let Some(cleared) = index.previous()? {
-                        appended.gone += cleared.totals()?.bytes;
+                        appended.gone = appended.gone.saturating_add(cleared.totals()?.bytes);
                     }
                     maps.insert(map, (index, index.totals()?));
                 }
@@ -154,10 +154,10 @@ impl Engine {
         let replaced = if is_new || header.prev() == 0 { None } else { log::record(&self.region, header.prev()).ok() };
         // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
         let replaced = replaced.map_or(0, |replaced| replaced.counted_len());
-        appended.gone += replaced;
+        appended.gone = appended.gone.saturating_add(replaced);
         totals.bytes = totals.bytes.saturating_sub(replaced);
         if record.kind() == Some(Kind::Put) {
-            appended.live += record.counted_len();
+            appended.live = appended.live.saturating_add(record.counted_len());
             totals.bytes = totals.bytes.saturating_add(record.counted_len());
             totals.keys = totals.keys.saturating_add(u64::from(is_new));
             totals.slots = totals.slots.saturating_add(u64::from(is_new && header.prev() == 0));
