@@ -56,10 +56,7 @@ impl<P: Borrow<Pinned>, K: ?Sized, V: ?Sized> Entries<P, K, V> {
 
     /// Applies `f` to key and value of the next entry.
     #[inline]
-    pub(super) fn step<R>(
-        &mut self,
-        f: impl FnOnce(&Typed<K, V>, (&[u8], &[u8])) -> Result<R>,
-    ) -> Option<Result<R>> {
+    pub(super) fn step<R>(&mut self, f: impl FnOnce(&Typed<K, V>, (&[u8], &[u8])) -> Result<R>) -> Option<Result<R>> {
         let entry = self.pinned.borrow().next_entry(&mut self.cursor)?;
         Some(entry.and_then(|entry| f(&self.typed, entry)))
     }
