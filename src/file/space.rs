@@ -314,7 +314,7 @@ impl Space {
     /// Bytes of the longest free run in the file as far as it has real space.
     pub(crate) fn longest_run(&self) -> u64 {
         let last = self.end.saturating_sub(self.extents.end());
-        self.extents.free().map(|(start, end)| end - start).max().unwrap_or(0).max(last)
+        self.real_runs().map(|(start, end)| end - start).max().unwrap_or(0).max(last)
     }
 
     /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or
@@ -375,8 +375,25 @@ impl Space {
             region.allocate(self.end.max(free), free + len)?;
             self.end = free + len;
         }
-        self.fill_holes(region, free, free + len)?;
-        Ok(free)
+        match self.fill_holes(region, free, free + len) {
+            // On a full disk there may be another run, which has real space.
+            Err(full @ Error::Full { .. }) => {
+                let run = self.real_runs().find(|(start, end)| end - start >= len);
+                run.map(|(start, _)| start).ok_or(full)
+            }
+            filled => filled.map(|()| free),
+        }
+    }
+
+    /// The parts of free runs that have real space.
+    fn real_runs(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.extents.free().flat_map(|(start, end)| {
+            let holes = self.extents.range(start..end).filter(|extent| extent.kind == ExtentKind::Hole);
+            // Each part ends where a hole begins, and the last one with the run.
+            let ends = holes.map(|hole| (hole.offset, hole.end())).chain([(end, end)]);
+            let parts = ends.scan(start, |from, (until, next)| Some((std::mem::replace(from, next), until)));
+            parts.filter(|(from, until)| from < until)
+        })
     }
 
     /// The lowest free run of `len` bytes, and whether it lies in front of an extent in use: behind the last one it may
@@ -463,7 +480,10 @@ impl Space {
         if longer - end < least || region.check_limit(longer - end, used, longer).is_err() {
             return Ok(end);
         }
-        self.fill_holes(region, end, longer)?;
+        match self.fill_holes(region, end, longer) {
+            Err(Error::Full { .. }) => return Ok(end),
+            filled => filled?,
+        }
         self.set_bounds(region, offset, (offset, longer))?;
         Ok(longer)
     }

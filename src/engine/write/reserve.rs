@@ -231,8 +231,9 @@ impl Engine {
         } else {
             writer.space.free(&self.region, held.offset)?;
         }
-        let extent = self.allocate(writer, taken, ExtentKind::ReserveLog, demand.seq)?;
-        Ok(Some(extent))
+        // It was in use already, so that no limit can be in the way.
+        let take = || self.allocate(writer, taken, ExtentKind::ReserveLog, demand.seq);
+        self.region.exceeding(u64::MAX, take).map(Some)
     }
 
     /// Bytes of extents that are in use, what is held back not among them.
