@@ -1,0 +1,104 @@
+//! fjall.
+
+use anyhow::Result;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+
+use super::{Durability, Facts, Peer, Place, View, version_of};
+use crate::data::{Batch, Key};
+
+pub(crate) struct Fjall {
+    database: Database,
+    keyspace: Keyspace,
+    durability: Durability,
+}
+
+pub(crate) struct FjallView<'v> {
+    snapshot: Snapshot,
+    keyspace: &'v Keyspace,
+}
+
+impl Fjall {
+    /// As its documentation says: a put first, and then, if it has to last, `persist`.
+    fn persist(&self) -> Result<()> {
+        if self.durability == Durability::Synced {
+            self.database.persist(PersistMode::SyncData)?;
+        }
+        Ok(())
+    }
+}
+
+impl Peer for Fjall {
+    type View<'v> = FjallView<'v>;
+
+    fn facts() -> Facts {
+        Facts {
+            name: "fjall",
+            version: version_of("fjall"),
+            settings: "a cache that holds everything",
+            buffered: "a kill",
+            survives_kill: true,
+            synced: "`PersistMode::SyncData` after each",
+            is_lasting: true,
+            shares: false,
+            longest_value: u32::MAX as usize,
+            skips: &[],
+        }
+    }
+
+    fn open(place: &Place<'_>) -> Result<Fjall> {
+        let cache = (place.data_bytes() * 2).max(64 << 20);
+        let database = Database::builder(place.folder).cache_size(cache).open()?;
+        let keyspace = database.keyspace("table", KeyspaceCreateOptions::default)?;
+        Ok(Fjall { database, keyspace, durability: place.durability })
+    }
+
+    fn put(&mut self, key: &Key, value: &[u8]) -> Result<()> {
+        self.keyspace.insert(key, value)?;
+        self.persist()
+    }
+
+    fn put_batch(&mut self, batch: &Batch) -> Result<()> {
+        let mut writes = self.database.batch();
+        for (key, value) in batch.iter() {
+            writes.insert(&self.keyspace, key, value);
+        }
+        writes.commit()?;
+        self.persist()
+    }
+
+    fn delete(&mut self, key: &Key) -> Result<()> {
+        self.keyspace.remove(key)?;
+        self.persist()
+    }
+
+    fn get<R>(&self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        Ok(self.keyspace.get(key)?.map(|value| found(&value)))
+    }
+
+    fn read<R>(&self, work: impl for<'v> FnOnce(&mut FjallView<'v>) -> Result<R>) -> Result<R> {
+        work(&mut FjallView { snapshot: self.database.snapshot(), keyspace: &self.keyspace })
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        Ok(self.database.persist(PersistMode::SyncAll)?)
+    }
+
+    fn close(self) -> Result<()> {
+        self.database.persist(PersistMode::SyncAll)?;
+        Ok(())
+    }
+}
+
+impl View for FjallView<'_> {
+    fn get<R>(&mut self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        Ok(self.snapshot.get(self.keyspace, key)?.map(|value| found(&value)))
+    }
+
+    fn for_each(&mut self, mut entry: impl FnMut(&[u8], &[u8])) -> Result<()> {
+        for found in self.snapshot.iter(self.keyspace) {
+            let (key, value) = found.into_inner()?;
+            entry(&key, &value);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! The peers: what each of them has to be able to do, and the list of them.
+
+mod candystore;
+mod fjall;
+mod floor;
+mod hashbrown;
+#[cfg(feature = "kyoto")]
+mod kyoto;
+mod lmdb;
+mod redb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+mod sled;
+mod slotlog;
+mod sqlite;
+mod std_map;
+#[cfg(feature = "tdb")]
+mod tdb;
+#[cfg(feature = "tkrzw")]
+mod tkrzw;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Batch, Key};
+use crate::workloads::{self, Job, Outcome, Workload};
+
+/// What a put that returned has to survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Whatever the peer offers without waiting for the disk; [`Facts::buffered`] says what that is.
+    Buffered,
+    /// A power cut.
+    Synced,
+}
+
+/// What for a peer is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    /// To read beside another process that reads.
+    Read,
+}
+
+/// What a peer is opened with. Peers that want to be told how much they will hold are told.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) keys: u64,
+    pub(crate) value_len: usize,
+    pub(crate) durability: Durability,
+    pub(crate) access: Access,
+}
+
+impl Place<'_> {
+    /// Bytes of all keys and values.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.keys * (size_of::<Key>() + self.value_len) as u64
+    }
+}
+
+/// What is to be known about a peer.
+pub(crate) struct Facts {
+    pub(crate) name: &'static str,
+    pub(crate) version: String,
+    /// How it is set up.
+    pub(crate) settings: &'static str,
+    /// What a put that returned survives without having waited for the disk.
+    pub(crate) buffered: &'static str,
+    /// Whether that includes the death of its process. It is checked.
+    pub(crate) survives_kill: bool,
+    /// How a put is made to survive a power cut.
+    pub(crate) synced: &'static str,
+    /// Whether it has a file.
+    pub(crate) is_lasting: bool,
+    /// Whether several processes can have it open.
+    pub(crate) shares: bool,
+    pub(crate) longest_value: usize,
+    /// What it cannot be asked to do.
+    pub(crate) skips: &'static [Workload],
+}
+
+impl Facts {
+    /// Those of a map in memory.
+    fn in_memory(name: &'static str, version: String, settings: &'static str) -> Facts {
+        Facts {
+            name,
+            version,
+            settings,
+            buffered: "nothing",
+            survives_kill: false,
+            synced: "–",
+            is_lasting: false,
+            shares: false,
+            longest_value: usize::MAX,
+            skips: &[],
+        }
+    }
+}
+
+/// The version of a crate, as it was built. Where others need older ones as well, this is the newest.
+fn version_of(package: &str) -> String {
+    let lock = include_str!("../../Cargo.lock");
+    let start = format!("name = \"{package}\"\nversion = \"");
+    let version = lock.rsplit_once(&start).and_then(|(_, rest)| rest.split('"').next());
+    version.unwrap_or("?").to_owned()
+}
+
+/// A map to be measured.
+pub(crate) trait Peer: Sized + Sync + 'static {
+    /// What is read through: a transaction, a snapshot or a statement, and where a peer has nothing of the kind, itself.
+    type View<'v>: View;
+
+    fn facts() -> Facts;
+
+    /// Opens what is in the folder, or makes it.
+    fn open(place: &Place<'_>) -> Result<Self>;
+
+    /// Sets one value: a commit of its own.
+    fn put(&mut self, key: &Key, value: &[u8]) -> Result<()>;
+
+    /// Sets many values in one commit, if the peer has such a thing.
+    fn put_batch(&mut self, batch: &Batch) -> Result<()> {
+        batch.iter().try_for_each(|(key, value)| self.put(key, value))
+    }
+
+    fn delete(&mut self, key: &Key) -> Result<()>;
+
+    /// What `found` makes of the newest value of a key.
+    fn get<R>(&self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>>;
+
+    /// Reads much through one view.
+    fn read<R>(&self, work: impl for<'v> FnOnce(&mut Self::View<'v>) -> Result<R>) -> Result<R>;
+
+    /// When this returns, what was put survives a power cut.
+    fn sync(&mut self) -> Result<()>;
+
+    fn close(self) -> Result<()>;
+}
+
+/// What is read through.
+pub(crate) trait View {
+    fn get<R>(&mut self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>>;
+
+    /// Calls `found` with the value of each key in turn.
+    fn get_many(&mut self, keys: &[Key], mut found: impl FnMut(&[u8])) -> Result<()> {
+        keys.iter().try_for_each(|key| self.get(key, &mut found).map(|_| ()))
+    }
+
+    /// Calls `entry` with every key and value, in the peer's order.
+    fn for_each(&mut self, entry: impl FnMut(&[u8], &[u8])) -> Result<()>;
+}
+
+/// The list of the peers, in the order in which they are shown.
+macro_rules! peers {
+    ($($(#[$built:meta])? $name:ident: $peer:ty,)*) => {
+        /// Which peer.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+        pub(crate) enum PeerName {
+            $($(#[$built])? $name,)*
+        }
+
+        impl PeerName {
+            pub(crate) fn facts(self) -> Facts {
+                match self {
+                    $($(#[$built])? PeerName::$name => <$peer>::facts(),)*
+                }
+            }
+
+            /// Does a piece of work with this peer, in this process.
+            pub(crate) fn run(self, job: &Job) -> Result<Outcome> {
+                match self {
+                    $($(#[$built])? PeerName::$name => workloads::run::<$peer>(job),)*
+                }
+            }
+        }
+    };
+}
+
+peers! {
+    Slotlog: slotlog::Slotlog,
+    Lmdb: lmdb::Lmdb,
+    Redb: redb::Redb,
+    Fjall: fjall::Fjall,
+    #[cfg(feature = "rocksdb")]
+    Rocksdb: rocksdb::Rocksdb,
+    Sled: sled::Sled,
+    Candystore: candystore::Candystore,
+    Sqlite: sqlite::Sqlite,
+    #[cfg(feature = "kyoto")]
+    Kyoto: kyoto::Kyoto,
+    #[cfg(feature = "tkrzw")]
+    Tkrzw: tkrzw::Tkrzw,
+    #[cfg(feature = "tdb")]
+    Tdb: tdb::Tdb,
+    Std: std_map::Std,
+    Hashbrown: hashbrown::Hashbrown,
+    Floor: floor::Floor,
+}
+
+impl PeerName {
+    /// Whether there is anything to measure.
+    pub(crate) fn can(self, workload: Workload, value_len: usize) -> bool {
+        let facts = self.facts();
+        (facts.is_lasting || !workload.is_about_files() || workload.is_synced() && self == PeerName::Floor)
+            && (facts.shares || workload != Workload::GetProcesses)
+            && value_len <= facts.longest_value
+            && !facts.skips.contains(&workload)
+    }
+}
