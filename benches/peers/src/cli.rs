@@ -42,12 +42,12 @@ pub(crate) struct Arguments {
     pub(crate) rounds: u32,
 
     /// Look-ups of a run, and operations of YCSB; fewer if there are fewer keys.
-    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(64..))]
+    #[arg(long, default_value_t = 250_000, value_parser = clap::value_parser!(u64).range(64..))]
     pub(crate) operations: u64,
 
-    /// For how many seconds is measured at most. What a slow peer does not do in that time is left out, and its figure
-    /// is marked.
-    #[arg(long, default_value_t = 1.0)]
+    /// For how many seconds is measured at most, and for five times as many where all keys are put one by one. What a
+    /// slow peer does not do in that time is left out, and its figure is marked.
+    #[arg(long, default_value_t = 0.3)]
     pub(crate) seconds: f64,
 
     /// A folder on the disk that is to be used; the usual one for temporary files unless it says otherwise.

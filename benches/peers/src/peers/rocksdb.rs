@@ -1,7 +1,7 @@
 //! RocksDB.
 
 use anyhow::Result;
-use rocksdb::{DB, Options, SnapshotWithThreadMode, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, Options, WriteBatch, WriteOptions};
 
 use super::{Access, Durability, Facts, Peer, Place, View, version_of};
 use crate::data::{Batch, Key};
@@ -9,15 +9,12 @@ use crate::data::{Batch, Key};
 pub(crate) struct Rocksdb {
     database: DB,
     writes: WriteOptions,
-}
-
-pub(crate) struct RocksdbView<'v> {
-    database: &'v DB,
-    snapshot: SnapshotWithThreadMode<'v, DB>,
+    access: Access,
 }
 
 impl Peer for Rocksdb {
-    type View<'v> = RocksdbView<'v>;
+    /// Without a snapshot, which a database that is opened to read does not have. An iterator has one of its own.
+    type View<'v> = &'v DB;
 
     fn facts() -> Facts {
         Facts {
@@ -38,14 +35,16 @@ impl Peer for Rocksdb {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.increase_parallelism(std::thread::available_parallelism()?.get() as i32);
-        options.optimize_for_point_lookup((place.data_bytes() * 2 >> 20).max(64));
+        options.optimize_for_point_lookup((place.data_bytes() >> 19).max(64));
+        // Named, since only then it can be asked for many keys at once.
+        let families = [ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone())];
         let database = match place.access {
-            Access::Write => DB::open(&options, place.folder)?,
-            Access::Read => DB::open_for_read_only(&options, place.folder, false)?,
+            Access::Write => DB::open_cf_descriptors(&options, place.folder, families)?,
+            Access::Read => DB::open_cf_descriptors_read_only(&options, place.folder, families, false)?,
         };
         let mut writes = WriteOptions::default();
         writes.set_sync(place.durability == Durability::Synced);
-        Ok(Rocksdb { database, writes })
+        Ok(Rocksdb { database, writes, access: place.access })
     }
 
     fn put(&mut self, key: &Key, value: &[u8]) -> Result<()> {
@@ -66,8 +65,8 @@ impl Peer for Rocksdb {
         Ok(self.database.get_pinned(key)?.map(|value| found(&value)))
     }
 
-    fn read<R>(&self, work: impl for<'v> FnOnce(&mut RocksdbView<'v>) -> Result<R>) -> Result<R> {
-        work(&mut RocksdbView { database: &self.database, snapshot: self.database.snapshot() })
+    fn read<R>(&self, work: impl for<'v> FnOnce(&mut &'v DB) -> Result<R>) -> Result<R> {
+        work(&mut &self.database)
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -75,21 +74,24 @@ impl Peer for Rocksdb {
     }
 
     fn close(self) -> Result<()> {
-        self.database.flush_wal(true)?;
+        // Closing alone does not sync the log, and there is none where a database is only read.
+        if self.access == Access::Write {
+            self.database.flush_wal(true)?;
+        }
         self.database.cancel_all_background_work(true);
         Ok(())
     }
 }
 
-impl View for RocksdbView<'_> {
+impl View for &DB {
     fn get<R>(&mut self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        Ok(self.snapshot.get_pinned(key)?.map(|value| found(&value)))
+        Ok(self.get_pinned(key)?.map(|value| found(&value)))
     }
 
     fn get_many(&mut self, keys: &[Key], mut found: impl FnMut(&[u8])) -> Result<()> {
-        let family = self.database.cf_handle(rocksdb::DEFAULT_COLUMN_FAMILY_NAME);
+        let family = self.cf_handle(DEFAULT_COLUMN_FAMILY_NAME);
         let family = family.ok_or_else(|| anyhow::anyhow!("there is no default column family"))?;
-        for value in self.database.batched_multi_get_cf(&family, keys, false) {
+        for value in self.batched_multi_get_cf(&family, keys, false) {
             if let Some(value) = value? {
                 found(&value);
             }
@@ -98,7 +100,7 @@ impl View for RocksdbView<'_> {
     }
 
     fn for_each(&mut self, mut entry: impl FnMut(&[u8], &[u8])) -> Result<()> {
-        let mut cursor = self.snapshot.raw_iterator();
+        let mut cursor = self.raw_iterator();
         cursor.seek_to_first();
         while let Some((key, value)) = cursor.item() {
             entry(key, value);

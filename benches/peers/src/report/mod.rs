@@ -34,7 +34,7 @@ pub(crate) struct Report<'r> {
 }
 
 /// The one in the middle, or what is halfway between the two that are.
-fn median(mut figures: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     let upper = *figures.get(middle)?;

@@ -37,15 +37,19 @@ const AXIS: (f64, f64) = (0.25, 32.0);
 const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 const PALE: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
-/// Colours that also those tell apart who see few (Okabe and Ito, 2008); each shape comes with all of them.
-const COLOURS: [RGBColor; 7] = [
-    RGBColor(0xd5, 0x5e, 0x00),
-    RGBColor(0x00, 0x72, 0xb2),
-    RGBColor(0x00, 0x9e, 0x73),
-    RGBColor(0xcc, 0x79, 0xa7),
-    RGBColor(0xe6, 0x9f, 0x00),
-    RGBColor(0x56, 0xb4, 0xe9),
-    RGBColor(0x00, 0x00, 0x00),
+/// One for each peer with a file, whose marks are circles, and then again for the others, whose marks are triangles.
+/// (Tableau's ten.)
+const COLOURS: [RGBColor; 10] = [
+    RGBColor(0x1f, 0x77, 0xb4),
+    RGBColor(0xff, 0x7f, 0x0e),
+    RGBColor(0x2c, 0xa0, 0x2c),
+    RGBColor(0xd6, 0x27, 0x28),
+    RGBColor(0x94, 0x67, 0xbd),
+    RGBColor(0x8c, 0x56, 0x4b),
+    RGBColor(0xe3, 0x77, 0xc2),
+    RGBColor(0x7f, 0x7f, 0x7f),
+    RGBColor(0xbc, 0xbd, 0x22),
+    RGBColor(0x17, 0xbe, 0xcf),
 ];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -74,15 +78,33 @@ impl Axis {
     }
 }
 
-/// Draws the mark of the `at`th peer.
-fn mark(area: &Area<'_>, at: usize, place: (i32, i32)) -> Result<()> {
-    let style = COLOURS[at % COLOURS.len()].filled();
-    if at < COLOURS.len() {
-        area.draw(&Circle::new(place, 5, style))?;
-    } else {
-        area.draw(&TriangleMarker::new(place, 6, style))?;
+/// How a peer is marked.
+#[derive(Clone, Copy)]
+struct Mark {
+    peer: PeerName,
+    colour: RGBColor,
+    is_circle: bool,
+}
+
+impl Mark {
+    /// The marks of all peers but slotlog, which is the line.
+    fn all(table: &Table<'_>) -> Vec<Mark> {
+        let others = table.section.peers.iter().copied().filter(|peer| *peer != PeerName::Slotlog);
+        let (lasting, passing): (Vec<_>, Vec<_>) = others.partition(|peer| peer.facts().is_lasting);
+        let marks = |peers: Vec<PeerName>, is_circle| {
+            peers.into_iter().zip(COLOURS).map(move |(peer, colour)| Mark { peer, colour, is_circle })
+        };
+        marks(lasting, true).chain(marks(passing, false)).collect()
     }
-    Ok(())
+
+    fn draw(self, area: &Area<'_>, place: (i32, i32)) -> Result<()> {
+        let style = self.colour.filled();
+        match self.is_circle {
+            true => area.draw(&Circle::new(place, 5, style))?,
+            false => area.draw(&TriangleMarker::new(place, 6, style))?,
+        }
+        Ok(())
+    }
 }
 
 fn text(area: &Area<'_>, words: &str, place: (i32, i32), at: HPos) -> Result<()> {
@@ -91,40 +113,48 @@ fn text(area: &Area<'_>, words: &str, place: (i32, i32), at: HPos) -> Result<()>
 }
 
 /// The names of the peers with their marks.
-fn legend(area: &Area<'_>, peers: &[PeerName]) -> Result<()> {
+fn legend(area: &Area<'_>, marks: &[Mark]) -> Result<()> {
     let columns = 7;
     let width = (WIDTH as i32 - 20) / columns;
-    for (at, peer) in (0..).zip(peers) {
-        let place = (20 + (at % columns) * width, 14 + (at / columns) * 20);
-        mark(area, at as usize, place)?;
-        text(area, peer.facts().name, (place.0 + 10, place.1), HPos::Left)?;
+    for (at, mark) in (0..).zip(marks) {
+        let (left, down) = (20 + (at % columns) * width, 14 + (at / columns) * 20);
+        mark.draw(area, (left, down))?;
+        text(area, mark.peer.facts().name, (left + 10, down), HPos::Left)?;
     }
     Ok(())
 }
 
+/// What stands below the line of a ratio.
+fn label(ratio: f64) -> String {
+    match ratio {
+        1.0 => String::from("slotlog"),
+        ratio if ratio < 1.0 => format!("1/{}", ratio.recip()),
+        _ => format!("{ratio}×"),
+    }
+}
+
 pub(super) fn draw(table: &Table<'_>, rows: &[Row], path: &Path) -> Result<()> {
-    let peers: Vec<PeerName> = table.section.peers.iter().copied().filter(|peer| *peer != PeerName::Slotlog).collect();
+    let marks = Mark::all(table);
     let ratio = |row: Row, peer: PeerName| table.cell(row, peer)?.ratio.filter(|ratio| *ratio > 0.0);
-    let ratios: Vec<f64> = rows.iter().flat_map(|row| peers.iter().filter_map(|peer| ratio(*row, *peer))).collect();
+    let ratios: Vec<f64> = rows.iter().flat_map(|row| marks.iter().filter_map(|mark| ratio(*row, mark.peer))).collect();
     let axis = Axis::new(&ratios);
     let height = HEAD as u32 + ROW_HEIGHT * rows.len() as u32 + FOOT as u32;
     let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     area.fill(&WHITE)?;
-    legend(&area, &peers)?;
+    legend(&area, &marks)?;
     let bottom = height as i32 - FOOT;
     for tick in axis.ticks() {
         let (across, is_one) = (axis.at(tick), tick == 1.0);
         let style = ShapeStyle { color: if is_one { INK } else { PALE }.into(), filled: false, stroke_width: 1 };
         area.draw(&PathElement::new([(across, HEAD - 8), (across, bottom)], style))?;
-        let label = if is_one { String::from("slotlog") } else { format!("{tick}×") };
-        text(&area, &label, (across, bottom + 12), HPos::Center)?;
+        text(&area, &label(tick), (across, bottom + 12), HPos::Center)?;
     }
     for (at, row) in (0..).zip(rows) {
         let down = HEAD + at * ROW_HEIGHT as i32 + ROW_HEIGHT as i32 / 2;
         text(&area, row.label(), (LEFT - 12, down), HPos::Right)?;
-        for (at, peer) in peers.iter().enumerate() {
-            if let Some(ratio) = ratio(*row, *peer) {
-                mark(&area, at, (axis.at(ratio), down))?;
+        for mark in &marks {
+            if let Some(ratio) = ratio(*row, mark.peer) {
+                mark.draw(&area, (axis.at(ratio), down))?;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Loading.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -13,7 +14,7 @@ pub(super) fn singles<P: Peer>(job: &Job) -> Result<Outcome> {
     let job = Job { folder: job.folder.join("singles"), ..job.clone() };
     fs::create_dir_all(job.store())?;
     let mut peer = job.open::<P>(Durability::Buffered, Access::Write)?;
-    let mut meter = Meter::new(job.limit());
+    let mut meter = Meter::new(job.long_limit());
     for numbers in pieces(0..job.keys, chunk(job.value_len)) {
         let batch = Batch::new(numbers.map(|number| (number, 1)), job.value_len);
         meter.time(batch.len(), || batch.iter().try_for_each(|(key, value)| peer.put(key, value)))?;
@@ -33,10 +34,10 @@ pub(super) fn batches<P: Peer>(job: &Job) -> Result<Outcome> {
     let model = Model::loaded(job.keys, job.value_len);
     job.write_model(&model)?;
     let mut peer = job.open::<P>(Durability::Buffered, Access::Write)?;
-    let mut meter = Meter::new(job.limit());
+    // However long it takes: all of it is needed.
+    let mut meter = Meter::new(Duration::MAX);
     for numbers in pieces(0..job.keys, BATCH) {
         let batch = Batch::new(numbers.map(|number| (number, 1)), job.value_len);
-        // However long it takes: all of it is needed.
         meter.time(batch.len(), || peer.put_batch(&batch))?;
     }
     check("after loading", peer.read(|view| contents(view))?, model.contents())?;

@@ -125,8 +125,8 @@ impl Row {
             Row::YcsbB => "YCSB B, 5 % updates",
             Row::YcsbC => "YCSB C, only reads",
             Row::YcsbF => "YCSB F, half read and update",
-            Row::SyncedSingle => "synced put",
-            Row::SyncedBatch => "synced batch of 1000",
+            Row::SyncedSingle => "synced put, median",
+            Row::SyncedBatch => "synced batch of 1000, median",
             Row::Open => "open",
             Row::OpenAfterKill => "open after a kill",
             Row::OpenAfterPowerCut => "open after a power cut, cold",
@@ -211,6 +211,11 @@ impl Job {
         Duration::from_secs_f64(self.seconds)
     }
 
+    /// For as long is loaded and overwritten at most, which is to go through all keys if that can be.
+    fn long_limit(&self) -> Duration {
+        self.limit() * 5
+    }
+
     fn open<P: Peer>(&self, durability: Durability, access: Access) -> Result<P> {
         let folder = self.store();
         P::open(&Place { folder: &folder, keys: self.keys, value_len: self.value_len, durability, access })
@@ -255,17 +260,9 @@ impl Meter {
         self.spent >= self.limit
     }
 
-    /// The mean, in nanoseconds.
-    fn nanoseconds(&self) -> f64 {
-        self.spent.as_nanos() as f64 / self.done as f64
-    }
-
-    /// The figure, of which so many operations were planned.
+    /// The mean in nanoseconds, of which so many operations were planned.
     fn figure(&self, row: Row, planned: u64) -> Figure {
-        let value = match row.unit() {
-            Unit::Microseconds => self.nanoseconds() / 1e3,
-            _ => self.nanoseconds(),
-        };
+        let value = self.spent.as_nanos() as f64 / self.done as f64;
         Figure { row, value, is_partial: self.done < planned }
     }
 }

@@ -1,31 +1,45 @@
 //! Writing to a store that is loaded.
 
+use std::time::Instant;
+
 use anyhow::Result;
 
-use super::{BATCH, Job, Meter, Outcome, Row, check, contents, load};
-use crate::data::{Batch, Shuffle, chunk, key, pieces};
+use super::{BATCH, Figure, Job, Meter, Outcome, Row, check, contents, load};
+use crate::data::{Batch, Model, Shuffle, chunk, key, pieces};
 use crate::peers::{Access, Durability, Peer};
+use crate::report::median;
 
 /// How often each key is overwritten before it is measured, so that space is reclaimed as fast as it is used.
 const PASSES: u64 = 2;
 /// Synced puts of a run, and synced batches.
-const SYNCED: [usize; 2] = [400, 20];
+const SYNCED: [usize; 2] = [1000, 50];
 /// Of that many keys one is removed.
 const REMOVED: u64 = 10;
 
-/// Overwrites all keys one by one, in no order, after they have all been overwritten before.
-pub(super) fn overwrite<P: Peer>(job: &Job) -> Result<Outcome> {
-    let mut model = job.model()?;
-    let mut peer = job.open_loaded::<P>(&model)?;
+/// Overwrites all keys in no order, some times if that is done soon enough.
+fn settle<P: Peer>(peer: &mut P, job: &Job, model: &mut Model) -> Result<()> {
+    let mut meter = Meter::new(job.long_limit() * 2);
     for pass in 0..PASSES {
         let shuffle = Shuffle::new(job.keys, job.seed + pass + 1);
         for places in pieces(0..job.keys, BATCH) {
             let entries: Vec<_> = places.map(|at| model.next(shuffle.at(at))).collect();
-            peer.put_batch(&Batch::new(entries, job.value_len))?;
+            let batch = Batch::new(entries, job.value_len);
+            meter.time(batch.len(), || peer.put_batch(&batch))?;
+            if meter.is_over() {
+                return Ok(());
+            }
         }
     }
+    Ok(())
+}
+
+/// Overwrites all keys one by one, in no order, after they have been overwritten before.
+pub(super) fn overwrite<P: Peer>(job: &Job) -> Result<Outcome> {
+    let mut model = job.model()?;
+    let mut peer = job.open_loaded::<P>(&model)?;
+    settle(&mut peer, job, &mut model)?;
     let shuffle = Shuffle::new(job.keys, job.seed);
-    let mut meter = Meter::new(job.limit());
+    let mut meter = Meter::new(job.long_limit());
     for places in pieces(0..job.keys, chunk(job.value_len)) {
         let entries: Vec<_> = places.map(|at| model.next(shuffle.at(at))).collect();
         let batch = Batch::new(entries, job.value_len);
@@ -42,32 +56,38 @@ pub(super) fn overwrite<P: Peer>(job: &Job) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Overwrites a few keys, so that each commit survives a power cut.
+/// Overwrites a few keys, so that each commit survives a power cut. The figure is the median of the commits: on a disk
+/// that others use as well, the mean is theirs.
 pub(super) fn synced<P: Peer>(job: &Job, row: Row, batch_len: usize) -> Result<Outcome> {
     let is_lasting = P::facts().is_lasting;
     let mut model = job.model()?;
     let mut peer = job.open::<P>(Durability::Synced, Access::Write)?;
     let shuffle = Shuffle::new(job.keys, job.seed);
     let commits = SYNCED[usize::from(batch_len > 1)];
-    let mut meter = Meter::new(job.limit());
+    let begin = Instant::now();
+    let mut times = Vec::with_capacity(commits);
     for commit in 0..commits as u64 {
         let places = commit * batch_len as u64..(commit + 1) * batch_len as u64;
         let entries: Vec<_> = places.map(|at| model.next(shuffle.at(at % job.keys))).collect();
         let batch = Batch::new(entries, job.value_len);
-        meter.time(1, || match batch_len {
-            1 => batch.iter().try_for_each(|(key, value)| peer.put(key, value)),
-            _ => peer.put_batch(&batch),
-        })?;
-        if meter.is_over() {
+        let start = Instant::now();
+        match batch_len {
+            1 => batch.iter().try_for_each(|(key, value)| peer.put(key, value))?,
+            _ => peer.put_batch(&batch)?,
+        }
+        times.push(start.elapsed().as_nanos() as f64 / 1e3);
+        if begin.elapsed() > job.long_limit() {
             break;
         }
     }
+    let is_partial = times.len() < commits;
+    let value = median(times).unwrap_or_default();
     if is_lasting {
         check("after synced puts", peer.read(|view| contents(view))?, model.contents())?;
         job.write_model(&model)?;
     }
     peer.close()?;
-    Ok(vec![meter.figure(row, commits as u64)])
+    Ok(vec![Figure { row, value, is_partial }])
 }
 
 /// Removes some of the keys one by one, in no order.

@@ -89,7 +89,6 @@ fn perform<P: Peer>(peer: &mut P, part: &Part) -> Result<Reading> {
 pub(super) fn run<P: Peer>(job: &Job, row: Row) -> Result<Outcome> {
     let mut model = job.model()?;
     let mut peer = job.open_loaded::<P>(&model)?;
-    check("before", peer.read(|view| contents(view))?, model.contents())?;
     let mut source = Source::new(job, row)?;
     let mut meter = Meter::new(job.limit());
     for places in pieces(0..job.operations, chunk(job.value_len)) {
