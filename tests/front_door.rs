@@ -18,7 +18,11 @@ fn pages() -> Vec<(String, String)> {
     let mut names: Vec<String> =
         ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(String::from).to_vec();
     for entry in fs::read_dir(root().join("docs")).unwrap() {
-        names.push(format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        // Plots stand there as well.
+        if name.ends_with(".md") {
+            names.push(format!("docs/{name}"));
+        }
     }
     assert!(names.len() > 7, "the pages were found");
     names.into_iter().map(|name| (read(&name), name)).map(|(text, name)| (name, text)).collect()

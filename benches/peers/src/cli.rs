@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::child;
 use crate::peers::PeerName;
@@ -10,8 +10,8 @@ use crate::workloads::Workload;
 
 /// slotlog beside other stores and maps.
 ///
-/// Each piece of work runs in a process of its own; the peers take turns, round by round. Prints Markdown: medians of the
-/// rounds, ratios, and the rows in which slotlog loses.
+/// Each piece of work runs in a process of its own; the peers take turns, round by round. Prints Markdown: medians of
+/// the rounds, ratios, and the rows in which slotlog loses.
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -26,11 +26,11 @@ pub(crate) struct Arguments {
     workloads: Vec<Workload>,
 
     /// How many keys: one number, or several for a table each.
-    #[arg(long, value_delimiter = ',', default_value = "1000000", value_parser = clap::value_parser!(u64).range(64..1 << 32))]
+    #[arg(long, value_delimiter = ',', default_value = "1000000", value_parser = value_parser!(u64).range(64..1 << 32))]
     pub(crate) keys: Vec<u64>,
 
     /// Bytes of a value: one number, or several for a table each.
-    #[arg(long, value_delimiter = ',', default_value = "100", value_parser = clap::value_parser!(u32).range(8..1 << 30))]
+    #[arg(long, value_delimiter = ',', default_value = "100", value_parser = value_parser!(u32).range(8..1 << 30))]
     pub(crate) values: Vec<u32>,
 
     /// Gibibytes of keys and values at most: with large values, there are fewer keys.
@@ -38,11 +38,11 @@ pub(crate) struct Arguments {
     pub(crate) gibibytes: f64,
 
     /// Rounds, of which the median is taken.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
 
     /// Look-ups of a run, and operations of YCSB; fewer if there are fewer keys.
-    #[arg(long, default_value_t = 250_000, value_parser = clap::value_parser!(u64).range(64..))]
+    #[arg(long, default_value_t = 250_000, value_parser = value_parser!(u64).range(64..))]
     pub(crate) operations: u64,
 
     /// For how many seconds is measured at most, and for five times as many where all keys are put one by one. What a

@@ -238,7 +238,7 @@ impl Drop for Kyoto {
 }
 
 fn iterate<F: FnMut(&[u8], &[u8])>(kyoto: &Kyoto, mut entry: F) -> Result<()> {
-    // SAFETY: the database object is there until it is closed, `entry` during the call, and the visitor expects its type.
+    // SAFETY: the database object is there until it is closed, `entry` during the call; the visitor expects its type.
     kyoto.check(unsafe { kcdbiterate(kyoto.database, each::<F>, (&raw mut entry).cast(), 0) } != 0)
 }
 

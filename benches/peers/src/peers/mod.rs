@@ -111,7 +111,7 @@ fn version_of(package: &str) -> String {
 
 /// A map to be measured.
 pub(crate) trait Peer: Sized + Sync + 'static {
-    /// What is read through: a transaction, a snapshot or a statement, and where a peer has nothing of the kind, itself.
+    /// What is read through: a transaction, a snapshot or a statement, or where a peer has nothing of the kind, itself.
     type View<'v>: View;
 
     fn facts() -> Facts;

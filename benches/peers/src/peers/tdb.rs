@@ -132,7 +132,7 @@ impl Tdb {
     }
 
     fn iterate<F: FnMut(&[u8], &[u8])>(&self, mut entry: F) -> Result<()> {
-        // SAFETY: the context is there until this is closed, `entry` during the call, and the callback expects its type.
+        // SAFETY: the context is there until this is closed, `entry` during the call; the callback expects its type.
         self.check(unsafe { tdb_traverse_read(self.context, each::<F>, (&raw mut entry).cast()) } >= 0)
     }
 }

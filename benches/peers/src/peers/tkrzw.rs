@@ -137,7 +137,7 @@ impl Tkrzw {
 
     fn look_up<R, F: FnOnce(&[u8]) -> R>(&self, key: &Key, found: F) -> Result<Option<R>> {
         let mut look_up = LookUp { found: Some(found), result: None };
-        // SAFETY: the database is there until this is closed; the key and the look-up are there during the call, and the
+        // SAFETY: the database is there until this is closed; key and look-up are there during the call, and the
         // callback expects a look-up of these types.
         check(unsafe {
             let opaque = (&raw mut look_up).cast();
@@ -147,7 +147,7 @@ impl Tkrzw {
     }
 
     fn iterate<F: FnMut(&[u8], &[u8])>(&self, mut entry: F) -> Result<()> {
-        // SAFETY: the database is there until this is closed, `entry` during the call, and the callback expects its type.
+        // SAFETY: the database is there until this is closed, `entry` during the call; the callback expects its type.
         check(unsafe { tkrzw_dbm_process_each(self.database, each::<F>, (&raw mut entry).cast(), false) })
     }
 }
@@ -195,8 +195,8 @@ impl Peer for Tkrzw {
             value_len: value.len() as i32,
         };
         let records: Vec<Record> = batch.iter().map(record).collect();
-        // SAFETY: the database is there until this is closed; the records, and the batch to which they point, during the
-        // call.
+        // SAFETY: the database is there until this is closed; the records and the batch to which they point, during
+        // the call.
         check(unsafe { tkrzw_dbm_set_multi(self.database, records.as_ptr(), records.len() as i32, true) })?;
         self.after_put()
     }

@@ -80,7 +80,8 @@ pub(super) fn report(report: &Report<'_>) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "{} processors, {}. Medians of {} rounds; at most {} look-ups in each, and {} s. †: not all was done in that time.",
+        "{} processors, {}. Medians of {} rounds; at most {} look-ups in each, and {} s. †: not all was done in that \
+         time.",
         results.processors,
         results.system,
         results.rounds,

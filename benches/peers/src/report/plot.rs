@@ -1,4 +1,5 @@
-//! Plots: a row for each workload, a mark for each peer, and how many times slotlog's figure it is, on a logarithmic axis.
+//! Plots: a row for each workload, a mark for each peer, and how many times slotlog's figure it is, on a logarithmic
+//! axis.
 
 use std::path::Path;
 
