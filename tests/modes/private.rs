@@ -65,7 +65,8 @@ pub(super) fn change_everything(path: &Path, options: Options, opened: fn(Opened
         !goes
     });
     let report = store.compact().unwrap();
-    assert!(report.finished && report.freed_bytes > 0 && report.file_len < target / 2, "{report:?}");
+    // Where there is a thread for that, it may have freed all of it before.
+    assert!(report.finished && report.file_len < target / 2, "{report:?}");
     assert!(content(&store) == expected);
     assert_clean(&store);
     unchanged("compaction");
