@@ -226,6 +226,8 @@ pub(crate) struct Tail {
     pub(crate) chain: u32,
     /// End of the extent that `at` lies in.
     pub(crate) extent_end: u64,
+    /// The number of the commit that is being appended, for the jumps between its records.
+    pub(crate) seq: u64,
     /// What is appended is going to be flushed at once.
     pub(crate) synced: bool,
 }
@@ -366,9 +368,9 @@ impl Tail {
     }
 
     /// Appends the jump to the extent from `start` to `end` and goes on there. For the jump there is always room.
-    pub(crate) fn jump(&mut self, region: &Region, seq: u64, start: u64, end: u64) -> Result<()> {
+    pub(crate) fn jump(&mut self, region: &Region, start: u64, end: u64) -> Result<()> {
         let target = start.to_le_bytes();
-        self.append(region, &Entry { value: &target, ..Entry::bare(Kind::Jump, seq) })?;
+        self.append(region, &Entry { value: &target, ..Entry::bare(Kind::Jump, self.seq) })?;
         self.at = start;
         self.extent_end = end;
         Ok(())

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::settings::Durability;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::engine::write::reserve::Room;
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};
@@ -45,7 +45,6 @@ pub(crate) struct Part {
 /// A batch that is being written. It holds the writer lock.
 pub(crate) struct Batch {
     turn: LongTurn,
-    seq: u64,
     tail: Tail,
     /// The last record appended, whose flags are not final before the next one comes.
     last: Option<u64>,
@@ -89,11 +88,11 @@ impl Batch {
     /// Takes the writer lock and begins.
     pub(crate) fn begin(engine: Arc<Engine>) -> Result<Batch> {
         let turn = LongTurn::take(engine)?;
-        let engine = turn.engine();
-        let (seq, tail) = (engine.next_seq()?, engine.tail(&engine.writer())?);
+        let writing = turn.write();
+        let tail = writing.tail()?;
+        drop(writing);
         Ok(Batch {
             turn,
-            seq,
             tail,
             last: None,
             own: HashTable::new(),
@@ -190,7 +189,7 @@ impl Batch {
         let newest = self.newest(map, hash, key)?.map(|record| record.offset);
         let change = self.turn.engine().put_over(newest)?;
         let mut part = self.part(map)?;
-        let (kind, seq, prev, shortcut, flags) = (Kind::Put, self.seq, change.prev, change.shortcut, change.flags);
+        let (kind, seq, prev, shortcut, flags) = (Kind::Put, self.tail.seq, change.prev, change.shortcut, change.flags);
         if expires.is_some() {
             self.turn.engine().upkeep.expired.note();
         }
@@ -213,7 +212,7 @@ impl Batch {
         let (prev, had_value) = (newest.offset, newest.has_value(Moment::NOW));
         let shortcut = self.turn.engine().shortcut_over(newest)?;
         let mut part = self.part(map)?;
-        let entry = Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, self.seq) };
+        let entry = Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, self.tail.seq) };
         self.append_for_key(hash, &entry)?;
         part.keys = part.keys.saturating_sub(1);
         self.set_part(part);
@@ -228,10 +227,10 @@ impl Batch {
         let engine = Arc::clone(self.turn.engine());
         let old = engine.index_for_writing(map)?.offset();
         self.touched = true;
-        let fresh = |writer: &mut Writer| engine.fresh_region(writer, map, self.seq, old);
-        let fresh = engine.exceeding_at_last(&mut engine.writer(), Room::Removal, fresh)?;
+        let fresh = |writing: &mut Writing<'_>| writing.fresh_region(map, old);
+        let fresh = self.turn.write().exceeding_at_last(Room::Removal, fresh)?;
         let target = fresh.to_le_bytes();
-        self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.seq) })?;
+        self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.tail.seq) })?;
         self.set_part(part);
         Ok(())
     }
@@ -240,9 +239,9 @@ impl Batch {
     pub(crate) fn first_region(&mut self, map: u32) -> Result<u64> {
         self.adopt()?;
         self.touched = true;
-        let mut writer = self.turn.engine().writer();
-        self.turn.engine().make_map_room(&mut writer, map, self.seq)?;
-        self.turn.engine().first_region(&mut writer, map, self.seq)
+        let mut writing = self.turn.write();
+        writing.make_map_room(map)?;
+        writing.first_region(map)
     }
 
     /// Begins to go over the keys of a map.
@@ -301,10 +300,10 @@ impl Batch {
         if let Some(last) = self.last {
             self.tail.seal(region, last, 0)?;
         }
-        let mut writer = self.turn.engine().writer();
-        let (room, len, seq) = (Room::of(entry.kind), entry.len(), self.seq);
-        let make_room = |writer: &mut Writer| self.turn.engine().make_log_room(writer, &mut self.tail, len, seq, room);
-        let jumped = self.turn.engine().exceeding_at_last(&mut writer, room, make_room);
+        let (room, len) = (Room::of(entry.kind), entry.len());
+        let tail = &mut self.tail;
+        let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail, len, room);
+        let jumped = self.turn.write().exceeding_at_last(room, make_room);
         self.refused |= room == Room::Removal && matches!(jumped, Err(Error::Full { .. }));
         let jumped = jumped?;
         let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
@@ -336,30 +335,33 @@ impl Batch {
         engine.check_can_be(durability)?;
         self.check_not_broken()?;
         if let Some(last) = self.last {
-            let mut writer = engine.writer();
+            let mut writing = self.turn.write();
             let before = engine.log_totals()?;
-            self.commit_in_turn(&mut writer, last)?;
+            writing.make_index_room_for(self.parts.values())?;
+            self.tail.seal(&engine.region, last, flags::COMMIT)?;
+            writing.store_commit_point(self.tail.at, self.tail.seq)?;
+            writing.finish()?;
             let maps: Vec<u32> = self.parts.keys().copied().collect();
-            engine.upkeep_after(&mut writer, &maps, before, self.records);
+            writing.upkeep_after(&maps, before, self.records);
         }
         self.committed = true;
         let changed = self.last.is_some();
         drop(self);
         engine.after_turn_with(changed, durability)
     }
+}
 
-    fn commit_in_turn(&mut self, writer: &mut Writer, last: u64) -> Result<()> {
-        let engine = self.turn.engine();
-        for part in self.parts.values() {
-            let index = engine.index_for_writing(part.map)?;
+impl Writing<'_> {
+    /// Sees to it that the maps of a batch have the slots that its commit will have to find.
+    fn make_index_room_for<'p>(&mut self, parts: impl Iterator<Item = &'p Part>) -> Result<()> {
+        for part in parts {
+            let index = self.engine.index_for_writing(part.map)?;
             let totals = index.totals()?;
             if totals.used().saturating_add(part.new_slots) > index.limit() {
-                engine.make_index_room(writer, part.map, part.new_slots, self.seq, Some(part.over_tombstones))?;
+                self.make_index_room(part.map, part.new_slots, Some(part.over_tombstones))?;
             }
         }
-        self.tail.seal(&engine.region, last, flags::COMMIT)?;
-        engine.store_commit_point(self.tail.at, self.seq)?;
-        engine.finish(writer)
+        Ok(())
     }
 }
 
@@ -370,12 +372,12 @@ impl Drop for Batch {
             return;
         }
         if !self.committed && self.touched {
-            let mut writer = self.turn.engine().writer();
+            let mut writing = self.turn.write();
             // Should this fail, the next writer does it again.
-            let abandoned = self.turn.engine().abandon(&mut writer);
+            let abandoned = writing.abandon();
             // Nothing can be cleaned in the middle of a batch. So that one that is tried again finds room:
             if abandoned.is_ok() && self.refused {
-                let _ = self.turn.engine().squeeze_at_last(&mut writer);
+                let _ = writing.squeeze_at_last();
             }
         }
     }

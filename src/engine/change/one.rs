@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pins::Pin;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::engine::write::commit::{Change, Place};
 use crate::engine::write::reserve::Room;
 use crate::error::{Error, Result};
@@ -30,53 +30,26 @@ impl Engine {
     /// Takes a turn at writing for one change of a map, by a record of this kind, and does its share of upkeep behind
     /// it. `step` says whether it committed anything.
     #[inline]
-    fn change(&self, map: u32, kind: Kind, step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
+    fn change(&self, map: u32, kind: Kind, step: impl FnMut(&mut Writing<'_>) -> Result<bool>) -> Result<bool> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
-        let done = self.change_in_turn(map, kind, step);
+        let done = turn.write().change(map, kind, step);
         drop(turn);
         let committed = done?;
         self.after_turn(committed)?;
         Ok(committed)
     }
 
-    #[inline]
-    fn change_in_turn(&self, map: u32, kind: Kind, mut step: impl FnMut(&mut Writer) -> Result<bool>) -> Result<bool> {
-        let mut writer = self.writer();
-        let before = self.log_totals()?;
-        let mut attempt = |writer: &mut Writer| step(writer).or_else(|error| self.abandon(writer).and(Err(error)));
-        let room = Room::of(kind);
-        let done = self.exceeding_at_last(&mut writer, room, |writer| match attempt(writer) {
-            Err(Error::Full { .. }) if self.squeeze(writer, room) => attempt(writer),
-            done => done,
-        });
-        let done = match done {
-            // Cleaning has gained nothing, so what is held back for it is of no use there. Where a removal does not
-            // clean, that is left to `compact`.
-            Err(Error::Full { .. }) if kind == Kind::Clear || kind == Kind::Remove && self.squeezes() => {
-                writer.spends_all = true;
-                let done = attempt(&mut writer);
-                writer.spends_all = false;
-                done
-            }
-            done => done,
-        };
-        if let Ok(true) = done {
-            self.upkeep_after(&mut writer, &[map], before, 1);
-        }
-        done
-    }
-
     /// Puts one key, perhaps with a deadline.
     pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
-        self.change(map, Kind::Put, |writer| self.put_in_turn(writer, map, key, value, expires)).map(drop)
+        self.change(map, Kind::Put, |writing| writing.put(map, key, value, expires)).map(drop)
     }
 
     /// Removes one key and says whether it was there. If it was not, nothing is written.
     pub(crate) fn remove(&self, map: u32, key: &[u8]) -> Result<bool> {
         let mut was_there = false;
-        self.change(map, Kind::Remove, |writer| self.remove_in_turn(writer, map, key, &mut was_there))?;
+        self.change(map, Kind::Remove, |writing| writing.remove(map, key, &mut was_there))?;
         Ok(was_there)
     }
 
@@ -96,12 +69,9 @@ impl Engine {
         self.check_not_forked()?;
         let done = match &action {
             Action::Keep => Ok(false),
-            Action::Put(value, expires) => check_lengths(key, value).and_then(|()| {
-                self.change_in_turn(map, Kind::Put, |writer| self.put_in_turn(writer, map, key, value, *expires))
-            }),
-            Action::Remove => {
-                self.change_in_turn(map, Kind::Remove, |writer| self.remove_in_turn(writer, map, key, &mut false))
-            }
+            Action::Put(value, expires) => check_lengths(key, value)
+                .and_then(|()| turn.write().change(map, Kind::Put, |writing| writing.put(map, key, value, *expires))),
+            Action::Remove => turn.write().change(map, Kind::Remove, |writing| writing.remove(map, key, &mut false)),
         };
         drop(turn);
         self.after_turn(done?)?;
@@ -123,7 +93,7 @@ impl Engine {
         self.check_not_forked()?;
         // A full store is cleaned before the removal is tried again, and the record may be what is cleaned away.
         let key = record.key().to_vec();
-        let done = self.change_in_turn(map, Kind::Remove, |writer| self.remove_in_turn(writer, map, &key, &mut false));
+        let done = turn.write().change(map, Kind::Remove, |writing| writing.remove(map, &key, &mut false));
         drop(turn);
         self.after_turn(done?)?;
         Ok(Some(answer))
@@ -135,7 +105,7 @@ impl Engine {
         self.check_can_be(self.settings.durability)?;
         // Nobody commits between this and the clear.
         let pin = Pin::take(Arc::clone(self))?;
-        let done = self.change_in_turn(map, Kind::Clear, |writer| self.clear_in_turn(writer, map));
+        let done = turn.write().change(map, Kind::Clear, |writing| writing.clear(map));
         drop(turn);
         self.after_turn(done?)?;
         Ok(pin)
@@ -143,67 +113,90 @@ impl Engine {
 
     /// Removes all keys of a map: one record, and a fresh region.
     pub(crate) fn clear(&self, map: u32) -> Result<()> {
-        self.change(map, Kind::Clear, |writer| self.clear_in_turn(writer, map)).map(drop)
+        self.change(map, Kind::Clear, |writing| writing.clear(map)).map(drop)
+    }
+}
+
+impl Writing<'_> {
+    /// Takes a step that commits a record of this kind to a map, once more if a full store has to be cleaned first, and
+    /// does its share of upkeep behind it. `step` says whether it committed anything.
+    #[inline]
+    fn change(&mut self, map: u32, kind: Kind, mut step: impl FnMut(&mut Self) -> Result<bool>) -> Result<bool> {
+        let before = self.engine.log_totals()?;
+        let mut attempt = |writing: &mut Self| step(writing).or_else(|error| writing.abandon().and(Err(error)));
+        let room = Room::of(kind);
+        let done = self.exceeding_at_last(room, |writing| match attempt(writing) {
+            Err(Error::Full { .. }) if writing.squeeze(room) => attempt(writing),
+            done => done,
+        });
+        let done = match done {
+            // Cleaning has gained nothing, so what is held back for it is of no use there. Where a removal does not
+            // clean, that is left to `compact`.
+            Err(Error::Full { .. }) if kind == Kind::Clear || kind == Kind::Remove && self.engine.squeezes() => {
+                self.writer.spends_all = true;
+                let done = attempt(self);
+                self.writer.spends_all = false;
+                done
+            }
+            done => done,
+        };
+        if let Ok(true) = done {
+            self.upkeep_after(&[map], before, 1);
+        }
+        done
     }
 
-    fn put_in_turn(
-        &self,
-        writer: &mut Writer,
-        map: u32,
-        key: &[u8],
-        value: &[u8],
-        expires: Option<u64>,
-    ) -> Result<bool> {
-        let seq = self.next_seq()?;
-        let hash = KeyHash::of(key, self.seed);
-        let mut index = self.index_for_writing(map)?;
-        let mut probe = self.probe(&index, map, hash, key)?;
+    fn put(&mut self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<bool> {
+        let seq = self.seq()?;
+        let hash = KeyHash::of(key, self.engine.seed);
+        let mut index = self.engine.index_for_writing(map)?;
+        let mut probe = self.engine.probe(&index, map, hash, key)?;
         let mut totals = index.totals()?;
         let takes_a_slot = matches!(probe, None | Some(Probe::Vacant(_, false)));
         if takes_a_slot && totals.used() >= index.limit() {
-            index = self.make_index_room(writer, map, 1, seq, None)?;
-            probe = self.probe(&index, map, hash, key)?;
+            index = self.make_index_room(map, 1, None)?;
+            probe = self.engine.probe(&index, map, hash, key)?;
             totals = index.totals()?;
         }
         let (at, newest, was_dead) = match probe {
             Some(Probe::Found(at, newest)) => (at, Some(newest), false),
             Some(Probe::Vacant(at, was_dead)) => (at, None, was_dead),
-            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
+            None => return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left")),
         };
-        let Change { prev, shortcut, flags, new_slot: new_key } = self.put_over(newest)?;
+        let Change { prev, shortcut, flags, new_slot: new_key } = self.engine.put_over(newest)?;
         let place = Place { index, totals, hash, at, new_key, was_dead };
         if expires.is_some() {
-            self.upkeep.expired.note();
+            self.engine.upkeep.expired.note();
         }
         let expires = expires.map(Into::into);
         let kind = Kind::Put;
-        self.commit_one(writer, place, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })
+        self.commit_one(place, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })
     }
 
     /// Says whether it has committed anything; `was_there`, whether the key had a value that had not expired.
-    fn remove_in_turn(&self, writer: &mut Writer, map: u32, key: &[u8], was_there: &mut bool) -> Result<bool> {
-        let seq = self.next_seq()?;
-        let hash = KeyHash::of(key, self.seed);
-        let index = self.index_for_writing(map)?;
-        let Some(Probe::Found(at, prev)) = self.probe(&index, map, hash, key)? else {
+    fn remove(&mut self, map: u32, key: &[u8], was_there: &mut bool) -> Result<bool> {
+        let seq = self.seq()?;
+        let hash = KeyHash::of(key, self.engine.seed);
+        let index = self.engine.index_for_writing(map)?;
+        let Some(Probe::Found(at, prev)) = self.engine.probe(&index, map, hash, key)? else {
             return Ok(false);
         };
-        let record = log::record(&self.region, prev)?;
+        let record = log::record(&self.engine.region, prev)?;
         if record.kind() == Some(Kind::Remove) {
             return Ok(false);
         }
         *was_there = record.has_value(Moment::NOW);
         let place = Place { index, totals: index.totals()?, hash, at, new_key: false, was_dead: false };
-        let shortcut = self.shortcut_over(record)?;
-        self.commit_one(writer, place, &Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) })
+        let shortcut = self.engine.shortcut_over(record)?;
+        self.commit_one(place, &Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) })
     }
 
-    fn clear_in_turn(&self, writer: &mut Writer, map: u32) -> Result<bool> {
-        let old = self.index_for_writing(map)?;
+    fn clear(&mut self, map: u32) -> Result<bool> {
+        let old = self.engine.index_for_writing(map)?;
         if old.totals()?.slots == 0 {
             return Ok(false);
         }
-        self.commit_clear(writer, map, old.offset(), false)?;
+        self.commit_clear(map, old.offset(), false)?;
         Ok(true)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::flusher::{Durable, MOST_YIELDS, Ranges, point_in};
 use super::superblock::SuperblockGuard;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::engine::{Engine, progress};
 use crate::error::Result;
 use crate::file::layout::{EXTENTS, Superblock, commit_end, commit_seq, live, opener};
@@ -82,17 +82,6 @@ impl Engine {
     /// Whether somebody was killed while the log was flushed, and nobody has written it once more since.
     pub(crate) fn is_unsure(&self) -> Result<bool> {
         Ok(self.region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
-    }
-
-    /// The same for the holder of the writer lock, all at once.
-    #[cold]
-    pub(crate) fn write_once_more_in_turn(&self, writer: &Writer) -> Result<()> {
-        let state = self.region.live(live::STATE)?;
-        let mut done = None;
-        while let Some(range) = self.write_slice_once_more(&writer.space, &mut done, u64::MAX)? {
-            self.flush_slice(range)?;
-        }
-        self.is_sure_again(state)
     }
 
     /// Flushes a slice when nobody else of this process flushes.
@@ -183,14 +172,6 @@ impl Engine {
         self.write_superblock(&mut superblock, next).map(|()| true)
     }
 
-    /// Takes a checkpoint for the holder of the writer lock, who waits at most `patience` for another's.
-    pub(crate) fn checkpoint_in_turn(&self, writer: &Writer, patience: Duration) -> Result<()> {
-        while !self.checkpoint_over(self.lock_superblock(patience)?)? {
-            self.write_once_more_in_turn(writer)?;
-        }
-        Ok(())
-    }
-
     /// Flushes log, regions and tables. Only for the holder of the writer lock who is the last one there.
     pub(crate) fn flush_everything(&self) -> Result<()> {
         const UNSURE: u64 = live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
@@ -207,6 +188,27 @@ impl Engine {
         self.region.change_bits(live::STATE, 0, UNSURE)?;
         self.note_synced(self.log_totals()?[0])?;
         flush.has_reached(reached);
+        Ok(())
+    }
+}
+
+impl<'e> Writing<'e> {
+    /// The same for the holder of the writer lock, all at once.
+    #[cold]
+    pub(crate) fn write_once_more_in_turn(&self) -> Result<()> {
+        let state = self.engine.region.live(live::STATE)?;
+        let mut done = None;
+        while let Some(range) = self.engine.write_slice_once_more(&self.writer.space, &mut done, u64::MAX)? {
+            self.engine.flush_slice(range)?;
+        }
+        self.engine.is_sure_again(state)
+    }
+
+    /// Takes a checkpoint for the holder of the writer lock, who waits at most `patience` for another's.
+    pub(crate) fn checkpoint_in_turn(&self, patience: Duration) -> Result<()> {
+        while !self.engine.checkpoint_over(self.engine.lock_superblock(patience)?)? {
+            self.write_once_more_in_turn()?;
+        }
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::protocol;
 use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
+use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::layout::{COUNT_MASK, EXTENTS, live, pin, process};
 use crate::file::live_table::{PIN, PROCESS};
@@ -124,45 +125,6 @@ impl Engine {
         Ok(horizon > seq)
     }
 
-    /// Raises the horizon to the visible sequence number and says below which count nobody reads any more. Only for the
-    /// holder of the writer lock.
-    pub(crate) fn raise_horizon(&self) -> Result<u64> {
-        let visible = self.region.live(live::VISIBLE)?;
-        protocol::raise(self, visible)?;
-        if self.some_need_a_barrier()? {
-            let is_refused = !barrier::everywhere();
-            self.note_refusal(is_refused)?;
-            if is_refused {
-                // Without the barrier that readers rely on, every pin could be one that is not seen yet.
-                return Ok(0);
-            }
-        }
-        let mut lowest = visible & COUNT_MASK;
-        let mut asked = BTreeSet::new();
-        for place in PIN.parts(&self.region)?.places() {
-            let word = self.pin_word(place + pin::CLAIM)?;
-            let claim = word.seq_cst();
-            if claim == 0 || pin::count(claim) >= lowest {
-                continue;
-            }
-            // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
-            let owner = pin::owner(claim);
-            if asked.insert(owner) && owner < PROCESS.limit() && self.clean_if_dead(owner)? && word.seq_cst() == 0 {
-                continue;
-            }
-            if word.seq_cst() != 0 {
-                lowest = pin::count(claim);
-            }
-        }
-        if let Some(locks) = self.locks.as_ref().filter(|_| !self.exclusive) {
-            let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(lowest));
-            if let Some(place) = held.map_err(|e| lock_error(&self.region, e))? {
-                lowest = place - locks::snapshot(0);
-            }
-        }
-        Ok(lowest)
-    }
-
     /// Whether there are readers who leave the barrier to the reclaimer.
     fn some_need_a_barrier(&self) -> Result<bool> {
         for at in PROCESS.parts(&self.region)?.places() {
@@ -204,6 +166,50 @@ impl Engine {
             }
         }
         Ok((used, oldest))
+    }
+}
+
+impl Writing<'_> {
+    /// Raises the horizon to the visible sequence number and says below which count nobody reads any more.
+    pub(crate) fn raise_horizon(&mut self) -> Result<u64> {
+        let visible = self.engine.region.live(live::VISIBLE)?;
+        protocol::raise(self.engine, visible)?;
+        if self.engine.some_need_a_barrier()? {
+            let is_refused = !barrier::everywhere();
+            self.engine.note_refusal(is_refused)?;
+            if is_refused {
+                // Without the barrier that readers rely on, every pin could be one that is not seen yet.
+                return Ok(0);
+            }
+        }
+        let mut lowest = visible & COUNT_MASK;
+        let mut asked = BTreeSet::new();
+        for place in PIN.parts(&self.engine.region)?.places() {
+            let word = self.engine.pin_word(place + pin::CLAIM)?;
+            let claim = word.seq_cst();
+            if claim == 0 || pin::count(claim) >= lowest {
+                continue;
+            }
+            // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
+            let owner = pin::owner(claim);
+            if asked.insert(owner)
+                && owner < PROCESS.limit()
+                && self.engine.clean_if_dead(owner)?
+                && word.seq_cst() == 0
+            {
+                continue;
+            }
+            if word.seq_cst() != 0 {
+                lowest = pin::count(claim);
+            }
+        }
+        if let Some(locks) = self.engine.locks.as_ref().filter(|_| !self.engine.exclusive) {
+            let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(lowest));
+            if let Some(place) = held.map_err(|e| lock_error(&self.engine.region, e))? {
+                lowest = place - locks::snapshot(0);
+            }
+        }
+        Ok(lowest)
     }
 }
 

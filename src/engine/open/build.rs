@@ -44,8 +44,8 @@ pub(crate) fn build(
     let space = region.exceeding(excess, create)?;
     let engine = Engine::assemble(region, seat, settings, opened, superblock, None, Some(space), log.end)?;
     {
-        let mut writer = engine.writer();
-        engine.region.exceeding(excess, || engine.create_map_table(&mut writer, log.last))?;
+        let mut writing = engine.lend_writing();
+        writing.exceeding(excess, |writing| writing.create_map_table())?;
     }
     Ok(engine)
 }
@@ -69,12 +69,12 @@ pub(super) fn build_empty(region: Region, seat: Seat, settings: Settings) -> Res
         LogFound { extents: vec![(first_extent.0, first_extent.1, seq - 1)], end: EXTENTS, chain: 0, last: seq - 1 };
     let initial = settings.initial_capacity;
     let engine = build(region, seat, settings, Opened::Created, superblock, &log)?;
-    let mut writer = engine.writer();
+    let mut writing = engine.lend_writing();
     for (map, slots) in [(CATALOGUE, 0), (DEFAULT_MAP, initial)] {
-        engine.create_map(&mut writer, map, index::blocks_for(slots), seq - 1)?;
+        writing.create_map(map, index::blocks_for(slots), seq - 1)?;
     }
-    engine.keep_reserve(&mut writer, 0, seq - 1)?;
-    drop(writer);
+    writing.keep_reserve(0)?;
+    drop(writing);
     engine.region.flush_all()?;
     {
         let mut superblock = engine.lock_new_superblock();
@@ -117,7 +117,7 @@ pub(super) fn open_clean(
     }
     // Whoever was the last one may have been in a table that had grown.
     if engine.writer().space.extents().any(|extent| extent.kind == ExtentKind::Live) {
-        engine.give_tables_back()?;
+        engine.lend_writing().give_tables_back()?;
     }
     engine.trust_live()?;
     Ok(engine)

@@ -58,8 +58,8 @@ impl Engine {
             }
         }
         // A store that has used up its numbers is closed like any other.
-        let _turn = self.turn_to_look(self.settings.lock_timeout)?;
-        self.give_tables_back_at_last()?;
+        let turn = self.turn_to_look(self.settings.lock_timeout)?;
+        turn.write().give_tables_back_at_last()?;
         self.close_in_turn()
     }
 
@@ -78,7 +78,7 @@ impl Engine {
         let next = Superblock {
             log_end: self.region.live(live::TAIL)?.into(),
             end_chain: (self.region.live(live::CHAIN)? as u32).into(),
-            next_seq: self.next_seq()?.into(),
+            next_seq: (self.visible()? + 1).into(),
             file_len: self.region.file_len()?.into(),
             map_table: self.region.live(live::MAP_TABLE)?.into(),
             space_table: self.region.live(live::SPACE_TABLE)?.into(),

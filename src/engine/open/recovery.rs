@@ -21,7 +21,7 @@ use crate::engine::progress::{self, Phase};
 use crate::engine::settings::{Opened, RecoveryPhase, Settings};
 use crate::engine::state::head::LogHead;
 use crate::engine::state::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::engine::write::reserve::Room;
 use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, Probe, Totals};
@@ -30,7 +30,7 @@ use crate::file::layout::{
     MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, commit_word, flags, live, opener, seal,
     writer_lock,
 };
-use crate::file::log::{self, Record, Scan, Walk};
+use crate::file::log::{self, Record, Scan, Tail, Walk};
 use crate::file::region::Region;
 use crate::file::space::{Extent, LogPoint, Space};
 use crate::file::totals;
@@ -59,16 +59,16 @@ pub(crate) fn after_kill(
         region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
     }
     region.store_seal(seal::CLOSED, 0)?;
-    let mut writer = engine.writer();
-    engine.finish(&mut writer)?;
+    let mut writing = engine.lend_writing();
+    writing.finish()?;
     let lock = region.live(live::WRITER_LOCK)?;
     if writer_lock::holder(lock) != writer_lock::FREE {
-        engine.bury(&mut writer)?;
+        writing.bury()?;
     }
-    engine.retire_unreferenced(&mut writer)?;
-    engine.reclaim(&mut writer)?;
+    writing.retire_unreferenced()?;
+    writing.reclaim()?;
     region.store_live(live::WRITER_LOCK, writer_lock::freed(lock, writer_lock::FREE), Ordering::Release)?;
-    drop(writer);
+    drop(writing);
     engine.trust_live()?;
     Ok(engine)
 }
@@ -122,14 +122,14 @@ pub(crate) fn after_power_cut(
 
     let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    engine.region.exceeding(u64::MAX, || engine.hold_a_block(log.last))?;
+    engine.lend_writing().exceeding(u64::MAX, Writing::hold_a_block)?;
     engine.rebuild_maps(keys, log.last, bytes)?;
     let live_bytes = engine.sum_of_live_bytes()?;
     totals::reset(&engine.region, live::LOG_TOTALS, [log.last, bytes, records, live_bytes])?;
     if begins_a_life {
         engine.begin_incarnation(log.last)?;
     } else {
-        engine.go_on(log.last)?;
+        engine.go_on()?;
     }
     engine.trust_live()?;
     Ok(engine)
@@ -242,68 +242,19 @@ impl Engine {
     /// Builds the regions of all maps from the log, which has so many bytes. `keys` says about how many keys each may
     /// have.
     fn rebuild_maps(&self, mut keys: BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
-        let mut writer = self.writer();
+        let mut writing = self.lend_writing();
         // If a region was too small, and a full store had no room for a larger one beside it, all begins again.
-        while let Some((map, slots)) = self.rebuild_once(&mut writer, &keys, seq, bytes)? {
+        while let Some((map, slots)) = writing.rebuild_once(&keys, seq, bytes)? {
             keys.insert(map, slots + slots / 16 + 1);
             let table = self.map_table()?;
             table.iter()?.try_for_each(|entry| table.remove(entry))?;
             let made = |extent: &&Extent| matches!(extent.kind, ExtentKind::Index | ExtentKind::Retired);
-            let made: Vec<u64> = writer.space.extents().filter(made).map(|extent| extent.offset).collect();
-            made.into_iter().try_for_each(|offset| writer.space.free(&self.region, offset))?;
+            let made: Vec<u64> = writing.writer.space.extents().filter(made).map(|extent| extent.offset).collect();
+            made.into_iter().try_for_each(|offset| writing.writer.space.free(&self.region, offset))?;
         }
-        self.go_by_the_catalogue(&mut writer, seq)?;
+        writing.go_by_the_catalogue(seq)?;
         // Nobody reads yet, so nothing has to wait.
-        writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
-    }
-
-    /// Gives a map its first region, with room for `keys`. In a full store it is one with longer searches; and if even
-    /// that has no place, as the index takes others than before, the file becomes longer than it should, rather than
-    /// not be opened.
-    fn recover_map(&self, writer: &mut Writer, map: u32, keys: u64, seq: u64) -> Result<Index<'_>> {
-        let slots = if map == DEFAULT_MAP { keys.max(self.settings.initial_capacity) } else { keys };
-        let tight = index::tight_blocks_for(keys);
-        for blocks in [index::blocks_for(slots), tight] {
-            match self.create_map(writer, map, blocks, seq) {
-                Err(Error::Full { .. }) => {}
-                made => return made,
-            }
-        }
-        self.region.exceeding(u64::MAX, || self.create_map(writer, map, tight, seq))
-    }
-
-    /// Tries it with regions for so many keys. Says which map had no slot left, and how many it has.
-    fn rebuild_once(
-        &self,
-        writer: &mut Writer,
-        keys: &BTreeMap<u32, u64>,
-        seq: u64,
-        bytes: u64,
-    ) -> Result<Option<(u32, u64)>> {
-        let (start, end) = (self.head()?.head.at, self.region.live(live::TAIL)?);
-        let mut maps = Maps::new();
-        for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
-            if let Entry::Vacant(entry) = maps.entry(map) {
-                let keys = keys.get(&map).copied().unwrap_or(0);
-                entry.insert((self.recover_map(writer, map, keys, seq)?, Totals::default()));
-            }
-        }
-        let mut phase = Phase::begin(&self.region, &self.settings, RecoveryPhase::Indexing, bytes);
-        let mut scan = Scan::new(&self.region, start, end);
-        let mut batch = Vec::with_capacity(BATCH);
-        while !scan.is_at_end() {
-            self.take_batch(&mut batch, &mut scan, &maps, &mut phase)?;
-            for &(record, hash) in &batch {
-                if let Some(slots) = self.recover_record(writer, &mut maps, record, hash, seq)? {
-                    return Ok(Some((record.header.map(), slots)));
-                }
-            }
-        }
-        for (index, totals) in maps.values() {
-            index.reset_totals(Totals { seq, ..*totals })?;
-        }
-        phase.end();
-        Ok(None)
+        writing.writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
     }
 
     /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them
@@ -332,41 +283,6 @@ impl Engine {
             batch.push((record, hash));
         }
         Ok(())
-    }
-
-    /// Does in the index of its map what a record says. If that has no slot left, says how many it has.
-    fn recover_record<'a>(
-        &'a self,
-        writer: &mut Writer,
-        maps: &mut Maps<'a>,
-        record: Record<'_>,
-        hash: KeyHash,
-        seq: u64,
-    ) -> Result<Option<u64>> {
-        let map = record.header.map();
-        let (index, totals) = match maps.entry(map) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert((self.recover_map(writer, map, 0, seq)?, Totals::default())),
-        };
-        if record.kind() == Some(Kind::Clear) {
-            let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
-            *index = Index::create(&self.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
-            *totals = Totals::default();
-            return Ok(None);
-        }
-        if totals.used() >= index.limit() {
-            index.reset_totals(Totals { seq, ..*totals })?;
-            match self.rebuild_at_once(writer, map, index::roomy(totals.slots + 1), seq, false) {
-                Ok(larger) => *index = larger,
-                // As long as there is a slot left at all, it goes on without.
-                Err(Error::Full { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            let counted = index.totals()?;
-            (totals.slots, totals.dead) = (counted.slots, counted.dead);
-        }
-        let is_published = self.publish_recovered(index, totals, record, hash)?;
-        Ok((!is_published).then_some(totals.used()))
     }
 
     /// Points the slot of a record's key at it, and says whether there was one left. What it replaces is what the slot
@@ -410,36 +326,19 @@ impl Engine {
         Ok(true)
     }
 
-    /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps
-    /// that it has and that have no records.
-    fn go_by_the_catalogue(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let mut known = self.maps_of_catalogue()?;
-        for &map in &known {
-            if self.index(map)?.is_none() {
-                self.recover_map(writer, map, 0, seq)?;
-            }
-        }
-        known.extend([CATALOGUE, DEFAULT_MAP]);
-        let table = self.map_table()?;
-        for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
-            self.check_was_made(entry.map)?;
-            table.remove(entry)?;
-            writer.space.free(&self.region, entry.region())?;
-        }
-        Ok(())
-    }
-
     /// Begins a new life of the store behind the end of the log that was found, durably, before anything is committed.
     fn begin_incarnation(&self, last: u64) -> Result<()> {
         let seq = (((last >> COUNT_BITS) + 1) << COUNT_BITS) | ((last & COUNT_MASK) + 1);
-        let mut writer = self.writer();
-        let mut tail = self.tail(&writer)?;
+        let mut writing = self.lend_writing();
+        // A jump belongs to the life that ends here.
+        let mut tail = Tail { seq: last, ..writing.tail()? };
         // A torn jump or incarnation record could become whole again under its own first words.
         tail.wipe(&self.region)?;
         let [_, bytes, records, live_bytes] = self.log_totals()?;
-        self.let_go_of_the_block(&mut writer)?;
-        let make_room = || self.make_log_room(&mut writer, &mut tail, RECORD_HEADER, last, Room::Cleaning);
-        let jumped = self.region.exceeding(u64::MAX, make_room)?;
+        writing.let_go_of_the_block()?;
+        let tail_to = &mut tail;
+        let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail_to, RECORD_HEADER, Room::Cleaning);
+        let jumped = writing.exceeding(u64::MAX, make_room)?;
         let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::bare(Kind::Incarnation, seq) };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
@@ -460,14 +359,113 @@ impl Engine {
         ] {
             self.region.store(offset, value, Ordering::Release)?;
         }
-        drop(writer);
-        self.go_on(seq)
+        drop(writing);
+        self.go_on()
     }
 
     /// The last step of a recovery: what is held back, and a superblock that says how far it came.
-    fn go_on(&self, seq: u64) -> Result<()> {
+    fn go_on(&self) -> Result<()> {
         // A full store was opened all the same; it just has a smaller reserve.
-        self.refill_reserve(&mut self.writer(), seq)?;
-        self.checkpoint_new()
+        let mut writing = self.lend_writing();
+        writing.refill_reserve()?;
+        writing.checkpoint_new()
+    }
+}
+
+impl<'e> Writing<'e> {
+    /// Gives a map its first region, with room for `keys`. In a full store it is one with longer searches; and if even
+    /// that has no place, as the index takes others than before, the file becomes longer than it should, rather than
+    /// not be opened.
+    fn recover_map(&mut self, map: u32, keys: u64, seq: u64) -> Result<Index<'e>> {
+        let slots = if map == DEFAULT_MAP { keys.max(self.engine.settings.initial_capacity) } else { keys };
+        let tight = index::tight_blocks_for(keys);
+        for blocks in [index::blocks_for(slots), tight] {
+            match self.create_map(map, blocks, seq) {
+                Err(Error::Full { .. }) => {}
+                made => return made,
+            }
+        }
+        self.exceeding(u64::MAX, |writing| writing.create_map(map, tight, seq))
+    }
+
+    /// Tries it with regions for so many keys. Says which map had no slot left, and how many it has.
+    fn rebuild_once(&mut self, keys: &BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<Option<(u32, u64)>> {
+        let (start, end) = (self.engine.head()?.head.at, self.engine.region.live(live::TAIL)?);
+        let mut maps = Maps::new();
+        for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
+            if let Entry::Vacant(entry) = maps.entry(map) {
+                let keys = keys.get(&map).copied().unwrap_or(0);
+                entry.insert((self.recover_map(map, keys, seq)?, Totals::default()));
+            }
+        }
+        let mut phase = Phase::begin(&self.engine.region, &self.engine.settings, RecoveryPhase::Indexing, bytes);
+        let mut scan = Scan::new(&self.engine.region, start, end);
+        let mut batch = Vec::with_capacity(BATCH);
+        while !scan.is_at_end() {
+            self.engine.take_batch(&mut batch, &mut scan, &maps, &mut phase)?;
+            for &(record, hash) in &batch {
+                if let Some(slots) = self.recover_record(&mut maps, record, hash, seq)? {
+                    return Ok(Some((record.header.map(), slots)));
+                }
+            }
+        }
+        for (index, totals) in maps.values() {
+            index.reset_totals(Totals { seq, ..*totals })?;
+        }
+        phase.end();
+        Ok(None)
+    }
+
+    /// Does in the index of its map what a record says. If that has no slot left, says how many it has.
+    fn recover_record(
+        &mut self,
+        maps: &mut Maps<'e>,
+        record: Record<'_>,
+        hash: KeyHash,
+        seq: u64,
+    ) -> Result<Option<u64>> {
+        let map = record.header.map();
+        let (index, totals) = match maps.entry(map) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert((self.recover_map(map, 0, seq)?, Totals::default())),
+        };
+        if record.kind() == Some(Kind::Clear) {
+            let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
+            *index = Index::create(&self.engine.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
+            *totals = Totals::default();
+            return Ok(None);
+        }
+        if totals.used() >= index.limit() {
+            index.reset_totals(Totals { seq, ..*totals })?;
+            match self.rebuild_at_once(map, index::roomy(totals.slots + 1), seq, false) {
+                Ok(larger) => *index = larger,
+                // As long as there is a slot left at all, it goes on without.
+                Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let counted = index.totals()?;
+            (totals.slots, totals.dead) = (counted.slots, counted.dead);
+        }
+        let is_published = self.engine.publish_recovered(index, totals, record, hash)?;
+        Ok((!is_published).then_some(totals.used()))
+    }
+
+    /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps
+    /// that it has and that have no records.
+    fn go_by_the_catalogue(&mut self, seq: u64) -> Result<()> {
+        let mut known = self.engine.maps_of_catalogue()?;
+        for &map in &known {
+            if self.engine.index(map)?.is_none() {
+                self.recover_map(map, 0, seq)?;
+            }
+        }
+        known.extend([CATALOGUE, DEFAULT_MAP]);
+        let table = self.engine.map_table()?;
+        for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
+            self.engine.check_was_made(entry.map)?;
+            table.remove(entry)?;
+            self.writer.space.free(&self.engine.region, entry.region())?;
+        }
+        Ok(())
     }
 }

@@ -461,7 +461,7 @@ impl Found {
             forget_the_dead(&region)?;
             let engine = attach(region, seat, settings.clone(), Opened::Clean, superblock)?;
             if tables_have_grown(&engine.region)? {
-                engine.give_tables_back()?;
+                engine.lend_writing().give_tables_back()?;
             }
             if identity.is_none() {
                 engine.trust_live()?;

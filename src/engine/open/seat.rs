@@ -134,7 +134,7 @@ impl Engine {
             // Whoever had our entry before is dead, for we hold its byte.
             self.clean_entry(self.process)?;
             if !self.sweep()? {
-                self.give_tables_of_the_dead_back()?;
+                self.lend_writing().give_tables_of_the_dead_back()?;
             }
             self.region.mark();
         }

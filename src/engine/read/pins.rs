@@ -739,9 +739,9 @@ mod tests {
         engine.put(DEFAULT_MAP, b"key", b"newer", None).unwrap();
         let seq = all.seq() & COUNT_MASK;
         drop(held);
-        assert_eq!(engine.raise_horizon().unwrap(), seq - 1);
+        assert_eq!(engine.lend_writing().raise_horizon().unwrap(), seq - 1);
         drop(all);
-        assert!(engine.raise_horizon().unwrap() > seq);
+        assert!(engine.lend_writing().raise_horizon().unwrap() > seq);
     }
 
     #[test]
@@ -751,13 +751,13 @@ mod tests {
         assert_eq!(engine.pins_in_use().unwrap().0, 2000);
         assert!(PIN.parts(&engine.region).unwrap().entries() > 2000);
         let lowest = held.iter().map(|pin| pin.seq() & COUNT_MASK).min();
-        assert_eq!(engine.raise_horizon().unwrap(), lowest.unwrap());
+        assert_eq!(engine.lend_writing().raise_horizon().unwrap(), lowest.unwrap());
         let mut held = held;
         // The last one is where the table went on.
         held.drain(..1999);
         assert!(held[0].claimed.place >= EXTENTS);
         engine.put(DEFAULT_MAP, b"key", b"newer", None).unwrap();
-        assert_eq!(engine.raise_horizon().unwrap(), held[0].seq() & COUNT_MASK);
+        assert_eq!(engine.lend_writing().raise_horizon().unwrap(), held[0].seq() & COUNT_MASK);
         assert!(engine.verify().unwrap().is_clean());
         // A thread that comes late may keep one there.
         let held = hold(&engine, 700);

@@ -176,7 +176,7 @@ pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain
 }
 
 /// Clears what says who writes and who reads, where nobody can: before anybody else is let in. Where the pin table has
-/// gone on is for [another](crate::engine::Engine::give_tables_back) to say.
+/// gone on is for [another](crate::engine::state::writer::Writing) to say.
 pub(crate) fn forget_the_dead(region: &Region) -> Result<()> {
     for number in 0..PINS {
         region.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;

@@ -74,12 +74,6 @@ impl Engine {
         }
     }
 
-    /// The number of the commit that is being made.
-    #[inline]
-    pub(crate) fn next_seq(&self) -> Result<u64> {
-        Ok(self.region.live(live::VISIBLE)? + 1)
-    }
-
     /// Whether there are sequence numbers left for those who write.
     #[inline]
     pub(crate) fn has_numbers(&self) -> Result<bool> {

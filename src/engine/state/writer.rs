@@ -1,5 +1,6 @@
 //! What the holder of the writer lock knows beyond what the file says.
 
+use std::ops::Deref;
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::engine::Engine;
@@ -83,18 +84,47 @@ pub(crate) struct Appended {
     pub(crate) gone: u64,
 }
 
+/// The right to change the store.
+///
+/// A [turn](crate::engine::write::turn::Turn) lends it, and so does an opening, in which nobody else can write. What
+/// changes anything is a method of this, or is given it; what an [`Engine`] alone can do, anybody may at any time.
+pub(crate) struct Writing<'e> {
+    pub(crate) engine: &'e Engine,
+    pub(crate) writer: MutexGuard<'e, Writer>,
+}
+
 impl Engine {
-    /// The writer's knowledge.
+    /// The right to change the store, for a turn or an opening to lend.
     #[inline]
-    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lend_writing(&self) -> Writing<'_> {
+        Writing { engine: self, writer: self.writer.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// What the writer knows, to look at.
+    pub(crate) fn writer(&self) -> impl Deref<Target = Writer> {
+        self.lend_writing().writer
+    }
+}
+
+impl Writing<'_> {
+    /// The number of the commit that is being made, or that comes next.
+    #[inline]
+    pub(crate) fn seq(&self) -> Result<u64> {
+        Ok(self.engine.region.live(live::VISIBLE)? + 1)
+    }
+
+    /// Takes a step that may make the store by so many bytes longer than its owner has set.
+    pub(crate) fn exceeding<R>(&mut self, bytes: u64, step: impl FnOnce(&mut Self) -> R) -> R {
+        let region = &self.engine.region;
+        region.exceeding(bytes, || step(self))
     }
 
     /// The place where the log goes on.
     #[inline]
-    pub(crate) fn tail(&self, writer: &Writer) -> Result<Tail> {
-        let at = self.region.live(live::TAIL)?;
-        let (chain, extent_end) = (self.region.live(live::CHAIN)? as u32, writer.extent.1);
-        Ok(Tail { at, chain, extent_end, synced: self.settings.durability == Durability::Synced })
+    pub(crate) fn tail(&self) -> Result<Tail> {
+        let at = self.engine.region.live(live::TAIL)?;
+        let (chain, extent_end) = (self.engine.region.live(live::CHAIN)? as u32, self.writer.extent.1);
+        let synced = self.engine.settings.durability == Durability::Synced;
+        Ok(Tail { at, chain, extent_end, seq: self.seq()?, synced })
     }
 }

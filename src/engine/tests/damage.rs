@@ -134,11 +134,11 @@ fn a_region_without_its_header_is_not_built_anew() {
     some_keys(&engine);
     let of_log = crate::file::layout::extent_word(EXTENTS, 16);
     engine.map_table().unwrap().set_region(DEFAULT_MAP, of_log).unwrap();
-    let _turn = engine.turn().unwrap();
-    let mut writer = engine.writer();
-    let refused = engine.rebuild_at_once(&mut writer, DEFAULT_MAP, 100, engine.next_seq().unwrap(), false);
+    let turn = engine.turn().unwrap();
+    let mut writing = turn.write();
+    let refused = writing.rebuild_at_once(DEFAULT_MAP, 100, writing.seq().unwrap(), false);
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{:?}", refused.err());
-    let refused = engine.begin_resize(&mut writer, DEFAULT_MAP, 4, false, engine.next_seq().unwrap());
+    let refused = writing.begin_resize(DEFAULT_MAP, 4, false);
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
 }
 

@@ -83,10 +83,10 @@ impl Recorder for CleansInFlush {
     fn flush(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
         let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return Ok(()) };
         if !self.done.swap(true, Ordering::SeqCst) {
-            let _turn = engine.turn().unwrap();
-            let mut writer = engine.writer();
+            let turn = engine.turn().unwrap();
+            let mut writing = turn.write();
             for _ in 0..5 {
-                engine.clean(&mut writer, clean::Portion { bytes: 2000, leave_tail: false, tight: false }).unwrap();
+                writing.clean(clean::Portion { bytes: 2000, leave_tail: false, tight: false }).unwrap();
             }
         }
         Ok(())

@@ -100,16 +100,16 @@ fn killed_in_upkeep(prepare: impl Fn(&Engine), change: impl Fn(&Arc<Engine>)) {
 #[test]
 fn a_kill_at_any_store_of_a_resize() {
     killed_in_upkeep(nearly_full, |engine| {
-        let _turn = engine.turn().unwrap();
-        let mut writer = engine.writer();
+        let turn = engine.turn().unwrap();
+        let mut writing = turn.write();
         let blocks = crate::file::index::blocks_for(600);
-        engine.begin_resize(&mut writer, DEFAULT_MAP, blocks, true, engine.next_seq().unwrap()).unwrap();
+        writing.begin_resize(DEFAULT_MAP, blocks, true).unwrap();
         let (mut steps, mut switched) = (0, false);
         while !switched {
-            engine.step_resize(&mut writer, (1, 8), engine.next_seq().unwrap(), &mut switched).unwrap();
+            writing.step_resize((1, 8), &mut switched).unwrap();
             steps += 1;
         }
-        engine.skip_number().unwrap();
+        writing.skip_number().unwrap();
         assert!(steps > 8);
     });
 }
@@ -131,12 +131,12 @@ fn a_kill_at_any_store_while_the_tables_are_given_back() {
     };
     killed_in_upkeep(prepare, |engine| {
         let _turn = engine.turn_to_look(Duration::ZERO).unwrap();
-        engine.give_tables_back_at_last().unwrap();
+        engine.lend_writing().give_tables_back_at_last().unwrap();
         assert_eq!(kinds(engine, ExtentKind::Live), 0);
     });
     // As one who opens the store, without a turn.
     killed_in_upkeep(prepare, |engine| {
-        engine.give_tables_back().unwrap();
+        engine.lend_writing().give_tables_back().unwrap();
         assert_eq!(kinds(engine, ExtentKind::Live), 0);
     });
 }
@@ -146,13 +146,12 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
     let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
     let prepare = |engine: &Engine| {
         nearly_full(engine);
-        let mut writer = engine.writer();
+        let mut writing = engine.lend_writing();
         let blocks = crate::file::index::blocks_for(600);
-        let seq = engine.next_seq().unwrap();
-        engine.begin_resize(&mut writer, DEFAULT_MAP, blocks, true, seq).unwrap();
+        writing.begin_resize(DEFAULT_MAP, blocks, true).unwrap();
         // All zeroed, and half of the lines moved.
-        engine.step_resize(&mut writer, (99, 0), seq, &mut false).unwrap();
-        engine.step_resize(&mut writer, (0, 31), seq, &mut false).unwrap();
+        writing.step_resize((99, 0), &mut false).unwrap();
+        writing.step_resize((0, 31), &mut false).unwrap();
     };
     // The same, of which the last step was cut short before it could say so.
     let prepare_half_a_step = |engine: &Engine| {
@@ -180,12 +179,12 @@ fn a_kill_at_any_store_of_cleaning() {
     killed_in_upkeep(some_log, |engine| {
         let before = engine.head().unwrap();
         let turn = engine.turn().unwrap();
-        let mut writer = engine.writer();
+        let mut writing = engine.lend_writing();
         for _ in 0..8 {
             let portion = clean::Portion { bytes: 2000, leave_tail: false, tight: false };
-            engine.clean_and_reclaim(&mut writer, portion).unwrap();
+            writing.clean_and_reclaim(portion).unwrap();
         }
-        drop(writer);
+        drop(writing);
         drop(turn);
         let after = engine.head().unwrap();
         assert!(before.head.at + BLOCK < after.head.at);
@@ -199,10 +198,10 @@ fn a_kill_at_any_store_of_cleaning_with_checkpoints_and_reuse() {
         let before = engine.region.len();
         for _ in 0..5 {
             let turn = engine.turn().unwrap();
-            let mut writer = engine.writer();
+            let mut writing = engine.lend_writing();
             let portion = clean::Portion { bytes: 3000, leave_tail: false, tight: false };
-            engine.clean_and_reclaim(&mut writer, portion).unwrap();
-            drop(writer);
+            writing.clean_and_reclaim(portion).unwrap();
+            drop(writing);
             drop(turn);
             engine.checkpoint().unwrap();
         }
@@ -234,9 +233,9 @@ fn a_kill_at_any_store_while_holes_are_punched_and_filled() {
     killed_in_upkeep(prepare, |engine| {
         engine.release_free_space().unwrap();
         assert!(kinds(engine, ExtentKind::Hole) > 0);
-        let _turn = engine.turn().unwrap();
-        let mut writer = engine.writer();
-        engine.begin_resize(&mut writer, DEFAULT_MAP, 3, false, engine.next_seq().unwrap()).unwrap();
+        let turn = engine.turn().unwrap();
+        let mut writing = turn.write();
+        writing.begin_resize(DEFAULT_MAP, 3, false).unwrap();
     });
 }
 

@@ -40,8 +40,10 @@ fn a_log_with_records_of_a_map_that_was_never_made_is_refused() {
     let made = engine.create_named("made", 0, "types").unwrap().id;
     for (map, is_refused) in [(made, false), (made + 1, true)] {
         if is_refused {
-            let _turn = engine.turn().unwrap();
-            engine.create_map(&mut engine.writer(), map, 1, engine.next_seq().unwrap()).unwrap();
+            let turn = engine.turn().unwrap();
+            let mut writing = turn.write();
+            let seq = writing.seq().unwrap();
+            writing.create_map(map, 1, seq).unwrap();
         }
         engine.put(map, b"key", b"value", None).unwrap();
         let recovered = Engine::open(&copied(&path), Settings::default());

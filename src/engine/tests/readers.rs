@@ -191,7 +191,7 @@ fn a_short_read_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     // Whoever reclaims space now has not seen the pin.
     let watch = AtFirstPin::watch(&engine, |engine| {
         engine.put(DEFAULT_MAP, &key(2), b"newer", None).unwrap();
-        engine.raise_horizon().unwrap();
+        engine.lend_writing().raise_horizon().unwrap();
     });
     let (pin, horizon) = read();
     assert!(pin >= horizon, "a reader below the horizon");
@@ -211,7 +211,7 @@ fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
         looks.set(looks.get() + 1);
         // The writer comes each time, but the second one has a lock against that.
         engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap();
-        let unread_below = engine.raise_horizon().unwrap();
+        let unread_below = engine.lend_writing().raise_horizon().unwrap();
         assert_eq!(unread_below < engine.visible().unwrap() & COUNT_MASK, looks.get() == 2);
         Ok(seq)
     });

@@ -107,8 +107,8 @@ fn a_walk_stops_at_a_record_of_another_chain() {
     let engine = open(&path);
     some_keys(&engine);
     let expected = content(&engine);
-    let seq = engine.next_seq().unwrap();
-    let mut tail = engine.tail(&engine.writer()).unwrap();
+    let seq = engine.lend_writing().seq().unwrap();
+    let mut tail = engine.lend_writing().tail().unwrap();
     tail.chain ^= 1;
     let (key, value) = (&b"stale"[..], &b"stale"[..]);
     let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
@@ -165,9 +165,9 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     some_keys(&engine);
     let expected = content(&engine);
     let turn = engine.turn().unwrap();
-    let mut tail = engine.tail(&engine.writer()).unwrap();
+    let mut tail = engine.lend_writing().tail().unwrap();
     let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
-    let seq = engine.next_seq().unwrap();
+    let seq = engine.lend_writing().seq().unwrap();
     let dead = Entry {
         kind: Kind::Put,
         flags,
@@ -228,7 +228,7 @@ fn what_lies_before_the_head_is_not_the_logs() {
         let _turn = engine.turn().unwrap();
         while engine.head().unwrap().head.at < EXTENTS + (40 << 10) {
             let portion = clean::Portion { bytes: 1_000, leave_tail: false, tight: false };
-            engine.clean_and_reclaim(&mut engine.writer(), portion).unwrap();
+            engine.lend_writing().clean_and_reclaim(portion).unwrap();
         }
     }
     engine.checkpoint().unwrap();
@@ -269,10 +269,10 @@ fn the_log_may_begin_with_a_new_life() {
     fs::copy(&path, &copy).unwrap();
     let engine = Engine::open(&copy, settings.clone()).unwrap();
     {
-        let _turn = engine.turn().unwrap();
-        let mut writer = engine.writer();
+        let turn = engine.turn().unwrap();
+        let mut writing = turn.write();
         let portion = clean::Portion { bytes: 1 << 20, leave_tail: false, tight: false };
-        while engine.clean(&mut writer, portion).unwrap().passed > 0 {}
+        while writing.clean(portion).unwrap().passed > 0 {}
     }
     let first = log::record(&engine.region, engine.head().unwrap().head.at).unwrap();
     assert_eq!(first.kind(), Some(Kind::Incarnation));

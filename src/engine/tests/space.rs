@@ -90,9 +90,9 @@ fn a_hole_gets_real_space_before_it_is_used() {
     let hole = engine.extents().unwrap().into_iter().find(|extent| extent.kind == ExtentKind::Hole).unwrap();
     let counter = Arc::new(Allocations::default());
     let _standing = door::stand(counter.clone());
-    let _turn = engine.turn().unwrap();
-    let mut writer = engine.writer();
-    let taken = engine.allocate(&mut writer, 1, ExtentKind::Reserve, engine.next_seq().unwrap()).unwrap();
+    let turn = engine.turn().unwrap();
+    let mut writing = turn.write();
+    let taken = writing.allocate(1, ExtentKind::Reserve).unwrap();
     assert_eq!(taken.offset, hole.offset, "the lowest place");
     assert_eq!(counter.0.load(Ordering::SeqCst), 1);
 }

@@ -87,7 +87,7 @@ fn a_table_in_which_a_pin_is_kept_is_not_given_back() {
             let claim = crate::file::layout::pin::claim(0, COUNT_MASK);
             engine.region.store(place, claim, Ordering::Relaxed).unwrap();
         }
-        engine.give_tables_of_the_dead_back().unwrap();
+        engine.lend_writing().give_tables_of_the_dead_back().unwrap();
         assert_eq!(kinds(&engine, ExtentKind::Live), if pins_early { 2 } else { 0 });
         assert_eq!(engine.pins_in_use().unwrap().0, 0);
         assert!(engine.verify().unwrap().is_clean());

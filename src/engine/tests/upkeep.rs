@@ -7,12 +7,12 @@ use super::*;
 fn a_rollback_leaves_a_resize_alone() {
     let engine = in_memory();
     nearly_full(&engine);
-    let _turn = engine.turn().unwrap();
-    let mut writer = engine.writer();
-    engine.begin_resize(&mut writer, DEFAULT_MAP, 3, false, engine.next_seq().unwrap()).unwrap();
+    let turn = engine.turn().unwrap();
+    let mut writing = turn.write();
+    writing.begin_resize(DEFAULT_MAP, 3, false).unwrap();
     let target = engine.resize_target().unwrap().unwrap();
-    engine.abandon(&mut writer).unwrap();
-    assert_eq!(writer.space.extent(target).map(|extent| extent.kind), Some(ExtentKind::Index));
+    writing.abandon().unwrap();
+    assert_eq!(writing.writer.space.extent(target).map(|extent| extent.kind), Some(ExtentKind::Index));
 }
 
 /// Closing takes bounded time: what is large is not moved for it.

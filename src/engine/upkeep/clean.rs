@@ -21,7 +21,7 @@
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::state::head::{self, LogHead};
-use crate::engine::state::writer::{Appended, Writer};
+use crate::engine::state::writer::{Appended, Writer, Writing};
 use crate::engine::write::reserve::Room;
 use crate::error::Result;
 use crate::file::index::{Index, Probe, SlotAt};
@@ -75,64 +75,94 @@ struct Passed<'a> {
 }
 
 impl Engine {
+    fn record_at_head(&self, to: &LogHead) -> Result<Record<'_>> {
+        let record = log::record(&self.region, to.head.at)?;
+        // It costs next to nothing, and tells a record from what a damaged length has led to.
+        if record.header.chain.get() != to.head.chain || record.kind().is_none() {
+            return Err(self.region.corrupt(to.head.at, "expected the record that follows the one before it (chain)"));
+        }
+        Ok(record)
+    }
+
+    /// The smallest number that the record at the head may have.
+    fn first_seq(&self, at: u64, behind: u64) -> Result<u64> {
+        let first = log::record(&self.region, at)?;
+        // The number of an incarnation record declares its incarnation, so before it that of the one before counts.
+        Ok(if first.kind() == Some(Kind::Incarnation) { behind.saturating_add(1) } else { first.seq() })
+    }
+
+    /// The least bytes, and the least share, of an extent that are worth cutting off.
+    fn least_cut(&self, portion: Portion) -> (u64, u64) {
+        match portion {
+            Portion { tight: true, .. } => (BLOCK, u64::MAX),
+            Portion { leave_tail: true, .. } => (BLOCK, 16),
+            _ => (self.settings.limits.piece, 16),
+        }
+    }
+}
+
+impl<'e> Writing<'e> {
     /// Moves the head of the log on by about so many bytes, if the log goes that far.
-    pub(crate) fn clean(&self, writer: &mut Writer, portion: Portion) -> Result<Cleaned> {
-        let from = self.head_for_writing()?;
-        let passed = self.pass(writer, &from, portion)?;
+    pub(crate) fn clean(&mut self, portion: Portion) -> Result<Cleaned> {
+        let from = self.engine.head_for_writing()?;
+        let passed = self.pass(&from, portion)?;
         let mut cleaned = Cleaned { passed: passed.bytes, moved: passed.moved, emptied: 0 };
         if cleaned.passed == 0 {
             return Ok(cleaned);
         }
         if !passed.moves.is_empty() {
-            let committed = self.commit_moves(writer, &passed.moves, portion.leave_tail);
+            let committed = self.commit_moves(&passed.moves, portion.leave_tail);
             if let Err(error) = committed {
-                self.abandon(writer)?;
+                self.abandon()?;
                 return Err(error);
             }
         } else if passed.dropped {
             self.skip_number()?;
         }
         let mut to = passed.to;
-        let (extent, ordinal) = self.extent_of_head(writer, to.head.at)?;
+        let (extent, ordinal) = self.extent_of_head(to.head.at)?;
         to.ordinal = ordinal;
-        let visible = self.region.live(live::VISIBLE)?;
+        let visible = self.engine.region.live(live::VISIBLE)?;
         for &offset in &passed.extents {
-            cleaned.emptied += writer.space.extent(offset).map_or(0, |extent| extent.len());
-            writer.space.set_kind(&self.region, offset, ExtentKind::Emptied, visible)?;
+            cleaned.emptied += self.writer.space.extent(offset).map_or(0, |extent| extent.len());
+            self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Emptied, visible)?;
         }
-        self.mark_again(writer, &from, visible)?;
+        self.mark_again(&from, visible)?;
         let cut = to.head.at / BLOCK * BLOCK;
-        if is_worth_cutting(writer, extent, cut, self.least_cut(portion)) {
+        if is_worth_cutting(&self.writer, extent, cut, self.engine.least_cut(portion)) {
             cleaned.emptied += cut - extent;
-            if writer.space.cut(&self.region, extent, cut, visible)? && writer.extent.0 < cut && cut < writer.extent.1 {
-                writer.extent.0 = cut;
+            if self.writer.space.cut(&self.engine.region, extent, cut, visible)?
+                && self.writer.extent.0 < cut
+                && cut < self.writer.extent.1
+            {
+                self.writer.extent.0 = cut;
             }
         }
-        head::publish(&self.region, &to)?;
-        self.upkeep.count_moved(cleaned.moved);
+        head::publish(&self.engine.region, &to)?;
+        self.engine.upkeep.count_moved(cleaned.moved);
         Ok(cleaned)
     }
 
     /// Whoever was killed between marking and moving the head has left the head in what is marked, with an older number
     /// than that of those who have come since and find the head there. What the head leaves only now, becomes empty
     /// only now.
-    fn mark_again(&self, writer: &mut Writer, from: &LogHead, visible: u64) -> Result<()> {
+    fn mark_again(&mut self, from: &LogHead, visible: u64) -> Result<()> {
         let emptied = |extent: &&Extent| extent.kind == ExtentKind::Emptied;
-        if writer.space.extent_of(from.head.at).filter(emptied).is_none() {
+        if self.writer.space.extent_of(from.head.at).filter(emptied).is_none() {
             return Ok(());
         }
         let left = LogPoint { ordinal: from.ordinal, at: from.head.at };
-        let again = writer.space.extents().filter(emptied).filter(|extent| left.rest_of(extent).is_some());
+        let again = self.writer.space.extents().filter(emptied).filter(|extent| left.rest_of(extent).is_some());
         for offset in again.map(|extent| extent.offset).collect::<Vec<_>>() {
-            writer.space.set_kind(&self.region, offset, ExtentKind::Emptied, visible)?;
+            self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Emptied, visible)?;
         }
         Ok(())
     }
 
     /// Looks at the records at the head and finds which are still needed. Drops tombstones.
-    fn pass(&self, writer: &mut Writer, from: &LogHead, portion: Portion) -> Result<Passed<'_>> {
-        let limits = &self.settings.limits;
-        let tail = self.region.live(live::TAIL)?;
+    fn pass(&mut self, from: &LogHead, portion: Portion) -> Result<Passed<'e>> {
+        let limits = &self.engine.settings.limits;
+        let tail = self.engine.region.live(live::TAIL)?;
         let mut passed = Passed {
             at: Moment::fixed(now()),
             to: *from,
@@ -145,84 +175,69 @@ impl Engine {
         let mut records = 0;
         while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
             let at = passed.to.head.at;
-            if at == tail || self.is_in_tail(writer, at) && !portion.leave_tail && !portion.tight {
+            if at == tail || self.is_in_tail(at) && !portion.leave_tail && !portion.tight {
                 break;
             }
-            let record = self.record_at_head(&passed.to)?;
+            let record = self.engine.record_at_head(&passed.to)?;
             if matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
                 // A tombstone that is all there is takes the log to another extent.
                 let keeps_tombstone = portion.leave_tail && record.end() == tail && passed.moves.is_empty();
-                self.pass_record(writer, &mut passed, record, keeps_tombstone)?;
+                self.pass_record(&mut passed, record, keeps_tombstone)?;
             }
             if record.end() == tail && passed.moves.is_empty() {
                 break;
             }
             records += 1;
-            self.advance(writer, &mut passed, record)?;
+            self.advance(&mut passed, record)?;
         }
-        self.pass_what_has_no_key(writer, &mut passed, tail)?;
+        self.pass_what_has_no_key(&mut passed, tail)?;
         // At the tail there will be the first record that is moved.
         let to = &mut passed.to;
-        to.head.seq = if to.head.at == tail { self.next_seq()? } else { self.first_seq(to.head.at, to.behind)? };
+        to.head.seq = if to.head.at == tail { self.seq()? } else { self.engine.first_seq(to.head.at, to.behind)? };
         Ok(passed)
     }
 
     /// The head rests at a record of a map, if it can: the number of another one would not tell where a commit begins.
     /// It does not come to the tail by that: then there would be no record to say what the next one follows.
-    fn pass_what_has_no_key(&self, writer: &Writer, passed: &mut Passed<'_>, tail: u64) -> Result<()> {
+    fn pass_what_has_no_key(&self, passed: &mut Passed<'_>, tail: u64) -> Result<()> {
         // Jumps that lead in circles are more than there are blocks.
-        for _ in 0..=self.region.len() / BLOCK {
+        for _ in 0..=self.engine.region.len() / BLOCK {
             if passed.to.head.at == tail {
                 break;
             }
-            let record = self.record_at_head(&passed.to)?;
+            let record = self.engine.record_at_head(&passed.to)?;
             let has_no_key = matches!(record.kind(), Some(Kind::Jump | Kind::Incarnation));
             if !has_no_key || record.end() == tail && passed.moves.is_empty() {
                 break;
             }
-            self.advance(writer, passed, record)?;
+            self.advance(passed, record)?;
         }
         Ok(())
     }
 
-    fn record_at_head(&self, to: &LogHead) -> Result<Record<'_>> {
-        let record = log::record(&self.region, to.head.at)?;
-        // It costs next to nothing, and tells a record from what a damaged length has led to.
-        if record.header.chain.get() != to.head.chain || record.kind().is_none() {
-            return Err(self.region.corrupt(to.head.at, "expected the record that follows the one before it (chain)"));
-        }
-        Ok(record)
-    }
-
     /// Finds out whether a record has to be moved.
-    fn pass_record<'a>(
-        &'a self,
-        writer: &mut Writer,
-        passed: &mut Passed<'a>,
-        record: Record<'a>,
-        keeps_tombstone: bool,
-    ) -> Result<()> {
+    fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, keeps_tombstone: bool) -> Result<()> {
         let map = record.header.map();
         // The records of a map that is gone are dead.
-        let Some(index) = self.index(map)? else { return Ok(()) };
-        let hash = KeyHash::of(record.key(), self.seed);
-        let Some(Probe::Found(at, newest)) = self.probe(&index, map, hash, record.key())? else { return Ok(()) };
+        let Some(index) = self.engine.index(map)? else { return Ok(()) };
+        let hash = KeyHash::of(record.key(), self.engine.seed);
+        let Some(Probe::Found(at, newest)) = self.engine.probe(&index, map, hash, record.key())? else { return Ok(()) };
         if newest != record.offset {
             return Ok(());
         }
         let is_tombstone = record.kind() == Some(Kind::Remove);
-        if is_tombstone && !keeps_tombstone && self.is_unread(writer, record.seq() & COUNT_MASK)? {
+        if is_tombstone && !keeps_tombstone && self.is_unread(record.seq() & COUNT_MASK)? {
             self.retire_slot(&index, map, at, hash, record.offset)?;
             passed.dropped = true;
             return Ok(());
         }
         if !record.crc_holds() {
             // A copy would have a CRC that holds.
-            return Err(self.region.corrupt(record.offset, "the CRC of the record does not hold"));
+            return Err(self.engine.region.corrupt(record.offset, "the CRC of the record does not hold"));
         }
         let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
         if record.expires().is_some() {
-            self.upkeep.expired.note();
+            self.engine.upkeep.expired.note();
         }
         passed.moved += record.len();
         passed.moves.push(Move { record, expired, index, at, hash });
@@ -231,17 +246,17 @@ impl Engine {
 
     /// Whether nobody reads below this count. Looks at the pins if it is not known and enough has happened since the
     /// last look.
-    fn is_unread(&self, writer: &mut Writer, count: u64) -> Result<bool> {
-        let visible = self.region.live(live::VISIBLE)? & COUNT_MASK;
-        let (unread_below, looked) = writer.unread_below;
-        if count > unread_below && visible >= looked.saturating_add(self.settings.limits.commits_a_look) {
-            writer.unread_below = (self.raise_horizon()?, visible);
+    fn is_unread(&mut self, count: u64) -> Result<bool> {
+        let visible = self.engine.region.live(live::VISIBLE)? & COUNT_MASK;
+        let (unread_below, looked) = self.writer.unread_below;
+        if count > unread_below && visible >= looked.saturating_add(self.engine.settings.limits.commits_a_look) {
+            self.writer.unread_below = (self.raise_horizon()?, visible);
         }
-        Ok(count <= writer.unread_below.0)
+        Ok(count <= self.writer.unread_below.0)
     }
 
     /// Passes one record.
-    fn advance(&self, writer: &Writer, passed: &mut Passed<'_>, record: Record<'_>) -> Result<()> {
+    fn advance(&self, passed: &mut Passed<'_>, record: Record<'_>) -> Result<()> {
         let LogHead { head, behind, bytes, records, .. } = &mut passed.to;
         // The counters may be those of a damaged file.
         *bytes = bytes.saturating_add(record.len());
@@ -251,9 +266,9 @@ impl Engine {
         head.at = record.end();
         if record.kind() == Some(Kind::Jump) {
             let target = record.target().filter(|target| target.is_multiple_of(BLOCK));
-            head.at = target.ok_or_else(|| self.region.corrupt(record.offset, "a jump without target"))?;
+            head.at = target.ok_or_else(|| self.engine.region.corrupt(record.offset, "a jump without target"))?;
             // Of one that was cut when somebody was killed, the head may not have left the part that was cut off.
-            passed.extents.extend(writer.space.log_extent_of(record.offset).map(|extent| extent.offset));
+            passed.extents.extend(self.writer.space.log_extent_of(record.offset).map(|extent| extent.offset));
         } else {
             *behind = record.seq().max(*behind);
         }
@@ -261,29 +276,22 @@ impl Engine {
     }
 
     /// Where the extent begins that the head lies in, and its ordinal.
-    fn extent_of_head(&self, writer: &Writer, at: u64) -> Result<(u64, u64)> {
-        let extent = writer.space.extent_of(at).filter(|extent| extent.has_records());
-        let extent = extent.ok_or_else(|| self.region.corrupt(at, "the head of the log lies in no extent"))?;
+    fn extent_of_head(&self, at: u64) -> Result<(u64, u64)> {
+        let extent = self.writer.space.extent_of(at).filter(|extent| extent.has_records());
+        let extent = extent.ok_or_else(|| self.engine.region.corrupt(at, "the head of the log lies in no extent"))?;
         Ok((extent.offset, extent.ordinal))
     }
 
-    /// The smallest number that the record at the head may have.
-    fn first_seq(&self, at: u64, behind: u64) -> Result<u64> {
-        let first = log::record(&self.region, at)?;
-        // The number of an incarnation record declares its incarnation, so before it that of the one before counts.
-        Ok(if first.kind() == Some(Kind::Incarnation) { behind.saturating_add(1) } else { first.seq() })
-    }
-
     /// Appends records again, as one commit.
-    fn commit_moves(&self, writer: &mut Writer, moves: &[Move<'_>], leave_tail: bool) -> Result<()> {
-        let seq = self.next_seq()?;
-        let mut tail = self.tail(writer)?;
+    fn commit_moves(&mut self, moves: &[Move<'_>], leave_tail: bool) -> Result<()> {
+        let seq = self.seq()?;
+        let mut tail = self.tail()?;
         let mut appended = Appended::default();
         let mut copies = Vec::with_capacity(moves.len());
         for (number, &Move { record, expired, .. }) in moves.iter().enumerate() {
             let last = if number + 1 == moves.len() { flags::COMMIT } else { 0 };
             let (prev, map, key) = (record.offset, record.header.map(), record.key());
-            let shortcut = self.shortcut_over(record)?;
+            let shortcut = self.engine.shortcut_over(record)?;
             let entry = if expired {
                 Entry { flags: last, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) }
             } else {
@@ -291,21 +299,21 @@ impl Engine {
                 let expires = record.expires().map(Into::into);
                 Entry { kind, flags, seq, prev, map, expires, shortcut, key, value: record.value() }
             };
-            let jumped = if leave_tail && number == 0 && self.is_in_tail(writer, record.offset) {
-                self.leave_extent(writer, &mut tail, entry.len(), seq, Room::Cleaning)?
+            let jumped = if leave_tail && number == 0 && self.is_in_tail(record.offset) {
+                self.leave_extent(&mut tail, entry.len(), Room::Cleaning)?
             } else {
-                self.make_log_room(writer, &mut tail, entry.len(), seq, Room::Cleaning)?
+                self.make_log_room(&mut tail, entry.len(), Room::Cleaning)?
             };
-            copies.push(tail.append(&self.region, &entry)?);
+            copies.push(tail.append(&self.engine.region, &entry)?);
             appended.bytes += entry.len() + if jumped { JUMP_LEN } else { 0 };
             appended.records += 1 + u64::from(jumped);
         }
         self.store_commit_point(tail.at, seq)?;
         if moves.iter().any(|a_move| a_move.expired) {
             // Removes count, and are seen.
-            self.finish(writer)?;
+            self.finish()?;
             for Move { record, .. } in moves.iter().filter(|a_move| a_move.expired) {
-                self.upkeep.expired.removed(record.header.map(), record.len());
+                self.engine.upkeep.expired.removed(record.header.map(), record.len());
             }
             return Ok(());
         }
@@ -316,17 +324,8 @@ impl Engine {
         self.show_quietly(tail.at, tail.chain, seq)
     }
 
-    /// The least bytes, and the least share, of an extent that are worth cutting off.
-    fn least_cut(&self, portion: Portion) -> (u64, u64) {
-        match portion {
-            Portion { tight: true, .. } => (BLOCK, u64::MAX),
-            Portion { leave_tail: true, .. } => (BLOCK, 16),
-            _ => (self.settings.limits.piece, 16),
-        }
-    }
-
-    fn is_in_tail(&self, writer: &Writer, offset: u64) -> bool {
-        (writer.extent.0..writer.extent.1).contains(&offset)
+    fn is_in_tail(&self, offset: u64) -> bool {
+        (self.writer.extent.0..self.writer.extent.1).contains(&offset)
     }
 }
 

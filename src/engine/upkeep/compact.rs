@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::clean::Portion;
 use crate::engine::Engine;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, align_block, live};
@@ -175,18 +175,18 @@ impl Engine {
     }
 
     /// Takes one turn after another until `step` says that it is done with.
-    fn in_slices<R>(&self, mut step: impl FnMut(&mut Writer) -> Result<Option<R>>) -> Result<Option<R>> {
+    fn in_slices<R>(&self, mut step: impl FnMut(&mut Writing<'_>) -> Result<Option<R>>) -> Result<Option<R>> {
         let turn = self.turn()?;
-        let mut writer = self.writer();
+        let mut writing = turn.write();
         let start = Instant::now();
         let done = loop {
-            match step(&mut writer) {
+            match step(&mut writing) {
                 Ok(None) if start.elapsed() < SLICE => {}
                 done => break done,
             }
         };
-        writer.run = None;
-        drop(writer);
+        writing.writer.run = None;
+        drop(writing);
         drop(turn);
         done
     }
@@ -203,40 +203,40 @@ impl Engine {
         let portion = Portion { bytes: self.settings.limits.most_bytes, leave_tail: true, tight: false };
         let mut led = false;
         loop {
-            let done = self.in_slices(|writer| {
+            let done = self.in_slices(|writing| {
                 let live = self.upkeep.expired.alive_of(self.log_totals()?[3]);
                 // What lies at the head may be in place already.
-                if self.is_held_up(writer, live) {
-                    self.reclaim(writer)?;
-                    if self.is_held_up(writer, live) {
+                if writing.is_held_up(live) {
+                    writing.reclaim()?;
+                    if writing.is_held_up(live) {
                         return Ok(Some(Ended::HeldUp));
                     }
                 }
-                if self.head_for_writing()?.bytes >= goal || self.log_is_dense(writer, live)? {
+                if self.head_for_writing()?.bytes >= goal || writing.log_is_dense(live)? {
                     return Ok(Some(Ended::AtTheEnd));
                 }
                 let (smallest, usual) = self.settings.limits.log_extents();
                 let least = (live / 8).clamp(smallest, usual);
                 let most = align_block((live / 64).clamp(least, 64 << 20));
-                writer.run = Some((least_run(live), most));
-                let cleaned = match self.clean(writer, portion) {
-                    Err(Error::Full { .. }) => return self.make_room_to_compact(writer),
+                writing.writer.run = Some((least_run(live), most));
+                let cleaned = match writing.clean(portion) {
+                    Err(Error::Full { .. }) => return writing.make_room_to_compact(),
                     cleaned => cleaned?,
                 };
                 report.moved_bytes += cleaned.moved;
                 if cleaned.emptied > 0 {
-                    self.reclaim(writer)?;
-                    if writer.waiting.checkpoint > self.settings.limits.piece.min(live / 4).max(live / 32) {
-                        self.checkpoint_in_turn(writer, self.settings.lock_timeout)?;
-                        self.reclaim(writer)?;
+                    writing.reclaim()?;
+                    if writing.writer.waiting.checkpoint > self.settings.limits.piece.min(live / 4).max(live / 32) {
+                        writing.checkpoint_in_turn(self.settings.lock_timeout)?;
+                        writing.reclaim()?;
                     }
                 }
                 if cleaned.passed > 0 {
                     return Ok(None);
                 }
                 // A log that has nothing to be moved needs something that leads it elsewhere.
-                let moved = live == 0 && !self.log_is_dense(writer, live)? && !std::mem::replace(&mut led, true);
-                Ok(if moved && self.clear_again(writer)? { None } else { Some(Ended::AtTheEnd) })
+                let moved = live == 0 && !writing.log_is_dense(live)? && !std::mem::replace(&mut led, true);
+                Ok(if moved && writing.clear_again()? { None } else { Some(Ended::AtTheEnd) })
             })?;
             if let Some(ended) = done {
                 return Ok(ended);
@@ -252,22 +252,6 @@ impl Engine {
         }
     }
 
-    /// Where there is no room for a round, cleans the log block by block.
-    fn make_room_to_compact(&self, writer: &mut Writer) -> Result<Option<Ended>> {
-        match self.squeeze_at_last(writer) {
-            Ok(0) | Err(Error::Full { .. }) => Ok(Some(Ended::Full)),
-            freed => freed.map(|_| None),
-        }
-    }
-
-    /// Whether next to nothing of the log is dead, and there is no place for its last extent below that.
-    fn log_is_dense(&self, writer: &Writer, live: u64) -> Result<bool> {
-        let dead = self.log_size()?.0.saturating_sub(live);
-        let last = writer.space.extents().filter(|extent| extent.is_log()).last();
-        Ok(dead <= self.settings.limits.piece.min(live / 64).max(256)
-            && last.is_none_or(|last| writer.space.lowest(last.len().max(least_run(live))).0 > last.offset))
-    }
-
     /// Builds each index anew that is too large or has a lower place.
     fn compact_indexes(
         &self,
@@ -279,12 +263,12 @@ impl Engine {
             // One that is under way comes first; then ours.
             let mut begun = false;
             loop {
-                let done = self.in_slices(|writer| {
+                let done = self.in_slices(|writing| {
                     if self.resize_cursor()? != 0 {
                         let mut switched = false;
-                        self.step_resize(writer, STEP, self.next_seq()?, &mut switched)?;
+                        writing.step_resize(STEP, &mut switched)?;
                         if switched {
-                            self.skip_number()?;
+                            writing.skip_number()?;
                         }
                         return Ok(None);
                     }
@@ -294,12 +278,12 @@ impl Engine {
                     begun = true;
                     let Some(index) = self.index(map)? else { return Ok(Some(())) };
                     let blocks = self.fitting_blocks(map, &index, purpose)?;
-                    self.reclaim(writer)?;
-                    let is_below = round < rounds && self.has_gap_below(writer, &index);
-                    if self.is_in_place(writer, &index, blocks) && !is_below {
+                    writing.reclaim()?;
+                    let is_below = round < rounds && writing.has_gap_below(&index);
+                    if writing.is_in_place(&index, blocks) && !is_below {
                         return Ok(Some(()));
                     }
-                    match self.begin_resize(writer, map, blocks, true, self.next_seq()?) {
+                    match writing.begin_resize(map, blocks, true) {
                         Ok(()) => Ok(None),
                         Err(Error::Full { .. }) => Ok(Some(())),
                         Err(error) => Err(error),
@@ -332,17 +316,17 @@ impl Engine {
     /// what is free at its end is cut off; and if little is in use, and the file is noticeably longer than it has to
     /// be, it is compacted.
     pub(crate) fn trim(&self) -> Result<()> {
-        let waits = self.in_slices(|writer| {
-            self.reclaim(writer)?;
-            Ok(Some(writer.waiting.checkpoint > 0))
+        let waits = self.in_slices(|writing| {
+            writing.reclaim()?;
+            Ok(Some(writing.writer.waiting.checkpoint > 0))
         })?;
         if waits == Some(true) {
             self.checkpoint()?;
         }
-        let is_worth_it = self.in_slices(|writer| {
-            self.reclaim(writer)?;
-            self.truncate(writer)?;
-            Ok(Some(self.settings.auto_compact.is_some() && self.is_longer_than_it_needs_to_be(writer)?))
+        let is_worth_it = self.in_slices(|writing| {
+            writing.reclaim()?;
+            writing.truncate()?;
+            Ok(Some(self.settings.auto_compact.is_some() && writing.is_longer_than_it_needs_to_be()?))
         })?;
         if is_worth_it == Some(true) {
             self.compact_for(Purpose::Closing, &mut |_| ControlFlow::Continue(()))?;
@@ -350,61 +334,30 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a compaction would make the file of a small store noticeably shorter.
-    fn is_longer_than_it_needs_to_be(&self, writer: &Writer) -> Result<bool> {
-        if writer.space.used_bytes() > SMALL {
-            return Ok(false);
-        }
-        let live = self.upkeep.expired.alive_of(self.log_totals()?[3]);
-        let log = align_block(live + JUMP_LEN);
-        let mut needed = EXTENTS + log + self.bytes_beside(writer, log);
-        for (map, index) in self.maps()? {
-            needed += self.fitting_blocks(map, &index, Purpose::Closing)?.min(index.blocks()) * BLOCK;
-        }
-        Ok(self.region.len().saturating_sub(needed) > LEAST_TRIM.max((needed - EXTENTS) / 8))
-    }
-
-    /// Whether an index that needs so many blocks is as small and as low as it can be.
-    fn is_in_place(&self, writer: &Writer, index: &Index<'_>, blocks: u64) -> bool {
-        index.blocks() <= blocks.max(index.blocks() / 8 * 7) && writer.space.lowest(blocks * BLOCK).0 > index.offset()
-    }
-
-    /// Whether an index is what makes the file as long as it is, and has a gap in front of it that is worth filling,
-    /// but shorter than itself. Then it goes behind the end first, and down in the next round.
-    fn has_gap_below(&self, writer: &Writer, index: &Index<'_>) -> bool {
-        let before = writer.space.extents().map(Extent::end).take_while(|&end| end <= index.offset()).last();
-        let gap = index.offset().saturating_sub(before.unwrap_or(EXTENTS));
-        index.offset() + index.blocks() * BLOCK == writer.space.movable_end() && gap > self.spare(writer)
-    }
-
-    /// How many bytes may be free in the file of a store that is dense.
-    fn spare(&self, writer: &Writer) -> u64 {
-        self.settings.limits.smallest_log.max((EXTENTS + writer.space.used_bytes()) / 32)
-    }
-
     /// Moves what is left, gives back what is free at the end of the tail and of the file, and says whether the store
     /// is dense now.
     fn settle_all(&self) -> Result<bool> {
         // So that what was emptied is free, and what was replaced is nobody's.
-        self.in_slices(|_| self.skip_number().map(Some))?;
+        self.in_slices(|writing| writing.skip_number().map(Some))?;
         self.checkpoint()?;
-        let is_dense = self.in_slices(|writer| {
-            self.reclaim(writer)?;
-            match self.settle(writer, self.next_seq()?) {
+        let is_dense = self.in_slices(|writing| {
+            writing.reclaim()?;
+            match writing.settle() {
                 Ok(()) | Err(Error::Full { .. }) => {}
                 Err(error) => return Err(error),
             }
-            self.skip_number()?;
-            self.reclaim(writer)?;
+            writing.skip_number()?;
+            writing.reclaim()?;
             let end = align_block(self.region.live(live::TAIL)? + JUMP_LEN);
-            if end < writer.extent.1 {
-                writer.space.trim(&self.region, writer.extent.0, end)?;
-                writer.extent.1 = end;
+            if end < writing.writer.extent.1 {
+                let start = writing.writer.extent.0;
+                writing.writer.space.trim(&self.region, start, end)?;
+                writing.writer.extent.1 = end;
             }
-            self.truncate(writer)?;
-            let dense = EXTENTS + writer.space.used_bytes();
-            let spare = writer.space.movable_end().saturating_sub(dense);
-            Ok(Some(spare <= self.spare(writer)))
+            writing.truncate()?;
+            let dense = EXTENTS + writing.writer.space.used_bytes();
+            let spare = writing.writer.space.movable_end().saturating_sub(dense);
+            Ok(Some(spare <= writing.spare()))
         })?;
         Ok(is_dense.unwrap_or(true))
     }
@@ -412,11 +365,62 @@ impl Engine {
     /// Gives the space of everything that is free back to the file system: what lies at the end of the file by making
     /// it shorter, the rest as holes. Says how many bytes.
     pub(crate) fn release_free_space(&self) -> Result<u64> {
-        let _turn = self.turn()?;
-        let mut writer = self.writer();
-        self.reclaim(&mut writer)?;
-        let seq = self.next_seq()?;
-        let given = self.truncate(&mut writer)?;
-        Ok(given + writer.space.punch(&self.region, seq)?)
+        let turn = self.turn()?;
+        let mut writing = turn.write();
+        writing.reclaim()?;
+        let seq = writing.seq()?;
+        let given = writing.truncate()?;
+        Ok(given + writing.writer.space.punch(&self.region, seq)?)
+    }
+}
+
+impl<'e> Writing<'e> {
+    /// Where there is no room for a round, cleans the log block by block.
+    fn make_room_to_compact(&mut self) -> Result<Option<Ended>> {
+        match self.squeeze_at_last() {
+            Ok(0) | Err(Error::Full { .. }) => Ok(Some(Ended::Full)),
+            freed => freed.map(|_| None),
+        }
+    }
+
+    /// Whether next to nothing of the log is dead, and there is no place for its last extent below that.
+    fn log_is_dense(&self, live: u64) -> Result<bool> {
+        let dead = self.engine.log_size()?.0.saturating_sub(live);
+        let last = self.writer.space.extents().filter(|extent| extent.is_log()).last();
+        Ok(dead <= self.engine.settings.limits.piece.min(live / 64).max(256)
+            && last.is_none_or(|last| self.writer.space.lowest(last.len().max(least_run(live))).0 > last.offset))
+    }
+
+    /// Whether a compaction would make the file of a small store noticeably shorter.
+    fn is_longer_than_it_needs_to_be(&self) -> Result<bool> {
+        if self.writer.space.used_bytes() > SMALL {
+            return Ok(false);
+        }
+        let live = self.engine.upkeep.expired.alive_of(self.engine.log_totals()?[3]);
+        let log = align_block(live + JUMP_LEN);
+        let mut needed = EXTENTS + log + self.bytes_beside(log);
+        for (map, index) in self.engine.maps()? {
+            needed += self.engine.fitting_blocks(map, &index, Purpose::Closing)?.min(index.blocks()) * BLOCK;
+        }
+        Ok(self.engine.region.len().saturating_sub(needed) > LEAST_TRIM.max((needed - EXTENTS) / 8))
+    }
+
+    /// Whether an index that needs so many blocks is as small and as low as it can be.
+    fn is_in_place(&self, index: &Index<'_>, blocks: u64) -> bool {
+        index.blocks() <= blocks.max(index.blocks() / 8 * 7)
+            && self.writer.space.lowest(blocks * BLOCK).0 > index.offset()
+    }
+
+    /// Whether an index is what makes the file as long as it is, and has a gap in front of it that is worth filling,
+    /// but shorter than itself. Then it goes behind the end first, and down in the next round.
+    fn has_gap_below(&self, index: &Index<'_>) -> bool {
+        let before = self.writer.space.extents().map(Extent::end).take_while(|&end| end <= index.offset()).last();
+        let gap = index.offset().saturating_sub(before.unwrap_or(EXTENTS));
+        index.offset() + index.blocks() * BLOCK == self.writer.space.movable_end() && gap > self.spare()
+    }
+
+    /// How many bytes may be free in the file of a store that is dense.
+    fn spare(&self) -> u64 {
+        self.engine.settings.limits.smallest_log.max((EXTENTS + self.writer.space.used_bytes()) / 32)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::clean::Portion;
 use crate::engine::Engine;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::turn::Turn;
 use crate::error::Result;
@@ -30,11 +30,11 @@ impl Engine {
         self.sample_all_now_and_then()?;
         loop {
             let more = {
-                let Some(_turn) = self.turn_if_pending(patience)? else { return Ok(false) };
-                let mut writer = self.writer();
+                let Some(turn) = self.turn_if_pending(patience)? else { return Ok(false) };
+                let mut writing = turn.write();
                 let slice = Instant::now();
                 loop {
-                    let more = self.maintain_once(&mut writer);
+                    let more = writing.maintain_once();
                     self.upkeep.end_write(false);
                     match more? {
                         true if slice.elapsed() < SLICE => {}
@@ -69,10 +69,10 @@ impl Engine {
         }
         if self.clean.load(Ordering::Relaxed) {
             let is_pending = {
-                let writer = self.writer();
+                let writing = turn.write();
                 let [_, appended, _, live] = self.log_totals()?;
                 let live = self.upkeep.expired.alive_of(live);
-                self.resize_cursor()? != 0 || self.excess(&writer, appended, live)?.is_some()
+                self.resize_cursor()? != 0 || writing.excess(appended, live)?.is_some()
             };
             if !is_pending && !self.is_sparse()? {
                 return Ok(None);
@@ -89,39 +89,41 @@ impl Engine {
         let (end, used) = (writer.space.movable_end() - EXTENTS, writer.space.used_bytes());
         Ok(self.settings.auto_compact.is_some() && end > 2 * used && end - used > LEAST_CUT)
     }
+}
 
+impl<'e> Writing<'e> {
     /// One step of what is pending. Says whether there is more.
-    fn maintain_once(&self, writer: &mut Writer) -> Result<bool> {
-        if self.resize_cursor()? != 0 {
-            self.step(writer, (LARGE_STEP, LARGE_STEP * self.settings.limits.lines_a_step))?;
+    fn maintain_once(&mut self) -> Result<bool> {
+        if self.engine.resize_cursor()? != 0 {
+            self.step((LARGE_STEP, LARGE_STEP * self.engine.settings.limits.lines_a_step))?;
             return Ok(true);
         }
-        let maps: Vec<u32> = self.map_table()?.iter()?.map(|entry| entry.map).collect();
+        let maps: Vec<u32> = self.engine.map_table()?.iter()?.map(|entry| entry.map).collect();
         for map in maps {
-            self.shrink(writer, map)?;
-            if self.resize_cursor()? != 0 {
+            self.shrink(map)?;
+            if self.engine.resize_cursor()? != 0 {
                 return Ok(true);
             }
         }
-        let [_, appended, _, live] = self.log_totals()?;
-        let live = self.upkeep.expired.alive_of(live);
-        if self.excess(writer, appended, live)?.is_some() && !self.is_held_up(writer, live) && !self.is_poisoned() {
-            let bytes = self.settings.limits.most_bytes;
-            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false, tight: false })?;
+        let [_, appended, _, live] = self.engine.log_totals()?;
+        let live = self.engine.upkeep.expired.alive_of(live);
+        if self.excess(appended, live)?.is_some() && !self.is_held_up(live) && !self.engine.is_poisoned() {
+            let bytes = self.engine.settings.limits.most_bytes;
+            let cleaned = self.clean_and_reclaim(Portion { bytes, leave_tail: false, tight: false })?;
             if cleaned.passed > 0 {
                 return Ok(true);
             }
         }
-        let every = self.settings.checkpoint_every;
-        if appended.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every {
-            self.upkeep.checkpoint.store(true, Ordering::Relaxed);
+        let every = self.engine.settings.checkpoint_every;
+        if appended.saturating_sub(self.engine.region.live(live::CHECKPOINT_BYTES)?) >= every {
+            self.engine.upkeep.checkpoint.store(true, Ordering::Relaxed);
         }
-        self.sweep_in_turn(writer)?;
-        self.reclaim(writer)?;
-        if writer.waiting.checkpoint >= self.settings.limits.piece {
-            self.upkeep.checkpoint.store(true, Ordering::Relaxed);
+        self.sweep_in_turn()?;
+        self.reclaim()?;
+        if self.writer.waiting.checkpoint >= self.engine.settings.limits.piece {
+            self.engine.upkeep.checkpoint.store(true, Ordering::Relaxed);
         }
-        self.truncate_if_worth_it(writer)?;
+        self.truncate_if_worth_it()?;
         Ok(false)
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::clean::{Cleaned, Portion};
 use crate::engine::Engine;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::reserve::Room;
 use crate::error::{Error, Result};
@@ -39,68 +39,11 @@ const LATE: f64 = 0.3;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Engine {
-    /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
-    /// said `before` until then.
-    #[inline]
-    pub(crate) fn upkeep_after(&self, writer: &mut Writer, maps: &[u32], before: [u64; 4], records: u64) {
-        let done = self.upkeep_of_write(writer, maps, before, records);
-        self.upkeep.end_write(true);
-        match done {
-            Ok(()) | Err(Error::Full { .. }) => {}
-            Err(error) => self.rest_from_upkeep(&error),
-        }
-    }
-
     #[cold]
     fn rest_from_upkeep(&self, error: &Error) {
         self.upkeep.rest.begin(error);
         // Whoever comes next sees what was begun.
         self.left_something.store(true, Ordering::Relaxed);
-    }
-
-    #[inline]
-    fn upkeep_of_write(&self, writer: &mut Writer, maps: &[u32], before: [u64; 4], records: u64) -> Result<()> {
-        let [_, appended_before, _, live_before] = before;
-        let [_, appended, _, live] = self.log_totals()?;
-        if self.resize_cursor()? != 0 {
-            if !self.leaves_resize(maps)? {
-                self.step(writer, (records, records.saturating_mul(self.settings.limits.lines_a_step)))?;
-            }
-        } else if live < live_before {
-            for &map in maps {
-                self.shrink(writer, map)?;
-                if self.resize_cursor()? != 0 {
-                    break;
-                }
-            }
-        }
-        self.estimate_expired(maps)?;
-        let live = self.upkeep.expired.alive_of(live);
-        let Some(excess) = self.excess(writer, appended, live)? else { return Ok(()) };
-        self.clean_after(writer, appended.saturating_sub(appended_before), excess, live)
-    }
-
-    /// Moves the resize on that is going on.
-    #[cold]
-    pub(super) fn step(&self, writer: &mut Writer, (blocks, lines): (u64, u64)) -> Result<bool> {
-        let mut switched = false;
-        // Where tombstones are left out, each slot costs a look at its record.
-        let lines = if self.resize_cursor()? >> 63 != 0 { (lines / 4).max(1) } else { lines };
-        let more = self.step_resize(writer, (blocks, lines), self.next_seq()?, &mut switched)?;
-        if switched {
-            self.skip_number()?;
-        }
-        Ok(more)
-    }
-
-    /// Begins to build a smaller index if one is due.
-    #[inline]
-    pub(super) fn shrink(&self, writer: &mut Writer, map: u32) -> Result<()> {
-        match self.shrink_if_due(writer, map, self.next_seq()?) {
-            Ok(true) => self.skip_number(),
-            Ok(false) | Err(Error::Full { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 
     /// Whether a writer leaves the resize to the thread that does the upkeep.
@@ -118,48 +61,6 @@ impl Engine {
         Ok(true)
     }
 
-    /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
-    /// is alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
-    #[inline]
-    pub(super) fn excess(&self, writer: &Writer, appended: u64, live: u64) -> Result<Option<f64>> {
-        let Some(limit) = self.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
-        // Of a small store more may wait than is alive, and cleaning in haste would not make that less.
-        let waiting = writer.waiting.checkpoint.min(live / 8);
-        let used = appended.saturating_sub(self.head_for_writing()?.bytes).saturating_add(waiting);
-        let share = 1.0 - live as f64 / used.max(1) as f64;
-        let is_due = used >= self.settings.limits.least_log && share > limit;
-        Ok(is_due.then(|| ((share - limit) / (1.0 - limit)).min(1.0)))
-    }
-
-    /// Cleans as much as belongs to so many bytes that were appended.
-    #[cold]
-    fn clean_after(&self, writer: &mut Writer, appended: u64, excess: f64, live: u64) -> Result<()> {
-        if self.settings.background_maintenance && excess < LATE {
-            self.upkeep.ring();
-            return Ok(());
-        }
-        if self.upkeep.rest.goes_on() || self.is_held_up(writer, live) || self.is_poisoned() {
-            return Ok(());
-        }
-        let limit = self.settings.auto_compact.unwrap_or(1.0);
-        let pace = (1.0 + HASTE * excess) / limit;
-        let mut wanted = ((appended as f64 * pace) as u64).max(LEAST_PIECE);
-        loop {
-            let bytes = wanted.min(self.settings.limits.most_bytes);
-            let cleaned = self.clean_and_reclaim(writer, Portion { bytes, leave_tail: false, tight: false })?;
-            wanted = wanted.saturating_sub(cleaned.passed);
-            if cleaned.passed == 0 || wanted == 0 {
-                self.upkeep.rest.end();
-                return Ok(());
-            }
-        }
-    }
-
-    /// Whether so much waits for readers that it is better to wait with them: what is emptied now would have to, too.
-    pub(crate) fn is_held_up(&self, writer: &Writer, live: u64) -> bool {
-        self.hold_up(writer.waiting.pins, live)
-    }
-
     /// Whether readers who keep so many emptied bytes hold cleaning up.
     fn hold_up(&self, kept: u64, live: u64) -> bool {
         kept > self.settings.limits.least_waiting.max(live / 2)
@@ -175,132 +76,9 @@ impl Engine {
         Ok(kept.saturating_add(self.log_size()?.0.saturating_sub(live)))
     }
 
-    /// Cleans, and if that has emptied anything, sees what of it can be used.
-    pub(crate) fn clean_and_reclaim(&self, writer: &mut Writer, portion: Portion) -> Result<Cleaned> {
-        let cleaned = self.clean(writer, portion)?;
-        if cleaned.emptied > 0 {
-            self.reclaim(writer)?;
-            if writer.waiting.checkpoint > self.settings.limits.least_waiting.max(self.live_bytes()? / 8) {
-                self.upkeep.checkpoint.store(true, Ordering::Relaxed);
-            }
-            self.truncate_if_worth_it(writer)?;
-            self.lower_what_is_last(writer)?;
-        }
-        Ok(cleaned)
-    }
-
-    /// If a quarter of the file is free, and what lies last in it is no log, which drifts down by itself, moves that to
-    /// a lower place: an index as a resize does it, line by line.
-    fn lower_what_is_last(&self, writer: &mut Writer) -> Result<()> {
-        let (end, used) = (writer.space.used_end() - EXTENTS, writer.space.used_bytes());
-        if end - used <= LEAST_CUT.max(end / 4) || self.resize_cursor()? != 0 {
-            return Ok(());
-        }
-        let Some(last) = writer.space.last() else { return Ok(()) };
-        let has_place = |blocks: u64| writer.space.lowest(blocks * BLOCK).0 < last.offset;
-        let seq = self.next_seq()?;
-        let lowered = match last.kind {
-            ExtentKind::Index => {
-                let Some(entry) = self.map_table()?.iter()?.find(|entry| entry.region() == last.offset) else {
-                    return Ok(());
-                };
-                let keys = self.index_in_force(entry.map)?.totals()?.keys;
-                let blocks = index::blocks_for(index::roomy(keys)).min(last.blocks);
-                if !has_place(blocks) {
-                    return Ok(());
-                }
-                self.begin_resize(writer, entry.map, blocks, false, seq)
-            }
-            ExtentKind::Table | ExtentKind::Reserve if has_place(last.blocks) => self.settle(writer, seq),
-            _ => return Ok(()),
-        };
-        match lowered {
-            Err(Error::Full { .. }) => Ok(()),
-            lowered => lowered,
-        }
-    }
-
-    /// Makes room in a full store by cleaning it, and says whether there is some. For a removal, which makes more room
-    /// than it takes, all of the log is cleaned if it must be.
-    #[cold]
-    pub(crate) fn squeeze(&self, writer: &mut Writer, room: Room) -> bool {
-        if !self.squeezes() {
-            return false;
-        }
-        match self.squeeze_once(writer, room) {
-            Ok(freed) => {
-                self.upkeep.rest.end();
-                freed > 0
-            }
-            Err(Error::Full { .. }) => false,
-            Err(error) => {
-                self.rest_from_upkeep(&error);
-                false
-            }
-        }
-    }
-
     /// Whether a write to a full store cleans it.
     pub(crate) fn squeezes(&self) -> bool {
         self.settings.auto_compact.is_some() && !self.upkeep.rest.goes_on()
-    }
-
-    /// Makes room for removals, with all that cleaning may use.
-    pub(crate) fn squeeze_at_last(&self, writer: &mut Writer) -> Result<u64> {
-        self.exceeding_at_last(writer, Room::Cleaning, |writer| self.squeeze_once(writer, Room::Removal))
-    }
-
-    /// Cleans once along the log, until as much was emptied as an extent takes; for a removal, until there is so much
-    /// room more, and what has to be held back is. Says how much that is.
-    fn squeeze_once(&self, writer: &mut Writer, room: Room) -> Result<u64> {
-        let used = self.bytes_in_use(writer);
-        if writer.waiting.checkpoint > 0 {
-            self.checkpoint_in_turn(writer, PATIENCE)?;
-            self.reclaim(writer)?;
-        }
-        let [_, _, _, live] = self.log_totals()?;
-        let goal = self.end_of_log()?;
-        let dead = goal.saturating_sub(self.head_for_writing()?.bytes).saturating_sub(live);
-        // Where next to nothing is dead there is nothing to be had.
-        let least = if room == Room::Growth { live / 16 } else { 0 };
-        if dead <= least {
-            return Ok(used.saturating_sub(self.bytes_in_use(writer)));
-        }
-        let enough = writer.space.log_extent_len(0, self.settings.limits.log_extents());
-        // Tombstones are dropped as soon as they can be.
-        writer.unread_below = (self.raise_horizon()?, self.region.live(live::VISIBLE)? & COUNT_MASK);
-        let most = self.settings.limits.most_bytes;
-        let mut bytes = most;
-        let mut freed = 0;
-        while self.head_for_writing()?.bytes < goal {
-            let cleaned = match self.clean(writer, Portion { bytes, leave_tail: false, tight: true }) {
-                // Less of it may fit, at last a single record.
-                Err(Error::Full { .. }) if bytes > 1 => {
-                    bytes = (bytes / 8).max(1);
-                    continue;
-                }
-                cleaned => cleaned?,
-            };
-            if cleaned.passed == 0 {
-                break;
-            }
-            bytes = most;
-            if cleaned.emptied > 0 {
-                self.checkpoint_in_turn(writer, PATIENCE)?;
-                self.reclaim(writer)?;
-            }
-            freed = match room {
-                Room::Growth => freed + cleaned.emptied,
-                _ => used.saturating_sub(self.bytes_in_use(writer)),
-            };
-            if freed >= enough
-                && self.refill_reserve(writer, self.next_seq()?)?
-                && (room == Room::Growth || self.has_room_to_remove(writer))
-            {
-                break;
-            }
-        }
-        Ok(freed)
     }
 
     /// What is in use no more and has to wait, what is dead in the log and cannot be emptied for the same reason
@@ -317,5 +95,227 @@ impl Engine {
         let (mut waiting, unused) = space.waiting(self.lowest_pin()?, durable);
         waiting.pins = self.held_back(waiting.pins)?;
         Ok((waiting, unused.iter().map(Extent::len).sum()))
+    }
+}
+
+impl<'e> Writing<'e> {
+    /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
+    /// said `before` until then.
+    #[inline]
+    pub(crate) fn upkeep_after(&mut self, maps: &[u32], before: [u64; 4], records: u64) {
+        let done = self.upkeep_of_write(maps, before, records);
+        self.engine.upkeep.end_write(true);
+        match done {
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(error) => self.engine.rest_from_upkeep(&error),
+        }
+    }
+
+    #[inline]
+    fn upkeep_of_write(&mut self, maps: &[u32], before: [u64; 4], records: u64) -> Result<()> {
+        let [_, appended_before, _, live_before] = before;
+        let [_, appended, _, live] = self.engine.log_totals()?;
+        if self.engine.resize_cursor()? != 0 {
+            if !self.engine.leaves_resize(maps)? {
+                self.step((records, records.saturating_mul(self.engine.settings.limits.lines_a_step)))?;
+            }
+        } else if live < live_before {
+            for &map in maps {
+                self.shrink(map)?;
+                if self.engine.resize_cursor()? != 0 {
+                    break;
+                }
+            }
+        }
+        self.engine.estimate_expired(maps)?;
+        let live = self.engine.upkeep.expired.alive_of(live);
+        let Some(excess) = self.excess(appended, live)? else { return Ok(()) };
+        self.clean_after(appended.saturating_sub(appended_before), excess, live)
+    }
+
+    /// Moves the resize on that is going on.
+    #[cold]
+    pub(super) fn step(&mut self, (blocks, lines): (u64, u64)) -> Result<bool> {
+        let mut switched = false;
+        // Where tombstones are left out, each slot costs a look at its record.
+        let lines = if self.engine.resize_cursor()? >> 63 != 0 { (lines / 4).max(1) } else { lines };
+        let more = self.step_resize((blocks, lines), &mut switched)?;
+        if switched {
+            self.skip_number()?;
+        }
+        Ok(more)
+    }
+
+    /// Begins to build a smaller index if one is due.
+    #[inline]
+    pub(super) fn shrink(&mut self, map: u32) -> Result<()> {
+        match self.shrink_if_due(map) {
+            Ok(true) => self.skip_number(),
+            Ok(false) | Err(Error::Full { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
+    /// is alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
+    #[inline]
+    pub(super) fn excess(&self, appended: u64, live: u64) -> Result<Option<f64>> {
+        let Some(limit) = self.engine.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
+        // Of a small store more may wait than is alive, and cleaning in haste would not make that less.
+        let waiting = self.writer.waiting.checkpoint.min(live / 8);
+        let used = appended.saturating_sub(self.engine.head_for_writing()?.bytes).saturating_add(waiting);
+        let share = 1.0 - live as f64 / used.max(1) as f64;
+        let is_due = used >= self.engine.settings.limits.least_log && share > limit;
+        Ok(is_due.then(|| ((share - limit) / (1.0 - limit)).min(1.0)))
+    }
+
+    /// Cleans as much as belongs to so many bytes that were appended.
+    #[cold]
+    fn clean_after(&mut self, appended: u64, excess: f64, live: u64) -> Result<()> {
+        if self.engine.settings.background_maintenance && excess < LATE {
+            self.engine.upkeep.ring();
+            return Ok(());
+        }
+        if self.engine.upkeep.rest.goes_on() || self.is_held_up(live) || self.engine.is_poisoned() {
+            return Ok(());
+        }
+        let limit = self.engine.settings.auto_compact.unwrap_or(1.0);
+        let pace = (1.0 + HASTE * excess) / limit;
+        let mut wanted = ((appended as f64 * pace) as u64).max(LEAST_PIECE);
+        loop {
+            let bytes = wanted.min(self.engine.settings.limits.most_bytes);
+            let cleaned = self.clean_and_reclaim(Portion { bytes, leave_tail: false, tight: false })?;
+            wanted = wanted.saturating_sub(cleaned.passed);
+            if cleaned.passed == 0 || wanted == 0 {
+                self.engine.upkeep.rest.end();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether so much waits for readers that it is better to wait with them: what is emptied now would have to, too.
+    pub(crate) fn is_held_up(&self, live: u64) -> bool {
+        self.engine.hold_up(self.writer.waiting.pins, live)
+    }
+
+    /// Cleans, and if that has emptied anything, sees what of it can be used.
+    pub(crate) fn clean_and_reclaim(&mut self, portion: Portion) -> Result<Cleaned> {
+        let cleaned = self.clean(portion)?;
+        if cleaned.emptied > 0 {
+            self.reclaim()?;
+            if self.writer.waiting.checkpoint
+                > self.engine.settings.limits.least_waiting.max(self.engine.live_bytes()? / 8)
+            {
+                self.engine.upkeep.checkpoint.store(true, Ordering::Relaxed);
+            }
+            self.truncate_if_worth_it()?;
+            self.lower_what_is_last()?;
+        }
+        Ok(cleaned)
+    }
+
+    /// If a quarter of the file is free, and what lies last in it is no log, which drifts down by itself, moves that to
+    /// a lower place: an index as a resize does it, line by line.
+    fn lower_what_is_last(&mut self) -> Result<()> {
+        let (end, used) = (self.writer.space.used_end() - EXTENTS, self.writer.space.used_bytes());
+        if end - used <= LEAST_CUT.max(end / 4) || self.engine.resize_cursor()? != 0 {
+            return Ok(());
+        }
+        let Some(last) = self.writer.space.last() else { return Ok(()) };
+        let has_place = |blocks: u64| self.writer.space.lowest(blocks * BLOCK).0 < last.offset;
+        let lowered = match last.kind {
+            ExtentKind::Index => {
+                let Some(entry) = self.engine.map_table()?.iter()?.find(|entry| entry.region() == last.offset) else {
+                    return Ok(());
+                };
+                let keys = self.engine.index_in_force(entry.map)?.totals()?.keys;
+                let blocks = index::blocks_for(index::roomy(keys)).min(last.blocks);
+                if !has_place(blocks) {
+                    return Ok(());
+                }
+                self.begin_resize(entry.map, blocks, false)
+            }
+            ExtentKind::Table | ExtentKind::Reserve if has_place(last.blocks) => self.settle(),
+            _ => return Ok(()),
+        };
+        match lowered {
+            Err(Error::Full { .. }) => Ok(()),
+            lowered => lowered,
+        }
+    }
+
+    /// Makes room in a full store by cleaning it, and says whether there is some. For a removal, which makes more room
+    /// than it takes, all of the log is cleaned if it must be.
+    #[cold]
+    pub(crate) fn squeeze(&mut self, room: Room) -> bool {
+        if !self.engine.squeezes() {
+            return false;
+        }
+        match self.squeeze_once(room) {
+            Ok(freed) => {
+                self.engine.upkeep.rest.end();
+                freed > 0
+            }
+            Err(Error::Full { .. }) => false,
+            Err(error) => {
+                self.engine.rest_from_upkeep(&error);
+                false
+            }
+        }
+    }
+
+    /// Makes room for removals, with all that cleaning may use.
+    pub(crate) fn squeeze_at_last(&mut self) -> Result<u64> {
+        self.exceeding_at_last(Room::Cleaning, |writing| writing.squeeze_once(Room::Removal))
+    }
+
+    /// Cleans once along the log, until as much was emptied as an extent takes; for a removal, until there is so much
+    /// room more, and what has to be held back is. Says how much that is.
+    fn squeeze_once(&mut self, room: Room) -> Result<u64> {
+        let used = self.bytes_in_use();
+        if self.writer.waiting.checkpoint > 0 {
+            self.checkpoint_in_turn(PATIENCE)?;
+            self.reclaim()?;
+        }
+        let [_, _, _, live] = self.engine.log_totals()?;
+        let goal = self.engine.end_of_log()?;
+        let dead = goal.saturating_sub(self.engine.head_for_writing()?.bytes).saturating_sub(live);
+        // Where next to nothing is dead there is nothing to be had.
+        let least = if room == Room::Growth { live / 16 } else { 0 };
+        if dead <= least {
+            return Ok(used.saturating_sub(self.bytes_in_use()));
+        }
+        let enough = self.writer.space.log_extent_len(0, self.engine.settings.limits.log_extents());
+        // Tombstones are dropped as soon as they can be.
+        self.writer.unread_below = (self.raise_horizon()?, self.engine.region.live(live::VISIBLE)? & COUNT_MASK);
+        let most = self.engine.settings.limits.most_bytes;
+        let mut bytes = most;
+        let mut freed = 0;
+        while self.engine.head_for_writing()?.bytes < goal {
+            let cleaned = match self.clean(Portion { bytes, leave_tail: false, tight: true }) {
+                // Less of it may fit, at last a single record.
+                Err(Error::Full { .. }) if bytes > 1 => {
+                    bytes = (bytes / 8).max(1);
+                    continue;
+                }
+                cleaned => cleaned?,
+            };
+            if cleaned.passed == 0 {
+                break;
+            }
+            bytes = most;
+            if cleaned.emptied > 0 {
+                self.checkpoint_in_turn(PATIENCE)?;
+                self.reclaim()?;
+            }
+            freed = match room {
+                Room::Growth => freed + cleaned.emptied,
+                _ => used.saturating_sub(self.bytes_in_use()),
+            };
+            if freed >= enough && self.refill_reserve()? && (room == Room::Growth || self.has_room_to_remove()) {
+                break;
+            }
+        }
+        Ok(freed)
     }
 }

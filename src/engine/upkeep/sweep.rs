@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::error::Result;
 use crate::file::layout::{COUNT_MASK, ExtentKind};
 
@@ -22,23 +22,24 @@ impl Engine {
         }
         // Readers may hold some of them.
         self.drops.store(true, Ordering::Relaxed);
-        let _turn = self.turn()?;
-        self.sweep_in_turn(&mut self.writer())
+        self.turn()?.write().sweep_in_turn()
     }
+}
 
-    pub(crate) fn sweep_in_turn(&self, writer: &mut Writer) -> Result<()> {
-        let table = self.map_table()?;
+impl<'e> Writing<'e> {
+    pub(crate) fn sweep_in_turn(&mut self) -> Result<()> {
+        let table = self.engine.map_table()?;
         let dropped: Vec<_> = table.iter()?.filter(|entry| entry.dropped).collect();
         if dropped.is_empty() {
             return Ok(());
         }
         let unread_below = self.raise_horizon()?;
-        let seq = self.next_seq()?;
+        let seq = self.seq()?;
         let mut swept = false;
         for entry in dropped {
-            if self.index_in_force(entry.map)?.since() & COUNT_MASK <= unread_below {
+            if self.engine.index_in_force(entry.map)?.since() & COUNT_MASK <= unread_below {
                 table.remove(entry)?;
-                writer.space.set_kind(&self.region, entry.region(), ExtentKind::Retired, seq)?;
+                self.writer.space.set_kind(&self.engine.region, entry.region(), ExtentKind::Retired, seq)?;
                 swept = true;
             }
         }

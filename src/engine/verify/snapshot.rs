@@ -278,11 +278,11 @@ mod tests {
 
     /// Moves the head on by this many bytes or a few more, in as many steps as it takes.
     fn clean(engine: &Engine, bytes: u64) {
-        let _turn = engine.turn().unwrap();
-        let mut writer = engine.writer();
+        let turn = engine.turn().unwrap();
+        let mut writing = turn.write();
         let goal = engine.head().unwrap().bytes + bytes;
         while engine.head().unwrap().bytes < goal {
-            let cleaned = engine.clean(&mut writer, Portion { bytes, leave_tail: false, tight: false }).unwrap();
+            let cleaned = writing.clean(Portion { bytes, leave_tail: false, tight: false }).unwrap();
             assert!(cleaned.passed > 0, "the log is shorter");
         }
     }
@@ -290,8 +290,8 @@ mod tests {
     /// Frees what can be freed.
     fn reclaim(engine: &Engine) {
         engine.checkpoint().unwrap();
-        let _turn = engine.turn().unwrap();
-        engine.reclaim(&mut engine.writer()).unwrap();
+        let turn = engine.turn().unwrap();
+        turn.write().reclaim().unwrap();
     }
 
     fn emptied(engine: &Engine) -> u64 {
@@ -394,7 +394,7 @@ mod tests {
         let head = engine.head().unwrap();
         let extent = engine.extents().unwrap().into_iter().find(|extent| extent.ordinal == head.ordinal).unwrap();
         let seq = engine.visible().unwrap();
-        engine.writer().space.set_kind(&engine.region, extent.offset, ExtentKind::Emptied, seq).unwrap();
+        engine.lend_writing().writer.space.set_kind(&engine.region, extent.offset, ExtentKind::Emptied, seq).unwrap();
         put(&engine, 0);
         put(&engine, 1);
         let seen = engine.see().unwrap();

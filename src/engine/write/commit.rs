@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use super::reserve::Room;
 use crate::engine::Engine;
 use crate::engine::lookup::protocol;
-use crate::engine::state::writer::{Appended, Writer};
+use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
 use crate::file::index::{Index, Probe, SlotAt, Totals};
 use crate::file::layout::{
@@ -48,100 +48,6 @@ pub(crate) struct Place<'a> {
 }
 
 impl Engine {
-    /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
-    /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
-    #[cold]
-    pub(crate) fn bury(&self, writer: &mut Writer) -> Result<()> {
-        self.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
-        writer.exceeds = false;
-        self.tail(writer)?.wipe(&self.region)?;
-        self.abandon(writer)?;
-        self.retire_unreferenced(writer)
-    }
-
-    /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
-    /// derived from the records, and doing it twice does no harm.
-    pub(crate) fn finish(&self, writer: &mut Writer) -> Result<()> {
-        let visible = self.region.live(live::VISIBLE)?;
-        let commit = self.region.live(live::COMMIT_POINT)?;
-        let (seq, end) = (commit_seq(commit, visible), commit_end(commit));
-        let start = self.region.live(live::TAIL)?;
-        let mut chain = self.region.live(live::CHAIN)? as u32;
-        let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
-        let mut appended = Appended::default();
-        let mut changed = false;
-        for record in Scan::new(&self.region, start, end) {
-            let record = record?;
-            appended.bytes += record.len();
-            appended.records += 1;
-            chain = record.header.crc.get();
-            let map = record.header.map();
-            changed |= record.kind() != Some(Kind::Jump) && !record.is_copy();
-            match record.kind() {
-                Some(Kind::Put | Kind::Remove) => {
-                    if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
-                        let index = self.index_in_force(map)?;
-                        entry.insert((index, index.totals()?));
-                    }
-                    if let Some((index, totals)) = maps.get_mut(&map) {
-                        self.publish(index, totals, record, &mut appended)?;
-                    }
-                    if map == CATALOGUE && !record.is_copy() {
-                        self.enter_catalogue(record)?;
-                    }
-                }
-                Some(Kind::Clear) => {
-                    let index = self.switch_to_fresh(writer, record)?;
-                    if let Some(cleared) = index.previous()? {
-                        appended.gone = appended.gone.saturating_add(cleared.totals()?.bytes);
-                    }
-                    maps.insert(map, (index, index.totals()?));
-                }
-                _ => {}
-            }
-        }
-        for (index, mut totals) in maps.into_values() {
-            // Counted already, by whoever was killed after that?
-            if index.totals()?.seq < seq {
-                totals.seq = seq;
-                index.set_totals(totals)?;
-            }
-        }
-        if appended.records > 0 {
-            self.count_log(seq, appended)?;
-        }
-        writer.settle(&self.region, end)?;
-        if changed { self.show(end, chain, seq) } else { self.show_quietly(end, chain, seq) }
-    }
-
-    /// Points the slot of a record's key at it, unless it does already, and counts it.
-    #[inline]
-    fn publish(
-        &self,
-        index: &Index<'_>,
-        totals: &mut Totals,
-        record: Record<'_>,
-        appended: &mut Appended,
-    ) -> Result<()> {
-        let (key, map) = (record.key(), record.header.map());
-        let hash = KeyHash::of(key, self.seed);
-        match self.probe(index, map, hash, key)? {
-            Some(Probe::Found(at, newest)) => {
-                if newest != record.offset {
-                    index.publish(at, hash, record.offset, false)?;
-                }
-                self.mirror_slot(index, map, at, hash, record.offset)?;
-            }
-            Some(Probe::Vacant(at, was_dead)) => {
-                self.publish_slot(index, map, at, hash, record.offset, true)?;
-                totals.dead -= u64::from(was_dead && totals.dead > 0);
-            }
-            None => return Err(self.region.corrupt(index.offset(), "the index has no slot left")),
-        }
-        self.count(totals, record, appended);
-        Ok(())
-    }
-
     /// Adds a record to the counters of its map and of the log, by its own flags and the record that it replaces.
     #[inline]
     pub(crate) fn count(&self, totals: &mut Totals, record: Record<'_>, appended: &mut Appended) {
@@ -166,70 +72,6 @@ impl Engine {
         }
     }
 
-    /// Adds to the counters of the whole log.
-    #[inline]
-    pub(crate) fn count_log(&self, seq: u64, appended: Appended) -> Result<()> {
-        let [counted, bytes, records, live_bytes] = self.log_totals()?;
-        if counted < seq {
-            let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
-            let live_bytes = live_bytes.saturating_add(appended.live).saturating_sub(appended.gone);
-            totals::publish(&self.region, live::LOG_TOTALS, [seq, bytes, records, live_bytes])?;
-        }
-        Ok(())
-    }
-
-    /// The end of a commit: the new tail and the CRC of the record before it, and then what makes it seen.
-    #[inline]
-    pub(crate) fn show(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
-        protocol::move_tail(self, tail, chain)?;
-        // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
-        // In the single total order, for those who go to sleep over it: see `changes`.
-        self.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
-        self.region.store_live(live::VISIBLE, seq, Ordering::Release)?;
-        self.wake_watchers()
-    }
-
-    /// The same for a commit that changes nothing that a user sees.
-    #[inline]
-    pub(crate) fn show_quietly(&self, tail: u64, chain: u32, seq: u64) -> Result<()> {
-        protocol::move_tail(self, tail, chain)?;
-        self.region.store_live(live::VISIBLE, seq, Ordering::Release)
-    }
-
-    /// Stores the commit point, and its number in the seal right before it: whoever copies the file meanwhile sees
-    /// that.
-    #[inline(always)]
-    pub(crate) fn store_commit_point(&self, end: u64, seq: u64) -> Result<()> {
-        self.region.store_seal(seal::COMMIT, seq)?;
-        self.region.store_live(live::COMMIT_POINT, commit_word(end, seq), Ordering::Release)
-    }
-
-    /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
-    /// now.
-    pub(crate) fn skip_number(&self) -> Result<()> {
-        let (tail, seq) = (self.region.live(live::TAIL)?, self.next_seq()?);
-        self.store_commit_point(tail, seq)?;
-        self.region.store_live(live::VISIBLE, seq, Ordering::Release)
-    }
-
-    /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
-    /// skipped, so that nothing of it can complete a later commit.
-    pub(crate) fn abandon(&self, writer: &mut Writer) -> Result<()> {
-        self.forget_uncommitted(writer).inspect_err(|_| self.left_something.store(true, Ordering::Relaxed))
-    }
-
-    fn forget_uncommitted(&self, writer: &mut Writer) -> Result<()> {
-        let visible = self.region.live(live::VISIBLE)?;
-        let commit = self.region.live(live::COMMIT_POINT)?;
-        if commit_seq(commit, visible) != visible {
-            // It had passed the commit point; it only has to be finished.
-            return self.finish(writer);
-        }
-        self.return_uncommitted(writer, visible)?;
-        writer.settle(&self.region, self.region.live(live::TAIL)?)?;
-        self.skip_number()
-    }
-
     /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
     #[inline]
     pub(crate) fn put_over(&self, newest: Option<u64>) -> Result<Change> {
@@ -240,21 +82,183 @@ impl Engine {
         let flags = if newest.kind() == Some(Kind::Remove) { flags::NEW } else { 0 };
         Ok(Change { prev, shortcut: self.shortcut_over(newest)?, flags, new_slot: false })
     }
+}
+
+impl<'e> Writing<'e> {
+    /// Points the slot of a record's key at it, unless it does already, and counts it.
+    #[inline]
+    fn publish(
+        &mut self,
+        index: &Index<'_>,
+        totals: &mut Totals,
+        record: Record<'_>,
+        appended: &mut Appended,
+    ) -> Result<()> {
+        let (key, map) = (record.key(), record.header.map());
+        let hash = KeyHash::of(key, self.engine.seed);
+        match self.engine.probe(index, map, hash, key)? {
+            Some(Probe::Found(at, newest)) => {
+                if newest != record.offset {
+                    index.publish(at, hash, record.offset, false)?;
+                }
+                self.mirror_slot(index, map, at, hash, record.offset)?;
+            }
+            Some(Probe::Vacant(at, was_dead)) => {
+                self.publish_slot(index, map, at, hash, record.offset, true)?;
+                totals.dead -= u64::from(was_dead && totals.dead > 0);
+            }
+            None => return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left")),
+        }
+        self.engine.count(totals, record, appended);
+        Ok(())
+    }
+
+    /// Adds to the counters of the whole log.
+    #[inline]
+    pub(crate) fn count_log(&mut self, seq: u64, appended: Appended) -> Result<()> {
+        let [counted, bytes, records, live_bytes] = self.engine.log_totals()?;
+        if counted < seq {
+            let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
+            let live_bytes = live_bytes.saturating_add(appended.live).saturating_sub(appended.gone);
+            totals::publish(&self.engine.region, live::LOG_TOTALS, [seq, bytes, records, live_bytes])?;
+        }
+        Ok(())
+    }
+
+    /// The end of a commit: the new tail and the CRC of the record before it, and then what makes it seen.
+    #[inline]
+    pub(crate) fn show(&mut self, tail: u64, chain: u32, seq: u64) -> Result<()> {
+        protocol::move_tail(self.engine, tail, chain)?;
+        // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
+        // In the single total order, for those who go to sleep over it: see `changes`.
+        self.engine.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
+        self.engine.region.store_live(live::VISIBLE, seq, Ordering::Release)?;
+        self.engine.wake_watchers()
+    }
+
+    /// The same for a commit that changes nothing that a user sees.
+    #[inline]
+    pub(crate) fn show_quietly(&mut self, tail: u64, chain: u32, seq: u64) -> Result<()> {
+        protocol::move_tail(self.engine, tail, chain)?;
+        self.engine.region.store_live(live::VISIBLE, seq, Ordering::Release)
+    }
+
+    /// Stores the commit point, and its number in the seal right before it: whoever copies the file meanwhile sees
+    /// that.
+    #[inline(always)]
+    pub(crate) fn store_commit_point(&mut self, end: u64, seq: u64) -> Result<()> {
+        self.engine.region.store_seal(seal::COMMIT, seq)?;
+        self.engine.region.store_live(live::COMMIT_POINT, commit_word(end, seq), Ordering::Release)
+    }
+
+    /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
+    /// now.
+    pub(crate) fn skip_number(&mut self) -> Result<()> {
+        let (tail, seq) = (self.engine.region.live(live::TAIL)?, self.seq()?);
+        self.store_commit_point(tail, seq)?;
+        self.engine.region.store_live(live::VISIBLE, seq, Ordering::Release)
+    }
+}
+
+impl<'e> Writing<'e> {
+    /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
+    /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
+    #[cold]
+    pub(crate) fn bury(&mut self) -> Result<()> {
+        self.engine.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
+        self.writer.exceeds = false;
+        self.tail()?.wipe(&self.engine.region)?;
+        self.abandon()?;
+        self.retire_unreferenced()
+    }
+
+    /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
+    /// derived from the records, and doing it twice does no harm.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let visible = self.engine.region.live(live::VISIBLE)?;
+        let commit = self.engine.region.live(live::COMMIT_POINT)?;
+        let (seq, end) = (commit_seq(commit, visible), commit_end(commit));
+        let start = self.engine.region.live(live::TAIL)?;
+        let mut chain = self.engine.region.live(live::CHAIN)? as u32;
+        let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
+        let mut appended = Appended::default();
+        let mut changed = false;
+        for record in Scan::new(&self.engine.region, start, end) {
+            let record = record?;
+            appended.bytes += record.len();
+            appended.records += 1;
+            chain = record.header.crc.get();
+            let map = record.header.map();
+            changed |= record.kind() != Some(Kind::Jump) && !record.is_copy();
+            match record.kind() {
+                Some(Kind::Put | Kind::Remove) => {
+                    if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
+                        let index = self.engine.index_in_force(map)?;
+                        entry.insert((index, index.totals()?));
+                    }
+                    if let Some((index, totals)) = maps.get_mut(&map) {
+                        self.publish(index, totals, record, &mut appended)?;
+                    }
+                    if map == CATALOGUE && !record.is_copy() {
+                        self.enter_catalogue(record)?;
+                    }
+                }
+                Some(Kind::Clear) => {
+                    let index = self.switch_to_fresh(record)?;
+                    if let Some(cleared) = index.previous()? {
+                        appended.gone = appended.gone.saturating_add(cleared.totals()?.bytes);
+                    }
+                    maps.insert(map, (index, index.totals()?));
+                }
+                _ => {}
+            }
+        }
+        for (index, mut totals) in maps.into_values() {
+            // Counted already, by whoever was killed after that?
+            if index.totals()?.seq < seq {
+                totals.seq = seq;
+                index.set_totals(totals)?;
+            }
+        }
+        if appended.records > 0 {
+            self.count_log(seq, appended)?;
+        }
+        self.writer.settle(&self.engine.region, end)?;
+        if changed { self.show(end, chain, seq) } else { self.show_quietly(end, chain, seq) }
+    }
+
+    /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
+    /// skipped, so that nothing of it can complete a later commit.
+    pub(crate) fn abandon(&mut self) -> Result<()> {
+        self.forget_uncommitted().inspect_err(|_| self.engine.left_something.store(true, Ordering::Relaxed))
+    }
+
+    fn forget_uncommitted(&mut self) -> Result<()> {
+        let visible = self.engine.region.live(live::VISIBLE)?;
+        let commit = self.engine.region.live(live::COMMIT_POINT)?;
+        if commit_seq(commit, visible) != visible {
+            // It had passed the commit point; it only has to be finished.
+            return self.finish();
+        }
+        self.return_uncommitted(visible)?;
+        self.writer.settle(&self.engine.region, self.engine.region.live(live::TAIL)?)?;
+        self.skip_number()
+    }
 
     /// Steps 3 to 6 of a commit of one record, whose place in the index is known.
     #[inline]
-    pub(crate) fn commit_one(&self, writer: &mut Writer, place: Place<'_>, entry: &Entry<'_>) -> Result<bool> {
+    pub(crate) fn commit_one(&mut self, place: Place<'_>, entry: &Entry<'_>) -> Result<bool> {
         let entry = Entry { flags: entry.flags | flags::COMMIT, ..*entry };
-        let mut tail = self.tail(writer)?;
-        let jumped = self.make_log_room(writer, &mut tail, entry.len(), entry.seq, Room::of(entry.kind))?;
-        let offset = tail.append(&self.region, &entry)?;
+        let mut tail = self.tail()?;
+        let jumped = self.make_log_room(&mut tail, entry.len(), Room::of(entry.kind))?;
+        let offset = tail.append(&self.engine.region, &entry)?;
         self.store_commit_point(tail.at, entry.seq)?;
 
         let Place { index, mut totals, hash, at, new_key, was_dead } = place;
         self.publish_slot(&index, entry.map, at, hash, offset, new_key)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         let mut appended = Appended { bytes: entry.len() + jump_bytes, records: 1 + jumps, ..Appended::default() };
-        self.count(&mut totals, log::record(&self.region, offset)?, &mut appended);
+        self.engine.count(&mut totals, log::record(&self.engine.region, offset)?, &mut appended);
         totals.seq = entry.seq;
         totals.dead = totals.dead.saturating_sub(u64::from(was_dead));
         index.set_totals(totals)?;
@@ -264,32 +268,32 @@ impl Engine {
     }
 
     /// Clears the default map once more, if it is empty, in another extent of the log. Nobody sees a change.
-    pub(crate) fn clear_again(&self, writer: &mut Writer) -> Result<bool> {
-        let old = self.index_in_force(DEFAULT_MAP)?;
+    pub(crate) fn clear_again(&mut self) -> Result<bool> {
+        let old = self.engine.index_in_force(DEFAULT_MAP)?;
         if old.totals()?.keys > 0 {
             return Ok(false);
         }
-        if let Err(error) = self.commit_clear(writer, DEFAULT_MAP, old.offset(), true) {
-            self.abandon(writer)?;
+        if let Err(error) = self.commit_clear(DEFAULT_MAP, old.offset(), true) {
+            self.abandon()?;
             return Err(error);
         }
         Ok(true)
     }
 
-    pub(crate) fn commit_clear(&self, writer: &mut Writer, map: u32, old: u64, again: bool) -> Result<()> {
-        let seq = self.next_seq()?;
-        let fresh = self.fresh_region(writer, map, seq, old)?;
+    pub(crate) fn commit_clear(&mut self, map: u32, old: u64, again: bool) -> Result<()> {
+        let seq = self.seq()?;
+        let fresh = self.fresh_region(map, old)?;
         let target = fresh.to_le_bytes();
         let flags = if again { flags::COMMIT | flags::COPY } else { flags::COMMIT };
         let entry = Entry { flags, map, value: &target, ..Entry::bare(Kind::Clear, seq) };
-        let mut tail = self.tail(writer)?;
+        let mut tail = self.tail()?;
         if again {
-            self.leave_extent(writer, &mut tail, entry.len(), seq, Room::Cleaning)?;
+            self.leave_extent(&mut tail, entry.len(), Room::Cleaning)?;
         } else {
-            self.make_log_room(writer, &mut tail, entry.len(), seq, Room::Removal)?;
+            self.make_log_room(&mut tail, entry.len(), Room::Removal)?;
         }
-        tail.append(&self.region, &entry)?;
+        tail.append(&self.engine.region, &entry)?;
         self.store_commit_point(tail.at, seq)?;
-        self.finish(writer)
+        self.finish()
     }
 }

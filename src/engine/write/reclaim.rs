@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::layout::{ExtentKind, live};
 use crate::file::locks::{READERS, Sharing};
@@ -24,59 +24,62 @@ use crate::file::space::{Extent, LogPoint};
 pub(crate) const LEAST_CUT: u64 = 256 << 10;
 
 impl Engine {
-    /// Frees what nobody needs any more, and notes what has to wait. Only for the holder of the writer lock.
-    pub(crate) fn reclaim(&self, writer: &mut Writer) -> Result<()> {
-        if !writer.space.has_waiting() {
-            writer.waiting = Default::default();
-            return Ok(());
-        }
-        let unread_below = self.raise_horizon()?;
-        let durable = self.durable_head()?;
-        // Before anything is freed: writers follow version chains as far down as this says.
-        let reused_below = self.region.live(live::REUSED_BELOW)?.max(unread_below);
-        self.region.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
-        writer.waiting = writer.space.reclaim(&self.region, unread_below, durable)?;
-        Ok(())
-    }
-
-    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what
-    /// waits for a checkpoint gets one.
-    pub(crate) fn allocate(&self, writer: &mut Writer, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
-        self.reclaim(writer)?;
-        match writer.space.allocate(&self.region, blocks, kind, seq) {
-            Err(full @ Error::Full { .. }) if writer.waiting.checkpoint > 0 => {
-                // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
-                if self.checkpoint_in_turn(writer, self.settings.lock_timeout).is_err() {
-                    return Err(full);
-                }
-                self.reclaim(writer)?;
-                writer.space.allocate(&self.region, blocks, kind, seq)
-            }
-            taken => taken,
-        }
-    }
-
     /// Where the log begins as the superblock in force says it, or one before it.
     pub(crate) fn durable_head(&self) -> Result<LogPoint> {
         // The ordinal first, since it is stored last.
         let ordinal = self.region.live(live::DURABLE_ORDINAL)?;
         Ok(LogPoint { ordinal, at: self.region.live(live::DURABLE_HEAD)? })
     }
+}
+
+impl<'e> Writing<'e> {
+    /// Frees what nobody needs any more, and notes what has to wait. Only for the holder of the writer lock.
+    pub(crate) fn reclaim(&mut self) -> Result<()> {
+        if !self.writer.space.has_waiting() {
+            self.writer.waiting = Default::default();
+            return Ok(());
+        }
+        let unread_below = self.raise_horizon()?;
+        let durable = self.engine.durable_head()?;
+        // Before anything is freed: writers follow version chains as far down as this says.
+        let reused_below = self.engine.region.live(live::REUSED_BELOW)?.max(unread_below);
+        self.engine.region.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
+        self.writer.waiting = self.writer.space.reclaim(&self.engine.region, unread_below, durable)?;
+        Ok(())
+    }
+
+    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what
+    /// waits for a checkpoint gets one.
+    pub(crate) fn allocate(&mut self, blocks: u64, kind: ExtentKind) -> Result<Extent> {
+        self.reclaim()?;
+        let seq = self.seq()?;
+        match self.writer.space.allocate(&self.engine.region, blocks, kind, seq) {
+            Err(full @ Error::Full { .. }) if self.writer.waiting.checkpoint > 0 => {
+                // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
+                if self.checkpoint_in_turn(self.engine.settings.lock_timeout).is_err() {
+                    return Err(full);
+                }
+                self.reclaim()?;
+                self.writer.space.allocate(&self.engine.region, blocks, kind, seq)
+            }
+            taken => taken,
+        }
+    }
 
     /// Makes the file shorter if enough of it is free at its end.
-    pub(crate) fn truncate_if_worth_it(&self, writer: &mut Writer) -> Result<u64> {
-        let (len, end) = (self.region.len(), writer.space.used_end());
-        if len.saturating_sub(end) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate(writer) }
+    pub(crate) fn truncate_if_worth_it(&mut self) -> Result<u64> {
+        let (len, end) = (self.engine.region.len(), self.writer.space.used_end());
+        if len.saturating_sub(end) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate() }
     }
 
     /// Makes the file as short as it can be, unless somebody might look behind that. Says by how many bytes.
-    pub(crate) fn truncate(&self, writer: &mut Writer) -> Result<u64> {
-        let Some(locks) = &self.locks else { return writer.space.truncate(&self.region) };
-        if !locks.try_lock(READERS, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e))? {
+    pub(crate) fn truncate(&mut self) -> Result<u64> {
+        let Some(locks) = &self.engine.locks else { return self.writer.space.truncate(&self.engine.region) };
+        if !locks.try_lock(READERS, Sharing::Exclusive).map_err(|e| lock_error(&self.engine.region, e))? {
             return Ok(0);
         }
-        let shorter = writer.space.truncate(&self.region);
-        locks.unlock(READERS).map_err(|e| lock_error(&self.region, e))?;
+        let shorter = self.writer.space.truncate(&self.engine.region);
+        locks.unlock(READERS).map_err(|e| lock_error(&self.engine.region, e))?;
         shorter
     }
 }

@@ -9,7 +9,7 @@ use zerocopy::FromBytes;
 use super::reserve::Room;
 use super::reserve::{REGION_RESERVE, Reserve};
 use crate::engine::Engine;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{
@@ -24,110 +24,6 @@ use crate::file::table::MapTable;
 pub(crate) const NEXT_ID: &[u8] = b"";
 
 impl Engine {
-    /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
-    /// clear is committed.
-    pub(crate) fn fresh_region(&self, writer: &mut Writer, map: u32, seq: u64, previous: u64) -> Result<u64> {
-        let offset = match self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq) {
-            Err(full @ Error::Full { .. }) => match Reserve::of(writer).region {
-                Some(held) => {
-                    writer.space.set_kind(&self.region, held.offset, ExtentKind::Index, seq)?;
-                    held.offset
-                }
-                None if writer.exceeds => {
-                    let excess = self.excess_for(writer, Room::Removal, 0);
-                    let allocate = || self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq);
-                    self.region.exceeding(excess, allocate)?.offset
-                }
-                None => return Err(full),
-            },
-            taken => taken?.offset,
-        };
-        // One before the clear, so that whatever else the commit holds counts from here.
-        let totals = Totals { seq: seq - 1, ..Totals::default() };
-        Index::create(&self.region, (offset, REGION_RESERVE), map, seq, previous, totals)?;
-        Ok(offset)
-    }
-
-    /// Switches a map to the fresh region that the record of a clear names, unless that was done.
-    pub(crate) fn switch_to_fresh(&self, writer: &mut Writer, clear: Record<'_>) -> Result<Index<'_>> {
-        let fresh = clear.target().ok_or_else(|| self.region.corrupt(clear.offset, "a clear without a region"))?;
-        let (map, old) = (clear.header.map(), self.index_in_force(clear.header.map())?.offset());
-        if old != fresh {
-            self.map_table()?.set_region(map, extent_word(fresh, REGION_RESERVE))?;
-            writer.space.set_kind(&self.region, old, ExtentKind::Retired, clear.seq())?;
-            self.cancel_stale_resize(writer)?;
-        }
-        Index::open(&self.region, fresh)
-    }
-
-    /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
-    pub(crate) fn first_region(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<u64> {
-        let extent = self.allocate(writer, REGION_RESERVE, ExtentKind::Index, seq)?;
-        let totals = Totals { seq: seq - 1, ..Totals::default() };
-        Index::create(&self.region, (extent.offset, REGION_RESERVE), map, seq, 0, totals)?;
-        Ok(extent.offset)
-    }
-
-    /// Puts the [first region](Engine::first_region) of a map in force, unless that was done.
-    pub(crate) fn put_in_force(&self, map: u32, first: u64) -> Result<()> {
-        if self.index(map)?.is_none() {
-            let index = Index::open(&self.region, first)?;
-            // There was made room for it.
-            self.map_table()?.set_region(map, index.extent())?;
-        }
-        Ok(())
-    }
-
-    /// Gives a map its first region, of so many blocks.
-    pub(crate) fn create_map(&self, writer: &mut Writer, map: u32, blocks: u64, seq: u64) -> Result<Index<'_>> {
-        let extent = self.allocate(writer, blocks, ExtentKind::Index, seq)?;
-        let new = (extent.offset, extent.blocks);
-        let index = Index::create(&self.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
-        if !self.map_table()?.set_region(map, index.extent())? {
-            self.grow_map_table(writer, seq)?;
-            self.map_table()?.set_region(map, index.extent())?;
-        }
-        Ok(index)
-    }
-
-    /// Makes the first map table.
-    pub(crate) fn create_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let extent = self.allocate(writer, 1, ExtentKind::Table, seq)?;
-        MapTable::create(&self.region, extent.offset, 1)?;
-        self.region.store_live(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
-    }
-
-    /// Sees to it that a map can be entered into the map table.
-    pub(crate) fn make_map_room(&self, writer: &mut Writer, map: u32, seq: u64) -> Result<()> {
-        if self.map_table()?.has_room(map)? { Ok(()) } else { self.grow_map_table(writer, seq) }
-    }
-
-    fn grow_map_table(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let blocks = extent_blocks(self.region.live(live::MAP_TABLE)?) * 2;
-        self.move_map_table(writer, blocks, seq)
-    }
-
-    /// Moves the map table to a new extent. The old one is retired.
-    fn move_map_table(&self, writer: &mut Writer, blocks: u64, seq: u64) -> Result<()> {
-        let old_word = self.region.live(live::MAP_TABLE)?;
-        let old = MapTable::open(&self.region, old_word)?;
-        let extent = self.allocate(writer, blocks, ExtentKind::Table, seq)?;
-        MapTable::create(&self.region, extent.offset, blocks)?.take_over(&old)?;
-        self.region.store_live(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
-        writer.space.set_kind(&self.region, extent_offset(old_word), ExtentKind::Retired, seq)
-    }
-
-    /// Moves the tables and what is held back to lower places, where there are such.
-    pub(crate) fn settle(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let word = self.region.live(live::MAP_TABLE)?;
-        let blocks = extent_blocks(word);
-        if writer.space.lowest(blocks * BLOCK).0 < extent_offset(word) {
-            self.move_map_table(writer, blocks, seq)?;
-        }
-        writer.space.settle_table(&self.region, seq)?;
-        self.settle_reserve(writer, seq)
-    }
-
     /// Where the regions and tables are that live words name, those of the map table and of the live area among them.
     pub(crate) fn named_extents(&self) -> Result<BTreeSet<u64>> {
         let mut named: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
@@ -152,52 +48,6 @@ impl Engine {
             extent.count > visible & COUNT_MASK && !is_in_force
         };
         Ok(space.extents().filter(uncommitted).copied().collect())
-    }
-
-    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should
-    /// have a name by now and have none. Of the rest, what is held back serves the next one, and what is retired,
-    /// emptied or a hole is as it was, whoever noted it.
-    pub(crate) fn return_uncommitted(&self, writer: &mut Writer, visible: u64) -> Result<()> {
-        let extents = self.uncommitted(&writer.space, visible)?;
-        extents.iter().try_for_each(|extent| self.return_extent(writer, extent, visible))
-    }
-
-    /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may
-    /// still be reading that.
-    pub(crate) fn retire_unreferenced(&self, writer: &mut Writer) -> Result<()> {
-        let visible = self.region.live(live::VISIBLE)?;
-        self.return_uncommitted(writer, visible)?;
-        let named = self.named_extents()?;
-        let unused = |extent: &&Extent| {
-            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table | ExtentKind::Live)
-                && !named.contains(&extent.offset)
-        };
-        let unused: Vec<u64> = writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
-        let retire = |offset| writer.space.set_kind(&self.region, offset, ExtentKind::Retired, visible);
-        unused.into_iter().try_for_each(retire)
-    }
-
-    /// Does what a record of the catalogue says besides, when its commit is finished.
-    pub(crate) fn enter_catalogue(&self, record: Record<'_>) -> Result<()> {
-        let entry = |record: Record<'_>| match record.kind() {
-            Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
-            _ => None,
-        };
-        let before = match record.header.prev() {
-            0 => None,
-            prev => entry(log::record(&self.region, prev)?).map(|entry| entry.map.get()),
-        };
-        let now = entry(record);
-        let table = self.map_table()?;
-        if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.map.get() != before)) {
-            table.set_dropped(before, true)?;
-            self.drops.store(true, Ordering::Relaxed);
-        }
-        if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
-            self.put_in_force(now.map.get(), now.region.get())?;
-            table.set_dropped(now.map.get(), false)?;
-        }
-        Ok(())
     }
 
     /// The ids of all maps that have a name, as the index in force says it.
@@ -234,6 +84,165 @@ impl Engine {
             return Ok(());
         }
         Err(self.region.corrupt(record.offset, "the CRC of a record of the catalogue does not hold"))
+    }
+}
+
+impl<'e> Writing<'e> {
+    /// Puts the [first region](Engine::first_region) of a map in force, unless that was done.
+    pub(crate) fn put_in_force(&mut self, map: u32, first: u64) -> Result<()> {
+        if self.engine.index(map)?.is_none() {
+            let index = Index::open(&self.engine.region, first)?;
+            // There was made room for it.
+            self.engine.map_table()?.set_region(map, index.extent())?;
+        }
+        Ok(())
+    }
+
+    /// Does what a record of the catalogue says besides, when its commit is finished.
+    pub(crate) fn enter_catalogue(&mut self, record: Record<'_>) -> Result<()> {
+        let entry = |record: Record<'_>| match record.kind() {
+            Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
+            _ => None,
+        };
+        let before = match record.header.prev() {
+            0 => None,
+            prev => entry(log::record(&self.engine.region, prev)?).map(|entry| entry.map.get()),
+        };
+        let now = entry(record);
+        let table = self.engine.map_table()?;
+        if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.map.get() != before)) {
+            table.set_dropped(before, true)?;
+            self.engine.drops.store(true, Ordering::Relaxed);
+        }
+        if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
+            self.put_in_force(now.map.get(), now.region.get())?;
+            table.set_dropped(now.map.get(), false)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'e> Writing<'e> {
+    /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
+    /// clear is committed.
+    pub(crate) fn fresh_region(&mut self, map: u32, previous: u64) -> Result<u64> {
+        let seq = self.seq()?;
+        let offset = match self.allocate(REGION_RESERVE, ExtentKind::Index) {
+            Err(full @ Error::Full { .. }) => match Reserve::of(&self.writer).region {
+                Some(held) => {
+                    self.writer.space.set_kind(&self.engine.region, held.offset, ExtentKind::Index, seq)?;
+                    held.offset
+                }
+                None if self.writer.exceeds => {
+                    let excess = self.excess_for(Room::Removal, 0);
+                    let allocate = |writing: &mut Self| writing.allocate(REGION_RESERVE, ExtentKind::Index);
+                    self.exceeding(excess, allocate)?.offset
+                }
+                None => return Err(full),
+            },
+            taken => taken?.offset,
+        };
+        // One before the clear, so that whatever else the commit holds counts from here.
+        let totals = Totals { seq: seq - 1, ..Totals::default() };
+        Index::create(&self.engine.region, (offset, REGION_RESERVE), map, seq, previous, totals)?;
+        Ok(offset)
+    }
+
+    /// Switches a map to the fresh region that the record of a clear names, unless that was done.
+    pub(crate) fn switch_to_fresh(&mut self, clear: Record<'_>) -> Result<Index<'e>> {
+        let fresh =
+            clear.target().ok_or_else(|| self.engine.region.corrupt(clear.offset, "a clear without a region"))?;
+        let (map, old) = (clear.header.map(), self.engine.index_in_force(clear.header.map())?.offset());
+        if old != fresh {
+            self.engine.map_table()?.set_region(map, extent_word(fresh, REGION_RESERVE))?;
+            self.writer.space.set_kind(&self.engine.region, old, ExtentKind::Retired, clear.seq())?;
+            self.cancel_stale_resize()?;
+        }
+        Index::open(&self.engine.region, fresh)
+    }
+
+    /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
+    pub(crate) fn first_region(&mut self, map: u32) -> Result<u64> {
+        let extent = self.allocate(REGION_RESERVE, ExtentKind::Index)?;
+        let seq = self.seq()?;
+        let totals = Totals { seq: seq - 1, ..Totals::default() };
+        Index::create(&self.engine.region, (extent.offset, REGION_RESERVE), map, seq, 0, totals)?;
+        Ok(extent.offset)
+    }
+
+    /// Gives a map its first region, of so many blocks.
+    pub(crate) fn create_map(&mut self, map: u32, blocks: u64, seq: u64) -> Result<Index<'e>> {
+        let extent = self.allocate(blocks, ExtentKind::Index)?;
+        let new = (extent.offset, extent.blocks);
+        let index = Index::create(&self.engine.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
+        if !self.engine.map_table()?.set_region(map, index.extent())? {
+            self.grow_map_table()?;
+            self.engine.map_table()?.set_region(map, index.extent())?;
+        }
+        Ok(index)
+    }
+
+    /// Makes the first map table.
+    pub(crate) fn create_map_table(&mut self) -> Result<()> {
+        let extent = self.allocate(1, ExtentKind::Table)?;
+        MapTable::create(&self.engine.region, extent.offset, 1)?;
+        self.engine.region.store_live(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
+    }
+
+    /// Sees to it that a map can be entered into the map table.
+    pub(crate) fn make_map_room(&mut self, map: u32) -> Result<()> {
+        if self.engine.map_table()?.has_room(map)? { Ok(()) } else { self.grow_map_table() }
+    }
+
+    fn grow_map_table(&mut self) -> Result<()> {
+        let blocks = extent_blocks(self.engine.region.live(live::MAP_TABLE)?) * 2;
+        self.move_map_table(blocks)
+    }
+
+    /// Moves the map table to a new extent. The old one is retired.
+    fn move_map_table(&mut self, blocks: u64) -> Result<()> {
+        let old_word = self.engine.region.live(live::MAP_TABLE)?;
+        let old = MapTable::open(&self.engine.region, old_word)?;
+        let extent = self.allocate(blocks, ExtentKind::Table)?;
+        MapTable::create(&self.engine.region, extent.offset, blocks)?.take_over(&old)?;
+        self.engine.region.store_live(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
+        let seq = self.seq()?;
+        self.writer.space.set_kind(&self.engine.region, extent_offset(old_word), ExtentKind::Retired, seq)
+    }
+
+    /// Moves the tables and what is held back to lower places, where there are such.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let word = self.engine.region.live(live::MAP_TABLE)?;
+        let blocks = extent_blocks(word);
+        if self.writer.space.lowest(blocks * BLOCK).0 < extent_offset(word) {
+            self.move_map_table(blocks)?;
+        }
+        let seq = self.seq()?;
+        self.writer.space.settle_table(&self.engine.region, seq)?;
+        self.settle_reserve()
+    }
+
+    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should
+    /// have a name by now and have none. Of the rest, what is held back serves the next one, and what is retired,
+    /// emptied or a hole is as it was, whoever noted it.
+    pub(crate) fn return_uncommitted(&mut self, visible: u64) -> Result<()> {
+        let extents = self.engine.uncommitted(&self.writer.space, visible)?;
+        extents.iter().try_for_each(|extent| self.return_extent(extent, visible))
+    }
+
+    /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may
+    /// still be reading that.
+    pub(crate) fn retire_unreferenced(&mut self) -> Result<()> {
+        let visible = self.engine.region.live(live::VISIBLE)?;
+        self.return_uncommitted(visible)?;
+        let named = self.engine.named_extents()?;
+        let unused = |extent: &&Extent| {
+            matches!(extent.kind, ExtentKind::Index | ExtentKind::Table | ExtentKind::Live)
+                && !named.contains(&extent.offset)
+        };
+        let unused: Vec<u64> = self.writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
+        let retire = |offset| self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Retired, visible);
+        unused.into_iter().try_for_each(retire)
     }
 }
 

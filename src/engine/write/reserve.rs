@@ -15,8 +15,7 @@
 //! to removals what is held back for them. A small store holds back little. Where what was held back has been used up
 //! and there is no room for as much again, there is less.
 
-use crate::engine::Engine;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::{Writer, Writing};
 use crate::error::{Error, Result};
 use crate::file::layout::{BLOCK, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, record_len};
 use crate::file::space::Extent;
@@ -61,8 +60,6 @@ pub(super) struct Demand {
     /// Bytes that it has if there is room for them.
     pub(super) usual: u64,
     pub(super) room: Room,
-    /// The commit it is taken for.
-    pub(super) seq: u64,
 }
 
 /// How many blocks have to be held back.
@@ -124,100 +121,100 @@ impl Reserve {
     }
 }
 
-impl Engine {
+impl Writing<'_> {
     /// Sets space aside that only a full store may use, if there is not as much as there has to be when the log gets so
     /// many blocks more.
-    pub(crate) fn keep_reserve(&self, writer: &mut Writer, more: u64, seq: u64) -> Result<()> {
-        let needs = Needs::of(writer, more);
-        let held = Reserve::of(writer);
+    pub(crate) fn keep_reserve(&mut self, more: u64) -> Result<()> {
+        let needs = Needs::of(&self.writer, more);
+        let held = Reserve::of(&self.writer);
         if held.region.is_none() {
-            self.allocate(writer, REGION_RESERVE, ExtentKind::Reserve, seq)?;
+            self.allocate(REGION_RESERVE, ExtentKind::Reserve)?;
         }
         if held.longest() < needs.removals {
-            self.allocate(writer, needs.removals, ExtentKind::Reserve, seq)?;
+            self.allocate(needs.removals, ExtentKind::Reserve)?;
             // Not before: where there is no room for a longer one, the shorter ones stay.
             for extent in held.log {
-                writer.space.free(&self.region, extent.offset)?;
+                self.writer.space.free(&self.engine.region, extent.offset)?;
             }
         }
-        let missing = needs.blocks().saturating_sub(Reserve::of(writer).blocks());
+        let missing = needs.blocks().saturating_sub(Reserve::of(&self.writer).blocks());
         if missing > 0 {
             // What is there need not be moved, and a piece holds a record.
-            let record = (align_block(writer.longest) / BLOCK).min(needs.cleaning);
-            self.allocate(writer, missing.max(record), ExtentKind::Reserve, seq)?;
+            let record = (align_block(self.writer.longest) / BLOCK).min(needs.cleaning);
+            self.allocate(missing.max(record), ExtentKind::Reserve)?;
         }
         Ok(())
     }
 
     /// Holds back what has to be, as far as there is room in the file, and says whether it is all there.
-    pub(crate) fn refill_reserve(&self, writer: &mut Writer, seq: u64) -> Result<bool> {
-        match self.keep_reserve(writer, 0, seq) {
+    pub(crate) fn refill_reserve(&mut self) -> Result<bool> {
+        match self.keep_reserve(0) {
             Err(Error::Full { .. }) => {}
             kept => return kept.map(|()| true),
         }
         // What is held back in pieces may be part of longer free runs by now.
-        for held in Reserve::of(writer).log {
-            writer.space.free(&self.region, held.offset)?;
+        for held in Reserve::of(&self.writer).log {
+            self.writer.space.free(&self.engine.region, held.offset)?;
         }
-        let needs = Needs::of(writer, 0);
+        let needs = Needs::of(&self.writer, 0);
         let mut missing = needs.blocks();
         while missing > 0 {
-            let blocks = missing.min(writer.space.longest_run() / BLOCK);
+            let blocks = missing.min(self.writer.space.longest_run() / BLOCK);
             if blocks == 0 {
                 break;
             }
-            match self.allocate(writer, blocks, ExtentKind::Reserve, seq) {
+            match self.allocate(blocks, ExtentKind::Reserve) {
                 Err(Error::Full { .. }) => break,
                 taken => taken?,
             };
             missing -= blocks;
         }
-        Ok(missing == 0 && Reserve::of(writer).longest() >= needs.removals)
+        Ok(missing == 0 && Reserve::of(&self.writer).longest() >= needs.removals)
     }
 
     /// Holds back at lower places what is held back, as far as there are such. What cleaning needs fills short runs.
-    pub(super) fn settle_reserve(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let Reserve { log, region } = Reserve::of(writer);
+    pub(super) fn settle_reserve(&mut self) -> Result<()> {
+        let Reserve { log, region } = Reserve::of(&self.writer);
         for held in log.into_iter().chain(region) {
-            writer.space.free(&self.region, held.offset)?;
+            self.writer.space.free(&self.engine.region, held.offset)?;
         }
-        match self.hold_in_pieces(writer, seq) {
+        match self.hold_in_pieces() {
             // There was as much before, but perhaps in other pieces.
-            Ok(()) | Err(Error::Full { .. }) => self.refill_reserve(writer, seq).map(drop),
+            Ok(()) | Err(Error::Full { .. }) => self.refill_reserve().map(drop),
             Err(error) => Err(error),
         }
     }
 
     /// Holds back what has to be, in the lowest places.
-    fn hold_in_pieces(&self, writer: &mut Writer, seq: u64) -> Result<()> {
-        let needs = Needs::of(writer, 0);
+    fn hold_in_pieces(&mut self) -> Result<()> {
+        let needs = Needs::of(&self.writer, 0);
         for blocks in [REGION_RESERVE, needs.removals] {
-            self.allocate(writer, blocks, ExtentKind::Reserve, seq)?;
+            self.allocate(blocks, ExtentKind::Reserve)?;
         }
-        let least = align_block(writer.longest).max(align_block(needs.cleaning * BLOCK / 4));
+        let least = align_block(self.writer.longest).max(align_block(needs.cleaning * BLOCK / 4));
         let mut missing = needs.cleaning * BLOCK;
         while missing > 0 {
-            let len = writer.space.lowest_run(least, missing);
-            self.allocate(writer, len / BLOCK, ExtentKind::Reserve, seq)?;
+            let len = self.writer.space.lowest_run(least, missing);
+            self.allocate(len / BLOCK, ExtentKind::Reserve)?;
             missing -= len;
         }
         Ok(())
     }
 
     /// Makes a part of the reserve the next extent of the log, if there is one for that purpose and long enough.
-    pub(super) fn open_reserve(&self, writer: &mut Writer, demand: Demand) -> Result<Option<Extent>> {
-        let reserve = Reserve::of(writer);
-        let Needs { removals, cleaning } = Needs::of(writer, 0);
+    pub(super) fn open_reserve(&mut self, demand: Demand) -> Result<Option<Extent>> {
+        let reserve = Reserve::of(&self.writer);
+        let Needs { removals, cleaning } = Needs::of(&self.writer, 0);
         // The longest tombstone needs one piece, which is for removals.
         let whole = reserve.log.iter().filter(|held| held.blocks >= removals).min_by_key(|held| held.blocks);
         let is_whole = |held: &Extent| whole.is_some_and(|whole| whole.offset == held.offset);
         let besides = |kept: u64| reserve.blocks().saturating_sub(kept);
         let spare = |held: &Extent| match demand.room {
             Room::Growth => 0,
-            Room::Removal if writer.spends_all => u64::MAX,
+            Room::Removal if self.writer.spends_all => u64::MAX,
             Room::Removal => besides(cleaning),
             // What readers hold back is not gained by cleaning.
-            Room::Cleaning if writer.exceeds && writer.waiting.pins == 0 => u64::MAX,
+            Room::Cleaning if self.writer.exceeds && self.writer.waiting.pins == 0 => u64::MAX,
             Room::Cleaning if is_whole(held) => besides(removals).min(held.blocks - removals),
             Room::Cleaning => besides(removals),
         };
@@ -227,44 +224,43 @@ impl Engine {
         let Some(held) = fitting else { return Ok(None) };
         let taken = spare(held).min(needed.max(demand.usual / BLOCK));
         if taken < held.blocks {
-            writer.space.trim(&self.region, held.offset, held.end() - taken * BLOCK)?;
+            self.writer.space.trim(&self.engine.region, held.offset, held.end() - taken * BLOCK)?;
         } else {
-            writer.space.free(&self.region, held.offset)?;
+            self.writer.space.free(&self.engine.region, held.offset)?;
         }
         // It was in use already, so that no limit can be in the way.
-        let take = || self.allocate(writer, taken, ExtentKind::ReserveLog, demand.seq);
-        self.region.exceeding(u64::MAX, take).map(Some)
+        let take = |writing: &mut Self| writing.allocate(taken, ExtentKind::ReserveLog);
+        self.exceeding(u64::MAX, take).map(Some)
     }
 
     /// Bytes of extents that are in use, what is held back not among them.
-    pub(crate) fn bytes_in_use(&self, writer: &Writer) -> u64 {
-        writer.space.used_bytes() - Reserve::of(writer).blocks() * BLOCK
+    pub(crate) fn bytes_in_use(&self) -> u64 {
+        self.writer.space.used_bytes() - Reserve::of(&self.writer).blocks() * BLOCK
     }
 
     /// Bytes that a store needs beside its indexes and a log of so many bytes: for tables, and to be held back.
-    pub(crate) fn bytes_beside(&self, writer: &Writer, log: u64) -> u64 {
-        let tables = writer.space.extents().filter(|extent| extent.kind == ExtentKind::Table);
-        let needs = Needs::of_log(log / BLOCK, writer.longest);
+    pub(crate) fn bytes_beside(&self, log: u64) -> u64 {
+        let tables = self.writer.space.extents().filter(|extent| extent.kind == ExtentKind::Table);
+        let needs = Needs::of_log(log / BLOCK, self.writer.longest);
         (needs.blocks() + REGION_RESERVE) * BLOCK + tables.map(Extent::len).sum::<u64>()
     }
 
     /// Holds a block back before the regions are built anew: the record that begins a new life may need an extent of
     /// its own, and in a full store they would take all there is.
-    pub(crate) fn hold_a_block(&self, seq: u64) -> Result<()> {
-        let mut writer = self.writer();
-        if self.tail(&writer)?.has_room(RECORD_HEADER) {
+    pub(crate) fn hold_a_block(&mut self) -> Result<()> {
+        if self.tail()?.has_room(RECORD_HEADER) {
             return Ok(());
         }
-        match self.allocate(&mut writer, REGION_RESERVE, ExtentKind::Reserve, seq) {
+        match self.allocate(REGION_RESERVE, ExtentKind::Reserve) {
             Ok(_) | Err(Error::Full { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Frees what [`hold_a_block`](Engine::hold_a_block) has held back.
-    pub(crate) fn let_go_of_the_block(&self, writer: &mut Writer) -> Result<()> {
-        match Reserve::of(writer).region {
-            Some(held) => writer.space.free(&self.region, held.offset),
+    /// Frees what [`hold_a_block`](Writing::hold_a_block) has held back.
+    pub(crate) fn let_go_of_the_block(&mut self) -> Result<()> {
+        match Reserve::of(&self.writer).region {
+            Some(held) => self.writer.space.free(&self.engine.region, held.offset),
             None => Ok(()),
         }
     }

@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::error::Result;
 use crate::file::index::{Index, Placed, Probe, SlotAt};
 use crate::file::layout::{ExtentKind, KeyHash, extent_blocks, extent_offset, live};
@@ -25,69 +25,6 @@ pub(crate) struct ResizeProgress {
 }
 
 impl Engine {
-    /// Points a slot at the newest record of its key.
-    #[inline]
-    pub(crate) fn publish_slot(
-        &self,
-        index: &Index<'_>,
-        map: u32,
-        at: SlotAt,
-        hash: KeyHash,
-        record: u64,
-        new_key: bool,
-    ) -> Result<()> {
-        index.publish(at, hash, record, new_key)?;
-        self.mirror_slot(index, map, at, hash, record)
-    }
-
-    /// Does in the index that is being built what was done in the one in force.
-    #[inline]
-    pub(crate) fn mirror_slot(
-        &self,
-        index: &Index<'_>,
-        map: u32,
-        at: SlotAt,
-        hash: KeyHash,
-        record: u64,
-    ) -> Result<()> {
-        if self.resize_cursor()? == 0 { Ok(()) } else { self.mirror_slowly(index, map, at, hash, record) }
-    }
-
-    #[cold]
-    fn mirror_slowly(&self, index: &Index<'_>, map: u32, at: SlotAt, hash: KeyHash, record: u64) -> Result<()> {
-        let Some((target, cursor)) = self.resize_to_mirror(index, map)? else { return Ok(()) };
-        let key = log::record(&self.region, record)?.key();
-        let is_key = |offset| self.is_key(map, key, offset);
-        if at.line() < cursor {
-            // A tombstone may have been left out that has a value now.
-            if target.place(hash, record, is_key)? == Placed::Full {
-                self.give_up_resize()?;
-            }
-        } else if let Some(Probe::Found(there, _)) = target.probe(hash, is_key)? {
-            // A step that was cut short has moved it already.
-            target.publish(there, hash, record, false)?;
-        }
-        Ok(())
-    }
-
-    /// Marks the slot of a tombstone dead that no reader needs, and counts it so.
-    pub(crate) fn retire_slot(
-        &self,
-        index: &Index<'_>,
-        map: u32,
-        at: SlotAt,
-        hash: KeyHash,
-        record: u64,
-    ) -> Result<()> {
-        index.retire_counted(at)?;
-        if let Some((target, _)) = self.resize_to_mirror(index, map)?
-            && let Some(Probe::Found(there, _)) = target.probe(hash, |offset| Ok(offset == record))?
-        {
-            target.retire_counted(there)?;
-        }
-        Ok(())
-    }
-
     /// The word that says what resize is going on; zero if there is none.
     #[inline]
     pub(crate) fn resize_cursor(&self) -> Result<u64> {
@@ -130,45 +67,112 @@ impl Engine {
         let Some(index) = self.index(map)? else { return Ok(None) };
         Ok(Some(ResizeProgress { map, lines: index.lines(), moved: line_of(cursor), target_lines }))
     }
+}
 
-    /// Whether the resize that goes on builds from this index, in an extent that is there for it.
-    pub(crate) fn resize_is_current(&self, writer: &Writer, index: &Index<'_>) -> Result<bool> {
-        let word = self.region.live(live::RESIZE_TARGET)?;
-        let (offset, blocks) = (extent_offset(word), extent_blocks(word));
-        let extent = writer.space.extent(offset).filter(|extent| extent.kind == ExtentKind::Index);
-        if offset == index.offset() || extent.is_none_or(|extent| extent.blocks != blocks) {
-            return Ok(false);
+impl<'e> Writing<'e> {
+    /// Points a slot at the newest record of its key.
+    #[inline]
+    pub(crate) fn publish_slot(
+        &mut self,
+        index: &Index<'_>,
+        map: u32,
+        at: SlotAt,
+        hash: KeyHash,
+        record: u64,
+        new_key: bool,
+    ) -> Result<()> {
+        index.publish(at, hash, record, new_key)?;
+        self.mirror_slot(index, map, at, hash, record)
+    }
+
+    /// Does in the index that is being built what was done in the one in force.
+    #[inline]
+    pub(crate) fn mirror_slot(
+        &mut self,
+        index: &Index<'_>,
+        map: u32,
+        at: SlotAt,
+        hash: KeyHash,
+        record: u64,
+    ) -> Result<()> {
+        if self.engine.resize_cursor()? == 0 { Ok(()) } else { self.mirror_slowly(index, map, at, hash, record) }
+    }
+
+    #[cold]
+    fn mirror_slowly(&mut self, index: &Index<'_>, map: u32, at: SlotAt, hash: KeyHash, record: u64) -> Result<()> {
+        let Some((target, cursor)) = self.engine.resize_to_mirror(index, map)? else { return Ok(()) };
+        let key = log::record(&self.engine.region, record)?.key();
+        let is_key = |offset| self.engine.is_key(map, key, offset);
+        if at.line() < cursor {
+            // A tombstone may have been left out that has a value now.
+            if target.place(hash, record, is_key)? == Placed::Full {
+                self.give_up_resize()?;
+            }
+        } else if let Some(Probe::Found(there, _)) = target.probe(hash, is_key)? {
+            // A step that was cut short has moved it already.
+            target.publish(there, hash, record, false)?;
         }
-        let target = Index::of_extent(&self.region, word)?;
-        Ok(target.previous_offset() == index.offset())
+        Ok(())
+    }
+
+    /// Marks the slot of a tombstone dead that no reader needs, and counts it so.
+    pub(crate) fn retire_slot(
+        &mut self,
+        index: &Index<'_>,
+        map: u32,
+        at: SlotAt,
+        hash: KeyHash,
+        record: u64,
+    ) -> Result<()> {
+        index.retire_counted(at)?;
+        if let Some((target, _)) = self.engine.resize_to_mirror(index, map)?
+            && let Some(Probe::Found(there, _)) = target.probe(hash, |offset| Ok(offset == record))?
+        {
+            target.retire_counted(there)?;
+        }
+        Ok(())
     }
 
     /// Gives up a resize in the middle of a commit. Whoever takes the writer lock next gives its region back.
     #[cold]
-    pub(crate) fn give_up_resize(&self) -> Result<()> {
-        self.left_something.store(true, Ordering::Relaxed);
-        self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)
+    pub(crate) fn give_up_resize(&mut self) -> Result<()> {
+        self.engine.left_something.store(true, Ordering::Relaxed);
+        self.engine.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)
+    }
+}
+
+impl<'e> Writing<'e> {
+    /// Whether the resize that goes on builds from this index, in an extent that is there for it.
+    pub(crate) fn resize_is_current(&self, index: &Index<'_>) -> Result<bool> {
+        let word = self.engine.region.live(live::RESIZE_TARGET)?;
+        let (offset, blocks) = (extent_offset(word), extent_blocks(word));
+        let extent = self.writer.space.extent(offset).filter(|extent| extent.kind == ExtentKind::Index);
+        if offset == index.offset() || extent.is_none_or(|extent| extent.blocks != blocks) {
+            return Ok(false);
+        }
+        let target = Index::of_extent(&self.engine.region, word)?;
+        Ok(target.previous_offset() == index.offset())
     }
 
     /// Gives up a resize of which nobody has seen anything.
-    pub(crate) fn cancel_resize(&self, writer: &mut Writer) -> Result<()> {
-        let Some(target) = self.resize_target()? else { return Ok(()) };
-        self.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
+    pub(crate) fn cancel_resize(&mut self) -> Result<()> {
+        let Some(target) = self.engine.resize_target()? else { return Ok(()) };
+        self.engine.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
         // One that was killed after the switch has put it in force.
-        let in_force = self.map_table()?.iter()?.any(|entry| entry.region() == target);
-        let is_index = writer.space.extent(target).is_some_and(|extent| extent.kind == ExtentKind::Index);
-        if in_force || !is_index { Ok(()) } else { writer.space.free(&self.region, target) }
+        let in_force = self.engine.map_table()?.iter()?.any(|entry| entry.region() == target);
+        let is_index = self.writer.space.extent(target).is_some_and(|extent| extent.kind == ExtentKind::Index);
+        if in_force || !is_index { Ok(()) } else { self.writer.space.free(&self.engine.region, target) }
     }
 
     /// Gives up a resize of an index that is not in force any more.
-    pub(crate) fn cancel_stale_resize(&self, writer: &mut Writer) -> Result<()> {
-        let cursor = self.resize_cursor()?;
+    pub(crate) fn cancel_stale_resize(&mut self) -> Result<()> {
+        let cursor = self.engine.resize_cursor()?;
         if cursor == 0 {
             return Ok(());
         }
-        match self.index(map_of(cursor))? {
-            Some(index) if self.resize_is_current(writer, &index)? => Ok(()),
-            _ => self.cancel_resize(writer),
+        match self.engine.index(map_of(cursor))? {
+            Some(index) if self.resize_is_current(&index)? => Ok(()),
+            _ => self.cancel_resize(),
         }
     }
 }

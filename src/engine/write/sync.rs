@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::engine::durable::flusher::{LARGEST_SLICE, SLICES_UNDER_WAY};
 use crate::engine::settings::Durability;
+use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::layout::{BLOCK, live};
 
@@ -60,7 +61,7 @@ impl Engine {
         let mut done = None;
         while self.is_unsure()? {
             let turn = self.turn_to_look(self.settings.lock_timeout)?;
-            let written = self.write_slice_once_more(&self.writer().space, &mut done, SLICE_ONCE_MORE)?;
+            let written = self.write_slice_once_more(&turn.write().writer.space, &mut done, SLICE_ONCE_MORE)?;
             drop(turn);
             match written {
                 Some(range) => self.flush_slice(range)?,
@@ -79,14 +80,6 @@ impl Engine {
         // The writer lock comes before that of the superblock.
         while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
             self.write_once_more()?;
-        }
-        Ok(())
-    }
-
-    /// Takes a checkpoint in an opening, when nobody else is there yet.
-    pub(crate) fn checkpoint_new(&self) -> Result<()> {
-        while !self.checkpoint_over(self.lock_new_superblock())? {
-            self.write_once_more_in_turn(&self.writer())?;
         }
         Ok(())
     }
@@ -144,6 +137,16 @@ impl Engine {
                 self.region.wait_for_writing_back(from, end - from)?;
             }
             slices.written_back = upto.max(slices.written_back);
+        }
+        Ok(())
+    }
+}
+
+impl Writing<'_> {
+    /// Takes a checkpoint in an opening, when nobody else is there yet.
+    pub(crate) fn checkpoint_new(&self) -> Result<()> {
+        while !self.engine.checkpoint_over(self.engine.lock_new_superblock())? {
+            self.write_once_more_in_turn()?;
         }
         Ok(())
     }

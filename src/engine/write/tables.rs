@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use super::turn::Turn;
 use crate::engine::Engine;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::layout::{COUNT_BITS, ExtentKind, extent_word, live, pin};
 use crate::file::live_table::{LiveTable, PIN, PROCESS};
+use crate::file::region::Region;
 use crate::file::space::Space;
 
 /// So long an opener waits for a turn without letting others open or close the store: longer than a single commit
@@ -44,7 +45,7 @@ impl Engine {
     #[cold]
     pub(crate) fn lengthen(&self, table: &LiveTable, known: u64, timeout: Duration) -> Result<Lengthened> {
         let lengthened = match Turn::to_look(self, timeout) {
-            Ok(_turn) => self.lengthen_in_turn(&mut self.writer(), table, known),
+            Ok(turn) => turn.write().lengthen(table, known),
             Err(Error::WouldDeadlock { .. }) => self.lengthen_in_my_turn(table, known),
             Err(error) => Err(error),
         };
@@ -57,7 +58,7 @@ impl Engine {
 
     /// The same where it is the caller who has the turn.
     fn lengthen_in_my_turn(&self, table: &LiveTable, known: u64) -> Result<Lengthened> {
-        let mut writer = match self.writer.try_lock() {
+        let writer = match self.writer.try_lock() {
             Ok(writer) => writer,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             // In the middle of a step that allocates by itself.
@@ -65,20 +66,11 @@ impl Engine {
         };
         // Another opening of the file may have it, and only that one knows what is in use. Or it belongs to a
         // transaction that was sent to another thread, and which does not end while the writer is locked here.
-        if self.gate.is_mine() { self.lengthen_in_turn(&mut writer, table, known) } else { Ok(Lengthened::NotMine) }
-    }
-
-    fn lengthen_in_turn(&self, writer: &mut Writer, table: &LiveTable, known: u64) -> Result<Lengthened> {
-        let parts = table.parts(&self.region)?;
-        if parts.entries() > known {
-            return Ok(Lengthened::Done);
+        if self.gate.is_mine() {
+            Writing { engine: self, writer }.lengthen(table, known)
+        } else {
+            Ok(Lengthened::NotMine)
         }
-        let Some((blocks, word)) = parts.next() else { return Ok(Lengthened::NoRoom) };
-        self.begin_to_write()?;
-        let extent = writer.space.allocate(&self.region, blocks, ExtentKind::Live, self.next_seq()?)?;
-        self.region.zero(extent.offset, extent.len())?;
-        self.region.store_live(word, extent_word(extent.offset, blocks), Ordering::SeqCst)?;
-        Ok(Lengthened::Done)
     }
 
     /// Sees to it that the process table has room for our entry, as one who opens the store. Nobody else can open or
@@ -97,23 +89,39 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+impl Writing<'_> {
+    fn lengthen(&mut self, table: &LiveTable, known: u64) -> Result<Lengthened> {
+        let parts = table.parts(&self.engine.region)?;
+        if parts.entries() > known {
+            return Ok(Lengthened::Done);
+        }
+        let Some((blocks, word)) = parts.next() else { return Ok(Lengthened::NoRoom) };
+        self.engine.begin_to_write()?;
+        let seq = self.seq()?;
+        let extent = self.writer.space.allocate(&self.engine.region, blocks, ExtentKind::Live, seq)?;
+        self.engine.region.zero(extent.offset, extent.len())?;
+        self.engine.region.store_live(word, extent_word(extent.offset, blocks), Ordering::SeqCst)?;
+        Ok(Lengthened::Done)
+    }
 
     /// Gives back what the tables have grown by, as one who opens the store and has found nobody else.
-    pub(crate) fn give_tables_back(&self) -> Result<()> {
-        let mut space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
-        self.free_tables(&mut space)?;
+    pub(crate) fn give_tables_back(&mut self) -> Result<()> {
+        let mut space = Space::load(&self.engine.region, self.engine.region.live(live::SPACE_TABLE)?)?;
+        free_tables(&self.engine.region, &mut space)?;
         // Whoever writes next reads it anew, and mends what the dead have left.
-        self.writer().space = Space::unknown();
+        self.writer.space = Space::unknown();
         Ok(())
     }
 
     /// The same, unless they have not grown, or a pin that we keep is there.
-    pub(crate) fn give_tables_of_the_dead_back(&self) -> Result<()> {
-        if self.live_extents()?.is_empty() || self.process >= PROCESS.first() {
+    pub(crate) fn give_tables_of_the_dead_back(&mut self) -> Result<()> {
+        if self.engine.live_extents()?.is_empty() || self.engine.process >= PROCESS.first() {
             return Ok(());
         }
-        for at in PIN.parts(&self.region)?.places().skip(PIN.first() as usize) {
-            if self.region.load(at + pin::CLAIM)? >> COUNT_BITS == self.process + 1 {
+        for at in PIN.parts(&self.engine.region)?.places().skip(PIN.first() as usize) {
+            if self.engine.region.load(at + pin::CLAIM)? >> COUNT_BITS == self.engine.process + 1 {
                 return Ok(());
             }
         }
@@ -121,26 +129,27 @@ impl Engine {
     }
 
     /// The same as one who closes the store, and was the last one.
-    pub(crate) fn give_tables_back_at_last(&self) -> Result<()> {
-        if self.process >= PROCESS.first() {
+    pub(crate) fn give_tables_back_at_last(&mut self) -> Result<()> {
+        if self.engine.process >= PROCESS.first() {
             return Ok(());
         }
-        self.free_tables(&mut self.writer().space)
-    }
-
-    fn free_tables(&self, space: &mut Space) -> Result<()> {
-        let extents = space.extents().filter(|extent| extent.kind == ExtentKind::Live);
-        let extents: Vec<u64> = extents.map(|extent| extent.offset).collect();
-        extents.into_iter().try_for_each(|offset| space.free(&self.region, offset))?;
-        for table in [&PIN, &PROCESS] {
-            table.words().try_for_each(|word| self.region.store_live(word, 0, Ordering::Release))?;
-        }
-        Ok(())
+        free_tables(&self.engine.region, &mut self.writer.space)
     }
 }
 
+/// Frees the extents of the tables, and then clears the words that name them.
+fn free_tables(region: &Region, space: &mut Space) -> Result<()> {
+    let extents = space.extents().filter(|extent| extent.kind == ExtentKind::Live);
+    let extents: Vec<u64> = extents.map(|extent| extent.offset).collect();
+    extents.into_iter().try_for_each(|offset| space.free(region, offset))?;
+    for table in [&PIN, &PROCESS] {
+        table.words().try_for_each(|word| region.store_live(word, 0, Ordering::Release))?;
+    }
+    Ok(())
+}
+
 /// Whether a table may have grown.
-pub(crate) fn tables_have_grown(region: &crate::file::region::Region) -> Result<bool> {
+pub(crate) fn tables_have_grown(region: &Region) -> Result<bool> {
     for word in PIN.words().chain(PROCESS.words()) {
         if region.live(word)? != 0 {
             return Ok(true);

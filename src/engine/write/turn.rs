@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::engine::clock::now;
 use crate::engine::processes::gate::Refusal;
 use crate::engine::processes::lock_word;
-use crate::engine::state::writer::Writer;
+use crate::engine::state::writer::Writing;
 use crate::error::{Error, Numbers, Result};
 use crate::file::layout::{LAST_COUNT, commit_end, commit_seq, live, writer_lock};
 use crate::file::space::Space;
@@ -62,13 +62,19 @@ impl<E: Deref<Target = Engine>> Turn<E> {
             taken => taken?,
         };
         let turn = Turn { engine };
-        if let Err(error) = turn.engine.prepare(abandoned) {
+        if let Err(error) = turn.write().prepare(abandoned) {
             if abandoned {
                 turn.engine.left_something.store(true, Ordering::Relaxed);
             }
             return Err(error);
         }
         Ok(turn)
+    }
+
+    /// Lends the right to change the store.
+    #[inline]
+    pub(crate) fn write(&self) -> Writing<'_> {
+        self.engine.lend_writing()
     }
 }
 
@@ -90,6 +96,11 @@ impl LongTurn {
         &self.0.engine
     }
 
+    /// Lends the right to change the store.
+    pub(crate) fn write(&self) -> Writing<'_> {
+        self.0.write()
+    }
+
     /// From now on the calling thread acts for it.
     pub(crate) fn adopt(&self) {
         self.0.engine.gate.adopt();
@@ -108,7 +119,7 @@ impl Drop for LongTurn {
         if !self.0.engine.is_forked() {
             // The thread that it came from may be making a table longer in this turn.
             self.adopt();
-            drop(self.0.engine.writer());
+            drop(self.write());
             let _ = self.0.engine.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
         }
     }
@@ -207,36 +218,34 @@ impl Engine {
         }
         if self.clean.load(Ordering::Relaxed) { self.clear_clean_flag() } else { Ok(()) }
     }
+}
 
+impl Writing<'_> {
     /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
     #[inline]
-    pub(crate) fn prepare(&self, abandoned: bool) -> Result<()> {
-        {
-            let mut writer = self.writer();
-            if !writer.space.is_current(&self.region)? {
-                self.reload(&mut writer)?;
-            }
+    fn prepare(&mut self, abandoned: bool) -> Result<()> {
+        let (engine, region) = (self.engine, &self.engine.region);
+        if !self.writer.space.is_current(region)? {
+            self.reload()?;
         }
-        let (visible, commit) = (self.region.live(live::VISIBLE)?, self.region.live(live::COMMIT_POINT)?);
-        let half_done = commit_seq(commit, visible) != visible || commit_end(commit) != self.region.live(live::TAIL)?;
-        if (half_done || abandoned) && self.clean.load(Ordering::Relaxed) {
-            self.clear_clean_flag()?;
+        let (visible, commit) = (region.live(live::VISIBLE)?, region.live(live::COMMIT_POINT)?);
+        let half_done = commit_seq(commit, visible) != visible || commit_end(commit) != region.live(live::TAIL)?;
+        if (half_done || abandoned) && engine.clean.load(Ordering::Relaxed) {
+            engine.clear_clean_flag()?;
         }
         if half_done {
-            self.finish(&mut self.writer())?;
+            self.finish()?;
         }
-        if abandoned {
-            self.bury(&mut self.writer())?;
-        }
-        Ok(())
+        if abandoned { self.bury() } else { Ok(()) }
     }
 
     /// Learns anew what extents there are: another process has changed that.
     #[cold]
-    fn reload(&self, writer: &mut Writer) -> Result<()> {
-        let mut space = Space::load(&self.region, self.region.live(live::SPACE_TABLE)?)?;
-        space.mend(&self.region)?;
-        writer.space = space;
-        writer.settle(&self.region, self.region.live(live::TAIL)?)
+    fn reload(&mut self) -> Result<()> {
+        let region = &self.engine.region;
+        let mut space = Space::load(region, region.live(live::SPACE_TABLE)?)?;
+        space.mend(region)?;
+        self.writer.space = space;
+        self.writer.settle(region, region.live(live::TAIL)?)
     }
 }
