@@ -40,6 +40,22 @@ pub(crate) enum Probe {
     Vacant(SlotAt, bool),
 }
 
+impl Probe {
+    /// The slot, be it the key's or the one to give to it.
+    #[inline]
+    pub(crate) fn at(self) -> SlotAt {
+        match self {
+            Probe::Found(at, _) | Probe::Vacant(at, _) => at,
+        }
+    }
+
+    /// Whether a dead slot is used again.
+    #[inline]
+    pub(crate) fn is_dead(self) -> bool {
+        matches!(self, Probe::Vacant(_, true))
+    }
+}
+
 /// What came of [placing](Index::place) a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
@@ -320,18 +336,22 @@ impl<'a> Index<'a> {
         if line + 1 == self.lines { 0 } else { line + 1 }
     }
 
-    /// Points a slot at a record: one release store, before it the further hash bits if the slot gets a new key.
+    /// Gives a slot to a key: stores the further bits of its hash, and points the slot at its record.
     #[inline]
-    pub(crate) fn publish(&self, at: SlotAt, hash: KeyHash, record: u64, new_key: bool) -> Result<()> {
-        let line = self.line_offset(at.line);
-        if new_key {
-            let word = line + 8 * (SLOTS + at.place / 3) as u64;
-            let shift = KeyHash::FURTHER_BITS * (at.place % 3) as u32;
-            let mask = ((1 << KeyHash::FURTHER_BITS) - 1) << shift;
-            let others = self.region.load(word)? & !mask;
-            self.region.store(word, others | (hash.further() << shift), Ordering::Relaxed)?;
-        }
-        self.region.store(line + 8 * at.place as u64, slot::new(hash.tag(), record), Ordering::Release)
+    pub(crate) fn give(&self, at: SlotAt, hash: KeyHash, record: u64) -> Result<()> {
+        let word = self.line_offset(at.line) + 8 * (SLOTS + at.place / 3) as u64;
+        let shift = KeyHash::FURTHER_BITS * (at.place % 3) as u32;
+        let mask = ((1 << KeyHash::FURTHER_BITS) - 1) << shift;
+        let others = self.region.load(word)? & !mask;
+        self.region.store(word, others | (hash.further() << shift), Ordering::Relaxed)?;
+        self.publish(at, hash, record)
+    }
+
+    /// Points the slot of a key at its newest record: one release store.
+    #[inline]
+    pub(crate) fn publish(&self, at: SlotAt, hash: KeyHash, record: u64) -> Result<()> {
+        let slot = self.line_offset(at.line) + 8 * at.place as u64;
+        self.region.store(slot, slot::new(hash.tag(), record), Ordering::Release)
     }
 
     /// Gives a slot to the key of a record, unless it has one already, in an index that nobody reads yet. `is_key` says
@@ -339,12 +359,12 @@ impl<'a> Index<'a> {
     pub(crate) fn place(&self, hash: KeyHash, record: u64, is_key: impl FnMut(u64) -> Result<bool>) -> Result<Placed> {
         match self.probe(hash, is_key)? {
             Some(Probe::Found(_, found)) if found == record => Ok(Placed::There),
-            Some(Probe::Found(at, _)) => self.publish(at, hash, record, false).map(|()| Placed::There),
+            Some(Probe::Found(at, _)) => self.publish(at, hash, record).map(|()| Placed::There),
             Some(Probe::Vacant(at, was_dead)) => {
                 // Counted before it is there: cut short, too many are counted, never too few.
                 let totals = self.totals()?;
                 self.amend_slots(totals.slots + 1, totals.dead)?;
-                self.publish(at, hash, record, true)?;
+                self.give(at, hash, record)?;
                 if was_dead {
                     self.amend_slots(totals.slots + 1, totals.dead.saturating_sub(1))?;
                 }
@@ -623,8 +643,8 @@ mod tests {
     /// An index on its own: record `offset` belongs to key `offset / 8`.
     fn insert(index: &Index<'_>, key: u64, hash: KeyHash) {
         match index.probe(hash, |offset| Ok(offset / 8 == key)).unwrap().unwrap() {
-            Probe::Found(at, _) => index.publish(at, hash, key * 8, false).unwrap(),
-            Probe::Vacant(at, _) => index.publish(at, hash, key * 8, true).unwrap(),
+            Probe::Found(at, _) => index.publish(at, hash, key * 8).unwrap(),
+            Probe::Vacant(at, _) => index.give(at, hash, key * 8).unwrap(),
         }
     }
 

@@ -339,8 +339,7 @@ impl Batch {
             let before = engine.log_totals()?;
             writing.make_index_room_for(self.parts.values())?;
             self.tail.seal(&engine.region, last, flags::COMMIT)?;
-            writing.store_commit_point(self.tail.at, self.tail.seq)?;
-            writing.finish()?;
+            writing.commit_as_recorded(&self.tail)?;
             let maps: Vec<u32> = self.parts.keys().copied().collect();
             writing.upkeep_after(&maps, before, self.records);
         }

@@ -8,8 +8,9 @@ use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pins::Pin;
 use crate::engine::state::writer::Writing;
-use crate::engine::write::commit::{Change, Place};
+use crate::engine::write::commit::{Change, Clearing};
 use crate::engine::write::reserve::Room;
+use crate::engine::write::slots::Place;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
 use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, live};
@@ -158,19 +159,19 @@ impl Writing<'_> {
             probe = self.engine.probe(&index, map, hash, key)?;
             totals = index.totals()?;
         }
-        let (at, newest, was_dead) = match probe {
-            Some(Probe::Found(at, newest)) => (at, Some(newest), false),
-            Some(Probe::Vacant(at, was_dead)) => (at, None, was_dead),
-            None => return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left")),
+        let Some(slot) = probe else {
+            return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left"));
         };
-        let Change { prev, shortcut, flags, new_slot: new_key } = self.engine.put_over(newest)?;
-        let place = Place { index, totals, hash, at, new_key, was_dead };
+        let newest = if let Probe::Found(_, newest) = slot { Some(newest) } else { None };
+        let Change { prev, shortcut, flags, .. } = self.engine.put_over(newest)?;
+        let place = Place { index, map, hash, slot };
         if expires.is_some() {
             self.engine.upkeep.expired.note();
         }
         let expires = expires.map(Into::into);
         let kind = Kind::Put;
-        self.commit_one(place, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })
+        self.commit_one(&place, totals, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })?;
+        Ok(true)
     }
 
     /// Says whether it has committed anything; `was_there`, whether the key had a value that had not expired.
@@ -178,7 +179,7 @@ impl Writing<'_> {
         let seq = self.seq()?;
         let hash = KeyHash::of(key, self.engine.seed);
         let index = self.engine.index_for_writing(map)?;
-        let Some(Probe::Found(at, prev)) = self.engine.probe(&index, map, hash, key)? else {
+        let Some(slot @ Probe::Found(_, prev)) = self.engine.probe(&index, map, hash, key)? else {
             return Ok(false);
         };
         let record = log::record(&self.engine.region, prev)?;
@@ -186,9 +187,14 @@ impl Writing<'_> {
             return Ok(false);
         }
         *was_there = record.has_value(Moment::NOW);
-        let place = Place { index, totals: index.totals()?, hash, at, new_key: false, was_dead: false };
+        let place = Place { index, map, hash, slot };
         let shortcut = self.engine.shortcut_over(record)?;
-        self.commit_one(place, &Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) })
+        self.commit_one(
+            &place,
+            index.totals()?,
+            &Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) },
+        )?;
+        Ok(true)
     }
 
     fn clear(&mut self, map: u32) -> Result<bool> {
@@ -196,7 +202,7 @@ impl Writing<'_> {
         if old.totals()?.slots == 0 {
             return Ok(false);
         }
-        self.commit_clear(map, old.offset(), false)?;
+        self.commit_clear(map, old.offset(), Clearing::Keys)?;
         Ok(true)
     }
 }

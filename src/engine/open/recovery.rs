@@ -23,12 +23,12 @@ use crate::engine::state::head::LogHead;
 use crate::engine::state::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
 use crate::engine::state::writer::Writing;
 use crate::engine::write::reserve::Room;
+use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
-    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, commit_word, flags, live, opener, seal,
-    writer_lock,
+    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, flags, live, opener, seal, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Tail, Walk};
 use crate::file::region::Region;
@@ -302,7 +302,7 @@ impl Engine {
                 totals.keys -= 1;
                 totals.bytes -= newest.counted_len();
                 if is_put {
-                    index.publish(at, hash, record.offset, false)?;
+                    index.publish(at, hash, record.offset)?;
                 } else {
                     // There is no reader yet who could need the tombstone.
                     index.retire(at)?;
@@ -313,7 +313,7 @@ impl Engine {
             // A tombstone of a key that is not there says nothing.
             Some(Probe::Vacant(..)) if !is_put => {}
             Some(Probe::Vacant(at, was_dead)) => {
-                index.publish(at, hash, record.offset, true)?;
+                index.give(at, hash, record.offset)?;
                 totals.slots += 1;
                 totals.dead -= u64::from(was_dead);
             }
@@ -347,11 +347,10 @@ impl Engine {
             live::LOG_TOTALS,
             [seq, bytes + jump_bytes + RECORD_HEADER, records + jumps + 1, live_bytes],
         )?;
-        self.region.store_seal(seal::COMMIT, seq)?;
+        writing.store_commit_point(&Tail { seq, ..tail })?;
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),
             (live::TAIL, tail.at),
-            (live::COMMIT_POINT, commit_word(tail.at, seq)),
             (live::HORIZON, seq),
             (live::REUSED_BELOW, seq & COUNT_MASK),
             (live::CHANGED, seq),
@@ -437,7 +436,7 @@ impl<'e> Writing<'e> {
         }
         if totals.used() >= index.limit() {
             index.reset_totals(Totals { seq, ..*totals })?;
-            match self.rebuild_at_once(map, index::roomy(totals.slots + 1), seq, false) {
+            match self.rebuild_at_once(map, index::roomy(totals.slots + 1), seq, Tombstones::Kept) {
                 Ok(larger) => *index = larger,
                 // As long as there is a slot left at all, it goes on without.
                 Err(Error::Full { .. }) => {}

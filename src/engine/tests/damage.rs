@@ -136,9 +136,9 @@ fn a_region_without_its_header_is_not_built_anew() {
     engine.map_table().unwrap().set_region(DEFAULT_MAP, of_log).unwrap();
     let turn = engine.turn().unwrap();
     let mut writing = turn.write();
-    let refused = writing.rebuild_at_once(DEFAULT_MAP, 100, writing.seq().unwrap(), false);
+    let refused = writing.rebuild_at_once(DEFAULT_MAP, 100, writing.seq().unwrap(), Tombstones::Kept);
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{:?}", refused.err());
-    let refused = writing.begin_resize(DEFAULT_MAP, 4, false);
+    let refused = writing.begin_resize(DEFAULT_MAP, 4, Tombstones::Kept);
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
 }
 
@@ -160,7 +160,7 @@ fn a_slot_that_points_at_another_key_or_into_another_map_shows_none_of_it() {
     }
     for record in [slot(DEFAULT_MAP, b"next").3, slot(other, b"mine").3] {
         let (index, at, hash, own) = slot(DEFAULT_MAP, b"mine");
-        index.publish(at, hash, record, false).unwrap();
+        index.publish(at, hash, record).unwrap();
         // The first read of a thread goes the long way.
         for _ in 0..2 {
             assert_eq!(engine.read(DEFAULT_MAP, b"mine", |value, _| value.to_vec()).unwrap(), None);
@@ -181,7 +181,7 @@ fn a_slot_that_points_at_another_key_or_into_another_map_shows_none_of_it() {
         let entries: Vec<_> = std::iter::from_fn(|| pinned.next_entry(&mut cursor)).collect();
         let refused = entries.iter().filter(|entry| matches!(entry, Err(Error::Corrupt { .. }))).count();
         assert_eq!((entries.len(), refused), (2, 1));
-        index.publish(at, hash, own, false).unwrap();
+        index.publish(at, hash, own).unwrap();
     }
 }
 

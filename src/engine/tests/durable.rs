@@ -86,7 +86,7 @@ impl Recorder for CleansInFlush {
             let turn = engine.turn().unwrap();
             let mut writing = turn.write();
             for _ in 0..5 {
-                writing.clean(clean::Portion { bytes: 2000, leave_tail: false, tight: false }).unwrap();
+                writing.clean(clean::Portion { bytes: 2000, aim: clean::Aim::Upkeep }).unwrap();
             }
         }
         Ok(())

@@ -103,10 +103,9 @@ fn a_kill_at_any_store_of_a_resize() {
         let turn = engine.turn().unwrap();
         let mut writing = turn.write();
         let blocks = crate::file::index::blocks_for(600);
-        writing.begin_resize(DEFAULT_MAP, blocks, true).unwrap();
-        let (mut steps, mut switched) = (0, false);
-        while !switched {
-            writing.step_resize((1, 8), &mut switched).unwrap();
+        writing.begin_resize(DEFAULT_MAP, blocks, Tombstones::Dropped).unwrap();
+        let mut steps = 1;
+        while writing.step_resize(Step { blocks: 1, lines: 8 }).unwrap() != Stepped::Switched {
             steps += 1;
         }
         writing.skip_number().unwrap();
@@ -148,10 +147,10 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
         nearly_full(engine);
         let mut writing = engine.lend_writing();
         let blocks = crate::file::index::blocks_for(600);
-        writing.begin_resize(DEFAULT_MAP, blocks, true).unwrap();
+        writing.begin_resize(DEFAULT_MAP, blocks, Tombstones::Dropped).unwrap();
         // All zeroed, and half of the lines moved.
-        writing.step_resize((99, 0), &mut false).unwrap();
-        writing.step_resize((0, 31), &mut false).unwrap();
+        writing.step_resize(Step { blocks: 99, lines: 0 }).unwrap();
+        writing.step_resize(Step { blocks: 0, lines: 31 }).unwrap();
     };
     // The same, of which the last step was cut short before it could say so.
     let prepare_half_a_step = |engine: &Engine| {
@@ -181,7 +180,7 @@ fn a_kill_at_any_store_of_cleaning() {
         let turn = engine.turn().unwrap();
         let mut writing = engine.lend_writing();
         for _ in 0..8 {
-            let portion = clean::Portion { bytes: 2000, leave_tail: false, tight: false };
+            let portion = clean::Portion { bytes: 2000, aim: clean::Aim::Upkeep };
             writing.clean_and_reclaim(portion).unwrap();
         }
         drop(writing);
@@ -199,7 +198,7 @@ fn a_kill_at_any_store_of_cleaning_with_checkpoints_and_reuse() {
         for _ in 0..5 {
             let turn = engine.turn().unwrap();
             let mut writing = engine.lend_writing();
-            let portion = clean::Portion { bytes: 3000, leave_tail: false, tight: false };
+            let portion = clean::Portion { bytes: 3000, aim: clean::Aim::Upkeep };
             writing.clean_and_reclaim(portion).unwrap();
             drop(writing);
             drop(turn);
@@ -235,7 +234,7 @@ fn a_kill_at_any_store_while_holes_are_punched_and_filled() {
         assert!(kinds(engine, ExtentKind::Hole) > 0);
         let turn = engine.turn().unwrap();
         let mut writing = turn.write();
-        writing.begin_resize(DEFAULT_MAP, 3, false).unwrap();
+        writing.begin_resize(DEFAULT_MAP, 3, Tombstones::Kept).unwrap();
     });
 }
 

@@ -30,6 +30,8 @@ use crate::engine::read::pins::Pin;
 use crate::engine::settings::{self, Access, Durability, Limits, Opened, Settings};
 use crate::engine::state::head;
 use crate::engine::upkeep::clean;
+use crate::engine::upkeep::resize::{Step, Stepped};
+use crate::engine::write::slots::Tombstones;
 use crate::engine::write::tables::Lengthened;
 use crate::error::{Error, HeldBy, Result};
 use crate::file::door::{self, Recorder};

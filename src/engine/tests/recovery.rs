@@ -227,7 +227,7 @@ fn what_lies_before_the_head_is_not_the_logs() {
     {
         let _turn = engine.turn().unwrap();
         while engine.head().unwrap().head.at < EXTENTS + (40 << 10) {
-            let portion = clean::Portion { bytes: 1_000, leave_tail: false, tight: false };
+            let portion = clean::Portion { bytes: 1_000, aim: clean::Aim::Upkeep };
             engine.lend_writing().clean_and_reclaim(portion).unwrap();
         }
     }
@@ -271,7 +271,7 @@ fn the_log_may_begin_with_a_new_life() {
     {
         let turn = engine.turn().unwrap();
         let mut writing = turn.write();
-        let portion = clean::Portion { bytes: 1 << 20, leave_tail: false, tight: false };
+        let portion = clean::Portion { bytes: 1 << 20, aim: clean::Aim::Upkeep };
         while writing.clean(portion).unwrap().passed > 0 {}
     }
     let first = log::record(&engine.region, engine.head().unwrap().head.at).unwrap();

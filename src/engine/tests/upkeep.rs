@@ -9,7 +9,7 @@ fn a_rollback_leaves_a_resize_alone() {
     nearly_full(&engine);
     let turn = engine.turn().unwrap();
     let mut writing = turn.write();
-    writing.begin_resize(DEFAULT_MAP, 3, false).unwrap();
+    writing.begin_resize(DEFAULT_MAP, 3, Tombstones::Kept).unwrap();
     let target = engine.resize_target().unwrap().unwrap();
     writing.abandon().unwrap();
     assert_eq!(writing.writer.space.extent(target).map(|extent| extent.kind), Some(ExtentKind::Index));

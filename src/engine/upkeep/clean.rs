@@ -22,9 +22,11 @@ use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::writer::{Appended, Writer, Writing};
+use crate::engine::write::commit::Effect;
 use crate::engine::write::reserve::Room;
+use crate::engine::write::slots::Place;
 use crate::error::Result;
-use crate::file::index::{Index, Probe, SlotAt};
+use crate::file::index::Probe;
 use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, flags, live};
 use crate::file::log::{self, Entry, Record};
 use crate::file::space::{Extent, LogPoint};
@@ -34,10 +36,19 @@ use crate::file::space::{Extent, LogPoint};
 pub(crate) struct Portion {
     /// Bytes of the log to pass.
     pub(crate) bytes: u64,
-    /// Copies go to an extent that has nothing else, and the extent of the tail is cleaned as well.
-    pub(crate) leave_tail: bool,
+    pub(crate) aim: Aim,
+}
+
+/// What the log is cleaned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// A write, or maintenance, does its share.
+    Upkeep,
+    /// The log is to be dense: copies go to an extent that has nothing else, and the extent of the tail is cleaned as
+    /// well.
+    Compaction,
     /// The store is full: each block that is passed counts, those of the extent of the tail as well.
-    pub(crate) tight: bool,
+    Room,
 }
 
 /// What a step has done.
@@ -55,9 +66,7 @@ pub(crate) struct Cleaned {
 struct Move<'a> {
     record: Record<'a>,
     expired: bool,
-    index: Index<'a>,
-    at: SlotAt,
-    hash: KeyHash,
+    place: Place<'a>,
 }
 
 /// What lies between the old head and the new one.
@@ -92,11 +101,11 @@ impl Engine {
     }
 
     /// The least bytes, and the least share, of an extent that are worth cutting off.
-    fn least_cut(&self, portion: Portion) -> (u64, u64) {
-        match portion {
-            Portion { tight: true, .. } => (BLOCK, u64::MAX),
-            Portion { leave_tail: true, .. } => (BLOCK, 16),
-            _ => (self.settings.limits.piece, 16),
+    fn least_cut(&self, aim: Aim) -> (u64, u64) {
+        match aim {
+            Aim::Room => (BLOCK, u64::MAX),
+            Aim::Compaction => (BLOCK, 16),
+            Aim::Upkeep => (self.settings.limits.piece, 16),
         }
     }
 }
@@ -111,7 +120,7 @@ impl<'e> Writing<'e> {
             return Ok(cleaned);
         }
         if !passed.moves.is_empty() {
-            let committed = self.commit_moves(&passed.moves, portion.leave_tail);
+            let committed = self.commit_moves(&passed.moves, portion.aim);
             if let Err(error) = committed {
                 self.abandon()?;
                 return Err(error);
@@ -129,7 +138,7 @@ impl<'e> Writing<'e> {
         }
         self.mark_again(&from, visible)?;
         let cut = to.head.at / BLOCK * BLOCK;
-        if is_worth_cutting(&self.writer, extent, cut, self.engine.least_cut(portion)) {
+        if is_worth_cutting(&self.writer, extent, cut, self.engine.least_cut(portion.aim)) {
             cleaned.emptied += cut - extent;
             if self.writer.space.cut(&self.engine.region, extent, cut, visible)?
                 && self.writer.extent.0 < cut
@@ -175,13 +184,13 @@ impl<'e> Writing<'e> {
         let mut records = 0;
         while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
             let at = passed.to.head.at;
-            if at == tail || self.is_in_tail(at) && !portion.leave_tail && !portion.tight {
+            if at == tail || portion.aim == Aim::Upkeep && self.is_in_tail(at) {
                 break;
             }
             let record = self.engine.record_at_head(&passed.to)?;
             if matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
                 // A tombstone that is all there is takes the log to another extent.
-                let keeps_tombstone = portion.leave_tail && record.end() == tail && passed.moves.is_empty();
+                let keeps_tombstone = portion.aim == Aim::Compaction && record.end() == tail && passed.moves.is_empty();
                 self.pass_record(&mut passed, record, keeps_tombstone)?;
             }
             if record.end() == tail && passed.moves.is_empty() {
@@ -221,13 +230,14 @@ impl<'e> Writing<'e> {
         // The records of a map that is gone are dead.
         let Some(index) = self.engine.index(map)? else { return Ok(()) };
         let hash = KeyHash::of(record.key(), self.engine.seed);
-        let Some(Probe::Found(at, newest)) = self.engine.probe(&index, map, hash, record.key())? else { return Ok(()) };
-        if newest != record.offset {
+        let slot = self.engine.probe(&index, map, hash, record.key())?;
+        let Some(slot) = slot.filter(|slot| matches!(slot, Probe::Found(_, newest) if *newest == record.offset)) else {
             return Ok(());
-        }
+        };
+        let place = Place { index, map, hash, slot };
         let is_tombstone = record.kind() == Some(Kind::Remove);
         if is_tombstone && !keeps_tombstone && self.is_unread(record.seq() & COUNT_MASK)? {
-            self.retire_slot(&index, map, at, hash, record.offset)?;
+            self.retire_slot(&place)?;
             passed.dropped = true;
             return Ok(());
         }
@@ -240,7 +250,7 @@ impl<'e> Writing<'e> {
             self.engine.upkeep.expired.note();
         }
         passed.moved += record.len();
-        passed.moves.push(Move { record, expired, index, at, hash });
+        passed.moves.push(Move { record, expired, place });
         Ok(())
     }
 
@@ -283,7 +293,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Appends records again, as one commit.
-    fn commit_moves(&mut self, moves: &[Move<'_>], leave_tail: bool) -> Result<()> {
+    fn commit_moves(&mut self, moves: &[Move<'_>], aim: Aim) -> Result<()> {
         let seq = self.seq()?;
         let mut tail = self.tail()?;
         let mut appended = Appended::default();
@@ -299,7 +309,7 @@ impl<'e> Writing<'e> {
                 let expires = record.expires().map(Into::into);
                 Entry { kind, flags, seq, prev, map, expires, shortcut, key, value: record.value() }
             };
-            let jumped = if leave_tail && number == 0 && self.is_in_tail(record.offset) {
+            let jumped = if aim == Aim::Compaction && number == 0 && self.is_in_tail(record.offset) {
                 self.leave_extent(&mut tail, entry.len(), Room::Cleaning)?
             } else {
                 self.make_log_room(&mut tail, entry.len(), Room::Cleaning)?
@@ -308,20 +318,19 @@ impl<'e> Writing<'e> {
             appended.bytes += entry.len() + if jumped { JUMP_LEN } else { 0 };
             appended.records += 1 + u64::from(jumped);
         }
-        self.store_commit_point(tail.at, seq)?;
         if moves.iter().any(|a_move| a_move.expired) {
             // Removes count, and are seen.
-            self.finish()?;
+            self.commit_as_recorded(&tail)?;
             for Move { record, .. } in moves.iter().filter(|a_move| a_move.expired) {
                 self.engine.upkeep.expired.removed(record.header.map(), record.len());
             }
             return Ok(());
         }
-        for (&Move { record, ref index, at, hash, .. }, &copy) in moves.iter().zip(&copies) {
-            self.publish_slot(index, record.header.map(), at, hash, copy, false)?;
-        }
-        self.count_log(seq, appended)?;
-        self.show_quietly(tail.at, tail.chain, seq)
+        self.commit(&tail, Effect::Unseen, |writing| {
+            let mut moved = moves.iter().zip(&copies);
+            moved.try_for_each(|(a_move, &copy)| writing.publish_slot(&a_move.place, copy))?;
+            Ok(appended)
+        })
     }
 
     fn is_in_tail(&self, offset: u64) -> bool {

@@ -13,9 +13,11 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::clean::Portion;
+use super::clean::{Aim, Portion};
+use super::resize::{Step, Stepped};
 use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
+use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, align_block, live};
@@ -31,7 +33,7 @@ const ROUNDS_OF_SMALL: u32 = 8;
 const SLICE: Duration = Duration::from_micros(500);
 
 /// Blocks and lines that a resize is moved on between two looks at the clock.
-const STEP: (u64, u64) = (16, 256);
+const STEP: Step = Step { blocks: 16, lines: 256 };
 
 /// What [`Store::compact`](crate::Store::compact) did.
 ///
@@ -200,7 +202,7 @@ impl Engine {
     ) -> Result<Ended> {
         let goal = self.end_of_log()?;
         let begun = self.head()?.bytes;
-        let portion = Portion { bytes: self.settings.limits.most_bytes, leave_tail: true, tight: false };
+        let portion = Portion { bytes: self.settings.limits.most_bytes, aim: Aim::Compaction };
         let mut led = false;
         loop {
             let done = self.in_slices(|writing| {
@@ -265,9 +267,7 @@ impl Engine {
             loop {
                 let done = self.in_slices(|writing| {
                     if self.resize_cursor()? != 0 {
-                        let mut switched = false;
-                        writing.step_resize(STEP, &mut switched)?;
-                        if switched {
+                        if writing.step_resize(STEP)? == Stepped::Switched {
                             writing.skip_number()?;
                         }
                         return Ok(None);
@@ -283,7 +283,7 @@ impl Engine {
                     if writing.is_in_place(&index, blocks) && !is_below {
                         return Ok(Some(()));
                     }
-                    match writing.begin_resize(map, blocks, true) {
+                    match writing.begin_resize(map, blocks, Tombstones::Dropped) {
                         Ok(()) => Ok(None),
                         Err(Error::Full { .. }) => Ok(Some(())),
                         Err(error) => Err(error),

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::clean::Portion;
+use super::clean::{Aim, Portion};
+use super::resize::Step;
 use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
@@ -95,7 +96,8 @@ impl<'e> Writing<'e> {
     /// One step of what is pending. Says whether there is more.
     fn maintain_once(&mut self) -> Result<bool> {
         if self.engine.resize_cursor()? != 0 {
-            self.step((LARGE_STEP, LARGE_STEP * self.engine.settings.limits.lines_a_step))?;
+            let lines = LARGE_STEP * self.engine.settings.limits.lines_a_step;
+            self.step(Step { blocks: LARGE_STEP, lines })?;
             return Ok(true);
         }
         let maps: Vec<u32> = self.engine.map_table()?.iter()?.map(|entry| entry.map).collect();
@@ -109,7 +111,7 @@ impl<'e> Writing<'e> {
         let live = self.engine.upkeep.expired.alive_of(live);
         if self.excess(appended, live)?.is_some() && !self.is_held_up(live) && !self.engine.is_poisoned() {
             let bytes = self.engine.settings.limits.most_bytes;
-            let cleaned = self.clean_and_reclaim(Portion { bytes, leave_tail: false, tight: false })?;
+            let cleaned = self.clean_and_reclaim(Portion { bytes, aim: Aim::Upkeep })?;
             if cleaned.passed > 0 {
                 return Ok(true);
             }

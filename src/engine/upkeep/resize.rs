@@ -19,11 +19,31 @@
 use std::sync::atomic::Ordering;
 
 use crate::engine::state::writer::Writing;
-use crate::engine::write::slots::{drops_tombstones, line_of, map_of};
+use crate::engine::write::slots::{Place, Tombstones, line_of, map_of, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Placed, Probe, Totals};
 use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, live, resize_cursor};
 use crate::file::log;
+
+/// How far a resize is moved on at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// Blocks of the new region that are zeroed;
+    pub(crate) blocks: u64,
+    /// or if they all are, lines of the old one that are moved.
+    pub(crate) lines: u64,
+}
+
+/// What came of moving a resize on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stepped {
+    /// It goes on.
+    On,
+    /// There is none, or none any more: it was given up.
+    Idle,
+    /// It was the last step: the new index is in force, from the commit that is being made on.
+    Switched,
+}
 
 impl<'e> Writing<'e> {
     /// Marks the slots of tombstones dead that are older than every pin, in place.
@@ -34,15 +54,14 @@ impl<'e> Writing<'e> {
             let Some(offset) = slot.record else { continue };
             let record = log::record(&self.engine.region, offset)?;
             if record.kind() == Some(Kind::Remove) && record.seq() & COUNT_MASK <= unread_below {
-                self.retire_slot(index, map, slot.at, slot.hash, offset)?;
+                let slot = Place { index: *index, map, hash: slot.hash, slot: Probe::Found(slot.at, offset) };
+                self.retire_slot(&slot)?;
             }
         }
         index.totals()
     }
-}
 
-impl<'e> Writing<'e> {
-    /// Sees to it that `new` more slots of a map can be used, before a commit whose number will be `seq`. Begins to
+    /// Sees to it that `new` more slots of a map can be used, before a commit. Begins to
     /// build a larger index when the one in force is three quarters full, and completes it only if that cannot wait.
     ///
     /// `kept_tombstones` says how many slots of tombstones the records of the commit refer to already.
@@ -56,9 +75,9 @@ impl<'e> Writing<'e> {
         if is_mine && can_wait {
             return Ok(index);
         }
-        let (needed, drops) = kept(&totals, new);
-        let drops = drops && kept_tombstones.is_none();
-        let needed = if drops { needed } else { totals.slots.saturating_add(new) };
+        let tombstones = if kept_tombstones.is_none() { kept(&totals) } else { Tombstones::Kept };
+        let slots = if tombstones == Tombstones::Dropped { totals.keys } else { totals.slots };
+        let needed = slots.saturating_add(new);
         if is_mine {
             let target = Index::of_extent(&self.engine.region, self.engine.region.live(live::RESIZE_TARGET)?)?;
             if needed.max(totals.slots.saturating_add(new)) <= target.limit()
@@ -72,12 +91,12 @@ impl<'e> Writing<'e> {
                 // Another map comes first; there is some room left.
                 return Ok(index);
             }
-            return match self.begin_resize(map, index::blocks_for(index::roomy(needed)), drops) {
+            return match self.begin_resize(map, index::blocks_for(index::roomy(needed)), tombstones) {
                 Ok(()) | Err(Error::Full { .. }) => Ok(index),
                 Err(error) => Err(error),
             };
         }
-        match self.rebuild_at_once(map, index::roomy(needed), self.seq()?, drops) {
+        match self.rebuild_at_once(map, index::roomy(needed), self.seq()?, tombstones) {
             Err(Error::Full { .. }) if can_wait => Ok(index),
             Err(full @ Error::Full { .. }) if kept_tombstones.is_none() && totals.slots > totals.keys => {
                 // Dead slots can be given to new keys, so there is room as long as the values leave some.
@@ -94,7 +113,7 @@ impl<'e> Writing<'e> {
         map: u32,
         slots: u64,
         seq: u64,
-        drop_tombstones: bool,
+        tombstones: Tombstones,
     ) -> Result<Index<'e>> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
@@ -112,11 +131,13 @@ impl<'e> Writing<'e> {
         for slot in old.iter() {
             let slot = slot?;
             let Some(record) = slot.record else { continue };
-            if drop_tombstones && log::record(&self.engine.region, record)?.kind() == Some(Kind::Remove) {
+            if tombstones == Tombstones::Dropped
+                && log::record(&self.engine.region, record)?.kind() == Some(Kind::Remove)
+            {
                 continue;
             }
             match new.probe(slot.hash, |_| Ok(false))? {
-                Some(Probe::Vacant(at, _)) => new.publish(at, slot.hash, record, true)?,
+                Some(Probe::Vacant(at, _)) => new.give(at, slot.hash, record)?,
                 _ => return Err(self.engine.region.corrupt(old.offset(), "the index has more slots than it counts")),
             }
             moved.slots += 1;
@@ -129,39 +150,40 @@ impl<'e> Writing<'e> {
     }
 
     /// Begins to build an index of `blocks` blocks for a map, of which nothing else is being built.
-    pub(crate) fn begin_resize(&mut self, map: u32, blocks: u64, drop_tombstones: bool) -> Result<()> {
+    pub(crate) fn begin_resize(&mut self, map: u32, blocks: u64, tombstones: Tombstones) -> Result<()> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         let target = Index::begin(&self.engine.region, (extent.offset, blocks), map, old.offset())?;
         self.engine.region.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;
         self.engine.region.store_live(live::RESIZE_ZEROED, 1, Ordering::Relaxed)?;
-        self.engine.region.store_live(live::RESIZE_CURSOR, resize_cursor(map, 0, drop_tombstones), Ordering::Release)
+        let cursor = resize_cursor(map, 0, tombstones == Tombstones::Dropped);
+        self.engine.region.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)
     }
 
-    /// Zeroes `blocks` blocks of the region that is being built or moves `lines` lines to it, and says whether there is
-    /// more to do. With the last line it switches, from the commit `seq` on; then `switched` is set.
-    pub(crate) fn step_resize(&mut self, (blocks, lines): (u64, u64), switched: &mut bool) -> Result<bool> {
+    /// Zeroes blocks of the region that is being built, or moves lines to it. With the last line it switches, from the
+    /// commit that is being made on.
+    pub(crate) fn step_resize(&mut self, step: Step) -> Result<Stepped> {
         let cursor = self.engine.resize_cursor()?;
         if cursor == 0 {
-            return Ok(false);
+            return Ok(Stepped::Idle);
         }
         let (map, line) = (map_of(cursor), line_of(cursor));
         let Some(source) = self.engine.index(map)?.filter(|index| self.resize_is_current(index).unwrap_or(false))
         else {
-            return self.cancel_resize().map(|()| false);
+            return self.cancel_resize().map(|()| Stepped::Idle);
         };
         let target = Index::of_extent(&self.engine.region, self.engine.region.live(live::RESIZE_TARGET)?)?;
         let zeroed = self.engine.region.live(live::RESIZE_ZEROED)?;
         if zeroed < target.blocks() {
-            let end = (zeroed + blocks).min(target.blocks());
+            let end = (zeroed + step.blocks).min(target.blocks());
             (zeroed..end).try_for_each(|block| target.zero_block(block))?;
             self.engine.region.store_live(live::RESIZE_ZEROED, end, Ordering::Release)?;
             self.engine.upkeep.count_blocks(end - zeroed);
-            return Ok(true);
+            return Ok(Stepped::On);
         }
-        let drops = drops_tombstones(cursor);
-        let end = (line + lines).min(source.lines()).max(line);
+        let drops = tombstones_of(cursor) == Tombstones::Dropped;
+        let end = (line + step.lines).min(source.lines()).max(line);
         for slot in source.slots_of_lines(line, end) {
             let slot = slot?;
             let Some(record) = slot.record else { continue };
@@ -170,30 +192,31 @@ impl<'e> Writing<'e> {
             }
             // What the new index has of the key is the same record.
             if target.place(slot.hash, record, |offset| Ok(offset == record))? == Placed::Full {
-                return self.cancel_resize().map(|()| false);
+                return self.cancel_resize().map(|()| Stepped::Idle);
             }
         }
         if target.totals()?.used() > target.hard_limit() {
-            return self.cancel_resize().map(|()| false);
+            return self.cancel_resize().map(|()| Stepped::Idle);
         }
         self.engine.region.store_live(live::RESIZE_CURSOR, resize_cursor(map, end, drops), Ordering::Release)?;
         self.engine.upkeep.count_lines(end - line);
         if end < source.lines() {
-            return Ok(true);
+            return Ok(Stepped::On);
         }
         let moved = target.totals()?;
         self.switch(map, &source, &target, moved, self.seq()?)?;
-        *switched = true;
-        Ok(false)
+        Ok(Stepped::Switched)
     }
 
     /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same.
     /// `None` if it was given up.
     fn complete_resize(&mut self, map: u32, tombstones: u64) -> Result<Option<Index<'e>>> {
-        let mut switched = false;
-        while self.step_resize((u64::MAX >> 1, u64::MAX >> 32), &mut switched)? {}
-        if !switched {
-            return Ok(None);
+        loop {
+            match self.step_resize(Step { blocks: u64::MAX >> 1, lines: u64::MAX >> 32 })? {
+                Stepped::On => {}
+                Stepped::Idle => return Ok(None),
+                Stepped::Switched => break,
+            }
         }
         let index = self.engine.index_in_force(map)?;
         if tombstones > 0 {
@@ -224,17 +247,16 @@ impl<'e> Writing<'e> {
         }
         let blocks = index::blocks_for(index::roomy(totals.keys));
         if index.lines() <= self.engine.settings.limits.lines_at_once {
-            self.rebuild_at_once(map, index::roomy(totals.keys), self.seq()?, true)?;
+            self.rebuild_at_once(map, index::roomy(totals.keys), self.seq()?, Tombstones::Dropped)?;
             return Ok(true);
         }
-        self.begin_resize(map, blocks, true).map(|()| false)
+        self.begin_resize(map, blocks, Tombstones::Dropped).map(|()| false)
     }
 }
 
-/// How many slots an index needs that takes `new` more, and whether it is built without the tombstones. Looking for
-/// them means a look at every record, so there must be something to gain.
-fn kept(totals: &Totals, new: u64) -> (u64, bool) {
+/// Whether an index is built anew without its tombstones. Looking for them means a look at every record, so there must
+/// be something to gain.
+fn kept(totals: &Totals) -> Tombstones {
     let tombstones = totals.slots.saturating_sub(totals.keys);
-    let drops = tombstones > totals.slots / 4;
-    (if drops { totals.keys } else { totals.slots }.saturating_add(new), drops)
+    if tombstones > totals.slots / 4 { Tombstones::Dropped } else { Tombstones::Kept }
 }

@@ -12,11 +12,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::clean::{Cleaned, Portion};
+use super::clean::{Aim, Cleaned, Portion};
+use super::resize::{Step, Stepped};
 use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::reserve::Room;
+use crate::engine::write::slots::{Tombstones, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, COUNT_MASK, EXTENTS, ExtentKind, live};
@@ -117,7 +119,10 @@ impl<'e> Writing<'e> {
         let [_, appended, _, live] = self.engine.log_totals()?;
         if self.engine.resize_cursor()? != 0 {
             if !self.engine.leaves_resize(maps)? {
-                self.step((records, records.saturating_mul(self.engine.settings.limits.lines_a_step)))?;
+                self.step(Step {
+                    blocks: records,
+                    lines: records.saturating_mul(self.engine.settings.limits.lines_a_step),
+                })?;
             }
         } else if live < live_before {
             for &map in maps {
@@ -135,15 +140,12 @@ impl<'e> Writing<'e> {
 
     /// Moves the resize on that is going on.
     #[cold]
-    pub(super) fn step(&mut self, (blocks, lines): (u64, u64)) -> Result<bool> {
-        let mut switched = false;
+    pub(super) fn step(&mut self, mut step: Step) -> Result<()> {
         // Where tombstones are left out, each slot costs a look at its record.
-        let lines = if self.engine.resize_cursor()? >> 63 != 0 { (lines / 4).max(1) } else { lines };
-        let more = self.step_resize((blocks, lines), &mut switched)?;
-        if switched {
-            self.skip_number()?;
+        if tombstones_of(self.engine.resize_cursor()?) == Tombstones::Dropped {
+            step.lines = (step.lines / 4).max(1);
         }
-        Ok(more)
+        if self.step_resize(step)? == Stepped::Switched { self.skip_number() } else { Ok(()) }
     }
 
     /// Begins to build a smaller index if one is due.
@@ -184,7 +186,7 @@ impl<'e> Writing<'e> {
         let mut wanted = ((appended as f64 * pace) as u64).max(LEAST_PIECE);
         loop {
             let bytes = wanted.min(self.engine.settings.limits.most_bytes);
-            let cleaned = self.clean_and_reclaim(Portion { bytes, leave_tail: false, tight: false })?;
+            let cleaned = self.clean_and_reclaim(Portion { bytes, aim: Aim::Upkeep })?;
             wanted = wanted.saturating_sub(cleaned.passed);
             if cleaned.passed == 0 || wanted == 0 {
                 self.engine.upkeep.rest.end();
@@ -233,7 +235,7 @@ impl<'e> Writing<'e> {
                 if !has_place(blocks) {
                     return Ok(());
                 }
-                self.begin_resize(entry.map, blocks, false)
+                self.begin_resize(entry.map, blocks, Tombstones::Kept)
             }
             ExtentKind::Table | ExtentKind::Reserve if has_place(last.blocks) => self.settle(),
             _ => return Ok(()),
@@ -292,7 +294,7 @@ impl<'e> Writing<'e> {
         let mut bytes = most;
         let mut freed = 0;
         while self.engine.head_for_writing()?.bytes < goal {
-            let cleaned = match self.clean(Portion { bytes, leave_tail: false, tight: true }) {
+            let cleaned = match self.clean(Portion { bytes, aim: Aim::Room }) {
                 // Less of it may fit, at last a single record.
                 Err(Error::Full { .. }) if bytes > 1 => {
                     bytes = (bytes / 8).max(1);

@@ -254,7 +254,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::engine::settings::{Limits, Settings};
-    use crate::engine::upkeep::clean::Portion;
+    use crate::engine::upkeep::clean::{Aim, Portion};
     use crate::file::index::Probe;
     use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, ExtentKind};
 
@@ -282,7 +282,7 @@ mod tests {
         let mut writing = turn.write();
         let goal = engine.head().unwrap().bytes + bytes;
         while engine.head().unwrap().bytes < goal {
-            let cleaned = writing.clean(Portion { bytes, leave_tail: false, tight: false }).unwrap();
+            let cleaned = writing.clean(Portion { bytes, aim: Aim::Upkeep }).unwrap();
             assert!(cleaned.passed > 0, "the log is shorter");
         }
     }
@@ -328,12 +328,12 @@ mod tests {
         index.retire(at).unwrap();
         found("a key of the log has no slot");
         found("leads to 298");
-        index.publish(at, hash, record + BLOCK, false).unwrap();
+        index.publish(at, hash, record + BLOCK).unwrap();
         assert_ne!(findings(&engine), [""; 0], "a slot that leads elsewhere");
         let other = KeyHash::from_parts(hash.tag(), hash.further() ^ 1);
-        index.publish(at, other, record, true).unwrap();
+        index.give(at, other, record).unwrap();
         found("another key's hash");
-        index.publish(at, hash, record, true).unwrap();
+        index.give(at, hash, record).unwrap();
         assert_eq!(findings(&engine), [""; 0]);
 
         let totals = index.totals().unwrap();
@@ -350,9 +350,9 @@ mod tests {
 
         // An older version of a key, which a newer one replaces.
         put(&engine, 9);
-        index.publish(at, hash, record, false).unwrap();
+        index.publish(at, hash, record).unwrap();
         found("a record that this one replaces");
-        index.publish(at, hash, engine.region.live(live::TAIL).unwrap() - 144, false).unwrap();
+        index.publish(at, hash, engine.region.live(live::TAIL).unwrap() - 144).unwrap();
         assert_eq!(findings(&engine), [""; 0]);
         engine.region.write(record + 60, b"damage").unwrap();
         found("the CRC of the record does not hold");

@@ -16,15 +16,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::reserve::Room;
+use super::slots::Place;
 use crate::engine::Engine;
 use crate::engine::lookup::protocol;
 use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
-use crate::file::index::{Index, Probe, SlotAt, Totals};
+use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
     CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, Shortcut, commit_end, commit_seq, commit_word, flags, live, seal,
 };
-use crate::file::log::{self, Entry, Record, Scan};
+use crate::file::log::{self, Entry, Record, Scan, Tail};
 use crate::file::totals;
 
 /// How a change of one key was recorded, or would be.
@@ -37,14 +38,21 @@ pub(crate) struct Change {
     pub(crate) new_slot: bool,
 }
 
-/// Where the record of a change goes in the index.
-pub(crate) struct Place<'a> {
-    pub(crate) index: Index<'a>,
-    pub(crate) totals: Totals,
-    pub(crate) hash: KeyHash,
-    pub(crate) at: SlotAt,
-    pub(crate) new_key: bool,
-    pub(crate) was_dead: bool,
+/// Whether a commit changes anything that a user sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Seen,
+    /// The same entries are elsewhere.
+    Unseen,
+}
+
+/// What a map is cleared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clearing {
+    /// Its keys go.
+    Keys,
+    /// It has none, and the log is to go on in another extent.
+    Log,
 }
 
 impl Engine {
@@ -84,31 +92,47 @@ impl Engine {
     }
 }
 
-impl<'e> Writing<'e> {
+impl Writing<'_> {
+    /// Steps 4 to 6 of a commit whose records end at `tail`. `publish` publishes their slots, and says what they add to
+    /// the counters of the log.
+    #[inline]
+    pub(crate) fn commit(
+        &mut self,
+        tail: &Tail,
+        effect: Effect,
+        publish: impl FnOnce(&mut Self) -> Result<Appended>,
+    ) -> Result<()> {
+        self.store_commit_point(tail)?;
+        let appended = publish(self)?;
+        self.conclude(tail, effect, appended)
+    }
+
+    /// The same, as the records themselves say it.
+    pub(crate) fn commit_as_recorded(&mut self, tail: &Tail) -> Result<()> {
+        self.store_commit_point(tail)?;
+        self.finish()
+    }
+
     /// Points the slot of a record's key at it, unless it does already, and counts it.
     #[inline]
     fn publish(
         &mut self,
-        index: &Index<'_>,
+        index: Index<'_>,
         totals: &mut Totals,
         record: Record<'_>,
         appended: &mut Appended,
     ) -> Result<()> {
         let (key, map) = (record.key(), record.header.map());
         let hash = KeyHash::of(key, self.engine.seed);
-        match self.engine.probe(index, map, hash, key)? {
-            Some(Probe::Found(at, newest)) => {
-                if newest != record.offset {
-                    index.publish(at, hash, record.offset, false)?;
-                }
-                self.mirror_slot(index, map, at, hash, record.offset)?;
-            }
-            Some(Probe::Vacant(at, was_dead)) => {
-                self.publish_slot(index, map, at, hash, record.offset, true)?;
-                totals.dead -= u64::from(was_dead && totals.dead > 0);
-            }
-            None => return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left")),
+        let Some(slot) = self.engine.probe(&index, map, hash, key)? else {
+            return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left"));
+        };
+        let place = Place { index, map, hash, slot };
+        match slot {
+            Probe::Found(_, newest) if newest == record.offset => self.mirror_slot(&place, newest)?,
+            _ => self.publish_slot(&place, record.offset)?,
         }
+        totals.dead = totals.dead.saturating_sub(u64::from(slot.is_dead()));
         self.engine.count(totals, record, appended);
         Ok(())
     }
@@ -125,42 +149,41 @@ impl<'e> Writing<'e> {
         Ok(())
     }
 
-    /// The end of a commit: the new tail and the CRC of the record before it, and then what makes it seen.
+    /// The end of a commit: the counters of the log, the new tail and the CRC of the record before it, and then what
+    /// makes it seen.
     #[inline]
-    pub(crate) fn show(&mut self, tail: u64, chain: u32, seq: u64) -> Result<()> {
-        protocol::move_tail(self.engine, tail, chain)?;
+    fn conclude(&mut self, tail: &Tail, effect: Effect, appended: Appended) -> Result<()> {
+        let (engine, region) = (self.engine, &self.engine.region);
+        if appended.records > 0 {
+            self.count_log(tail.seq, appended)?;
+        }
+        protocol::move_tail(engine, tail.at, tail.chain)?;
+        if effect == Effect::Unseen {
+            return region.store_live(live::VISIBLE, tail.seq, Ordering::Release);
+        }
         // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
         // In the single total order, for those who go to sleep over it: see `changes`.
-        self.engine.region.store_live(live::CHANGED, seq, Ordering::SeqCst)?;
-        self.engine.region.store_live(live::VISIBLE, seq, Ordering::Release)?;
-        self.engine.wake_watchers()
-    }
-
-    /// The same for a commit that changes nothing that a user sees.
-    #[inline]
-    pub(crate) fn show_quietly(&mut self, tail: u64, chain: u32, seq: u64) -> Result<()> {
-        protocol::move_tail(self.engine, tail, chain)?;
-        self.engine.region.store_live(live::VISIBLE, seq, Ordering::Release)
+        region.store_live(live::CHANGED, tail.seq, Ordering::SeqCst)?;
+        region.store_live(live::VISIBLE, tail.seq, Ordering::Release)?;
+        engine.wake_watchers()
     }
 
     /// Stores the commit point, and its number in the seal right before it: whoever copies the file meanwhile sees
     /// that.
     #[inline(always)]
-    pub(crate) fn store_commit_point(&mut self, end: u64, seq: u64) -> Result<()> {
-        self.engine.region.store_seal(seal::COMMIT, seq)?;
-        self.engine.region.store_live(live::COMMIT_POINT, commit_word(end, seq), Ordering::Release)
+    pub(crate) fn store_commit_point(&mut self, tail: &Tail) -> Result<()> {
+        self.engine.region.store_seal(seal::COMMIT, tail.seq)?;
+        self.engine.region.store_live(live::COMMIT_POINT, commit_word(tail.at, tail.seq), Ordering::Release)
     }
 
     /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
     /// now.
     pub(crate) fn skip_number(&mut self) -> Result<()> {
-        let (tail, seq) = (self.engine.region.live(live::TAIL)?, self.seq()?);
-        self.store_commit_point(tail, seq)?;
-        self.engine.region.store_live(live::VISIBLE, seq, Ordering::Release)
+        let tail = self.tail()?;
+        self.store_commit_point(&tail)?;
+        self.engine.region.store_live(live::VISIBLE, tail.seq, Ordering::Release)
     }
-}
 
-impl<'e> Writing<'e> {
     /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
     /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
     #[cold]
@@ -177,19 +200,21 @@ impl<'e> Writing<'e> {
     pub(crate) fn finish(&mut self) -> Result<()> {
         let visible = self.engine.region.live(live::VISIBLE)?;
         let commit = self.engine.region.live(live::COMMIT_POINT)?;
-        let (seq, end) = (commit_seq(commit, visible), commit_end(commit));
-        let start = self.engine.region.live(live::TAIL)?;
-        let mut chain = self.engine.region.live(live::CHAIN)? as u32;
+        let mut tail = self.tail()?;
+        let (start, end) = (tail.at, commit_end(commit));
+        (tail.at, tail.seq) = (end, commit_seq(commit, visible));
         let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
         let mut appended = Appended::default();
-        let mut changed = false;
+        let mut effect = Effect::Unseen;
         for record in Scan::new(&self.engine.region, start, end) {
             let record = record?;
             appended.bytes += record.len();
             appended.records += 1;
-            chain = record.header.crc.get();
+            tail.chain = record.header.crc.get();
             let map = record.header.map();
-            changed |= record.kind() != Some(Kind::Jump) && !record.is_copy();
+            if record.kind() != Some(Kind::Jump) && !record.is_copy() {
+                effect = Effect::Seen;
+            }
             match record.kind() {
                 Some(Kind::Put | Kind::Remove) => {
                     if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
@@ -197,7 +222,7 @@ impl<'e> Writing<'e> {
                         entry.insert((index, index.totals()?));
                     }
                     if let Some((index, totals)) = maps.get_mut(&map) {
-                        self.publish(index, totals, record, &mut appended)?;
+                        self.publish(*index, totals, record, &mut appended)?;
                     }
                     if map == CATALOGUE && !record.is_copy() {
                         self.enter_catalogue(record)?;
@@ -215,16 +240,13 @@ impl<'e> Writing<'e> {
         }
         for (index, mut totals) in maps.into_values() {
             // Counted already, by whoever was killed after that?
-            if index.totals()?.seq < seq {
-                totals.seq = seq;
+            if index.totals()?.seq < tail.seq {
+                totals.seq = tail.seq;
                 index.set_totals(totals)?;
             }
         }
-        if appended.records > 0 {
-            self.count_log(seq, appended)?;
-        }
         self.writer.settle(&self.engine.region, end)?;
-        if changed { self.show(end, chain, seq) } else { self.show_quietly(end, chain, seq) }
+        self.conclude(&tail, effect, appended)
     }
 
     /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
@@ -245,26 +267,23 @@ impl<'e> Writing<'e> {
         self.skip_number()
     }
 
-    /// Steps 3 to 6 of a commit of one record, whose place in the index is known.
+    /// Steps 3 to 6 of a commit of one record, whose place in the index is known, in a map that counts so much.
     #[inline]
-    pub(crate) fn commit_one(&mut self, place: Place<'_>, entry: &Entry<'_>) -> Result<bool> {
+    pub(crate) fn commit_one(&mut self, place: &Place<'_>, mut totals: Totals, entry: &Entry<'_>) -> Result<()> {
         let entry = Entry { flags: entry.flags | flags::COMMIT, ..*entry };
         let mut tail = self.tail()?;
         let jumped = self.make_log_room(&mut tail, entry.len(), Room::of(entry.kind))?;
         let offset = tail.append(&self.engine.region, &entry)?;
-        self.store_commit_point(tail.at, entry.seq)?;
-
-        let Place { index, mut totals, hash, at, new_key, was_dead } = place;
-        self.publish_slot(&index, entry.map, at, hash, offset, new_key)?;
-        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
-        let mut appended = Appended { bytes: entry.len() + jump_bytes, records: 1 + jumps, ..Appended::default() };
-        self.engine.count(&mut totals, log::record(&self.engine.region, offset)?, &mut appended);
-        totals.seq = entry.seq;
-        totals.dead = totals.dead.saturating_sub(u64::from(was_dead));
-        index.set_totals(totals)?;
-        self.count_log(entry.seq, appended)?;
-        self.show(tail.at, tail.chain, entry.seq)?;
-        Ok(true)
+        self.commit(&tail, Effect::Seen, |writing| {
+            writing.publish_slot(place, offset)?;
+            let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
+            let mut appended = Appended { bytes: entry.len() + jump_bytes, records: 1 + jumps, ..Appended::default() };
+            writing.engine.count(&mut totals, log::record(&writing.engine.region, offset)?, &mut appended);
+            totals.seq = entry.seq;
+            totals.dead = totals.dead.saturating_sub(u64::from(place.slot.is_dead()));
+            place.index.set_totals(totals)?;
+            Ok(appended)
+        })
     }
 
     /// Clears the default map once more, if it is empty, in another extent of the log. Nobody sees a change.
@@ -273,27 +292,28 @@ impl<'e> Writing<'e> {
         if old.totals()?.keys > 0 {
             return Ok(false);
         }
-        if let Err(error) = self.commit_clear(DEFAULT_MAP, old.offset(), true) {
+        if let Err(error) = self.commit_clear(DEFAULT_MAP, old.offset(), Clearing::Log) {
             self.abandon()?;
             return Err(error);
         }
         Ok(true)
     }
 
-    pub(crate) fn commit_clear(&mut self, map: u32, old: u64, again: bool) -> Result<()> {
+    pub(crate) fn commit_clear(&mut self, map: u32, old: u64, clearing: Clearing) -> Result<()> {
         let seq = self.seq()?;
         let fresh = self.fresh_region(map, old)?;
         let target = fresh.to_le_bytes();
-        let flags = if again { flags::COMMIT | flags::COPY } else { flags::COMMIT };
+        let flags = match clearing {
+            Clearing::Keys => flags::COMMIT,
+            Clearing::Log => flags::COMMIT | flags::COPY,
+        };
         let entry = Entry { flags, map, value: &target, ..Entry::bare(Kind::Clear, seq) };
         let mut tail = self.tail()?;
-        if again {
-            self.leave_extent(&mut tail, entry.len(), Room::Cleaning)?;
-        } else {
-            self.make_log_room(&mut tail, entry.len(), Room::Removal)?;
-        }
+        match clearing {
+            Clearing::Keys => self.make_log_room(&mut tail, entry.len(), Room::Removal)?,
+            Clearing::Log => self.leave_extent(&mut tail, entry.len(), Room::Cleaning)?,
+        };
         tail.append(&self.engine.region, &entry)?;
-        self.store_commit_point(tail.at, seq)?;
-        self.finish()
+        self.commit_as_recorded(&tail)
     }
 }

@@ -9,9 +9,27 @@ use std::sync::atomic::Ordering;
 use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::error::Result;
-use crate::file::index::{Index, Placed, Probe, SlotAt};
+use crate::file::index::{Index, Placed, Probe};
 use crate::file::layout::{ExtentKind, KeyHash, extent_blocks, extent_offset, live};
 use crate::file::log;
+
+/// Where a key is in the index of its map.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'e> {
+    pub(crate) index: Index<'e>,
+    pub(crate) map: u32,
+    pub(crate) hash: KeyHash,
+    /// Its slot, or the one to give to it.
+    pub(crate) slot: Probe,
+}
+
+/// What becomes of the slots of tombstones in a resize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tombstones {
+    Kept,
+    /// They are left out.
+    Dropped,
+}
 
 /// How far a resize has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,60 +88,43 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Points a slot at the newest record of its key.
+    /// Points the slot of a key at its newest record; gives it one if it has none.
     #[inline]
-    pub(crate) fn publish_slot(
-        &mut self,
-        index: &Index<'_>,
-        map: u32,
-        at: SlotAt,
-        hash: KeyHash,
-        record: u64,
-        new_key: bool,
-    ) -> Result<()> {
-        index.publish(at, hash, record, new_key)?;
-        self.mirror_slot(index, map, at, hash, record)
+    pub(crate) fn publish_slot(&mut self, place: &Place<'_>, record: u64) -> Result<()> {
+        match place.slot {
+            Probe::Found(at, _) => place.index.publish(at, place.hash, record)?,
+            Probe::Vacant(at, _) => place.index.give(at, place.hash, record)?,
+        }
+        self.mirror_slot(place, record)
     }
 
     /// Does in the index that is being built what was done in the one in force.
     #[inline]
-    pub(crate) fn mirror_slot(
-        &mut self,
-        index: &Index<'_>,
-        map: u32,
-        at: SlotAt,
-        hash: KeyHash,
-        record: u64,
-    ) -> Result<()> {
-        if self.engine.resize_cursor()? == 0 { Ok(()) } else { self.mirror_slowly(index, map, at, hash, record) }
+    pub(super) fn mirror_slot(&mut self, place: &Place<'_>, record: u64) -> Result<()> {
+        if self.engine.resize_cursor()? == 0 { Ok(()) } else { self.mirror_slowly(place, record) }
     }
 
     #[cold]
-    fn mirror_slowly(&mut self, index: &Index<'_>, map: u32, at: SlotAt, hash: KeyHash, record: u64) -> Result<()> {
+    fn mirror_slowly(&mut self, place: &Place<'_>, record: u64) -> Result<()> {
+        let &Place { ref index, map, hash, slot } = place;
         let Some((target, cursor)) = self.engine.resize_to_mirror(index, map)? else { return Ok(()) };
         let key = log::record(&self.engine.region, record)?.key();
         let is_key = |offset| self.engine.is_key(map, key, offset);
-        if at.line() < cursor {
+        if slot.at().line() < cursor {
             // A tombstone may have been left out that has a value now.
             if target.place(hash, record, is_key)? == Placed::Full {
                 self.give_up_resize()?;
             }
         } else if let Some(Probe::Found(there, _)) = target.probe(hash, is_key)? {
             // A step that was cut short has moved it already.
-            target.publish(there, hash, record, false)?;
+            target.publish(there, hash, record)?;
         }
         Ok(())
     }
 
     /// Marks the slot of a tombstone dead that no reader needs, and counts it so.
-    pub(crate) fn retire_slot(
-        &mut self,
-        index: &Index<'_>,
-        map: u32,
-        at: SlotAt,
-        hash: KeyHash,
-        record: u64,
-    ) -> Result<()> {
+    pub(crate) fn retire_slot(&mut self, place: &Place<'_>) -> Result<()> {
+        let &Place { ref index, map, hash, slot: Probe::Found(at, record) } = place else { return Ok(()) };
         index.retire_counted(at)?;
         if let Some((target, _)) = self.engine.resize_to_mirror(index, map)?
             && let Some(Probe::Found(there, _)) = target.probe(hash, |offset| Ok(offset == record))?
@@ -185,6 +186,6 @@ pub(crate) fn line_of(cursor: u64) -> u64 {
     cursor & 0xffff_ffff
 }
 
-pub(crate) fn drops_tombstones(cursor: u64) -> bool {
-    cursor >> 63 != 0
+pub(crate) fn tombstones_of(cursor: u64) -> Tombstones {
+    if cursor >> 63 != 0 { Tombstones::Dropped } else { Tombstones::Kept }
 }
