@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 
 /// Records up to this length are put together in one buffer and stored at once.
 const SMALL: u64 = 1024;
+/// For most, a shorter buffer will do, which is cleared in less time.
+const USUAL: u64 = 256;
 
 /// A record, read in place.
 #[derive(Clone, Copy)]
@@ -267,7 +269,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Puts a small record together, but for its CRC, in a buffer of zeros.
-    fn put_together<'b>(&self, chain: u32, buffer: &'b mut [u8; SMALL as usize]) -> &'b mut [u8] {
+    fn put_together<'b>(&self, chain: u32, buffer: &'b mut [u8]) -> &'b mut [u8] {
         let [expires, shortcut] = self.optional();
         let shortcut_at = RECORD_HEADER as usize + expires.len();
         let key_at = shortcut_at + shortcut.len();
@@ -313,13 +315,21 @@ impl Tail {
             self.seal(region, offset, 0)?;
             return Ok(offset);
         }
-        let mut buffer = [0; SMALL as usize];
-        let bytes = entry.put_together(self.chain, &mut buffer);
+        if len > USUAL {
+            self.append_small(region, entry, &mut [0; SMALL as usize])
+        } else {
+            self.append_small(region, entry, &mut [0; USUAL as usize])
+        }
+    }
+
+    #[inline]
+    fn append_small(&mut self, region: &Region, entry: &Entry<'_>, buffer: &mut [u8]) -> Result<u64> {
+        let bytes = entry.put_together(self.chain, buffer);
         let crc = crc32fast::hash(&bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         self.write(region, self.at, bytes)?;
         let offset = self.at;
-        self.at += len;
+        self.at += bytes.len() as u64;
         self.chain = crc;
         Ok(offset)
     }
@@ -334,9 +344,13 @@ impl Tail {
     pub(crate) fn append_open(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
         let offset = self.at;
         debug_assert!(entry.len() <= self.extent_end - offset, "a record reaches beyond its extent");
-        if entry.len() <= SMALL {
-            self.write(region, offset, entry.put_together(self.chain, &mut [0; SMALL as usize]))?;
-            self.at += entry.len();
+        let len = entry.len();
+        if len <= SMALL {
+            match len {
+                ..=USUAL => self.write(region, offset, entry.put_together(self.chain, &mut [0; USUAL as usize]))?,
+                _ => self.write(region, offset, entry.put_together(self.chain, &mut [0; SMALL as usize]))?,
+            }
+            self.at += len;
             return Ok(offset);
         }
         self.write(region, offset, entry.header(self.chain).as_bytes())?;

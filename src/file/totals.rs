@@ -12,9 +12,8 @@ use crate::error::Result;
 /// The bank that counts, for the holder of the writer lock: `[seq, totals…]`.
 #[inline]
 pub(crate) fn latest<const N: usize>(region: &Region, at: u64) -> Result<[u64; N]> {
-    let start = at + 8 * N as u64 * newest_bank(region, at, N)?;
-    let words = region.words::<N>(start)?;
-    Ok(std::array::from_fn(|index| words[index].relaxed()))
+    let [newest, _] = banks::<N>(region, at)?;
+    Ok(newest.words.each_ref().map(Word::relaxed))
 }
 
 /// The newest bank that was counted at `seq` or before, for a reader whose view is that of `seq`. `None` if commits
@@ -39,13 +38,15 @@ pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Res
 /// Makes `[seq, totals…]` the bank that counts. Only for the holder of the writer lock.
 #[inline]
 pub(crate) fn publish<const N: usize>(region: &Region, at: u64, bank: [u64; N]) -> Result<()> {
-    let start = at + 8 * N as u64 * (1 - newest_bank(region, at, N)?);
+    let [_, Bank { start, words }] = banks::<N>(region, at)?;
+    let store = |index: usize, value, order| region.store_found(&words[index], start + 8 * index as u64, value, order);
     region.store(start, 0, Ordering::Relaxed)?;
     fence(Ordering::Release);
     for (index, &word) in bank.iter().enumerate().skip(1) {
-        region.store(start + 8 * index as u64, word, Ordering::Relaxed)?;
+        store(index, word, Ordering::Relaxed);
     }
-    region.store(start, bank[0], Ordering::Release)
+    store(0, bank[0], Ordering::Release);
+    Ok(())
 }
 
 /// Makes `[seq, totals…]` the only bank, where nobody looks yet.
@@ -58,13 +59,22 @@ pub(crate) fn reset<const N: usize>(region: &Region, at: u64, bank: [u64; N]) ->
 
 /// Corrects one word of the bank that counts, one that no reader looks at. Only for the holder of the writer lock.
 pub(crate) fn amend<const N: usize>(region: &Region, at: u64, word: u64, value: u64) -> Result<()> {
-    let start = at + 8 * N as u64 * newest_bank(region, at, N)?;
-    region.store(start + 8 * word, value, Ordering::Relaxed)
+    let [newest, _] = banks::<N>(region, at)?;
+    region.store(newest.start + 8 * word, value, Ordering::Relaxed)
 }
 
-#[inline]
-fn newest_bank(region: &Region, at: u64, words: usize) -> Result<u64> {
-    Ok(u64::from(region.load(at + 8 * words as u64)? > region.load(at)?))
+/// One of two banks.
+struct Bank<'r, const N: usize> {
+    start: u64,
+    words: &'r [Word; N],
+}
+
+/// Both banks, the one that counts first.
+#[inline(always)]
+fn banks<const N: usize>(region: &Region, at: u64) -> Result<[Bank<'_, N>; 2]> {
+    let bank = |start| Ok(Bank { start, words: region.words::<N>(start)? });
+    let (first, second) = (bank(at)?, bank(at + 8 * N as u64)?);
+    Ok(if second.words[0].load() > first.words[0].load() { [second, first] } else { [first, second] })
 }
 
 #[cfg(test)]
