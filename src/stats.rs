@@ -199,7 +199,7 @@ pub struct PinStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExtentStats {
-    /// Their use: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog`, `Emptied`, `Hole`, `Live` (pins and
+    /// Their use: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog`, `Emptied`, `Live` (pins and
     /// processes beyond the first tables) or `Free`.
     pub kind: String,
     /// Their number.
@@ -373,7 +373,6 @@ fn extents(engine: &Engine, visible: u64) -> Result<Vec<ExtentStats>> {
         ExtentKind::Retired,
         ExtentKind::ReserveLog,
         ExtentKind::Emptied,
-        ExtentKind::Hole,
         ExtentKind::Live,
     ];
     let used = engine.extents()?;

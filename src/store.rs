@@ -517,23 +517,6 @@ impl Store {
         self.engine().maintain(budget, self.engine().settings.lock_timeout)
     }
 
-    /// Returns all free space in the file to the file system, and says how many bytes. Free space at the end shortens
-    /// the file; free space in the middle becomes a hole, where system and file system support that (Linux: ext4, xfs,
-    /// btrfs, tmpfs), and is allocated again before it is used. It takes a system call for each hole.
-    ///
-    /// ```
-    /// # let store = slotlog::Store::in_memory()?;
-    /// let given_back = store.release_free_space()?;
-    /// # Ok::<(), slotlog::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`ReadOnly`](crate::Error::ReadOnly), [`LockTimeout`](crate::Error::LockTimeout),
-    /// [`WouldDeadlock`](crate::Error::WouldDeadlock), [`Io`](crate::Error::Io).
-    pub fn release_free_space(&self) -> Result<u64> {
-        self.engine().release_free_space()
-    }
-
     /// The sequence number of the last visible commit: the starting point for
     /// [`wait_for_change`](Store::wait_for_change) and [`changes_since`](Store::changes_since). It only increases, and
     /// may skip numbers.

@@ -36,8 +36,7 @@ fn change(store: &Store, random: &mut Random, count: u64) {
             1 => store.sync().unwrap(),
             2 => store.checkpoint().unwrap(),
             3 => drop(store.compact().unwrap()),
-            4 => drop(store.maintain(Duration::from_millis(5)).unwrap()),
-            5 => drop(store.release_free_space().unwrap()),
+            4 | 5 => drop(store.maintain(Duration::from_millis(5)).unwrap()),
             6 => {
                 let mut transaction = store.begin().unwrap();
                 (0..5_u64).for_each(|key| transaction.insert(key.to_le_bytes(), b"in a transaction").unwrap());

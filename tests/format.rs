@@ -144,7 +144,7 @@ fn the_words() {
         ExtentKind::Retired,
         ExtentKind::ReserveLog,
         ExtentKind::Emptied,
-        ExtentKind::Hole,
+        ExtentKind::Live,
     ];
     assert_eq!(kinds.map(|kind| kind as u8), [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(resize_cursor(1, 0x12345678, false), 0x0000_0002_1234_5678);

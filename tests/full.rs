@@ -223,11 +223,7 @@ impl Case {
                     self.keys.clear();
                 }
             }
-            14 => self.other_map(),
-            _ => {
-                let done = self.store().release_free_space().map(drop);
-                self.took_place("release free space", done);
-            }
+            _ => self.other_map(),
         }
         self.check();
     }

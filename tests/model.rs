@@ -98,8 +98,6 @@ enum Operation {
     Compact(u8),
     /// Does pending upkeep.
     Maintain,
-    /// Gives free space back to the file system.
-    Release,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -169,7 +167,6 @@ fn operations() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Verify),
         2 => any::<u8>().prop_map(Operation::Compact),
         2 => Just(Operation::Maintain),
-        1 => Just(Operation::Release),
     ]
 }
 
@@ -328,7 +325,6 @@ impl Pair {
                 assert!(left > 0 || !report.finished);
             }
             Operation::Maintain => drop(self.store().maintain(Duration::from_millis(2)).unwrap()),
-            Operation::Release => drop(self.store().release_free_space().unwrap()),
         }
         assert_eq!(self.seen_by().len().unwrap(), self.map.len() as u64);
     }

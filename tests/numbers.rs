@@ -72,7 +72,6 @@ fn every_change_is_refused(store: &Store) {
     exhausted(store.begin().map(drop), Numbers::Commits);
     exhausted(store.map::<u32, u32>("map").map(drop), Numbers::Commits);
     exhausted(store.compact(), Numbers::Commits);
-    exhausted(store.release_free_space(), Numbers::Commits);
     assert!(!store.maintain(Duration::from_millis(1)).unwrap(), "there is nothing that it could do");
     assert_eq!(store.seq().unwrap(), seq, "what is refused uses no number");
 }

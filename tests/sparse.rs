@@ -8,7 +8,6 @@ mod support;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
@@ -62,43 +61,6 @@ fn a_sparse_copy_gets_real_space_when_it_is_opened_for_writing() {
         assert_eq!(store.get("zeros").unwrap().unwrap(), [0; 100_000]);
         assert_clean(&store);
     }
-}
-
-/// What a store has given back to the file system remains given back when it is opened again.
-#[test]
-fn space_that_was_given_back_is_not_taken_again_before_it_is_used() {
-    let folder = folder();
-    let path = folder.path().join("store");
-    let store = Store::options().auto_compact(None).open(&path).unwrap();
-    for key in 0..2000u32 {
-        store.insert(key.to_le_bytes(), vec![7; 4000]).unwrap();
-    }
-    assert!(!has_holes(&path));
-    let held = store.snapshot().unwrap();
-    store.clear().unwrap();
-    // The copies go behind what the snapshot sees.
-    for key in 0..100u32 {
-        store.insert(key.to_le_bytes(), vec![7; 4000]).unwrap();
-    }
-    store.insert("left", "over").unwrap();
-    drop(held);
-    let mut asked = 0;
-    let stop = |_| {
-        asked += 1;
-        if asked > 40 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    store.compact_with(stop).unwrap();
-    store.checkpoint().unwrap();
-    let given = store.release_free_space().unwrap();
-    store.close().unwrap();
-    if !has_holes(&path) {
-        eprintln!("skipped: the file system punches no holes, of {given} bytes");
-        return;
-    }
-    let before = space_behind(&path);
-    let store = Store::open(&path).unwrap();
-    assert!(space_behind(&path) <= before + (64 << 10), "{given} bytes were given back");
-    assert_eq!(store.get("left").unwrap().unwrap(), b"over");
 }
 
 #[test]

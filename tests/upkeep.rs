@@ -367,50 +367,6 @@ fn the_thread_ends_although_somebody_writes() {
 }
 
 #[test]
-fn free_space_in_the_middle_is_given_back_and_used_again() {
-    let folder = folder();
-    let path = folder.path().join("store");
-    let store = Store::options().auto_compact(None).open(&path).unwrap();
-    for number in 0..30_000 {
-        store.insert(key(number), value(number, 0)).unwrap();
-    }
-    let held = store.snapshot().unwrap();
-    store.clear().unwrap();
-    // The copies go behind what the snapshot sees.
-    for number in 0..1000 {
-        store.insert(key(number), value(number, 1)).unwrap();
-    }
-    drop(held);
-    let mut asked = 0;
-    store
-        .compact_with(|_| {
-            asked += 1;
-            if asked > 40 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .unwrap();
-    store.checkpoint().unwrap();
-    #[cfg(unix)]
-    let allocated = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap()) * 512;
-    // Where holes cannot be punched, nothing is given back, and the test ends below.
-    #[cfg(not(unix))]
-    let allocated = || len(&path);
-    let before = allocated();
-    let given = store.release_free_space().unwrap();
-    if given == 0 {
-        eprintln!("skipped: nothing was free, or the file system punches no holes");
-        return;
-    }
-    assert!(allocated() + given / 2 < before, "{} after {before}, {given} were given back", allocated());
-    for number in 0..30_000 {
-        store.insert(key(number), value(number, 2)).unwrap();
-    }
-    for number in 0..30_000 {
-        assert_eq!(store.get(key(number)).unwrap().unwrap(), value(number, 2));
-    }
-    assert_clean(&store);
-}
-
-#[test]
 fn what_compaction_has_left_behind_is_no_history() {
     let folder = folder();
     let path = folder.path().join("store");

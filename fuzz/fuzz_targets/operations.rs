@@ -287,8 +287,7 @@ impl Run {
                 });
                 self.made(compacted);
             }
-            22 if idle => drop(self.made(self.openings[number].store.maintain(Duration::from_millis(1)))),
-            23 if idle => drop(self.made(self.openings[number].store.release_free_space())),
+            22 | 23 if idle => drop(self.made(self.openings[number].store.maintain(Duration::from_millis(1)))),
             24 if idle && self.openings.len() < 3 => {
                 let another = self.options.clone().open(&PATHS[self.at]).unwrap();
                 assert_eq!(another.opened(), Opened::Attached);

@@ -100,7 +100,7 @@ pub fn apply(store: &Store, used: &mut Used, [what, a, b, c]: [u8; 4]) -> Result
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
         }
-        21 => drop(black_box((store.maintain(Duration::from_millis(1))?, store.release_free_space()?))),
+        21 => drop(black_box(store.maintain(Duration::from_millis(1))?)),
         22 => return Ok(Some(Access::ReadWrite)),
         _ => return Ok(Some([Access::ReadOnly, Access::CopyOnWrite][usize::from(a % 2)])),
     }

@@ -30,7 +30,13 @@
 //! A read takes a pin ([`read::pins`]), finds the index of that commit and the record in it ([`lookup::keys`],
 //! [`lookup::versions`]), and gives the pin back.
 //!
-//! [`Engine`] is the frame: it names a part of every room, and each room adds methods to it.
+//! What one may do is a value, and is given back when that is dropped:
+//!
+//! * [`Engine`] is the frame: it names a part of every room, and each room adds methods to it. Anybody may look at words
+//!   through it, at any time.
+//! * A [`View`](read::pins::View) holds a pin: it may read one commit.
+//! * A [`Turn`](write::turn::Turn) holds the writer lock. It lends a [`Writing`](state::writer::Writing), whose methods
+//!   may change the store. Everything that needs the lock is one of them, or takes one.
 
 pub(crate) mod change;
 pub(crate) mod clock;

@@ -21,8 +21,6 @@ pub(crate) enum Call {
     WriteBack,
     /// Bytes written without the mapping.
     Append,
-    /// Space given back in the middle of the file.
-    Punch,
     /// A lock taken, given back or asked for.
     Lock,
     /// A memory barrier in all threads.
@@ -59,8 +57,6 @@ mod standing {
             Ok(())
         }
         fn set_len(&self, _len: u64) {}
-        /// From now on the range reads as zeros.
-        fn punch(&self, _offset: u64, _len: u64) {}
         /// A call is about to be made.
         fn call(&self, _call: Call) -> io::Result<()> {
             Ok(())

@@ -59,41 +59,34 @@ impl Extent {
     fn is_waiting(&self) -> bool {
         matches!(self.kind, ExtentKind::Retired | ExtentKind::Emptied)
     }
-
-    /// Whether it is listed, and free all the same.
-    fn is_hole(&self) -> bool {
-        self.kind == ExtentKind::Hole
-    }
 }
 
 /// The extents that are listed. They lie apart.
 #[derive(Debug, Default)]
 pub(super) struct Extents {
     by_offset: BTreeMap<u64, Extent>,
-    /// The ends of the free runs in front of the last extent in use, by their starts. A hole is free.
+    /// The ends of the free runs in front of the last extent, by their starts.
     free: BTreeMap<u64, u64>,
     /// Those that are neither in use nor free.
     waiting: BTreeSet<u64>,
-    /// Bytes of those that are no holes.
+    /// Bytes of all.
     used: u64,
 }
 
 impl Extents {
     /// Lists an extent, in a place that is free.
     pub(super) fn insert(&mut self, extent: Extent) {
-        if !extent.is_hole() {
-            let run = self.free.range(..=extent.offset).next_back().map(|(&start, &end)| (start, end));
-            match run.filter(|&(_, end)| end >= extent.end()) {
-                Some((start, end)) => {
-                    self.free.remove(&start);
-                    self.add_run(start, extent.offset);
-                    self.add_run(extent.end(), end);
-                }
-                // Behind the last one.
-                None => self.add_run(self.end_before(extent.offset), extent.offset),
+        let run = self.free.range(..=extent.offset).next_back().map(|(&start, &end)| (start, end));
+        match run.filter(|&(_, end)| end >= extent.end()) {
+            Some((start, end)) => {
+                self.free.remove(&start);
+                self.add_run(start, extent.offset);
+                self.add_run(extent.end(), end);
             }
-            self.used += extent.len();
+            // Behind the last one.
+            None => self.add_run(self.end_before(extent.offset), extent.offset),
         }
+        self.used += extent.len();
         if extent.is_waiting() {
             self.waiting.insert(extent.offset);
         }
@@ -104,13 +97,9 @@ impl Extents {
     pub(super) fn remove(&mut self, offset: u64) -> Option<Extent> {
         let extent = self.by_offset.remove(&offset)?;
         self.waiting.remove(&offset);
-        if extent.is_hole() {
-            return Some(extent);
-        }
         self.used -= extent.len();
         let before = self.end_before(offset);
-        let next = self.by_offset.range(offset..).map(|(_, next)| next).find(|next| !next.is_hole());
-        let next = next.map(|next| next.offset);
+        let next = self.by_offset.range(offset..).map(|(&next, _)| next).next();
         self.free.remove(&before);
         self.free.remove(&extent.end());
         if let Some(next) = next {
@@ -121,8 +110,7 @@ impl Extents {
 
     /// Where the last extent in use in front of an offset ends.
     fn end_before(&self, offset: u64) -> u64 {
-        let mut before = self.by_offset.range(..offset).rev().map(|(_, before)| before);
-        before.find(|before| !before.is_hole()).map_or(EXTENTS, Extent::end)
+        self.by_offset.range(..offset).next_back().map_or(EXTENTS, |(_, before)| before.end())
     }
 
     fn add_run(&mut self, start: u64, end: u64) {
@@ -131,7 +119,7 @@ impl Extents {
         }
     }
 
-    /// Changes an extent that stays where it is, and what it is: not whether it is a hole.
+    /// Changes an extent that stays where it is.
     pub(super) fn change(&mut self, offset: u64, change: impl FnOnce(&mut Extent)) -> Option<Extent> {
         let extent = self.by_offset.get_mut(&offset)?;
         change(extent);
@@ -176,7 +164,7 @@ impl Extents {
 
     /// The last one in use.
     pub(super) fn last(&self) -> Option<&Extent> {
-        self.iter().rev().find(|extent| !extent.is_hole())
+        self.iter().next_back()
     }
 
     /// Offset behind that.
@@ -211,8 +199,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [ExtentKind; 5] =
-        [ExtentKind::Log, ExtentKind::Index, ExtentKind::Retired, ExtentKind::Emptied, ExtentKind::Hole];
+    const KINDS: [ExtentKind; 4] = [ExtentKind::Log, ExtentKind::Index, ExtentKind::Retired, ExtentKind::Emptied];
 
     fn extent(block: u64, blocks: u64, kind: ExtentKind) -> Extent {
         Extent { offset: EXTENTS + block * BLOCK, blocks, kind, count: 0, ordinal: 0, entry: 0 }
@@ -221,7 +208,7 @@ mod tests {
     /// What is kept is what the extents say, found out anew.
     fn check(extents: &Extents) {
         let (mut free, mut runs) = (EXTENTS, Vec::new());
-        for extent in extents.iter().filter(|extent| !extent.is_hole()) {
+        for extent in extents.iter() {
             if extent.offset > free {
                 runs.push((free, extent.offset));
             }
@@ -229,7 +216,7 @@ mod tests {
         }
         assert_eq!(extents.free().collect::<Vec<_>>(), runs);
         assert_eq!(extents.end(), free);
-        let used = extents.iter().filter(|extent| !extent.is_hole()).map(Extent::len).sum::<u64>();
+        let used = extents.iter().map(Extent::len).sum::<u64>();
         assert_eq!(extents.used(), used);
         let waiting: Vec<&Extent> = extents.iter().filter(|extent| extent.is_waiting()).collect();
         assert_eq!(extents.waiting().collect::<Vec<_>>(), waiting);
@@ -239,7 +226,7 @@ mod tests {
     proptest! {
         #[test]
         fn free_runs_and_sums_are_those_of_the_extents(
-            steps in prop::collection::vec((0u64..60, 1u64..6, 0usize..5, 0u8..3), 1..200),
+            steps in prop::collection::vec((0u64..60, 1u64..6, 0usize..4, 0u8..3), 1..200),
         ) {
             let mut extents = Extents::default();
             for (block, blocks, kind, what) in steps {
@@ -247,12 +234,7 @@ mod tests {
                 let is_free = extents.iter().all(|other| other.end() <= new.offset || new.end() <= other.offset);
                 match what {
                     0 | 1 if is_free => extents.insert(new),
-                    0 | 1 => {
-                        let is_hole = extents.get(new.offset).is_none_or(Extent::is_hole);
-                        if !is_hole && !new.is_hole() {
-                            extents.change(new.offset, |extent| extent.kind = new.kind);
-                        }
-                    }
+                    0 | 1 => drop(extents.change(new.offset, |extent| extent.kind = new.kind)),
                     _ => {
                         let found = extents.of(new.offset).copied();
                         prop_assert_eq!(found.and_then(|found| extents.remove(found.offset)), found);

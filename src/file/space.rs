@@ -197,8 +197,7 @@ impl Space {
     }
 
     /// Makes a table that lists `log`, the extents of the log with their sequence numbers, in its order, and itself.
-    /// The first one gets the ordinal `first`. Everything else is free, and what lies between them may have no real
-    /// space: the file may have been copied.
+    /// The first one gets the ordinal `first`. Everything else is free.
     pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], first: u64, seq: u64) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
@@ -216,26 +215,10 @@ impl Space {
             region.allocate(place, place + blocks_of_table(needed) * BLOCK)?;
         }
         space.replace_table(region, needed, seq)?;
-        for (start, end) in space.extents.free().collect::<Vec<_>>() {
-            space.list_hole(region, (start, end), seq)?;
-        }
         Ok(space)
     }
 
-    /// Lists a free run as one that has no real space.
-    fn list_hole(&mut self, region: &Region, (start, end): (u64, u64), seq: u64) -> Result<()> {
-        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
-        let Some(entry) = self.vacant.pop() else {
-            return Err(region.corrupt(start, "the space table has no vacant entry"));
-        };
-        let (kind, count, blocks) = (ExtentKind::Hole, seq & COUNT_MASK, (end - start) / BLOCK);
-        let hole = Extent { offset: start, blocks, kind, count, ordinal: 0, entry };
-        self.change(region, |_| list(&table, &hole))?;
-        self.extents.insert(hole);
-        Ok(())
-    }
-
-    /// The extents that the table lists, by offset: all that are in use, and holes.
+    /// The extents that the table lists, by offset: all that are not free.
     pub(crate) fn extents(&self) -> impl Iterator<Item = &Extent> {
         self.extents.iter()
     }
@@ -311,10 +294,10 @@ impl Space {
         if longest >= needed.max(least).max(usual / 16) { longest.min(usual) } else { usual }
     }
 
-    /// Bytes of the longest free run in the file as far as it has real space.
+    /// Bytes of the longest free run in the file.
     pub(crate) fn longest_run(&self) -> u64 {
         let last = self.end.saturating_sub(self.extents.end());
-        self.real_runs().map(|(start, end)| end - start).max().unwrap_or(0).max(last)
+        self.extents.free().map(|(start, end)| end - start).max().unwrap_or(0).max(last)
     }
 
     /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or
@@ -375,25 +358,7 @@ impl Space {
             region.allocate(self.end.max(free), free + len)?;
             self.end = free + len;
         }
-        match self.fill_holes(region, free, free + len) {
-            // On a full disk there may be another run, which has real space.
-            Err(full @ Error::Full { .. }) => {
-                let run = self.real_runs().find(|(start, end)| end - start >= len);
-                run.map(|(start, _)| start).ok_or(full)
-            }
-            filled => filled.map(|()| free),
-        }
-    }
-
-    /// The parts of free runs that have real space.
-    fn real_runs(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.extents.free().flat_map(|(start, end)| {
-            let holes = self.extents.range(start..end).filter(|extent| extent.kind == ExtentKind::Hole);
-            // Each part ends where a hole begins, and the last one with the run.
-            let ends = holes.map(|hole| (hole.offset, hole.end())).chain([(end, end)]);
-            let parts = ends.scan(start, |from, (until, next)| Some((std::mem::replace(from, next), until)));
-            parts.filter(|(from, until)| from < until)
-        })
+        Ok(free)
     }
 
     /// The lowest free run of `len` bytes, and whether it lies in front of an extent in use: behind the last one it may
@@ -401,24 +366,6 @@ impl Space {
     pub(crate) fn lowest(&self, len: u64) -> (u64, bool) {
         let run = self.extents.free().find(|(start, end)| end - start >= len);
         run.map_or((self.extents.end(), false), |(start, _)| (start, true))
-    }
-
-    /// Puts real space behind what lies in a free run.
-    fn fill_holes(&mut self, region: &Region, start: u64, end: u64) -> Result<()> {
-        // Of the listed extents, only a hole can reach into a free run, and those before it end there.
-        let holes = self.extents.range(..end).rev().take_while(|extent| extent.end() > start);
-        let holes: Vec<Extent> = holes.filter(|extent| extent.kind == ExtentKind::Hole).copied().collect();
-        for hole in holes.into_iter().rev() {
-            // A run begins where free space does, so what is left of the hole lies behind it.
-            let filled = hole.end().min(end);
-            region.allocate(hole.offset, filled)?;
-            if filled == hole.end() {
-                self.free(region, hole.offset)?;
-            } else {
-                self.set_bounds(region, hole.offset, (filled, hole.end()))?;
-            }
-        }
-        Ok(())
     }
 
     /// Moves the bounds of a listed extent: one store.
@@ -480,10 +427,6 @@ impl Space {
         if longer - end < least || region.check_limit(longer - end, used, longer).is_err() {
             return Ok(end);
         }
-        match self.fill_holes(region, end, longer) {
-            Err(Error::Full { .. }) => return Ok(end),
-            filled => filled?,
-        }
         self.set_bounds(region, offset, (offset, longer))?;
         Ok(longer)
     }
@@ -496,9 +439,6 @@ impl Space {
     /// Gives an extent another kind.
     pub(crate) fn set_kind(&mut self, region: &Region, offset: u64, kind: ExtentKind, seq: u64) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
-        if self.extents.get(offset).is_some_and(|extent| extent.kind == ExtentKind::Hole) {
-            return Err(region.corrupt(offset, "what is in use is listed as a hole"));
-        }
         self.change(region, |space| {
             let changed = space.extents.change(offset, |extent| {
                 (extent.kind, extent.count) = (kind, seq & COUNT_MASK);
@@ -559,33 +499,9 @@ impl Space {
     /// that nobody looks behind that.
     pub(crate) fn truncate(&mut self, region: &Region) -> Result<u64> {
         let end = self.used_end();
-        let holes: Vec<u64> = self.extents.range(end..).map(|hole| hole.offset).collect();
-        holes.into_iter().try_for_each(|offset| self.free(region, offset))?;
-        // Also if it cannot be made shorter: there were holes.
+        // Even if it cannot be made shorter now, somebody else may.
         self.end = self.end.min(end);
         self.change(region, |_| region.truncate(end))
-    }
-
-    /// Gives the space of free runs back to the file system where it knows how, and says how many bytes.
-    pub(crate) fn punch(&mut self, region: &Region, seq: u64) -> Result<u64> {
-        let mut given = 0;
-        for (start, end) in self.extents.free().collect::<Vec<_>>() {
-            if self.vacant.len() < 3 {
-                self.enlarge_table(region, seq)?;
-            }
-            // The table may just have moved into it.
-            if self.extents.range(start..end).next().is_some() {
-                continue;
-            }
-            // Listed before it becomes one.
-            self.list_hole(region, (start, end), seq)?;
-            if region.punch(start, end - start)? {
-                given += end - start;
-            } else {
-                self.free(region, start)?;
-            }
-        }
-        Ok(given)
     }
 
     /// Moves the table to where there is a lower place for it.

@@ -71,13 +71,12 @@ pub(super) fn change_everything(path: &Path, options: Options, opened: fn(Opened
     assert_clean(&store);
     unchanged("compaction");
     while store.maintain(Duration::from_millis(20)).unwrap() {}
-    store.release_free_space().unwrap();
     unchanged("maintenance");
 
     // What was given back is used again.
     for round in 0..3 {
         store.clear().unwrap();
-        store.release_free_space().unwrap();
+        store.compact().unwrap();
         expected.clear();
         fill(&store, 3000 + round);
         expected.extend(content(&store));

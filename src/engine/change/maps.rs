@@ -2,8 +2,8 @@
 //!
 //! It is map 0, an ordinary map from the name of a map to its id and types, and so durable, transactional and recovered
 //! like any other. What is special is what a commit to it does besides: a new name makes the map's first region known,
-//! a name that goes marks its map as dropped. Both are derived from the records, by [`Engine::finish`], and doing them
-//! twice is the same as doing them once.
+//! a name that goes marks its map as dropped. Both are derived from the records, when the commit is
+//! [finished](crate::engine::state::writer::Writing::finish), and doing them twice is the same as doing them once.
 //!
 //! **Invariant.** A map whose id the catalogue does not have is never written to, and its records are dead. Ids are
 //! never used again. A map that is dropped is cleared in the same commit, so readers of older commits find what they

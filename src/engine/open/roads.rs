@@ -28,10 +28,10 @@ use crate::engine::write::tables::tables_have_grown;
 use crate::engine::write::turn::SENDING;
 use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{BLOCK, CREATION_MAGIC, ExtentKind, SUPERBLOCK_B, Superblock, commit_seq, live};
+use crate::file::layout::{BLOCK, CREATION_MAGIC, SUPERBLOCK_B, Superblock, commit_seq, live};
 use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing};
 use crate::file::region::{self, Region};
-use crate::file::space::{self, Space};
+use crate::file::space::Space;
 
 impl Engine {
     /// Opens the store at `path`, or creates it.
@@ -348,7 +348,7 @@ impl<'s> Opening<'s> {
         }
         let found = Found::in_file(&region, &superblocks, !writers.is_empty(), settings.untrusted)?;
         // Before anything is stored there.
-        region.fill_holes(|| found.holes(&region, !writers.is_empty()))?;
+        region.fill_holes()?;
         let seat = Opening::seat(locks, &region, settings)?;
         if writers.is_empty() {
             return found.take_up(region, seat, settings, trust, alone);
@@ -402,21 +402,6 @@ impl Found {
             check_len(region, &superblock)?;
         }
         Ok(Found { superblock, in_force, same_cache, is_whole, is_closed, state, identity })
-    }
-
-    /// What of the file has no real space and gets it before it is used. Nothing that anybody knows of, if the log is
-    /// to be followed.
-    fn holes(&self, region: &Region, has_writers: bool) -> Vec<(u64, u64)> {
-        let space = if self.same_cache || has_writers {
-            space::read(region, || region.live(live::SPACE_TABLE)).ok().flatten()
-        } else if self.is_closed {
-            Space::load_copy(region, self.superblock.space_table.get()).ok()
-        } else {
-            None
-        };
-        let extents = space.iter().flat_map(Space::extents);
-        let holes = extents.filter(|extent| extent.kind == ExtentKind::Hole);
-        holes.map(|hole| (hole.offset, hole.end())).collect()
     }
 
     /// Takes up a store that nobody writes to, on the shortest road that is safe. `region` is its file, or has the same

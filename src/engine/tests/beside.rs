@@ -176,8 +176,7 @@ fn copies_in_pieces_across_a_kill() {
             for _ in 0..ops {
                 let number = below(20) as u32;
                 match below(8) {
-                    0 => drop(engine.compact(&mut |_| ControlFlow::Continue(())).unwrap()),
-                    1 => drop(engine.release_free_space().unwrap()),
+                    0 | 1 => drop(engine.compact(&mut |_| ControlFlow::Continue(())).unwrap()),
                     2 => drop(engine.remove(DEFAULT_MAP, &key(number)).unwrap()),
                     3 => engine.put(DEFAULT_MAP, &key(number), &[below(256) as u8; 9], None).unwrap(),
                     4 => {
@@ -382,8 +381,7 @@ fn a_reader_is_not_disturbed_by_a_writer_that_takes_over() {
         let engine = Arc::new(Engine::open(&path, settings.clone()).unwrap());
         let change = |engine: &Arc<Engine>, below: &mut dyn FnMut(u64) -> u64| match below(40) {
             0 => engine.clear(DEFAULT_MAP).unwrap(),
-            1 => drop(engine.compact(&mut |_| ControlFlow::Continue(())).unwrap()),
-            2 => drop(engine.release_free_space().unwrap()),
+            1 | 2 => drop(engine.compact(&mut |_| ControlFlow::Continue(())).unwrap()),
             3 => engine.checkpoint().unwrap(),
             4..10 => drop(engine.remove(DEFAULT_MAP, &key(below(40) as u32)).unwrap()),
             _ => {
@@ -479,6 +477,6 @@ fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
     drop(reader);
     writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
     drop(next);
-    writer.release_free_space().unwrap();
+    writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
     assert!(writer.region.len() < len / 2, "{} of {len} bytes", writer.region.len());
 }

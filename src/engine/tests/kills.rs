@@ -217,28 +217,6 @@ fn a_kill_at_any_store_of_a_compaction() {
 }
 
 #[test]
-fn a_kill_at_any_store_while_holes_are_punched_and_filled() {
-    let prepare = |engine: &Engine| {
-        some_log(engine);
-        engine.compact(&mut |_| std::ops::ControlFlow::Continue(())).unwrap();
-        for number in 0..60 {
-            engine.put(DEFAULT_MAP, &key(number), &[7; 400], None).unwrap();
-        }
-        engine.clear(DEFAULT_MAP).unwrap();
-        engine.put(DEFAULT_MAP, b"left", b"over", None).unwrap();
-        while engine.maintain(Duration::ZERO, Duration::from_secs(9)).unwrap() {}
-        engine.checkpoint().unwrap();
-    };
-    killed_in_upkeep(prepare, |engine| {
-        engine.release_free_space().unwrap();
-        assert!(kinds(engine, ExtentKind::Hole) > 0);
-        let turn = engine.turn().unwrap();
-        let mut writing = turn.write();
-        writing.begin_resize(DEFAULT_MAP, 3, Tombstones::Kept).unwrap();
-    });
-}
-
-#[test]
 fn a_kill_at_any_store_of_an_insert() {
     killed_at_every_store(some_keys, |engine| engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap());
 }

@@ -71,7 +71,6 @@ enum Event {
     Write(u64, Vec<u8>),
     Flush,
     SetLen(u64),
-    Punch(u64, u64),
 }
 
 #[derive(Default)]
@@ -97,9 +96,6 @@ impl Recorder for Tape {
     fn set_len(&self, len: u64) {
         self.0.lock().unwrap().push(Event::SetLen(len));
     }
-    fn punch(&self, offset: u64, len: u64) {
-        self.0.lock().unwrap().push(Event::Punch(offset, len));
-    }
 }
 
 fn replay(image: &mut Vec<u8>, event: &Event) {
@@ -109,7 +105,6 @@ fn replay(image: &mut Vec<u8>, event: &Event) {
         }
         Event::Flush => {}
         Event::SetLen(len) => image.resize(*len as usize, 0),
-        Event::Punch(offset, len) => image[*offset as usize..(*offset + *len) as usize].fill(0),
     }
 }
 

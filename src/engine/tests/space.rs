@@ -1,7 +1,5 @@
 //! When space is used again, and what a store does that has none left.
 
-use std::sync::atomic::AtomicU64;
-
 use super::*;
 
 #[test]
@@ -61,40 +59,6 @@ fn tombstones_that_nobody_needs_make_room_without_end() {
         assert!(engine.remove(DEFAULT_MAP, &key(number)).unwrap());
     }
     assert!(engine.verify().unwrap().is_clean());
-}
-
-/// Counts how often space is allocated for real.
-#[derive(Default)]
-struct Allocations(AtomicU64);
-
-impl Recorder for Allocations {
-    fn call(&self, call: door::Call) -> std::io::Result<()> {
-        self.0.fetch_add(u64::from(call == door::Call::Allocate), Ordering::SeqCst);
-        Ok(())
-    }
-}
-
-#[test]
-fn a_hole_gets_real_space_before_it_is_used() {
-    let (_folder, path) = scratch();
-    let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
-    let engine = Engine::open(&path, settings).unwrap();
-    some_log(&engine);
-    engine.clear(DEFAULT_MAP).unwrap();
-    engine.put(DEFAULT_MAP, b"left", b"over", None).unwrap();
-    for _ in 0..3 {
-        while engine.maintain(Duration::ZERO, Duration::from_secs(9)).unwrap() {}
-        engine.checkpoint().unwrap();
-    }
-    engine.release_free_space().unwrap();
-    let hole = engine.extents().unwrap().into_iter().find(|extent| extent.kind == ExtentKind::Hole).unwrap();
-    let counter = Arc::new(Allocations::default());
-    let _standing = door::stand(counter.clone());
-    let turn = engine.turn().unwrap();
-    let mut writing = turn.write();
-    let taken = writing.allocate(1, ExtentKind::Reserve).unwrap();
-    assert_eq!(taken.offset, hole.offset, "the lowest place");
-    assert_eq!(counter.0.load(Ordering::SeqCst), 1);
 }
 
 /// A table that a write has moved stays where it is when the write itself comes to nothing, and readers may still be in

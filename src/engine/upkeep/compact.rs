@@ -361,17 +361,6 @@ impl Engine {
         })?;
         Ok(is_dense.unwrap_or(true))
     }
-
-    /// Gives the space of everything that is free back to the file system: what lies at the end of the file by making
-    /// it shorter, the rest as holes. Says how many bytes.
-    pub(crate) fn release_free_space(&self) -> Result<u64> {
-        let turn = self.turn()?;
-        let mut writing = turn.write();
-        writing.reclaim()?;
-        let seq = writing.seq()?;
-        let given = writing.truncate()?;
-        Ok(given + writing.writer.space.punch(&self.region, seq)?)
-    }
 }
 
 impl<'e> Writing<'e> {

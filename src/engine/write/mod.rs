@@ -1,6 +1,7 @@
 //! Writing: the turn at it, room for a commit, and the commit.
 //!
-//! Everything here but [`turn`], [`tables`] and [`sync`] is for the holder of the writer lock.
+//! A [`turn`] lends a [`Writing`](crate::engine::state::writer::Writing), and what changes the store is a method of
+//! that.
 
 pub(crate) mod commit;
 pub(crate) mod reclaim;

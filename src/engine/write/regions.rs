@@ -43,7 +43,7 @@ impl Engine {
             let is_in_force = match extent.kind {
                 ExtentKind::Log | ExtentKind::ReserveLog => extent.contains(tail),
                 ExtentKind::Index | ExtentKind::Table | ExtentKind::Live => named.contains(&extent.offset),
-                ExtentKind::Reserve | ExtentKind::Retired | ExtentKind::Emptied | ExtentKind::Hole => true,
+                ExtentKind::Reserve | ExtentKind::Retired | ExtentKind::Emptied => true,
             };
             extent.count > visible & COUNT_MASK && !is_in_force
         };
@@ -88,7 +88,7 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Puts the [first region](Engine::first_region) of a map in force, unless that was done.
+    /// Puts the [first region](Writing::first_region) of a map in force, unless that was done.
     pub(crate) fn put_in_force(&mut self, map: u32, first: u64) -> Result<()> {
         if self.engine.index(map)?.is_none() {
             let index = Index::open(&self.engine.region, first)?;

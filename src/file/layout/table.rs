@@ -92,10 +92,8 @@ pub enum ExtentKind {
     ///
     /// It may have been cut off a log extent: if that is listed with the same offset, it begins where this one ends.
     Emptied = 7,
-    /// Free, but without allocated space: that has to be allocated before it is used.
-    Hole = 8,
     /// A continuation of the pin table or the process table.
-    Live = 9,
+    Live = 8,
 }
 
 impl ExtentKind {
@@ -109,8 +107,7 @@ impl ExtentKind {
             5 => Some(ExtentKind::Retired),
             6 => Some(ExtentKind::ReserveLog),
             7 => Some(ExtentKind::Emptied),
-            8 => Some(ExtentKind::Hole),
-            9 => Some(ExtentKind::Live),
+            8 => Some(ExtentKind::Live),
             _ => None,
         }
     }

@@ -110,35 +110,6 @@ pub(super) fn is_mapped_elsewhere(error: &io::Error) -> bool {
     cfg!(windows) && error.raw_os_error() == Some(MAPPED)
 }
 
-/// Gives the space behind a range of the file back, whose length stays; it reads as zeros from then on. `false` where
-/// the system or the file system does not offer that.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn punch(file: &File, offset: u64, len: u64) -> io::Result<bool> {
-    use std::os::fd::AsRawFd;
-
-    door::call(Call::Punch)?;
-    let (Ok(offset), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else { return Ok(false) };
-    loop {
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: `fallocate` takes a descriptor, which `file` keeps open during the call, and integers.
-        if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } == 0 {
-            return Ok(true);
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => return Ok(false),
-            _ => return Err(error),
-        }
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn punch(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
-    door::call(Call::Punch)?;
-    Ok(false)
-}
-
 /// Turns a range that nobody uses, of a mapping that is memory of this process, to zeros, and gives its whole pages
 /// back. Behind a file it is not enough to drop the pages: the content of the file would come up again.
 pub(super) fn discard(mapping: Option<&std::sync::Arc<Mapping>>, offset: u64, len: u64) {

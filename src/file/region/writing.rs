@@ -305,24 +305,16 @@ impl Region {
         self.move_seal(self.len())
     }
 
-    /// Sees to it that there is real space behind all of the file but the ranges that `holes` finds, as offsets of
-    /// starts and ends in their order: a copy may have holes wherever there are zeros. To find out that nothing is to
-    /// be done takes one look. Where the system has no call for it, that is all.
-    pub(crate) fn fill_holes(&self, holes: impl FnOnce() -> Vec<(u64, u64)>) -> Result<()> {
+    /// Sees to it that there is real space behind all of the file: a copy may have holes wherever there are zeros. To
+    /// find out that nothing is to be done takes one look. Where the system has no call for it, that is all.
+    pub(crate) fn fill_holes(&self) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         let looking = |e| Error::io(&self.path, "look at the file", e);
         let missing = os::missing_space(file).map_err(looking)?;
         if missing == 0 {
             return Ok(());
         }
-        let mut from = 0;
-        for (start, end) in holes().into_iter().chain([(self.file_len()?, u64::MAX)]) {
-            if from < start {
-                os::fill_holes(file, from, start).map_err(|refused| refusal(&self.path, missing, refused))?;
-            }
-            from = end;
-        }
-        Ok(())
+        os::fill_holes(file, 0, self.file_len()?).map_err(|refused| refusal(&self.path, missing, refused))
     }
 
     /// Makes the file end at `len`, but for the seal, if the system can do that to a mapped file, and says by how many
@@ -355,29 +347,6 @@ impl Region {
         self.record(|recorder| recorder.set_len(len + self.seal_len()));
         self.len.store(len, Ordering::Release);
         Ok(old - len)
-    }
-
-    /// Gives the space behind a range that nobody uses back to the file system, and says whether that was possible. It
-    /// must be [allocated](Region::allocate) again before anything is stored there.
-    pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<bool> {
-        self.address(offset, len)?;
-        match &self.backing {
-            Backing::ReadOnlyFile(_) => self.check_writable().map(|()| false),
-            Backing::Memory { .. } => {
-                let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
-                os::discard(mappings.last(), offset, len);
-                Ok(true)
-            }
-            Backing::File(file) => {
-                let punched = os::punch(file, offset, len);
-                let punched = punched.map_err(|e| Error::io(&self.path, "punch a hole into the file", e))?;
-                #[cfg(test)]
-                if punched {
-                    self.record(|recorder| recorder.punch(offset, len));
-                }
-                Ok(punched)
-            }
-        }
     }
 
     /// Puts a recorder behind the door.

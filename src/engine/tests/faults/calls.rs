@@ -68,7 +68,6 @@ enum Step {
     Checkpoint,
     Compact,
     Maintain,
-    Release,
     Verify,
     Close,
 }
@@ -108,9 +107,9 @@ const LIFE: [Step; 30] = [
     Step::Close,
 ];
 
-/// The life of a store that is compacted and resized in the smallest steps: its extents are used again, it gets
-/// shorter, and holes are punched into it.
-const UPKEEP: [Step; 25] = [
+/// The life of a store that is compacted and resized in the smallest steps: its extents are used again, and it
+/// gets shorter.
+const UPKEEP: [Step; 24] = [
     Step::Open,
     Step::Transaction(0..40, 300),
     Step::Transaction(0..30, 200),
@@ -130,7 +129,6 @@ const UPKEEP: [Step; 25] = [
     Step::Clear,
     Step::Put(6, 500),
     Step::Maintain,
-    Step::Release,
     Step::Transaction(0..20, 500),
     Step::Compact,
     Step::Put(7, 70_000),
@@ -281,7 +279,6 @@ impl Life<'_> {
                 while engine.maintain(Duration::ZERO, Duration::from_secs(9))? {}
                 Ok(())
             }),
-            Step::Release => self.care(|engine| engine.release_free_space().map(drop)),
             Step::Verify => self.care(|engine| {
                 let report = engine.verify()?;
                 assert!(report.is_clean(), "{:?}", report.findings());
@@ -430,8 +427,6 @@ fn calls_of_upkeep_fail() {
     assert!(number > 15 && errors.contains("Full"), "{number} {errors:?}");
     let (number, errors) = each_fails_in_upkeep(Call::Truncate, 1, false);
     assert!(number > 1 && errors == names(&["Io"]), "{number} {errors:?}");
-    let (number, errors) = each_fails_in_upkeep(Call::Punch, 1, false);
-    assert!(number >= 1 && errors == names(&["Io"]), "{number} {errors:?}");
     let (number, errors) = each_fails_in_upkeep(Call::Flush, 1, false);
     assert!(number > 15 && errors == names(&["Io", "Poisoned"]), "{number} {errors:?}");
     let (number, errors) = each_fails_in_upkeep(Call::Lock, 1, false);

@@ -63,11 +63,7 @@ fn history(path: &Path, random: &mut Random) -> History {
             }
             1 => engine.checkpoint().unwrap(),
             2 | 3 => engine.sync().unwrap(),
-            4 => {
-                engine.release_free_space().unwrap();
-                continue;
-            }
-            5..8 => {
+            4..8 => {
                 let made: Vec<_> = (0..1 + random.below(4) as u16)
                     .map(|more| (key + more, (!random.one_in(3)).then(|| (number, 8 + random.below(2000) as u32))))
                     .collect();

@@ -47,8 +47,6 @@ pub(super) enum Step {
     },
     /// Pending upkeep is done.
     Maintain,
-    /// What is free is given back to the file system.
-    Release,
     /// A snapshot is taken and held, until there is one too many.
     Hold,
     /// The store is closed and opened again.
@@ -336,10 +334,6 @@ impl Life<'_> {
                 self.commit(newest, Durability::Buffered, |engine| {
                     engine.maintain(Duration::from_millis(5), Duration::from_secs(9)).map(drop)
                 })
-            }
-            Step::Release => {
-                let newest = self.newest();
-                self.commit(newest, Durability::Buffered, |engine| engine.release_free_space().map(drop))
             }
             Step::Hold => {
                 if self.held.len() == MOST_HELD {

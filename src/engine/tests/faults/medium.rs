@@ -436,19 +436,4 @@ impl Recorder for Medium {
             }
         }
     }
-
-    fn punch(&self, offset: u64, len: u64) {
-        let mut state = self.state();
-        if !state.dead {
-            let range = offset as usize..(offset + len) as usize;
-            state.cache[range.clone()].fill(0);
-            let (first, end) = (offset / SECTOR, (offset + len) / SECTOR);
-            state.pending.retain(|sector, _| !(first..end).contains(sector));
-            if state.random.one_in(2)
-                && let Some(durable) = state.durable.get_mut(range)
-            {
-                durable.fill(0);
-            }
-        }
-    }
 }

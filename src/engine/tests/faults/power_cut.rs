@@ -79,7 +79,6 @@ impl Taste {
         let upkeep = prop_oneof![
             2 => (1..30u32).prop_map(|stop| Step::Compact { stop }),
             2 => Just(Step::Maintain),
-            1 => Just(Step::Release),
             2 => Just(Step::Hold),
         ];
         let usual = prop_oneof![
