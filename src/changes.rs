@@ -7,7 +7,7 @@ use crate::Result;
 use crate::engine::Engine;
 use crate::engine::read::history::{Changed, History};
 use crate::engine::read::pins::Pin;
-use crate::file::layout::Kind;
+use crate::file::layout::{Kind, MapId};
 
 /// The committed changes after a sequence number, oldest first, straight from the log. See
 /// [`Store::changes_since`](crate::Store::changes_since).
@@ -29,7 +29,7 @@ use crate::file::layout::Kind;
 /// ```
 pub struct Changes {
     pin: Pin<Arc<Engine>>,
-    map: u32,
+    map: MapId,
     history: History,
 }
 
@@ -100,7 +100,7 @@ pub enum ChangeKind<'a> {
 }
 
 impl Changes {
-    pub(crate) fn new(engine: Arc<Engine>, map: u32, seq: u64) -> Result<Changes> {
+    pub(crate) fn new(engine: Arc<Engine>, map: MapId, seq: u64) -> Result<Changes> {
         let pin = Pin::take(engine)?;
         let history = pin.engine().history(seq, pin.seq())?;
         Ok(Changes { pin, map, history })

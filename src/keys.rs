@@ -2,6 +2,7 @@
 //!
 //! The byte twins call this for the default map, the typed ones by way of what encodes and decodes.
 
+use crate::file::layout::MapId;
 use std::time::SystemTime;
 
 use crate::Result;
@@ -12,38 +13,38 @@ use crate::engine::read::pinned::Pinned;
 /// Where keys are read: in the newest commit, in one that is pinned, or in a transaction.
 pub(crate) trait ReadKeys {
     /// Applies `f` to the value of a key and its deadline, if it has one.
-    fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>>;
+    fn read<R>(&self, map: MapId, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>>;
 }
 
 /// Where keys are changed: each change is a commit of its own, or a part of a transaction.
 pub(crate) trait ChangeKeys {
     /// Sets the value of a key, perhaps until a deadline.
-    fn insert(self, map: u32, key: &[u8], value: &[u8], until: Option<SystemTime>) -> Result<()>;
+    fn insert(self, map: MapId, key: &[u8], value: &[u8], until: Option<SystemTime>) -> Result<()>;
 
     /// Removes a key and returns whether it was there.
-    fn remove(self, map: u32, key: &[u8]) -> Result<bool>;
+    fn remove(self, map: MapId, key: &[u8]) -> Result<bool>;
 }
 
 impl ReadKeys for Pinned {
     #[inline]
-    fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
+    fn read<R>(&self, map: MapId, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
         Ok(self.find(map, key)?.map(|record| f(record.value(), record.expires())))
     }
 }
 
 impl ReadKeys for Batch {
     #[inline]
-    fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
+    fn read<R>(&self, map: MapId, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
         Ok(self.get(map, key)?.map(|record| f(record.value(), record.expires())))
     }
 }
 
 impl ChangeKeys for &mut Batch {
-    fn insert(self, map: u32, key: &[u8], value: &[u8], until: Option<SystemTime>) -> Result<()> {
+    fn insert(self, map: MapId, key: &[u8], value: &[u8], until: Option<SystemTime>) -> Result<()> {
         self.put(map, key, value, until.map(deadline))
     }
 
-    fn remove(self, map: u32, key: &[u8]) -> Result<bool> {
+    fn remove(self, map: MapId, key: &[u8]) -> Result<bool> {
         Batch::remove(self, map, key)
     }
 }

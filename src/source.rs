@@ -1,5 +1,6 @@
 //! The engine that the handles of a store use.
 
+use crate::file::layout::MapId;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -111,7 +112,7 @@ impl Source {
 impl ReadKeys for Source {
     /// See [`Engine::read`].
     #[inline(always)]
-    fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
+    fn read<R>(&self, map: MapId, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
         match self {
             Source::Lasting(engine) => engine.read(map, key, f),
             // It only reads. Handled here, so that reading under a pin is compiled in once.
@@ -124,11 +125,11 @@ impl ReadKeys for Source {
 }
 
 impl ChangeKeys for &Source {
-    fn insert(self, map: u32, key: &[u8], value: &[u8], until: Option<SystemTime>) -> Result<()> {
+    fn insert(self, map: MapId, key: &[u8], value: &[u8], until: Option<SystemTime>) -> Result<()> {
         self.engine().put(map, key, value, until.map(deadline))
     }
 
-    fn remove(self, map: u32, key: &[u8]) -> Result<bool> {
+    fn remove(self, map: MapId, key: &[u8]) -> Result<bool> {
         self.engine().remove(map, key)
     }
 }

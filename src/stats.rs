@@ -11,7 +11,9 @@ use crate::engine::clock::time;
 use crate::engine::read::pins::Pin;
 use crate::engine::settings::Opened;
 use crate::file::index::Index;
-use crate::file::layout::{BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, SLOTS, VERSION};
+use crate::file::layout::{
+    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, MapId, SLOTS, VERSION,
+};
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
 ///
@@ -277,7 +279,7 @@ impl Stats {
             dead_share: if log_bytes == 0 { 0.0 } else { 1.0 - (live_bytes as f64 / log_bytes as f64).min(1.0) },
             waiting: waiting(engine)?,
             resize: engine.resize_progress()?.map(|progress| ResizeStats {
-                map: progress.map,
+                map: progress.map.0,
                 lines: progress.lines,
                 moved: progress.moved,
                 target_lines: progress.target_lines,
@@ -328,7 +330,7 @@ impl Stats {
 /// All maps of a store whose last visible commit has this count.
 fn maps(engine: &Engine, visible: u64) -> Result<Vec<MapStats>> {
     let mut maps = Vec::new();
-    let mut named: BTreeMap<u32, (String, Named)> =
+    let mut named: BTreeMap<MapId, (String, Named)> =
         engine.named_maps()?.into_iter().map(|(name, map)| (map.id, (name, map))).collect();
     for id in engine.map_ids()? {
         let (_pin, extent, totals) = Pin::with_totals(engine, id)?;
@@ -343,7 +345,7 @@ fn maps(engine: &Engine, visible: u64) -> Result<Vec<MapStats>> {
             (_, None) => ("(dropped)".to_owned(), String::new(), 0),
         };
         maps.push(MapStats {
-            id,
+            id: id.0,
             name,
             types,
             version,
@@ -400,7 +402,7 @@ fn extents(engine: &Engine, visible: u64) -> Result<Vec<ExtentStats>> {
 }
 
 /// The number of keys of a map that are found in the first line, the second …
-pub(crate) fn probe_lengths(engine: &Engine, map: u32) -> Result<[u64; 8]> {
+pub(crate) fn probe_lengths(engine: &Engine, map: MapId) -> Result<[u64; 8]> {
     let view = engine.view()?;
     let mut lengths = [0; 8];
     let Some(index) = engine.index_at(map, view.seq())? else { return Ok(lengths) };

@@ -76,7 +76,7 @@ fn a_record_header() {
         kind: Kind::Put as u8,
         flags: flags::COMMIT | flags::EXPIRES,
         seq: 0x4142434445464748.into(),
-        prev_and_map: RecordHeader::pack_prev_and_map(0x51_5253_5450, 0x616263),
+        prev_and_map: RecordHeader::pack_prev_and_map(0x51_5253_5450, MapId(0x616263)),
     };
     assert_eq!(header.as_bytes(), hex("04030201 14131211 24232221 3231 01 09 4847464544434241 8a6a4a2a0a 636261"));
     let shortcut = Shortcut::new(0x51_5253_5450, 0x010203, 0x4142434445464748);
@@ -84,7 +84,7 @@ fn a_record_header() {
     assert_eq!((shortcut.target(), shortcut.depth()), (0x51_5253_5450, 0x010203));
     let with_both = RecordHeader { flags: flags::EXPIRES | flags::SHORTCUT, ..header };
     assert_eq!((with_both.key_start(), with_both.expires_len(), with_both.shortcut_len()), (56, 8, 16));
-    assert_eq!((header.prev(), header.map()), (0x51_5253_5450, 0x616263));
+    assert_eq!((header.prev(), header.map()), (0x51_5253_5450, MapId(0x616263)));
     assert_eq!(header.key_start(), 40);
     assert_eq!(header.value_start(), 40 + 0x3138);
     assert_eq!(header.record_len(), 40 + 0x3138 + 0x21222328);
@@ -147,7 +147,7 @@ fn the_words() {
         ExtentKind::Live,
     ];
     assert_eq!(kinds.map(|kind| kind as u8), [1, 2, 3, 4, 5, 6, 7, 8]);
-    assert_eq!(resize_cursor(1, 0x12345678, false), 0x0000_0002_1234_5678);
+    assert_eq!(resize_cursor(DEFAULT_MAP, 0x12345678, false), 0x0000_0002_1234_5678);
     assert_eq!(resize_cursor(MAX_MAP, 1, true), 0x8100_0000_0000_0001);
     assert_eq!(pin::claim(2, (9 << 44) | 5), (3 << 44) | 5);
 }

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use slotlog::format::{
-    BLOCK, DROPPED, EXTENTS, ExtentKind, Kind, LIVE, MAP_ENTRY, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader,
+    BLOCK, CATALOGUE, DROPPED, EXTENTS, ExtentKind, Kind, LIVE, MAP_ENTRY, MAP_TABLE_MAGIC, REGION_MAGIC, RecordHeader,
     SPACE_ENTRY, SPACE_TABLE_MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, TABLE_HEADER, align8, head, live,
 };
 use slotlog::{Access, Error, Opened, Options, Store};
@@ -726,7 +726,7 @@ fn verify_looks_at_the_entries_of_the_catalogue() {
     let image = fs::read(&path).unwrap();
     let of_catalogue = |at: &usize| {
         let header = RecordHeader::read_from_prefix(&image[*at..]).unwrap().0;
-        header.kind == Kind::Put as u8 && header.map() == 0
+        header.kind == Kind::Put as u8 && header.map() == CATALOGUE
     };
     let mut records = Vec::new();
     let mut at = EXTENTS as usize;

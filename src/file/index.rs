@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 use super::layout::{
-    BLOCK, KeyHash, LINE, MAX_FILE_LEN, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS, extent_blocks,
-    extent_offset, extent_word, lines_of_blocks, slot,
+    BLOCK, KeyHash, LINE, MAX_FILE_LEN, MapId, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS,
+    extent_blocks, extent_offset, extent_word, lines_of_blocks, slot,
 };
 use super::region::{Region, Window, Word, tagged};
 use super::totals;
@@ -149,7 +149,7 @@ impl<'a> Index<'a> {
     pub(crate) fn create(
         region: &'a Region,
         (offset, blocks): (u64, u64),
-        map: u32,
+        map: MapId,
         since: u64,
         previous: u64,
         totals: Totals,
@@ -161,7 +161,7 @@ impl<'a> Index<'a> {
     /// Begins an index for `map` in an extent that nobody uses, to be filled from the one at `previous`. Only its first
     /// block can be used; the others have to be [zeroed](Index::zero_block) first. It tells the truth from no number
     /// on.
-    pub(crate) fn begin(region: &'a Region, extent: (u64, u64), map: u32, previous: u64) -> Result<Index<'a>> {
+    pub(crate) fn begin(region: &'a Region, extent: (u64, u64), map: MapId, previous: u64) -> Result<Index<'a>> {
         region.zero(extent.0, BLOCK)?;
         Index::write_header(region, extent, map, u64::MAX, previous, Totals::default())
     }
@@ -169,7 +169,7 @@ impl<'a> Index<'a> {
     fn write_header(
         region: &'a Region,
         (offset, blocks): (u64, u64),
-        map: u32,
+        map: MapId,
         since: u64,
         previous: u64,
         totals: Totals,
@@ -662,7 +662,7 @@ mod tests {
     }
 
     fn index(region: &Region, blocks: u64) -> Index<'_> {
-        Index::create(region, (0, blocks), 1, 1, 0, Totals::default()).unwrap()
+        Index::create(region, (0, blocks), MapId(1), 1, 0, Totals::default()).unwrap()
     }
 
     fn hash_of(key: u64) -> KeyHash {

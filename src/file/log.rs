@@ -8,8 +8,8 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{
-    COUNT_BITS, COUNT_MASK, EXTENTS, JUMP_LEN, Kind, MAX_COUNT, RECORD_HEADER, RecordHeader, Shortcut, align8, flags,
-    record_len,
+    CATALOGUE, COUNT_BITS, COUNT_MASK, EXTENTS, JUMP_LEN, Kind, MAX_COUNT, MapId, RECORD_HEADER, RecordHeader,
+    Shortcut, align8, flags, record_len,
 };
 use super::region::{Region, Window};
 use crate::error::{Error, Result};
@@ -132,7 +132,7 @@ pub(crate) fn record(region: &Region, offset: u64) -> Result<Record<'_>> {
 /// A key that one looks for who reads at `seq`.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'k> {
-    pub(crate) map: u32,
+    pub(crate) map: MapId,
     pub(crate) key: &'k [u8],
     pub(crate) seq: u64,
 }
@@ -176,7 +176,12 @@ pub(crate) fn glance<'a>(window: Window<'a>, offset: u64, wanted: Wanted<'_>) ->
 
 /// Key and value of the record at `offset`, if it is a usual one of this map and not newer than `seq`: see [`Glance`].
 #[inline(always)]
-pub(crate) fn glance_at_entry<'a>(window: Window<'a>, offset: u64, map: u32, seq: u64) -> Option<(&'a [u8], &'a [u8])> {
+pub(crate) fn glance_at_entry<'a>(
+    window: Window<'a>,
+    offset: u64,
+    map: MapId,
+    seq: u64,
+) -> Option<(&'a [u8], &'a [u8])> {
     const KIND: u64 = WHAT & !(0xffff << 32);
 
     let [_, what, found_seq, prev_and_map] = window.frozen_words(offset).filter(|_| offset >= EXTENTS)?;
@@ -241,7 +246,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) flags: u8,
     pub(crate) seq: u64,
     pub(crate) prev: u64,
-    pub(crate) map: u32,
+    pub(crate) map: MapId,
     /// When the entry expires, in milliseconds since 1970; `None` for never.
     pub(crate) expires: Option<U64>,
     /// A way to an older version than `prev`.
@@ -253,7 +258,7 @@ pub(crate) struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// A record that says nothing but its kind and its number.
     pub(crate) fn bare(kind: Kind, seq: u64) -> Entry<'a> {
-        Entry { kind, flags: 0, seq, prev: 0, map: 0, expires: None, shortcut: None, key: &[], value: &[] }
+        Entry { kind, flags: 0, seq, prev: 0, map: CATALOGUE, expires: None, shortcut: None, key: &[], value: &[] }
     }
 
     /// Bytes of the record.

@@ -4,8 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use super::layout::{
-    BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, MAX_MAP, SPACE_ENTRY, TABLE_HEADER, TableHeader, entries_of_blocks,
-    extent_blocks, extent_offset,
+    BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, MAX_MAP, MapId, SPACE_ENTRY, TABLE_HEADER, TableHeader,
+    entries_of_blocks, extent_blocks, extent_offset,
 };
 use super::region::{Region, Window};
 use crate::error::Result;
@@ -104,7 +104,7 @@ impl<'a> MapTable<'a> {
     /// to be written to, only of a map that was not dropped. Looks at nothing but the entry where most maps are, and
     /// goes on to search only if it is another's.
     #[inline(always)]
-    pub(crate) fn region_of(region: &'a Region, word: u64, map: u32, to_write: bool) -> Result<Option<u64>> {
+    pub(crate) fn region_of(region: &'a Region, word: u64, map: MapId, to_write: bool) -> Result<Option<u64>> {
         let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1), MAP_ENTRY));
         let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + place * MAP_ENTRY)?;
         let extent = extent.load();
@@ -116,7 +116,7 @@ impl<'a> MapTable<'a> {
 
     /// The same at a glance: `None` if the entry of the map is not where it is looked for first.
     #[inline(always)]
-    pub(crate) fn glance(window: Window<'_>, word: u64, map: u32) -> Option<u64> {
+    pub(crate) fn glance(window: Window<'_>, word: u64, map: MapId) -> Option<u64> {
         let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1), MAP_ENTRY));
         let [id, extent] = window.words(extent_offset(word) + TABLE_HEADER + place * MAP_ENTRY)?;
         let extent = extent.load();
@@ -124,13 +124,13 @@ impl<'a> MapTable<'a> {
     }
 
     #[cold]
-    fn search(region: &'a Region, word: u64, map: u32, to_write: bool) -> Result<Option<u64>> {
+    fn search(region: &'a Region, word: u64, map: MapId, to_write: bool) -> Result<Option<u64>> {
         let found = MapTable::open(region, word)?.find(map)?;
         Ok(found.filter(|entry| !(entry.dropped && to_write)).map(|entry| entry.extent))
     }
 
     /// The entry of a map.
-    fn find(&self, map: u32) -> Result<Option<MapEntry>> {
+    fn find(&self, map: MapId) -> Result<Option<MapEntry>> {
         for index in self.places(map) {
             match self.get(index)? {
                 Some(entry) if entry.map == map => return Ok(Some(entry)),
@@ -143,7 +143,7 @@ impl<'a> MapTable<'a> {
     }
 
     /// All places, in the order in which they are given to a map.
-    fn places(&self, map: u32) -> impl Iterator<Item = u64> + use<> {
+    fn places(&self, map: MapId) -> impl Iterator<Item = u64> + use<> {
         let (first, capacity) = (first_place(map, self.0.capacity), self.0.capacity);
         (first..capacity).chain(0..first)
     }
@@ -154,7 +154,7 @@ impl<'a> MapTable<'a> {
         if map > u64::from(MAX_MAP) {
             return Err(self.0.region.corrupt(self.0.at(index), "the map table has an entry of no map"));
         }
-        Ok(Some(MapEntry { index, map: map as u32, extent, dropped: id & DROPPED != 0 }))
+        Ok(Some(MapEntry { index, map: MapId(map as u32), extent, dropped: id & DROPPED != 0 }))
     }
 
     /// All maps.
@@ -168,7 +168,7 @@ impl<'a> MapTable<'a> {
 
     /// Says where the region of `map` is from now on: the one store that switches an index. `false` if the map is new
     /// and the table full.
-    pub(crate) fn set_region(&self, map: u32, extent: u64) -> Result<bool> {
+    pub(crate) fn set_region(&self, map: MapId, extent: u64) -> Result<bool> {
         if let Some(entry) = self.find(map)? {
             return self.0.set_word(entry.index, 1, extent).map(|()| true);
         }
@@ -179,7 +179,7 @@ impl<'a> MapTable<'a> {
     }
 
     /// Whether there is room for one more map, with this id.
-    pub(crate) fn has_room(&self, map: u32) -> Result<bool> {
+    pub(crate) fn has_room(&self, map: MapId) -> Result<bool> {
         Ok(self.vacant_place(map)?.is_some())
     }
 
@@ -188,7 +188,7 @@ impl<'a> MapTable<'a> {
         Ok(self.find(entry.map)?.is_some_and(|found| found.index == entry.index))
     }
 
-    fn vacant_place(&self, map: u32) -> Result<Option<u64>> {
+    fn vacant_place(&self, map: MapId) -> Result<Option<u64>> {
         for index in self.places(map) {
             if self.0.entry(index)?.0 & !DROPPED == 0 {
                 return Ok(Some(index));
@@ -198,7 +198,7 @@ impl<'a> MapTable<'a> {
     }
 
     /// Says whether a map that is in the table is dropped.
-    pub(crate) fn set_dropped(&self, map: u32, dropped: bool) -> Result<()> {
+    pub(crate) fn set_dropped(&self, map: MapId, dropped: bool) -> Result<()> {
         let Some(entry) = self.find(map)?.filter(|entry| entry.dropped != dropped) else { return Ok(()) };
         self.0.set_word(entry.index, 0, (u64::from(map) + 1) | if dropped { DROPPED } else { 0 })
     }
@@ -221,7 +221,7 @@ impl<'a> MapTable<'a> {
 
 /// The place in a table that a map is given if it is vacant.
 #[inline(always)]
-fn first_place(map: u32, capacity: u64) -> u64 {
+fn first_place(map: MapId, capacity: u64) -> u64 {
     let map = u64::from(map);
     if map < capacity { map } else { modulo(map, capacity) }
 }
@@ -239,7 +239,7 @@ fn modulo(map: u64, capacity: u64) -> u64 {
 pub(crate) struct MapEntry {
     index: u64,
     /// The map's id.
-    pub(crate) map: u32,
+    pub(crate) map: MapId,
     /// Where its region is, as an [`extent_word`](super::layout::extent_word).
     pub(crate) extent: u64,
     /// It is in the catalogue no more.
@@ -265,19 +265,19 @@ mod tests {
         let table = MapTable::create(&region, EXTENTS, 1).unwrap();
         let capacity = table.0.capacity as u32;
         // All of them have the same first place.
-        let maps = [5, 5 + capacity, 5 + 2 * capacity];
+        let maps = [5, 5 + capacity, 5 + 2 * capacity].map(MapId);
         for map in maps {
             assert!(table.set_region(map, u64::from(map)).unwrap());
         }
-        let found = |map: u32| table.find(map).unwrap().map(|entry| entry.extent);
+        let found = |map: MapId| table.find(map).unwrap().map(|entry| entry.extent);
         assert!(maps.iter().all(|&map| found(map) == Some(u64::from(map))));
         table.remove(table.find(maps[1]).unwrap().unwrap()).unwrap();
         assert_eq!(maps.map(found), [Some(5), None, Some(u64::from(maps[2]))]);
         // Its place is given to another.
-        let last = 5 + 3 * capacity;
+        let last = MapId(5 + 3 * capacity);
         assert!(table.set_region(last, 7).unwrap());
         assert_eq!((found(last), table.find(last).unwrap().unwrap().index), (Some(7), 6));
         assert!(table.iter().unwrap().all(|entry| table.is_found(entry).unwrap()));
-        assert_eq!(found(6), None);
+        assert_eq!(found(MapId(6)), None);
     }
 }

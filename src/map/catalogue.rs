@@ -5,6 +5,7 @@ use super::typed::Typed;
 use crate::codec::Codec;
 use crate::engine::change::maps::Named;
 use crate::error::{Error, Result};
+use crate::file::layout::CATALOGUE;
 use crate::store::Store;
 
 /// A map as the catalogue of a store lists it; see [`Store::maps`].
@@ -160,7 +161,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Opens the map of this name, and creates it if it is missing.
     fn open(store: &Store, name: &str, version: u32) -> Result<Map<K, V>> {
         let engine = store.engine();
-        let wanted = Named { id: 0, version, types: format!("{} -> {}", K::name(), V::name()) };
+        let wanted = Named { id: CATALOGUE, version, types: format!("{} -> {}", K::name(), V::name()) };
         let path = || engine.region.path().to_owned();
         engine.check_name(name)?;
         let found = match engine.find_map(name)? {

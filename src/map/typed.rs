@@ -1,6 +1,7 @@
 //! What a typed map, its views and its iterators have in common: its types, errors that name the map, and all that is
 //! done in the same way in the newest commit, in a snapshot and in a transaction.
 
+use crate::file::layout::MapId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::keys::{ChangeKeys, ReadKeys};
 
 /// A map and its types, independent of the view of it.
 pub(super) struct Typed<K: ?Sized, V: ?Sized> {
-    pub(super) id: u32,
+    pub(super) id: MapId,
     name: Arc<str>,
     /// The file of the store, for messages.
     path: Arc<Path>,
@@ -41,7 +42,7 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for Typed<K, V> {
 }
 
 impl<K: ?Sized, V: ?Sized> Typed<K, V> {
-    pub(super) fn new(engine: &Engine, id: u32, name: &str) -> Typed<K, V> {
+    pub(super) fn new(engine: &Engine, id: MapId, name: &str) -> Typed<K, V> {
         Typed { id, name: name.into(), path: engine.region.path().into(), origin: engine.origin, types: PhantomData }
     }
 

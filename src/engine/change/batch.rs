@@ -20,7 +20,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, Kind, flags};
+use crate::file::layout::{KeyHash, Kind, MapId, flags};
 use crate::file::log::{self, Entry, Record, Tail};
 
 /// The newest record that the batch itself has written for a key.
@@ -33,7 +33,7 @@ struct Own {
 /// What a batch has done to one map.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
-    map: u32,
+    map: MapId,
     /// Slots that the commit will have to find.
     new_slots: u64,
     /// Tombstones that it replaces, whose slots are there already.
@@ -50,7 +50,7 @@ pub(crate) struct Batch {
     last: Option<u64>,
     own: HashTable<Own>,
     /// What was done to each map.
-    parts: BTreeMap<u32, Part>,
+    parts: BTreeMap<MapId, Part>,
     /// Records appended.
     records: u64,
     /// Something was appended, or there was an attempt.
@@ -64,7 +64,7 @@ pub(crate) struct Batch {
 
 /// A place in an iteration over a map as a batch sees it.
 pub(crate) struct BatchCursor {
-    map: u32,
+    map: MapId,
     committed: Cursor,
     /// What the batch itself has written, once what was there before has been gone over.
     own: Option<std::vec::IntoIter<u64>>,
@@ -77,7 +77,7 @@ const FEW: u64 = 16;
 /// The hash of a key of a map in the table of a batch: the same key of many maps comes to many places, and the bits
 /// that a table takes from the top say as much as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3,
 /// 6.4).
-fn own_hash(map: u32, hash: KeyHash) -> u64 {
+fn own_hash(map: MapId, hash: KeyHash) -> u64 {
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
     let mixed = (hash.bits() ^ u64::from(map).wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
@@ -123,7 +123,7 @@ impl Batch {
     }
 
     /// What the batch has done to a map so far.
-    fn part(&self, map: u32) -> Result<Part> {
+    fn part(&self, map: MapId) -> Result<Part> {
         match self.parts.get(&map) {
             Some(part) => Ok(*part),
             None => {
@@ -138,13 +138,13 @@ impl Batch {
     }
 
     /// Keys that a map has, the batch's own changes included.
-    pub(crate) fn len(&self, map: u32) -> Result<u64> {
+    pub(crate) fn len(&self, map: MapId) -> Result<u64> {
         self.adopt()?;
         Ok(self.part(map)?.keys)
     }
 
     /// The newest record of a key that the batch itself has written.
-    fn own(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<u64>> {
+    fn own(&self, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<u64>> {
         let engine = self.turn.engine();
         let mut damage = None;
         let hash = own_hash(map, hash);
@@ -162,7 +162,7 @@ impl Batch {
     }
 
     /// The newest record of a key, the batch's own before what was committed.
-    fn newest(&self, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Record<'_>>> {
+    fn newest(&self, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Record<'_>>> {
         let engine = self.turn.engine();
         let offset = match self.own(map, hash, key)? {
             Some(own) => Some(own),
@@ -175,14 +175,14 @@ impl Batch {
     }
 
     /// The record that holds the value of a key as the batch sees it.
-    pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+    pub(crate) fn get(&self, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         self.adopt()?;
         let record = self.newest(map, KeyHash::of(key, self.turn.engine().seed), key)?;
         Ok(record.filter(|record| record.has_value(Moment::NOW)))
     }
 
     /// Puts a key, perhaps with a deadline.
-    pub(crate) fn put(&mut self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
+    pub(crate) fn put(&mut self, map: MapId, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
         self.adopt()?;
         let hash = KeyHash::of(key, self.turn.engine().seed);
@@ -204,7 +204,7 @@ impl Batch {
     }
 
     /// Removes a key and says whether it was there.
-    pub(crate) fn remove(&mut self, map: u32, key: &[u8]) -> Result<bool> {
+    pub(crate) fn remove(&mut self, map: MapId, key: &[u8]) -> Result<bool> {
         self.adopt()?;
         let hash = KeyHash::of(key, self.turn.engine().seed);
         let newest = self.newest(map, hash, key)?.filter(|record| record.kind() == Some(Kind::Put));
@@ -221,7 +221,7 @@ impl Batch {
 
     /// Removes all that was committed to a map, which the batch has not changed and does not change any more: what is
     /// done before it is dropped.
-    pub(crate) fn clear_for_good(&mut self, map: u32) -> Result<()> {
+    pub(crate) fn clear_for_good(&mut self, map: MapId) -> Result<()> {
         self.adopt()?;
         let part = Part { keys: 0, ..self.part(map)? };
         let engine = Arc::clone(self.turn.engine());
@@ -236,7 +236,7 @@ impl Batch {
     }
 
     /// Makes the first region of a map that the batch enters into the catalogue.
-    pub(crate) fn first_region(&mut self, map: u32) -> Result<u64> {
+    pub(crate) fn first_region(&mut self, map: MapId) -> Result<u64> {
         self.adopt()?;
         self.touched = true;
         let mut writing = self.turn.write();
@@ -245,7 +245,7 @@ impl Batch {
     }
 
     /// Begins to go over the keys of a map.
-    pub(crate) fn cursor(&self, map: u32) -> Result<BatchCursor> {
+    pub(crate) fn cursor(&self, map: MapId) -> Result<BatchCursor> {
         let index = self.turn.engine().index_for_writing(map)?;
         Ok(BatchCursor { map, committed: Cursor::new(map, Some(&index)), own: None })
     }
@@ -340,7 +340,7 @@ impl Batch {
             writing.make_index_room_for(self.parts.values())?;
             self.tail.seal(&engine.region, last, flags::COMMIT)?;
             writing.commit_as_recorded(&self.tail)?;
-            let maps: Vec<u32> = self.parts.keys().copied().collect();
+            let maps: Vec<MapId> = self.parts.keys().copied().collect();
             writing.upkeep_after(&maps, before, self.records);
         }
         self.committed = true;
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn a_key_of_many_maps_comes_to_many_places() {
         let hash = KeyHash::of(b"key", 7);
-        let hashes: Vec<u64> = (0..10_000).map(|map| own_hash(map, hash)).collect();
+        let hashes: Vec<u64> = (0..10_000).map(|map| own_hash(MapId(map), hash)).collect();
         let places: HashSet<u64> = hashes.iter().map(|hash| hash & 0x3fff).collect();
         let tags: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
         assert!(places.len() > 6_000 && tags.len() == 128, "{} places, {} tags", places.len(), tags.len());

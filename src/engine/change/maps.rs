@@ -20,13 +20,13 @@ use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::write::regions::{NEXT_ID, entry_of};
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP};
+use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId};
 use crate::file::log::Record;
 
 /// What the catalogue says of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
-    pub(crate) id: u32,
+    pub(crate) id: MapId,
     /// The version that the user gave to its types.
     pub(crate) version: u32,
     /// The names of its key and value types.
@@ -41,7 +41,7 @@ impl Named {
     /// The value of its entry, whose map has its first region there, or had one before.
     fn to_value(&self, first_region: u64) -> Vec<u8> {
         let entry = CatalogueEntry {
-            map: self.id.into(),
+            map: self.id.0.into(),
             version: self.version.into(),
             fingerprint: self.fingerprint().into(),
             region: first_region.into(),
@@ -66,7 +66,7 @@ impl Engine {
     fn named(&self, value: &[u8], offset: u64) -> Result<Named> {
         let found = entry_of(value).and_then(|(entry, types)| {
             let types = std::str::from_utf8(types).ok()?.to_owned();
-            Some(Named { id: entry.map.get(), version: entry.version.get(), types })
+            Some(Named { id: entry.id(), version: entry.version.get(), types })
                 .filter(|named| named.id > DEFAULT_MAP && named.id <= MAX_MAP)
                 .filter(|named| named.fingerprint() == entry.fingerprint.get())
         });
@@ -121,18 +121,18 @@ impl Engine {
         let id = self.next_id(&batch)?;
         if id > MAX_MAP {
             // One that was dropped could be had again only if nobody had a handle to it any more, and nobody knows.
-            return Err(self.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP - DEFAULT_MAP)));
+            return Err(self.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP) - u64::from(DEFAULT_MAP)));
         }
         let named = Named { id, version, types: types.to_owned() };
         let region = batch.first_region(id)?;
-        batch.put(CATALOGUE, NEXT_ID, &(id + 1).to_le_bytes(), None)?;
+        batch.put(CATALOGUE, NEXT_ID, &id.next().0.to_le_bytes(), None)?;
         batch.put(CATALOGUE, name.as_bytes(), &named.to_value(region), None)?;
         batch.commit_as_usual()?;
         Ok(named)
     }
 
     /// The smallest id that was never used.
-    fn next_id(&self, batch: &Batch) -> Result<u32> {
+    fn next_id(&self, batch: &Batch) -> Result<MapId> {
         let (offset, id) = self.id_of(batch.get(CATALOGUE, NEXT_ID)?)?;
         // A slot of a damaged index may lead to an older record, or to none.
         if id <= DEFAULT_MAP || self.index(id)?.is_some() {

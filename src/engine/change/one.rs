@@ -13,7 +13,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Place;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, live};
+use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, MapId, live};
 use crate::file::log::{self, Entry, Record};
 
 /// What is to become of a key.
@@ -31,7 +31,7 @@ impl Engine {
     /// Takes a turn at writing for one change of a map, by a record of this kind, and does its share of upkeep behind
     /// it. `step` says whether it committed anything.
     #[inline]
-    fn change(&self, map: u32, kind: Kind, step: impl FnMut(&mut Writing<'_>) -> Result<bool>) -> Result<bool> {
+    fn change(&self, map: MapId, kind: Kind, step: impl FnMut(&mut Writing<'_>) -> Result<bool>) -> Result<bool> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         let done = turn.write().change(map, kind, step);
@@ -42,13 +42,13 @@ impl Engine {
     }
 
     /// Puts one key, perhaps with a deadline.
-    pub(crate) fn put(&self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
+    pub(crate) fn put(&self, map: MapId, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
         self.change(map, Kind::Put, |writing| writing.put(map, key, value, expires)).map(drop)
     }
 
     /// Removes one key and says whether it was there. If it was not, nothing is written.
-    pub(crate) fn remove(&self, map: u32, key: &[u8]) -> Result<bool> {
+    pub(crate) fn remove(&self, map: MapId, key: &[u8]) -> Result<bool> {
         let mut was_there = false;
         self.change(map, Kind::Remove, |writing| writing.remove(map, key, &mut was_there))?;
         Ok(was_there)
@@ -58,7 +58,7 @@ impl Engine {
     /// writes in between. `decide` runs before anything is appended, and may read.
     pub(crate) fn modify<'a, R>(
         &self,
-        map: u32,
+        map: MapId,
         key: &[u8],
         decide: impl FnOnce(Option<Record<'_>>) -> Result<(Action<'a>, R)>,
     ) -> Result<R> {
@@ -80,7 +80,7 @@ impl Engine {
     }
 
     /// Removes some key of a map that has a value, and says what `take` makes of its record.
-    pub(crate) fn pop<R>(&self, map: u32, take: impl FnOnce(Record<'_>) -> Result<R>) -> Result<Option<R>> {
+    pub(crate) fn pop<R>(&self, map: MapId, take: impl FnOnce(Record<'_>) -> Result<R>) -> Result<Option<R>> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         let index = self.index_for_writing(map)?;
@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// Removes all keys of a map, and returns a pin that sees what was there.
-    pub(crate) fn drain(self: &Arc<Self>, map: u32) -> Result<Pin<Arc<Engine>>> {
+    pub(crate) fn drain(self: &Arc<Self>, map: MapId) -> Result<Pin<Arc<Engine>>> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         // Nobody commits between this and the clear.
@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// Removes all keys of a map: one record, and a fresh region.
-    pub(crate) fn clear(&self, map: u32) -> Result<()> {
+    pub(crate) fn clear(&self, map: MapId) -> Result<()> {
         self.change(map, Kind::Clear, |writing| writing.clear(map)).map(drop)
     }
 }
@@ -122,7 +122,7 @@ impl Writing<'_> {
     /// Takes a step that commits a record of this kind to a map, once more if a full store has to be cleaned first, and
     /// does its share of upkeep behind it. `step` says whether it committed anything.
     #[inline]
-    fn change(&mut self, map: u32, kind: Kind, mut step: impl FnMut(&mut Self) -> Result<bool>) -> Result<bool> {
+    fn change(&mut self, map: MapId, kind: Kind, mut step: impl FnMut(&mut Self) -> Result<bool>) -> Result<bool> {
         let before = self.engine.log_totals()?;
         let mut attempt = |writing: &mut Self| step(writing).or_else(|error| writing.abandon().and(Err(error)));
         let room = Room::of(kind);
@@ -147,7 +147,7 @@ impl Writing<'_> {
         done
     }
 
-    fn put(&mut self, map: u32, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<bool> {
+    fn put(&mut self, map: MapId, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<bool> {
         let seq = self.seq()?;
         let hash = KeyHash::of(key, self.engine.seed);
         let mut index = self.engine.index_for_writing(map)?;
@@ -175,7 +175,7 @@ impl Writing<'_> {
     }
 
     /// Says whether it has committed anything; `was_there`, whether the key had a value that had not expired.
-    fn remove(&mut self, map: u32, key: &[u8], was_there: &mut bool) -> Result<bool> {
+    fn remove(&mut self, map: MapId, key: &[u8], was_there: &mut bool) -> Result<bool> {
         let seq = self.seq()?;
         let hash = KeyHash::of(key, self.engine.seed);
         let index = self.engine.index_for_writing(map)?;
@@ -197,7 +197,7 @@ impl Writing<'_> {
         Ok(true)
     }
 
-    fn clear(&mut self, map: u32) -> Result<bool> {
+    fn clear(&mut self, map: MapId) -> Result<bool> {
         let old = self.engine.index_for_writing(map)?;
         if old.totals()?.slots == 0 {
             return Ok(false);

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::error::Result;
 use crate::file::index::{Index, Lines, Probe, Searched};
-use crate::file::layout::{KeyHash, Kind, live};
+use crate::file::layout::{KeyHash, Kind, MapId, live};
 use crate::file::log::{self, Glance, Record, Wanted};
 use crate::file::region::Window;
 use crate::file::table::MapTable;
@@ -39,7 +39,7 @@ pub(crate) fn prefetch_record(window: Window<'_>, record: u64) {
 impl Engine {
     /// The index that tells the truth about a map at `seq`. The caller's pin keeps it.
     #[inline(always)]
-    pub(crate) fn index_at(&self, map: u32, seq: u64) -> Result<Option<Index<'_>>> {
+    pub(crate) fn index_at(&self, map: MapId, seq: u64) -> Result<Option<Index<'_>>> {
         match self.index(map)? {
             Some(index) if index.since() > seq => self.older_index(index, seq),
             index => Ok(index),
@@ -57,26 +57,26 @@ impl Engine {
 
     /// Whether the record at `offset` has this key.
     #[inline(always)]
-    pub(crate) fn is_key(&self, map: u32, key: &[u8], offset: u64) -> Result<bool> {
+    pub(crate) fn is_key(&self, map: MapId, key: &[u8], offset: u64) -> Result<bool> {
         let record = log::record(&self.region, offset)?;
         Ok(record.key() == key && record.header.map() == map)
     }
 
     /// Looks a key up for the holder of the writer lock.
     #[inline]
-    pub(crate) fn probe(&self, index: &Index<'_>, map: u32, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
+    pub(crate) fn probe(&self, index: &Index<'_>, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
         index.probe(hash, |offset| self.is_key(map, key, offset))
     }
 
     /// The lines of the index that tells the truth about a map at `seq`.
     #[inline(always)]
-    pub(crate) fn lines_at(&self, map: u32, seq: u64) -> Result<Option<Lines>> {
+    pub(crate) fn lines_at(&self, map: MapId, seq: u64) -> Result<Option<Lines>> {
         Ok(self.index_at(map, seq)?.map(|index| index.as_lines()))
     }
 
     /// Those of the index in force, if it is found and tells the truth at `seq`.
     #[inline(always)]
-    pub(crate) fn lines_at_a_glance(&self, window: Window<'_>, map: u32, seq: u64) -> Option<Lines> {
+    pub(crate) fn lines_at_a_glance(&self, window: Window<'_>, map: MapId, seq: u64) -> Option<Lines> {
         if self.frozen.is_some() {
             return None;
         }
@@ -125,7 +125,7 @@ impl Engine {
     fn value_the_long_way(
         &self,
         lines: Lines,
-        (map, seq): (u32, u64),
+        (map, seq): (MapId, u64),
         key: &[u8],
         at: Moment,
     ) -> Result<Option<&[u8]>> {
@@ -137,7 +137,7 @@ impl Engine {
     pub(crate) fn values_of<'e, K: AsRef<[u8]>>(
         &'e self,
         lines: Lines,
-        (map, seq, at): (u32, u64, Moment),
+        (map, seq, at): (MapId, u64, Moment),
         keys: &[K],
         mut found: impl FnMut(Option<&'e [u8]>) -> Result<()>,
     ) -> Result<()> {
@@ -207,7 +207,7 @@ impl Engine {
     }
 
     /// The record that holds the value of a key, for the holder of the writer lock.
-    pub(crate) fn value_in_turn(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+    pub(crate) fn value_in_turn(&self, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         let index = self.index_for_writing(map)?;
         match self.probe(&index, map, KeyHash::of(key, self.seed), key)? {
             Some(Probe::Found(_, newest)) => self.version_at(log::record(&self.region, newest)?, u64::MAX, Moment::NOW),

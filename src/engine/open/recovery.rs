@@ -28,7 +28,8 @@ use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
-    MAX_INCARNATION, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, flags, live, opener, seal, writer_lock,
+    MAX_INCARNATION, MapId, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, flags, live, opener, seal,
+    writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Tail, Walk};
 use crate::file::region::Region;
@@ -153,7 +154,7 @@ fn find_end(
     region: &Region,
     superblock: &Superblock,
     settings: &Settings,
-) -> Result<(LogFound, BTreeMap<u32, u64>, u64, u64)> {
+) -> Result<(LogFound, BTreeMap<MapId, u64>, u64, u64)> {
     let mut phase = Phase::begin(region, settings, RecoveryPhase::Walking, region.len());
     let mut walk = Walk::new(region, LogHead::of_superblock(superblock).head, None);
     let durable_end = superblock.log_end.get();
@@ -165,7 +166,7 @@ fn find_end(
     let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
     let (mut bytes, mut records) = (0, 0);
     // Of each map, how many keys it has and the most that it ever had.
-    let mut keys: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    let mut keys: BTreeMap<MapId, (u64, u64)> = BTreeMap::new();
     while let Some(record) = walk.next() {
         phase.advance(record.len());
         bytes += record.len();
@@ -236,12 +237,12 @@ fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Resu
 }
 
 /// The maps of a store that is being recovered: the index of each, and what it counts.
-type Maps<'a> = BTreeMap<u32, (Index<'a>, Totals)>;
+type Maps<'a> = BTreeMap<MapId, (Index<'a>, Totals)>;
 
 impl Engine {
     /// Builds the regions of all maps from the log, which has so many bytes. `keys` says about how many keys each may
     /// have.
-    fn rebuild_maps(&self, mut keys: BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<()> {
+    fn rebuild_maps(&self, mut keys: BTreeMap<MapId, u64>, seq: u64, bytes: u64) -> Result<()> {
         let mut writing = self.lend_writing();
         // If a region was too small, and a full store had no room for a larger one beside it, all begins again.
         while let Some((map, slots)) = writing.rebuild_once(&keys, seq, bytes)? {
@@ -375,7 +376,7 @@ impl<'e> Writing<'e> {
     /// Gives a map its first region, with room for `keys`. In a full store it is one with longer searches; and if even
     /// that has no place, as the index takes others than before, the file becomes longer than it should, rather than
     /// not be opened.
-    fn recover_map(&mut self, map: u32, keys: u64, seq: u64) -> Result<Index<'e>> {
+    fn recover_map(&mut self, map: MapId, keys: u64, seq: u64) -> Result<Index<'e>> {
         let slots = if map == DEFAULT_MAP { keys.max(self.engine.settings.initial_capacity) } else { keys };
         let tight = index::tight_blocks_for(keys);
         for blocks in [index::blocks_for(slots), tight] {
@@ -388,7 +389,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Tries it with regions for so many keys. Says which map had no slot left, and how many it has.
-    fn rebuild_once(&mut self, keys: &BTreeMap<u32, u64>, seq: u64, bytes: u64) -> Result<Option<(u32, u64)>> {
+    fn rebuild_once(&mut self, keys: &BTreeMap<MapId, u64>, seq: u64, bytes: u64) -> Result<Option<(MapId, u64)>> {
         let (start, end) = (self.engine.head()?.head.at, self.engine.region.live(live::TAIL)?);
         let mut maps = Maps::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {

@@ -5,7 +5,7 @@ use crate::engine::clock::Moment;
 use crate::engine::lookup::keys::prefetch_record;
 use crate::error::Result;
 use crate::file::index::{Index, Lines};
-use crate::file::layout::{KeyHash, SLOTS};
+use crate::file::layout::{KeyHash, MapId, SLOTS};
 use crate::file::log::{self, Record};
 
 /// For so many records at least an iteration asks the memory ahead of their use, and for so many lines.
@@ -16,7 +16,7 @@ const LINES_AHEAD: u64 = 2;
 /// holds a pin, or the writer lock.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    map: u32,
+    map: MapId,
     /// Where the region of its index is, if there is one, as a word of the map table.
     extent: Option<u64>,
     /// The next line, and how many there are to come.
@@ -72,7 +72,7 @@ pub(crate) enum Step<'e> {
 
 impl Cursor {
     /// At the beginning of the index of a map.
-    pub(crate) fn new(map: u32, index: Option<&Index<'_>>) -> Cursor {
+    pub(crate) fn new(map: MapId, index: Option<&Index<'_>>) -> Cursor {
         Cursor {
             map,
             extent: index.map(Index::extent),
@@ -83,7 +83,7 @@ impl Cursor {
     }
 
     /// Somewhere in an index, which is gone around once.
-    pub(crate) fn from_somewhere(map: u32, index: Option<&Index<'_>>, seed: u64) -> Cursor {
+    pub(crate) fn from_somewhere(map: MapId, index: Option<&Index<'_>>, seed: u64) -> Cursor {
         let cursor = Cursor::new(map, index);
         // Fibonacci hashing: near seeds lead to far places.
         let line = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) % cursor.left.max(1);

@@ -8,12 +8,12 @@ use crate::engine::clock::Moment;
 use crate::engine::lookup::keys::Sight;
 use crate::error::Result;
 use crate::file::index::Totals;
-use crate::file::layout::live;
+use crate::file::layout::{MapId, live};
 use crate::file::log::{Record, Wanted};
 
 impl View<'_> {
     /// The record that holds the value of a key.
-    pub(crate) fn get(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+    pub(crate) fn get(&self, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         let (engine, seq) = (self.engine(), self.seq());
         match engine.lines_at(map, seq)? {
             Some(lines) => engine.lookup(lines, Wanted { map, key, seq }, Moment::NOW),
@@ -26,7 +26,7 @@ impl Engine {
     /// What `f` makes of the value of a key, and its deadline, if it has one. `f` sees the value in place, or if the
     /// store was opened for reading, a copy.
     #[inline(always)]
-    pub(crate) fn read<R>(&self, map: u32, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
+    pub(crate) fn read<R>(&self, map: MapId, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
         let Some(view) = self.kept_view() else { return self.read_under_any_pin(map, key, f) };
         let window = self.region.window();
         let sight = match self.lines_at_a_glance(window, map, view.seq()) {
@@ -48,7 +48,7 @@ impl Engine {
     #[inline(never)]
     fn read_under_any_pin<R>(
         &self,
-        map: u32,
+        map: MapId,
         key: &[u8],
         f: impl FnOnce(&[u8], Option<u64>) -> R,
     ) -> Result<Option<R>> {
@@ -60,7 +60,7 @@ impl Engine {
     }
 
     /// How many keys a map has, those included that have expired and were not removed yet.
-    pub(crate) fn len(&self, map: u32) -> Result<u64> {
+    pub(crate) fn len(&self, map: MapId) -> Result<u64> {
         if self.read_only {
             return self.len_unpinned(map);
         }
@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// The ids of all maps, whose regions are looked at closer than a read does.
-    pub(crate) fn map_ids(&self) -> Result<Vec<u32>> {
+    pub(crate) fn map_ids(&self) -> Result<Vec<MapId>> {
         let _view = self.view()?;
         Ok(self.maps()?.into_iter().map(|(map, _)| map).collect())
     }
@@ -78,7 +78,7 @@ impl Engine {
 impl<E: Deref<Target = Engine> + Clone> Pin<E> {
     /// A pin, and the counters of a map at its commit. Besides, where the region of the map's index is, if it has one,
     /// as a word of the map table.
-    pub(crate) fn with_totals(engine: E, map: u32) -> Result<(Pin<E>, Option<u64>, Totals)> {
+    pub(crate) fn with_totals(engine: E, map: MapId) -> Result<(Pin<E>, Option<u64>, Totals)> {
         loop {
             let pin = Pin::take(engine.clone())?;
             let Some(index) = engine.index_at(map, pin.seq())? else { return Ok((pin, None, Totals::default())) };

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
 use crate::error::{Error, Result};
-use crate::file::layout::{COUNT_BITS, COUNT_MASK, Kind, commit_end, flags, live};
+use crate::file::layout::{COUNT_BITS, COUNT_MASK, Kind, MapId, commit_end, flags, live};
 use crate::file::log::{Record, Scan};
 use crate::file::space::{Extent, Space};
 
@@ -22,7 +22,7 @@ pub(crate) struct History {
 /// See [`Engine::changes`].
 pub(crate) struct Changed<'e> {
     scan: Scan<'e>,
-    map: u32,
+    map: MapId,
     after: u64,
     until: u64,
 }
@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// The changes of a map in a part of the log.
-    pub(crate) fn changes<'e>(&'e self, history: &History, map: u32) -> Changed<'e> {
+    pub(crate) fn changes<'e>(&'e self, history: &History, map: MapId) -> Changed<'e> {
         let History { start, end, after, until } = *history;
         Changed { scan: Scan::new(&self.region, start, end), map, after, until }
     }

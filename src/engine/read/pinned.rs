@@ -1,5 +1,6 @@
 //! A commit that somebody keeps looking at.
 
+use crate::file::layout::MapId;
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Step};
@@ -42,19 +43,19 @@ impl Pinned {
     }
 
     /// The index of a map as of this commit.
-    pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
+    pub(crate) fn index(&self, map: MapId) -> Result<Option<Index<'_>>> {
         self.engine().check_not_forked()?;
         self.engine().index_at(map, self.seq())
     }
 
     /// The record that holds the value of a key.
-    pub(crate) fn get(&self, lines: Lines, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+    pub(crate) fn get(&self, lines: Lines, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         self.engine().lookup(lines, Wanted { map, key, seq: self.seq() }, self.at)
     }
 
     /// The value of a key.
     #[inline(always)]
-    pub(crate) fn value_of(&self, lines: Lines, map: u32, key: &[u8]) -> Result<Option<&[u8]>> {
+    pub(crate) fn value_of(&self, lines: Lines, map: MapId, key: &[u8]) -> Result<Option<&[u8]>> {
         let wanted = Wanted { map, key, seq: self.seq() };
         self.engine().value_of(lines, wanted, self.at)
     }
@@ -63,7 +64,7 @@ impl Pinned {
     pub(crate) fn values_of<'s, K: AsRef<[u8]>>(
         &'s self,
         lines: Option<Lines>,
-        map: u32,
+        map: MapId,
         keys: &[K],
         mut found: impl FnMut(Option<&'s [u8]>) -> Result<()>,
     ) -> Result<()> {
@@ -75,7 +76,7 @@ impl Pinned {
 
     /// The record that holds the value of a key, in an index that is looked up first.
     #[inline]
-    pub(crate) fn find(&self, map: u32, key: &[u8]) -> Result<Option<Record<'_>>> {
+    pub(crate) fn find(&self, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         match self.index(map)? {
             Some(index) => self.get(index.as_lines(), map, key),
             None => Ok(None),

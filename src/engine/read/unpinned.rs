@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::clock::now;
 use crate::error::Result;
 use crate::file::index::Totals;
-use crate::file::layout::{KeyHash, Kind, RECORD_HEADER, RecordHeader, live};
+use crate::file::layout::{KeyHash, Kind, MapId, RECORD_HEADER, RecordHeader, live};
 use crate::file::log;
 
 impl Engine {
@@ -27,12 +27,12 @@ impl Engine {
     }
 
     /// A copy of the value of a key, and its deadline.
-    pub(crate) fn get_unpinned(&self, map: u32, key: &[u8]) -> Result<Option<(Vec<u8>, Option<u64>)>> {
+    pub(crate) fn get_unpinned(&self, map: MapId, key: &[u8]) -> Result<Option<(Vec<u8>, Option<u64>)>> {
         self.unpinned(|seq| self.copy_at(map, key, seq))
     }
 
     /// How many keys a map has.
-    pub(crate) fn len_unpinned(&self, map: u32) -> Result<u64> {
+    pub(crate) fn len_unpinned(&self, map: MapId) -> Result<u64> {
         loop {
             let totals = self.unpinned(|seq| match self.index_at(map, seq)? {
                 Some(index) => Ok((seq, index.totals_at(seq)?)),
@@ -49,7 +49,7 @@ impl Engine {
         }
     }
 
-    fn copy_at(&self, map: u32, key: &[u8], seq: u64) -> Result<Option<(Vec<u8>, Option<u64>)>> {
+    fn copy_at(&self, map: MapId, key: &[u8], seq: u64) -> Result<Option<(Vec<u8>, Option<u64>)>> {
         let Some(index) = self.index_at(map, seq)? else { return Ok(None) };
         let newest = index.find(KeyHash::of(key, self.seed), |offset| {
             let header = log::copy_header(&self.region, offset)?;
@@ -93,7 +93,7 @@ impl Engine {
         }
     }
 
-    fn has_key(&self, offset: u64, header: &RecordHeader, map: u32, key: &[u8]) -> Result<bool> {
+    fn has_key(&self, offset: u64, header: &RecordHeader, map: MapId, key: &[u8]) -> Result<bool> {
         Ok(header.map() == map
             && usize::from(header.key_len.get()) == key.len()
             && self.region.copy(offset + header.key_start(), key.len() as u64)? == key)

@@ -1,5 +1,6 @@
 //! The ledger of upkeep: what this process knows of the work that is to be done and of what was done.
 
+use crate::file::layout::MapId;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -128,7 +129,7 @@ pub(crate) struct Expired {
     /// When [`maintain`](crate::engine::Engine::maintain) has looked for the last time, in milliseconds since 1970.
     pub(crate) looked: AtomicU64,
     /// Estimated bytes of expired records: of each map, and their sum.
-    pub(crate) maps: Mutex<BTreeMap<u32, u64>>,
+    pub(crate) maps: Mutex<BTreeMap<MapId, u64>>,
     pub(crate) bytes: AtomicU64,
     /// The last of the maps that was looked at again.
     pub(crate) again: AtomicU32,
@@ -150,19 +151,19 @@ impl Expired {
     }
 
     /// Expired records of so many bytes were removed.
-    pub(crate) fn removed(&self, map: u32, bytes: u64) {
+    pub(crate) fn removed(&self, map: MapId, bytes: u64) {
         let before = self.maps.lock().unwrap_or_else(PoisonError::into_inner).get(&map).copied().unwrap_or(0);
         self.set(map, before.saturating_sub(bytes));
     }
 
     /// Some of the maps of which something is believed, others each time, beginning behind `map`.
-    pub(crate) fn some_maps(&self, map: u32) -> Vec<u32> {
+    pub(crate) fn some_maps(&self, map: MapId) -> Vec<MapId> {
         let maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         let behind = maps.range((Bound::Excluded(map), Bound::Unbounded));
         behind.chain(maps.range(..=map)).map(|(&map, _)| map).take(AGAIN).collect()
     }
 
-    pub(crate) fn set(&self, map: u32, bytes: u64) {
+    pub(crate) fn set(&self, map: MapId, bytes: u64) {
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         maps.insert(map, bytes);
         maps.retain(|_, bytes| *bytes > 0);

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::file::index::Index;
-use crate::file::layout::{DEFAULT_MAP, live};
+use crate::file::layout::{DEFAULT_MAP, MapId, live};
 use crate::file::table::MapTable;
 
 impl Engine {
@@ -14,7 +14,7 @@ impl Engine {
 
     /// The index of a map in force. `None` if there is no such map; one that was dropped may still have one.
     #[inline(always)]
-    pub(crate) fn index(&self, map: u32) -> Result<Option<Index<'_>>> {
+    pub(crate) fn index(&self, map: MapId) -> Result<Option<Index<'_>>> {
         match MapTable::region_of(&self.region, self.map_table_word()?, map, false)? {
             Some(extent) => Index::of_extent(&self.region, extent).map(Some),
             None => Ok(None),
@@ -23,13 +23,13 @@ impl Engine {
 
     /// The index in force of a map that must be there, for the holder of the writer lock.
     #[inline]
-    pub(crate) fn index_in_force(&self, map: u32) -> Result<Index<'_>> {
+    pub(crate) fn index_in_force(&self, map: MapId) -> Result<Index<'_>> {
         self.index(map)?.ok_or_else(|| self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region")))
     }
 
     /// The same of a map that is to be changed: it must not have been dropped.
     #[inline]
-    pub(crate) fn index_for_writing(&self, map: u32) -> Result<Index<'_>> {
+    pub(crate) fn index_for_writing(&self, map: MapId) -> Result<Index<'_>> {
         match MapTable::region_of(&self.region, self.map_table_word()?, map, true)? {
             Some(extent) => Index::of_extent(&self.region, extent),
             None => Err(self.no_such_map(map)),
@@ -37,7 +37,7 @@ impl Engine {
     }
 
     #[cold]
-    fn no_such_map(&self, map: u32) -> Error {
+    fn no_such_map(&self, map: MapId) -> Error {
         if map <= DEFAULT_MAP {
             return self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region"));
         }
@@ -45,7 +45,7 @@ impl Engine {
     }
 
     /// All maps, with their indexes in force.
-    pub(crate) fn maps(&self) -> Result<Vec<(u32, Index<'_>)>> {
+    pub(crate) fn maps(&self) -> Result<Vec<(MapId, Index<'_>)>> {
         let entries = self.map_table()?.iter()?;
         entries
             .map(|entry| {
@@ -57,7 +57,7 @@ impl Engine {
 
     /// Looks at the header of a region. Reads go by what the map table says; who is about to go over all lines makes
     /// sure first that they are some.
-    pub(crate) fn check_header(&self, map: u32, index: &Index<'_>) -> Result<()> {
+    pub(crate) fn check_header(&self, map: MapId, index: &Index<'_>) -> Result<()> {
         let header = Index::open(&self.region, index.offset())?;
         if header.extent() == index.extent() {
             return Ok(());
@@ -76,7 +76,7 @@ impl Engine {
 
     /// The same, as the maps say it.
     pub(crate) fn sum_of_live_bytes(&self) -> Result<u64> {
-        let add = |sum: u64, (_, index): &(u32, Index<'_>)| Ok(sum.saturating_add(index.totals()?.bytes));
+        let add = |sum: u64, (_, index): &(MapId, Index<'_>)| Ok(sum.saturating_add(index.totals()?.bytes));
         self.maps()?.iter().try_fold(0, add)
     }
 }

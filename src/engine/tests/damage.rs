@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, extent_word};
+use crate::file::layout::{KeyHash, MapId, extent_word};
 
 /// The live area of a closed store is what the disk happens to have of it. A reader takes it for that of a writer only
 /// once there is one.
@@ -147,7 +147,7 @@ fn a_region_without_its_header_is_not_built_anew() {
 fn a_slot_that_points_at_another_key_or_into_another_map_shows_none_of_it() {
     let engine = in_memory();
     let other = engine.create_named("other", 0, "types").unwrap().id;
-    let slot = |map: u32, key: &[u8]| {
+    let slot = |map: MapId, key: &[u8]| {
         let index = engine.index_in_force(map).unwrap();
         let hash = KeyHash::of(key, engine.seed);
         let Some(Probe::Found(at, record)) = engine.probe(&index, map, hash, key).unwrap() else {

@@ -11,7 +11,7 @@ fn map_numbers_end_and_everything_else_goes_on() {
     let (_folder, path) = scratch();
     let engine = Arc::new(open(&path));
     let old = engine.create_named("old", 0, "types").unwrap().id;
-    engine.put(CATALOGUE, b"", &MAX_MAP.to_le_bytes(), None).unwrap();
+    engine.put(CATALOGUE, b"", &MAX_MAP.0.to_le_bytes(), None).unwrap();
     let last = engine.create_named("last", 0, "types").unwrap().id;
     assert_eq!(last, MAX_MAP);
     engine.put(last, b"key", b"value", None).unwrap();
@@ -38,7 +38,7 @@ fn a_log_with_records_of_a_map_that_was_never_made_is_refused() {
     let (_folder, path) = scratch();
     let engine = Arc::new(open(&path));
     let made = engine.create_named("made", 0, "types").unwrap().id;
-    for (map, is_refused) in [(made, false), (made + 1, true)] {
+    for (map, is_refused) in [(made, false), (made.next(), true)] {
         if is_refused {
             let turn = engine.turn().unwrap();
             let mut writing = turn.write();

@@ -1,6 +1,7 @@
 //! When space is used again, and what a store does that has none left.
 
 use super::*;
+use crate::file::layout::{CATALOGUE, MapId};
 
 #[test]
 fn space_is_not_reused_below_the_pin_of_a_snapshot() {
@@ -74,14 +75,14 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
         for number in 0..rounds {
             if word == live::SPACE_TABLE {
                 batch.put(DEFAULT_MAP, &key(number), &[7; 5000], None).unwrap();
-            } else if engine.map_table().unwrap().has_room(0).unwrap() {
+            } else if engine.map_table().unwrap().has_room(CATALOGUE).unwrap() {
                 let entry = engine.index_in_force(DEFAULT_MAP).unwrap().extent();
-                engine.map_table().unwrap().set_region(1000 + number, entry).unwrap();
+                engine.map_table().unwrap().set_region(MapId(1000 + number), entry).unwrap();
             }
         }
         if word == live::MAP_TABLE {
-            batch.first_region(2000).unwrap();
-            for entry in engine.map_table().unwrap().iter().unwrap().filter(|entry| entry.map >= 1000) {
+            batch.first_region(MapId(2000)).unwrap();
+            for entry in engine.map_table().unwrap().iter().unwrap().filter(|entry| entry.map >= MapId(1000)) {
                 engine.map_table().unwrap().remove(entry).unwrap();
             }
         }

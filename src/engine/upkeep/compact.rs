@@ -20,7 +20,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, align_block, live};
+use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, MapId, align_block, live};
 use crate::file::space::Extent;
 
 /// After so many rounds it is as good as it gets.
@@ -303,7 +303,7 @@ impl Engine {
     }
 
     /// How many blocks the index of a map should have. One that is closed has room for what may come.
-    fn fitting_blocks(&self, map: u32, index: &Index<'_>, purpose: Purpose) -> Result<u64> {
+    fn fitting_blocks(&self, map: MapId, index: &Index<'_>, purpose: Purpose) -> Result<u64> {
         let keys = index.totals()?.keys;
         Ok(index::blocks_for(match purpose {
             Purpose::Request => keys + keys / 16,

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::error::Result;
 use crate::file::index::Index;
-use crate::file::layout::{COUNT_MASK, Kind, live};
+use crate::file::layout::{COUNT_MASK, Kind, MapId, live};
 use crate::file::log;
 
 /// Lines of an index that one sample looks at.
@@ -24,7 +24,7 @@ const BETWEEN_LOOKS: u64 = 1000;
 impl Engine {
     /// Takes a sample of the maps that were written to, if one is due.
     #[inline]
-    pub(crate) fn estimate_expired(&self, maps: &[u32]) -> Result<()> {
+    pub(crate) fn estimate_expired(&self, maps: &[MapId]) -> Result<()> {
         if !self.upkeep.expired.seen.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -34,14 +34,14 @@ impl Engine {
         }
         self.upkeep.expired.next.store(visible + self.settings.limits.commits_a_look, Ordering::Relaxed);
         let expired = &self.upkeep.expired;
-        let again = expired.some_maps(expired.again.load(Ordering::Relaxed));
-        expired.again.store(again.last().copied().unwrap_or(0), Ordering::Relaxed);
+        let again = expired.some_maps(MapId(expired.again.load(Ordering::Relaxed)));
+        expired.again.store(again.last().map_or(0, |map| map.0), Ordering::Relaxed);
         maps.iter().chain(&again).try_for_each(|&map| self.sample_expired(map, visible))
     }
 
     /// Estimates how many bytes of a map have expired. `seed` says where to look.
     #[cold]
-    fn sample_expired(&self, map: u32, seed: u64) -> Result<()> {
+    fn sample_expired(&self, map: MapId, seed: u64) -> Result<()> {
         let Some(index) = self.index(map)? else {
             self.upkeep.expired.set(map, 0);
             return Ok(());

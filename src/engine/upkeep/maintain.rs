@@ -11,7 +11,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::turn::Turn;
 use crate::error::Result;
-use crate::file::layout::{EXTENTS, live};
+use crate::file::layout::{EXTENTS, MapId, live};
 
 /// Blocks that a step of [`Engine::maintain`] zeroes, and how many times the lines of a write it moves.
 const LARGE_STEP: u64 = 16;
@@ -100,7 +100,7 @@ impl<'e> Writing<'e> {
             self.step(Step { blocks: LARGE_STEP, lines })?;
             return Ok(true);
         }
-        let maps: Vec<u32> = self.engine.map_table()?.iter()?.map(|entry| entry.map).collect();
+        let maps: Vec<MapId> = self.engine.map_table()?.iter()?.map(|entry| entry.map).collect();
         for map in maps {
             self.shrink(map)?;
             if self.engine.resize_cursor()? != 0 {

@@ -22,7 +22,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::{Place, Tombstones, line_of, map_of, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Placed, Probe, Totals};
-use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, live, resize_cursor};
+use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, MapId, live, resize_cursor};
 use crate::file::log;
 
 /// How far a resize is moved on at most.
@@ -47,7 +47,7 @@ pub(crate) enum Stepped {
 
 impl<'e> Writing<'e> {
     /// Marks the slots of tombstones dead that are older than every pin, in place.
-    fn retire_tombstones(&mut self, index: &Index<'_>, map: u32) -> Result<Totals> {
+    fn retire_tombstones(&mut self, index: &Index<'_>, map: MapId) -> Result<Totals> {
         let unread_below = self.raise_horizon()?;
         for slot in index.iter() {
             let slot = slot?;
@@ -66,7 +66,7 @@ impl<'e> Writing<'e> {
     ///
     /// `kept_tombstones` says how many slots of tombstones the records of the commit refer to already.
     #[cold]
-    pub(crate) fn make_index_room(&mut self, map: u32, new: u64, kept_tombstones: Option<u64>) -> Result<Index<'e>> {
+    pub(crate) fn make_index_room(&mut self, map: MapId, new: u64, kept_tombstones: Option<u64>) -> Result<Index<'e>> {
         let index = self.engine.index_in_force(map)?;
         let totals = index.totals()?;
         let can_wait = totals.used().saturating_add(new) <= index.hard_limit();
@@ -110,7 +110,7 @@ impl<'e> Writing<'e> {
     /// Builds the index of a map anew in one go, with room for `slots`, and switches to it from the commit `seq` on.
     pub(crate) fn rebuild_at_once(
         &mut self,
-        map: u32,
+        map: MapId,
         slots: u64,
         seq: u64,
         tombstones: Tombstones,
@@ -150,7 +150,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Begins to build an index of `blocks` blocks for a map, of which nothing else is being built.
-    pub(crate) fn begin_resize(&mut self, map: u32, blocks: u64, tombstones: Tombstones) -> Result<()> {
+    pub(crate) fn begin_resize(&mut self, map: MapId, blocks: u64, tombstones: Tombstones) -> Result<()> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
         let extent = self.allocate(blocks, ExtentKind::Index)?;
@@ -210,7 +210,7 @@ impl<'e> Writing<'e> {
 
     /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same.
     /// `None` if it was given up.
-    fn complete_resize(&mut self, map: u32, tombstones: u64) -> Result<Option<Index<'e>>> {
+    fn complete_resize(&mut self, map: MapId, tombstones: u64) -> Result<Option<Index<'e>>> {
         loop {
             match self.step_resize(Step { blocks: u64::MAX >> 1, lines: u64::MAX >> 32 })? {
                 Stepped::On => {}
@@ -227,7 +227,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Puts a new index in force.
-    fn switch(&mut self, map: u32, old: &Index<'_>, new: &Index<'_>, moved: Totals, seq: u64) -> Result<()> {
+    fn switch(&mut self, map: MapId, old: &Index<'_>, new: &Index<'_>, moved: Totals, seq: u64) -> Result<()> {
         let Totals { keys, bytes, .. } = old.totals()?;
         new.reset_totals(Totals { seq: seq - 1, keys, bytes, slots: moved.slots, dead: moved.dead })?;
         new.set_since(seq)?;
@@ -239,7 +239,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Begins to build a smaller index, or one without dead slots, if most of the map was removed.
-    pub(crate) fn shrink_if_due(&mut self, map: u32) -> Result<bool> {
+    pub(crate) fn shrink_if_due(&mut self, map: MapId) -> Result<bool> {
         let index = self.engine.index_in_force(map)?;
         let totals = index.totals()?;
         if index.blocks() == 1 || totals.keys >= index.limit() / 4 || totals.used() <= index.limit() / 4 {

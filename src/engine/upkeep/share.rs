@@ -21,7 +21,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Tombstones, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, COUNT_MASK, EXTENTS, ExtentKind, live};
+use crate::file::layout::{BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MapId, live};
 use crate::file::space::{Extent, LogPoint, Waiting};
 
 /// The least that is worth cleaning, in bytes.
@@ -49,7 +49,7 @@ impl Engine {
     }
 
     /// Whether a writer leaves the resize to the thread that does the upkeep.
-    fn leaves_resize(&self, maps: &[u32]) -> Result<bool> {
+    fn leaves_resize(&self, maps: &[MapId]) -> Result<bool> {
         if !self.settings.background_maintenance {
             return Ok(false);
         }
@@ -104,7 +104,7 @@ impl<'e> Writing<'e> {
     /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
     /// said `before` until then.
     #[inline]
-    pub(crate) fn upkeep_after(&mut self, maps: &[u32], before: [u64; 4], records: u64) {
+    pub(crate) fn upkeep_after(&mut self, maps: &[MapId], before: [u64; 4], records: u64) {
         let done = self.upkeep_of_write(maps, before, records);
         self.engine.upkeep.end_write(true);
         match done {
@@ -114,7 +114,7 @@ impl<'e> Writing<'e> {
     }
 
     #[inline]
-    fn upkeep_of_write(&mut self, maps: &[u32], before: [u64; 4], records: u64) -> Result<()> {
+    fn upkeep_of_write(&mut self, maps: &[MapId], before: [u64; 4], records: u64) -> Result<()> {
         let [_, appended_before, _, live_before] = before;
         let [_, appended, _, live] = self.engine.log_totals()?;
         if self.engine.resize_cursor()? != 0 {
@@ -150,7 +150,7 @@ impl<'e> Writing<'e> {
 
     /// Begins to build a smaller index if one is due.
     #[inline]
-    pub(super) fn shrink(&mut self, map: u32) -> Result<()> {
+    pub(super) fn shrink(&mut self, map: MapId) -> Result<()> {
         match self.shrink_if_due(map) {
             Ok(true) => self.skip_number(),
             Ok(false) | Err(Error::Full { .. }) => Ok(()),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::report::VerifyReport;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::layout::{KeyHash, Kind};
+use crate::file::layout::{KeyHash, Kind, MapId};
 use crate::file::log::{self, Record};
 
 /// What the log says of a map.
@@ -22,9 +22,9 @@ pub(super) struct Derived {
 /// What the log says of all maps, as far as it was walked.
 #[derive(Default)]
 pub(super) struct Deriving {
-    pub(super) maps: BTreeMap<u32, Derived>,
+    pub(super) maps: BTreeMap<MapId, Derived>,
     /// Keys that have a value and no slot: they have to be removed before the log ends.
-    lost: BTreeSet<(u32, KeyHash, KeyHash)>,
+    lost: BTreeSet<(MapId, KeyHash, KeyHash)>,
 }
 
 impl Deriving {
@@ -74,7 +74,7 @@ impl Deriving {
     }
 
     /// The log ends here.
-    pub(crate) fn end(self, at: u64, report: &mut VerifyReport) -> BTreeMap<u32, Derived> {
+    pub(crate) fn end(self, at: u64, report: &mut VerifyReport) -> BTreeMap<MapId, Derived> {
         for (map, ..) in self.lost {
             report.add(at, format!("map {map}: a key of the log has no slot"));
         }

@@ -21,7 +21,7 @@ use crate::engine::read::pins::Hold;
 use crate::engine::state::head::{self, LogHead};
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
-use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, live};
+use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId, live};
 use crate::file::log::{self, Record, Walk};
 use crate::file::space::Space;
 use crate::file::totals;
@@ -38,7 +38,7 @@ struct Seen<'e> {
     tail: u64,
     /// The counters of the log: {seq, bytes, records, bytes alive}. `None` if they were gone.
     log: Option<[u64; 4]>,
-    maps: BTreeMap<u32, MapSeen<'e>>,
+    maps: BTreeMap<MapId, MapSeen<'e>>,
 }
 
 /// The index that a commit sees of a map, and its counters, if they were still there.
@@ -122,7 +122,7 @@ impl Engine {
         seen: &Seen<'_>,
         pace: &mut Pace<'_>,
         report: &mut VerifyReport,
-    ) -> Paced<BTreeMap<u32, Derived>> {
+    ) -> Paced<BTreeMap<MapId, Derived>> {
         let seq = seen.hold.seq();
         let space = self.space_now()?;
         let mut deriving = Deriving::default();
@@ -195,7 +195,7 @@ impl Engine {
     fn verify_index_seen(
         &self,
         seq: u64,
-        map: u32,
+        map: MapId,
         of_map: &MapSeen<'_>,
         derived: Option<&Derived>,
         pace: &mut Pace<'_>,

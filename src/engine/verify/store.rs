@@ -15,7 +15,7 @@ use super::tables::{MOMENT, verify_first};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe};
-use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE};
+use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId};
 use crate::file::log::{self, Walk};
 use crate::file::space::Space;
 
@@ -71,7 +71,7 @@ impl Engine {
 
     fn verify_all(&self, space: &Space, pace: &mut Pace<'_>, report: &mut VerifyReport) -> Paced<()> {
         self.verify_superblocks(report)?;
-        let maps: BTreeMap<u32, Index<'_>> = self.maps()?.into_iter().collect();
+        let maps: BTreeMap<MapId, Index<'_>> = self.maps()?.into_iter().collect();
         pace.expect(self.log_size()?.0, maps.values())?;
         let derived = self.verify_log(space, &maps, pace, report)?;
         self.verify_extents(space, &maps, report)?;
@@ -89,10 +89,10 @@ impl Engine {
     fn verify_log(
         &self,
         space: &Space,
-        maps: &BTreeMap<u32, Index<'_>>,
+        maps: &BTreeMap<MapId, Index<'_>>,
         pace: &mut Pace<'_>,
         report: &mut VerifyReport,
-    ) -> Paced<BTreeMap<u32, Derived>> {
+    ) -> Paced<BTreeMap<MapId, Derived>> {
         let (head, end, visible) = self.log_bounds()?;
         let durable = self.verify_head(&head, (end, visible), space, report)?;
         let mut deriving = Deriving::default();
@@ -155,7 +155,7 @@ impl Engine {
     fn verify_index(
         &self,
         space: &Space,
-        map: u32,
+        map: MapId,
         index: &Index<'_>,
         derived: Option<&Derived>,
         pace: &mut Pace<'_>,
@@ -202,7 +202,13 @@ impl Engine {
     }
 
     /// Holds what is being built against what it is built from.
-    fn verify_resize(&self, map: u32, index: &Index<'_>, pace: &mut Pace<'_>, report: &mut VerifyReport) -> Paced<()> {
+    fn verify_resize(
+        &self,
+        map: MapId,
+        index: &Index<'_>,
+        pace: &mut Pace<'_>,
+        report: &mut VerifyReport,
+    ) -> Paced<()> {
         if !self.is_live()? {
             return Ok(());
         }

@@ -16,7 +16,7 @@ use crate::engine::write::regions::{NEXT_ID, id_in};
 use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, RegionHeader,
+    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, MapId, RegionHeader,
     SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
 };
 use crate::file::log::{self, Head, Record, Walk};
@@ -34,7 +34,7 @@ impl Engine {
     pub(super) fn verify_tables(&self, report: &mut VerifyReport) -> Result<bool> {
         let look = |space: &Space| -> Result<VerifyReport> {
             let mut found = VerifyReport::default();
-            let maps: BTreeMap<u32, Index<'_>> = self.maps()?.into_iter().collect();
+            let maps: BTreeMap<MapId, Index<'_>> = self.maps()?.into_iter().collect();
             self.verify_extents(space, &maps, &mut found)?;
             self.verify_catalogue(&maps, &mut found)?;
             self.verify_totals(&mut found)?;
@@ -103,7 +103,7 @@ impl Engine {
     pub(super) fn verify_extents(
         &self,
         space: &Space,
-        maps: &BTreeMap<u32, Index<'_>>,
+        maps: &BTreeMap<MapId, Index<'_>>,
         report: &mut VerifyReport,
     ) -> Result<()> {
         let mut last = 0;
@@ -170,9 +170,9 @@ impl Engine {
     }
 
     /// Holds the maps of the catalogue against those that there are.
-    pub(super) fn verify_catalogue(&self, maps: &BTreeMap<u32, Index<'_>>, report: &mut VerifyReport) -> Result<()> {
+    pub(super) fn verify_catalogue(&self, maps: &BTreeMap<MapId, Index<'_>>, report: &mut VerifyReport) -> Result<()> {
         self.verify_entries(|offset, what| report.add(offset, what))?;
-        let mut named: BTreeSet<u32> = self.maps_of_catalogue()?;
+        let mut named: BTreeSet<MapId> = self.maps_of_catalogue()?;
         // These two need no name.
         named.extend([CATALOGUE, DEFAULT_MAP]);
         let mut listed = BTreeSet::new();
@@ -198,7 +198,7 @@ impl Engine {
     /// Looks at all entries, and tells `add` where one is none and what is wrong with it.
     pub(crate) fn verify_entries(&self, mut add: impl FnMut(u64, String)) -> Result<()> {
         let mut ids = BTreeSet::new();
-        let mut next = (live::MAP_TABLE, DEFAULT_MAP + 1);
+        let mut next = (live::MAP_TABLE, DEFAULT_MAP.next());
         for slot in self.index_in_force(CATALOGUE)?.iter() {
             let Some(offset) = slot?.record else { continue };
             let record = log::record(&self.region, offset)?;
@@ -290,7 +290,7 @@ impl Engine {
     pub(super) fn verify_region(
         &self,
         space: &Space,
-        map: u32,
+        map: MapId,
         index: &Index<'_>,
         report: &mut VerifyReport,
     ) -> Result<()> {

@@ -23,7 +23,8 @@ use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
-    CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, Shortcut, commit_end, commit_seq, commit_word, flags, live, seal,
+    CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MapId, Shortcut, commit_end, commit_seq, commit_word, flags, live,
+    seal,
 };
 use crate::file::log::{self, Entry, Record, Scan, Tail};
 use crate::file::totals;
@@ -203,7 +204,7 @@ impl Writing<'_> {
         let mut tail = self.tail()?;
         let (start, end) = (tail.at, commit_end(commit));
         (tail.at, tail.seq) = (end, commit_seq(commit, visible));
-        let mut maps: BTreeMap<u32, (Index<'_>, Totals)> = BTreeMap::new();
+        let mut maps: BTreeMap<MapId, (Index<'_>, Totals)> = BTreeMap::new();
         let mut appended = Appended::default();
         let mut effect = Effect::Unseen;
         for record in Scan::new(&self.engine.region, start, end) {
@@ -299,7 +300,7 @@ impl Writing<'_> {
         Ok(true)
     }
 
-    pub(crate) fn commit_clear(&mut self, map: u32, old: u64, clearing: Clearing) -> Result<()> {
+    pub(crate) fn commit_clear(&mut self, map: MapId, old: u64, clearing: Clearing) -> Result<()> {
         let seq = self.seq()?;
         let fresh = self.fresh_region(map, old)?;
         let target = fresh.to_le_bytes();

@@ -13,7 +13,7 @@ use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, extent_blocks, extent_offset,
+    BLOCK, CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, extent_blocks, extent_offset,
     extent_word, live, table_word,
 };
 use crate::file::log::{self, Record};
@@ -51,20 +51,20 @@ impl Engine {
     }
 
     /// The ids of all maps that have a name, as the index in force says it.
-    pub(crate) fn maps_of_catalogue(&self) -> Result<BTreeSet<u32>> {
+    pub(crate) fn maps_of_catalogue(&self) -> Result<BTreeSet<MapId>> {
         let mut ids = BTreeSet::new();
         for slot in self.index_in_force(CATALOGUE)?.iter() {
             let Some(offset) = slot?.record else { continue };
             let record = log::record(&self.region, offset)?;
             let entry =
                 entry_of(record.value()).filter(|_| record.kind() == Some(Kind::Put) && record.key() != NEXT_ID);
-            ids.extend(entry.map(|(entry, _)| entry.map.get()));
+            ids.extend(entry.map(|(entry, _)| entry.id()));
         }
         Ok(ids)
     }
 
     /// Refuses a log that has records of a map whose id was never given out: the next map would get them.
-    pub(crate) fn check_was_made(&self, map: u32) -> Result<()> {
+    pub(crate) fn check_was_made(&self, map: MapId) -> Result<()> {
         let (offset, next) = self.id_of(self.value_in_turn(CATALOGUE, NEXT_ID)?)?;
         if map < next {
             return Ok(());
@@ -73,8 +73,8 @@ impl Engine {
     }
 
     /// The next id, of the record that has it if there is one, and where that is.
-    pub(crate) fn id_of(&self, record: Option<Record<'_>>) -> Result<(u64, u32)> {
-        let Some(record) = record else { return Ok((live::MAP_TABLE, DEFAULT_MAP + 1)) };
+    pub(crate) fn id_of(&self, record: Option<Record<'_>>) -> Result<(u64, MapId)> {
+        let Some(record) = record else { return Ok((live::MAP_TABLE, DEFAULT_MAP.next())) };
         self.check_crc(record)?;
         Ok((record.offset, id_in(record)))
     }
@@ -89,7 +89,7 @@ impl Engine {
 
 impl<'e> Writing<'e> {
     /// Puts the [first region](Writing::first_region) of a map in force, unless that was done.
-    pub(crate) fn put_in_force(&mut self, map: u32, first: u64) -> Result<()> {
+    pub(crate) fn put_in_force(&mut self, map: MapId, first: u64) -> Result<()> {
         if self.engine.index(map)?.is_none() {
             let index = Index::open(&self.engine.region, first)?;
             // There was made room for it.
@@ -106,17 +106,17 @@ impl<'e> Writing<'e> {
         };
         let before = match record.header.prev() {
             0 => None,
-            prev => entry(log::record(&self.engine.region, prev)?).map(|entry| entry.map.get()),
+            prev => entry(log::record(&self.engine.region, prev)?).map(|entry| entry.id()),
         };
         let now = entry(record);
         let table = self.engine.map_table()?;
-        if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.map.get() != before)) {
+        if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.id() != before)) {
             table.set_dropped(before, true)?;
             self.engine.drops.store(true, Ordering::Relaxed);
         }
         if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
-            self.put_in_force(now.map.get(), now.region.get())?;
-            table.set_dropped(now.map.get(), false)?;
+            self.put_in_force(now.id(), now.region.get())?;
+            table.set_dropped(now.id(), false)?;
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl<'e> Writing<'e> {
 impl<'e> Writing<'e> {
     /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
     /// clear is committed.
-    pub(crate) fn fresh_region(&mut self, map: u32, previous: u64) -> Result<u64> {
+    pub(crate) fn fresh_region(&mut self, map: MapId, previous: u64) -> Result<u64> {
         let seq = self.seq()?;
         let offset = match self.allocate(REGION_RESERVE, ExtentKind::Index) {
             Err(full @ Error::Full { .. }) => match Reserve::of(&self.writer).region {
@@ -162,7 +162,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
-    pub(crate) fn first_region(&mut self, map: u32) -> Result<u64> {
+    pub(crate) fn first_region(&mut self, map: MapId) -> Result<u64> {
         let extent = self.allocate(REGION_RESERVE, ExtentKind::Index)?;
         let seq = self.seq()?;
         let totals = Totals { seq: seq - 1, ..Totals::default() };
@@ -171,7 +171,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Gives a map its first region, of so many blocks.
-    pub(crate) fn create_map(&mut self, map: u32, blocks: u64, seq: u64) -> Result<Index<'e>> {
+    pub(crate) fn create_map(&mut self, map: MapId, blocks: u64, seq: u64) -> Result<Index<'e>> {
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         let new = (extent.offset, extent.blocks);
         let index = Index::create(&self.engine.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
@@ -190,7 +190,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Sees to it that a map can be entered into the map table.
-    pub(crate) fn make_map_room(&mut self, map: u32) -> Result<()> {
+    pub(crate) fn make_map_room(&mut self, map: MapId) -> Result<()> {
         if self.engine.map_table()?.has_room(map)? { Ok(()) } else { self.grow_map_table() }
     }
 
@@ -252,6 +252,6 @@ pub(crate) fn entry_of(value: &[u8]) -> Option<(CatalogueEntry, &[u8])> {
 }
 
 /// The id in the record that has the next one; zero, which is none, if it is damaged.
-pub(crate) fn id_in(record: Record<'_>) -> u32 {
-    record.value().try_into().map_or(0, u32::from_le_bytes)
+pub(crate) fn id_in(record: Record<'_>) -> MapId {
+    MapId(record.value().try_into().map_or(0, u32::from_le_bytes))
 }

@@ -10,14 +10,14 @@ use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::error::Result;
 use crate::file::index::{Index, Placed, Probe};
-use crate::file::layout::{ExtentKind, KeyHash, extent_blocks, extent_offset, live};
+use crate::file::layout::{ExtentKind, KeyHash, MapId, extent_blocks, extent_offset, live};
 use crate::file::log;
 
 /// Where a key is in the index of its map.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'e> {
     pub(crate) index: Index<'e>,
-    pub(crate) map: u32,
+    pub(crate) map: MapId,
     pub(crate) hash: KeyHash,
     /// Its slot, or the one to give to it.
     pub(crate) slot: Probe,
@@ -34,7 +34,7 @@ pub(crate) enum Tombstones {
 /// How far a resize has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResizeProgress {
-    pub(crate) map: u32,
+    pub(crate) map: MapId,
     /// Lines of the old region, and how many of them are moved.
     pub(crate) lines: u64,
     pub(crate) moved: u64,
@@ -56,7 +56,7 @@ impl Engine {
 
     /// The index that is being built beside `index`, and the line up to which the old one is moved; `None` if there is
     /// nothing in it yet.
-    pub(crate) fn resize_to_mirror(&self, index: &Index<'_>, map: u32) -> Result<Option<(Index<'_>, u64)>> {
+    pub(crate) fn resize_to_mirror(&self, index: &Index<'_>, map: MapId) -> Result<Option<(Index<'_>, u64)>> {
         let cursor = self.resize_cursor()?;
         if cursor == 0 || map_of(cursor) != map {
             return Ok(None);
@@ -178,8 +178,8 @@ impl<'e> Writing<'e> {
     }
 }
 
-pub(crate) fn map_of(cursor: u64) -> u32 {
-    (((cursor >> 32) & 0x7fff_ffff) as u32).wrapping_sub(1)
+pub(crate) fn map_of(cursor: u64) -> MapId {
+    MapId((((cursor >> 32) & 0x7fff_ffff) as u32).wrapping_sub(1))
 }
 
 pub(crate) fn line_of(cursor: u64) -> u64 {

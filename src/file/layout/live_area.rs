@@ -151,8 +151,8 @@ pub mod head {
 /// The word of an index resize: whether tombstones are left out (bit 63), the map plus one (bits 32 to 62), the next
 /// line to move (bits 0 to 31).
 #[inline]
-pub const fn resize_cursor(map: u32, line: u64, drops_tombstones: bool) -> u64 {
-    ((drops_tombstones as u64) << 63) | ((map as u64 + 1) << 32) | line
+pub const fn resize_cursor(map: super::MapId, line: u64, drops_tombstones: bool) -> u64 {
+    ((drops_tombstones as u64) << 63) | ((map.0 as u64 + 1) << 32) | line
 }
 
 /// The word that names the process that opens or closes the store: the process id plus one in the low 33 bits, its step

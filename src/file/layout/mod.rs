@@ -197,13 +197,45 @@ pub const MAX_FILE_LEN: u64 = 1 << 43;
 pub const MAX_KEY_LEN: usize = u16::MAX as usize;
 /// The longest value, in bytes.
 pub const MAX_VALUE_LEN: u64 = u32::MAX as u64;
+/// The id of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MapId(pub u32);
+
+impl MapId {
+    /// The id that is given out after this one.
+    #[inline]
+    pub const fn next(self) -> MapId {
+        MapId(self.0 + 1)
+    }
+}
+
+impl From<MapId> for u32 {
+    #[inline(always)]
+    fn from(map: MapId) -> u32 {
+        map.0
+    }
+}
+
+impl From<MapId> for u64 {
+    #[inline(always)]
+    fn from(map: MapId) -> u64 {
+        u64::from(map.0)
+    }
+}
+
+impl std::fmt::Display for MapId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The largest map id: 24 bits.
-pub const MAX_MAP: u32 = (1 << 24) - 1;
+pub const MAX_MAP: MapId = MapId((1 << 24) - 1);
 
 /// The id of the catalogue.
-pub const CATALOGUE: u32 = 0;
+pub const CATALOGUE: MapId = MapId(0);
 /// The id of the default map.
-pub const DEFAULT_MAP: u32 = 1;
+pub const DEFAULT_MAP: MapId = MapId(1);
 
 /// The identity of the store, and the part of its log that was known to be durable when this was written.
 ///

@@ -1,5 +1,6 @@
 //! The records of the log.
 
+use super::MapId;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -125,7 +126,7 @@ pub const JUMP_LEN: u64 = RECORD_HEADER + 8;
 impl RecordHeader {
     /// Packs the fields that share a word.
     #[inline]
-    pub fn pack_prev_and_map(prev: u64, map: u32) -> U64 {
+    pub fn pack_prev_and_map(prev: u64, map: MapId) -> U64 {
         U64::new((prev / 8) | (u64::from(map) << 40))
     }
 
@@ -137,8 +138,8 @@ impl RecordHeader {
 
     /// The map that the record belongs to.
     #[inline]
-    pub fn map(&self) -> u32 {
-        (self.prev_and_map.get() >> 40) as u32
+    pub fn map(&self) -> MapId {
+        MapId((self.prev_and_map.get() >> 40) as u32)
     }
 
     /// Bytes of the optional fields between header and key.

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{BLOCK, COUNT_MASK};
+use super::{BLOCK, COUNT_MASK, MapId};
 
 /// The header of the map table and of the space table. Entries of [`MAP_ENTRY`] or [`SPACE_ENTRY`] bytes follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -133,5 +133,13 @@ pub struct CatalogueEntry {
     pub fingerprint: U64,
     /// Offset of its first region, used only to finish the commit of a killed process; zero if it had one before.
     pub region: U64,
+}
+
+impl CatalogueEntry {
+    /// The id of the map.
+    #[inline]
+    pub fn id(&self) -> MapId {
+        MapId(self.map.get())
+    }
 }
 const _: () = assert!(size_of::<CatalogueEntry>() == 24);

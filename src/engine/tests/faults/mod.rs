@@ -24,7 +24,7 @@ use crate::engine::change::batch::Batch;
 use crate::engine::clock::Moment;
 use crate::engine::read::pins::Pin;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, Superblock, live, seal};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, Superblock, live, seal};
 use crate::file::log;
 
 /// Of each key, which value it has: its number and its length.
@@ -52,7 +52,7 @@ const NAMED: u16 = 0x1000;
 const NAMES: [&str; 2] = ["named", "renamed"];
 
 /// The map that a key belongs to.
-fn map_of(engine: &Arc<Engine>, number: u16) -> Result<u32> {
+fn map_of(engine: &Arc<Engine>, number: u16) -> Result<MapId> {
     if number & NAMED == 0 {
         return Ok(DEFAULT_MAP);
     }
@@ -124,14 +124,14 @@ fn content_at(engine: &Engine, seq: u64) -> std::result::Result<Content, String>
         let wanted = log::Wanted { map: CATALOGUE, key: name.as_bytes(), seq };
         let found = engine.value_of(catalogue.as_lines(), wanted, Moment::NOW).map_err(text)?;
         let Some(entry) = found else { continue };
-        let id = entry.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).ok_or("an entry that is none")?;
+        let id = entry.first_chunk().map(|bytes| MapId(u32::from_le_bytes(*bytes))).ok_or("an entry that is none")?;
         content.extend(of_map(engine, seq, id)?);
     }
     Ok(content)
 }
 
 /// All that a pin at `seq` shows of a map.
-fn of_map(engine: &Engine, seq: u64, map: u32) -> std::result::Result<Content, String> {
+fn of_map(engine: &Engine, seq: u64, map: MapId) -> std::result::Result<Content, String> {
     let text = |error: Error| error.to_string();
     let mut content = Content::new();
     let index = engine.index_at(map, seq).map_err(text)?;
