@@ -70,7 +70,9 @@ pub(crate) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<
         && region.seal_in_force(seal::COMMIT)? == commit_seq(commit, visible)
         // Odd, if it was killed in the middle of a change.
         && region.seal_in_force(seal::SPACE)? == changes.wrapping_add(changes & 1)
-        && region.live(live::DURABLE_HEAD)? == superblock.log_head.get();
+        // The same place may have been the head of the log before.
+        && region.live(live::DURABLE_HEAD)? == superblock.log_head.get()
+        && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get();
     Ok(agrees && (!is_at_rest(region)? || ends_the_log(region)?))
 }
 

@@ -54,7 +54,8 @@ fn killed_with(
                 && match events[number - 1] {
                     Event::SetLen(_) => true,
                     Event::Write(at, _) => {
-                        at >= EXTENTS && at % BLOCK <= seal::CLOSED || [live::SEAL_AT, live::SUPERBLOCK].contains(&at)
+                        at >= EXTENTS && at % BLOCK <= seal::CLOSED
+                            || [live::SEAL_AT, live::SUPERBLOCK, live::DURABLE_HEAD].contains(&at)
                     }
                     _ => false,
                 };

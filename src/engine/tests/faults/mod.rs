@@ -111,6 +111,7 @@ pub(super) fn seal_agrees(image: &[u8]) -> bool {
     let superblock = Superblock::read_from_prefix(&image[word(live::SUPERBLOCK) as usize..]).unwrap().0;
     at < image.len() as u64
         && word(live::DURABLE_HEAD) == superblock.log_head.get()
+        && word(live::DURABLE_ORDINAL) == superblock.head_ordinal.get()
         && word(at + seal::COMMIT) & 0xff_ffff == word(live::COMMIT_POINT) >> 40
         && word(at + seal::SPACE) == changes + (changes & 1)
 }
