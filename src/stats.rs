@@ -10,6 +10,7 @@ use crate::engine::change::maps::Named;
 use crate::engine::clock::time;
 use crate::engine::read::pins::Pin;
 use crate::engine::settings::Opened;
+use crate::engine::state::words::LogSize;
 use crate::file::index::Index;
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, MapId, SLOTS, VERSION,
@@ -251,7 +252,7 @@ impl Stats {
     pub(crate) fn of(engine: &Engine) -> Result<Stats> {
         engine.check_not_forked()?;
         let superblock = engine.superblock()?;
-        let (log_bytes, log_records) = engine.log_size()?;
+        let LogSize { bytes: log_bytes, records: log_records } = engine.log_size()?;
         let visible = engine.visible()?;
         let maps = maps(engine, visible & COUNT_MASK)?;
         let upkeep = &engine.upkeep;

@@ -411,6 +411,75 @@ fn files_have_at_most_1000_lines() {
     }
 }
 
+/// The functions that a source defines, with the number of their parameters but for `self`.
+fn parameters(source: &str) -> Vec<(String, usize)> {
+    let code: String = code(source).flat_map(|line| [line, "\n"]).collect();
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("fn ") {
+        let starts_a_word = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let name: String = code[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        // In a string, or the type of a function.
+        if !starts_a_word || name.is_empty() {
+            continue;
+        }
+        let mut parts = vec![String::new()];
+        let (mut inside, mut before) = (Vec::new(), ' ');
+        for c in code[at + 3 + name.len()..].chars() {
+            match c {
+                '(' | '[' | '{' | '<' => inside.push(c),
+                ')' | ']' | '}' => drop(inside.pop()),
+                '>' if before != '-' => drop(inside.pop()),
+                _ => {}
+            }
+            before = c;
+            match inside.as_slice() {
+                ['('] if c == ',' => parts.push(String::new()),
+                ['(', ..] => parts.last_mut().unwrap().push(c),
+                // Those are the generic ones.
+                ['<', ..] => {}
+                _ if c == '>' => {}
+                _ => break,
+            }
+        }
+        let is_self = |part: &str| part.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "self");
+        let is_one = |part: &&String| {
+            let pattern = part.split(':').next().unwrap().trim_matches(|c: char| c.is_whitespace() || c == '(');
+            !pattern.is_empty() && !is_self(pattern)
+        };
+        found.push((name, parts.iter().filter(is_one).count()));
+    }
+    found
+}
+
+/// Of many, two are mixed up, or one belongs to a thing that has no name yet.
+#[test]
+fn functions_have_at_most_5_parameters() {
+    let sources = sources();
+    for (name, source) in &sources {
+        for (function, count) in parameters(source) {
+            assert!(count <= 5, "{name}: {function} has {count} parameters");
+        }
+    }
+    let all: usize = sources.iter().map(|(_, source)| parameters(source).len()).sum();
+    assert!(all > 1000, "{all} functions");
+}
+
+/// The check sees what it is for.
+#[test]
+fn parameters_are_counted() {
+    for (source, count) in [
+        ("fn f() {}", 0),
+        ("pub fn f(&self) -> (u8, u8) {}", 0),
+        ("fn f<'a, T: Into<(u8, u8)>>(mut self, a: T,) {}", 1),
+        ("    fn f(\n        &'a mut self,\n        (a, b): (u8, [u8; 2]),\n        c: BTreeMap<u8, u8>,\n    ) {", 2),
+        ("fn f(a: impl FnMut(u8, u8) -> Option<u8>, b: &dyn Fn(u8) -> u8, S { c, .. }: S, d: u8) where T: Fn(u8) {", 4),
+        ("fn f(a: u8, b: u8, c: u8, d: u8, e: u8, f: u8);", 6),
+        ("fn f(&self, a: u8, b: u8, c: u8, d: u8, e: fn(u8, u8) -> u8, f: u8) -> u8;", 6),
+    ] {
+        assert_eq!(parameters(source), [("f".to_owned(), count)], "{source}");
+    }
+}
+
 /// What does not fit on a screen is not seen whole.
 #[test]
 fn functions_have_at_most_70_lines() {

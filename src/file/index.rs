@@ -109,6 +109,23 @@ impl From<[u64; 5]> for Totals {
 /// Offset of the field `since` in a region's header; `previous` follows it.
 const SINCE: u64 = std::mem::offset_of!(RegionHeader, since) as u64;
 
+/// The region of an index that is to be made.
+#[derive(Clone, Copy)]
+pub(crate) struct NewRegion {
+    /// Where the extent begins that it gets, which nobody uses.
+    pub(crate) offset: u64,
+    /// How long that is.
+    pub(crate) blocks: u64,
+    /// The map whose keys it leads to.
+    pub(crate) map: MapId,
+    /// The sequence number from which on the index tells the truth.
+    pub(crate) since: u64,
+    /// Offset of the region that readers from before need, or zero.
+    pub(crate) previous: u64,
+    /// What it counts to begin with.
+    pub(crate) totals: Totals,
+}
+
 /// One map's index.
 #[derive(Clone, Copy)]
 pub(crate) struct Index<'a> {
@@ -144,36 +161,21 @@ impl<'a> Index<'a> {
         Ok(Index { region, offset, lines, since: word(SINCE as usize)?, previous })
     }
 
-    /// Makes an empty index for `map` in an extent that nobody uses. It tells the truth from `since` on; readers from
-    /// before need the one at `previous`.
-    pub(crate) fn create(
-        region: &'a Region,
-        (offset, blocks): (u64, u64),
-        map: MapId,
-        since: u64,
-        previous: u64,
-        totals: Totals,
-    ) -> Result<Index<'a>> {
-        region.zero(offset, blocks * BLOCK)?;
-        Index::write_header(region, (offset, blocks), map, since, previous, totals)
+    /// Makes an empty index.
+    pub(crate) fn create(region: &'a Region, new: NewRegion) -> Result<Index<'a>> {
+        region.zero(new.offset, new.blocks * BLOCK)?;
+        Index::write_header(region, new)
     }
 
-    /// Begins an index for `map` in an extent that nobody uses, to be filled from the one at `previous`. Only its first
-    /// block can be used; the others have to be [zeroed](Index::zero_block) first. It tells the truth from no number
-    /// on.
-    pub(crate) fn begin(region: &'a Region, extent: (u64, u64), map: MapId, previous: u64) -> Result<Index<'a>> {
-        region.zero(extent.0, BLOCK)?;
-        Index::write_header(region, extent, map, u64::MAX, previous, Totals::default())
+    /// Begins an index, to be filled from the one at `previous`. Only its first block can be used; the others have to
+    /// be [zeroed](Index::zero_block) first.
+    pub(crate) fn begin(region: &'a Region, new: NewRegion) -> Result<Index<'a>> {
+        region.zero(new.offset, BLOCK)?;
+        Index::write_header(region, new)
     }
 
-    fn write_header(
-        region: &'a Region,
-        (offset, blocks): (u64, u64),
-        map: MapId,
-        since: u64,
-        previous: u64,
-        totals: Totals,
-    ) -> Result<Index<'a>> {
+    fn write_header(region: &'a Region, new: NewRegion) -> Result<Index<'a>> {
+        let NewRegion { offset, blocks, map, since, previous, totals } = new;
         let lines = lines_of_blocks(blocks);
         let bank = [totals.seq, totals.keys, totals.bytes, totals.slots, totals.dead].map(Into::into);
         let header = RegionHeader {
@@ -662,7 +664,8 @@ mod tests {
     }
 
     fn index(region: &Region, blocks: u64) -> Index<'_> {
-        Index::create(region, (0, blocks), MapId(1), 1, 0, Totals::default()).unwrap()
+        let totals = Totals::default();
+        Index::create(region, NewRegion { offset: 0, blocks, map: MapId(1), since: 1, previous: 0, totals }).unwrap()
     }
 
     fn hash_of(key: u64) -> KeyHash {

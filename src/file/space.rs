@@ -63,6 +63,15 @@ impl LogPoint {
     }
 }
 
+/// An extent of a log that was followed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogExtent {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// The sequence number of the commit that took it.
+    pub(crate) seq: u64,
+}
+
 /// Bytes that are not in use any more and not yet free, by what they wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
@@ -196,13 +205,13 @@ impl Space {
         Ok(region.live(live::SPACE_CHANGES)? == self.changes && self.changes.is_multiple_of(2))
     }
 
-    /// Makes a table that lists `log`, the extents of the log with their sequence numbers, in its order, and itself.
-    /// The first one gets the ordinal `first`. Everything else is free.
-    pub(crate) fn create(region: &Region, log: &[(u64, u64, u64)], first: u64, seq: u64) -> Result<Space> {
+    /// Makes a table that lists `log`, the extents of the log in its order, and itself. The first one gets the ordinal
+    /// `first`. Everything else is free.
+    pub(crate) fn create(region: &Region, log: &[LogExtent], first: u64, seq: u64) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
-        space.end = log.iter().map(|&(_, end, _)| end).max().unwrap_or(EXTENTS);
-        for (entry, &(offset, end, seq)) in log.iter().enumerate() {
+        space.end = log.iter().map(|extent| extent.end).max().unwrap_or(EXTENTS);
+        for (entry, &LogExtent { start: offset, end, seq }) in log.iter().enumerate() {
             let blocks = (end - offset) / BLOCK;
             let (kind, count, entry) = (ExtentKind::Log, seq & COUNT_MASK, entry as u64);
             space.last_ordinal = first + entry;
@@ -573,11 +582,15 @@ mod tests {
     use super::super::layout::extent_word;
     use super::*;
 
+    fn log_of(blocks: u64) -> LogExtent {
+        LogExtent { start: EXTENTS, end: EXTENTS + blocks * BLOCK, seq: 5 }
+    }
+
     #[test]
     fn a_cut_that_was_begun_is_completed() {
         let region = Region::in_memory(1 << 24).unwrap();
         region.allocate(EXTENTS, EXTENTS + 16 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 16 * BLOCK, 5)], 1, 5).unwrap();
+        let mut space = Space::create(&region, &[log_of(16)], 1, 5).unwrap();
         // Somebody has listed what is cut off, and died.
         let word = region.live(live::SPACE_TABLE).unwrap();
         let table = Table::open(&region, word, SPACE_TABLE_MAGIC).unwrap();
@@ -599,7 +612,7 @@ mod tests {
     fn what_lies_beyond_the_limit_is_not_for_growth() {
         let region = Region::in_memory(EXTENTS + 16 * BLOCK).unwrap();
         region.allocate(EXTENTS, EXTENTS + 12 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 12 * BLOCK, 5)], 1, 5).unwrap();
+        let mut space = Space::create(&region, &[log_of(12)], 1, 5).unwrap();
         let is_full =
             |space: &mut Space| matches!(space.allocate(&region, 2, ExtentKind::Log, 6), Err(Error::Full { .. }));
         while !is_full(&mut space) {}
@@ -618,7 +631,7 @@ mod tests {
     fn the_log_takes_shorter_runs_rather_than_a_longer_file() {
         let region = Region::in_memory(1 << 25).unwrap();
         region.allocate(EXTENTS, EXTENTS + 128 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[(EXTENTS, EXTENTS + 128 * BLOCK, 5)], 1, 5).unwrap();
+        let mut space = Space::create(&region, &[log_of(128)], 1, 5).unwrap();
         let usual = space.log_extent_len(100, (BLOCK, 8 * BLOCK));
         assert_eq!(usual, 8 * BLOCK);
         let free = space.allocate(&region, 10, ExtentKind::Table, 5).unwrap();

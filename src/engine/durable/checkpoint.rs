@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::flusher::{Durable, MOST_YIELDS, Ranges, point_in};
 use super::superblock::SuperblockGuard;
+use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::Writing;
 use crate::engine::{Engine, progress};
 use crate::error::Result;
 use crate::file::layout::{EXTENTS, Superblock, commit_end, commit_seq, live, opener};
 use crate::file::space::{LogPoint, Space};
-use crate::file::totals;
 
 /// How often one looks which commit was the last.
 const LOOKS: u32 = 1000;
@@ -31,9 +31,8 @@ impl Engine {
     /// The number of the last visible commit that has records; zero if others commit all the time, too fast to tell.
     fn last_recorded(&self) -> Result<u64> {
         for _ in 0..LOOKS {
-            let bank = totals::at_most(&self.region, live::LOG_TOTALS, self.region.live(live::VISIBLE)?)?;
-            if let Some([seq, _, _, _]) = bank {
-                return Ok(seq);
+            if let Some(totals) = LogTotals::at_most(&self.region, self.region.live(live::VISIBLE)?)? {
+                return Ok(totals.seq);
             }
         }
         Ok(0)
@@ -168,7 +167,7 @@ impl Engine {
             flags: 0.into(),
             ..head.put_into(*superblock)
         };
-        self.region.store_live(live::CHECKPOINT_BYTES, self.log_totals()?[1], Ordering::Relaxed)?;
+        self.region.store_live(live::CHECKPOINT_BYTES, self.log_totals()?.bytes, Ordering::Relaxed)?;
         self.write_superblock(&mut superblock, next).map(|()| true)
     }
 
@@ -186,7 +185,7 @@ impl Engine {
             progress::flush_all(&self.region, opener::CLOSING)
         })?;
         self.region.change_bits(live::STATE, 0, UNSURE)?;
-        self.note_synced(self.log_totals()?[0])?;
+        self.note_synced(self.log_totals()?.seq)?;
         flush.has_reached(reached);
         Ok(())
     }

@@ -72,9 +72,9 @@ impl Engine {
         let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
         self.region.settle_seal()?;
         self.flush_everything()?;
-        let [_, appended, ..] = self.log_totals()?;
+        let appended = self.log_totals()?.bytes;
         self.region.store_live(live::CHECKPOINT_BYTES, appended, Ordering::Relaxed)?;
-        let (log_bytes, log_records) = self.log_size()?;
+        let log = self.log_size()?;
         let next = Superblock {
             log_end: self.region.live(live::TAIL)?.into(),
             end_chain: (self.region.live(live::CHAIN)? as u32).into(),
@@ -82,8 +82,8 @@ impl Engine {
             file_len: self.region.file_len()?.into(),
             map_table: self.region.live(live::MAP_TABLE)?.into(),
             space_table: self.region.live(live::SPACE_TABLE)?.into(),
-            log_bytes: log_bytes.into(),
-            log_records: log_records.into(),
+            log_bytes: log.bytes.into(),
+            log_records: log.records.into(),
             live_bytes: self.live_bytes()?.into(),
             resize: resize_words(&self.region)?.map(Into::into),
             flags: (superblock_flags::CLEAN | superblock_flags::COUNTED).into(),

@@ -11,21 +11,22 @@
 //! the log consists of but the space behind the end.
 
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::build::{LogFound, build};
-use super::seat::Seat;
+use super::seat::Seated;
 use crate::engine::Engine;
 use crate::engine::processes::entries::some_were_flushing;
 use crate::engine::progress::{self, Phase};
 use crate::engine::settings::{Opened, RecoveryPhase, Settings};
 use crate::engine::state::head::LogHead;
-use crate::engine::state::live_area::{SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
-use crate::engine::state::writer::Writing;
+use crate::engine::state::live_area::{LogTotals, SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
+use crate::engine::state::writer::{Writer, Writing};
 use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Numbers, Result};
-use crate::file::index::{self, Index, Probe, Totals};
+use crate::file::index::{self, Index, NewRegion, Probe, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
     MAX_INCARNATION, MapId, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, flags, live, opener, seal,
@@ -33,21 +34,15 @@ use crate::file::layout::{
 };
 use crate::file::log::{self, Record, Scan, Tail, Walk};
 use crate::file::region::Region;
-use crate::file::space::{Extent, LogPoint, Space};
-use crate::file::totals;
+use crate::file::space::{Extent, LogExtent, LogPoint, Space};
 
 /// Takes over from a process that was killed. There may be others who read.
-pub(crate) fn after_kill(
-    region: Region,
-    seat: Seat,
-    settings: Settings,
-    superblock: Superblock,
-    state: u64,
-) -> Result<Engine> {
-    let mut space = Space::load(&region, region.live(live::SPACE_TABLE)?)?;
-    space.mend(&region)?;
-    let tail = region.live(live::TAIL)?;
-    let engine = Engine::assemble(region, seat, settings, Opened::AfterKill, superblock, None, Some(space), tail)?;
+pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> Result<Engine> {
+    let region = &seated.region;
+    let mut space = Space::load(region, region.live(live::SPACE_TABLE)?)?;
+    space.mend(region)?;
+    let writer = Writer::new(region, space, region.live(live::TAIL)?)?;
+    let engine = Engine::assemble(seated, Opened::AfterKill, superblock, writer)?;
     let region = &engine.region;
     progress::note(region, opener::OPENING, 0, 0);
     forget_the_dead(region)?;
@@ -75,15 +70,10 @@ pub(crate) fn after_kill(
 }
 
 /// Builds everything anew from the log.
-pub(crate) fn after_power_cut(
-    region: Region,
-    seat: Seat,
-    settings: Settings,
-    superblock: Superblock,
-    in_force: usize,
-) -> Result<Engine> {
+pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
+    let region = &seated.region;
     region.unseal()?;
-    let (mut log, keys, bytes, records) = find_end(&region, &superblock, &settings)?;
+    let (mut log, keys) = find_end(region, &superblock, &seated.settings)?;
     // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes
     // on.
     let begins_a_life = region.file().is_some();
@@ -93,40 +83,42 @@ pub(crate) fn after_power_cut(
     }
     // How long the last extent was is not known, but it had room for a jump.
     if let Some(last) = log.extents.last_mut() {
-        last.1 = align_block(log.end + JUMP_LEN);
+        last.end = align_block(log.end + JUMP_LEN);
     }
     if region.file().is_some() {
-        if may_have_failed_to_flush(&region)? {
+        if may_have_failed_to_flush(region)? {
             // Of pages whose flush has failed, the system believes that they are on the disk. The superblock in force
             // is.
             let place = in_force as u64 * SUPERBLOCK_B;
             if region.live(live::SUPERBLOCK)? != place {
                 region.rewrite(place, size_of::<Superblock>() as u64)?;
             }
-            for &(start, end, _) in &log.extents {
+            for &LogExtent { start, end, .. } in &log.extents {
                 region.rewrite(start, end.min(region.len()) - start)?;
             }
         }
         // What was read may have lived in the page cache only.
-        progress::flush_all(&region, opener::FLUSHING)?;
+        progress::flush_all(region, opener::FLUSHING)?;
         // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
-        distrust_live(&region)?;
+        distrust_live(region)?;
     }
-    region.seal_up(&log.extents)?;
+    let ranges: Vec<Range<u64>> = log.extents.iter().map(|extent| extent.start..extent.end).collect();
+    region.seal_up(&ranges)?;
     if superblock.is_clean() {
         region.flush_seal()?;
     }
     if let Some(last) = log.extents.last() {
         // What lies behind the end may have no space: the file may be a copy.
-        region.allocate(align_block(log.end).min(region.len()), last.1)?;
+        region.allocate(align_block(log.end).min(region.len()), last.end)?;
     }
 
-    let engine = build(region, seat, settings, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
+    let LogFound { bytes, records, .. } = log;
+    let engine = build(seated, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
     engine.lend_writing().exceeding(u64::MAX, Writing::hold_a_block)?;
     engine.rebuild_maps(keys, log.last, bytes)?;
     let live_bytes = engine.sum_of_live_bytes()?;
-    totals::reset(&engine.region, live::LOG_TOTALS, [log.last, bytes, records, live_bytes])?;
+    LogTotals { seq: log.last, bytes, records, live_bytes }.reset(&engine.region)?;
     if begins_a_life {
         engine.begin_incarnation(log.last)?;
     } else {
@@ -149,19 +141,15 @@ fn may_have_failed_to_flush(region: &Region) -> Result<bool> {
 /// So many records are looked up at the same time.
 const BATCH: usize = 64;
 
-/// Walks the log to its end. Returns it, how many keys each map had at most, and how many bytes and records there are.
-fn find_end(
-    region: &Region,
-    superblock: &Superblock,
-    settings: &Settings,
-) -> Result<(LogFound, BTreeMap<MapId, u64>, u64, u64)> {
+/// Walks the log to its end. Returns it, and how many keys each map had at most.
+fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Result<(LogFound, BTreeMap<MapId, u64>)> {
     let mut phase = Phase::begin(region, settings, RecoveryPhase::Walking, region.len());
     let mut walk = Walk::new(region, LogHead::of_superblock(superblock).head, None);
     let durable_end = superblock.log_end.get();
     let mut reached = walk.at() == durable_end;
     let mut end = (walk.at(), walk.last_crc(), walk.last_seq());
     // What of the first extent lies before the head may have been cut off and used again.
-    let mut extents = vec![(walk.at() / BLOCK * BLOCK, 0, walk.last_seq())];
+    let mut extents = vec![LogExtent { start: walk.at() / BLOCK * BLOCK, end: 0, seq: walk.last_seq() }];
     // Extents, keys and totals count once their commit is complete.
     let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
     let (mut bytes, mut records) = (0, 0);
@@ -174,12 +162,12 @@ fn find_end(
         match record.kind() {
             Some(Kind::Jump) => {
                 if let Some(last) = extents.last_mut() {
-                    last.1 = align_block(record.end());
+                    last.end = align_block(record.end());
                 }
                 if !walk.at().is_multiple_of(BLOCK) || walk.at() < EXTENTS {
                     break;
                 }
-                extents.push((walk.at(), 0, record.seq()));
+                extents.push(LogExtent { start: walk.at(), end: 0, seq: record.seq() });
             }
             // This only decides how large the regions are to begin with, so it need not be exact.
             Some(Kind::Put) if record.header.flags & (flags::NEW | flags::COPY) != 0 => {
@@ -215,7 +203,7 @@ fn find_end(
     check_extents(region, &extents, end)?;
     phase.end();
     let keys = keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
-    Ok((LogFound { extents, end, chain, last }, keys, committed_bytes, committed_records))
+    Ok((LogFound { extents, end, chain, last, bytes: committed_bytes, records: committed_records }, keys))
 }
 
 /// What is to be said of a log that does not hang together.
@@ -224,14 +212,14 @@ fn like_a_copy(what: &str) -> String {
 }
 
 /// Whether the extents of a log lie apart. In a copy, one may have been used again while it was made.
-fn check_extents(region: &Region, extents: &[(u64, u64, u64)], end: u64) -> Result<()> {
-    let mut sorted: Vec<(u64, u64)> = extents.iter().map(|&(start, end, _)| (start, end)).collect();
+fn check_extents(region: &Region, extents: &[LogExtent], end: u64) -> Result<()> {
+    let mut sorted = extents.to_vec();
     if let Some(last) = sorted.last_mut() {
-        last.1 = align_block(end + JUMP_LEN);
+        last.end = align_block(end + JUMP_LEN);
     }
-    sorted.sort_unstable();
-    match sorted.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-        Some(pair) => Err(region.corrupt(pair[1].0, like_a_copy("two extents of the log overlap"))),
+    sorted.sort_unstable_by_key(|extent| (extent.start, extent.end));
+    match sorted.windows(2).find(|pair| pair[0].end > pair[1].start) {
+        Some(pair) => Err(region.corrupt(pair[1].start, like_a_copy("two extents of the log overlap"))),
         None => Ok(()),
     }
 }
@@ -335,7 +323,7 @@ impl Engine {
         let mut tail = Tail { seq: last, ..writing.tail()? };
         // A torn jump or incarnation record could become whole again under its own first words.
         tail.wipe(&self.region)?;
-        let [_, bytes, records, live_bytes] = self.log_totals()?;
+        let before = self.log_totals()?;
         writing.let_go_of_the_block()?;
         let tail_to = &mut tail;
         let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail_to, RECORD_HEADER, Room::Cleaning);
@@ -343,11 +331,8 @@ impl Engine {
         let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::bare(Kind::Incarnation, seq) };
         tail.append(&self.region, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
-        totals::publish(
-            &self.region,
-            live::LOG_TOTALS,
-            [seq, bytes + jump_bytes + RECORD_HEADER, records + jumps + 1, live_bytes],
-        )?;
+        let (bytes, records) = (before.bytes + jump_bytes + RECORD_HEADER, before.records + jumps + 1);
+        LogTotals { seq, bytes, records, ..before }.publish(&self.region)?;
         writing.store_commit_point(&Tail { seq, ..tail })?;
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),
@@ -431,7 +416,9 @@ impl<'e> Writing<'e> {
         };
         if record.kind() == Some(Kind::Clear) {
             let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
-            *index = Index::create(&self.engine.region, (index.offset(), blocks), map, seq, 0, Totals::default())?;
+            let (offset, empty) = (index.offset(), Totals::default());
+            let new = NewRegion { offset, blocks, map, since: seq, previous: 0, totals: empty };
+            *index = Index::create(&self.engine.region, new)?;
             *totals = Totals::default();
             return Ok(None);
         }

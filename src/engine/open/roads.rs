@@ -15,7 +15,7 @@ use super::path::{
     sync_folder,
 };
 use super::recovery;
-use super::seat::{Seat, attach};
+use super::seat::{Seat, Seated, attach};
 use crate::engine::processes::entries;
 use crate::engine::settings::{Access, Opened, Settings};
 use crate::engine::state::live_area::{
@@ -24,27 +24,36 @@ use crate::engine::state::live_area::{
 };
 use crate::engine::state::superblocks::{Superblocks, generation, in_force, inspect_in_use, newest, which};
 use crate::engine::state::words::Frozen;
+use crate::engine::state::writer::Writer;
 use crate::engine::write::tables::tables_have_grown;
 use crate::engine::write::turn::SENDING;
 use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{BLOCK, CREATION_MAGIC, SUPERBLOCK_B, Superblock, commit_seq, live};
 use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing};
-use crate::file::region::{self, Region};
-use crate::file::space::Space;
+use crate::file::region::{self, Protection, Region};
+
+/// What an opening believes of a store that was not closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// The memory that a dead process has left.
+    Memory,
+    /// The superblock and the log, and nothing else.
+    LogOnly,
+}
 
 impl Engine {
     /// Opens the store at `path`, or creates it.
     pub(crate) fn open(path: &Path, mut settings: Settings) -> Result<Engine> {
         check_path(path, &settings)?;
         let start = Instant::now();
-        let mut trust = true;
+        let mut trust = Trust::Memory;
         loop {
             let Some(opening) = Opening::begin(path, None, &mut settings)? else { continue };
             match opening.proceed(trust) {
                 Ok(Some(engine)) => return Ok(engine),
                 // What was killed left something behind that does not add up. The log decides.
-                Ok(None) => trust = false,
+                Ok(None) => trust = Trust::LogOnly,
                 // What is waited for is waited for here, where nothing is held that others need to open or close the
                 // store.
                 Err(error) if start.elapsed() < grace(&error, &settings) => thread::sleep(GRACE / 20),
@@ -60,7 +69,7 @@ impl Engine {
     fn open_again(file: &File, path: &Path, mut settings: Settings) -> Result<Engine> {
         let missing = || Error::NotFound { path: path.to_owned() };
         let opening = Opening::begin(path, Some(file), &mut settings)?.ok_or_else(missing)?;
-        opening.proceed(true)?.ok_or_else(missing)
+        opening.proceed(Trust::Memory)?.ok_or_else(missing)
     }
 
     /// A store in memory.
@@ -71,7 +80,7 @@ impl Engine {
             let what = "a store in memory that is read-only would stay empty; open it for writing";
             return Err(Error::InvalidOptions { path: region.path().to_owned(), what });
         }
-        build_empty(region, Seat::alone(None), settings)?.end_opening(false)
+        build_empty(Seated { region, seat: Seat::alone(None), settings })?.end_opening(Sharing::Shared)
     }
 
     /// The store as those use it that have come to write since, if there are any. Should they be gone again, and have
@@ -120,8 +129,8 @@ struct Opening<'s> {
     pub(super) locks: Arc<Locks>,
     /// The file was made for us, and is taken away again if nothing becomes of it.
     made: Option<Made>,
-    /// Nobody else has the file open, but for those who are about to.
-    pub(super) alone: bool,
+    /// How the whole file is locked: exclusively, if nobody else has it open, but for those who are about to.
+    pub(super) whole: Sharing,
 }
 
 impl<'s> Opening<'s> {
@@ -159,15 +168,16 @@ impl<'s> Opening<'s> {
             return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Unknown });
         }
         let start = Instant::now();
-        let alone = loop {
+        let whole = loop {
             // A reader has no use for being alone unless it asks for that.
             if (settings.exclusive || to_file) && locks.try_whole(Sharing::Exclusive).map_err(locking)? {
-                break true;
+                break Sharing::Exclusive;
             }
             if !settings.exclusive && locks.try_whole(Sharing::Shared).map_err(locking)? {
-                break false;
+                break Sharing::Shared;
             }
-            let by = who_holds(path, &file, &locks, settings.exclusive);
+            let wanted = if settings.exclusive { Sharing::Exclusive } else { Sharing::Shared };
+            let by = who_holds(path, &file, &locks, wanted);
             // A reader may be about to go, like a program that prints statistics.
             if !matches!(by, HeldBy::Readers | HeldBy::Private) || start.elapsed() >= GRACE {
                 return Err(Error::Locked { path: path.to_owned(), by });
@@ -182,28 +192,28 @@ impl<'s> Opening<'s> {
         if !locks::is_same_file(&file, locks.file()).map_err(looking)? || again.is_none() && !is_at(&file, path) {
             return Ok(None);
         }
-        Ok(Some(Opening { path: path.to_owned(), settings, file, locks, made, alone }))
+        Ok(Some(Opening { path: path.to_owned(), settings, file, locks, made, whole }))
     }
 
     /// Finds out what is in the file, and opens that. `None` if the memory that a dead process left cannot be trusted,
     /// and all has to be done again without.
-    fn proceed(mut self, trust: bool) -> Result<Option<Engine>> {
+    fn proceed(mut self, trust: Trust) -> Result<Option<Engine>> {
         let access = self.settings.access;
         let found = inspect_in_use(&mut self.file, &self.path)?;
         match found {
             None if !access.is_to_file() || !self.settings.create => {
                 Err(Error::NotAStore { path: self.path, what: "it is empty, or its creation was cut short" })
             }
-            None if !self.alone => Err(Error::Locked { path: self.path, by: HeldBy::Readers }),
+            None if self.whole == Sharing::Shared => Err(Error::Locked { path: self.path, by: HeldBy::Readers }),
             None => {
                 // Held until the file is gone: as soon as they are given up, somebody else may create his store in it.
-                let (locks, made, alone) = (Arc::clone(&self.locks), self.made.take(), self.alone);
+                let (locks, made, whole) = (Arc::clone(&self.locks), self.made.take(), self.whole);
                 let engine = self.create();
                 if let (Err(_), Some(made)) = (&engine, &made) {
                     made.remove();
                 }
                 drop((made, locks));
-                engine?.end_opening(alone).map(Some)
+                engine?.end_opening(whole).map(Some)
             }
             Some(_) if self.settings.create_new => Err(Error::AlreadyExists { path: self.path }),
             Some(superblocks) => match access {
@@ -222,13 +232,14 @@ impl<'s> Opening<'s> {
 
     /// Takes a place in memory: the content of the file becomes that of this process, up to `max_len`, where nobody
     /// else is. As long as that lasts, nobody may write to the file: what was not copied yet would change.
-    fn seat_in_memory(region: Region, locks: Arc<Locks>, max_len: u64) -> Result<(Region, Seat)> {
+    fn seat_in_memory(region: Region, locks: Arc<Locks>, settings: &Settings, max_len: u64) -> Result<Seated> {
         // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and
         // others need not wait until the opening has come to its end.
         (locks.try_lock(PRIVATE, Sharing::Shared))
             .and_then(|_| locks.unlock(OPENING))
             .map_err(|e| entries::lock_error(&region, e))?;
-        Ok((region.into_private(max_len)?, Seat::alone(Some(locks))))
+        let (region, seat) = (region.into_private(max_len)?, Seat::alone(Some(locks)));
+        Ok(Seated { region, seat, settings: settings.clone() })
     }
 
     /// Creates a store in an empty file.
@@ -248,15 +259,15 @@ impl<'s> Opening<'s> {
             .and_then(|()| self.file.sync_all())
             .map_err(|e| creation_error(path, e))?;
         sync_folder(path)?;
-        let region = Region::of_file(self.file, self.path, false, settings.max_size)?;
+        let region = Region::of_file(self.file, self.path, Protection::ReadWrite, settings.max_size)?;
         let seat = Opening::seat(self.locks, &region, settings)?;
-        build_empty(region, seat, settings.clone())
+        build_empty(Seated { region, seat, settings: settings.clone() })
     }
 
     /// Opens a file that is a store, for reading.
     fn open_for_reading(self, superblocks: Superblocks) -> Result<Engine> {
-        let Opening { path, settings, file, locks, .. } = self;
-        let region = Region::of_file(file, path, true, settings.max_size)?;
+        let Opening { path, settings, file, locks, whole, .. } = self;
+        let region = Region::of_file(file, path, Protection::ReadOnly, settings.max_size)?;
         let identity = region.identity();
         let writers = entries::living(&region, &locks)?;
         let newest = newest(&superblocks);
@@ -278,8 +289,8 @@ impl<'s> Opening<'s> {
             let is_closing = region.live(live::STATE)? & live::STATE_CLOSING != 0;
             let is_closed = is_closed(&region, &superblock)? && !is_closing;
             let opened = if is_closed { Opened::Clean } else { opened };
-            let engine = Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, None, None)?;
-            return engine.end_opening(false);
+            let seated = Seated { region, seat: seat(locks), settings: settings.clone() };
+            return Engine::assemble(seated, opened, superblock, Writer::unknowing())?.end_opening(whole);
         }
         let Some(superblock) = superblocks[newest] else {
             return Err(region.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
@@ -295,14 +306,13 @@ impl<'s> Opening<'s> {
             refuse_beside(&writers, &region)?;
             if settings.untrusted {
                 // What others believe of it may be something else.
-                let (region, seat) = Opening::seat_in_memory(region, locks, u64::MAX)?;
-                return recovery::after_power_cut(region, seat, settings.clone(), superblock, newest)?
-                    .end_opening(false);
+                let seated = Opening::seat_in_memory(region, locks, settings, u64::MAX)?;
+                return recovery::after_power_cut(seated, superblock, newest)?.end_opening(whole);
             }
             let (aside, seat) = (Aside::begin(&region)?, Seat::alone(Some(locks)));
-            let region = region.into_private(u64::MAX)?;
-            return recovery::after_power_cut(region, seat, settings.clone(), superblock, newest)?
-                .end_opening(false)?
+            let seated = Seated { region: region.into_private(u64::MAX)?, seat, settings: settings.clone() };
+            return recovery::after_power_cut(seated, superblock, newest)?
+                .end_opening(whole)?
                 .step_aside(aside, superblock.log_head.get());
         }
         let frozen = Frozen {
@@ -312,31 +322,29 @@ impl<'s> Opening<'s> {
             identity,
             found: live_identity(&region)?,
         };
-        // A damaged table shall show now.
-        let space = Space::load(&region, frozen.space_table)?;
-        let opened = Opened::Clean;
-        let engine =
-            Engine::for_reading(region, seat(locks), settings.clone(), opened, superblock, Some(frozen), Some(space))?;
-        engine.end_opening(false)
+        let seated = Seated { region, seat: seat(locks), settings: settings.clone() };
+        Engine::at_rest(seated, superblock, frozen)?.end_opening(whole)
     }
 
     /// Opens a file that is a store, for changes that stay in memory of this process.
-    fn open_copy(self, superblocks: Superblocks, trust: bool) -> Result<Option<Engine>> {
+    fn open_copy(self, superblocks: Superblocks, trust: Trust) -> Result<Option<Engine>> {
         let Opening { path, settings, file, locks, .. } = self;
-        let region = Region::of_file(file, path, true, settings.max_size)?;
+        let region = Region::of_file(file, path, Protection::ReadOnly, settings.max_size)?;
         refuse_beside(&entries::living(&region, &locks)?, &region)?;
-        let found = Found::in_file(&region, &superblocks, false, settings.untrusted)?;
-        let (region, seat) = Opening::seat_in_memory(region, locks, settings.max_size)?;
+        let found = Found::in_file(&region, &superblocks, &[], settings)?;
+        let seated = Opening::seat_in_memory(region, locks, settings, settings.max_size)?;
         // Whoever reads the file sees nothing of what happens here.
-        found.take_up(region, seat, settings, trust, true)
+        found.take_up(seated, trust, Sharing::Exclusive)
     }
 
     /// Opens a file that is a store, for reading and writing.
-    fn open_for_writing(self, superblocks: Superblocks, trust: bool) -> Result<Option<Engine>> {
-        let Opening { path, settings, file, locks, alone, .. } = self;
-        let region = Region::of_file(file, path.clone(), false, settings.max_size)?;
+    fn open_for_writing(self, superblocks: Superblocks, trust: Trust) -> Result<Option<Engine>> {
+        let Opening { path, settings, file, locks, whole, .. } = self;
+        let region = Region::of_file(file, path.clone(), Protection::ReadWrite, settings.max_size)?;
         let writers = entries::living(&region, &locks)?;
-        if alone && let Some(other) = writers.first() {
+        if whole == Sharing::Exclusive
+            && let Some(other) = writers.first()
+        {
             // The lock on the file does not reach them, but that on their entry does.
             return Err(Error::Locked { path, by: other.holder() });
         }
@@ -346,19 +354,19 @@ impl<'s> Opening<'s> {
         if settings.untrusted {
             refuse_beside(&writers, &region)?;
         }
-        let found = Found::in_file(&region, &superblocks, !writers.is_empty(), settings.untrusted)?;
+        let found = Found::in_file(&region, &superblocks, &writers, settings)?;
         // Before anything is stored there.
         region.fill_holes()?;
         let seat = Opening::seat(locks, &region, settings)?;
-        if writers.is_empty() {
-            return found.take_up(region, seat, settings, trust, alone);
+        let seated = Seated { region, seat, settings: settings.clone() };
+        if !found.has_writers {
+            return found.take_up(seated, trust, whole);
         }
         if !found.same_cache {
             let what = "other processes have the store open, and its live area says nothing that can be used";
-            return Err(region.corrupt(live::VERSION_WORD, what));
+            return Err(seated.region.corrupt(live::VERSION_WORD, what));
         }
-        let engine = attach(region, seat, settings.clone(), Opened::Attached, found.superblock)?;
-        engine.end_opening(alone).map(Some)
+        attach(seated, Opened::Attached, found.superblock)?.end_opening(whole).map(Some)
     }
 }
 
@@ -367,6 +375,8 @@ struct Found {
     pub(super) superblock: Superblock,
     /// Which of the two that is.
     pub(super) in_force: usize,
+    /// Somebody has it open for writing.
+    has_writers: bool,
     /// The live area is as the last one left it who had the store open.
     same_cache: bool,
     /// The live area belongs to the file as it is.
@@ -379,10 +389,16 @@ struct Found {
 }
 
 impl Found {
-    /// Looks at the file. `has_writers`: somebody has it open for writing. `untrusted`: the live area says nothing.
-    fn in_file(region: &Region, superblocks: &Superblocks, has_writers: bool, untrusted: bool) -> Result<Found> {
+    /// Looks at the file, which `writers` have open for writing. If it is not trusted, its live area says nothing.
+    fn in_file(
+        region: &Region,
+        superblocks: &Superblocks,
+        writers: &[entries::Process],
+        settings: &Settings,
+    ) -> Result<Found> {
         let identity = region.identity();
-        let current = !untrusted && live_is_vouched_for(region, has_writers)?;
+        let has_writers = !writers.is_empty();
+        let current = !settings.untrusted && live_is_vouched_for(region, has_writers)?;
         let (place, of_live) = in_force(region)?;
         let of_live = of_live.filter(|superblock| current && live_counts(region, superblock, has_writers));
         let same_cache = of_live.is_some();
@@ -401,32 +417,26 @@ impl Found {
         if superblock.is_clean() {
             check_len(region, &superblock)?;
         }
-        Ok(Found { superblock, in_force, same_cache, is_whole, is_closed, state, identity })
+        Ok(Found { superblock, in_force, has_writers, same_cache, is_whole, is_closed, state, identity })
     }
 
-    /// Takes up a store that nobody writes to, on the shortest road that is safe. `region` is its file, or has the same
-    /// content. `alone`: nobody reads from it either. `None` if the memory that a dead process left cannot be trusted,
-    /// and all has to be done again without.
-    fn take_up(
-        self,
-        region: Region,
-        seat: Seat,
-        settings: &Settings,
-        trust: bool,
-        alone: bool,
-    ) -> Result<Option<Engine>> {
+    /// Takes up a store that nobody writes to, on the shortest road that is safe. The region is its file, or has the
+    /// same content. `whole`: how the whole of it is locked; exclusively, if nobody reads from it either. `None` if the
+    /// memory that a dead process left cannot be trusted, and all has to be done again without.
+    fn take_up(self, seated: Seated, trust: Trust, whole: Sharing) -> Result<Option<Engine>> {
         let Found { superblock, in_force, state, identity, .. } = self;
-        let same_cache = self.same_cache && trust && !settings.untrusted;
+        let Seated { region, seat, settings } = &seated;
+        let same_cache = self.same_cache && trust == Trust::Memory && !settings.untrusted;
         let is_closed = self.is_closed && !settings.untrusted;
         // Whatever it is that says so: to believe it costs only time.
         let is_poisoned = region.live(live::STATE)? & live::STATE_POISONED != 0;
         // Readers who look at the live area of a closed store shall not see it vanish. Where nothing tells this page
         // cache from another, that there are readers says that it may be theirs.
         let may_be_read = match identity {
-            Some(_) => live_is_current(&region, identity, SAME_FILE)?,
-            None => !alone,
+            Some(_) => live_is_current(region, identity, SAME_FILE)?,
+            None => whole == Sharing::Shared,
         };
-        let as_closed = is_closed && self.is_whole && may_be_read && live_is_as_closed(&region, &superblock)?;
+        let as_closed = is_closed && self.is_whole && may_be_read && live_is_as_closed(region, &superblock)?;
         let as_left = same_cache && !is_poisoned;
         if let Some(locks) = &seat.locks {
             // Those who have recovered it in memory of their own go on looking at the log.
@@ -438,13 +448,13 @@ impl Found {
             } else {
                 aside::all_began_at(locks, superblock.log_head.get())
             };
-            if !stays.map_err(|e| entries::lock_error(&region, e))? {
+            if !stays.map_err(|e| entries::lock_error(region, e))? {
                 return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Private });
             }
         }
-        let engine = if as_closed && trust && !is_poisoned {
-            forget_the_dead(&region)?;
-            let engine = attach(region, seat, settings.clone(), Opened::Clean, superblock)?;
+        let engine = if as_closed && trust == Trust::Memory && !is_poisoned {
+            forget_the_dead(region)?;
+            let engine = attach(seated, Opened::Clean, superblock)?;
             if tables_have_grown(&engine.region)? {
                 engine.lend_writing().give_tables_back()?;
             }
@@ -453,19 +463,19 @@ impl Found {
             }
             engine
         } else if is_closed {
-            open_clean(region, seat, settings.clone(), superblock, in_force)?
+            open_clean(seated, superblock, in_force)?
         } else if as_left {
-            match recovery::after_kill(region, seat, settings.clone(), superblock, state) {
+            match recovery::after_kill(seated, superblock, state) {
                 Err(Error::Corrupt { .. }) => return Ok(None),
                 engine => engine?,
             }
-        } else if alone {
-            recovery::after_power_cut(region, seat, settings.clone(), superblock, in_force)?
+        } else if whole == Sharing::Exclusive {
+            recovery::after_power_cut(seated, superblock, in_force)?
         } else {
             // Everything is about to be written anew, under the eyes of those who read.
             return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Readers });
         };
-        engine.end_opening(alone).map(Some)
+        engine.end_opening(whole).map(Some)
     }
 }
 
@@ -501,10 +511,11 @@ fn refuse_beside(writers: &[entries::Process], region: &Region) -> Result<()> {
     }
 }
 
-/// Who it is that keeps us out, as far as the file tells.
-fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy {
+/// Who it is that keeps us out, who want to lock the whole file like this, as far as the file tells.
+fn who_holds(path: &Path, file: &File, locks: &Locks, wanted: Sharing) -> HeldBy {
     let found = (|| {
-        let region = Region::of_file(file.try_clone().ok()?, path.to_owned(), true, u64::MAX).ok()?;
+        let file = file.try_clone().ok()?;
+        let region = Region::of_file(file, path.to_owned(), Protection::ReadOnly, u64::MAX).ok()?;
         match entries::living(&region, locks) {
             Ok(writers) => writers.first().map(entries::Process::holder),
             Err(Error::Locked { by, .. }) => Some(by),
@@ -515,7 +526,7 @@ fn who_holds(path: &Path, file: &File, locks: &Locks, exclusive: bool) -> HeldBy
         Some(by) => by,
         None if locks.is_held(PRIVATE).unwrap_or(false) => HeldBy::Private,
         // Only to be alone is made impossible by those who read.
-        None if exclusive => HeldBy::Readers,
+        None if wanted == Sharing::Exclusive => HeldBy::Readers,
         None => HeldBy::Unknown,
     }
 }

@@ -45,23 +45,17 @@ impl Seat {
     }
 }
 
+/// A region with a seat at it: what each road of an opening begins with.
+pub(crate) struct Seated {
+    pub(crate) region: Region,
+    pub(crate) seat: Seat,
+    pub(crate) settings: Settings,
+}
+
 impl Engine {
-    /// Puts the pieces together.
-    #[expect(clippy::too_many_arguments, reason = "the one place where an engine is made")]
-    pub(crate) fn assemble(
-        region: Region,
-        seat: Seat,
-        settings: Settings,
-        opened: Opened,
-        superblock: Superblock,
-        frozen: Option<Frozen>,
-        space: Option<Space>,
-        tail: u64,
-    ) -> Result<Engine> {
-        let writer = match space {
-            Some(space) => Writer::new(&region, space, tail)?,
-            None => Writer::unknowing(),
-        };
+    /// Puts the pieces together. `writer`: what is known already of those that only writers need.
+    pub(crate) fn assemble(seated: Seated, opened: Opened, superblock: Superblock, writer: Writer) -> Result<Engine> {
+        let Seated { region, seat, settings } = seated;
         let gate = match &seat.locks {
             Some(locks) => Gate::listed(locks.id().map_err(|e| entries::lock_error(&region, e))?, seat.entry),
             None => Arc::default(),
@@ -76,7 +70,7 @@ impl Engine {
             process: seat.entry,
             exclusive: seat.exclusive,
             read_only: settings.access == Access::ReadOnly,
-            frozen,
+            frozen: None,
             thawed: AtomicBool::new(false),
             aside: None,
             origin: ORIGINS.fetch_add(1, Ordering::Relaxed),
@@ -100,18 +94,14 @@ impl Engine {
         })
     }
 
-    /// An engine that only reads.
-    pub(super) fn for_reading(
-        region: Region,
-        seat: Seat,
-        settings: Settings,
-        opened: Opened,
-        superblock: Superblock,
-        frozen: Option<Frozen>,
-        space: Option<Space>,
-    ) -> Result<Engine> {
-        let end = superblock.log_end.get();
-        Engine::assemble(region, seat, settings, opened, superblock, frozen, space, end)
+    /// An engine that reads a store that was closed, as it is at rest.
+    pub(super) fn at_rest(seated: Seated, superblock: Superblock, frozen: Frozen) -> Result<Engine> {
+        // A damaged table shall show now.
+        let space = Space::load(&seated.region, frozen.space_table)?;
+        let writer = Writer::new(&seated.region, space, superblock.log_end.get())?;
+        let mut engine = Engine::assemble(seated, Opened::Clean, superblock, writer)?;
+        engine.frozen = Some(frozen);
+        Ok(engine)
     }
 
     /// Says that the live area can be believed as long as this page cache lives.
@@ -128,8 +118,9 @@ impl Engine {
         Ok(())
     }
 
-    /// The last steps of every opening: the process table, and letting others in again.
-    pub(super) fn end_opening(self, alone: bool) -> Result<Engine> {
+    /// The last steps of every opening: the process table, and letting others in again. `whole`: how the whole file is
+    /// locked.
+    pub(super) fn end_opening(self, whole: Sharing) -> Result<Engine> {
         if !self.read_only {
             // Whoever had our entry before is dead, for we hold its byte.
             self.clean_entry(self.process)?;
@@ -140,7 +131,7 @@ impl Engine {
         }
         if let Some(locks) = &self.locks {
             let locking = |error| Error::io(self.region.path(), "lock the file", error);
-            if alone && !self.exclusive && !self.read_only {
+            if whole == Sharing::Exclusive && !self.exclusive && !self.read_only {
                 // Nobody can come in between: that takes the lock for opening, which is still ours.
                 locks.unlock_whole().map_err(locking)?;
                 if !locks.try_whole(Sharing::Shared).map_err(locking)? {
@@ -184,16 +175,10 @@ impl Engine {
 }
 
 /// Opens a store whose live area is as it should be, because others use it or have left it so.
-pub(super) fn attach(
-    region: Region,
-    seat: Seat,
-    settings: Settings,
-    opened: Opened,
-    superblock: Superblock,
-) -> Result<Engine> {
-    progress::note(&region, opener::OPENING, 0, 0);
+pub(super) fn attach(seated: Seated, opened: Opened, superblock: Superblock) -> Result<Engine> {
+    progress::note(&seated.region, opener::OPENING, 0, 0);
     // The space table changes while others write; it is read when the writer lock is held.
-    Engine::assemble(region, seat, settings, opened, superblock, None, None, 0)
+    Engine::assemble(seated, opened, superblock, Writer::unknowing())
 }
 
 /// What stands for an identity where the system has none: it tells readers of a closed store, who know what was there

@@ -124,9 +124,56 @@ pub(crate) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<
     Ok((live_is_current(region, None, 0)? && is_of_now && synced >= next).then_some(synced))
 }
 
+/// The counters of the whole log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogTotals {
+    /// The commit that they were counted at.
+    pub(crate) seq: u64,
+    /// Bytes ever appended.
+    pub(crate) bytes: u64,
+    /// Records ever appended.
+    pub(crate) records: u64,
+    /// Bytes of those that hold a value, over all maps.
+    pub(crate) live_bytes: u64,
+}
+
+impl LogTotals {
+    /// Those that count, for the holder of the writer lock.
+    #[inline]
+    pub(crate) fn latest(region: &Region) -> Result<LogTotals> {
+        Ok(LogTotals::of_words(totals::latest(region, live::LOG_TOTALS)?))
+    }
+
+    /// Those as of `seq`; `None` if commits have overtaken the reader.
+    pub(crate) fn at_most(region: &Region, seq: u64) -> Result<Option<LogTotals>> {
+        Ok(totals::at_most(region, live::LOG_TOTALS, seq)?.map(LogTotals::of_words))
+    }
+
+    /// Makes these the counters that count. Only for the holder of the writer lock.
+    #[inline]
+    pub(crate) fn publish(self, region: &Region) -> Result<()> {
+        totals::publish(region, live::LOG_TOTALS, self.words())
+    }
+
+    /// Makes these the only counters, where nobody looks yet.
+    pub(crate) fn reset(self, region: &Region) -> Result<()> {
+        totals::reset(region, live::LOG_TOTALS, self.words())
+    }
+
+    #[inline]
+    fn of_words([seq, bytes, records, live_bytes]: [u64; 4]) -> LogTotals {
+        LogTotals { seq, bytes, records, live_bytes }
+    }
+
+    #[inline]
+    fn words(self) -> [u64; 4] {
+        [self.seq, self.bytes, self.records, self.live_bytes]
+    }
+}
+
 /// Whether the live area says what the superblock of a closed store does.
 pub(crate) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
-    let [counted, bytes, records, live_bytes] = totals::latest(region, live::LOG_TOTALS)?;
+    let LogTotals { seq: counted, bytes, records, live_bytes } = LogTotals::latest(region)?;
     let Ok(head) = head::read(region) else { return Ok(false) };
     let size = (bytes.wrapping_sub(head.bytes), records.wrapping_sub(head.records), live_bytes);
     let last = superblock.next_seq.get() - 1;

@@ -69,7 +69,7 @@ impl Engine {
     /// Bytes of the records that hold a value, over all maps.
     pub(crate) fn live_bytes(&self) -> Result<u64> {
         if self.is_live()? {
-            return Ok(self.log_totals()?[3]);
+            return Ok(self.log_totals()?.live_bytes);
         }
         self.superblock()?.counted_live_bytes().map_or_else(|| self.sum_of_live_bytes(), Ok)
     }

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::head::{self, LogHead};
-use super::live_area;
+use super::live_area::{self, LogTotals};
 use super::superblocks::in_force;
 use crate::engine::Engine;
 use crate::engine::settings::Durability;
@@ -24,6 +24,13 @@ pub(crate) struct Frozen {
     pub(crate) identity: Option<[u64; 6]>,
     /// What was in its place when the store was opened.
     pub(crate) found: [u64; 6],
+}
+
+/// How much there is of a log, or of a part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogSize {
+    pub(crate) bytes: u64,
+    pub(crate) records: u64,
 }
 
 impl Engine {
@@ -166,28 +173,27 @@ impl Engine {
         Ok(head::of_words(totals::latest(&self.region, live::HEAD)?))
     }
 
-    /// The counters of the whole log: {seq, bytes and records ever appended, bytes of those that hold a value}.
+    /// The counters of the whole log.
     #[inline]
-    pub(crate) fn log_totals(&self) -> Result<[u64; 4]> {
-        totals::latest(&self.region, live::LOG_TOTALS)
+    pub(crate) fn log_totals(&self) -> Result<LogTotals> {
+        LogTotals::latest(&self.region)
     }
 
-    /// The counters of what lies between the head of the log and its end: {bytes, records}.
-    pub(crate) fn log_size(&self) -> Result<(u64, u64)> {
+    /// How much lies between the head of the log and its end.
+    pub(crate) fn log_size(&self) -> Result<LogSize> {
         if !self.is_live()? {
             let superblock = self.superblock()?;
-            return Ok((superblock.log_bytes.get(), superblock.log_records.get()));
+            return Ok(LogSize { bytes: superblock.log_bytes.get(), records: superblock.log_records.get() });
         }
         let head = self.head()?;
-        let [_, bytes, records, _] = self.log_totals()?;
-        Ok((bytes.saturating_sub(head.bytes), records.saturating_sub(head.records)))
+        let LogTotals { bytes, records, .. } = self.log_totals()?;
+        Ok(LogSize { bytes: bytes.saturating_sub(head.bytes), records: records.saturating_sub(head.records) })
     }
 
     /// How many bytes the head will have left behind when it comes to where the log ends now. There cannot be more of
     /// them than the file has.
     pub(crate) fn end_of_log(&self) -> Result<u64> {
-        let [_, appended, ..] = self.log_totals()?;
-        Ok(appended.min(self.head()?.bytes.saturating_add(self.region.len())))
+        Ok(self.log_totals()?.bytes.min(self.head()?.bytes.saturating_add(self.region.len())))
     }
 
     /// Bytes of log since the last checkpoint.
@@ -195,7 +201,7 @@ impl Engine {
         if !self.is_live()? {
             return Ok(0);
         }
-        Ok(self.log_totals()?[1].saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
+        Ok(self.log_totals()?.bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
     }
 
     /// Whether a flush has failed.

@@ -39,7 +39,7 @@ use crate::file::index::Index;
 use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, PIN_TABLE, PROCESSES, live, seal};
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::log;
-use crate::file::region::Region;
+use crate::file::region::{Protection, Region};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -113,7 +113,7 @@ fn put_back(path: &Path, image: &[u8]) {
     let mut image = image.to_vec();
     fs::write(path, &image).unwrap();
     let file = File::options().read(true).write(true).open(path).unwrap();
-    let identity = Region::of_file(file, path.to_owned(), true, u64::MAX).unwrap().identity();
+    let identity = Region::of_file(file, path.to_owned(), Protection::ReadOnly, u64::MAX).unwrap().identity();
     for (word, at) in identity.unwrap_or_default().into_iter().zip((live::IDENTITY as usize..).step_by(8)) {
         image[at..at + 8].copy_from_slice(&word.to_le_bytes());
     }

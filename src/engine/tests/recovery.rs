@@ -59,7 +59,8 @@ fn what_a_reader_has_recovered_is_not_undone() {
     let reader = Engine::open(&killed, settings).unwrap();
     assert!(content(&reader).contains_key(&b"appended"[..]));
     let mut file = File::options().read(true).write(true).open(&killed).unwrap();
-    let region = Region::of_file(file.try_clone().unwrap(), killed.clone(), true, u64::MAX).unwrap();
+    let again = file.try_clone().unwrap();
+    let region = Region::of_file(again, killed.clone(), Protection::ReadOnly, u64::MAX).unwrap();
     let Some(identity) = region.identity() else { return };
     file.seek(SeekFrom::Start(live::IDENTITY)).unwrap();
     identity.into_iter().for_each(|word| file.write_all(&word.to_le_bytes()).unwrap());

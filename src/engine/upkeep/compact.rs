@@ -206,7 +206,7 @@ impl Engine {
         let mut led = false;
         loop {
             let done = self.in_slices(|writing| {
-                let live = self.upkeep.expired.alive_of(self.log_totals()?[3]);
+                let live = self.upkeep.expired.alive_of(self.log_totals()?.live_bytes);
                 // What lies at the head may be in place already.
                 if writing.is_held_up(live) {
                     writing.reclaim()?;
@@ -374,7 +374,7 @@ impl<'e> Writing<'e> {
 
     /// Whether next to nothing of the log is dead, and there is no place for its last extent below that.
     fn log_is_dense(&self, live: u64) -> Result<bool> {
-        let dead = self.engine.log_size()?.0.saturating_sub(live);
+        let dead = self.engine.log_size()?.bytes.saturating_sub(live);
         let last = self.writer.space.extents().filter(|extent| extent.is_log()).last();
         Ok(dead <= self.engine.settings.limits.piece.min(live / 64).max(256)
             && last.is_none_or(|last| self.writer.space.lowest(last.len().max(least_run(live))).0 > last.offset))
@@ -385,7 +385,7 @@ impl<'e> Writing<'e> {
         if self.writer.space.used_bytes() > SMALL {
             return Ok(false);
         }
-        let live = self.engine.upkeep.expired.alive_of(self.engine.log_totals()?[3]);
+        let live = self.engine.upkeep.expired.alive_of(self.engine.log_totals()?.live_bytes);
         let log = align_block(live + JUMP_LEN);
         let mut needed = EXTENTS + log + self.bytes_beside(log);
         for (map, index) in self.engine.maps()? {

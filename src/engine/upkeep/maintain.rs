@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::clean::{Aim, Portion};
 use super::resize::Step;
 use crate::engine::Engine;
+use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::turn::Turn;
@@ -71,7 +72,7 @@ impl Engine {
         if self.clean.load(Ordering::Relaxed) {
             let is_pending = {
                 let writing = turn.write();
-                let [_, appended, _, live] = self.log_totals()?;
+                let LogTotals { bytes: appended, live_bytes: live, .. } = self.log_totals()?;
                 let live = self.upkeep.expired.alive_of(live);
                 self.resize_cursor()? != 0 || writing.excess(appended, live)?.is_some()
             };
@@ -107,7 +108,7 @@ impl<'e> Writing<'e> {
                 return Ok(true);
             }
         }
-        let [_, appended, _, live] = self.engine.log_totals()?;
+        let LogTotals { bytes: appended, live_bytes: live, .. } = self.engine.log_totals()?;
         let live = self.engine.upkeep.expired.alive_of(live);
         if self.excess(appended, live)?.is_some() && !self.is_held_up(live) && !self.engine.is_poisoned() {
             let bytes = self.engine.settings.limits.most_bytes;

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::{Place, Tombstones, line_of, map_of, tombstones_of};
 use crate::error::{Error, Result};
-use crate::file::index::{self, Index, Placed, Probe, Totals};
+use crate::file::index::{self, Index, NewRegion, Placed, Probe, Totals};
 use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, MapId, live, resize_cursor};
 use crate::file::log;
 
@@ -119,14 +119,9 @@ impl<'e> Writing<'e> {
         self.engine.check_header(map, &old)?;
         let blocks = index::blocks_for(slots);
         let extent = self.allocate(blocks, ExtentKind::Index)?;
-        let new = Index::create(
-            &self.engine.region,
-            (extent.offset, blocks),
-            map,
-            u64::MAX,
-            old.offset(),
-            Totals::default(),
-        )?;
+        let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
+        let new = NewRegion { offset, blocks, map, since: u64::MAX, previous, totals };
+        let new = Index::create(&self.engine.region, new)?;
         let mut moved = Totals::default();
         for slot in old.iter() {
             let slot = slot?;
@@ -154,7 +149,10 @@ impl<'e> Writing<'e> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
         let extent = self.allocate(blocks, ExtentKind::Index)?;
-        let target = Index::begin(&self.engine.region, (extent.offset, blocks), map, old.offset())?;
+        // It tells the truth from no number on.
+        let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
+        let new = NewRegion { offset, blocks, map, since: u64::MAX, previous, totals };
+        let target = Index::begin(&self.engine.region, new)?;
         self.engine.region.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;
         self.engine.region.store_live(live::RESIZE_ZEROED, 1, Ordering::Relaxed)?;
         let cursor = resize_cursor(map, 0, tombstones == Tombstones::Dropped);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::clean::{Aim, Cleaned, Portion};
 use super::resize::{Step, Stepped};
 use crate::engine::Engine;
+use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::reserve::Room;
@@ -75,7 +76,7 @@ impl Engine {
         if !self.hold_up(kept, self.upkeep.expired.alive_of(live)) {
             return Ok(kept);
         }
-        Ok(kept.saturating_add(self.log_size()?.0.saturating_sub(live)))
+        Ok(kept.saturating_add(self.log_size()?.bytes.saturating_sub(live)))
     }
 
     /// Whether a write to a full store cleans it.
@@ -104,7 +105,7 @@ impl<'e> Writing<'e> {
     /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
     /// said `before` until then.
     #[inline]
-    pub(crate) fn upkeep_after(&mut self, maps: &[MapId], before: [u64; 4], records: u64) {
+    pub(crate) fn upkeep_after(&mut self, maps: &[MapId], before: LogTotals, records: u64) {
         let done = self.upkeep_of_write(maps, before, records);
         self.engine.upkeep.end_write(true);
         match done {
@@ -114,9 +115,8 @@ impl<'e> Writing<'e> {
     }
 
     #[inline]
-    fn upkeep_of_write(&mut self, maps: &[MapId], before: [u64; 4], records: u64) -> Result<()> {
-        let [_, appended_before, _, live_before] = before;
-        let [_, appended, _, live] = self.engine.log_totals()?;
+    fn upkeep_of_write(&mut self, maps: &[MapId], before: LogTotals, records: u64) -> Result<()> {
+        let LogTotals { bytes: appended, live_bytes: live, .. } = self.engine.log_totals()?;
         if self.engine.resize_cursor()? != 0 {
             if !self.engine.leaves_resize(maps)? {
                 self.step(Step {
@@ -124,7 +124,7 @@ impl<'e> Writing<'e> {
                     lines: records.saturating_mul(self.engine.settings.limits.lines_a_step),
                 })?;
             }
-        } else if live < live_before {
+        } else if live < before.live_bytes {
             for &map in maps {
                 self.shrink(map)?;
                 if self.engine.resize_cursor()? != 0 {
@@ -135,7 +135,7 @@ impl<'e> Writing<'e> {
         self.engine.estimate_expired(maps)?;
         let live = self.engine.upkeep.expired.alive_of(live);
         let Some(excess) = self.excess(appended, live)? else { return Ok(()) };
-        self.clean_after(appended.saturating_sub(appended_before), excess, live)
+        self.clean_after(appended.saturating_sub(before.bytes), excess, live)
     }
 
     /// Moves the resize on that is going on.
@@ -279,7 +279,7 @@ impl<'e> Writing<'e> {
             self.checkpoint_in_turn(PATIENCE)?;
             self.reclaim()?;
         }
-        let [_, _, _, live] = self.engine.log_totals()?;
+        let live = self.engine.log_totals()?.live_bytes;
         let goal = self.engine.end_of_log()?;
         let dead = goal.saturating_sub(self.engine.head_for_writing()?.bytes).saturating_sub(live);
         // Where next to nothing is dead there is nothing to be had.

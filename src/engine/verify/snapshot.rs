@@ -19,12 +19,12 @@ use super::report::{VerifyProgress, VerifyReport, VerifyScope};
 use crate::engine::Engine;
 use crate::engine::read::pins::Hold;
 use crate::engine::state::head::{self, LogHead};
+use crate::engine::state::live_area::LogTotals;
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
 use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId, live};
 use crate::file::log::{self, Record, Walk};
 use crate::file::space::Space;
-use crate::file::totals;
 
 /// How often a commit is looked for of which all counters are still there. Beside writers that never rest, those of a
 /// map may be gone each time.
@@ -36,13 +36,14 @@ struct Seen<'e> {
     head: LogHead,
     /// The end of the log, of this commit or a later one.
     tail: u64,
-    /// The counters of the log: {seq, bytes, records, bytes alive}. `None` if they were gone.
-    log: Option<[u64; 4]>,
+    /// The counters of the log. `None` if they were gone.
+    log: Option<LogTotals>,
     maps: BTreeMap<MapId, MapSeen<'e>>,
 }
 
 /// The index that a commit sees of a map, and its counters, if they were still there.
 struct MapSeen<'e> {
+    map: MapId,
     index: Index<'e>,
     totals: Option<Totals>,
 }
@@ -56,15 +57,15 @@ impl Engine {
     ) -> Paced<VerifyScope> {
         let seen = self.see()?;
         let mut pace = Pace::undisturbed(self, on_progress);
-        let log = seen.log.map_or(0, |[_, bytes, ..]| bytes.saturating_sub(seen.head.bytes));
+        let log = seen.log.map_or(0, |log| log.bytes.saturating_sub(seen.head.bytes));
         pace.expect(log, seen.maps.values().map(|map| &map.index))?;
         let derived = self.verify_log_seen(&seen, &mut pace, report)?;
-        for (&map, of_map) in &seen.maps {
-            self.verify_index_seen(seen.hold.seq(), map, of_map, derived.get(&map), &mut pace, report)?;
+        for (map, of_map) in &seen.maps {
+            self.verify_index_seen(seen.hold.seq(), of_map, derived.get(map), &mut pace, report)?;
         }
         let all: Option<u64> =
             seen.maps.values().try_fold(0u64, |sum, map| Some(sum.saturating_add(map.totals?.bytes)));
-        if let (Some(bytes), Some([.., counted])) = (all, seen.log)
+        if let (Some(bytes), Some(LogTotals { live_bytes: counted, .. })) = (all, seen.log)
             && bytes != counted
         {
             report.add(live::LOG_TOTALS, format!("the maps have {bytes} bytes, and the log counts {counted}"));
@@ -100,7 +101,7 @@ impl Engine {
     fn see_at<'e>(&'e self, hold: Hold<'e>, head: LogHead) -> Result<Seen<'e>> {
         let seq = hold.seq();
         let tail = self.region.live(live::TAIL)?;
-        let log = totals::at_most(&self.region, live::LOG_TOTALS, seq)?;
+        let log = LogTotals::at_most(&self.region, seq)?;
         let mut maps = BTreeMap::new();
         for entry in self.map_table()?.iter()? {
             let index = Index::of_extent(&self.region, entry.extent)?;
@@ -109,7 +110,7 @@ impl Engine {
             let Some(index) = index else { continue };
             self.check_header(entry.map, &index)?;
             let totals = index.totals_at(seq)?;
-            maps.insert(entry.map, MapSeen { index, totals });
+            maps.insert(entry.map, MapSeen { map: entry.map, index, totals });
         }
         // The log may have outgrown what is mapped.
         self.region.refresh()?;
@@ -147,9 +148,9 @@ impl Engine {
             report.add(at, format!("the log ends here and should go on to {end}: {stop}"));
         } else if !walk.is_between_commits() {
             report.add(walk.at(), "the log ends within a commit");
-        } else if let Some([_, all_bytes, all_records, _]) = seen.log {
-            let counted_bytes = all_bytes.saturating_sub(seen.head.bytes);
-            let counted_records = all_records.saturating_sub(seen.head.records);
+        } else if let Some(all) = seen.log {
+            let counted_bytes = all.bytes.saturating_sub(seen.head.bytes);
+            let counted_records = all.records.saturating_sub(seen.head.records);
             if (counted_bytes, counted_records) != (bytes, records) {
                 let what = format!(
                     "the log has {records} records of {bytes} bytes, and counts {counted_records} of {counted_bytes}"
@@ -195,7 +196,6 @@ impl Engine {
     fn verify_index_seen(
         &self,
         seq: u64,
-        map: MapId,
         of_map: &MapSeen<'_>,
         derived: Option<&Derived>,
         pace: &mut Pace<'_>,
@@ -203,7 +203,7 @@ impl Engine {
     ) -> Paced<()> {
         let nothing = Derived::default();
         let derived = derived.unwrap_or(&nothing);
-        let at = of_map.index.offset();
+        let (map, at) = (of_map.map, of_map.index.offset());
         let (mut slots, mut keys, mut bytes) = (0, 0, 0);
         for slot in of_map.index.iter() {
             let slot = slot?;
@@ -340,12 +340,12 @@ mod tests {
         index.reset_totals(Totals { keys: totals.keys + 1, ..totals }).unwrap();
         found("counts 300 keys");
         index.reset_totals(totals).unwrap();
-        let [seq, bytes, records, live] = engine.log_totals().unwrap();
-        totals::reset(&engine.region, live::LOG_TOTALS, [seq, bytes, records + 1, live]).unwrap();
+        let log = engine.log_totals().unwrap();
+        LogTotals { records: log.records + 1, ..log }.reset(&engine.region).unwrap();
         found("and counts");
-        totals::reset(&engine.region, live::LOG_TOTALS, [seq, bytes, records, live + 8]).unwrap();
+        LogTotals { live_bytes: log.live_bytes + 8, ..log }.reset(&engine.region).unwrap();
         found("and the log counts");
-        totals::reset(&engine.region, live::LOG_TOTALS, [seq, bytes, records, live]).unwrap();
+        log.reset(&engine.region).unwrap();
         assert_eq!(findings(&engine), [""; 0]);
 
         // An older version of a key, which a newer one replaces.

@@ -13,6 +13,7 @@ use super::pace::{Halt, Pace, Paced};
 use super::report::{VerifyProgress, VerifyReport, VerifyScope};
 use super::tables::{MOMENT, verify_first};
 use crate::engine::Engine;
+use crate::engine::state::words::LogSize;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe};
 use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId};
@@ -72,11 +73,12 @@ impl Engine {
     fn verify_all(&self, space: &Space, pace: &mut Pace<'_>, report: &mut VerifyReport) -> Paced<()> {
         self.verify_superblocks(report)?;
         let maps: BTreeMap<MapId, Index<'_>> = self.maps()?.into_iter().collect();
-        pace.expect(self.log_size()?.0, maps.values())?;
+        pace.expect(self.log_size()?.bytes, maps.values())?;
         let derived = self.verify_log(space, &maps, pace, report)?;
         self.verify_extents(space, &maps, report)?;
         for (map, index) in &maps {
-            self.verify_index(space, *map, index, derived.get(map), pace, report)?;
+            self.verify_region(space, *map, index, report)?;
+            self.verify_index(*map, index, derived.get(map), pace, report)?;
             self.verify_resize(*map, index, pace, report)?;
         }
         self.verify_catalogue(&maps, report)?;
@@ -93,8 +95,9 @@ impl Engine {
         pace: &mut Pace<'_>,
         report: &mut VerifyReport,
     ) -> Paced<BTreeMap<MapId, Derived>> {
-        let (head, end, visible) = self.log_bounds()?;
-        let durable = self.verify_head(&head, (end, visible), space, report)?;
+        let bounds = self.log_bounds()?;
+        let (head, end) = (bounds.head, bounds.end);
+        let durable = self.verify_head(&bounds, space, report)?;
         let mut deriving = Deriving::default();
         let (mut bytes, mut records) = (0, 0);
         let mut visited = BTreeSet::new();
@@ -145,7 +148,7 @@ impl Engine {
         if !reached && walk.at() == end {
             report.add(head.head.at, "the log does not lead to its head");
         } else {
-            self.verify_end(&walk, (end, visible), (bytes, records), report)?;
+            self.verify_end(&walk, &bounds, LogSize { bytes, records }, report)?;
         }
         report.records = records;
         Ok(derived)
@@ -154,7 +157,6 @@ impl Engine {
     /// Holds what the slots and counters of a map say against what the log says.
     fn verify_index(
         &self,
-        space: &Space,
         map: MapId,
         index: &Index<'_>,
         derived: Option<&Derived>,
@@ -164,7 +166,6 @@ impl Engine {
         let nothing = Derived::default();
         let derived = derived.unwrap_or(&nothing);
         let at = index.offset();
-        self.verify_region(space, map, index, report)?;
         let (mut slots, mut dead) = (0, 0);
         for slot in index.iter() {
             let slot = slot?;

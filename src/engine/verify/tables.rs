@@ -12,6 +12,7 @@ use super::report::VerifyReport;
 use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
 use crate::engine::state::superblocks::fields_are_sane;
+use crate::engine::state::words::LogSize;
 use crate::engine::write::regions::{NEXT_ID, id_in};
 use crate::error::{Error, Result};
 use crate::file::index::Index;
@@ -27,6 +28,14 @@ pub(super) const MOMENT: Duration = Duration::from_millis(20);
 
 /// How often one who cannot keep others from writing looks for such a moment.
 const LOOKS: u32 = 20;
+
+/// Where the log begins and ends.
+pub(super) struct LogBounds {
+    pub(super) head: LogHead,
+    pub(super) end: u64,
+    /// The sequence number of its last commit.
+    visible: u64,
+}
 
 impl Engine {
     /// What says where everything is, and has no versions: looked at while nobody writes. Says whether there was such a
@@ -158,7 +167,7 @@ impl Engine {
     }
 
     pub(super) fn verify_totals(&self, report: &mut VerifyReport) -> Result<()> {
-        if self.is_live()? && self.log_totals()?[0] > self.visible()? {
+        if self.is_live()? && self.log_totals()?.seq > self.visible()? {
             // The next commits would go to the other bank, and not count.
             report.add(live::LOG_TOTALS, "the counters of the log are from a commit that is still to come");
         }
@@ -227,13 +236,8 @@ impl Engine {
     }
 
     /// Looks at where the log begins, and says where it begins for the superblock.
-    pub(super) fn verify_head(
-        &self,
-        head: &LogHead,
-        (end, visible): (u64, u64),
-        space: &Space,
-        report: &mut VerifyReport,
-    ) -> Result<LogHead> {
+    pub(super) fn verify_head(&self, bounds: &LogBounds, space: &Space, report: &mut VerifyReport) -> Result<LogHead> {
+        let &LogBounds { ref head, end, visible } = bounds;
         if head.head.seq > visible + 1 || head.head.seq >> COUNT_BITS != visible >> COUNT_BITS && head.head.at == end {
             report.add(live::HEAD, "the head of the log has a number that is still to come");
         }
@@ -259,10 +263,11 @@ impl Engine {
     pub(super) fn verify_end(
         &self,
         walk: &Walk<'_>,
-        (end, visible): (u64, u64),
-        passed: (u64, u64),
+        bounds: &LogBounds,
+        passed: LogSize,
         report: &mut VerifyReport,
     ) -> Result<()> {
+        let &LogBounds { end, visible, .. } = bounds;
         if walk.at() != end {
             report.add(walk.at(), format!("the log ends here and should end at {end}: {}", walk.stop()));
         } else if !walk.is_between_commits() {
@@ -276,9 +281,9 @@ impl Engine {
         } else {
             let counted = self.log_size()?;
             if counted != passed {
-                let ((bytes, records), (counted_bytes, counted_records)) = (passed, counted);
                 let what = format!(
-                    "the log has {records} records of {bytes} bytes, and counts {counted_records} of {counted_bytes}"
+                    "the log has {} records of {} bytes, and counts {} of {}",
+                    passed.records, passed.bytes, counted.records, counted.bytes
                 );
                 report.add(live::LOG_TOTALS, what);
             }
@@ -322,13 +327,12 @@ impl Engine {
         Ok(self.region.live(live::CHAIN)? as u32)
     }
 
-    /// Where the log begins and ends, and its last sequence number.
-    pub(super) fn log_bounds(&self) -> Result<(LogHead, u64, u64)> {
+    pub(super) fn log_bounds(&self) -> Result<LogBounds> {
         let head = self.head()?;
         if let Some(frozen) = self.frozen()? {
-            return Ok((head, self.superblock()?.log_end.get(), frozen.visible));
+            return Ok(LogBounds { head, end: self.superblock()?.log_end.get(), visible: frozen.visible });
         }
-        Ok((head, self.region.live(live::TAIL)?, self.region.live(live::VISIBLE)?))
+        Ok(LogBounds { head, end: self.region.live(live::TAIL)?, visible: self.region.live(live::VISIBLE)? })
     }
 }
 

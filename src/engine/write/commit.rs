@@ -19,6 +19,7 @@ use super::reserve::Room;
 use super::slots::Place;
 use crate::engine::Engine;
 use crate::engine::lookup::protocol;
+use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
 use crate::file::index::{Index, Probe, Totals};
@@ -27,7 +28,6 @@ use crate::file::layout::{
     seal,
 };
 use crate::file::log::{self, Entry, Record, Scan, Tail};
-use crate::file::totals;
 
 /// How a change of one key was recorded, or would be.
 #[derive(Clone, Copy, Debug)]
@@ -141,11 +141,11 @@ impl Writing<'_> {
     /// Adds to the counters of the whole log.
     #[inline]
     pub(crate) fn count_log(&mut self, seq: u64, appended: Appended) -> Result<()> {
-        let [counted, bytes, records, live_bytes] = self.engine.log_totals()?;
+        let LogTotals { seq: counted, bytes, records, live_bytes } = self.engine.log_totals()?;
         if counted < seq {
             let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
             let live_bytes = live_bytes.saturating_add(appended.live).saturating_sub(appended.gone);
-            totals::publish(&self.engine.region, live::LOG_TOTALS, [seq, bytes, records, live_bytes])?;
+            LogTotals { seq, bytes, records, live_bytes }.publish(&self.engine.region)?;
         }
         Ok(())
     }

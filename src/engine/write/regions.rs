@@ -11,7 +11,7 @@ use super::reserve::{REGION_RESERVE, Reserve};
 use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::index::{Index, Totals};
+use crate::file::index::{Index, NewRegion, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, extent_blocks, extent_offset,
     extent_word, live, table_word,
@@ -144,7 +144,8 @@ impl<'e> Writing<'e> {
         };
         // One before the clear, so that whatever else the commit holds counts from here.
         let totals = Totals { seq: seq - 1, ..Totals::default() };
-        Index::create(&self.engine.region, (offset, REGION_RESERVE), map, seq, previous, totals)?;
+        let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous, totals };
+        Index::create(&self.engine.region, new)?;
         Ok(offset)
     }
 
@@ -166,15 +167,18 @@ impl<'e> Writing<'e> {
         let extent = self.allocate(REGION_RESERVE, ExtentKind::Index)?;
         let seq = self.seq()?;
         let totals = Totals { seq: seq - 1, ..Totals::default() };
-        Index::create(&self.engine.region, (extent.offset, REGION_RESERVE), map, seq, 0, totals)?;
-        Ok(extent.offset)
+        let offset = extent.offset;
+        let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous: 0, totals };
+        Index::create(&self.engine.region, new)?;
+        Ok(offset)
     }
 
     /// Gives a map its first region, of so many blocks.
     pub(crate) fn create_map(&mut self, map: MapId, blocks: u64, seq: u64) -> Result<Index<'e>> {
         let extent = self.allocate(blocks, ExtentKind::Index)?;
-        let new = (extent.offset, extent.blocks);
-        let index = Index::create(&self.engine.region, new, map, seq, 0, Totals { seq, ..Totals::default() })?;
+        let (offset, blocks, totals) = (extent.offset, extent.blocks, Totals { seq, ..Totals::default() });
+        let new = NewRegion { offset, blocks, map, since: seq, previous: 0, totals };
+        let index = Index::create(&self.engine.region, new)?;
         if !self.engine.map_table()?.set_region(map, index.extent())? {
             self.grow_map_table()?;
             self.engine.map_table()?.set_region(map, index.extent())?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::engine::durable::flusher::{LARGEST_SLICE, SLICES_UNDER_WAY};
 use crate::engine::settings::Durability;
+use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::layout::{BLOCK, live};
@@ -88,7 +89,7 @@ impl Engine {
     /// commit that this follows is done, so a failure is not its failure; it is remembered.
     #[inline]
     pub(crate) fn checkpoint_if_due(&self) {
-        let Ok([_, bytes, ..]) = self.log_totals() else { return };
+        let Ok(LogTotals { bytes, .. }) = self.log_totals() else { return };
         let wanted = self.upkeep.wants_checkpoint();
         if wanted || bytes >= self.flusher.next_slice.load(Ordering::Relaxed) {
             // A failed flush has poisoned the store, which every later sync reports.

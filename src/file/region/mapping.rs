@@ -9,11 +9,18 @@
 use std::fs::File;
 use std::io;
 
+/// What can be done with a mapping of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    ReadOnly,
+    ReadWrite,
+}
+
 /// What a mapping shows.
 #[derive(Clone, Copy)]
 pub(super) enum Shown<'f> {
-    /// A file as everybody sees it, to be read only or written as well.
-    File(&'f File, bool),
+    /// A file as everybody sees it.
+    File(&'f File, Protection),
     /// Memory of this process, zeros at first. It is promised when it is touched, not before, where the system can do
     /// it so.
     Memory,
@@ -28,6 +35,7 @@ fn no_addresses() -> io::Error {
 #[cfg(unix)]
 mod system {
     use std::collections::BTreeMap;
+    use std::ops::Range;
     use std::os::fd::AsRawFd;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Mutex, OnceLock, PoisonError};
@@ -63,7 +71,8 @@ mod system {
         pub(in super::super) fn apart(shown: Shown<'_>, len: u64) -> io::Result<Mapping> {
             let len = whole_pages(len)?;
             let mut apart = APART.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some((from, to)) = longest_gap(&apart).filter(|(from, to)| to - from > len) else {
+            let Some(Range { start: from, end: to }) = longest_gap(&apart).filter(|gap| gap.end - gap.start > len)
+            else {
                 return Err(no_addresses());
             };
             // Somebody else may have memory in the middle.
@@ -134,8 +143,11 @@ mod system {
     fn map(wish: *mut u8, len: usize, shown: Shown<'_>, offset: u64) -> io::Result<*mut u8> {
         let read = libc::PROT_READ;
         let (access, flags, descriptor, offset) = match shown {
-            Shown::File(file, read_only) => {
-                let access = if read_only { read } else { read | libc::PROT_WRITE };
+            Shown::File(file, protection) => {
+                let access = match protection {
+                    Protection::ReadOnly => read,
+                    Protection::ReadWrite => read | libc::PROT_WRITE,
+                };
                 (access, libc::MAP_SHARED, file.as_raw_fd(), offset)
             }
             Shown::Memory => (read | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE, -1, 0),
@@ -163,11 +175,11 @@ mod system {
 
     /// Addresses that systems with 47 bits of them leave alone: they put stacks, libraries and what programs allocate
     /// above, and programs with their heaps either above or below.
-    const PLACES: std::ops::Range<u64> = 0x1000_0000_0000..0x5000_0000_0000;
+    const PLACES: Range<u64> = 0x1000_0000_0000..0x5000_0000_0000;
 
     /// The longest run of addresses between mappings that lie apart. Where it begins is random, so that nobody can tell
     /// beforehand at which address the content of a file lies.
-    fn longest_gap(apart: &BTreeMap<usize, usize>) -> Option<(usize, usize)> {
+    fn longest_gap(apart: &BTreeMap<usize, usize>) -> Option<Range<usize>> {
         static BEGIN: OnceLock<u64> = OnceLock::new();
 
         let shift = BEGIN.get_or_init(|| getrandom::u64().unwrap_or(0) % ((PLACES.end - PLACES.start) / 4));
@@ -175,7 +187,8 @@ mod system {
         let (begin, end) = (usize::try_from(PLACES.start + shift).ok()?, usize::try_from(PLACES.end).ok()?);
         let ends = std::iter::once(begin).chain(apart.values().copied());
         let starts = apart.keys().copied().chain(std::iter::once(end));
-        ends.zip(starts).max_by_key(|(from, to)| to.saturating_sub(*from))
+        let gaps = ends.zip(starts).map(|(from, to)| from..to);
+        gaps.max_by_key(|gap| gap.end.saturating_sub(gap.start))
     }
 }
 
@@ -192,8 +205,8 @@ mod system {
             let len = usize::try_from(len).map_err(|_| no_addresses())?;
             let options = MmapOptions::new().len(len).clone();
             let mapped = match shown {
-                Shown::File(file, true) => options.map_raw_read_only(file)?,
-                Shown::File(file, false) => options.map_raw(file)?,
+                Shown::File(file, Protection::ReadOnly) => options.map_raw_read_only(file)?,
+                Shown::File(file, Protection::ReadWrite) => options.map_raw(file)?,
                 Shown::Memory => options.map_anon()?.into(),
             };
             Ok(Mapping(mapped))

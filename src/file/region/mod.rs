@@ -45,6 +45,7 @@ use super::door::{self, Call};
 use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, live};
 use super::locks::network_file_system;
 use crate::error::{Error, FullReason, Result};
+pub(crate) use mapping::Protection;
 use mapping::{Mapping, Shown};
 pub(crate) use tags::tagged;
 pub(crate) use window::Window;
@@ -149,10 +150,20 @@ enum Backing {
     },
 }
 
+/// What is mapped when a region begins.
+struct Mapped {
+    mapping: Mapping,
+    /// So many bytes mapping and file have at least, and that is at least [`EXTENTS`].
+    len: u64,
+    /// Mapping and file have a block more, the seal.
+    sealed: bool,
+}
+
 impl Region {
-    /// Maps `file`, for reading only or for both. A shorter one is made as long as the part in front of the extents and
-    /// the seal.
-    pub(crate) fn of_file(file: File, path: PathBuf, read_only: bool, max_len: u64) -> Result<Region> {
+    /// Maps `file`. A shorter one that is to be written to is made as long as the part in front of the extents and the
+    /// seal.
+    pub(crate) fn of_file(file: File, path: PathBuf, protection: Protection, max_len: u64) -> Result<Region> {
+        let read_only = protection == Protection::ReadOnly;
         let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         if len < EXTENTS && !read_only {
             check_file_size(&path, max_len, LEAST_FILE)?;
@@ -173,10 +184,11 @@ impl Region {
                 os::fill_holes(&file, 0, EXTENTS).map_err(|refused| refusal(&path, missing, refused))?;
             }
         }
-        let mapping = map_file(&file, len, read_only);
+        let mapping = map_file(&file, len, protection);
         let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
         let backing = if read_only { Backing::ReadOnlyFile(file) } else { Backing::File(file) };
-        Ok(Region::new(mapping, before_seal(len), len >= LEAST_FILE, backing, path, max_len))
+        let mapped = Mapped { mapping, len: before_seal(len), sealed: len >= LEAST_FILE };
+        Ok(Region::new(mapped, backing, path, max_len))
     }
 
     /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the
@@ -184,7 +196,8 @@ impl Region {
     pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
         let path = PathBuf::from("(in memory)");
         let mapping = map_memory(EXTENTS, max_len).map_err(|e| unmapped(&path, EXTENTS, 0, e))?;
-        Ok(Region::new(mapping, EXTENTS, false, Backing::Memory { behind: None }, path, max_len))
+        let mapped = Mapped { mapping, len: EXTENTS, sealed: false };
+        Ok(Region::new(mapped, Backing::Memory { behind: None }, path, max_len))
     }
 
     /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added,
@@ -205,19 +218,12 @@ impl Region {
             Ok(mapping)
         });
         let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
-        Ok(Region::new(
-            mapping,
-            before_seal(whole),
-            false,
-            Backing::Memory { behind: Some((file, whole)) },
-            path,
-            max_len,
-        ))
+        let mapped = Mapped { mapping, len: before_seal(whole), sealed: false };
+        Ok(Region::new(mapped, Backing::Memory { behind: Some((file, whole)) }, path, max_len))
     }
 
-    /// `mapping` and file have at least `len` bytes, and that is at least [`EXTENTS`]; if it is `sealed`, mapping and
-    /// file have a block more.
-    fn new(mapping: Mapping, len: u64, sealed: bool, backing: Backing, path: PathBuf, max_len: u64) -> Region {
+    fn new(mapped: Mapped, backing: Backing, path: PathBuf, max_len: u64) -> Region {
+        let Mapped { mapping, len, sealed } = mapped;
         // Of the file systems that other machines may have open, not all keep file and mapping the same.
         let coherent = match &backing {
             Backing::File(file) => {
@@ -249,6 +255,10 @@ impl Region {
     /// Name of the file, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn protection(&self) -> Protection {
+        if self.is_read_only() { Protection::ReadOnly } else { Protection::ReadWrite }
     }
 
     /// Whether nothing can be changed.
@@ -376,13 +386,13 @@ impl Region {
 
     /// Sees to it that the mapping in use has at least `len` bytes.
     fn cover(&self, mappings: &mut Vec<Arc<Mapping>>, file: &File, len: u64) -> io::Result<()> {
-        let shown = Shown::File(file, self.is_read_only());
+        let shown = Shown::File(file, self.protection());
         if let Some(mapping) = mappings.last()
             && (mapping.len() as u64 >= len || grow(mapping, shown, len).is_ok())
         {
             return Ok(());
         }
-        let mapping = map_file(file, len, self.is_read_only())?;
+        let mapping = map_file(file, len, self.protection())?;
         self.base.store(mapping.as_mut_ptr(), Ordering::Release);
         mappings.push(Arc::new(mapping));
         Ok(())
@@ -396,7 +406,7 @@ impl Region {
             return Err(self.misaligned(offset));
         }
         // SAFETY: the mapping that `base` belongs to has at least `EXTENTS` bytes, which is a multiple of 8, and so
-        // does the file (see `new`); `offset` is a smaller multiple of 8. The rest as in `words`.
+        // does the file (see `Mapped`); `offset` is a smaller multiple of 8. The rest as in `words`.
         Ok(unsafe { &*self.base.load(Ordering::Acquire).add(offset as usize).cast::<Word>() })
     }
 
@@ -540,14 +550,14 @@ fn unmapped(path: &Path, needed: u64, len: u64, error: io::Error) -> Error {
 }
 
 /// Maps a file.
-fn map_file(file: &File, len: u64, read_only: bool) -> io::Result<Mapping> {
+fn map_file(file: &File, len: u64, protection: Protection) -> io::Result<Mapping> {
     let most = match cfg!(target_pointer_width = "64") {
         _ if !cfg!(target_os = "linux") => len,
         true => len.saturating_mul(4).max(RESERVE),
         // Old mappings stay: so many that all of them together are a few times as long as the file.
         false => len.saturating_add(len / 2),
     };
-    map(Shown::File(file, read_only), len, most)
+    map(Shown::File(file, protection), len, most)
 }
 
 /// Takes memory of this process. What makes a full store smaller may exceed its limit `max_len` for a while, and so may

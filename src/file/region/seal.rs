@@ -4,6 +4,7 @@
 //! A region that is no file has none: nobody can copy it. Nor has one whose power was cut, until its log was followed
 //! to the end: the file may be shorter than it was, and what looks like the seal be the end of the log.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::*;
@@ -40,8 +41,8 @@ impl Region {
             self.check_seal_at(at)?;
         }
         // SAFETY: `at` is a multiple of a block and at most the length before the seal; mapping and file have a block
-        // more than that (see `new`, `refresh` and `allocate`), and `word` is a multiple of 8 within a block. The rest
-        // as in `words`.
+        // more than that (see `Mapped`, `refresh` and `allocate`), and `word` is a multiple of 8 within a block. The
+        // rest as in `words`.
         Ok(unsafe { &*self.base.load(Ordering::Acquire).add((at + word) as usize).cast::<Word>() })
     }
 
@@ -102,8 +103,8 @@ impl Region {
 
     /// Gives the file a seal that says nothing, behind the extents of the log. Nobody else looks. A private copy goes
     /// on as long as the file would be.
-    pub(crate) fn seal_up(&self, log: &[(u64, u64, u64)]) -> Result<()> {
-        let end = log.iter().map(|extent| extent.1).max().unwrap_or(EXTENTS);
+    pub(crate) fn seal_up(&self, log: &[Range<u64>]) -> Result<()> {
+        let end = log.iter().map(|extent| extent.end).max().unwrap_or(EXTENTS);
         let len = self.refresh()?;
         let has_room = len.is_multiple_of(BLOCK) && end + BLOCK <= len;
         if matches!(&self.backing, Backing::Memory { behind: Some(_) }) && has_room {
@@ -119,7 +120,7 @@ impl Region {
         self.sealed.store(true, Ordering::Relaxed);
         self.refresh()?;
         let before = self.live(live::SEAL_AT)?;
-        let is_log = log.iter().any(|&(start, end, _)| (start..end).contains(&before));
+        let is_log = log.iter().any(|extent| extent.contains(&before));
         if self.can_seal_at(before) && !is_log {
             // A copy whose front names it must not find it as it was.
             self.clear_seal(before)?;

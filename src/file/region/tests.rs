@@ -4,7 +4,7 @@ fn region_of_file(max_len: u64) -> (tempfile::TempDir, Region) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("region");
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-    (folder, Region::of_file(file, path, false, max_len).unwrap())
+    (folder, Region::of_file(file, path, Protection::ReadWrite, max_len).unwrap())
 }
 
 #[test]
@@ -164,7 +164,8 @@ fn memory_behind_a_file_grows_shrinks_and_leaves_the_file_alone() {
     drop(region);
     let before = std::fs::read(&path).unwrap();
     let max = 16 * len;
-    let region = Region::of_file(File::open(&path).unwrap(), path.clone(), true, u64::MAX).unwrap();
+    let file = File::open(&path).unwrap();
+    let region = Region::of_file(file, path.clone(), Protection::ReadOnly, u64::MAX).unwrap();
     let region = region.into_private(max + BLOCK).unwrap();
     let block = |region: &Region, number: u64| region.frozen(EXTENTS + number * BLOCK, BLOCK).unwrap().to_vec();
     assert_eq!(block(&region, 7), [7; BLOCK as usize]);
@@ -187,7 +188,7 @@ fn a_read_only_region_refuses_every_change() {
     let (_folder, region) = region_of_file(1 << 20);
     region.write(0, b"abc").unwrap();
     let path = region.path().to_owned();
-    let region = Region::of_file(File::open(&path).unwrap(), path, true, 1 << 20).unwrap();
+    let region = Region::of_file(File::open(&path).unwrap(), path, Protection::ReadOnly, 1 << 20).unwrap();
     assert_eq!(region.frozen(0, 3).unwrap(), b"abc");
     for result in [
         region.write(0, b"x"),

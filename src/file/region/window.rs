@@ -32,7 +32,7 @@ impl Region {
             std::hint::assert_unchecked(!base.is_null());
             NonNull::new_unchecked(base)
         };
-        // SAFETY: no region is ever shorter (see `Region::new`, `refresh`, `truncate` and the seal). So nothing is left
+        // SAFETY: no region is ever shorter (see `Mapped`, `refresh`, `truncate` and the seal). So nothing is left
         // to check of a word in front of the extents.
         unsafe { std::hint::assert_unchecked(len >= EXTENTS) };
         Window { base, len, region: PhantomData }
@@ -47,7 +47,7 @@ impl<'a> Window<'a> {
         if offset > self.len - N as u64 * 8 || !offset.is_multiple_of(8) {
             return None;
         }
-        // SAFETY: the length is at least `EXTENTS` (see `Region::new`), so the difference is that; `offset + 8 * N` is
+        // SAFETY: the length is at least `EXTENTS` (see `Mapped`), so the difference is that; `offset + 8 * N` is
         // at most the length, so the result lies inside the mapping that `base` belongs to and inside the file.
         Some(unsafe { self.base.add(offset as usize) })
     }
