@@ -256,9 +256,7 @@ impl Stats {
         let visible = engine.visible()?;
         let maps = maps(engine, visible & COUNT_MASK)?;
         let upkeep = &engine.upkeep;
-        let ((lines, most_lines), (blocks, most_blocks)) = (upkeep.lines.figures(), upkeep.blocks.figures());
-        let ((moved_bytes, most_moved_bytes), (flushed_bytes, most_flushed_bytes)) =
-            (upkeep.moved.figures(), upkeep.flushed.figures());
+        let done = upkeep.done();
         let live_bytes = maps.iter().fold(0u64, |sum, map| sum.saturating_add(map.live_bytes));
         let (pins, oldest) = engine.pins_in_use()?;
         let processes = engine.processes()?;
@@ -287,14 +285,14 @@ impl Stats {
             }),
             cleaned_bytes: engine.head()?.bytes,
             upkeep: UpkeepStats {
-                lines,
-                most_lines,
-                blocks,
-                most_blocks,
-                moved_bytes,
-                most_moved_bytes,
-                flushed_bytes,
-                most_flushed_bytes,
+                lines: done.lines.all,
+                most_lines: done.lines.most,
+                blocks: done.blocks.all,
+                most_blocks: done.blocks.most,
+                moved_bytes: done.moved.all,
+                most_moved_bytes: done.moved.most,
+                flushed_bytes: done.flushed.all,
+                most_flushed_bytes: done.flushed.most,
             },
             resting: upkeep.rest.resting().map(|rest| RestingStats {
                 left: rest.left(),

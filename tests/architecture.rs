@@ -71,12 +71,12 @@ fn imports_run_down_only() {
 /// a part of every room.
 const ROOMS: [(&str, &[&str]); 14] = [
     ("engine", &["settings", "clock", "progress"]),
-    ("engine/state", &["rest", "ledger", "superblocks", "head", "live_area", "words", "writer", "maps"]),
+    ("engine/state", &["rest", "expired", "ledger", "superblocks", "head", "live_area", "words", "writer", "maps"]),
     ("engine/processes", &["gate", "lock_word", "entries", "notice"]),
-    ("engine/lookup", &["protocol", "horizon", "versions", "keys"]),
-    ("engine/durable", &["flusher", "superblock", "checkpoint"]),
+    ("engine/lookup", &["protocol", "pin_table", "horizon", "versions", "keys"]),
+    ("engine/durable", &["reach", "flusher", "slices", "once_more", "superblock", "checkpoint"]),
     ("engine/write", &["slots", "reclaim", "reserve", "space", "regions", "commit", "turn", "tables", "sync"]),
-    ("engine/read", &["sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),
+    ("engine/read", &["kept", "sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),
     ("engine/upkeep", &["resize", "expiry", "clean", "sweep", "share", "compact", "maintain"]),
     ("engine/change", &["one", "batch", "maps"]),
     ("engine/open", &["path", "aside", "seat", "build", "recovery", "roads", "close"]),

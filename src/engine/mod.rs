@@ -9,12 +9,12 @@
 //! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` |
 //! | [`change`] | what users change, each a turn | `one` `batch` `maps` |
 //! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `sweep` `share` `compact` `maintain` |
-//! | [`read`] | pins, and what they see | `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
+//! | [`read`] | pins, and what they see | `kept` `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
 //! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `commit` `turn` `tables` `sync` |
-//! | [`durable`] | flushes; superblocks | `flusher` `superblock` `checkpoint` |
-//! | [`lookup`] | finds records; the horizon | `protocol` `horizon` `versions` `keys` |
+//! | [`durable`] | flushes; superblocks | `reach` `flusher` `slices` `once_more` `superblock` `checkpoint` |
+//! | [`lookup`] | finds records; the horizon | `protocol` `pin_table` `horizon` `versions` `keys` |
 //! | [`processes`] | who is there, who may write | `gate` `lock_word` `entries` `notice` |
-//! | [`state`] | what the file says | `rest` `ledger` `superblocks` `head` `live_area` `words` `writer` `maps` |
+//! | [`state`] | what is known | `rest` `expired` `ledger` `superblocks` `head` `live_area` `words` `writer` `maps` |
 //! | below | | [`settings`] [`clock`] [`progress`] |
 //!
 //! The walk of an insert, down and up again:
@@ -32,8 +32,8 @@
 //!
 //! What one may do is a value, and is given back when that is dropped:
 //!
-//! * [`Engine`] is the frame: it names a part of every room, and each room adds methods to it. Anybody may look at words
-//!   through it, at any time.
+//! * [`Engine`] is the frame: it names a part of every room, and each room adds methods to it. Anybody may look at
+//!   words through it, at any time.
 //! * A [`View`](read::pins::View) holds a pin: it may read one commit.
 //! * A [`Turn`](write::turn::Turn) holds the writer lock. It lends a [`Writing`](state::writer::Writing), whose methods
 //!   may change the store. Everything that needs the lock is one of them, or takes one.
@@ -63,11 +63,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use durable::flusher::Flusher;
-use lookup::horizon::KeptPins;
+use durable::once_more::OnceMore;
+use durable::reach::Reach;
+use durable::slices::Slices;
+use lookup::pin_table::{Claims, Search};
 use lookup::versions::OldReaders;
 use open::aside::Aside;
 use processes::gate::Gate;
-use read::pins::{SharedPins, SnapshotLocks};
+use read::kept::KeptPins;
+use read::sharing::{SharedPins, SnapshotLocks};
 use settings::{Opened, Settings};
 use state::ledger::Upkeep;
 use state::words::Frozen;
@@ -105,6 +109,8 @@ pub(crate) struct Engine {
     aside: Option<Aside>,
     /// The number of the opening that this is of: that of the one in whose place it is, if there is one.
     pub(crate) origin: u64,
+    claims: Claims,
+    pin_search: Search,
     kept_pins: KeptPins,
     shared_pins: SharedPins,
     snapshot_locks: SnapshotLocks,
@@ -114,6 +120,9 @@ pub(crate) struct Engine {
     /// Taken for each step of a change by the holder of the gate, who hardly ever waits for it.
     writer: Mutex<Writer>,
     flusher: Flusher,
+    slices: Slices,
+    once_more: OnceMore,
+    reach: Reach,
     pub(crate) upkeep: Upkeep,
     /// The superblock in force when it was last looked at. Held while the next one is written.
     superblock: Mutex<Superblock>,

@@ -13,7 +13,7 @@ use loom::thread;
 
 use crate::engine::lookup::protocol::{self, Words};
 use crate::engine::processes::lock_word::{self, Shared, Taken};
-use crate::engine::read::sharing::Commits;
+use crate::engine::read::sharing::{SharedPin, SharedPins, Table};
 use crate::error::{Error, Result};
 use crate::file::layout::{live, writer_lock};
 
@@ -216,13 +216,16 @@ fn an_entry_that_was_given_to_another_is_not_taken_for_the_dead_one() {
 // Pins, reuse, and the switch to another index.
 
 const GARBAGE: u64 = 99;
+/// The place of the first pin.
 const PIN: u64 = 1;
+/// What a pin says that is kept and not used.
+const IDLE: u64 = u64::MAX;
 
-/// A store with one key, of which commit 1 wrote value 1, in index 0; and a pin.
+/// A store with one key, of which commit 1 wrote value 1, in index 0; and pins.
 struct Store {
     visible: AtomicU64,
     horizon: AtomicU64,
-    pin: AtomicU64,
+    pins: [AtomicU64; 2],
     /// Which index is in force.
     index: AtomicU64,
     /// The space of each index. Loom sees if it is written while somebody reads it.
@@ -238,7 +241,7 @@ impl Store {
         Arc::new(Store {
             visible: AtomicU64::new(1),
             horizon: AtomicU64::new(0),
-            pin: AtomicU64::new(0),
+            pins: [AtomicU64::new(0), AtomicU64::new(0)],
             index: AtomicU64::new(0),
             indexes: [UnsafeCell::new(()), UnsafeCell::new(())],
             slots: [AtomicU64::new(1), AtomicU64::new(0)],
@@ -246,10 +249,10 @@ impl Store {
         })
     }
 
-    /// Pins, as `Engine::claim_here` does where a reader has a barrier of its own.
+    /// Pins, as `Engine::pin_here` does where a reader has a barrier of its own.
     fn pin(&self) -> u64 {
         let seq = self.visible.load(Ordering::Acquire);
-        self.pin.store(self.claim(seq), Ordering::Release);
+        self.pins[0].store(self.claim(seq), Ordering::Release);
         fence(Ordering::SeqCst);
         protocol::settle(self, PIN, seq).unwrap()
     }
@@ -268,8 +271,8 @@ impl Store {
 
     /// Whether no pin lies below `seq`.
     fn unread_below(&self, seq: u64) -> bool {
-        let claim = self.pin.load(Ordering::SeqCst);
-        claim == 0 || claim >= seq
+        let mut claims = self.pins.iter().map(|pin| pin.load(Ordering::SeqCst));
+        claims.all(|claim| claim == 0 || claim >= seq)
     }
 
     /// Commit 2, for which the index is built anew; the old one is reused as soon as that may be.
@@ -294,13 +297,17 @@ impl Words for Store {
         Ok(match at {
             live::HORIZON => self.horizon.load(Ordering::SeqCst),
             live::VISIBLE => self.visible.load(Ordering::SeqCst),
-            _ => self.pin.load(Ordering::SeqCst),
+            place => self.pins[(place - PIN) as usize].load(Ordering::SeqCst),
         })
     }
 
     fn store(&self, at: u64, value: u64) -> Result<()> {
-        let word = if at == live::HORIZON { &self.horizon } else { &self.pin };
-        word.store(value, Ordering::SeqCst);
+        if at == live::HORIZON {
+            self.horizon.store(value, Ordering::SeqCst);
+        } else {
+            self.pins[(at - PIN) as usize].store(value, Ordering::SeqCst);
+            in_the_total_order();
+        }
         Ok(())
     }
 
@@ -329,7 +336,7 @@ fn nothing_is_reused_under_a_reader() {
         let writer = thread::spawn(move || writer.commit_with_a_new_index());
         let seq = store.pin();
         assert_eq!(store.get(seq), seq, "the view of commit {seq}");
-        store.pin.store(0, Ordering::Release);
+        store.pins[0].store(0, Ordering::Release);
         writer.join().unwrap();
     });
 }
@@ -343,62 +350,62 @@ fn a_snapshot_stays_what_it_is_while_the_index_is_switched() {
         let writer = thread::spawn(move || writer.commit_with_a_new_index());
         // Each look may find another index.
         assert_eq!([store.get(seq), store.get(seq)], [1, 1]);
-        store.pin.store(0, Ordering::Release);
+        store.pins[0].store(0, Ordering::Release);
         let newer = store.pin();
         assert_eq!(store.get(newer), newer);
         writer.join().unwrap();
     });
 }
 
-/// One who looks at the last commit, and shares the pin of whoever looks at it already, as `Engine::claim_anywhere`
-/// does. There is one pin, so it must be free when there is nobody to share it with.
-fn join(store: &Store, commits: &Mutex<Commits>) -> u64 {
-    let mut commits = commits.lock().unwrap();
-    let seq = store.visible.load(Ordering::Acquire);
-    if commits.join(seq).is_some() {
-        return seq;
-    }
-    store.pin.store(store.claim(seq), Ordering::SeqCst);
+/// Loom takes an access in the total order for one that acquires and releases. For a pin that is written so before the
+/// horizon is loaded, this does the rest.
+fn in_the_total_order() {
     fence(Ordering::SeqCst);
-    let seq = protocol::settle(store, PIN, seq).unwrap();
-    commits.enter(seq, PIN);
-    seq
 }
 
-fn leave(store: &Store, commits: &Mutex<Commits>, seq: u64) {
-    let mut commits = commits.lock().unwrap();
-    if commits.leave(seq).is_some() {
-        store.pin.store(0, Ordering::Release);
+impl Table for Store {
+    fn search(&self, claim: u64) -> Result<u64> {
+        let take = |pin: &AtomicU64| pin.compare_exchange(0, claim, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let place = PIN + self.pins.iter().position(take).expect("a pin is free") as u64;
+        in_the_total_order();
+        Ok(place)
     }
+
+    fn let_go(&self, place: u64, stays: bool) {
+        self.pins[(place - PIN) as usize].store(if stays { IDLE } else { 0 }, Ordering::Release);
+    }
+}
+
+/// All of them are in one list.
+fn join(store: &Store, pins: &SharedPins) -> SharedPin {
+    pins.join_in(0, store).unwrap()
+}
+
+fn leave(store: &Store, pins: &SharedPins, pin: SharedPin) {
+    pins.leave(store, pin.share, pin.seq);
 }
 
 #[test]
 fn nothing_is_reused_under_one_who_shares_a_pin() {
     check(|| {
         let store = Store::new();
-        let commits = Arc::new(Mutex::new(Commits::default()));
-        let first = join(&store, &commits);
+        let pins = Arc::new(SharedPins::default());
+        let first = join(&store, &pins);
         let writer = Arc::clone(&store);
         let writer = thread::spawn(move || writer.commit_with_a_new_index());
-        let (other_store, other_commits) = (Arc::clone(&store), Arc::clone(&commits));
-        // Leaves while somebody may be about to join.
-        let other = thread::spawn(move || leave(&other_store, &other_commits, first));
-        if store.visible.load(Ordering::Acquire) == first {
-            // Whether the first one is still there or not.
-            let mut locked = commits.lock().unwrap();
-            let joined = locked.join(first).is_some();
-            drop(locked);
-            if joined {
-                assert_eq!(store.get(first), first, "the view of commit {first}");
-                leave(&store, &commits, first);
-            }
-        }
+        let (other_store, other_pins) = (Arc::clone(&store), Arc::clone(&pins));
+        // Leaves while somebody joins: it, one that stayed behind, or a new one.
+        let other = thread::spawn(move || leave(&other_store, &other_pins, first));
+        let pin = join(&store, &pins);
+        assert_eq!(store.get(pin.seq), pin.seq, "the view of commit {}", pin.seq);
+        leave(&store, &pins, pin);
         other.join().unwrap();
         // Nobody is there any more: the pin is settled anew.
-        let seq = join(&store, &commits);
-        assert_eq!(store.get(seq), seq, "the view of commit {seq}");
-        leave(&store, &commits, seq);
+        let pin = join(&store, &pins);
+        assert_eq!(store.get(pin.seq), pin.seq, "the view of commit {}", pin.seq);
+        leave(&store, &pins, pin);
         writer.join().unwrap();
+        assert!(store.unread_below(2));
     });
 }
 

@@ -25,6 +25,12 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
+    /// One that no table lists.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn unlisted(offset: u64, blocks: u64, kind: ExtentKind, count: u64, ordinal: u64) -> Extent {
+        Extent { offset, blocks, kind, count, ordinal, entry: 0 }
+    }
+
     /// Offset behind the last byte.
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.blocks * BLOCK

@@ -11,4 +11,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod flusher;
+pub(crate) mod once_more;
+pub(crate) mod reach;
+pub(crate) mod slices;
 pub(crate) mod superblock;

@@ -1,104 +1,20 @@
 //! The horizon: how far back somebody reads.
-//!
-//! Pins are words of the file, and are written and looked at here. How a reader comes to one is told by the
-//! [`pins`](crate::engine::read::pins).
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{Ordering, fence};
 
+use super::pin_table::{self, Held};
 use super::protocol;
 use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::layout::{COUNT_MASK, EXTENTS, live, pin, process};
-use crate::file::live_table::{PIN, PROCESS};
+use crate::file::layout::{COUNT_MASK, live, process};
+use crate::file::live_table::PROCESS;
 use crate::file::locks;
-use crate::file::region::{Word, barrier};
-
-/// The pins of a store that threads keep between their reads.
-pub(crate) struct KeptPins {
-    /// A number that no other store of this process has or had.
-    pub(crate) store: u64,
-    /// What a pin says that a thread keeps and does not use: a number that no commit reaches holds nothing back.
-    pub(crate) idle: u64,
-    /// Readers need no barrier, since a reclaimer can make them execute one.
-    pub(crate) asymmetric: bool,
-    /// Places of pins whose threads have ended.
-    pub(crate) returned: Arc<Mutex<Vec<u64>>>,
-    /// Where the next search for a free pin begins: the one behind that which was found last.
-    pub(crate) next: AtomicU64,
-    /// How many pins were looked at in searches.
-    #[cfg(test)]
-    pub(crate) looked_at: AtomicU64,
-}
-
-impl KeptPins {
-    /// None yet, of the entry `process` of the process table.
-    pub(crate) fn new(process: u64) -> KeptPins {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        KeptPins {
-            store: NEXT.fetch_add(1, Ordering::Relaxed),
-            idle: pin::claim(process, COUNT_MASK),
-            asymmetric: barrier::register(),
-            returned: Arc::default(),
-            // Processes begin at different places, so that they do not look at the pins of each other.
-            next: AtomicU64::new(process.wrapping_mul(67)),
-            #[cfg(test)]
-            looked_at: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether readers here rely on a reclaimer for their barrier.
-    pub(crate) fn is_asymmetric(&self) -> bool {
-        self.asymmetric
-    }
-}
-
-/// A pin as others see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Held {
-    /// The counting part of the sequence number that its holder reads at.
-    pub(crate) count: u64,
-    /// When a snapshot took it: milliseconds since 1970; zero for a single read.
-    pub(crate) since: u64,
-    /// Process-table entry of its holder.
-    pub(crate) entry: u64,
-}
+use crate::file::region::barrier;
 
 impl Engine {
-    /// The claim of a pin, or when it was taken.
-    #[inline(always)]
-    pub(crate) fn pin_word(&self, place: u64) -> Result<&Word> {
-        if place < EXTENTS { self.region.live_word(place) } else { self.far_pin_word(place) }
-    }
-
-    /// The same where the table goes on.
-    #[cold]
-    fn far_pin_word(&self, place: u64) -> Result<&Word> {
-        self.region.word(place)
-    }
-
-    #[inline(always)]
-    pub(crate) fn store_pin(&self, place: u64, value: u64, order: Ordering) -> Result<()> {
-        if place < EXTENTS {
-            self.region.store_live(place, value, order)
-        } else {
-            self.store_far_pin(place, value, order)
-        }
-    }
-
-    #[cold]
-    fn store_far_pin(&self, place: u64, value: u64, order: Ordering) -> Result<()> {
-        self.region.store(place, value, order)
-    }
-
-    #[inline(always)]
-    pub(crate) fn claim(&self, seq: u64) -> u64 {
-        self.kept_pins.idle & !COUNT_MASK | seq & COUNT_MASK
-    }
-
     /// Whether the store is a closed one that nobody has opened for writing yet, and the number of its last visible
     /// commit.
     pub(crate) fn reading_point(&self) -> Result<(bool, u64)> {
@@ -152,20 +68,7 @@ impl Engine {
 
     /// How many pins are in use, and the one with the lowest count.
     pub(crate) fn pins_in_use(&self) -> Result<(u64, Option<Held>)> {
-        let (mut used, mut oldest) = (0, None);
-        if !self.is_live()? {
-            return Ok((used, oldest));
-        }
-        for place in PIN.parts(&self.region)?.places() {
-            let claim = self.region.load(place + pin::CLAIM)?;
-            if claim != 0 && pin::count(claim) != COUNT_MASK {
-                used += 1;
-                let since = self.region.load(place + pin::SINCE)?;
-                let held = Held { count: pin::count(claim), since, entry: pin::owner(claim) };
-                oldest = Some(oldest.map_or(held, |oldest: Held| oldest.min(held)));
-            }
-        }
-        Ok((used, oldest))
+        if self.is_live()? { pin_table::in_use(&self.region) } else { Ok((0, None)) }
     }
 }
 
@@ -182,27 +85,13 @@ impl Writing<'_> {
                 return Ok(0);
             }
         }
-        let mut lowest = visible & COUNT_MASK;
+        // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
         let mut asked = BTreeSet::new();
-        for place in PIN.parts(&self.engine.region)?.places() {
-            let word = self.engine.pin_word(place + pin::CLAIM)?;
-            let claim = word.seq_cst();
-            if claim == 0 || pin::count(claim) >= lowest {
-                continue;
-            }
-            // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
-            let owner = pin::owner(claim);
-            if asked.insert(owner)
-                && owner < PROCESS.limit()
-                && self.engine.clean_if_dead(owner)?
-                && word.seq_cst() == 0
-            {
-                continue;
-            }
-            if word.seq_cst() != 0 {
-                lowest = pin::count(claim);
-            }
-        }
+        let clean = |owner| match asked.insert(owner) && owner < PROCESS.limit() {
+            true => self.engine.clean_if_dead(owner).map(|_| ()),
+            false => Ok(()),
+        };
+        let mut lowest = pin_table::lowest(&self.engine.region, visible, clean)?;
         if let Some(locks) = self.engine.locks.as_ref().filter(|_| !self.engine.exclusive) {
             let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(lowest));
             if let Some(place) = held.map_err(|e| lock_error(&self.engine.region, e))? {
@@ -222,7 +111,7 @@ impl protocol::Words for Engine {
 
     #[inline(always)]
     fn store(&self, at: u64, value: u64) -> Result<()> {
-        self.store_pin(at, value, Ordering::SeqCst)
+        pin_table::store(&self.region, at, value, Ordering::SeqCst)
     }
 
     #[inline(always)]
@@ -237,7 +126,7 @@ impl protocol::Words for Engine {
 
     #[inline(always)]
     fn claim(&self, seq: u64) -> u64 {
-        Engine::claim(self, seq)
+        self.claims.at(seq)
     }
 
     #[cold]

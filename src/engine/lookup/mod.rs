@@ -4,5 +4,6 @@
 
 pub(crate) mod horizon;
 pub(crate) mod keys;
+pub(crate) mod pin_table;
 pub(crate) mod protocol;
 pub(crate) mod versions;

@@ -7,11 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use crate::engine::clock::now;
 use crate::engine::durable::flusher::Flusher;
-use crate::engine::lookup::horizon::KeptPins;
+use crate::engine::durable::once_more::OnceMore;
+use crate::engine::durable::reach::{Durable, Reach};
+use crate::engine::durable::slices::Slices;
+use crate::engine::lookup::pin_table::{Claims, Search};
 use crate::engine::lookup::versions::OldReaders;
 use crate::engine::processes::entries;
 use crate::engine::processes::gate::Gate;
-use crate::engine::read::pins::{SharedPins, SnapshotLocks};
+use crate::engine::read::kept::KeptPins;
+use crate::engine::read::sharing::{SharedPins, SnapshotLocks};
 use crate::engine::settings::{Access, Opened, Settings};
 use crate::engine::state::ledger::Upkeep;
 use crate::engine::state::words::Frozen;
@@ -61,7 +65,7 @@ impl Engine {
             None => Arc::default(),
         };
         // What the superblock does not vouch for counts as not flushed.
-        let durable = (superblock.log_end.get(), superblock.next_seq.get() - 1);
+        let durable = Durable::up_to(superblock.log_end.get(), superblock.next_seq.get() - 1);
         Ok(Engine {
             seed: superblock.hash_seed.get(),
             locks: seat.locks,
@@ -74,12 +78,17 @@ impl Engine {
             thawed: AtomicBool::new(false),
             aside: None,
             origin: ORIGINS.fetch_add(1, Ordering::Relaxed),
-            kept_pins: KeptPins::new(seat.entry),
+            claims: Claims::of(seat.entry),
+            pin_search: Search::of(seat.entry),
+            kept_pins: KeptPins::new(),
             shared_pins: SharedPins::default(),
             snapshot_locks: SnapshotLocks::default(),
             gate,
             old_readers: OldReaders::default(),
-            flusher: Flusher::new(durable.0, durable.1),
+            flusher: Flusher::new(durable),
+            slices: Slices::new(durable),
+            once_more: OnceMore::new(durable),
+            reach: Reach::unknown(),
             writer: Mutex::new(writer),
             clean: AtomicBool::new(superblock.is_clean()),
             upkeep: Upkeep::default(),

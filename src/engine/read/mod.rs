@@ -5,6 +5,7 @@
 pub(crate) mod cursor;
 pub(crate) mod get;
 pub(crate) mod history;
+pub(crate) mod kept;
 pub(crate) mod pinned;
 pub(crate) mod pins;
 pub(crate) mod sharing;

@@ -11,31 +11,31 @@
 //! reclaimer, who is rare, makes every running thread execute a barrier, and readers need none (as in `liburcu` and in
 //! folly's hazard pointers). For that, each thread keeps a pin of its own between reads, which it writes with a plain
 //! store. Snapshots, which wander from thread to thread, claim a pin by compare-and-swap, and so does a read inside a
-//! read: one for all that look at the same commit in this process ([`sharing`](super::sharing)).
+//! read: one for all that look at the same commit in this process ([`sharing`](super::sharing)). Which thread keeps
+//! which one stands in [`kept`](super::kept), and how a free one is found in the
+//! [table](crate::engine::lookup::pin_table).
 //!
 //! When all pins are taken, the table goes on in an extent ([`live_tables`](crate::engine::write::tables)).
 //!
 //! A store that is opened for reading cannot write pins. Its snapshots take a shared lock on a byte whose place says
 //! the sequence number; the reclaimer asks the kernel for such locks. Here the kernel's own lock is the barrier.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::sync::atomic::{Ordering, compiler_fence, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::sharing::Commits;
+use super::kept::Here;
+use super::sharing::{SharedPin, Table};
 use crate::engine::Engine;
+use crate::engine::lookup::pin_table::{self, Found};
 use crate::engine::lookup::protocol;
 use crate::engine::processes::entries::{lock_error, poll};
-use crate::engine::processes::gate::thread_number;
 use crate::engine::write::tables::Lengthened;
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{COUNT_MASK, live, pin};
-use crate::file::live_table::{PIN, Parts};
+use crate::file::live_table::PIN;
 use crate::file::locks::{self, Sharing};
 use crate::file::region::Word;
 
@@ -48,10 +48,6 @@ const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// So long one who finds no free pin waits for a turn at making the table longer, before he looks again.
 const PATIENCE: Duration = Duration::from_millis(10);
-
-/// Threads are spread over so many lists of what this process looks at, so that they seldom wait for each other. A
-/// commit can have a pin in each.
-const SHARES: usize = 8;
 
 /// One of so many searches for a free pin looks how many there are, so that the table goes on before it is full.
 const LOOKS_AROUND: u64 = 64;
@@ -89,9 +85,18 @@ enum Whose {
 impl<E: Deref<Target = Engine>> Drop for Pin<E> {
     #[inline(always)]
     fn drop(&mut self) {
+        let (engine, Claimed { place, seq, whose }) = (&*self.engine, self.claimed);
         // In a forked child it is the parent's.
-        if !self.engine.is_forked() {
-            self.engine.give_back(self.claimed);
+        if engine.is_forked() {
+            return;
+        }
+        match whose {
+            Whose::Thread => {
+                // A place was checked when the pin was taken, and a file only grows.
+                let _ = pin_table::store(&engine.region, place, engine.claims.idle, Ordering::Release);
+            }
+            Whose::Share(share) => engine.shared_pins.leave(engine, share, seq),
+            Whose::Lock => engine.unlock_snapshot(seq),
         }
     }
 }
@@ -113,16 +118,18 @@ impl<E: Deref<Target = Engine>> Pin<E> {
     pub(crate) fn date(&self, since: u64) -> Result<()> {
         let place = self.claimed.place + pin::SINCE;
         // It only informs, so it does not matter whose time it is if two are the first.
-        if self.claimed.place != 0 && self.engine.pin_word(place)?.relaxed() == 0 {
-            self.engine.store_pin(place, since, Ordering::Relaxed)?;
+        let region = &self.engine.region;
+        if self.claimed.place != 0 && pin_table::word(region, place)?.relaxed() == 0 {
+            pin_table::store(region, place, since, Ordering::Relaxed)?;
         }
         Ok(())
     }
 
     /// Pins the last visible commit, for a holder that may go anywhere.
     pub(crate) fn take(engine: E) -> Result<Pin<E>> {
-        let claimed = engine.claim_anywhere()?;
-        Ok(Pin { engine, claimed })
+        let pin = ManuallyDrop::new(engine.pin()?);
+        // It goes on in another one, which is given back.
+        Ok(Pin { claimed: pin.claimed, engine })
     }
 }
 
@@ -133,39 +140,30 @@ impl<E: Deref<Target = Engine>> Pin<E> {
 /// below that. A pin at N does not keep what becomes empty at N: nobody who reads at N needs that. This one stands one
 /// commit below the one that it reads at, so it does. Whatever was used again in spite of it was empty before, and the
 /// head of the log and all tables, which its holder loads behind a full barrier, say so.
-pub(crate) struct Hold<'e>(Pin<&'e Engine>);
+pub(crate) struct Hold<'e> {
+    pin: Pin<&'e Engine>,
+    /// If it is a lock, there is another one below it.
+    _below: Option<Pin<&'e Engine>>,
+}
 
 impl<'e> Hold<'e> {
     /// Holds everything, and reads at the last visible commit.
     pub(crate) fn take(engine: &'e Engine) -> Result<Hold<'e>> {
         let pin = engine.pin()?;
-        let below = engine.claim(Hold::below(&pin));
-        if pin.claimed.place == 0 {
-            engine.lock_snapshot(Hold::below(&pin))?;
+        let below = (pin.seq() & COUNT_MASK).saturating_sub(1);
+        let _below = if pin.claimed.place == 0 {
+            Some(engine.pin_by_lock(below)?)
         } else {
-            engine.store_pin(pin.claimed.place, below, Ordering::SeqCst)?;
-        }
+            pin_table::store(&engine.region, pin.claimed.place, engine.claims.at(below), Ordering::SeqCst)?;
+            None
+        };
         fence(Ordering::SeqCst);
-        Ok(Hold(pin))
-    }
-
-    fn below(pin: &Pin<&Engine>) -> u64 {
-        (pin.seq() & COUNT_MASK).saturating_sub(1)
+        Ok(Hold { pin, _below })
     }
 
     /// The sequence number that its holder reads at.
     pub(crate) fn seq(&self) -> u64 {
-        self.0.seq()
-    }
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        let engine = *self.0.engine();
-        // The pin gives its own lock back.
-        if self.0.claimed.place == 0 && !engine.is_forked() {
-            engine.unlock_snapshot(Hold::below(&self.0));
-        }
+        self.pin.seq()
     }
 }
 
@@ -213,161 +211,62 @@ impl Drop for KeptView<'_> {
     fn drop(&mut self) {
         // In a forked child it is the parent's.
         if !self.engine.is_forked() {
-            let idle = self.engine.kept_pins.idle;
+            let idle = self.engine.claims.idle;
             self.engine.region.store_found(self.pin, self.place, idle, Ordering::Release);
         }
     }
-}
-
-/// The pins that views which may go anywhere have in common. A list is locked for a few steps, and never while
-/// something else is waited for.
-#[derive(Default)]
-pub(crate) struct SharedPins([Share; SHARES]);
-
-/// One of the lists, in cache lines of its own.
-#[derive(Default)]
-#[repr(align(128))]
-struct Share(Mutex<Commits>);
-
-impl SharedPins {
-    /// A pin that nobody uses, out of any of the lists. Only for one who holds none of them.
-    fn take_idle(&self) -> Option<u64> {
-        (0..SHARES).find_map(|share| self.lock(share).take_idle())
-    }
-
-    fn lock(&self, share: usize) -> MutexGuard<'_, Commits> {
-        self.0[share % SHARES].0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How many snapshots of a read-only store hold the lock of each count.
-#[derive(Default)]
-pub(crate) struct SnapshotLocks(Mutex<BTreeMap<u64, u64>>);
-
-/// A pin that this thread keeps. It does not keep the store alive.
-struct Kept {
-    pub(crate) store: u64,
-    pub(crate) place: u64,
-    pub(crate) returned: Weak<Mutex<Vec<u64>>>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        // Locals of the thread that are dropped later may read, and somebody else may have this pin by then.
-        let _ = LAST.try_with(|last| {
-            if last.get() == (self.store, self.place) {
-                last.set((0, 0));
-            }
-        });
-        if let Some(returned) = self.returned.upgrade() {
-            returned.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
-        }
-    }
-}
-
-/// The pins that a thread keeps, by the number of the store.
-#[derive(Default)]
-struct KeptHere {
-    pins: HashMap<u64, Kept, BuildHasherDefault<StoreHasher>>,
-    /// With so many it is time to look for those whose stores are gone.
-    crowded: usize,
-}
-
-impl KeptHere {
-    /// Keeps a pin, and says which: the one that is there already, if there is one.
-    fn keep(&mut self, pin: Kept) -> u64 {
-        if self.pins.len() >= self.crowded {
-            self.pins.retain(|_, kept| kept.returned.strong_count() > 0);
-            // Half of them will be new by then, so that it costs each of them the same.
-            self.crowded = 2 * self.pins.len() + 8;
-        }
-        // One that is too many is given back here.
-        self.pins.entry(pin.store).or_insert(pin).place
-    }
-}
-
-/// Store numbers count up. They are mixed with one multiplication, for a map that looks at the low and at the high
-/// bits.
-#[derive(Default)]
-struct StoreHasher(u64);
-
-impl Hasher for StoreHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-thread_local! {
-    /// The store that this thread read from last, and the place of its pin there.
-    static LAST: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-    static KEPT: RefCell<KeptHere> = RefCell::default();
 }
 
 impl Engine {
     /// A view of the last visible commit, for a read that begins and ends in this thread.
     #[inline(always)]
     pub(crate) fn view(&self) -> Result<View<'_>> {
-        let claimed = self.claim_here()?;
-        Ok(View { pin: Pin { engine: self, claimed }, stays: PhantomData })
+        Ok(View { pin: self.pin_here()?, stays: PhantomData })
     }
 
     /// The same where the thread has just read from this store, and does not read inside a read.
     #[inline(always)]
     pub(crate) fn kept_view(&self) -> Option<KeptView<'_>> {
-        let (store, place) = LAST.try_with(Cell::get).unwrap_or_default();
-        if self.is_forked() || store != self.kept_pins.store {
+        let place = self.kept_pins.last()?;
+        if self.is_forked() {
             return None;
         }
         let window = self.region.window();
         let [pin] = window.words(place)?;
-        if pin.relaxed() != self.kept_pins.idle {
+        if pin.relaxed() != self.claims.idle {
             return None;
         }
         let [visible] = window.words(live::VISIBLE)?;
         let seq = visible.load();
         // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
-        self.region.store_found(pin, place, self.claim(seq), Ordering::Release);
+        self.region.store_found(pin, place, self.claims.at(seq), Ordering::Release);
         self.barrier_behind_kept();
         let view = KeptView { engine: self, pin, place, seq, stays: PhantomData };
         // If it is not, the long way finds a newer number, or what is wrong.
         protocol::is_settled(self, seq).is_ok_and(|settled| settled).then_some(view)
     }
 
-    fn claim_here(&self) -> Result<Claimed> {
+    /// Pins the last visible commit for a holder that stays in this thread.
+    fn pin_here(&self) -> Result<Pin<&Engine>> {
         self.check_not_forked()?;
-        let (store, place) = LAST.try_with(Cell::get).unwrap_or_default();
-        if store != self.kept_pins.store {
-            return self.claim_elsewhere();
-        }
-        if self.pin_word(place)?.relaxed() != self.kept_pins.idle {
+        let Some(place) = self.kept_pins.last() else { return self.pin_from_elsewhere() };
+        if pin_table::word(&self.region, place)?.relaxed() != self.claims.idle {
             // A read inside a read.
-            return self.claim_anywhere();
+            return self.pin();
         }
         let seq = self.region.live(live::VISIBLE)?;
         // Release: as above.
-        self.store_pin(place, self.claim(seq), Ordering::Release)?;
+        pin_table::store(&self.region, place, self.claims.at(seq), Ordering::Release)?;
+        let mut pin = Pin { engine: self, claimed: Claimed { place, seq, whose: Whose::Thread } };
         self.barrier_behind_kept();
-        match protocol::settle(self, place, seq) {
-            Ok(seq) => Ok(Claimed { place, seq, whose: Whose::Thread }),
-            Err(error) => {
-                self.give_back(Claimed { place, seq, whose: Whose::Thread });
-                Err(error)
-            }
-        }
+        pin.claimed.seq = protocol::settle(self, place, seq)?;
+        Ok(pin)
     }
 
     /// The full barrier between writing a pin that a thread keeps and loading the horizon.
     #[inline(always)]
     fn barrier_behind_kept(&self) {
-        if self.kept_pins.asymmetric {
+        if self.kept_pins.is_asymmetric() {
             // What the processor reorders, the barrier of a reclaimer puts in order.
             compiler_fence(Ordering::SeqCst);
         } else {
@@ -377,156 +276,78 @@ impl Engine {
 
     /// The thread has not just read from this store: looks for the pin that it keeps here, or gets one.
     #[cold]
-    fn claim_elsewhere(&self) -> Result<Claimed> {
+    fn pin_from_elsewhere(&self) -> Result<Pin<&Engine>> {
         if self.read_only {
-            return self.claim_anywhere();
+            return self.pin();
         }
-        let store = self.kept_pins.store;
-        let found = KEPT.try_with(|kept| kept.borrow().pins.get(&store).map(|kept| kept.place));
-        let place = match found {
-            Ok(Some(place)) => Some(place),
-            // Not under the borrow: whoever makes the table longer may read from it.
-            Ok(None) => self.keep_pin()?,
-            Err(_) => None,
+        let place = match self.kept_pins.here() {
+            Here::Pin(place) => Some(place),
+            Here::Nothing => self.keep_pin()?,
+            Here::Ending => None,
         };
         // Without a pin of its own, or at the very end of its thread, a read claims one each time.
         match place {
-            Some(place) if LAST.try_with(|last| last.set((store, place))).is_ok() => self.claim_here(),
-            _ => self.claim_anywhere(),
+            Some(place) if self.kept_pins.note_last(place) => self.pin_here(),
+            _ => self.pin(),
         }
     }
 
     /// A pin for this thread to keep. None, if there is no free one and others have to be shared.
     fn keep_pin(&self) -> Result<Option<u64>> {
-        let returned = self.kept_pins.returned.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let place = match returned.map_or_else(|| self.search_pin(self.kept_pins.idle), Ok) {
+        let place = match self.kept_pins.take_returned().map_or_else(|| self.search_pin(self.claims.idle), Ok) {
             Ok(place) => place,
             Err(Error::PinsExhausted { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let returned = Arc::downgrade(&self.kept_pins.returned);
-        let pin = Kept { store: self.kept_pins.store, place, returned };
-        Ok(KEPT.try_with(|kept| kept.borrow_mut().keep(pin)).ok())
+        Ok(self.kept_pins.keep(place))
     }
 
-    /// Pins the last visible commit.
+    /// Pins the last visible commit, for a holder that may go anywhere.
     pub(crate) fn pin(&self) -> Result<Pin<&Engine>> {
-        Pin::take(self)
-    }
-
-    /// Claims a pin for a holder that may go anywhere: that of all who look at the last visible commit.
-    fn claim_anywhere(&self) -> Result<Claimed> {
         self.check_not_forked()?;
         if self.read_only {
-            return self.claim_by_lock();
+            return self.pin_by_any_lock();
         }
-        let share = (thread_number() % SHARES as u64) as usize;
-        let whose = Whose::Share(share);
-        let mut commits = self.shared_pins.lock(share);
-        let mut seq = self.region.live(live::VISIBLE)?;
-        if let Some(place) = commits.join(seq) {
-            return Ok(Claimed { place, seq, whose });
-        }
-        let own = match commits.take_idle() {
-            Some(place) => {
-                self.store_pin(place, self.claim(seq), Ordering::SeqCst)?;
-                place
-            }
-            None => {
-                // Not under the lock: whoever makes the table longer may pin something.
-                drop(commits);
-                let place = self.search_pin(self.claim(seq))?;
-                commits = self.shared_pins.lock(share);
-                place
-            }
-        };
-        // Both ways, the pin was stored in the total order in which the horizon is loaded.
-        match protocol::settle(self, own, seq) {
-            Ok(settled) => seq = settled,
-            Err(error) => {
-                self.let_go(&mut commits, own);
-                return Err(error);
-            }
-        }
-        let place = commits.enter(seq, own);
-        if place != own {
-            self.let_go(&mut commits, own);
-        }
-        Ok(Claimed { place, seq, whose })
+        let SharedPin { place, seq, share } = self.shared_pins.join(self)?;
+        Ok(Pin { engine: self, claimed: Claimed { place, seq, whose: Whose::Share(share) } })
     }
 
-    /// Nobody needs a pin of this process any more.
-    fn let_go(&self, commits: &mut Commits, place: u64) {
-        // A place was checked when the pin was taken, and a file only grows.
-        let _ = self.store_pin(place + pin::SINCE, 0, Ordering::Relaxed);
-        let claim = if commits.keep_idle(place) { self.kept_pins.idle } else { 0 };
-        let _ = self.store_pin(place, claim, Ordering::Release);
-    }
-
-    /// Claims a pin in a store that is opened for reading.
-    fn claim_by_lock(&self) -> Result<Claimed> {
+    /// The same in a store that is opened for reading.
+    fn pin_by_any_lock(&self) -> Result<Pin<&Engine>> {
         loop {
             let (frozen, seq) = self.reading_point()?;
-            self.lock_snapshot(seq)?;
+            let pin = self.pin_by_lock(seq)?;
             fence(Ordering::SeqCst);
-            let holds = self.is_undisturbed(frozen, seq);
-            if let Ok(true) = holds {
-                return Ok(Claimed { place: 0, seq, whose: Whose::Lock });
+            if self.is_undisturbed(frozen, seq)? {
+                return Ok(pin);
             }
-            self.unlock_snapshot(seq);
-            holds?;
         }
     }
 
-    /// Gives a pin back. Only for the one who has claimed it.
-    #[inline(always)]
-    fn give_back(&self, claimed: Claimed) {
-        match claimed.whose {
-            Whose::Thread => {
-                // A place was checked when the pin was taken, and a file only grows.
-                let _ = self.store_pin(claimed.place, self.kept_pins.idle, Ordering::Release);
-            }
-            Whose::Share(share) => self.leave_share(share, claimed.seq),
-            Whose::Lock => self.unlock_snapshot(claimed.seq),
-        }
-    }
-
-    /// One of those who look at a commit does so no more.
-    #[inline(never)]
-    fn leave_share(&self, share: usize, seq: u64) {
-        let mut commits = self.shared_pins.lock(share);
-        if let Some(place) = commits.leave(seq) {
-            self.let_go(&mut commits, place);
-        }
-    }
-
-    fn lock_snapshot(&self, seq: u64) -> Result<()> {
-        let Some(locks) = &self.locks else { return Ok(()) };
-        let mut held = self.snapshot_locks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let holders = held.entry(seq & COUNT_MASK).or_default();
-        if *holders == 0 {
+    /// Takes the lock that says that somebody reads at `seq`.
+    fn pin_by_lock(&self, seq: u64) -> Result<Pin<&Engine>> {
+        if let Some(locks) = &self.locks {
             let place = locks::snapshot(seq & COUNT_MASK);
             let lock = || locks.try_lock(place, Sharing::Shared).map_err(|e| lock_error(&self.region, e));
-            // Nobody takes one of these exclusively, but where one has to try in order to find out whether it is held.
-            if !poll(self.settings.lock_timeout.max(LONGEST_LOOK), lock)? {
-                return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
-            }
+            self.snapshot_locks.hold(seq & COUNT_MASK, || {
+                // Nobody takes one of these exclusively, but where one has to try in order to find out whether it is
+                // held.
+                if poll(self.settings.lock_timeout.max(LONGEST_LOOK), lock)? {
+                    return Ok(());
+                }
+                Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown })
+            })?;
         }
-        *holders += 1;
-        Ok(())
+        Ok(Pin { engine: self, claimed: Claimed { place: 0, seq, whose: Whose::Lock } })
     }
 
     #[cold]
     fn unlock_snapshot(&self, seq: u64) {
         let Some(locks) = &self.locks else { return };
-        let mut held = self.snapshot_locks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(holders) = held.get_mut(&(seq & COUNT_MASK)) else { return };
-        *holders -= 1;
-        if *holders == 0 {
-            held.remove(&(seq & COUNT_MASK));
+        self.snapshot_locks.leave(seq & COUNT_MASK, || {
             // Should this fail, space is held back until the store is closed.
             let _ = locks.unlock(locks::snapshot(seq & COUNT_MASK));
-        }
+        });
     }
 
     /// Claims a free pin. If there is none, the table goes on in an extent.
@@ -535,26 +356,18 @@ impl Engine {
         let start = Instant::now();
         let mut attempts = 0;
         loop {
-            let parts = PIN.parts(&self.region)?;
-            let entries = parts.entries();
-            let first = self.kept_pins.next.load(Ordering::Relaxed) % entries;
-            for number in (first..entries).chain(0..first) {
-                #[cfg(test)]
-                self.kept_pins.looked_at.fetch_add(1, Ordering::Relaxed);
-                let Some(place) = parts.place(number) else { continue };
-                if self.pin_word(place)?.load() == 0
-                    && self.region.compare_exchange(place, 0, claim, Ordering::SeqCst)?
-                {
-                    self.kept_pins.next.store(number + 1, Ordering::Relaxed);
-                    if number.is_multiple_of(LOOKS_AROUND) && self.is_crowded(&parts)? {
+            let entries = match self.pin_search.claim(&self.region, claim)? {
+                Found::Pin { place, number, entries } => {
+                    if number.is_multiple_of(LOOKS_AROUND) && self.is_crowded()? {
                         // It will be tried again when there is no free one left.
                         let _ = self.lengthen(&PIN, entries, Duration::ZERO);
                     }
                     return Ok(place);
                 }
-            }
+                Found::Nothing { entries } => entries,
+            };
             if let Some(place) = self.shared_pins.take_idle() {
-                self.store_pin(place, claim, Ordering::SeqCst)?;
+                pin_table::store(&self.region, place, claim, Ordering::SeqCst)?;
                 return Ok(place);
             }
             attempts += 1;
@@ -576,71 +389,34 @@ impl Engine {
     }
 
     /// Whether most pins are taken, and not by the dead.
-    fn is_crowded(&self, parts: &Parts<'_>) -> Result<bool> {
-        let few_are_free = || -> Result<bool> {
-            let mut free = 0;
-            for place in parts.places() {
-                free += u64::from(self.pin_word(place)?.relaxed() == 0);
-            }
-            Ok(free < parts.entries() / 4)
-        };
-        Ok(few_are_free()? && {
+    fn is_crowded(&self) -> Result<bool> {
+        Ok(pin_table::few_are_free(&self.region)? && {
             self.sweep()?;
-            few_are_free()?
+            pin_table::few_are_free(&self.region)?
         })
+    }
+}
+
+/// What sharing pins needs of a store.
+impl Table for Engine {
+    fn search(&self, claim: u64) -> Result<u64> {
+        self.search_pin(claim)
+    }
+
+    fn let_go(&self, place: u64, stays: bool) {
+        // A place was checked when the pin was taken, and a file only grows.
+        let _ = pin_table::store(&self.region, place + pin::SINCE, 0, Ordering::Relaxed);
+        let claim = if stays { self.claims.idle } else { 0 };
+        let _ = pin_table::store(&self.region, place, claim, Ordering::Release);
     }
 }
 
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
     use crate::engine::settings::Settings;
-    use crate::file::layout::DEFAULT_MAP;
-    use crate::file::layout::EXTENTS;
-
-    struct AtTheEnd(Option<Box<dyn FnOnce()>>);
-
-    impl Drop for AtTheEnd {
-        fn drop(&mut self) {
-            if let Some(work) = self.0.take() {
-                work();
-            }
-        }
-    }
-
-    #[test]
-    fn a_pin_that_a_thread_has_given_back_is_its_own_no_more() {
-        thread_local! {
-            static BEFORE: RefCell<AtTheEnd> = const { RefCell::new(AtTheEnd(None)) };
-        }
-
-        let engine = Arc::new(Engine::in_memory(Settings::default()).unwrap());
-        let (tell, told) = mpsc::channel();
-        let of_thread = Arc::clone(&engine);
-        std::thread::spawn(move || {
-            let engine = Arc::clone(&of_thread);
-            // Used first, and so, where the order is that of a stack, dropped last.
-            BEFORE.with(|before| {
-                before.borrow_mut().0 = Some(Box::new(move || {
-                    let place = engine.view().unwrap().pin.claimed.place;
-                    let returned = engine.kept_pins.returned.lock().unwrap().clone();
-                    tell.send((place, returned)).unwrap();
-                }));
-            });
-            drop(of_thread.view().unwrap());
-        })
-        .join()
-        .unwrap();
-        let (place, returned) = told.recv().unwrap();
-        assert!(!returned.contains(&place), "two threads may have one pin: {place} of {returned:?}");
-        if cfg!(target_os = "linux") {
-            assert_eq!(returned.len(), 1, "the pin was given back before that read");
-        }
-        assert_eq!(engine.pins_in_use().unwrap().0, 0);
-    }
+    use crate::file::layout::{DEFAULT_MAP, EXTENTS};
 
     fn in_memory() -> Engine {
         Engine::in_memory(Settings { max_size: 1 << 24, ..Settings::default() }).unwrap()
@@ -648,7 +424,7 @@ mod tests {
 
     /// How many pins were looked at in searches for a free one meanwhile.
     fn looked_at(engine: &Engine, work: impl FnOnce()) -> u64 {
-        let looked_at = || engine.kept_pins.looked_at.load(Ordering::Relaxed);
+        let looked_at = || engine.pin_search.looked_at.load(Ordering::Relaxed);
         let before = looked_at();
         work();
         looked_at() - before
@@ -714,17 +490,19 @@ mod tests {
         let engines: Vec<_> = (0..300).map(|_| in_memory()).collect();
         let read = || engines.iter().for_each(|engine| drop(engine.view().unwrap()));
         read();
-        let looked_at = |engine: &Engine| engine.kept_pins.looked_at.load(Ordering::Relaxed);
+        let looked_at = |engine: &Engine| engine.pin_search.looked_at.load(Ordering::Relaxed);
         let before: u64 = engines.iter().map(looked_at).sum();
         (0..3).for_each(|_| read());
         assert_eq!(engines.iter().map(looked_at).sum::<u64>(), before, "each has its pin still");
-        drop(engines);
-        // What is left of stores that are gone does not pile up, nor is it looked through each time.
-        for _ in 0..2000 {
-            drop(in_memory().view().unwrap());
-        }
-        let left = KEPT.with(|kept| kept.borrow().pins.len());
-        assert!(left < 700, "{left}");
+    }
+
+    #[test]
+    fn a_thread_that_ends_leaves_its_pin_to_the_next() {
+        let engine = in_memory();
+        in_another_thread(|| drop(engine.view().unwrap()));
+        assert_eq!(engine.pins_in_use().unwrap().0, 0);
+        let looked_at = looked_at(&engine, || in_another_thread(|| drop(engine.view().unwrap())));
+        assert_eq!(looked_at, 0, "none was searched for");
     }
 
     #[test]
@@ -735,7 +513,7 @@ mod tests {
         assert!(last.claimed.place >= EXTENTS);
         // It shares the pin of the last commit.
         let all = Hold::take(&engine).unwrap();
-        assert_eq!(all.0.claimed.place, last.claimed.place);
+        assert_eq!(all.pin.claimed.place, last.claimed.place);
         engine.put(DEFAULT_MAP, b"key", b"newer", None).unwrap();
         let seq = all.seq() & COUNT_MASK;
         drop(held);

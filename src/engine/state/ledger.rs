@@ -1,16 +1,11 @@
 //! The ledger of upkeep: what this process knows of the work that is to be done and of what was done.
 
-use crate::file::layout::MapId;
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::expired::Expired;
 use super::rest::Rest;
-
-/// So many maps that were not written to are looked at again with each sample: what is believed of them may be over.
-const AGAIN: usize = 4;
 
 /// A quantity of which it is asserted how much of it one write does.
 #[derive(Debug, Default)]
@@ -29,15 +24,64 @@ impl Work {
         self.now.fetch_add(amount, Ordering::Relaxed);
     }
 
-    pub(crate) fn end_write(&self) {
+    /// The write has ended. If `is_write` is not so, what was done was no write's, and may be more.
+    fn end(&self, is_write: bool) {
         let now = self.now.swap(0, Ordering::Relaxed);
         self.all.fetch_add(now, Ordering::Relaxed);
-        self.most.fetch_max(now, Ordering::Relaxed);
+        if is_write {
+            self.most.fetch_max(now, Ordering::Relaxed);
+        }
     }
 
-    /// In all, and the most of one write.
-    pub(crate) fn figures(&self) -> (u64, u64) {
-        (self.all.load(Ordering::Relaxed), self.most.load(Ordering::Relaxed))
+    fn figures(&self) -> Figures {
+        Figures { all: self.all.load(Ordering::Relaxed), most: self.most.load(Ordering::Relaxed) }
+    }
+}
+
+/// How much of something was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// Since the store was opened.
+    pub(crate) all: u64,
+    /// The most of one write.
+    pub(crate) most: u64,
+}
+
+/// What was done in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Lines of an index moved.
+    pub(crate) lines: Figures,
+    /// Blocks of one zeroed.
+    pub(crate) blocks: Figures,
+    /// Bytes of the log moved.
+    pub(crate) moved: Figures,
+    /// Bytes handed to the disk.
+    pub(crate) flushed: Figures,
+}
+
+/// What the thread that does the upkeep sleeps beside.
+#[derive(Debug, Default)]
+struct Bell {
+    /// There is something to do.
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*rung {
+            *rung = true;
+            self.heard.notify_all();
+        }
+    }
+
+    /// Says whether it was rung.
+    fn wait(&self, timeout: Duration) -> bool {
+        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken = self.heard.wait_timeout_while(rung, timeout, |rung| !*rung);
+        std::mem::take(&mut *woken.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 
@@ -45,23 +89,24 @@ impl Work {
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
     /// Much waits for a checkpoint.
-    pub(crate) checkpoint: AtomicBool,
+    checkpoint: AtomicBool,
     pub(crate) rest: Rest,
     /// Something was counted in the write that is going on.
     counted: AtomicBool,
-    /// Lines of an index moved, blocks of one zeroed, bytes of the log moved, bytes handed to the disk.
-    pub(crate) lines: Work,
-    pub(crate) blocks: Work,
-    pub(crate) moved: Work,
-    pub(crate) flushed: Work,
-    /// What is believed to have expired.
+    lines: Work,
+    blocks: Work,
+    moved: Work,
+    flushed: Work,
     pub(crate) expired: Expired,
-    /// There is something to do for the thread that does the upkeep, if there is one.
-    work: Mutex<bool>,
-    bell: Condvar,
+    bell: Bell,
 }
 
 impl Upkeep {
+    /// Has whoever writes next take a checkpoint.
+    pub(crate) fn want_checkpoint(&self) {
+        self.checkpoint.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a checkpoint is wanted. Who asks takes it.
     #[inline]
     pub(crate) fn wants_checkpoint(&self) -> bool {
@@ -89,84 +134,111 @@ impl Upkeep {
         self.flushed.most.fetch_max(bytes, Ordering::Relaxed);
     }
 
+    /// What was counted is all that the turn has done that ends now, which was a write or not.
     pub(crate) fn end_write(&self, is_write: bool) {
         if self.counted.load(Ordering::Relaxed) {
             self.counted.store(false, Ordering::Relaxed);
-            for work in [&self.lines, &self.blocks, &self.moved] {
-                if is_write {
-                    work.end_write();
-                } else {
-                    work.all.fetch_add(work.now.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-                }
-            }
+            [&self.lines, &self.blocks, &self.moved].into_iter().for_each(|work| work.end(is_write));
         }
     }
 
-    /// Wakes the thread that does the upkeep.
+    /// What was done in all, but for the write that is going on.
+    pub(crate) fn done(&self) -> Done {
+        let [lines, blocks, moved, flushed] =
+            [&self.lines, &self.blocks, &self.moved, &self.flushed].map(Work::figures);
+        Done { lines, blocks, moved, flushed }
+    }
+
+    /// Wakes the thread that does the upkeep, if there is one.
     pub(crate) fn ring(&self) {
-        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*work {
-            *work = true;
-            self.bell.notify_all();
-        }
+        self.bell.ring();
     }
 
     /// Sleeps until there is something to do, and not longer than `timeout`.
     pub(crate) fn wait(&self, timeout: Duration) {
-        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        let woken = self.bell.wait_timeout_while(work, timeout, |work| !*work);
-        *woken.unwrap_or_else(PoisonError::into_inner).0 = false;
+        self.bell.wait(timeout);
     }
 }
 
-/// What this process believes to have expired.
-#[derive(Debug, Default)]
-pub(crate) struct Expired {
-    /// There are records with deadlines, as far as we have seen any.
-    pub(crate) seen: AtomicBool,
-    /// The number of commits at which the next sample is due.
-    pub(crate) next: AtomicU64,
-    /// When [`maintain`](crate::engine::Engine::maintain) has looked for the last time, in milliseconds since 1970.
-    pub(crate) looked: AtomicU64,
-    /// Estimated bytes of expired records: of each map, and their sum.
-    pub(crate) maps: Mutex<BTreeMap<MapId, u64>>,
-    pub(crate) bytes: AtomicU64,
-    /// The last of the maps that was looked at again.
-    pub(crate) again: AtomicU32,
-}
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::thread;
 
-impl Expired {
-    /// Notes that there are records with deadlines.
-    #[inline]
-    pub(crate) fn note(&self) {
-        if !self.seen.load(Ordering::Relaxed) {
-            self.seen.store(true, Ordering::Relaxed);
+    use super::*;
+
+    #[test]
+    fn work_is_counted_by_write() {
+        let upkeep = Upkeep::default();
+        assert_eq!(upkeep.done(), Done::default());
+        for lines in [[3, 4], [2, 1], [0, 0]] {
+            lines.into_iter().for_each(|lines| upkeep.count_lines(lines));
+            upkeep.count_moved(100);
+            upkeep.end_write(true);
+        }
+        upkeep.count_blocks(5);
+        let (lines, moved) = (Figures { all: 10, most: 7 }, Figures { all: 300, most: 100 });
+        assert_eq!(upkeep.done(), Done { lines, moved, ..Done::default() }, "the last write is still going on");
+        upkeep.end_write(true);
+        upkeep.end_write(true);
+        assert_eq!(upkeep.done().blocks, Figures { all: 5, most: 5 });
+    }
+
+    #[test]
+    fn what_is_no_write_counts_in_all_only() {
+        let upkeep = Upkeep::default();
+        upkeep.count_lines(1);
+        upkeep.end_write(true);
+        upkeep.count_lines(1000);
+        upkeep.end_write(false);
+        assert_eq!(upkeep.done().lines, Figures { all: 1001, most: 1 });
+    }
+
+    #[test]
+    fn what_is_handed_to_the_disk_is_counted_when_it_is() {
+        let upkeep = Upkeep::default();
+        [10, 30, 20].into_iter().for_each(|bytes| upkeep.count_flushed(bytes));
+        assert_eq!(upkeep.done().flushed, Figures { all: 60, most: 30 });
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_wanted_is_taken_by_one() {
+        let upkeep = Upkeep::default();
+        assert!(!upkeep.wants_checkpoint());
+        for _ in 0..100 {
+            upkeep.want_checkpoint();
+            upkeep.want_checkpoint();
+            let takers = thread::scope(|scope| {
+                let askers = [(); 3].map(|()| scope.spawn(|| upkeep.wants_checkpoint()));
+                askers.into_iter().map(|asker| asker.join().unwrap()).filter(|wants| *wants).count()
+            });
+            assert_eq!(takers, 1);
         }
     }
 
-    /// How much of so many bytes that count as alive has not expired, as far as we know.
-    #[inline]
-    pub(crate) fn alive_of(&self, live: u64) -> u64 {
-        live.saturating_sub(self.bytes.load(Ordering::Relaxed))
-    }
+    #[test]
+    fn one_who_waits_is_woken_once_for_all_that_was_rung() {
+        const LONG: Duration = Duration::from_secs(3600);
 
-    /// Expired records of so many bytes were removed.
-    pub(crate) fn removed(&self, map: MapId, bytes: u64) {
-        let before = self.maps.lock().unwrap_or_else(PoisonError::into_inner).get(&map).copied().unwrap_or(0);
-        self.set(map, before.saturating_sub(bytes));
-    }
-
-    /// Some of the maps of which something is believed, others each time, beginning behind `map`.
-    pub(crate) fn some_maps(&self, map: MapId) -> Vec<MapId> {
-        let maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        let behind = maps.range((Bound::Excluded(map), Bound::Unbounded));
-        behind.chain(maps.range(..=map)).map(|(&map, _)| map).take(AGAIN).collect()
-    }
-
-    pub(crate) fn set(&self, map: MapId, bytes: u64) {
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        maps.insert(map, bytes);
-        maps.retain(|_, bytes| *bytes > 0);
-        self.bytes.store(maps.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)), Ordering::Relaxed);
+        let bell = Bell::default();
+        assert!(!bell.wait(Duration::ZERO));
+        bell.ring();
+        bell.ring();
+        assert!(bell.wait(LONG), "it was rung before");
+        assert!(!bell.wait(Duration::ZERO), "and that was heard");
+        let came = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                came.store(true, Ordering::SeqCst);
+                bell.wait(LONG)
+            });
+            while !came.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            // By now it mostly sleeps.
+            (0..10_000).for_each(|_| thread::yield_now());
+            bell.ring();
+            assert!(waiter.join().unwrap());
+        });
     }
 }

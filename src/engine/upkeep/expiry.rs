@@ -6,8 +6,6 @@
 //! writers take a sample of the index now and then and estimate how much that is (as Redis does with the keys that it
 //! expires actively).
 
-use std::sync::atomic::Ordering;
-
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::error::Result;
@@ -18,24 +16,19 @@ use crate::file::log;
 /// Lines of an index that one sample looks at.
 const SAMPLE: u64 = 8;
 
-/// Milliseconds between two looks at all maps.
-const BETWEEN_LOOKS: u64 = 1000;
-
 impl Engine {
     /// Takes a sample of the maps that were written to, if one is due.
     #[inline]
     pub(crate) fn estimate_expired(&self, maps: &[MapId]) -> Result<()> {
-        if !self.upkeep.expired.seen.load(Ordering::Relaxed) {
+        let expired = &self.upkeep.expired;
+        if !expired.can_be() {
             return Ok(());
         }
         let visible = self.region.live(live::VISIBLE)? & COUNT_MASK;
-        if visible < self.upkeep.expired.next.load(Ordering::Relaxed) {
+        if !expired.is_due(visible, self.settings.limits.commits_a_look) {
             return Ok(());
         }
-        self.upkeep.expired.next.store(visible + self.settings.limits.commits_a_look, Ordering::Relaxed);
-        let expired = &self.upkeep.expired;
-        let again = expired.some_maps(MapId(expired.again.load(Ordering::Relaxed)));
-        expired.again.store(again.last().map_or(0, |map| map.0), Ordering::Relaxed);
+        let again = expired.look_again();
         maps.iter().chain(&again).try_for_each(|&map| self.sample_expired(map, visible))
     }
 
@@ -75,9 +68,7 @@ impl Engine {
 
     /// Takes a sample of every map, unless that was done a moment ago.
     pub(crate) fn sample_all_now_and_then(&self) -> Result<()> {
-        let now = now();
-        let looked = self.upkeep.expired.looked.swap(now, Ordering::Relaxed);
-        if (looked..looked.saturating_add(BETWEEN_LOOKS)).contains(&now) { Ok(()) } else { self.sample_all() }
+        if self.upkeep.expired.is_due_everywhere(now()) { self.sample_all() } else { Ok(()) }
     }
 
     /// Takes a sample of every map.

@@ -119,12 +119,12 @@ impl<'e> Writing<'e> {
         }
         let every = self.engine.settings.checkpoint_every;
         if appended.saturating_sub(self.engine.region.live(live::CHECKPOINT_BYTES)?) >= every {
-            self.engine.upkeep.checkpoint.store(true, Ordering::Relaxed);
+            self.engine.upkeep.want_checkpoint();
         }
         self.sweep_in_turn()?;
         self.reclaim()?;
         if self.writer.waiting.checkpoint >= self.engine.settings.limits.piece {
-            self.engine.upkeep.checkpoint.store(true, Ordering::Relaxed);
+            self.engine.upkeep.want_checkpoint();
         }
         self.truncate_if_worth_it()?;
         Ok(false)

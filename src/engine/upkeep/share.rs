@@ -208,7 +208,7 @@ impl<'e> Writing<'e> {
             if self.writer.waiting.checkpoint
                 > self.engine.settings.limits.least_waiting.max(self.engine.live_bytes()? / 8)
             {
-                self.engine.upkeep.checkpoint.store(true, Ordering::Relaxed);
+                self.engine.upkeep.want_checkpoint();
             }
             self.truncate_if_worth_it()?;
             self.lower_what_is_last()?;

@@ -1,19 +1,15 @@
 //! What follows a turn at writing: syncing, and checkpoints that are due.
-//!
-//! The log is written back in slices while it grows, each by the commit that completes it, so that the flush of a
-//! checkpoint finds little left to do and no commit does much of it.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::engine::durable::flusher::{LARGEST_SLICE, SLICES_UNDER_WAY};
+use crate::engine::durable::once_more::is_unsure;
 use crate::engine::settings::Durability;
 use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::layout::{BLOCK, live};
+use crate::file::layout::live;
 
 /// What is written once more in one turn, in bytes.
 const SLICE_ONCE_MORE: u64 = 1 << 20;
@@ -57,16 +53,15 @@ impl Engine {
     /// to write is found out anew for each, since extents are used again in between.
     #[cold]
     fn write_once_more(&self) -> Result<()> {
-        let _alone = self.flusher.once_more.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.region.live(live::STATE)?;
-        let mut done = None;
-        while self.is_unsure()? {
+        let _alone = self.once_more.alone();
+        let mut rewriting = self.once_more.begin(&self.region)?;
+        while is_unsure(&self.region)? {
             let turn = self.turn_to_look(self.settings.lock_timeout)?;
-            let written = self.write_slice_once_more(&turn.write().writer.space, &mut done, SLICE_ONCE_MORE)?;
+            let written = rewriting.write_slice(&self.region, &turn.write().writer.space, SLICE_ONCE_MORE)?;
             drop(turn);
             match written {
                 Some(range) => self.flush_slice(range)?,
-                None => return self.is_sure_again(state),
+                None => return rewriting.end(&self.region),
             }
         }
         Ok(())
@@ -91,7 +86,7 @@ impl Engine {
     pub(crate) fn checkpoint_if_due(&self) {
         let Ok(LogTotals { bytes, .. }) = self.log_totals() else { return };
         let wanted = self.upkeep.wants_checkpoint();
-        if wanted || bytes >= self.flusher.next_slice.load(Ordering::Relaxed) {
+        if wanted || self.slices.are_complete_at(bytes) {
             // A failed flush has poisoned the store, which every later sync reports.
             let _ = self.write_back(bytes, wanted);
         }
@@ -115,31 +110,15 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        let Ok(mut slices) = self.flusher.slices.try_lock() else { return Ok(()) };
-        let (reached, ranges) = self.unflushed(slices.end)?;
-        let ranges = ranges.unwrap_or_default();
-        let slice = (every / 16).clamp(BLOCK, LARGEST_SLICE);
-        self.flusher.next_slice.store(bytes.saturating_add(slice), Ordering::Relaxed);
-        slices.end = reached;
+        let Some(mut slice) = self.slices.next() else { return Ok(()) };
+        let (reached, ranges) = self.unflushed_since(slice.begins_at())?;
+        slice.ends_at(reached, bytes, every);
         if is_due {
-            // It has flushed all that was not written back before.
-            self.upkeep.count_flushed(bytes.saturating_sub(slices.written_back));
-            slices.written_back = bytes;
+            self.upkeep.count_flushed(slice.was_flushed(bytes));
             return Ok(());
         }
-        for &(from, end) in &ranges {
-            self.region.begin_writing_back(from, end - from)?;
-        }
-        self.upkeep.count_flushed(ranges.iter().map(|&(from, end)| end - from).sum());
-        slices.under_way.push_back((ranges, bytes));
-        if slices.under_way.len() > SLICES_UNDER_WAY {
-            let (ranges, upto) = slices.under_way.pop_front().unwrap_or_default();
-            for (from, end) in ranges {
-                self.region.wait_for_writing_back(from, end - from)?;
-            }
-            slices.written_back = upto.max(slices.written_back);
-        }
-        Ok(())
+        self.upkeep.count_flushed(slice.begin(&self.region, ranges.unwrap_or_default(), bytes)?);
+        slice.wait_for_oldest(&self.region)
     }
 }
 

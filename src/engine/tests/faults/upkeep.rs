@@ -160,11 +160,8 @@ fn churn(settings: &Settings, keys: u16, longest: u32, steps: u64, seed: u64) {
         let resizing = u64::from(engine.resize_cursor().unwrap() != 0);
         *most.entry("resizing").or_default() += resizing;
     }
-    println!(
-        "seed {seed}: {most:?}, {:?} lines, {:?} bytes",
-        engine.upkeep.lines.figures(),
-        engine.upkeep.moved.figures()
-    );
+    let done = engine.upkeep.done();
+    println!("seed {seed}: {most:?}, {:?} lines, {:?} bytes", done.lines, done.moved);
 }
 
 /// Lets many puts come in between when a certain thread writes to the file, as far as they can: a system call may take

@@ -1,0 +1,152 @@
+//! What is written once more: all of the log that was not known to be durable when the store was opened, if somebody
+//! was killed while that was flushed.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::reach::Durable;
+use crate::error::Result;
+use crate::file::layout::live;
+use crate::file::region::Region;
+use crate::file::space::{Extent, LogPoint, Space};
+
+/// Whether somebody was killed while the log was flushed, and nobody has written it once more since.
+pub(crate) fn is_unsure(region: &Region) -> Result<bool> {
+    Ok(region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
+}
+
+/// What of the log has to be written once more, should it be unsure.
+pub(crate) struct OnceMore {
+    /// What the superblock vouched for when the store was opened.
+    opened: Durable,
+    /// Held by who is at it.
+    alone: Mutex<()>,
+}
+
+impl OnceMore {
+    /// For a log that is known to be durable so far.
+    pub(crate) fn new(opened: Durable) -> OnceMore {
+        OnceMore { opened, alone: Mutex::new(()) }
+    }
+
+    /// What the superblock vouched for when the store was opened.
+    pub(super) fn opened(&self) -> Durable {
+        self.opened
+    }
+
+    /// Excludes other threads of this process.
+    pub(crate) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to write the log once more.
+    pub(crate) fn begin(&self, region: &Region) -> Result<Rewriting<'_>> {
+        Ok(Rewriting { opened: &self.opened, state: region.live(live::STATE)?, done: None })
+    }
+}
+
+/// How far the log was written once more.
+pub(crate) struct Rewriting<'o> {
+    opened: &'o Durable,
+    /// What the state of the store was when it began.
+    state: u64,
+    done: Option<LogPoint>,
+}
+
+impl Rewriting<'_> {
+    /// Writes the next slice once more, of `most` bytes at most, and says what it was. Only for the holder of the
+    /// writer lock, who knows the space table.
+    pub(crate) fn write_slice(&mut self, region: &Region, space: &Space, most: u64) -> Result<Option<(u64, u64)>> {
+        let done = self.done.get_or_insert_with(|| self.opened.point(space));
+        let Some((start, end)) = next_of(space.extents(), *done, most) else { return Ok(None) };
+        region.rewrite(start.at, end - start.at)?;
+        *done = LogPoint { at: end, ..start };
+        Ok(Some((start.at, end)))
+    }
+
+    /// Takes back that the log is unsure, if nobody has been killed in a flush since this was begun.
+    pub(crate) fn end(self, region: &Region) -> Result<()> {
+        let state = region.live(live::STATE)?;
+        if state / live::STATE_UNSURE_COUNT == self.state / live::STATE_UNSURE_COUNT {
+            // If it changes meanwhile, it is done once more.
+            region.compare_exchange(live::STATE, state, state & !live::STATE_LOG_UNSURE, Ordering::SeqCst)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the log goes on behind a point, in the order of the log, and the end of what lies there, `most` bytes of it.
+fn next_of<'e>(extents: impl Iterator<Item = &'e Extent>, done: LogPoint, most: u64) -> Option<(LogPoint, u64)> {
+    let rest = extents.filter(|extent| extent.has_records()).filter_map(|extent| {
+        let (start, end) = done.rest_of(extent)?;
+        Some((LogPoint { ordinal: extent.ordinal, at: start }, end))
+    });
+    let (start, end) = rest.min_by_key(|(start, _)| (start.ordinal, start.at))?;
+    Some((start, end.min(start.at.saturating_add(most))))
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::file::layout::{BLOCK, COUNT_BITS, EXTENTS, ExtentKind};
+    use crate::file::space::LogExtent;
+
+    fn at(block: u64) -> u64 {
+        EXTENTS + block * BLOCK
+    }
+
+    #[test]
+    fn the_log_is_gone_through_in_its_order_and_in_slices() {
+        let extents = [
+            Extent::unlisted(at(0), 2, ExtentKind::Log, 30, 3),
+            Extent::unlisted(at(2), 2, ExtentKind::Index, 30, 0),
+            Extent::unlisted(at(4), 2, ExtentKind::Emptied, 10, 1),
+            Extent::unlisted(at(6), 2, ExtentKind::Log, 20, 2),
+        ];
+        let slices = |mut done: LogPoint, most: u64| {
+            let mut found = Vec::new();
+            while let Some((start, end)) = next_of(extents.iter(), done, most) {
+                found.push((start.at, end));
+                done = LogPoint { at: end, ..start };
+            }
+            found
+        };
+        assert_eq!(slices(LogPoint::default(), u64::MAX), [(at(4), at(6)), (at(6), at(8)), (at(0), at(2))]);
+        let from = LogPoint { ordinal: 2, at: at(6) + 8 };
+        assert_eq!(slices(from, BLOCK), [(at(6) + 8, at(7) + 8), (at(7) + 8, at(8)), (at(0), at(1)), (at(1), at(2))]);
+    }
+
+    /// A region with a log of eight blocks, of which the superblock vouches for the first.
+    fn unsure_log() -> (Region, Space, OnceMore) {
+        let region = Region::in_memory(1 << 24).unwrap();
+        region.allocate(EXTENTS, at(8)).unwrap();
+        let seq = 1 << COUNT_BITS;
+        let space = Space::create(&region, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
+        region.change_bits(live::STATE, live::STATE_LOG_UNSURE, 0).unwrap();
+        (region, space, OnceMore::new(Durable::up_to(at(1), seq)))
+    }
+
+    #[test]
+    fn the_log_is_sure_when_all_of_it_was_written_once_more() {
+        let (region, space, once_more) = unsure_log();
+        let mut rewriting = once_more.begin(&region).unwrap();
+        let mut slice = || rewriting.write_slice(&region, &space, 4 * BLOCK).unwrap();
+        assert_eq!([slice(), slice(), slice()], [Some((at(1), at(5))), Some((at(5), at(8))), None]);
+        assert!(is_unsure(&region).unwrap(), "not before it is said so");
+        rewriting.end(&region).unwrap();
+        assert!(!is_unsure(&region).unwrap());
+    }
+
+    #[test]
+    fn one_more_who_is_killed_meanwhile_leaves_the_log_unsure() {
+        let (region, _, once_more) = unsure_log();
+        let rewriting = once_more.begin(&region).unwrap();
+        let killed = |state| (state + live::STATE_UNSURE_COUNT) | live::STATE_LOG_UNSURE;
+        region.update_live(live::STATE, killed).unwrap();
+        rewriting.end(&region).unwrap();
+        assert!(is_unsure(&region).unwrap());
+        once_more.begin(&region).unwrap().end(&region).unwrap();
+        assert!(!is_unsure(&region).unwrap());
+    }
+}

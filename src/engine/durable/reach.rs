@@ -1,0 +1,186 @@
+//! How far the log is durable, and what lies between that and its end.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Result;
+use crate::file::layout::{COUNT_MASK, commit_end, commit_seq, live};
+use crate::file::region::Region;
+use crate::file::space::{Extent, LogPoint, Space};
+
+/// Ranges of the file, as offsets of their starts and ends.
+pub(crate) type Ranges = Vec<(u64, u64)>;
+
+/// How far the log is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Durable {
+    /// Offset behind the last commit.
+    pub(crate) end: u64,
+    /// Its sequence number.
+    pub(crate) seq: u64,
+    /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it
+    /// could not be told in which extent that is.
+    from: LogPoint,
+}
+
+impl Durable {
+    /// Up to `end`, behind the commit `seq`. In which extent that is shows when it is asked for.
+    pub(crate) fn up_to(end: u64, seq: u64) -> Durable {
+        Durable { end, seq, from: LogPoint::default() }
+    }
+
+    /// The point of the log up to which it is durable, as exactly as can be told.
+    pub(super) fn point(&self, space: &Space) -> LogPoint {
+        self.point_in(space).unwrap_or(self.from)
+    }
+
+    /// The point of the log at which a commit ends, if the extent that it lies in can be told: one that was in the log
+    /// by then and is still in it. One that has joined the log later is another extent in the same place.
+    fn point_in(&self, space: &Space) -> Option<LogPoint> {
+        self.point_of(space.log_extent_of(self.end)?)
+    }
+
+    fn point_of(&self, extent: &Extent) -> Option<LogPoint> {
+        (extent.count <= self.seq & COUNT_MASK).then_some(LogPoint { ordinal: extent.ordinal, at: self.end })
+    }
+}
+
+/// What is known of the way that the log takes through the file: the space table when it was last looked at, so that it
+/// is read only if it has changed since.
+pub(crate) struct Reach(Mutex<Space>);
+
+impl Reach {
+    /// Nothing is known yet.
+    pub(crate) fn unknown() -> Reach {
+        Reach(Mutex::new(Space::unknown()))
+    }
+
+    /// How far the log is committed, and the ranges of the file that have to be flushed for that to be durable, if it
+    /// is as far as `durable`; none of these if `read` cannot read the space table for all that is being changed in it.
+    ///
+    /// The commits come before the table: it then has every extent that they lie in and that a recovery would go
+    /// through. **Invariant.** So it does if it was read before them, and its counter of changes, loaded behind them,
+    /// is still the same. To read it again takes a look at the file's length, which makes the flush a longer one.
+    pub(crate) fn unflushed(
+        &self,
+        region: &Region,
+        durable: Durable,
+        read: impl FnOnce() -> Result<Option<Space>>,
+    ) -> Result<(Durable, Option<Ranges>)> {
+        let visible = region.live(live::VISIBLE)?;
+        let commit = region.live(live::COMMIT_POINT)?;
+        let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible), ..durable };
+        // Held for a few steps, and nothing else is waited for meanwhile.
+        let mut space = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !space.is_current(region)? {
+            let Some(now) = read()? else { return Ok((reached, None)) };
+            *space = now;
+        }
+        let (from, upto) = (durable.point(&space), reached.point_in(&space));
+        let ranges = between(space.extents(), from, upto);
+        Ok((Durable { from: upto.unwrap_or(from), ..reached }, Some(ranges)))
+    }
+}
+
+/// Where the records lie that the log has between two points, or behind the first one.
+fn between<'e>(extents: impl Iterator<Item = &'e Extent>, from: LogPoint, upto: Option<LogPoint>) -> Ranges {
+    let mut ranges = Ranges::new();
+    for extent in extents.filter(|extent| extent.has_records()) {
+        let rest = from.rest_of(extent).map(|rest| upto.map_or(rest, |upto| upto.part_of(extent, rest)));
+        let Some((start, end)) = rest.filter(|(start, end)| start < end) else { continue };
+        // What lies side by side is flushed by one call.
+        match ranges.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => ranges.push((start, end)),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, commit_word};
+    use crate::file::space::LogExtent;
+
+    fn at(block: u64) -> u64 {
+        EXTENTS + block * BLOCK
+    }
+
+    fn extent(block: u64, blocks: u64, kind: ExtentKind, count: u64, ordinal: u64) -> Extent {
+        Extent::unlisted(at(block), blocks, kind, count, ordinal)
+    }
+
+    fn point(ordinal: u64, at: u64) -> LogPoint {
+        LogPoint { ordinal, at }
+    }
+
+    #[test]
+    fn what_lies_between_two_points_is_flushed_and_nothing_else() {
+        let extents = [
+            extent(0, 4, ExtentKind::Log, 30, 3),
+            extent(4, 4, ExtentKind::Log, 10, 1),
+            extent(8, 4, ExtentKind::Index, 12, 0),
+            extent(12, 4, ExtentKind::Log, 20, 2),
+            extent(16, 4, ExtentKind::Retired, 20, 0),
+        ];
+        let between = |from, upto| between(extents.iter(), from, upto);
+        let (begun, ended) = (point(1, at(5)), point(3, at(1) + 8));
+        assert_eq!(between(begun, Some(ended)), [(at(0), at(1) + 8), (at(5), at(8)), (at(12), at(16))]);
+        assert_eq!(between(begun, None), [(at(0), at(4)), (at(5), at(8)), (at(12), at(16))], "the end is not known");
+        let all = [(at(0), at(8)), (at(12), at(16))];
+        assert_eq!(between(LogPoint::default(), None), all, "side by side: one range");
+        assert_eq!(between(point(2, at(13)), Some(point(2, at(14)))), [(at(13), at(14))]);
+        assert_eq!(between(ended, Some(ended)), []);
+        assert_eq!(between(point(3, at(4)), None), [], "all is durable up to the end of the last one");
+    }
+
+    #[test]
+    fn what_was_emptied_is_flushed_as_long_as_a_recovery_goes_through_it() {
+        let emptied = [extent(0, 4, ExtentKind::Emptied, 30, 1), extent(4, 4, ExtentKind::Log, 10, 2)];
+        assert_eq!(between(emptied.iter(), point(1, at(2)), None), [(at(2), at(8))]);
+    }
+
+    /// An extent that has joined the log behind a commit is another one in the same place.
+    #[test]
+    fn where_a_commit_ends_is_told_by_its_number() {
+        let durable = Durable::up_to(at(2), (1 << crate::file::layout::COUNT_BITS) + 20);
+        assert_eq!(durable.point_of(&extent(0, 4, ExtentKind::Log, 20, 7)), Some(point(7, at(2))));
+        assert_eq!(durable.point_of(&extent(0, 4, ExtentKind::Log, 21, 9)), None);
+    }
+
+    /// The table is read when it has changed; while it changes all the time, everything is flushed.
+    #[test]
+    fn the_space_table_is_read_only_if_it_has_changed() {
+        let region = Region::in_memory(1 << 24).unwrap();
+        region.allocate(EXTENTS, at(8)).unwrap();
+        let seq = 1 << crate::file::layout::COUNT_BITS;
+        let commit = |seq: u64, end: u64| {
+            region.store_live(live::COMMIT_POINT, commit_word(end, seq), Ordering::Release).unwrap();
+            region.store_live(live::VISIBLE, seq, Ordering::Release).unwrap();
+        };
+        Space::create(&region, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
+        let table = || Space::load(&region, region.live(live::SPACE_TABLE)?).map(Some);
+        let reach = Reach::unknown();
+        commit(seq + 1, at(0) + 80);
+        let nothing = Durable::up_to(at(0), seq);
+        let (reached, ranges) = reach.unflushed(&region, nothing, || Ok(None)).unwrap();
+        assert_eq!(((reached.end, reached.seq), ranges), ((at(0) + 80, seq + 1), None), "it could not be read");
+        let (reached, ranges) = reach.unflushed(&region, nothing, table).unwrap();
+        assert_eq!((reached.from, ranges), (point(1, at(0) + 80), Some(vec![(at(0), at(0) + 80)])));
+        commit(seq + 2, at(1));
+        let known = reach.unflushed(&region, reached, || unreachable!("it has not changed")).unwrap();
+        assert_eq!(known.1, Some(vec![(at(0) + 80, at(1))]));
+        let changes = region.live(live::SPACE_CHANGES).unwrap();
+        region.store_live(live::SPACE_CHANGES, changes + 2, Ordering::Release).unwrap();
+        let mut read = 0;
+        let counted = || {
+            read += 1;
+            table()
+        };
+        assert_eq!(reach.unflushed(&region, reached, counted).unwrap(), known);
+        assert_eq!(read, 1);
+    }
+}

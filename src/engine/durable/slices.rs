@@ -1,0 +1,227 @@
+//! Slices: the log is written back while it grows, each slice by the commit that completes it, so that the flush of a
+//! checkpoint finds little left to do and no commit does much of it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use super::reach::{Durable, Ranges};
+use crate::error::Result;
+use crate::file::layout::BLOCK;
+use crate::file::region::Region;
+
+/// A slice is a sixteenth of what makes a checkpoint due, and not more than this.
+const LARGEST: u64 = 256 << 10;
+
+/// So many slices may be on their way to the disk before somebody waits for the oldest.
+const UNDER_WAY: usize = 16;
+
+/// What writes ranges of the file back.
+pub(crate) trait WritesBack {
+    /// Begins to, and does not wait.
+    fn begin(&self, offset: u64, len: u64) -> Result<()>;
+    /// Waits for what was begun.
+    fn wait(&self, offset: u64, len: u64) -> Result<()>;
+}
+
+impl WritesBack for Region {
+    fn begin(&self, offset: u64, len: u64) -> Result<()> {
+        self.begin_writing_back(offset, len)
+    }
+
+    fn wait(&self, offset: u64, len: u64) -> Result<()> {
+        self.wait_for_writing_back(offset, len)
+    }
+}
+
+/// What of a log is being written back.
+pub(crate) struct Slices {
+    /// The log's bytes at which the next slice is complete.
+    next: AtomicU64,
+    begun: Mutex<Begun>,
+}
+
+struct Begun {
+    /// Where the log ended when a slice was last begun.
+    end: Durable,
+    /// Ranges of the file of each slice that is under way, the oldest first, and the log's bytes at its end.
+    under_way: VecDeque<(Ranges, u64)>,
+    /// So many of the log's bytes are known to be written back.
+    written_back: u64,
+}
+
+impl Slices {
+    /// None yet, of a log that is durable so far.
+    pub(crate) fn new(durable: Durable) -> Slices {
+        let begun = Begun { end: durable, under_way: VecDeque::new(), written_back: 0 };
+        Slices { next: AtomicU64::new(0), begun: Mutex::new(begun) }
+    }
+
+    /// Whether a slice is complete when the log has had so many bytes.
+    #[inline]
+    pub(crate) fn are_complete_at(&self, bytes: u64) -> bool {
+        bytes >= self.next.load(Ordering::Relaxed)
+    }
+
+    /// To begin the next one; `None` if somebody else is at it.
+    pub(crate) fn next(&self) -> Option<NextSlice<'_>> {
+        Some(NextSlice { next: &self.next, begun: self.begun.try_lock().ok()? })
+    }
+}
+
+/// The right to begin the next slice.
+pub(crate) struct NextSlice<'s> {
+    next: &'s AtomicU64,
+    begun: MutexGuard<'s, Begun>,
+}
+
+impl NextSlice<'_> {
+    /// Where the last one ended.
+    pub(crate) fn begins_at(&self) -> Durable {
+        self.begun.end
+    }
+
+    /// It ends here, when the log has had so many bytes and a checkpoint is due each time it has grown by `every`.
+    pub(crate) fn ends_at(&mut self, reached: Durable, bytes: u64, every: u64) {
+        let slice = (every / 16).clamp(BLOCK, LARGEST);
+        self.next.store(bytes.saturating_add(slice), Ordering::Relaxed);
+        self.begun.end = reached;
+    }
+
+    /// Everything was flushed up to there. Says how much of it was not known to be written back.
+    pub(crate) fn was_flushed(&mut self, bytes: u64) -> u64 {
+        let flushed = bytes.saturating_sub(self.begun.written_back);
+        self.begun.written_back = bytes;
+        flushed
+    }
+
+    /// Begins to write it back, and says how many bytes that are.
+    pub(crate) fn begin(&mut self, disk: &impl WritesBack, ranges: Ranges, bytes: u64) -> Result<u64> {
+        for &(from, end) in &ranges {
+            disk.begin(from, end - from)?;
+        }
+        let flushed = ranges.iter().map(|&(from, end)| end - from).sum();
+        self.begun.under_way.push_back((ranges, bytes));
+        Ok(flushed)
+    }
+
+    /// Waits for the oldest slice, if too many are under way.
+    pub(crate) fn wait_for_oldest(&mut self, disk: &impl WritesBack) -> Result<()> {
+        if self.begun.under_way.len() > UNDER_WAY {
+            let (ranges, upto) = self.begun.under_way.pop_front().unwrap_or_default();
+            for (from, end) in ranges {
+                disk.wait(from, end - from)?;
+            }
+            self.begun.written_back = upto.max(self.begun.written_back);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::error::Error;
+
+    /// What was begun and what was waited for.
+    #[derive(Default)]
+    struct Disk {
+        begun: RefCell<Vec<(u64, u64)>>,
+        waited: RefCell<Vec<(u64, u64)>>,
+        fails: bool,
+    }
+
+    impl Disk {
+        fn note(&self, list: &RefCell<Vec<(u64, u64)>>, range: (u64, u64)) -> Result<()> {
+            list.borrow_mut().push(range);
+            if self.fails { Err(Error::Poisoned { path: PathBuf::new() }) } else { Ok(()) }
+        }
+    }
+
+    impl WritesBack for Disk {
+        fn begin(&self, offset: u64, len: u64) -> Result<()> {
+            self.note(&self.begun, (offset, len))
+        }
+
+        fn wait(&self, offset: u64, len: u64) -> Result<()> {
+            self.note(&self.waited, (offset, len))
+        }
+    }
+
+    const EVERY: u64 = 1 << 20;
+    const SLICE: u64 = EVERY / 16;
+
+    fn slices() -> Slices {
+        Slices::new(Durable::up_to(0, 0))
+    }
+
+    /// Begins a slice that ends when the log has had so many bytes, which are as many of the file.
+    fn begin(slices: &Slices, disk: &Disk, bytes: u64) -> Result<u64> {
+        let mut slice = slices.next().unwrap();
+        let begins = slice.begins_at().end;
+        slice.ends_at(Durable::up_to(bytes, bytes / 8), bytes, EVERY);
+        let begun = slice.begin(disk, vec![(begins, bytes)], bytes)?;
+        slice.wait_for_oldest(disk).map(|()| begun)
+    }
+
+    #[test]
+    fn a_slice_is_complete_when_the_log_has_grown_by_a_sixteenth() {
+        let (slices, disk) = (slices(), Disk::default());
+        assert!(slices.are_complete_at(0), "nothing is known yet");
+        begin(&slices, &disk, 1000).unwrap();
+        assert!(!slices.are_complete_at(1000 + SLICE - 1));
+        assert!(slices.are_complete_at(1000 + SLICE));
+        for (every, slice) in [(1, BLOCK), (u64::MAX, LARGEST)] {
+            slices.next().unwrap().ends_at(Durable::up_to(0, 0), 0, every);
+            assert!(slices.are_complete_at(slice) && !slices.are_complete_at(slice - 1), "every {every}");
+        }
+    }
+
+    #[test]
+    fn slices_follow_each_other_and_only_the_oldest_of_too_many_is_waited_for() {
+        let (slices, disk) = (slices(), Disk::default());
+        for number in 1..=UNDER_WAY as u64 {
+            assert_eq!(begin(&slices, &disk, number * SLICE).unwrap(), SLICE);
+        }
+        assert!(disk.waited.borrow().is_empty());
+        begin(&slices, &disk, 17 * SLICE).unwrap();
+        begin(&slices, &disk, 18 * SLICE).unwrap();
+        assert_eq!(*disk.waited.borrow(), [(0, SLICE), (SLICE, SLICE)]);
+        let begun: Vec<_> = (0..18).map(|number| (number * SLICE, SLICE)).collect();
+        assert_eq!(*disk.begun.borrow(), begun);
+    }
+
+    #[test]
+    fn a_flush_counts_what_was_not_known_to_be_written_back() {
+        let (slices, disk) = (slices(), Disk::default());
+        for number in 1..=18 {
+            begin(&slices, &disk, number * SLICE).unwrap();
+        }
+        assert_eq!(slices.next().unwrap().was_flushed(20 * SLICE), 18 * SLICE, "two slices were waited for");
+        assert_eq!(slices.next().unwrap().was_flushed(20 * SLICE), 0);
+        // What is waited for later does not take that back.
+        begin(&slices, &disk, 21 * SLICE).unwrap();
+        assert_eq!(slices.next().unwrap().was_flushed(21 * SLICE), SLICE);
+    }
+
+    #[test]
+    fn one_at_a_time_begins_a_slice() {
+        let slices = slices();
+        let slice = slices.next().unwrap();
+        std::thread::scope(|scope| assert!(scope.spawn(|| slices.next().is_none()).join().unwrap()));
+        drop(slice);
+        assert!(slices.next().is_some());
+    }
+
+    #[test]
+    fn a_slice_whose_writing_fails_is_not_under_way() {
+        let (slices, failing) = (slices(), Disk { fails: true, ..Disk::default() });
+        assert!(begin(&slices, &failing, SLICE).is_err());
+        assert!(slices.begun.lock().unwrap().under_way.is_empty());
+        assert!(!slices.are_complete_at(SLICE), "nor is it begun again at once");
+    }
+}

@@ -1,0 +1,248 @@
+//! The table of pins: words of the file that say who reads at which commit.
+//!
+//! How a reader comes to a pin is told by the [`pins`](crate::engine::read::pins), and who looks at all of them by the
+//! [`horizon`](super::horizon).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+use crate::file::layout::{COUNT_MASK, EXTENTS, pin};
+use crate::file::live_table::PIN;
+use crate::file::region::{Region, Word};
+
+/// The claim of a pin, or when it was taken.
+#[inline(always)]
+pub(crate) fn word(region: &Region, place: u64) -> Result<&Word> {
+    if place < EXTENTS { region.live_word(place) } else { far_word(region, place) }
+}
+
+/// The same where the table goes on.
+#[cold]
+fn far_word(region: &Region, place: u64) -> Result<&Word> {
+    region.word(place)
+}
+
+#[inline(always)]
+pub(crate) fn store(region: &Region, place: u64, value: u64, order: Ordering) -> Result<()> {
+    if place < EXTENTS { region.store_live(place, value, order) } else { store_far(region, place, value, order) }
+}
+
+#[cold]
+fn store_far(region: &Region, place: u64, value: u64, order: Ordering) -> Result<()> {
+    region.store(place, value, order)
+}
+
+/// What the pins of one process say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claims {
+    /// Of one that is kept and not used: a number that no commit reaches holds nothing back.
+    pub(crate) idle: u64,
+}
+
+impl Claims {
+    /// Of the entry `process` of the process table.
+    pub(crate) fn of(process: u64) -> Claims {
+        Claims { idle: pin::claim(process, COUNT_MASK) }
+    }
+
+    /// Of one at a sequence number.
+    #[inline(always)]
+    pub(crate) fn at(self, seq: u64) -> u64 {
+        self.idle & !COUNT_MASK | seq & COUNT_MASK
+    }
+}
+
+/// Where free pins are searched for.
+pub(crate) struct Search {
+    /// Where the next search begins: behind the pin that was found last.
+    next: AtomicU64,
+    /// How many pins were looked at.
+    #[cfg(test)]
+    pub(crate) looked_at: AtomicU64,
+}
+
+/// What a search has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// This pin, which is the caller's now, the number of its entry, and how many there are.
+    Pin { place: u64, number: u64, entries: u64 },
+    /// None of so many is free.
+    Nothing { entries: u64 },
+}
+
+impl Search {
+    /// Of the entry `process` of the process table.
+    pub(crate) fn of(process: u64) -> Search {
+        Search {
+            // Processes begin at different places, so that they do not look at the pins of each other.
+            next: AtomicU64::new(process.wrapping_mul(67)),
+            #[cfg(test)]
+            looked_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Claims a free pin.
+    pub(crate) fn claim(&self, region: &Region, claim: u64) -> Result<Found> {
+        let parts = PIN.parts(region)?;
+        let entries = parts.entries();
+        let first = self.next.load(Ordering::Relaxed) % entries;
+        for number in (first..entries).chain(0..first) {
+            #[cfg(test)]
+            self.looked_at.fetch_add(1, Ordering::Relaxed);
+            let Some(place) = parts.place(number) else { continue };
+            if word(region, place)?.load() == 0 && region.compare_exchange(place, 0, claim, Ordering::SeqCst)? {
+                self.next.store(number + 1, Ordering::Relaxed);
+                return Ok(Found::Pin { place, number, entries });
+            }
+        }
+        Ok(Found::Nothing { entries })
+    }
+}
+
+/// Whether most pins are taken.
+pub(crate) fn few_are_free(region: &Region) -> Result<bool> {
+    let parts = PIN.parts(region)?;
+    let mut free = 0;
+    for place in parts.places() {
+        free += u64::from(word(region, place)?.relaxed() == 0);
+    }
+    Ok(free < parts.entries() / 4)
+}
+
+/// The lowest count below `visible` that a pin is at, or else that. Only for one who has raised the horizon. Should the
+/// pins of a process stand in the way, `clean` cleans them if it is dead.
+pub(crate) fn lowest(region: &Region, visible: u64, mut clean: impl FnMut(u64) -> Result<()>) -> Result<u64> {
+    let mut lowest = visible & COUNT_MASK;
+    for place in PIN.parts(region)?.places() {
+        let word = word(region, place + pin::CLAIM)?;
+        let claim = word.seq_cst();
+        if claim == 0 || pin::count(claim) >= lowest {
+            continue;
+        }
+        clean(pin::owner(claim))?;
+        if word.seq_cst() != 0 {
+            lowest = pin::count(claim);
+        }
+    }
+    Ok(lowest)
+}
+
+/// A pin as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Held {
+    /// The counting part of the sequence number that its holder reads at.
+    pub(crate) count: u64,
+    /// When a snapshot took it: milliseconds since 1970; zero for a single read.
+    pub(crate) since: u64,
+    /// Process-table entry of its holder.
+    pub(crate) entry: u64,
+}
+
+/// How many pins are in use, and the one with the lowest count.
+pub(crate) fn in_use(region: &Region) -> Result<(u64, Option<Held>)> {
+    let (mut used, mut oldest) = (0, None);
+    for place in PIN.parts(region)?.places() {
+        let claim = region.load(place + pin::CLAIM)?;
+        if claim != 0 && pin::count(claim) != COUNT_MASK {
+            used += 1;
+            let since = region.load(place + pin::SINCE)?;
+            let held = Held { count: pin::count(claim), since, entry: pin::owner(claim) };
+            oldest = Some(oldest.map_or(held, |oldest: Held| oldest.min(held)));
+        }
+    }
+    Ok((used, oldest))
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A table of pins in front of the extents, and a search of the process with entry 3.
+    fn table() -> (Region, Search, u64) {
+        let region = Region::in_memory(1 << 24).unwrap();
+        let entries = PIN.parts(&region).unwrap().entries();
+        (region, Search::of(3), entries)
+    }
+
+    fn claim(region: &Region, search: &Search, claim: u64) -> Option<u64> {
+        match search.claim(region, claim).unwrap() {
+            Found::Pin { place, .. } => Some(place),
+            Found::Nothing { .. } => None,
+        }
+    }
+
+    fn clear(region: &Region, place: u64) {
+        store(region, place, 0, Ordering::SeqCst).unwrap();
+    }
+
+    #[test]
+    fn each_search_finds_a_pin_of_its_own_and_begins_behind_the_last() {
+        let (region, search, entries) = table();
+        let claims = Claims::of(3);
+        let places: BTreeSet<u64> = (0..entries).map(|n| claim(&region, &search, claims.at(n)).unwrap()).collect();
+        assert_eq!(places.len() as u64, entries);
+        assert_eq!(search.looked_at.load(Ordering::Relaxed), entries, "none was looked at twice");
+        assert_eq!(search.claim(&region, claims.idle).unwrap(), Found::Nothing { entries });
+        let free = *places.iter().nth(5).unwrap();
+        clear(&region, free);
+        assert_eq!(claim(&region, &search, claims.idle), Some(free), "it goes round");
+        assert_eq!(word(&region, free).unwrap().load(), claims.idle);
+    }
+
+    #[test]
+    fn two_never_get_the_same_pin() {
+        let (region, search, entries) = table();
+        let other = Search::of(3);
+        let found: Vec<u64> = std::thread::scope(|scope| {
+            let threads = [&search, &other].map(|search| {
+                let region = &region;
+                scope.spawn(move || (0..entries / 2).filter_map(|n| claim(region, search, 1 + n)).collect::<Vec<_>>())
+            });
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(found.len() as u64, entries / 2 * 2);
+        assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), found.len());
+    }
+
+    #[test]
+    fn the_oldest_pin_is_found_and_one_that_is_not_used_holds_nothing_back() {
+        let (region, search, entries) = table();
+        let nobody_is_dead = |_| Ok(());
+        assert_eq!((in_use(&region).unwrap(), lowest(&region, 100, nobody_is_dead).unwrap()), ((0, None), 100));
+        let claims = Claims::of(3);
+        let high = 5 << crate::file::layout::COUNT_BITS;
+        let places = [70, 50, 60].map(|count| claim(&region, &search, claims.at(high | count)).unwrap());
+        claim(&region, &search, claims.idle).unwrap();
+        store(&region, places[1] + pin::SINCE, 7, Ordering::Relaxed).unwrap();
+        let oldest = Held { count: 50, since: 7, entry: 3 };
+        assert_eq!(in_use(&region).unwrap(), (3, Some(oldest)));
+        assert_eq!(lowest(&region, high | 100, nobody_is_dead).unwrap(), 50);
+        assert_eq!(lowest(&region, high | 40, nobody_is_dead).unwrap(), 40, "those are of later commits");
+        clear(&region, places[1]);
+        assert_eq!(lowest(&region, high | 100, nobody_is_dead).unwrap(), 60);
+        assert!(!few_are_free(&region).unwrap());
+        while claim(&region, &search, claims.idle).is_some() {}
+        assert!(few_are_free(&region).unwrap());
+        assert_eq!(in_use(&region).unwrap().0, 2, "of {entries}");
+    }
+
+    #[test]
+    fn the_pins_of_the_dead_hold_nothing_back() {
+        let (region, search, _) = table();
+        let dead = claim(&region, &search, Claims::of(8).at(20)).unwrap();
+        claim(&region, &search, Claims::of(9).at(30)).unwrap();
+        let mut asked = Vec::new();
+        let clean = |owner| {
+            asked.push(owner);
+            if owner == 8 {
+                clear(&region, dead);
+            }
+            Ok(())
+        };
+        assert_eq!(lowest(&region, 100, clean).unwrap(), 30);
+        assert_eq!(asked, [8, 9], "only those that stand in the way are asked");
+    }
+}
