@@ -2,6 +2,7 @@
 //!
 //! In a build that is no test, nothing of this is there: [`call`] says "go on", and the compiler forgets it.
 
+use std::fs::File;
 use std::io;
 
 /// A call to the operating system that can fail.
@@ -34,11 +35,18 @@ pub(crate) fn call(_call: Call) -> io::Result<()> {
     Ok(())
 }
 
+/// The same for real space behind a range of this file that ends at `to`.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn allocate(_file: &File, _to: u64) -> io::Result<()> {
+    call(Call::Allocate)
+}
+
 // The models stand nowhere.
 #[cfg(all(test, not(loom)))]
-pub(crate) use standing::stand;
+pub(crate) use standing::{FullDisk, stand};
 #[cfg(test)]
-pub(crate) use standing::{Recorder, call, recorder};
+pub(crate) use standing::{Recorder, allocate, call, recorder};
 
 #[cfg(test)]
 mod standing {
@@ -61,6 +69,10 @@ mod standing {
         fn call(&self, _call: Call) -> io::Result<()> {
             Ok(())
         }
+        /// Real space is about to be allocated behind a range of this file that ends at `to`.
+        fn allocate(&self, _file: &File, _to: u64) -> io::Result<()> {
+            self.call(Call::Allocate)
+        }
     }
 
     thread_local! {
@@ -79,6 +91,30 @@ mod standing {
         }
     }
 
+    /// Says that the disk is full. A file has the space that it has, though: one without holes may be told so again.
+    #[cfg(not(loom))]
+    pub(crate) struct FullDisk;
+
+    #[cfg(not(loom))]
+    impl Recorder for FullDisk {
+        fn allocate(&self, file: &File, to: u64) -> io::Result<()> {
+            let found = file.metadata()?;
+            let is_there = to <= found.len() && !may_have_holes(&found);
+            if is_there { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        }
+    }
+
+    #[cfg(all(unix, not(loom)))]
+    fn may_have_holes(found: &std::fs::Metadata) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        found.blocks() * 512 < found.len()
+    }
+
+    #[cfg(all(not(unix), not(loom)))]
+    fn may_have_holes(_found: &std::fs::Metadata) -> bool {
+        true
+    }
+
     #[cfg(not(loom))]
     pub(crate) fn stand(recorder: Arc<dyn Recorder>) -> Standing {
         STANDING.set(Some(recorder));
@@ -92,5 +128,9 @@ mod standing {
 
     pub(crate) fn call(call: Call) -> io::Result<()> {
         recorder().map_or(Ok(()), |recorder| recorder.call(call))
+    }
+
+    pub(crate) fn allocate(file: &File, to: u64) -> io::Result<()> {
+        recorder().map_or(Ok(()), |recorder| recorder.allocate(file, to))
     }
 }

@@ -356,7 +356,7 @@ impl Writing<'_> {
         for part in parts {
             let index = self.engine.index_for_writing(part.map)?;
             let totals = index.totals()?;
-            if totals.used().saturating_add(part.new_slots) > index.limit() {
+            if part.new_slots > 0 && totals.used().saturating_add(part.new_slots) > index.limit() {
                 self.make_index_room(part.map, part.new_slots, Some(part.over_tombstones))?;
             }
         }

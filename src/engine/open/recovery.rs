@@ -73,7 +73,7 @@ pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> 
 pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
     let region = &seated.region;
     region.unseal()?;
-    let (mut log, keys) = find_end(region, &superblock, &seated.settings)?;
+    let (mut log, counted) = find_end(region, &superblock, &seated.settings)?;
     // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes
     // on.
     let begins_a_life = region.file().is_some();
@@ -115,7 +115,9 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
     let LogFound { bytes, records, .. } = log;
     let engine = build(seated, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
+    engine.lend_writing().writer.longest = counted.longest;
     engine.lend_writing().exceeding(u64::MAX, Writing::hold_a_block)?;
+    let keys = counted.keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
     engine.rebuild_maps(keys, log.last, bytes)?;
     let live_bytes = engine.sum_of_live_bytes()?;
     LogTotals { seq: log.last, bytes, records, live_bytes }.reset(&engine.region)?;
@@ -141,8 +143,55 @@ fn may_have_failed_to_flush(region: &Region) -> Result<bool> {
 /// So many records are looked up at the same time.
 const BATCH: usize = 64;
 
-/// Walks the log to its end. Returns it, and how many keys each map had at most.
-fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Result<(LogFound, BTreeMap<MapId, u64>)> {
+/// What a walk along the log counts for the sake of what is to be built.
+#[derive(Default)]
+struct Counted {
+    /// Of each map, how many keys it has, and the most that it ever had.
+    keys: BTreeMap<MapId, (u64, u64)>,
+    /// Bytes of the longest record.
+    longest: u64,
+    /// The pieces of the log that were walked, from jump to jump: where they begin and end.
+    pieces: BTreeMap<u64, u64>,
+    /// The piece that the walk is in.
+    piece: Range<u64>,
+}
+
+impl Counted {
+    /// Counts a record.
+    fn count(&mut self, record: Record<'_>) {
+        if record.offset != self.piece.end {
+            self.pieces.insert(self.piece.start, self.piece.end);
+            self.piece.start = record.offset;
+        }
+        self.piece.end = record.end();
+        self.longest = self.longest.max(record.len());
+        let replaces = self.replaces(record);
+        let (now, most) = match record.kind() {
+            Some(Kind::Put | Kind::Remove | Kind::Clear) => self.keys.entry(record.header.map()).or_default(),
+            _ => return,
+        };
+        match record.kind() {
+            Some(Kind::Put) if !replaces => *now += 1,
+            Some(Kind::Remove) if replaces && !record.is_copy() => *now = now.saturating_sub(1),
+            Some(Kind::Clear) => *now = 0,
+            _ => {}
+        }
+        *most = (*most).max(*now);
+    }
+
+    /// Whether the walk has been at the value that a record replaces, or that it is a copy of. Its place is the same
+    /// still: where there was nothing newer of its key, it was not free to be used again.
+    fn replaces(&self, record: Record<'_>) -> bool {
+        let prev = record.header.prev();
+        let lies_in = |(&start, &end): (&u64, &u64)| (start..end).contains(&prev);
+        record.header.flags & flags::NEW == 0
+            && ((self.piece.start..record.offset).contains(&prev)
+                || self.pieces.range(..=prev).next_back().is_some_and(lies_in))
+    }
+}
+
+/// Walks the log to its end. Returns it, and what was counted.
+fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Result<(LogFound, Counted)> {
     let mut phase = Phase::begin(region, settings, RecoveryPhase::Walking, region.len());
     let mut walk = Walk::new(region, LogHead::of_superblock(superblock).head, None);
     let durable_end = superblock.log_end.get();
@@ -153,34 +202,20 @@ fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Re
     // Extents, keys and totals count once their commit is complete.
     let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
     let (mut bytes, mut records) = (0, 0);
-    // Of each map, how many keys it has and the most that it ever had.
-    let mut keys: BTreeMap<MapId, (u64, u64)> = BTreeMap::new();
+    let mut counted = Counted::default();
     while let Some(record) = walk.next() {
         phase.advance(record.len());
         bytes += record.len();
         records += 1;
-        match record.kind() {
-            Some(Kind::Jump) => {
-                if let Some(last) = extents.last_mut() {
-                    last.end = align_block(record.end());
-                }
-                if !walk.at().is_multiple_of(BLOCK) || walk.at() < EXTENTS {
-                    break;
-                }
-                extents.push(LogExtent { start: walk.at(), end: 0, seq: record.seq() });
+        counted.count(record);
+        if record.kind() == Some(Kind::Jump) {
+            if let Some(last) = extents.last_mut() {
+                last.end = align_block(record.end());
             }
-            // This only decides how large the regions are to begin with, so it need not be exact.
-            Some(Kind::Put) if record.header.flags & (flags::NEW | flags::COPY) != 0 => {
-                let (now, most) = keys.entry(record.header.map()).or_default();
-                *now += 1;
-                *most = (*most).max(*now);
+            if !walk.at().is_multiple_of(BLOCK) || walk.at() < EXTENTS {
+                break;
             }
-            Some(Kind::Remove) if !record.is_copy() => {
-                let (now, _) = keys.entry(record.header.map()).or_default();
-                *now = now.saturating_sub(1);
-            }
-            Some(Kind::Clear) => keys.entry(record.header.map()).or_default().0 = 0,
-            _ => {}
+            extents.push(LogExtent { start: walk.at(), end: 0, seq: record.seq() });
         }
         if walk.is_between_commits() && record.kind() != Some(Kind::Jump) {
             end = (walk.at(), walk.last_crc(), walk.last_seq());
@@ -202,8 +237,7 @@ fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Re
     extents.truncate(committed_extents);
     check_extents(region, &extents, end)?;
     phase.end();
-    let keys = keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
-    Ok((LogFound { extents, end, chain, last, bytes: committed_bytes, records: committed_records }, keys))
+    Ok((LogFound { extents, end, chain, last, bytes: committed_bytes, records: committed_records }, counted))
 }
 
 /// What is to be said of a log that does not hang together.
@@ -224,26 +258,54 @@ fn check_extents(region: &Region, extents: &[LogExtent], end: u64) -> Result<()>
     }
 }
 
+/// How large the regions are of a store that is being recovered.
+#[derive(Clone, Copy)]
+struct Sizes<'a> {
+    /// How many keys each map may have; none, if it is not named.
+    keys: &'a BTreeMap<MapId, u64>,
+    fit: Fit,
+}
+
+/// How much room the regions have besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    Roomy,
+    /// The store is full: they are not larger than they must be.
+    Tight,
+}
+
 /// The maps of a store that is being recovered: the index of each, and what it counts.
 type Maps<'a> = BTreeMap<MapId, (Index<'a>, Totals)>;
 
 impl Engine {
-    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says about how many keys each may
-    /// have.
+    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says how many keys each may have.
+    ///
+    /// In a full store, where the regions or what is to be held back do not fit, all begins again with regions that
+    /// are as small as can be, and if one of them was too small, with a larger one.
     fn rebuild_maps(&self, mut keys: BTreeMap<MapId, u64>, seq: u64, bytes: u64) -> Result<()> {
         let mut writing = self.lend_writing();
-        // If a region was too small, and a full store had no room for a larger one beside it, all begins again.
-        while let Some((map, slots)) = writing.rebuild_once(&keys, seq, bytes)? {
-            keys.insert(map, slots + slots / 16 + 1);
+        let mut fit = Fit::Roomy;
+        loop {
+            match writing.rebuild_once(Sizes { keys: &keys, fit }, seq, bytes) {
+                Ok(Some((map, slots))) => {
+                    keys.insert(map, slots + slots / 16 + 1);
+                }
+                Ok(None) => {
+                    // Nobody reads yet, so nothing has to wait.
+                    writing.writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default())?;
+                    if writing.refill_reserve()? || std::mem::replace(&mut fit, Fit::Tight) == Fit::Tight {
+                        return Ok(());
+                    }
+                }
+                Err(Error::Full { .. }) if fit == Fit::Roomy => fit = Fit::Tight,
+                Err(error) => return Err(error),
+            }
             let table = self.map_table()?;
             table.iter()?.try_for_each(|entry| table.remove(entry))?;
             let made = |extent: &&Extent| matches!(extent.kind, ExtentKind::Index | ExtentKind::Retired);
             let made: Vec<u64> = writing.writer.space.extents().filter(made).map(|extent| extent.offset).collect();
             made.into_iter().try_for_each(|offset| writing.writer.space.free(&self.region, offset))?;
         }
-        writing.go_by_the_catalogue(seq)?;
-        // Nobody reads yet, so nothing has to wait.
-        writing.writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default()).map(drop)
     }
 
     /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them
@@ -358,29 +420,28 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Gives a map its first region, with room for `keys`. In a full store it is one with longer searches; and if even
-    /// that has no place, as the index takes others than before, the file becomes longer than it should, rather than
-    /// not be opened.
-    fn recover_map(&mut self, map: MapId, keys: u64, seq: u64) -> Result<Index<'e>> {
-        let slots = if map == DEFAULT_MAP { keys.max(self.engine.settings.initial_capacity) } else { keys };
-        let tight = index::tight_blocks_for(keys);
-        for blocks in [index::blocks_for(slots), tight] {
-            match self.create_map(map, blocks, seq) {
-                Err(Error::Full { .. }) => {}
-                made => return made,
-            }
+    /// Gives a map its first region, with room for its keys; a tight one has longer searches. If even that has no
+    /// place, as the index takes others than before, the file becomes longer than it should, rather than not be opened.
+    fn recover_map(&mut self, map: MapId, sizes: Sizes<'_>, seq: u64) -> Result<Index<'e>> {
+        let keys = sizes.keys.get(&map).copied().unwrap_or(0);
+        if sizes.fit == Fit::Roomy {
+            let slots = if map == DEFAULT_MAP { keys.max(self.engine.settings.initial_capacity) } else { keys };
+            return self.create_map(map, index::blocks_for(slots), seq);
         }
-        self.exceeding(u64::MAX, |writing| writing.create_map(map, tight, seq))
+        let blocks = index::tight_blocks_for(keys);
+        match self.create_map(map, blocks, seq) {
+            Err(Error::Full { .. }) => self.exceeding(u64::MAX, |writing| writing.create_map(map, blocks, seq)),
+            made => made,
+        }
     }
 
-    /// Tries it with regions for so many keys. Says which map had no slot left, and how many it has.
-    fn rebuild_once(&mut self, keys: &BTreeMap<MapId, u64>, seq: u64, bytes: u64) -> Result<Option<(MapId, u64)>> {
+    /// Tries it with regions of these sizes. Says which map had no slot left, and how many it has.
+    fn rebuild_once(&mut self, sizes: Sizes<'_>, seq: u64, bytes: u64) -> Result<Option<(MapId, u64)>> {
         let (start, end) = (self.engine.head()?.head.at, self.engine.region.live(live::TAIL)?);
         let mut maps = Maps::new();
-        for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(keys.keys().copied()) {
+        for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(sizes.keys.keys().copied()) {
             if let Entry::Vacant(entry) = maps.entry(map) {
-                let keys = keys.get(&map).copied().unwrap_or(0);
-                entry.insert((self.recover_map(map, keys, seq)?, Totals::default()));
+                entry.insert((self.recover_map(map, sizes, seq)?, Totals::default()));
             }
         }
         let mut phase = Phase::begin(&self.engine.region, &self.engine.settings, RecoveryPhase::Indexing, bytes);
@@ -389,7 +450,7 @@ impl<'e> Writing<'e> {
         while !scan.is_at_end() {
             self.engine.take_batch(&mut batch, &mut scan, &maps, &mut phase)?;
             for &(record, hash) in &batch {
-                if let Some(slots) = self.recover_record(&mut maps, record, hash, seq)? {
+                if let Some(slots) = self.recover_record(&mut maps, (record, hash), sizes, seq)? {
                     return Ok(Some((record.header.map(), slots)));
                 }
             }
@@ -398,6 +459,7 @@ impl<'e> Writing<'e> {
             index.reset_totals(Totals { seq, ..*totals })?;
         }
         phase.end();
+        self.go_by_the_catalogue(sizes, seq)?;
         Ok(None)
     }
 
@@ -405,14 +467,14 @@ impl<'e> Writing<'e> {
     fn recover_record(
         &mut self,
         maps: &mut Maps<'e>,
-        record: Record<'_>,
-        hash: KeyHash,
+        (record, hash): (Record<'_>, KeyHash),
+        sizes: Sizes<'_>,
         seq: u64,
     ) -> Result<Option<u64>> {
         let map = record.header.map();
         let (index, totals) = match maps.entry(map) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert((self.recover_map(map, 0, seq)?, Totals::default())),
+            Entry::Vacant(entry) => entry.insert((self.recover_map(map, sizes, seq)?, Totals::default())),
         };
         if record.kind() == Some(Kind::Clear) {
             let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
@@ -422,7 +484,7 @@ impl<'e> Writing<'e> {
             *totals = Totals::default();
             return Ok(None);
         }
-        if totals.used() >= index.limit() {
+        if totals.used() >= index.limit() && sizes.fit == Fit::Roomy {
             index.reset_totals(Totals { seq, ..*totals })?;
             match self.rebuild_at_once(map, index::roomy(totals.slots + 1), seq, Tombstones::Kept) {
                 Ok(larger) => *index = larger,
@@ -439,11 +501,11 @@ impl<'e> Writing<'e> {
 
     /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps
     /// that it has and that have no records.
-    fn go_by_the_catalogue(&mut self, seq: u64) -> Result<()> {
+    fn go_by_the_catalogue(&mut self, sizes: Sizes<'_>, seq: u64) -> Result<()> {
         let mut known = self.engine.maps_of_catalogue()?;
         for &map in &known {
             if self.engine.index(map)?.is_none() {
-                self.recover_map(map, 0, seq)?;
+                self.recover_map(map, sizes, seq)?;
             }
         }
         known.extend([CATALOGUE, DEFAULT_MAP]);

@@ -3,16 +3,6 @@
 use super::faults::support::{Random, setting};
 use super::*;
 
-/// Says that the disk is full.
-struct FullDisk;
-
-impl Recorder for FullDisk {
-    fn call(&self, call: door::Call) -> std::io::Result<()> {
-        let refused = call == door::Call::Allocate;
-        if refused { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-}
-
 fn remove_together(engine: &Arc<Engine>, keys: &[&Vec<u8>]) -> Result<()> {
     let mut batch = Batch::begin(Arc::clone(engine))?;
     for key in keys {
@@ -21,12 +11,54 @@ fn remove_together(engine: &Arc<Engine>, keys: &[&Vec<u8>]) -> Result<()> {
     batch.commit_as_usual()
 }
 
+/// What happens to a store between the time when its disk has become full and that when it is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    Nothing,
+    /// It is closed and opened.
+    Close,
+    /// Its process is killed, and another one opens it.
+    Kill,
+    /// All that is left is what was on the disk, and the disk is as full as before.
+    PowerCut,
+}
+
+impl Between {
+    fn happens(self, engine: Arc<Engine>, path: &Path) -> Result<Arc<Engine>> {
+        let expected = match self {
+            Between::Nothing => return Ok(engine),
+            Between::Close => {
+                engine.close()?;
+                drop(engine);
+                Opened::Clean
+            }
+            Between::Kill => {
+                let image = fs::read(path).unwrap();
+                drop(engine);
+                put_back(path, &image);
+                Opened::AfterKill
+            }
+            Between::PowerCut => {
+                let image = fs::read(path).unwrap();
+                drop(engine);
+                let another = path.with_extension("another");
+                fs::write(&another, image).unwrap();
+                fs::rename(another, path).unwrap();
+                Opened::AfterPowerCut { records: 0, bytes: 0 }
+            }
+        };
+        let engine = Arc::new(Engine::open(path, Settings::default())?);
+        assert_eq!(std::mem::discriminant(&engine.opened), std::mem::discriminant(&expected));
+        Ok(engine)
+    }
+}
+
 /// Fills a store on a disk that gets full, has puts refused, and empties it again: removes some keys, compacts, removes
 /// the others, clears. Says what of that failed first.
-fn emptied(seed: u64) -> (String, Option<&'static str>) {
+fn emptied(seed: u64, between: Between) -> (String, Option<&'static str>) {
     let mut random = Random(seed);
     let (_folder, path) = scratch();
-    let engine = Arc::new(open(&path));
+    let mut engine = Arc::new(open(&path));
     // With longer keys, whose tombstones are as long, it fails now and then: see docs/limits.md.
     let longest_key = [8, 300, 2_000, 4_000][random.below(4) as usize];
     let longest_value = [1, 100, 8_100][random.below(3) as usize];
@@ -37,7 +69,7 @@ fn emptied(seed: u64) -> (String, Option<&'static str>) {
     let mut refused = 0;
     while refused < 60 {
         if disk.is_none() && engine.region.len() >= size {
-            disk = Some(door::stand(Arc::new(FullDisk)));
+            disk = Some(door::stand(Arc::new(door::FullDisk)));
         }
         let key = if keys.is_empty() || !random.one_in(4) {
             let mut key = vec![0; 8 + random.below(longest_key) as usize];
@@ -53,6 +85,11 @@ fn emptied(seed: u64) -> (String, Option<&'static str>) {
             Err(error) => panic!("seed {seed}: {error}"),
         }
     }
+    engine = match between.happens(engine, &path) {
+        Ok(engine) => engine,
+        Err(Error::Full { .. }) => return (class, Some("open")),
+        Err(error) => panic!("seed {seed}: {error}"),
+    };
     let share = 1 + random.below(10);
     let (removed, kept): (Vec<_>, Vec<_>) = keys.iter().partition(|_| random.below(10) < share);
     let together = [1, 1, 10][random.below(3) as usize];
@@ -104,7 +141,7 @@ fn any_key_can_be_removed_when_the_disk_is_full() {
             if number == before {
                 // Then a record that replaces one has a shortcut, and so has a tombstone.
                 pin = with_pin.then(|| engine.pin().unwrap());
-                disk = Some(door::stand(Arc::new(FullDisk)));
+                disk = Some(door::stand(Arc::new(door::FullDisk)));
             }
             let key = if keys.is_empty() || below(4) > 0 {
                 vec![number as u8; longest - below(longest) / [1, 1_000][below(2)]]
@@ -138,7 +175,7 @@ fn a_store_on_a_full_disk_can_be_cleared_whatever_was_removed() {
         assert!(matches!(full, Error::Full { .. }), "{full}");
     };
     (0..2_000).for_each(|number| engine.put(DEFAULT_MAP, &key(number), &[], None).unwrap());
-    let disk = door::stand(Arc::new(FullDisk));
+    let disk = door::stand(Arc::new(door::FullDisk));
     until_full(&|number| engine.put(DEFAULT_MAP, &key(2_000 + number), &[], None));
     until_full(&|number| engine.remove(DEFAULT_MAP, &key(number)).map(|was_there| assert!(was_there)));
     engine.clear(DEFAULT_MAP).unwrap();
@@ -147,15 +184,125 @@ fn a_store_on_a_full_disk_can_be_cleared_whatever_was_removed() {
     assert!(engine.verify().unwrap().is_clean());
 }
 
-#[test]
-fn a_store_on_a_full_disk_can_be_emptied() {
+fn can_be_emptied(between: Between) {
     let (first, cases) = (setting("SLOTLOG_SEED", 1), setting("SLOTLOG_CASES", 100));
     let mut failed = BTreeMap::<String, Vec<u64>>::new();
     for seed in first..first + cases {
-        if let (class, Some(what)) = emptied(seed) {
+        if let (class, Some(what)) = emptied(seed, between) {
             failed.entry(format!("{what}; {class}")).or_default().push(seed);
         }
     }
     let count: usize = failed.values().map(Vec::len).sum();
     assert!(failed.is_empty(), "{count} of {cases}: {failed:#?}");
+}
+
+#[test]
+fn a_store_on_a_full_disk_can_be_emptied() {
+    can_be_emptied(Between::Nothing);
+}
+
+#[test]
+fn a_store_on_a_full_disk_can_be_emptied_when_it_was_closed() {
+    can_be_emptied(Between::Close);
+}
+
+#[test]
+fn a_store_on_a_full_disk_can_be_emptied_when_its_writer_was_killed() {
+    can_be_emptied(Between::Kill);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_store_on_a_full_disk_can_be_emptied_after_a_power_cut() {
+    can_be_emptied(Between::PowerCut);
+}
+
+/// Blocks that are held back for removals and cleaning.
+fn held_back(engine: &Engine) -> u64 {
+    let extents = engine.extents().unwrap();
+    extents.iter().filter(|extent| extent.kind == ExtentKind::Reserve).map(|extent| extent.blocks).sum()
+}
+
+/// The regions of its maps are not larger than they must be, where there is no room for that.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_store_of_several_maps_is_opened_after_a_power_cut() {
+    let (first, cases) = (setting("SLOTLOG_SEED", 1), setting("SLOTLOG_CASES", 50));
+    let mut failed = Vec::new();
+    for seed in first..first + cases {
+        let mut random = Random(seed);
+        let (_folder, path) = scratch();
+        let engine = Arc::new(open(&path));
+        let mut maps = vec![DEFAULT_MAP];
+        maps.extend((0..random.below(4)).map(|map| engine.create_named(&format!("{map}"), 0, "").unwrap().id));
+        let size = 1 << (20 + random.below(3));
+        let (longest_value, mut refused, mut number) = ([1, 100][random.below(2) as usize], 0, 0u64);
+        let mut disk = None;
+        let mut keys = Vec::new();
+        while refused < 60 {
+            if disk.is_none() && engine.region.len() >= size {
+                disk = Some(door::stand(Arc::new(door::FullDisk)));
+            }
+            number += 1;
+            let (map, key) = if keys.is_empty() || !random.one_in(4) {
+                (maps[random.below(maps.len() as u64) as usize], number)
+            } else {
+                keys[random.below(keys.len() as u64) as usize]
+            };
+            match engine.put(map, &key.to_le_bytes(), &vec![0; random.below(longest_value) as usize], None) {
+                Ok(()) => keys.push((map, key)),
+                Err(Error::Full { .. }) if disk.is_some() => refused += 1,
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+        }
+        match Between::PowerCut.happens(engine, &path) {
+            Err(Error::Full { .. }) => failed.push(seed),
+            Err(error) => panic!("seed {seed}: {error}"),
+            Ok(engine) => {
+                assert!(held_back(&engine) > 18, "seed {seed}: {} blocks", held_back(&engine));
+                let removed = keys.iter().try_for_each(|(map, key)| engine.remove(*map, &key.to_le_bytes()).map(drop));
+                assert!(removed.is_ok(), "seed {seed}: {removed:?}");
+                drop(disk);
+                assert!(engine.verify().unwrap().is_clean(), "seed {seed}");
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} of {cases}: {failed:?}", failed.len());
+}
+
+/// How much that is goes by the longest record.
+#[test]
+fn as_much_is_held_back_after_a_power_cut() {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    (0..100).for_each(|number| engine.put(DEFAULT_MAP, &key(number), &[1; 60_000], None).unwrap());
+    let least = 18 + 4 * 60_000 / BLOCK;
+    assert!(held_back(&engine) > least);
+    let engine = Between::PowerCut.happens(engine, &path).unwrap();
+    assert!(held_back(&engine) > least, "{} blocks", held_back(&engine));
+}
+
+/// An index that has no slot left for a new key, as there is no room for a larger one, is in the way of puts only.
+#[test]
+fn a_transaction_that_only_removes_takes_no_slots() {
+    let (_folder, path) = scratch();
+    let engine = Arc::new(open(&path));
+    (0..5_000).for_each(|number| engine.put(DEFAULT_MAP, &key(number), &[], None).unwrap());
+    let _disk = door::stand(Arc::new(door::FullDisk));
+    let has_slots = || {
+        let index = engine.index(DEFAULT_MAP).unwrap().unwrap();
+        index.totals().unwrap().used() <= index.hard_limit()
+    };
+    let (mut first, mut next) = (0, 5_000);
+    while has_slots() {
+        assert!(next < 100_000, "slots of tombstones become dead, until all are taken");
+        match engine.put(DEFAULT_MAP, &key(next), &[], None) {
+            Ok(()) => next += 1,
+            Err(_) => {
+                assert!(engine.remove(DEFAULT_MAP, &key(first)).unwrap());
+                first += 1;
+            }
+        }
+    }
+    remove_together(&engine, &[&key(first), &key(next - 1)]).unwrap();
 }

@@ -30,7 +30,7 @@ pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Re
     if from >= to {
         return Ok(());
     }
-    door::call(Call::Allocate).and_then(|()| allocate(file, from, to)).map_err(|error| {
+    door::allocate(file, to).and_then(|()| allocate(file, from, to)).map_err(|error| {
         // A failed allocation may leave the file extended with a hole.
         let restored = if to > old { set_len(file, old) } else { Ok(()) };
         match error.kind() {
@@ -61,7 +61,7 @@ pub(super) fn fill_holes(file: &File, from: u64, to: u64) -> Result<(), Refused>
     use std::os::fd::AsRawFd;
 
     let (Ok(start), Ok(len)) = (libc::off_t::try_from(from), libc::off_t::try_from(to - from)) else { return Ok(()) };
-    let filled = door::call(Call::Allocate).and_then(|()| {
+    let filled = door::allocate(file, to).and_then(|()| {
         loop {
             // SAFETY: `fallocate` takes a descriptor, which `file` keeps open during the call, and integers.
             if unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, start, len) } == 0 {
