@@ -209,7 +209,8 @@ pub enum Error {
         /// The maximum.
         max: u64,
     },
-    /// There is no room. Reading still works, and keys can still be removed.
+    /// There is no room. Reading still works, and keys can still be removed. What a snapshot or an iterator still sees
+    /// makes no room, though: [`stats`](crate::Store::stats) shows how much waits for them, and which process has them.
     #[error("{}: full: {needed} more bytes are needed, but {why}", path.display())]
     Full {
         /// The file.
@@ -530,13 +531,15 @@ fn shown(name: &str) -> String {
 #[non_exhaustive]
 pub enum FullReason {
     /// The limit that [`Options::max_size`](crate::Options::max_size) sets.
-    #[error("`max_size` is {0} bytes; raise it, or remove keys")]
+    #[error("`max_size` is {0} bytes; raise it, or remove keys and drop snapshots")]
     MaxSize(u64),
     /// The disk is full, or the user's quota is used up.
-    #[error("the disk is full; free some space, or remove keys")]
+    #[error("the disk is full; free some space, or remove keys and drop snapshots")]
     Disk,
     /// The process may not make files any larger (`RLIMIT_FSIZE`).
-    #[error("files of this process are limited to {0} bytes; raise the limit (`ulimit -f`), or remove keys")]
+    #[error(
+        "files of this process are limited to {0} bytes; raise the limit (`ulimit -f`), or remove keys and drop snapshots"
+    )]
     FileSizeLimit(u64),
     /// The address space of this process is limited (`RLIMIT_AS`); a mapped file takes as much of it as it has bytes.
     #[error("the addresses of this process are limited to {0} bytes; raise the limit (`ulimit -v`), or remove keys")]
