@@ -538,7 +538,7 @@ pub enum FullReason {
     Disk,
     /// The process may not make files any larger (`RLIMIT_FSIZE`).
     #[error(
-        "files of this process are limited to {0} bytes; raise the limit (`ulimit -f`), or remove keys and drop snapshots"
+        "files of this process are limited to {0} bytes; raise that (`ulimit -f`), or remove keys and drop snapshots"
     )]
     FileSizeLimit(u64),
     /// The address space of this process is limited (`RLIMIT_AS`); a mapped file takes as much of it as it has bytes.

@@ -876,28 +876,6 @@ fn verify_looks_at_the_entries_of_the_map_table() {
     }
 }
 
-/// A space table may list what is in use as a hole. Nothing is handed out twice by that.
-#[test]
-fn a_region_that_is_listed_as_a_hole_is_damage() {
-    let folder = folder();
-    let path = folder.path().join("store");
-    let store = Store::options().initial_capacity(400_000).open(&path).unwrap();
-    for number in 0..100 {
-        store.insert([number], "value").unwrap();
-    }
-    store.close().unwrap();
-    let mut bytes = fs::read(&path).unwrap();
-    // The kind of an index, and that of a hole.
-    let indexes: Vec<usize> = space_entries(&bytes).filter(|&at| bytes[at + 15] == 2).collect();
-    assert_eq!(indexes.len(), 2);
-    indexes.iter().for_each(|&at| bytes[at + 15] = 8);
-    fs::write(&path, &bytes).unwrap();
-    let store = Store::open(&path).unwrap();
-    is_damage(store.clear(), "clear");
-    let _ = (store.insert("key", "value"), store.compact(), store.stats());
-    assert!(!store.verify().is_ok_and(|report| report.is_clean()));
-}
-
 /// A visible number that cannot be says nothing of the live area: the log decides.
 #[test]
 fn a_visible_number_that_cannot_be_is_not_believed() {

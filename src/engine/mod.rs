@@ -74,7 +74,7 @@ use read::kept::KeptPins;
 use read::sharing::{SharedPins, SnapshotLocks};
 use settings::{Opened, Settings};
 use state::ledger::Upkeep;
-use state::words::Frozen;
+use state::words::AtRest;
 use state::writer::Writer;
 
 use crate::file::layout::Superblock;
@@ -102,9 +102,9 @@ pub(crate) struct Engine {
     exclusive: bool,
     pub(crate) read_only: bool,
     /// Set if the store was opened for reading while nobody vouched for its live area.
-    frozen: Option<Frozen>,
+    at_rest: Option<AtRest>,
     /// Somebody does by now.
-    thawed: AtomicBool,
+    woken: AtomicBool,
     /// Set if it was recovered in memory of this process and others may write to the file.
     aside: Option<Aside>,
     /// The number of the opening that this is of: that of the one in whose place it is, if there is one.
@@ -127,7 +127,7 @@ pub(crate) struct Engine {
     /// The superblock in force when it was last looked at. Held while the next one is written.
     superblock: Mutex<Superblock>,
     /// The superblock in force may say that the store is closed; so it must go before anything changes.
-    clean: AtomicBool,
+    closed: AtomicBool,
     /// We have committed something.
     changed: AtomicBool,
     /// Maps that this process has dropped, or found so when it opened the store, may still be in the map table.

@@ -100,7 +100,7 @@ impl Shared for Process {
         Ok(self.word(at).swap(new, Ordering::SeqCst))
     }
 
-    fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+    fn clear_up_after(&self, entry: u64) -> Result<bool> {
         let dead = &self.world.dead[entry as usize];
         let Ok(_byte) = self.world.bytes[entry as usize].try_lock() else { return Ok(false) };
         if !dead.load(Ordering::SeqCst) {

@@ -4,7 +4,6 @@
 //! [`live_table`] finds pins and processes, [`space`] hands out [`extents`], [`log`] and [`index`] read and write
 //! records and slots. `log` and `index` do not know each other: the index asks "is this my key?" through a closure.
 
-pub(crate) mod door;
 mod extents;
 pub(crate) mod index;
 pub mod layout;
@@ -15,3 +14,4 @@ pub(crate) mod region;
 pub(crate) mod space;
 pub(crate) mod table;
 pub(crate) mod totals;
+pub(crate) mod witness;

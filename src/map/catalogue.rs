@@ -153,7 +153,7 @@ impl Store {
     /// Those of [`insert`](Store::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty or too long.
     pub fn rename_map(&self, from: &str, to: &str) -> Result<bool> {
         self.engine().check_name(to)?;
-        Ok(!from.is_empty() && self.engine().rename_map(from, to)?)
+        Ok(!from.is_empty() && self.engine().rename_named(from, to)?)
     }
 }
 
@@ -164,7 +164,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         let wanted = Named { id: CATALOGUE, version, types: format!("{} -> {}", K::name(), V::name()) };
         let path = || engine.region.path().to_owned();
         engine.check_name(name)?;
-        let found = match engine.find_map(name)? {
+        let found = match engine.find_named(name)? {
             Some(found) => found,
             None if engine.read_only => return Err(Error::NoSuchMap { path: path(), map: name.to_owned() }),
             None => engine.create_named(name, version, &wanted.types)?,

@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// The map of this name.
-    pub(crate) fn find_map(&self, name: &str) -> Result<Option<Named>> {
+    pub(crate) fn find_named(&self, name: &str) -> Result<Option<Named>> {
         if self.read_only {
             let found = self.get_unpinned(CATALOGUE, name.as_bytes())?;
             return found.map(|(value, _)| self.named(&value, 0)).transpose();
@@ -156,7 +156,7 @@ impl Engine {
     }
 
     /// Gives the map of one name another, and drops the one that had that. Says whether there was one to rename.
-    pub(crate) fn rename_map(self: &Arc<Self>, from: &str, to: &str) -> Result<bool> {
+    pub(crate) fn rename_named(self: &Arc<Self>, from: &str, to: &str) -> Result<bool> {
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
         let Some(named) = self.named_in(&batch, from)? else { return batch.commit_as_usual().map(|()| false) };

@@ -89,17 +89,17 @@ impl Engine {
         self.region.store_live(live::DURABLE_HEAD, next.log_head.get(), Ordering::Release)?;
         self.region.store_live(live::DURABLE_ORDINAL, next.head_ordinal.get(), Ordering::Release)?;
         *current.superblock = next;
-        self.clean.store(next.is_clean(), Ordering::Release);
+        self.closed.store(next.is_clean(), Ordering::Release);
         Ok(())
     }
 
     /// Takes the clean flag from the disk, before the first change.
     #[cold]
-    pub(crate) fn clear_clean_flag(&self) -> Result<()> {
+    pub(crate) fn clear_closed_flag(&self) -> Result<()> {
         let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
         if !superblock.is_clean() {
             // Somebody else has.
-            self.clean.store(false, Ordering::Release);
+            self.closed.store(false, Ordering::Release);
             return Ok(());
         }
         // A copy whose front is still from before shall show what comes.

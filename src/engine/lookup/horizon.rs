@@ -14,19 +14,27 @@ use crate::file::live_table::PROCESS;
 use crate::file::locks;
 use crate::file::region::barrier;
 
+/// What one reads at who has no pin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadingPoint {
+    /// The store is a closed one that nobody has opened for writing yet.
+    at_rest: bool,
+    /// The number of the last visible commit.
+    pub(crate) seq: u64,
+}
+
 impl Engine {
-    /// Whether the store is a closed one that nobody has opened for writing yet, and the number of its last visible
-    /// commit.
-    pub(crate) fn reading_point(&self) -> Result<(bool, u64)> {
-        let frozen = self.frozen()?;
-        let seq = frozen.map_or_else(|| self.region.live(live::VISIBLE), |frozen| Ok(frozen.visible))?;
-        Ok((frozen.is_some(), seq))
+    /// Where one who reads without a pin begins.
+    pub(crate) fn reading_point(&self) -> Result<ReadingPoint> {
+        let at_rest = self.at_rest()?;
+        let seq = at_rest.map_or_else(|| self.region.live(live::VISIBLE), |at_rest| Ok(at_rest.visible))?;
+        Ok(ReadingPoint { at_rest: at_rest.is_some(), seq })
     }
 
-    /// Whether nothing that could be seen at a [reading point](Engine::reading_point) has been reused since.
-    pub(crate) fn is_undisturbed(&self, frozen: bool, seq: u64) -> Result<bool> {
+    /// Whether nothing that could be seen at this point has been reused since.
+    pub(crate) fn is_undisturbed(&self, point: ReadingPoint) -> Result<bool> {
         // As long as nobody has opened the store for writing, there is nobody who could reuse anything.
-        if frozen { Ok(!self.is_live()?) } else { Ok(!self.horizon_has_passed(seq)?) }
+        if point.at_rest { Ok(!self.is_live()?) } else { Ok(!self.horizon_has_passed(point.seq)?) }
     }
 
     /// Whether the horizon has passed a sequence number, so that what a reader saw at it may have been reused.
@@ -88,7 +96,7 @@ impl Writing<'_> {
         // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
         let mut asked = BTreeSet::new();
         let clean = |owner| match asked.insert(owner) && owner < PROCESS.limit() {
-            true => self.engine.clean_if_dead(owner).map(|_| ()),
+            true => self.engine.clear_up_after(owner).map(|_| ()),
             false => Ok(()),
         };
         let mut lowest = pin_table::lowest(&self.engine.region, visible, clean)?;

@@ -77,7 +77,7 @@ impl Engine {
     /// Those of the index in force, if it is found and tells the truth at `seq`.
     #[inline(always)]
     pub(crate) fn lines_at_a_glance(&self, window: Window<'_>, map: MapId, seq: u64) -> Option<Lines> {
-        if self.frozen.is_some() {
+        if self.at_rest.is_some() {
             return None;
         }
         let [table] = window.words(live::MAP_TABLE)?;

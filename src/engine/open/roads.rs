@@ -23,7 +23,7 @@ use crate::engine::state::live_area::{
     live_is_vouched_for, live_is_whole,
 };
 use crate::engine::state::superblocks::{Superblocks, generation, in_force, inspect_in_use, newest, which};
-use crate::engine::state::words::Frozen;
+use crate::engine::state::words::AtRest;
 use crate::engine::state::writer::Writer;
 use crate::engine::write::tables::tables_have_grown;
 use crate::engine::write::turn::SENDING;
@@ -315,7 +315,7 @@ impl<'s> Opening<'s> {
                 .end_opening(whole)?
                 .step_aside(aside, superblock.log_head.get());
         }
-        let frozen = Frozen {
+        let at_rest = AtRest {
             visible: superblock.next_seq.get() - 1,
             map_table: superblock.map_table.get(),
             space_table: superblock.space_table.get(),
@@ -323,7 +323,7 @@ impl<'s> Opening<'s> {
             found: live_identity(&region)?,
         };
         let seated = Seated { region, seat: seat(locks), settings: settings.clone() };
-        Engine::at_rest(seated, superblock, frozen)?.end_opening(whole)
+        Engine::open_at_rest(seated, superblock, at_rest)?.end_opening(whole)
     }
 
     /// Opens a file that is a store, for changes that stay in memory of this process.

@@ -18,7 +18,7 @@ use crate::engine::read::kept::KeptPins;
 use crate::engine::read::sharing::{SharedPins, SnapshotLocks};
 use crate::engine::settings::{Access, Opened, Settings};
 use crate::engine::state::ledger::Upkeep;
-use crate::engine::state::words::Frozen;
+use crate::engine::state::words::AtRest;
 use crate::engine::state::writer::Writer;
 use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
@@ -74,8 +74,8 @@ impl Engine {
             process: seat.entry,
             exclusive: seat.exclusive,
             read_only: settings.access == Access::ReadOnly,
-            frozen: None,
-            thawed: AtomicBool::new(false),
+            at_rest: None,
+            woken: AtomicBool::new(false),
             aside: None,
             origin: ORIGINS.fetch_add(1, Ordering::Relaxed),
             claims: Claims::of(seat.entry),
@@ -90,7 +90,7 @@ impl Engine {
             once_more: OnceMore::new(durable),
             reach: Reach::unknown(),
             writer: Mutex::new(writer),
-            clean: AtomicBool::new(superblock.is_clean()),
+            closed: AtomicBool::new(superblock.is_clean()),
             upkeep: Upkeep::default(),
             superblock: Mutex::new(superblock),
             changed: AtomicBool::new(false),
@@ -104,12 +104,12 @@ impl Engine {
     }
 
     /// An engine that reads a store that was closed, as it is at rest.
-    pub(super) fn at_rest(seated: Seated, superblock: Superblock, frozen: Frozen) -> Result<Engine> {
+    pub(super) fn open_at_rest(seated: Seated, superblock: Superblock, at_rest: AtRest) -> Result<Engine> {
         // A damaged table shall show now.
-        let space = Space::load(&seated.region, frozen.space_table)?;
+        let space = Space::load(&seated.region, at_rest.space_table)?;
         let writer = Writer::new(&seated.region, space, superblock.log_end.get())?;
         let mut engine = Engine::assemble(seated, Opened::Clean, superblock, writer)?;
-        engine.frozen = Some(frozen);
+        engine.at_rest = Some(at_rest);
         Ok(engine)
     }
 

@@ -193,7 +193,7 @@ impl Engine {
     }
 
     /// Cleans an entry if its opener is dead, and says whether it did.
-    pub(crate) fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+    pub(crate) fn clear_up_after(&self, entry: u64) -> Result<bool> {
         // The kernel calls a lock of one's own descriptor free. But who asks is alive.
         if entry == self.process {
             return Ok(false);
@@ -220,7 +220,7 @@ impl Engine {
         let mut others = false;
         for (entry, at) in (0..).zip(parts.places()) {
             if entry != self.process && read_at(&self.region, entry, at)?.is_some() {
-                others |= !self.clean_if_dead(entry)?;
+                others |= !self.clear_up_after(entry)?;
             }
         }
         Ok(others)
@@ -284,7 +284,7 @@ impl lock_word::Shared for Engine {
         self.region.swap_live(at, new)
     }
 
-    fn clean_if_dead(&self, entry: u64) -> Result<bool> {
+    fn clear_up_after(&self, entry: u64) -> Result<bool> {
         // Alive it is, but it would never come to its end.
         if let Some(locks) = &self.locks
             && let Ok(file) = locks.id()
@@ -292,7 +292,7 @@ impl lock_word::Shared for Engine {
         {
             return Err(Error::WouldDeadlock { path: self.region.path().to_owned() });
         }
-        Engine::clean_if_dead(self, entry)
+        Engine::clear_up_after(self, entry)
     }
 
     fn sleep(&self, seen: u64, timeout: Duration) -> Result<()> {

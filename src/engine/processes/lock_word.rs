@@ -33,7 +33,7 @@ pub(crate) trait Shared {
     fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool>;
     fn swap(&self, at: u64, new: u64) -> Result<u64>;
     /// If the owner of an entry is dead, [disowns](disown) and cleans it. Says whether it was.
-    fn clean_if_dead(&self, entry: u64) -> Result<bool>;
+    fn clear_up_after(&self, entry: u64) -> Result<bool>;
     /// Sleeps while the lock word is `seen`, at most so long.
     fn sleep(&self, seen: u64, timeout: Duration) -> Result<()>;
     /// Wakes all who sleep over the lock word.
@@ -119,7 +119,7 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
                 let holder = writer_lock::holder(word);
                 if holder != me + 1 && asked.is_none_or(|asked| now >= asked + TICK) {
                     asked = Some(now);
-                    if shared.clean_if_dead(holder - 1)? {
+                    if shared.clear_up_after(holder - 1)? {
                         continue;
                     }
                 }

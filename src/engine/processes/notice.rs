@@ -37,8 +37,8 @@ impl Engine {
         let start = Instant::now();
         loop {
             self.check_not_forked()?;
-            let (changed, visible) = match self.frozen()? {
-                Some(frozen) => (frozen.visible, frozen.visible),
+            let (changed, visible) = match self.at_rest()? {
+                Some(at_rest) => (at_rest.visible, at_rest.visible),
                 None => {
                     let changed = self.region.live_word(live::CHANGED)?.load();
                     (changed, self.region.live(live::VISIBLE)?)

@@ -57,7 +57,7 @@ impl Engine {
     pub(crate) fn history(&self, after: u64, until: u64) -> Result<History> {
         let path = || self.region.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after };
-        let end = match self.frozen()? {
+        let end = match self.at_rest()? {
             Some(_) => self.superblock()?.log_end.get(),
             None => commit_end(self.region.live(live::COMMIT_POINT)?),
         };

@@ -315,10 +315,10 @@ impl Engine {
     /// The same in a store that is opened for reading.
     fn pin_by_any_lock(&self) -> Result<Pin<&Engine>> {
         loop {
-            let (frozen, seq) = self.reading_point()?;
-            let pin = self.pin_by_lock(seq)?;
+            let point = self.reading_point()?;
+            let pin = self.pin_by_lock(point.seq)?;
             fence(Ordering::SeqCst);
-            if self.is_undisturbed(frozen, seq)? {
+            if self.is_undisturbed(point)? {
                 return Ok(pin);
             }
         }

@@ -20,10 +20,10 @@ impl Engine {
     /// beside those who write all the time, what takes long would come in between each time.
     pub(crate) fn unpinned<T>(&self, read: impl Fn(u64) -> Result<T>) -> Result<T> {
         self.check_not_forked()?;
-        let (frozen, seq) = self.reading_point()?;
-        let found = read(seq);
+        let point = self.reading_point()?;
+        let found = read(point.seq);
         fence(Ordering::Acquire);
-        if self.is_undisturbed(frozen, seq)? { found } else { read(self.pin()?.seq()) }
+        if self.is_undisturbed(point)? { found } else { read(self.pin()?.seq()) }
     }
 
     /// A copy of the value of a key, and its deadline.

@@ -17,7 +17,7 @@ use crate::file::totals;
 
 /// What to read of a closed store as long as nobody has opened it for writing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Frozen {
+pub(crate) struct AtRest {
     pub(crate) visible: u64,
     pub(crate) map_table: u64,
     pub(crate) space_table: u64,
@@ -53,30 +53,30 @@ impl Engine {
     /// What to read of a closed store, if it still is one. Once somebody has opened it for writing, the live area says
     /// it, and goes on doing so.
     #[cold]
-    pub(crate) fn frozen(&self) -> Result<Option<Frozen>> {
-        let Some(frozen) = &self.frozen else { return Ok(None) };
-        if self.thawed.load(Ordering::Acquire) {
+    pub(crate) fn at_rest(&self) -> Result<Option<AtRest>> {
+        let Some(at_rest) = &self.at_rest else { return Ok(None) };
+        if self.woken.load(Ordering::Acquire) {
             return Ok(None);
         }
         // Where nothing tells one page cache from another, whoever opens it changes what is in that place.
-        let current = live_area::live_is_current(&self.region, frozen.identity, live_area::SAME_FILE)?
-            && (frozen.identity.is_some() || live_area::live_identity(&self.region)? != frozen.found);
+        let current = live_area::live_is_current(&self.region, at_rest.identity, live_area::SAME_FILE)?
+            && (at_rest.identity.is_some() || live_area::live_identity(&self.region)? != at_rest.found);
         if current {
-            self.thawed.store(true, Ordering::Release);
+            self.woken.store(true, Ordering::Release);
             return Ok(None);
         }
-        Ok(Some(*frozen))
+        Ok(Some(*at_rest))
     }
 
     /// Whether the live area is to be believed.
     pub(crate) fn is_live(&self) -> Result<bool> {
-        Ok(self.frozen()?.is_none())
+        Ok(self.at_rest()?.is_none())
     }
 
     /// The sequence number of the last visible commit.
     pub(crate) fn visible(&self) -> Result<u64> {
-        match self.frozen()? {
-            Some(frozen) => Ok(frozen.visible),
+        match self.at_rest()? {
+            Some(at_rest) => Ok(at_rest.visible),
             None => self.region.live(live::VISIBLE),
         }
     }
@@ -95,26 +95,26 @@ impl Engine {
     /// The word that says where the map table is.
     #[inline(always)]
     pub(crate) fn map_table_word(&self) -> Result<u64> {
-        if self.frozen.is_some()
-            && let Some(frozen) = self.frozen()?
+        if self.at_rest.is_some()
+            && let Some(at_rest) = self.at_rest()?
         {
-            return Ok(frozen.map_table);
+            return Ok(at_rest.map_table);
         }
         self.region.live(live::MAP_TABLE)
     }
 
     /// The word that says where the space table is.
     pub(crate) fn space_table_word(&self) -> Result<u64> {
-        match self.frozen()? {
-            Some(frozen) => Ok(frozen.space_table),
+        match self.at_rest()? {
+            Some(at_rest) => Ok(at_rest.space_table),
             None => self.region.live(live::SPACE_TABLE),
         }
     }
 
     /// What the space table says now.
     pub(crate) fn space_now(&self) -> Result<Option<Space>> {
-        if let Some(frozen) = self.frozen()? {
-            let space = Space::load(&self.region, frozen.space_table);
+        if let Some(at_rest) = self.at_rest()? {
+            let space = Space::load(&self.region, at_rest.space_table);
             // Nobody changes the table of a closed store, and the counter of changes says nothing there.
             if !self.is_live()? {
                 return space.map(Some);
@@ -156,12 +156,12 @@ impl Engine {
     /// another one.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn superblock_is_closed(&self) -> bool {
-        self.clean.load(Ordering::Acquire)
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Where the log begins now.
     pub(crate) fn head(&self) -> Result<LogHead> {
-        match self.frozen()? {
+        match self.at_rest()? {
             Some(_) => Ok(LogHead::of_superblock(&self.superblock()?)),
             None => head::read(&self.region),
         }

@@ -228,7 +228,7 @@ fn copies_in_pieces_across_a_kill() {
             let second_base = fs::read(&killed).unwrap();
             let tape = Arc::new(Tape::default());
             let is_untrusted = below(2) == 0;
-            let standing = door::stand(tape.clone());
+            let standing = witness::stand(tape.clone());
             let engine = Engine::open(&killed, Settings { untrusted: is_untrusted, ..settings.clone() });
             drop(standing);
             let engine = Arc::new(engine.unwrap());

@@ -50,8 +50,8 @@ fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
 struct Lengths(AtomicU64);
 
 impl Recorder for Lengths {
-    fn call(&self, call: door::Call) -> std::io::Result<()> {
-        self.0.fetch_add(u64::from(call == door::Call::Length), Ordering::SeqCst);
+    fn call(&self, call: witness::Call) -> std::io::Result<()> {
+        self.0.fetch_add(u64::from(call == witness::Call::Length), Ordering::SeqCst);
         Ok(())
     }
 }
@@ -64,7 +64,7 @@ fn a_synced_commit_asks_for_no_length() {
     let engine = Engine::open(&path, settings).unwrap();
     (0..20).for_each(|number| engine.put(DEFAULT_MAP, &key(number), b"before", None).unwrap());
     let lengths = Arc::new(Lengths(AtomicU64::new(0)));
-    let _standing = door::stand(lengths.clone());
+    let _standing = witness::stand(lengths.clone());
     let asked = || lengths.0.load(Ordering::SeqCst);
     (0..20).for_each(|number| engine.put(DEFAULT_MAP, &key(number), b"after", None).unwrap());
     assert_eq!(asked(), 0);

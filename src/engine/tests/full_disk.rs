@@ -69,7 +69,7 @@ fn emptied(seed: u64, between: Between) -> (String, Option<&'static str>) {
     let mut refused = 0;
     while refused < 60 {
         if disk.is_none() && engine.region.len() >= size {
-            disk = Some(door::stand(Arc::new(door::FullDisk)));
+            disk = Some(witness::stand(Arc::new(witness::FullDisk)));
         }
         let key = if keys.is_empty() || !random.one_in(4) {
             let mut key = vec![0; 8 + random.below(longest_key) as usize];
@@ -141,7 +141,7 @@ fn any_key_can_be_removed_when_the_disk_is_full() {
             if number == before {
                 // Then a record that replaces one has a shortcut, and so has a tombstone.
                 pin = with_pin.then(|| engine.pin().unwrap());
-                disk = Some(door::stand(Arc::new(door::FullDisk)));
+                disk = Some(witness::stand(Arc::new(witness::FullDisk)));
             }
             let key = if keys.is_empty() || below(4) > 0 {
                 vec![number as u8; longest - below(longest) / [1, 1_000][below(2)]]
@@ -175,7 +175,7 @@ fn a_store_on_a_full_disk_can_be_cleared_whatever_was_removed() {
         assert!(matches!(full, Error::Full { .. }), "{full}");
     };
     (0..2_000).for_each(|number| engine.put(DEFAULT_MAP, &key(number), &[], None).unwrap());
-    let disk = door::stand(Arc::new(door::FullDisk));
+    let disk = witness::stand(Arc::new(witness::FullDisk));
     until_full(&|number| engine.put(DEFAULT_MAP, &key(2_000 + number), &[], None));
     until_full(&|number| engine.remove(DEFAULT_MAP, &key(number)).map(|was_there| assert!(was_there)));
     engine.clear(DEFAULT_MAP).unwrap();
@@ -241,7 +241,7 @@ fn a_full_store_of_several_maps_is_opened_after_a_power_cut() {
         let mut keys = Vec::new();
         while refused < 60 {
             if disk.is_none() && engine.region.len() >= size {
-                disk = Some(door::stand(Arc::new(door::FullDisk)));
+                disk = Some(witness::stand(Arc::new(witness::FullDisk)));
             }
             number += 1;
             let (map, key) = if keys.is_empty() || !random.one_in(4) {
@@ -288,7 +288,7 @@ fn a_transaction_that_only_removes_takes_no_slots() {
     let (_folder, path) = scratch();
     let engine = Arc::new(open(&path));
     (0..5_000).for_each(|number| engine.put(DEFAULT_MAP, &key(number), &[], None).unwrap());
-    let _disk = door::stand(Arc::new(door::FullDisk));
+    let _disk = witness::stand(Arc::new(witness::FullDisk));
     let has_slots = || {
         let index = engine.index(DEFAULT_MAP).unwrap().unwrap();
         index.totals().unwrap().used() <= index.hard_limit()

@@ -23,11 +23,11 @@ fn map_numbers_end_and_everything_else_goes_on() {
     };
     refused(&engine);
     assert!(matches!(engine.put(old, b"key", b"value", None), Err(Error::NoSuchMap { .. })));
-    assert!(engine.rename_map("last", "renamed").unwrap());
+    assert!(engine.rename_named("last", "renamed").unwrap());
     drop(engine);
     let engine = Arc::new(open(&path));
     refused(&engine);
-    assert_eq!(engine.find_map("renamed").unwrap().unwrap().id, last);
+    assert_eq!(engine.find_named("renamed").unwrap().unwrap().id, last);
     engine.put(last, b"key", b"newer", None).unwrap();
     assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
 }

@@ -70,7 +70,7 @@ fn a_reader_who_stays_sees_all_of_it_at_every_store_of_the_next_opening() {
     let onlooker =
         Arc::new(Onlooker { engine: OnceLock::new(), seen: Mutex::default(), looking: AtomicBool::new(false) });
     onlooker.engine.set(Arc::downgrade(&reader)).unwrap();
-    let standing = door::stand(onlooker.clone());
+    let standing = witness::stand(onlooker.clone());
     let next = open(&path);
     drop(standing);
     assert_eq!((next.opened, content(&next)), (Opened::Clean, expected.clone()));

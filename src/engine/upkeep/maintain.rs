@@ -69,7 +69,7 @@ impl Engine {
         if !self.has_numbers()? {
             return Ok(None);
         }
-        if self.clean.load(Ordering::Relaxed) {
+        if self.closed.load(Ordering::Relaxed) {
             let is_pending = {
                 let writing = turn.write();
                 let LogTotals { bytes: appended, live_bytes: live, .. } = self.log_totals()?;
@@ -79,7 +79,7 @@ impl Engine {
             if !is_pending && !self.is_sparse()? {
                 return Ok(None);
             }
-            self.clear_clean_flag()?;
+            self.clear_closed_flag()?;
         }
         Ok(Some(turn))
     }

@@ -88,7 +88,7 @@ impl Engine {
     /// included; and how many bytes wait for nothing but the next one who needs space.
     pub(crate) fn waiting(&self) -> Result<(Waiting, u64)> {
         let Some(space) = self.space_now()? else { return Ok(Default::default()) };
-        let durable = match self.frozen()? {
+        let durable = match self.at_rest()? {
             Some(_) => {
                 let superblock = self.superblock()?;
                 LogPoint { ordinal: superblock.head_ordinal.get(), at: superblock.log_head.get() }

@@ -329,8 +329,8 @@ impl Engine {
 
     pub(super) fn log_bounds(&self) -> Result<LogBounds> {
         let head = self.head()?;
-        if let Some(frozen) = self.frozen()? {
-            return Ok(LogBounds { head, end: self.superblock()?.log_end.get(), visible: frozen.visible });
+        if let Some(at_rest) = self.at_rest()? {
+            return Ok(LogBounds { head, end: self.superblock()?.log_end.get(), visible: at_rest.visible });
         }
         Ok(LogBounds { head, end: self.region.live(live::TAIL)?, visible: self.region.live(live::VISIBLE)? })
     }

@@ -216,7 +216,7 @@ impl Engine {
         if !self.has_numbers()? {
             return Err(self.numbers_exhausted(Numbers::Commits, LAST_COUNT));
         }
-        if self.clean.load(Ordering::Relaxed) { self.clear_clean_flag() } else { Ok(()) }
+        if self.closed.load(Ordering::Relaxed) { self.clear_closed_flag() } else { Ok(()) }
     }
 }
 
@@ -230,8 +230,8 @@ impl Writing<'_> {
         }
         let (visible, commit) = (region.live(live::VISIBLE)?, region.live(live::COMMIT_POINT)?);
         let half_done = commit_seq(commit, visible) != visible || commit_end(commit) != region.live(live::TAIL)?;
-        if (half_done || abandoned) && engine.clean.load(Ordering::Relaxed) {
-            engine.clear_clean_flag()?;
+        if (half_done || abandoned) && engine.closed.load(Ordering::Relaxed) {
+            engine.clear_closed_flag()?;
         }
         if half_done {
             self.finish()?;

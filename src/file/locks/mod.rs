@@ -104,7 +104,7 @@ impl Locks {
     pub(crate) fn try_whole(&self, sharing: Sharing) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         {
-            super::door::call(super::door::Call::Lock)?;
+            super::witness::call(super::witness::Call::Lock)?;
             let locked = match sharing {
                 Sharing::Shared => fs2::FileExt::try_lock_shared(&self.file),
                 Sharing::Exclusive => fs2::FileExt::try_lock_exclusive(&self.file),

@@ -8,7 +8,7 @@ use std::ops::Range;
 pub(super) use imp::Mine;
 
 use super::{FileId, Sharing};
-use crate::file::door::{self, Call};
+use crate::file::witness::{self, Call};
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos"))]
 mod imp {
@@ -262,17 +262,17 @@ mod imp {
 }
 
 pub(super) fn try_lock(file: &File, mine: &Mine, place: u64, sharing: Sharing) -> io::Result<bool> {
-    door::call(Call::Lock)?;
+    witness::call(Call::Lock)?;
     imp::try_lock(file, mine, place, sharing)
 }
 
 pub(super) fn unlock(file: &File, mine: &Mine, places: Range<u64>) -> io::Result<()> {
-    door::call(Call::Lock)?;
+    witness::call(Call::Lock)?;
     imp::unlock(file, mine, places)
 }
 
 pub(super) fn held(file: &File, mine: &Mine, places: Range<u64>, with: Sharing) -> io::Result<Option<u64>> {
-    door::call(Call::Lock)?;
+    witness::call(Call::Lock)?;
     imp::held(file, mine, places, with)
 }
 

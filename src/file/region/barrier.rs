@@ -1,7 +1,7 @@
 //! A memory barrier in other threads.
 
 #[cfg(target_os = "linux")]
-use crate::file::door::{self, Call};
+use crate::file::witness::{self, Call};
 
 /// Makes this process one whose running threads execute a barrier when somebody asks for it. `false` if the system does
 /// not offer that.
@@ -18,7 +18,7 @@ pub(crate) fn register() -> bool {
 pub(crate) fn everywhere() -> bool {
     /// From `linux/membarrier.h`.
     const GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
-    door::call(Call::Barrier).is_ok() && membarrier(GLOBAL_EXPEDITED)
+    witness::call(Call::Barrier).is_ok() && membarrier(GLOBAL_EXPEDITED)
 }
 
 #[cfg(target_os = "linux")]

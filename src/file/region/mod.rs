@@ -5,7 +5,7 @@
 //! access is checked against the length of the file. Writers go through the door, the methods [`write`](Region::write),
 //! [`store`](Region::store), [`append`](Region::append), [`compare_exchange`](Region::compare_exchange),
 //! [`flush`](Region::flush) and [`allocate`](Region::allocate), and nothing else changes the file; a test build can put
-//! a [recorder](super::door) behind it.
+//! a [recorder](super::witness) behind it.
 //!
 //! # Why the references are sound
 //!
@@ -41,9 +41,9 @@ use std::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::door::{self, Call};
 use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, live};
 use super::locks::network_file_system;
+use super::witness::{self, Call};
 use crate::error::{Error, FullReason, Result};
 pub(crate) use mapping::Protection;
 use mapping::{Mapping, Shown};
@@ -137,7 +137,7 @@ pub(crate) struct Region {
     /// A flush has failed.
     flush_failed: AtomicBool,
     #[cfg(test)]
-    recorder: std::sync::OnceLock<std::sync::Arc<dyn door::Recorder>>,
+    recorder: std::sync::OnceLock<std::sync::Arc<dyn witness::Recorder>>,
 }
 
 enum Backing {
@@ -170,7 +170,7 @@ impl Region {
             os::extend(&file, len, len, LEAST_FILE).map_err(|refused| refusal(&path, LEAST_FILE - len, refused))?;
             len = LEAST_FILE;
             #[cfg(test)]
-            if let Some(recorder) = door::recorder() {
+            if let Some(recorder) = witness::recorder() {
                 recorder.set_len(LEAST_FILE);
             }
         }
@@ -246,7 +246,7 @@ impl Region {
             recorder: std::sync::OnceLock::new(),
         };
         #[cfg(test)]
-        if let (Backing::File(_), Some(recorder)) = (&region.backing, door::recorder()) {
+        if let (Backing::File(_), Some(recorder)) = (&region.backing, witness::recorder()) {
             region.set_recorder(recorder);
         }
         region
@@ -570,13 +570,13 @@ fn map_memory(len: u64, max_len: u64) -> io::Result<Mapping> {
 /// gives.
 fn map(shown: Shown<'_>, len: u64, most: u64) -> io::Result<Mapping> {
     for len in [with_room(shown, len), len] {
-        if let Ok(mapping) = door::call(Call::Map).and_then(|()| Mapping::apart(shown, len)) {
+        if let Ok(mapping) = witness::call(Call::Map).and_then(|()| Mapping::apart(shown, len)) {
             return Ok(mapping);
         }
     }
     let mut room = most;
     loop {
-        match door::call(Call::Map).and_then(|()| Mapping::anywhere(shown, room)) {
+        match witness::call(Call::Map).and_then(|()| Mapping::anywhere(shown, room)) {
             Err(_) if room > len => room = (room / 2).max(len),
             mapping => return mapping,
         }
@@ -590,7 +590,7 @@ pub(crate) fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<
 
 /// Makes a mapping longer, where it is. Under a tight limit, only as long as it has to be.
 fn grow(mapping: &Mapping, shown: Shown<'_>, len: u64) -> io::Result<()> {
-    let grow = |len| door::call(Call::Map).and_then(|()| mapping.grow(shown, len));
+    let grow = |len| witness::call(Call::Map).and_then(|()| mapping.grow(shown, len));
     grow(with_room(shown, len)).or_else(|_| grow(len))
 }
 

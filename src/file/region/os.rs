@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::mapping::Mapping;
 use crate::error::FullReason;
-use crate::file::door::{self, Call};
+use crate::file::witness::{self, Call};
 
 /// Why a file could not be made longer.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Re
     if from >= to {
         return Ok(());
     }
-    door::allocate(file, to).and_then(|()| allocate(file, from, to)).map_err(|error| {
+    witness::allocate(file, to).and_then(|()| allocate(file, from, to)).map_err(|error| {
         // A failed allocation may leave the file extended with a hole.
         let restored = if to > old { set_len(file, old) } else { Ok(()) };
         match error.kind() {
@@ -61,7 +61,7 @@ pub(super) fn fill_holes(file: &File, from: u64, to: u64) -> Result<(), Refused>
     use std::os::fd::AsRawFd;
 
     let (Ok(start), Ok(len)) = (libc::off_t::try_from(from), libc::off_t::try_from(to - from)) else { return Ok(()) };
-    let filled = door::allocate(file, to).and_then(|()| {
+    let filled = witness::allocate(file, to).and_then(|()| {
         loop {
             // SAFETY: `fallocate` takes a descriptor, which `file` keeps open during the call, and integers.
             if unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, start, len) } == 0 {
@@ -93,13 +93,13 @@ pub(super) fn fill_holes(_file: &File, _from: u64, _to: u64) -> Result<(), Refus
 /// Not for a commit that is about to be flushed: Linux gives what was written since somebody looked a time stamp of its
 /// own, and the flush writes the inode for its sake.
 pub(super) fn len(file: &File) -> io::Result<u64> {
-    door::call(Call::Length)?;
+    witness::call(Call::Length)?;
     Ok(file.metadata()?.len())
 }
 
 /// Makes the file this long, which is shorter than it is.
 pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
-    door::call(Call::Truncate)?;
+    witness::call(Call::Truncate)?;
     file.set_len(len)
 }
 
@@ -429,7 +429,7 @@ pub(super) fn put_private(mapping: &Mapping, file: &File, len: u64) -> io::Resul
 /// Writes bytes without the mapping.
 #[inline]
 pub(super) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    door::call(Call::Append)?;
+    witness::call(Call::Append)?;
     write_all_at(file, offset, bytes)
 }
 

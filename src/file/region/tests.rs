@@ -204,7 +204,7 @@ fn a_read_only_region_refuses_every_change() {
 fn a_recorder_sees_every_change_in_order() {
     #[derive(Default)]
     struct Notes(Mutex<Vec<String>>);
-    impl door::Recorder for Notes {
+    impl witness::Recorder for Notes {
         fn write(&self, offset: u64, bytes: &[u8]) {
             self.0.lock().unwrap().push(format!("write {offset} {bytes:?}"));
         }

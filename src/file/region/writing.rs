@@ -164,7 +164,7 @@ impl Region {
     /// Makes a range durable that the mapping covers.
     pub(super) fn flush_range(&self, file: &File, offset: u64, len: u64) -> Result<()> {
         self.noting_failure("flush", || {
-            door::call(Call::Flush)?;
+            witness::call(Call::Flush)?;
             #[cfg(test)]
             if let Some(recorder) = self.recorder.get() {
                 return recorder.flush(offset, len);
@@ -217,7 +217,7 @@ impl Region {
     pub(crate) fn begin_writing_back(&self, offset: u64, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         self.noting_failure("write back", || {
-            door::call(Call::WriteBack)?;
+            witness::call(Call::WriteBack)?;
             os::begin_writing_back(file, offset, len)
         })
     }
@@ -227,7 +227,7 @@ impl Region {
     pub(crate) fn wait_for_writing_back(&self, offset: u64, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         self.noting_failure("write back", || {
-            door::call(Call::WriteBack)?;
+            witness::call(Call::WriteBack)?;
             os::wait_for_writing_back(file, offset, len)
         })
     }
@@ -351,12 +351,12 @@ impl Region {
 
     /// Puts a recorder behind the door.
     #[cfg(test)]
-    pub(crate) fn set_recorder(&self, recorder: std::sync::Arc<dyn door::Recorder>) {
+    pub(crate) fn set_recorder(&self, recorder: std::sync::Arc<dyn witness::Recorder>) {
         assert!(self.recorder.set(recorder).is_ok(), "one recorder is enough");
     }
 
     #[cfg(test)]
-    pub(super) fn record(&self, tell: impl FnOnce(&dyn door::Recorder)) {
+    pub(super) fn record(&self, tell: impl FnOnce(&dyn witness::Recorder)) {
         if let Some(recorder) = self.recorder.get() {
             tell(&**recorder);
         }

@@ -18,8 +18,8 @@ use super::{Content, NAMED, batch_of, check, content, drop_named, key, map_of, p
 use crate::engine::Engine;
 use crate::engine::settings::{Durability, Limits, Opened, Settings};
 use crate::error::{Error, Result};
-use crate::file::door::{self, Call, Recorder};
 use crate::file::layout::DEFAULT_MAP;
+use crate::file::witness::{self, Call, Recorder};
 
 /// Has calls fail.
 struct Faults {
@@ -331,7 +331,7 @@ fn each_fails_in(
         let (calls, failed) = (AtomicU64::new(0), AtomicBool::new(false));
         let faults = Arc::new(Faults { kind, first, count, truncate_too, calls, failed });
         let (settings, expected) = {
-            let _standing = door::stand(faults.clone());
+            let _standing = witness::stand(faults.clone());
             let mut life = Life {
                 path: &path,
                 settings: settings.clone(),

@@ -16,8 +16,8 @@ use super::support::{self, Random};
 use super::{Content, batch_of, check, content, put};
 use crate::engine::Engine;
 use crate::engine::settings::{Access, Durability, Limits, Opened, Settings};
-use crate::file::door;
 use crate::file::layout::{BLOCK, DEFAULT_MAP, live};
+use crate::file::witness;
 
 /// What happened to a store.
 struct History {
@@ -48,7 +48,7 @@ fn history(path: &Path, random: &mut Random) -> History {
     drop(engine);
     let base = fs::read(path).unwrap();
     let tape = Arc::new(Tape::default());
-    let _standing = door::stand(tape.clone());
+    let _standing = witness::stand(tape.clone());
     let (mut contents, mut floors) = (vec![now.clone()], vec![(0, 0)]);
     engine = open();
     for _ in 0..120 {

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::engine::Engine;
 use crate::engine::settings::{Durability, Opened, Settings};
-use crate::file::door::Recorder;
 use crate::file::layout::DEFAULT_MAP;
+use crate::file::witness::Recorder;
 
 const STORES: &str = "SLOTLOG_TEST_STORES";
 

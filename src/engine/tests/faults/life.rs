@@ -14,9 +14,9 @@ use crate::engine::Engine;
 use crate::engine::read::pins::Pin;
 use crate::engine::settings::{Durability, Opened, Settings};
 use crate::error::{Error, Result};
-use crate::file::door;
 use crate::file::layout::{DEFAULT_MAP, live};
 use crate::file::locks::{CHECKPOINT, Locks, Sharing};
+use crate::file::witness;
 
 /// What a history consists of.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ const MOST_HELD: usize = 2;
 impl Life<'_> {
     /// Puts the file as the system shows it in place, and opens it.
     pub(super) fn open(&mut self) -> std::result::Result<(), String> {
-        let _standing = door::stand(self.medium.clone());
+        let _standing = witness::stand(self.medium.clone());
         loop {
             fs::write(self.path, &self.medium.state().cache).unwrap();
             let opened = Engine::open(self.path, self.settings.clone());

@@ -1,10 +1,10 @@
 //! A disk behind a page cache, as far as a store can tell: what it may hold after a power cut.
 //!
-//! The medium stands behind the [door](crate::file::door). It keeps the content of the file as the system shows it (the
-//! page cache), what of it is on the disk for sure, and for each sector of 512 bytes the ordered stores since the last
-//! flush that covered it, in pieces of at most 8 bytes. When the power is cut, each sector by itself has got the first
-//! k of its pending stores, for any k. A flush that returns makes the sectors of its range durable; one that fails
-//! forgets what was pending, for the system then takes the pages for written.
+//! The medium is a [witness](crate::file::witness). It keeps the content of the file as the system shows it (the page
+//! cache), what of it is on the disk for sure, and for each sector of 512 bytes the ordered stores since the last flush
+//! that covered it, in pieces of at most 8 bytes. When the power is cut, each sector by itself has got the first k of
+//! its pending stores, for any k. A flush that returns makes the sectors of its range durable; one that fails forgets
+//! what was pending, for the system then takes the pages for written.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Content;
 use super::support::Random;
-use crate::file::door::Recorder;
 use crate::file::layout::{BLOCK, EXTENTS, LIVE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, live};
+use crate::file::witness::Recorder;
 
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 512;

@@ -1,4 +1,4 @@
-//! Tests that stand behind the [door](crate::file::door), through which the engine changes its file, and so see every
+//! Tests that stand as a [witness](crate::file::witness) of how the engine changes its file, and so see every
 //! store and every call to the system: they cut the power, kill the process, or have a call fail, at any of them.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -57,7 +57,7 @@ fn map_of(engine: &Arc<Engine>, number: u16) -> Result<MapId> {
         return Ok(DEFAULT_MAP);
     }
     for name in NAMES {
-        if let Some(named) = engine.find_map(name)? {
+        if let Some(named) = engine.find_named(name)? {
             return Ok(named.id);
         }
     }
@@ -66,8 +66,8 @@ fn map_of(engine: &Arc<Engine>, number: u16) -> Result<MapId> {
 
 /// Gives the map that has a name the other one.
 fn rename(engine: &Arc<Engine>) -> Result<()> {
-    if !engine.rename_map(NAMES[0], NAMES[1])? {
-        engine.rename_map(NAMES[1], NAMES[0])?;
+    if !engine.rename_named(NAMES[0], NAMES[1])? {
+        engine.rename_named(NAMES[1], NAMES[0])?;
     }
     Ok(())
 }

@@ -28,8 +28,8 @@ use super::{Content, NAMED, check, content, expires, key, value};
 use crate::engine::Engine;
 use crate::engine::settings::{Access, Durability, Limits, Opened, Settings};
 use crate::error::Error;
-use crate::file::door::{self, Recorder};
 use crate::file::layout::{BLOCK, CREATION_MAGIC, DEFAULT_MAP};
+use crate::file::witness::{self, Recorder};
 
 /// How the steps of a history are chosen.
 #[derive(Clone, Copy)]
@@ -162,7 +162,7 @@ fn check_found(engine: &Engine, image: &Image) -> std::result::Result<Content, S
 /// Opens an image, and checks all that can be checked.
 fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) -> std::result::Result<(), String> {
     let text = |error: Error| error.to_string();
-    let _standing = door::stand(Arc::new(Faultless));
+    let _standing = witness::stand(Arc::new(Faultless));
     fs::write(path, &image.bytes).unwrap();
     if random.one_in(16) {
         look_only(path, image, settings)?;

@@ -13,9 +13,9 @@ use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::pins::Pin;
 use crate::engine::settings::{Durability, Limits, Settings};
-use crate::file::door::{self, Recorder};
 use crate::file::layout::{DEFAULT_MAP, ExtentKind, Kind, live};
 use crate::file::log;
+use crate::file::witness::{self, Recorder};
 
 pub(super) fn tiny() -> Settings {
     Settings { limits: Limits::tiny(), ..Settings::default() }
@@ -195,7 +195,7 @@ fn the_log_is_written_once_more_while_others_change_it() {
     let settings = Settings { checkpoint_every: 16 << 10, lock_timeout: Duration::from_secs(60), ..tiny() };
     let slow = Arc::new(Slow { thread: std::thread::current().id(), puts: AtomicU32::new(0) });
     let engine = {
-        let _standing = door::stand(slow.clone());
+        let _standing = witness::stand(slow.clone());
         Arc::new(Engine::open(&path, settings.clone()).unwrap())
     };
     // As in another process.

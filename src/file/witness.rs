@@ -1,4 +1,4 @@
-//! Where a test can stand: behind everything that changes the file, and before every call that can fail.
+//! The witness: what a test puts behind everything that changes the file, and before every call that can fail.
 //!
 //! In a build that is no test, nothing of this is there: [`call`] says "go on", and the compiler forgets it.
 
