@@ -16,12 +16,19 @@ use slotlog::format::BLOCK;
 use slotlog::{Access, Error, FullReason, Opened, Store};
 use support::{assert_clean, folder, run_child, say};
 
+/// Length of what lies in front of the extents.
+const EXTENTS: usize = 65536;
+
+fn is_zero(block: &[u8]) -> bool {
+    block.iter().all(|&byte| byte == 0)
+}
+
 /// Copies a file, with holes in place of blocks of zeros.
 fn copy_sparsely(from: &Path, to: &Path) {
     let bytes = fs::read(from).unwrap();
     let file = File::create(to).unwrap();
     for (at, block) in (0..).step_by(BLOCK as usize).zip(bytes.chunks(BLOCK as usize)) {
-        if block.iter().any(|&byte| byte != 0) {
+        if !is_zero(block) {
             file.write_all_at(block, at).unwrap();
         }
     }
@@ -72,6 +79,18 @@ fn a_sparse_copy_on_a_full_disk_is_an_error_and_not_a_signal() {
             Some(reason) => eprintln!("skipped, for a small {kind} could not be mounted: {reason}"),
             None => assert_eq!(said, ["full while closed", "full while open", "goes on"], "{kind}"),
         }
+    }
+}
+
+/// On a disk in memory a hole takes space when it is read. The log may end where one begins, and then there is space
+/// for what lies in front of the extents, and for nothing else.
+#[test]
+fn a_sparse_copy_is_not_looked_at_before_it_has_real_space() {
+    let folder = folder();
+    let said = run_child("front", folder.path());
+    match said.first().and_then(|line| line.strip_prefix("skipped: ")) {
+        Some(reason) => eprintln!("skipped, for a small tmpfs could not be mounted: {reason}"),
+        None => assert_eq!(said, ["full while closed", "full while open"]),
     }
 }
 
@@ -150,10 +169,55 @@ fn on_a_full_disk(kind: &str, folder: &Path) {
     say("goes on");
 }
 
+fn with_space_for_the_front(folder: &Path) {
+    if let Err(error) = mount_small("tmpfs", folder) {
+        say(&format!("skipped: {error}"));
+        return;
+    }
+    let (path, copy, other) = (folder.join("store"), folder.join("copy"), folder.join("other"));
+    let mut store = Some(Store::open(&path).unwrap());
+    let end_of = |key: u64, len: usize| {
+        let record = [key.to_be_bytes().as_slice(), &vec![9; len]].concat();
+        store.as_ref().unwrap().insert(&record[..8], &record[8..]).unwrap();
+        let image = fs::read(&path).unwrap();
+        (image.windows(record.len()).position(|bytes| bytes == record).unwrap() + record.len(), image)
+    };
+    let block = BLOCK as usize;
+    // The log is to end with a block, and to go on in the next one: not with the end of an extent.
+    let image = (1..100).step_by(3).find_map(|key| {
+        let (first, second) = (end_of(key, 32).0, end_of(key + 1, 32).0);
+        let (end, image) = end_of(key + 2, block - (2 * second - first.min(second) - 32) % block);
+        (end.is_multiple_of(block) && is_zero(&image[end..end + block])).then_some(image)
+    });
+    let image = image.unwrap();
+    fs::write(&other, &image).unwrap();
+    for closed in [true, false] {
+        let original = folder.join(if closed { "closed" } else { "open" });
+        if closed {
+            copy_sparsely(&other, &folder.join("open"));
+            store.take().unwrap().close().unwrap();
+            copy_sparsely(&path, &original);
+            fs::remove_file(&path).unwrap();
+        }
+        fs::rename(&original, &copy).unwrap();
+        let front = fs::read(&copy).unwrap()[..EXTENTS].chunks(block).filter(|block| is_zero(block)).count();
+        fs::remove_file(&other).unwrap();
+        take_the_rest(&other);
+        let len = fs::metadata(&other).unwrap().len();
+        File::options().write(true).open(&other).unwrap().set_len(len - (front * block) as u64).unwrap();
+        let error = Store::open(&copy).unwrap_err();
+        assert!(matches!(error, Error::Full { why: FullReason::Disk, .. }), "{error}");
+        say(if closed { "full while closed" } else { "full while open" });
+    }
+}
+
 /// Plays a part in a process of its own.
 #[test]
 #[ignore = "what a process of its own does, started by other tests"]
 fn child() {
     let Some((role, path)) = support::role() else { return };
-    on_a_full_disk(&role, &path);
+    match role.as_str() {
+        "front" => with_space_for_the_front(&path),
+        kind => on_a_full_disk(kind, &path),
+    }
 }

@@ -28,7 +28,8 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use slotlog::format::{
-    BLOCK, COUNT_BITS, EXTENTS, Kind, RECORD_HEADER, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, align8,
+    BLOCK, COUNT_BITS, EXTENTS, Kind, MapId, RECORD_HEADER, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
+    align8,
 };
 use slotlog::{Access, Opened, Store};
 use slotlog_fuzz::image::{ORIGINALS, PATH, State, key, newest, put};
@@ -105,7 +106,7 @@ impl Forge {
             kind,
             flags,
             seq: seq.into(),
-            prev_and_map: RecordHeader::pack_prev_and_map(prev, u32::from(half(10))),
+            prev_and_map: RecordHeader::pack_prev_and_map(prev, MapId(u32::from(half(10)))),
         };
         let mut bytes = header.as_bytes().to_vec();
         bytes.resize((RECORD_HEADER + header.optional_len()) as usize, fill);

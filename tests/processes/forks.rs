@@ -243,6 +243,30 @@ fn a_forked_child_gives_nothing_back() {
 }
 
 #[cfg(unix)]
+pub(super) fn fork_in_memory() {
+    let store = Store::in_memory().unwrap();
+    store.insert("key", "parent").unwrap();
+    let (pid, _) = fork(|| {
+        matches!(store.insert("key", "child"), Err(Error::Forked { .. }))
+            && matches!(store.get("key"), Err(Error::Forked { .. }))
+    });
+    assert!(ended_well(pid));
+    store.insert("key", "parent").unwrap();
+    say("told");
+    until_stopped();
+}
+
+/// Although that process has no file whose descriptors it would have to mind.
+#[cfg(unix)]
+#[test]
+fn a_forked_child_is_told_so_of_a_store_in_memory() {
+    let folder = folder();
+    let player = Player::start("fork in memory", "", &folder.path().join("none"));
+    assert_eq!(player.next(), "told");
+    player.stop();
+}
+
+#[cfg(unix)]
 pub(super) fn fork_and_live(path: &Path) {
     let store = Store::options().exclusive(true).open(path).unwrap();
     store.insert("key", "parent").unwrap();

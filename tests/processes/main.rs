@@ -63,6 +63,8 @@ fn child() {
         #[cfg(unix)]
         "fork and live" => fork_and_live(&path),
         #[cfg(unix)]
+        "fork in memory" => fork_in_memory(),
+        #[cfg(unix)]
         "fork and look" => fork_and_look(&path),
         "commits" => hold_commits(&path, argument.parse().unwrap()),
         "snapshots" => hold_snapshots(&path, argument.parse().unwrap()),

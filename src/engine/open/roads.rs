@@ -341,6 +341,8 @@ impl<'s> Opening<'s> {
     fn open_for_writing(self, superblocks: Superblocks, trust: Trust) -> Result<Option<Engine>> {
         let Opening { path, settings, file, locks, whole, .. } = self;
         let region = Region::of_file(file, path.clone(), Protection::ReadWrite, settings.max_size)?;
+        // Before anything is stored there, or even looked at: of a file in memory, that takes space.
+        region.fill_holes()?;
         let writers = entries::living(&region, &locks)?;
         if whole == Sharing::Exclusive
             && let Some(other) = writers.first()
@@ -355,8 +357,6 @@ impl<'s> Opening<'s> {
             refuse_beside(&writers, &region)?;
         }
         let found = Found::in_file(&region, &superblocks, &writers, settings)?;
-        // Before anything is stored there.
-        region.fill_holes()?;
         let seat = Opening::seat(locks, &region, settings)?;
         let seated = Seated { region, seat, settings: settings.clone() };
         if !found.has_writers {

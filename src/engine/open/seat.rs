@@ -70,7 +70,8 @@ impl Engine {
             seed: superblock.hash_seed.get(),
             locks: seat.locks,
             held: seat.held,
-            generation: fork::generation(),
+            // From the first opening on, a fork is noticed: also that of a process that has stores in memory only.
+            generation: fork::guarded(|_| fork::generation()),
             process: seat.entry,
             exclusive: seat.exclusive,
             read_only: settings.access == Access::ReadOnly,

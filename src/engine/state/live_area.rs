@@ -72,7 +72,9 @@ pub(crate) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<
         && region.seal_in_force(seal::SPACE)? == changes.wrapping_add(changes & 1)
         // The same place may have been the head of the log before.
         && region.live(live::DURABLE_HEAD)? == superblock.log_head.get()
-        && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get();
+        && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
+        // Before the first change of a store that was closed, the clean flag goes.
+        && (!superblock.is_clean() || head::read(region)?.head == LogHead::of_superblock(superblock).head);
     Ok(agrees && (!is_at_rest(region)? || ends_the_log(region)?))
 }
 

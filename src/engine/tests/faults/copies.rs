@@ -16,6 +16,7 @@ use super::support::{self, Random};
 use super::{Content, batch_of, check, content, put};
 use crate::engine::Engine;
 use crate::engine::settings::{Access, Durability, Limits, Opened, Settings};
+use crate::engine::upkeep::clean::{Aim, Portion};
 use crate::file::layout::{BLOCK, DEFAULT_MAP, live};
 use crate::file::witness;
 
@@ -225,6 +226,35 @@ fn a_copy_of_what_changes_is_one_commit_or_refused() {
     for outcome in ["ReadWrite Clean", "ReadWrite AfterKill", "ReadWrite AfterPowerCut", "ReadOnly Clean"] {
         assert!(counts.contains_key(outcome), "{outcome} is among {counts:?}");
     }
+}
+
+/// Of a superblock, a copy has what was in its place before: that of a store that was closed. Since then the log has
+/// come to begin elsewhere.
+#[test]
+fn a_copy_with_the_superblock_of_a_closed_store_is_not_as_a_killed_process_left_it() {
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let mut engine = Arc::new(Engine::open(&path, settings()).unwrap());
+    put(&engine, 1, (1, 100)).unwrap();
+    drop(engine);
+    engine = Arc::new(Engine::open(&path, settings()).unwrap());
+    let place = engine.region.live(live::SUPERBLOCK).unwrap() as usize;
+    for number in 2..20 {
+        put(&engine, number, (number.into(), 100)).unwrap();
+    }
+    let before = fs::read(&path).unwrap();
+    engine.checkpoint().unwrap();
+    assert_eq!(engine.region.live(live::SUPERBLOCK).unwrap() as usize, place);
+    engine.lend_writing().clean(Portion { bytes: 1, aim: Aim::Compaction }).unwrap();
+    let expected = content(&engine).unwrap();
+    let mut image = fs::read(&path).unwrap();
+    image[place..place + BLOCK as usize].copy_from_slice(&before[place..place + BLOCK as usize]);
+    drop(engine);
+    fs::write(&path, &image).unwrap();
+    let engine = Engine::open(&path, settings()).unwrap();
+    assert!(matches!(engine.opened, Opened::AfterPowerCut { .. }), "{:?}", engine.opened);
+    assert_eq!(content(&engine), Ok(expected));
+    check(&engine).unwrap();
 }
 
 /// A sync writes no superblock. Of what it made durable nothing may be missing all the same.
