@@ -341,8 +341,6 @@ impl<'s> Opening<'s> {
     fn open_for_writing(self, superblocks: Superblocks, trust: Trust) -> Result<Option<Engine>> {
         let Opening { path, settings, file, locks, whole, .. } = self;
         let region = Region::of_file(file, path.clone(), Protection::ReadWrite, settings.max_size)?;
-        // Before anything is stored there, or even looked at: of a file in memory, that takes space.
-        region.fill_holes()?;
         let writers = entries::living(&region, &locks)?;
         if whole == Sharing::Exclusive
             && let Some(other) = writers.first()

@@ -160,8 +160,8 @@ struct Mapped {
 }
 
 impl Region {
-    /// Maps `file`. A shorter one that is to be written to is made as long as the part in front of the extents and the
-    /// seal.
+    /// Maps `file`. One that is to be written to gets real space behind all of it; a shorter one is made as long as the
+    /// part in front of the extents and the seal.
     pub(crate) fn of_file(file: File, path: PathBuf, protection: Protection, max_len: u64) -> Result<Region> {
         let read_only = protection == Protection::ReadOnly;
         let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
@@ -178,10 +178,12 @@ impl Region {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
         if !read_only {
-            // To look at a hole of a file in memory takes space, too; behind that, see `fill_holes`.
+            // A copy may have holes wherever there are zeros. Before anything is stored there, or even looked at: of a
+            // file in memory, that takes space. To find out that nothing is to be done takes one look; where the system
+            // has no call for the rest, that is all.
             let missing = os::missing_space(&file).map_err(|e| Error::io(&path, "look at the file", e))?;
             if missing > 0 {
-                os::fill_holes(&file, 0, EXTENTS).map_err(|refused| refusal(&path, missing, refused))?;
+                os::fill_holes(&file, 0, len).map_err(|refused| refusal(&path, missing, refused))?;
             }
         }
         let mapping = map_file(&file, len, protection);

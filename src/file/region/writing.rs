@@ -305,18 +305,6 @@ impl Region {
         self.move_seal(self.len())
     }
 
-    /// Sees to it that there is real space behind all of the file: a copy may have holes wherever there are zeros. To
-    /// find out that nothing is to be done takes one look. Where the system has no call for it, that is all.
-    pub(crate) fn fill_holes(&self) -> Result<()> {
-        let Backing::File(file) = &self.backing else { return Ok(()) };
-        let looking = |e| Error::io(&self.path, "look at the file", e);
-        let missing = os::missing_space(file).map_err(looking)?;
-        if missing == 0 {
-            return Ok(());
-        }
-        os::fill_holes(file, 0, self.file_len()?).map_err(|refused| refusal(&self.path, missing, refused))
-    }
-
     /// Makes the file end at `len`, but for the seal, if the system can do that to a mapped file, and says by how many
     /// bytes it is shorter. Only for the holder of the writer lock, who knows that nobody looks behind that.
     pub(crate) fn truncate(&self, len: u64) -> Result<u64> {
