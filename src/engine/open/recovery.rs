@@ -115,8 +115,11 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
     let LogFound { bytes, records, .. } = log;
     let engine = build(seated, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
     engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
-    engine.lend_writing().writer.longest = counted.longest;
-    engine.lend_writing().exceeding(u64::MAX, Writing::hold_a_block)?;
+    {
+        let mut writing = engine.lend_writing();
+        writing.writer.longest = counted.longest;
+        writing.exceeding(u64::MAX, Writing::hold_a_block)?;
+    }
     let keys = counted.keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
     engine.rebuild_maps(keys, log.last, bytes)?;
     let live_bytes = engine.sum_of_live_bytes()?;

@@ -49,11 +49,11 @@ impl<'e> Writing<'e> {
         };
         let demand = Demand { needed, usual, room };
         let mut taken = self.take_log(usual, demand);
-        if matches!(taken, Err(Error::Full { .. })) {
+        if let Err(full @ Error::Full { .. }) = taken {
             if self.lengthen_extent(tail, demand)? {
                 return Ok(false);
             }
-            taken = self.allocate_log(demand);
+            taken = self.take_shorter(demand, full);
         }
         let within = taken.is_ok();
         if room != Room::Growth && matches!(taken, Err(Error::Full { .. })) {
@@ -89,14 +89,19 @@ impl<'e> Writing<'e> {
     /// Takes an extent of the log: of the usual length, or if there is no room for that, the longest free run that
     /// holds what is needed.
     fn allocate_log(&mut self, demand: Demand) -> Result<Extent> {
-        let (least, usual) = (align_block(demand.needed), demand.usual);
-        match self.take_log(usual, demand) {
-            Err(Error::Full { .. }) if least < usual => {
-                let longest = self.writer.space.longest_run().min(usual).max(least);
-                self.take_log(longest, demand)
-            }
+        match self.take_log(demand.usual, demand) {
+            Err(full @ Error::Full { .. }) => self.take_shorter(demand, full),
             taken => taken,
         }
+    }
+
+    /// Where one of the usual length was refused as `full`: the longest free run that holds what is needed.
+    fn take_shorter(&mut self, demand: Demand, full: Error) -> Result<Extent> {
+        let least = align_block(demand.needed);
+        if least >= demand.usual {
+            return Err(full);
+        }
+        self.take_log(self.writer.space.longest_run().min(demand.usual).max(least), demand)
     }
 
     /// Takes an extent of the log of so many bytes.
