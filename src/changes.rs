@@ -7,7 +7,7 @@ use crate::Result;
 use crate::engine::Engine;
 use crate::engine::read::history::{Changed, History};
 use crate::engine::read::pins::Pin;
-use crate::file::layout::{Kind, MapId};
+use crate::file::layout::{Kind, MapId, Seq};
 
 /// The committed changes after a sequence number, oldest first, straight from the log. See
 /// [`Store::changes_since`](crate::Store::changes_since).
@@ -102,7 +102,7 @@ pub enum ChangeKind<'a> {
 impl Changes {
     pub(crate) fn new(engine: Arc<Engine>, map: MapId, seq: u64) -> Result<Changes> {
         let pin = Pin::take(engine)?;
-        let history = pin.engine().history(seq, pin.seq())?;
+        let history = pin.engine().history(Seq(seq), pin.seq())?;
         Ok(Changes { pin, map, history })
     }
 
@@ -136,7 +136,7 @@ impl Changes {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn seq(&self) -> u64 {
-        self.pin.seq()
+        self.pin.seq().0
     }
 }
 
@@ -193,7 +193,7 @@ impl<'a> Iterator for ChangesIter<'a> {
                 Some(Kind::Remove) => ChangeKind::Remove { key },
                 _ => ChangeKind::Clear,
             };
-            Change { seq: record.seq(), kind }
+            Change { seq: record.seq().0, kind }
         });
         Some(change)
     }

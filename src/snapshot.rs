@@ -73,7 +73,7 @@ impl Snapshot {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn seq(&self) -> u64 {
-        self.pinned.seq()
+        self.pinned.seq().0
     }
 
     /// The value of a key, borrowed.

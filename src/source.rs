@@ -1,6 +1,6 @@
 //! The engine that the handles of a store use.
 
-use crate::file::layout::MapId;
+use crate::file::layout::{MapId, Seq};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -101,7 +101,7 @@ impl Source {
             let engine = self.engine();
             let left = timeout.saturating_sub(start.elapsed());
             let piece = if engine.is_aside() { left.min(POLL) } else { left };
-            let has_changed = engine.wait_for_change(seq, piece)?;
+            let has_changed = engine.wait_for_change(Seq(seq), piece)?;
             if has_changed || piece == left {
                 return Ok(has_changed);
             }

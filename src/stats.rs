@@ -12,9 +12,7 @@ use crate::engine::read::pins::Pin;
 use crate::engine::settings::Opened;
 use crate::engine::state::words::LogSize;
 use crate::file::index::Index;
-use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, MapId, SLOTS, VERSION,
-};
+use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, EXTENTS, ExtentKind, MapId, SLOTS, VERSION};
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
 ///
@@ -254,7 +252,7 @@ impl Stats {
         let superblock = engine.superblock()?;
         let LogSize { bytes: log_bytes, records: log_records } = engine.log_size()?;
         let visible = engine.visible()?;
-        let maps = maps(engine, visible & COUNT_MASK)?;
+        let maps = maps(engine, visible.count())?;
         let upkeep = &engine.upkeep;
         let done = upkeep.done();
         let live_bytes = maps.iter().fold(0u64, |sum, map| sum.saturating_add(map.live_bytes));
@@ -269,8 +267,8 @@ impl Stats {
             created: time(superblock.created.get()),
             opened: engine.opened,
             file_len: engine.region.file_len()?,
-            incarnation: (visible >> COUNT_BITS).saturating_sub(1),
-            commits: visible & COUNT_MASK,
+            incarnation: visible.incarnation().saturating_sub(1),
+            commits: visible.count(),
             log_records,
             log_bytes,
             live_bytes,
@@ -299,14 +297,14 @@ impl Stats {
                 why: rest.why,
                 since: rest.since,
             }),
-            extents: extents(engine, visible & COUNT_MASK)?,
+            extents: extents(engine, visible.count())?,
             maps,
             last_checkpoint: time(superblock.written.get()),
             since_checkpoint: engine.log_since_checkpoint()?,
             pins,
             oldest_snapshot: oldest.filter(|oldest| oldest.since > 0).map(|oldest| time(oldest.since)),
             oldest_pin: oldest.map(|oldest| PinStats {
-                behind: (visible & COUNT_MASK).saturating_sub(oldest.count),
+                behind: visible.count().saturating_sub(oldest.count),
                 since: (oldest.since > 0).then(|| time(oldest.since)),
                 pid: pid(oldest.entry),
             }),

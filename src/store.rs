@@ -533,7 +533,7 @@ impl Store {
     /// [`Forked`](crate::Error::Forked).
     pub fn seq(&self) -> Result<u64> {
         self.engine().check_not_forked()?;
-        self.engine().visible()
+        Ok(self.engine().visible()?.0)
     }
 
     /// Waits until a commit newer than `seq` is visible, made by any process, and returns whether there is one; `false`

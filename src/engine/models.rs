@@ -15,7 +15,7 @@ use crate::engine::lookup::protocol::{self, Words};
 use crate::engine::processes::lock_word::{self, Shared, Taken};
 use crate::engine::read::sharing::{SharedPin, SharedPins, Table};
 use crate::error::{Error, Result};
-use crate::file::layout::{live, writer_lock};
+use crate::file::layout::{Seq, live, writer_lock};
 
 fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -250,29 +250,29 @@ impl Store {
     }
 
     /// Pins, as `Engine::pin_here` does where a reader has a barrier of its own.
-    fn pin(&self) -> u64 {
-        let seq = self.visible.load(Ordering::Acquire);
+    fn pin(&self) -> Seq {
+        let seq = Seq(self.visible.load(Ordering::Acquire));
         self.pins[0].store(self.claim(seq), Ordering::Release);
         fence(Ordering::SeqCst);
         protocol::settle(self, PIN, seq).unwrap()
     }
 
     /// The value of the key at `seq`.
-    fn get(&self, seq: u64) -> u64 {
+    fn get(&self, seq: Seq) -> Seq {
         let index = self.index.load(Ordering::Acquire) as usize;
         self.indexes[index].with(|_| ());
         // Record number n was written by commit n, and leads to the one before.
-        let record = self.slots[index].load(Ordering::Acquire).min(seq);
+        let record = self.slots[index].load(Ordering::Acquire).min(seq.0);
         if record == 1 {
             self.first_record.with(|_| ());
         }
-        record
+        Seq(record)
     }
 
     /// Whether no pin lies below `seq`.
-    fn unread_below(&self, seq: u64) -> bool {
+    fn unread_below(&self, seq: Seq) -> bool {
         let mut claims = self.pins.iter().map(|pin| pin.load(Ordering::SeqCst));
-        claims.all(|claim| claim == 0 || claim >= seq)
+        claims.all(|claim| claim == 0 || claim >= seq.0)
     }
 
     /// Commit 2, for which the index is built anew; the old one is reused as soon as that may be.
@@ -283,8 +283,8 @@ impl Store {
         self.slots[1].store(2, Ordering::Release);
         self.visible.store(2, Ordering::Release);
 
-        protocol::raise(self, 2).unwrap();
-        if self.unread_below(2) {
+        protocol::raise(self, Seq(2)).unwrap();
+        if self.unread_below(Seq(2)) {
             self.indexes[0].with_mut(|_| ());
             self.first_record.with_mut(|_| ());
             self.slots[0].store(GARBAGE, Ordering::Relaxed);
@@ -319,8 +319,8 @@ impl Words for Store {
         fence(Ordering::SeqCst);
     }
 
-    fn claim(&self, seq: u64) -> u64 {
-        seq
+    fn claim(&self, seq: Seq) -> u64 {
+        seq.0
     }
 
     fn impossible(&self) -> Error {
@@ -349,7 +349,7 @@ fn a_snapshot_stays_what_it_is_while_the_index_is_switched() {
         let writer = Arc::clone(&store);
         let writer = thread::spawn(move || writer.commit_with_a_new_index());
         // Each look may find another index.
-        assert_eq!([store.get(seq), store.get(seq)], [1, 1]);
+        assert_eq!([store.get(seq), store.get(seq)], [Seq(1); 2]);
         store.pins[0].store(0, Ordering::Release);
         let newer = store.pin();
         assert_eq!(store.get(newer), newer);
@@ -405,7 +405,7 @@ fn nothing_is_reused_under_one_who_shares_a_pin() {
         assert_eq!(store.get(pin.seq), pin.seq, "the view of commit {}", pin.seq);
         leave(&store, &pins, pin);
         writer.join().unwrap();
-        assert!(store.unread_below(2));
+        assert!(store.unread_below(Seq(2)));
     });
 }
 
@@ -446,8 +446,8 @@ impl Words for End {
         fence(Ordering::SeqCst);
     }
 
-    fn claim(&self, seq: u64) -> u64 {
-        seq
+    fn claim(&self, seq: Seq) -> u64 {
+        seq.0
     }
 
     fn impossible(&self) -> Error {

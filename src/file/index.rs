@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 use super::layout::{
-    BLOCK, KeyHash, LINE, MAX_FILE_LEN, MapId, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS,
+    BLOCK, KeyHash, LINE, MAX_FILE_LEN, MapId, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS, Seq,
     extent_blocks, extent_offset, extent_word, lines_of_blocks, slot,
 };
 use super::region::{Region, Window, Word, tagged};
@@ -81,7 +81,7 @@ pub(crate) enum Searched<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     /// Sequence number of the commit that they were counted at.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
     /// Keys that have a value.
     pub(crate) keys: u64,
     /// Bytes of the records that hold these values.
@@ -102,7 +102,7 @@ impl Totals {
 
 impl From<[u64; 5]> for Totals {
     fn from([seq, keys, bytes, slots, dead]: [u64; 5]) -> Totals {
-        Totals { seq, keys, bytes, slots, dead }
+        Totals { seq: Seq(seq), keys, bytes, slots, dead }
     }
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct NewRegion {
     /// The map whose keys it leads to.
     pub(crate) map: MapId,
     /// The sequence number from which on the index tells the truth.
-    pub(crate) since: u64,
+    pub(crate) since: Seq,
     /// Offset of the region that readers from before need, or zero.
     pub(crate) previous: u64,
     /// What it counts to begin with.
@@ -132,7 +132,7 @@ pub(crate) struct Index<'a> {
     region: &'a Region,
     offset: u64,
     lines: u64,
-    since: u64,
+    since: Seq,
     previous: u64,
 }
 
@@ -144,7 +144,7 @@ impl<'a> Index<'a> {
         let offset = extent_offset(extent);
         let [since, previous] = region.words(offset + SINCE)?;
         let lines = lines_of_blocks(extent_blocks(extent).max(1));
-        Ok(Index { region, offset, lines, since: since.load(), previous: previous.load() })
+        Ok(Index { region, offset, lines, since: Seq(since.load()), previous: previous.load() })
     }
 
     /// The index whose region is at `offset`, after a look at its header.
@@ -158,7 +158,7 @@ impl<'a> Index<'a> {
             return Err(region.corrupt(offset, "expected the header of an index region"));
         }
         let previous = word(std::mem::offset_of!(RegionHeader, previous))?;
-        Ok(Index { region, offset, lines, since: word(SINCE as usize)?, previous })
+        Ok(Index { region, offset, lines, since: Seq(word(SINCE as usize)?), previous })
     }
 
     /// Makes an empty index.
@@ -177,7 +177,7 @@ impl<'a> Index<'a> {
     fn write_header(region: &'a Region, new: NewRegion) -> Result<Index<'a>> {
         let NewRegion { offset, blocks, map, since, previous, totals } = new;
         let lines = lines_of_blocks(blocks);
-        let bank = [totals.seq, totals.keys, totals.bytes, totals.slots, totals.dead].map(Into::into);
+        let bank = [totals.seq.0, totals.keys, totals.bytes, totals.slots, totals.dead].map(Into::into);
         let header = RegionHeader {
             magic: REGION_MAGIC,
             map: u64::from(map).into(),
@@ -197,8 +197,8 @@ impl<'a> Index<'a> {
     }
 
     /// Says from which sequence number on this index tells the truth, before it is put in force.
-    pub(crate) fn set_since(&self, since: u64) -> Result<()> {
-        self.region.store(self.offset + SINCE, since, Ordering::Relaxed)
+    pub(crate) fn set_since(&self, since: Seq) -> Result<()> {
+        self.region.store(self.offset + SINCE, since.0, Ordering::Relaxed)
     }
 
     /// Blocks of the region.
@@ -234,7 +234,7 @@ impl<'a> Index<'a> {
 
     /// The sequence number from which on the index tells the truth.
     #[inline]
-    pub(crate) fn since(&self) -> u64 {
+    pub(crate) fn since(&self) -> Seq {
         self.since
     }
 
@@ -257,20 +257,20 @@ impl<'a> Index<'a> {
     }
 
     /// The counters as of `seq`; `None` if commits have overtaken the reader.
-    pub(crate) fn totals_at(&self, seq: u64) -> Result<Option<Totals>> {
-        Ok(totals::at_most(self.region, self.offset + REGION_TOTALS, seq)?.map(Totals::from))
+    pub(crate) fn totals_at(&self, seq: Seq) -> Result<Option<Totals>> {
+        Ok(totals::at_most(self.region, self.offset + REGION_TOTALS, seq.0)?.map(Totals::from))
     }
 
     /// Makes these the counters that count.
     pub(crate) fn set_totals(&self, totals: Totals) -> Result<()> {
         let Totals { seq, keys, bytes, slots, dead } = totals;
-        totals::publish(self.region, self.offset + REGION_TOTALS, [seq, keys, bytes, slots, dead])
+        totals::publish(self.region, self.offset + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
     }
 
     /// Makes these the counters of an index that nobody looks at yet.
     pub(crate) fn reset_totals(&self, totals: Totals) -> Result<()> {
         let Totals { seq, keys, bytes, slots, dead } = totals;
-        totals::reset(self.region, self.offset + REGION_TOTALS, [seq, keys, bytes, slots, dead])
+        totals::reset(self.region, self.offset + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
     }
 
     /// Corrects how many slots are in use and dead, the keys staying what they are. Cut short, it leaves too many of
@@ -417,9 +417,9 @@ impl Lines {
 
     /// The same, if they tell the truth at `seq` and lie in the window.
     #[inline(always)]
-    pub(crate) fn in_force_at(window: Window<'_>, extent: u64, seq: u64) -> Option<Lines> {
+    pub(crate) fn in_force_at(window: Window<'_>, extent: u64, seq: Seq) -> Option<Lines> {
         let [since] = window.words(extent_offset(extent) + SINCE)?;
-        (since.load() <= seq).then(|| Lines::of_extent(extent))
+        (Seq(since.load()) <= seq).then(|| Lines::of_extent(extent))
     }
 
     #[inline(always)]
@@ -665,7 +665,8 @@ mod tests {
 
     fn index(region: &Region, blocks: u64) -> Index<'_> {
         let totals = Totals::default();
-        Index::create(region, NewRegion { offset: 0, blocks, map: MapId(1), since: 1, previous: 0, totals }).unwrap()
+        Index::create(region, NewRegion { offset: 0, blocks, map: MapId(1), since: Seq(1), previous: 0, totals })
+            .unwrap()
     }
 
     fn hash_of(key: u64) -> KeyHash {

@@ -8,8 +8,8 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{
-    CATALOGUE, COUNT_BITS, COUNT_MASK, EXTENTS, JUMP_LEN, Kind, MAX_COUNT, MapId, RECORD_HEADER, RecordHeader,
-    Shortcut, align8, flags, record_len,
+    CATALOGUE, EXTENTS, JUMP_LEN, Kind, MAX_COUNT, MapId, RECORD_HEADER, RecordHeader, Seq, Shortcut, align8, flags,
+    record_len,
 };
 use super::region::{Region, Window};
 use crate::error::{Error, Result};
@@ -72,8 +72,8 @@ impl<'a> Record<'a> {
 
     /// Its sequence number.
     #[inline]
-    pub(crate) fn seq(&self) -> u64 {
-        self.header.seq.get()
+    pub(crate) fn seq(&self) -> Seq {
+        self.header.seq.into()
     }
 
     /// Its length in bytes.
@@ -134,7 +134,7 @@ pub(crate) fn record(region: &Region, offset: u64) -> Result<Record<'_>> {
 pub(crate) struct Wanted<'k> {
     pub(crate) map: MapId,
     pub(crate) key: &'k [u8],
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
 }
 
 /// What a glance at a record tells one who looks for a key.
@@ -171,7 +171,7 @@ pub(crate) fn glance<'a>(window: Window<'a>, offset: u64, wanted: Wanted<'_>) ->
     if !is_same(&key[..key_len], wanted.key) || prev_and_map.get() >> 40 != u64::from(wanted.map) {
         return Glance::Another;
     }
-    if seq.get() > wanted.seq { Glance::Unclear } else { Glance::Value(value) }
+    if Seq(seq.get()) > wanted.seq { Glance::Unclear } else { Glance::Value(value) }
 }
 
 /// Key and value of the record at `offset`, if it is a usual one of this map and not newer than `seq`: see [`Glance`].
@@ -180,14 +180,14 @@ pub(crate) fn glance_at_entry<'a>(
     window: Window<'a>,
     offset: u64,
     map: MapId,
-    seq: u64,
+    seq: Seq,
 ) -> Option<(&'a [u8], &'a [u8])> {
     const KIND: u64 = WHAT & !(0xffff << 32);
 
     let [_, what, found_seq, prev_and_map] = window.frozen_words(offset).filter(|_| offset >= EXTENTS)?;
     let what = what.get();
     let is_usual = what & KIND == (Kind::Put as u64) << 48;
-    if !is_usual || found_seq.get() > seq || prev_and_map.get() >> 40 != u64::from(map) {
+    if !is_usual || Seq(found_seq.get()) > seq || prev_and_map.get() >> 40 != u64::from(map) {
         return None;
     }
     let (key_len, value_len) = (what >> 32 & 0xffff, what & u64::from(u32::MAX));
@@ -234,7 +234,7 @@ pub(crate) struct Tail {
     /// End of the extent that `at` lies in.
     pub(crate) extent_end: u64,
     /// The number of the commit that is being appended, for the jumps between its records.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
     /// What is appended is going to be flushed at once.
     pub(crate) synced: bool,
 }
@@ -244,7 +244,7 @@ pub(crate) struct Tail {
 pub(crate) struct Entry<'a> {
     pub(crate) kind: Kind,
     pub(crate) flags: u8,
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
     pub(crate) prev: u64,
     pub(crate) map: MapId,
     /// When the entry expires, in milliseconds since 1970; `None` for never.
@@ -257,7 +257,7 @@ pub(crate) struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// A record that says nothing but its kind and its number.
-    pub(crate) fn bare(kind: Kind, seq: u64) -> Entry<'a> {
+    pub(crate) fn bare(kind: Kind, seq: Seq) -> Entry<'a> {
         Entry { kind, flags: 0, seq, prev: 0, map: CATALOGUE, expires: None, shortcut: None, key: &[], value: &[] }
     }
 
@@ -458,7 +458,7 @@ pub(crate) struct Head {
     pub(crate) at: u64,
     pub(crate) chain: u32,
     /// The smallest sequence number that the first record may have.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
 }
 
 /// Goes over the log from its head, as far as it holds.
@@ -467,11 +467,11 @@ pub(crate) struct Walk<'a> {
     at: u64,
     chain: u32,
     /// The smallest sequence number that any record may have.
-    least: u64,
+    least: Seq,
     /// Sequence number of the last complete commit.
-    last: u64,
+    last: Seq,
     /// Sequence number of the commit whose records are being passed.
-    open: Option<u64>,
+    open: Option<Seq>,
     left: u64,
     /// Why the walk ended.
     stop: &'static str,
@@ -486,7 +486,7 @@ impl<'a> Walk<'a> {
             at: head.at,
             chain: head.chain,
             least: head.seq,
-            last: head.seq.saturating_sub(1),
+            last: head.seq.before(),
             open: None,
             left: region.len(),
             stop: "",
@@ -505,7 +505,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Sequence number of the last complete commit, or one less than the head's if there was none.
-    pub(crate) fn last_seq(&self) -> u64 {
+    pub(crate) fn last_seq(&self) -> Seq {
         self.last
     }
 
@@ -536,7 +536,7 @@ impl<'a> Walk<'a> {
             return Err("the CRC of the record does not hold");
         }
         let seq = record.seq();
-        let declared = seq >> COUNT_BITS == self.last >> COUNT_BITS;
+        let declared = seq.incarnation() == self.last.incarnation();
         let in_order = match (self.open, kind) {
             (Some(open), kind) => seq == open && kind != Kind::Incarnation,
             (None, Kind::Incarnation) => seq > self.last && !declared && record.is_commit(),
@@ -545,7 +545,7 @@ impl<'a> Walk<'a> {
         };
         // A jump may have the number of the commit before it; but the first record has none before it. And no store
         // counts beyond the last number that there is.
-        if !in_order || seq < self.least || seq & COUNT_MASK > MAX_COUNT {
+        if !in_order || seq < self.least || seq.count() > MAX_COUNT {
             return Err("the sequence number of the record is not the next");
         }
         if kind == Kind::Jump && (record.is_commit() || record.target().is_none()) {

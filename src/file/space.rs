@@ -18,8 +18,8 @@ use std::sync::atomic::{Ordering, fence};
 pub(crate) use super::extents::Extent;
 use super::extents::Extents;
 use super::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_ENTRY, SPACE_TABLE_MAGIC, TABLE_HEADER, TableHeader,
-    align_block, entries_of_blocks, extent_blocks, extent_offset, live, seal, state_word, table_word,
+    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_ENTRY, SPACE_TABLE_MAGIC, Seq, TABLE_HEADER,
+    TableHeader, align_block, entries_of_blocks, extent_blocks, extent_offset, live, seal, state_word, table_word,
 };
 use super::region::Region;
 use super::table::Table;
@@ -69,7 +69,7 @@ pub(crate) struct LogExtent {
     pub(crate) start: u64,
     pub(crate) end: u64,
     /// The sequence number of the commit that took it.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
 }
 
 /// Bytes that are not in use any more and not yet free, by what they wait for.
@@ -207,13 +207,13 @@ impl Space {
 
     /// Makes a table that lists `log`, the extents of the log in its order, and itself. The first one gets the ordinal
     /// `first`. Everything else is free.
-    pub(crate) fn create(region: &Region, log: &[LogExtent], first: u64, seq: u64) -> Result<Space> {
+    pub(crate) fn create(region: &Region, log: &[LogExtent], first: u64, seq: Seq) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
         space.end = log.iter().map(|extent| extent.end).max().unwrap_or(EXTENTS);
         for (entry, &LogExtent { start: offset, end, seq }) in log.iter().enumerate() {
             let blocks = (end - offset) / BLOCK;
-            let (kind, count, entry) = (ExtentKind::Log, seq & COUNT_MASK, entry as u64);
+            let (kind, count, entry) = (ExtentKind::Log, seq.count(), entry as u64);
             space.last_ordinal = first + entry;
             let ordinal = space.last_ordinal;
             space.extents.insert(Extent { offset, blocks, kind, count, ordinal, entry });
@@ -320,7 +320,7 @@ impl Space {
     ///
     /// # Errors
     /// [`Error::Full`] if there is no room; then nothing has changed but perhaps the place of the table.
-    pub(crate) fn allocate(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
+    pub(crate) fn allocate(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: Seq) -> Result<Extent> {
         // A table that is nearly full is replaced first: the new one needs an entry as well.
         if self.vacant.len() < 3 {
             self.enlarge_table(region, seq)?;
@@ -328,12 +328,12 @@ impl Space {
         self.take(region, blocks, kind, seq)
     }
 
-    fn enlarge_table(&mut self, region: &Region, seq: u64) -> Result<()> {
+    fn enlarge_table(&mut self, region: &Region, seq: Seq) -> Result<()> {
         let entries = self.extents.count() * 2 + 16;
         self.replace_table(region, entries, seq)
     }
 
-    fn take(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: u64) -> Result<Extent> {
+    fn take(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: Seq) -> Result<Extent> {
         let offset = self.find_or_grow(region, blocks)?;
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         let Some(entry) = self.vacant.pop() else {
@@ -341,7 +341,7 @@ impl Space {
         };
         let joins = matches!(kind, ExtentKind::Log | ExtentKind::ReserveLog);
         let ordinal = if joins { self.next_ordinal() } else { 0 };
-        let extent = Extent { offset, blocks, kind, count: seq & COUNT_MASK, ordinal, entry };
+        let extent = Extent { offset, blocks, kind, count: seq.count(), ordinal, entry };
         self.change(region, |_| list(&table, &extent))?;
         self.extents.insert(extent);
         Ok(extent)
@@ -395,7 +395,7 @@ impl Space {
     ///
     /// It is listed before the extent is shortened: somebody who dies in between leaves both listed, and whoever loads
     /// the table takes that for what it is.
-    pub(crate) fn cut(&mut self, region: &Region, offset: u64, at: u64, seq: u64) -> Result<bool> {
+    pub(crate) fn cut(&mut self, region: &Region, offset: u64, at: u64, seq: Seq) -> Result<bool> {
         if self.vacant.len() < 3 {
             match self.enlarge_table(region, seq) {
                 Err(Error::Full { .. }) => return Ok(false),
@@ -406,7 +406,7 @@ impl Space {
         let (Some(entry), Some(&extent)) = (self.vacant.pop(), self.extents.get(offset)) else {
             return Err(region.corrupt(offset, "an extent of the log was expected here"));
         };
-        let (kind, count, blocks) = (ExtentKind::Emptied, seq & COUNT_MASK, (at - offset) / BLOCK);
+        let (kind, count, blocks) = (ExtentKind::Emptied, seq.count(), (at - offset) / BLOCK);
         let emptied = Extent { offset, blocks, kind, count, ordinal: extent.ordinal, entry };
         self.change(region, |_| list(&table, &emptied))?;
         self.set_bounds(region, offset, (at, extent.end()))?;
@@ -446,11 +446,11 @@ impl Space {
     }
 
     /// Gives an extent another kind.
-    pub(crate) fn set_kind(&mut self, region: &Region, offset: u64, kind: ExtentKind, seq: u64) -> Result<()> {
+    pub(crate) fn set_kind(&mut self, region: &Region, offset: u64, kind: ExtentKind, seq: Seq) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         self.change(region, |space| {
             let changed = space.extents.change(offset, |extent| {
-                (extent.kind, extent.count) = (kind, seq & COUNT_MASK);
+                (extent.kind, extent.count) = (kind, seq.count());
             });
             changed.map_or(Ok(()), |extent| list(&table, &extent))
         })
@@ -514,7 +514,7 @@ impl Space {
     }
 
     /// Moves the table to where there is a lower place for it.
-    pub(crate) fn settle_table(&mut self, region: &Region, seq: u64) -> Result<()> {
+    pub(crate) fn settle_table(&mut self, region: &Region, seq: Seq) -> Result<()> {
         let entries = self.extents.count() + 16;
         let blocks = blocks_of_table(entries);
         let old = region.live(live::SPACE_TABLE)?;
@@ -525,7 +525,7 @@ impl Space {
     }
 
     /// Moves the table to a new extent with room for `entries`. The old one is retired.
-    fn replace_table(&mut self, region: &Region, entries: u64, seq: u64) -> Result<()> {
+    fn replace_table(&mut self, region: &Region, entries: u64, seq: Seq) -> Result<()> {
         let blocks = blocks_of_table(entries);
         let offset = self.find_or_grow(region, blocks)?;
         let table = Table::create(region, offset, blocks, SPACE_TABLE_MAGIC)?;
@@ -534,7 +534,7 @@ impl Space {
             list(&table, extent)?;
         }
         let entry = self.extents.count();
-        let (kind, count) = (ExtentKind::Table, seq & COUNT_MASK);
+        let (kind, count) = (ExtentKind::Table, seq.count());
         let own = Extent { offset, blocks, kind, count, ordinal: 0, entry };
         list(&table, &own)?;
         self.extents.insert(own);
@@ -583,14 +583,14 @@ mod tests {
     use super::*;
 
     fn log_of(blocks: u64) -> LogExtent {
-        LogExtent { start: EXTENTS, end: EXTENTS + blocks * BLOCK, seq: 5 }
+        LogExtent { start: EXTENTS, end: EXTENTS + blocks * BLOCK, seq: Seq(5) }
     }
 
     #[test]
     fn a_cut_that_was_begun_is_completed() {
         let region = Region::in_memory(1 << 24).unwrap();
         region.allocate(EXTENTS, EXTENTS + 16 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[log_of(16)], 1, 5).unwrap();
+        let mut space = Space::create(&region, &[log_of(16)], 1, Seq(5)).unwrap();
         // Somebody has listed what is cut off, and died.
         let word = region.live(live::SPACE_TABLE).unwrap();
         let table = Table::open(&region, word, SPACE_TABLE_MAGIC).unwrap();
@@ -604,7 +604,7 @@ mod tests {
         space.mend(&region).unwrap();
         // When that is used again, the rest must not claim it any more.
         space.free(&region, EXTENTS).unwrap();
-        space.allocate(&region, 4, ExtentKind::Table, 7).unwrap();
+        space.allocate(&region, 4, ExtentKind::Table, Seq(7)).unwrap();
         assert_eq!(log(&Space::load(&region, word).unwrap()), cut);
     }
 
@@ -612,17 +612,17 @@ mod tests {
     fn what_lies_beyond_the_limit_is_not_for_growth() {
         let region = Region::in_memory(EXTENTS + 16 * BLOCK).unwrap();
         region.allocate(EXTENTS, EXTENTS + 12 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[log_of(12)], 1, 5).unwrap();
+        let mut space = Space::create(&region, &[log_of(12)], 1, Seq(5)).unwrap();
         let is_full =
-            |space: &mut Space| matches!(space.allocate(&region, 2, ExtentKind::Log, 6), Err(Error::Full { .. }));
+            |space: &mut Space| matches!(space.allocate(&region, 2, ExtentKind::Log, Seq(6)), Err(Error::Full { .. }));
         while !is_full(&mut space) {}
-        let mut beyond = || space.allocate(&region, 2, ExtentKind::Index, 7).unwrap().offset;
+        let mut beyond = || space.allocate(&region, 2, ExtentKind::Index, Seq(7)).unwrap().offset;
         let free = region.exceeding(8 * BLOCK, || [beyond(), beyond()][0]);
         // A run in front of what is in use, and in a file that is long enough.
         space.free(&region, free).unwrap();
         assert!(is_full(&mut space));
         assert_eq!(
-            region.exceeding(8 * BLOCK, || space.allocate(&region, 2, ExtentKind::Log, 8)).unwrap().offset,
+            region.exceeding(8 * BLOCK, || space.allocate(&region, 2, ExtentKind::Log, Seq(8))).unwrap().offset,
             free
         );
     }
@@ -631,11 +631,11 @@ mod tests {
     fn the_log_takes_shorter_runs_rather_than_a_longer_file() {
         let region = Region::in_memory(1 << 25).unwrap();
         region.allocate(EXTENTS, EXTENTS + 128 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[log_of(128)], 1, 5).unwrap();
+        let mut space = Space::create(&region, &[log_of(128)], 1, Seq(5)).unwrap();
         let usual = space.log_extent_len(100, (BLOCK, 8 * BLOCK));
         assert_eq!(usual, 8 * BLOCK);
-        let free = space.allocate(&region, 10, ExtentKind::Table, 5).unwrap();
-        space.allocate(&region, 1, ExtentKind::Table, 5).unwrap();
+        let free = space.allocate(&region, 10, ExtentKind::Table, Seq(5)).unwrap();
+        space.allocate(&region, 1, ExtentKind::Table, Seq(5)).unwrap();
         space.free(&region, free.offset).unwrap();
         assert_eq!(space.log_extent_len(100, (BLOCK, 8 * BLOCK)), 8 * BLOCK);
         assert_eq!(space.log_extent_len(100, (BLOCK, 16 * BLOCK)), 16 * BLOCK, "it is too short");
@@ -646,7 +646,7 @@ mod tests {
         );
         // Of an extent that is usually of 112 blocks, 14 are no long record, and longer than the run.
         region.allocate(EXTENTS, EXTENTS + 7400 * BLOCK).unwrap();
-        space.allocate(&region, 7168 - 128, ExtentKind::Log, 5).unwrap();
+        space.allocate(&region, 7168 - 128, ExtentKind::Log, Seq(5)).unwrap();
         assert_eq!(space.log_extent_len(9 * BLOCK, (BLOCK, 8 * BLOCK)), 10 * BLOCK);
         assert_eq!(
             space.log_extent_len(14 * BLOCK, (BLOCK, 8 * BLOCK)),

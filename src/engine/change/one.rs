@@ -13,7 +13,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Place;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, MapId, live};
+use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, MapId, Seq, live};
 use crate::file::log::{self, Entry, Record};
 
 /// What is to become of a key.
@@ -85,7 +85,7 @@ impl Engine {
         self.check_can_be(self.settings.durability)?;
         let index = self.index_for_writing(map)?;
         let mut cursor = Cursor::from_somewhere(map, Some(&index), self.region.live(live::VISIBLE)?);
-        let Some(found) = cursor.next(self, u64::MAX, Moment::NOW) else {
+        let Some(found) = cursor.next(self, Seq::MAX, Moment::NOW) else {
             drop(turn);
             return self.after_turn(false).map(|()| None);
         };

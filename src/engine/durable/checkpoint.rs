@@ -11,7 +11,7 @@ use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::Writing;
 use crate::engine::{Engine, progress};
 use crate::error::Result;
-use crate::file::layout::{EXTENTS, Superblock, live, opener};
+use crate::file::layout::{EXTENTS, Seq, Superblock, live, opener};
 
 /// How often one looks which commit was the last.
 const LOOKS: u32 = 1000;
@@ -29,18 +29,18 @@ impl Engine {
     }
 
     /// The number of the last visible commit that has records; zero if others commit all the time, too fast to tell.
-    fn last_recorded(&self) -> Result<u64> {
+    fn last_recorded(&self) -> Result<Seq> {
         for _ in 0..LOOKS {
-            if let Some(totals) = LogTotals::at_most(&self.region, self.region.live(live::VISIBLE)?)? {
+            if let Some(totals) = LogTotals::at_most(&self.region, self.region.live_seq(live::VISIBLE)?)? {
                 return Ok(totals.seq);
             }
         }
-        Ok(0)
+        Ok(Seq::ZERO)
     }
 
     /// Says in the file that this commit is durable. A recovery has to come that far.
-    fn note_synced(&self, seq: u64) -> Result<()> {
-        self.region.update_live(live::SYNCED, |synced| synced.max(seq))
+    fn note_synced(&self, seq: Seq) -> Result<()> {
+        self.region.update_live(live::SYNCED, |synced| synced.max(seq.0))
     }
 
     /// Flushes a slice when nobody else of this process flushes.
@@ -60,12 +60,12 @@ impl Engine {
         let head = self.head()?;
         let Some(Durable { end, seq, .. }) = self.sync_to_commit()? else { return Ok(false) };
         let moved = superblock.log_head.get() != head.head.at;
-        if superblock.log_end.get() == end && superblock.next_seq.get() == seq + 1 && !moved {
+        if superblock.log_end.get() == end && superblock.next_seq() == seq.next() && !moved {
             return Ok(true);
         }
         let next = Superblock {
             log_end: end.into(),
-            next_seq: (seq + 1).into(),
+            next_seq: seq.next().into(),
             file_len: self.region.file_len()?.into(),
             flags: 0.into(),
             ..head.put_into(*superblock)
@@ -95,8 +95,8 @@ impl Engine {
 
 /// What a flush needs of a store.
 impl Log for Engine {
-    fn last_commit(&self) -> Result<u64> {
-        self.region.live(live::VISIBLE)
+    fn last_commit(&self) -> Result<Seq> {
+        self.region.live_seq(live::VISIBLE)
     }
 
     fn is_flushable(&self) -> Result<bool> {

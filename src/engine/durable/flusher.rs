@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::reach::{Durable, Ranges};
 use crate::error::Result;
+use crate::file::layout::Seq;
 
 /// How often somebody who is about to flush lets others commit first, if there are such.
 const MOST_YIELDS: u32 = 4;
@@ -17,7 +18,7 @@ const MOST_YIELDS: u32 = 4;
 /// What is flushed.
 pub(crate) trait Log {
     /// The number of the last visible commit.
-    fn last_commit(&self) -> Result<u64>;
+    fn last_commit(&self) -> Result<Seq>;
     /// Whether a flush can be told to make the log durable: not as long as it has to be written once more. An error if
     /// none can any more, since one has failed.
     fn is_flushable(&self) -> Result<bool>;
@@ -207,8 +208,8 @@ mod tests {
     }
 
     impl Log for Disk {
-        fn last_commit(&self) -> Result<u64> {
-            Ok(self.visible.load(Ordering::SeqCst))
+        fn last_commit(&self) -> Result<Seq> {
+            Ok(Seq(self.visible.load(Ordering::SeqCst)))
         }
 
         fn is_flushable(&self) -> Result<bool> {
@@ -220,7 +221,7 @@ mod tests {
 
         fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
             let seq = self.last_commit()?;
-            Ok((Durable::up_to(seq * 8, seq), Some(vec![(durable.end, seq * 8)])))
+            Ok((Durable::up_to(seq.0 * 8, seq), Some(vec![(durable.end, seq.0 * 8)])))
         }
 
         fn flush(&self, ranges: Option<Ranges>) -> Result<()> {
@@ -258,11 +259,11 @@ mod tests {
     }
 
     fn flusher() -> Flusher {
-        Flusher::new(Durable::up_to(0, 0))
+        Flusher::new(Durable::up_to(0, Seq::ZERO))
     }
 
     fn reached(flusher: &Flusher, disk: &Disk) -> Option<u64> {
-        flusher.flush_commits(disk).unwrap().map(|durable| durable.seq)
+        flusher.flush_commits(disk).unwrap().map(|durable| durable.seq.0)
     }
 
     /// Returns when so many wait for a flush to end, of which the last one to come is `last`.
@@ -355,7 +356,7 @@ mod tests {
             }
         });
         assert_eq!(disk.flushes(), 1);
-        assert_eq!(flusher.group().durable.seq, 0, "nothing has become durable by it");
+        assert_eq!(flusher.group().durable.seq, Seq::ZERO, "nothing has become durable by it");
     }
 
     #[test]
@@ -422,7 +423,7 @@ mod tests {
             let next = scope.spawn(|| reached(&flusher, &disk));
             until_waiting(&flusher, 1, &next);
             assert_eq!(disk.flushes(), 1, "that one waits");
-            assert_eq!(flusher.group().durable.seq, 1, "the one apart says nothing of the commits");
+            assert_eq!(flusher.group().durable.seq, Seq(1), "the one apart says nothing of the commits");
             goes.send(()).unwrap();
             apart.join().unwrap().unwrap();
             assert_eq!(next.join().unwrap(), Some(2));
@@ -437,12 +438,12 @@ mod tests {
                 disk.commit();
                 outcome
             };
-            flusher.flush_all(|| disk.unflushed(Durable::up_to(0, 0)).map(|(reached, _)| reached), flush)
+            flusher.flush_all(|| disk.unflushed(Durable::up_to(0, Seq::ZERO)).map(|(reached, _)| reached), flush)
         };
         disk.commit();
         assert!(everything(Err(poisoned())).is_err());
-        assert_eq!(flusher.group().durable.seq, 0);
+        assert_eq!(flusher.group().durable.seq, Seq::ZERO);
         everything(Ok(())).unwrap();
-        assert_eq!(flusher.group().durable.seq, 2, "not for the commit that was made meanwhile");
+        assert_eq!(flusher.group().durable.seq, Seq(2), "not for the commit that was made meanwhile");
     }
 }

@@ -89,7 +89,7 @@ fn next_of<'e>(extents: impl Iterator<Item = &'e Extent>, done: LogPoint, most: 
 #[cfg(not(loom))]
 mod tests {
     use super::*;
-    use crate::file::layout::{BLOCK, COUNT_BITS, EXTENTS, ExtentKind};
+    use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, Seq};
     use crate::file::space::LogExtent;
 
     fn at(block: u64) -> u64 {
@@ -121,7 +121,7 @@ mod tests {
     fn unsure_log() -> (Region, Space, OnceMore) {
         let region = Region::in_memory(1 << 24).unwrap();
         region.allocate(EXTENTS, at(8)).unwrap();
-        let seq = 1 << COUNT_BITS;
+        let seq = Seq::new(1, 0);
         let space = Space::create(&region, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
         region.change_bits(live::STATE, live::STATE_LOG_UNSURE, 0).unwrap();
         (region, space, OnceMore::new(Durable::up_to(at(1), seq)))

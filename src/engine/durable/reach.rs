@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::file::layout::{COUNT_MASK, commit_end, commit_seq, live};
+use crate::file::layout::{Seq, commit_end, live};
 use crate::file::region::Region;
 use crate::file::space::{Extent, LogPoint, Space};
 
@@ -16,7 +16,7 @@ pub(crate) struct Durable {
     /// Offset behind the last commit.
     pub(crate) end: u64,
     /// Its sequence number.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
     /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it
     /// could not be told in which extent that is.
     from: LogPoint,
@@ -24,7 +24,7 @@ pub(crate) struct Durable {
 
 impl Durable {
     /// Up to `end`, behind the commit `seq`. In which extent that is shows when it is asked for.
-    pub(crate) fn up_to(end: u64, seq: u64) -> Durable {
+    pub(crate) fn up_to(end: u64, seq: Seq) -> Durable {
         Durable { end, seq, from: LogPoint::default() }
     }
 
@@ -40,7 +40,7 @@ impl Durable {
     }
 
     fn point_of(&self, extent: &Extent) -> Option<LogPoint> {
-        (extent.count <= self.seq & COUNT_MASK).then_some(LogPoint { ordinal: extent.ordinal, at: self.end })
+        (extent.count <= self.seq.count()).then_some(LogPoint { ordinal: extent.ordinal, at: self.end })
     }
 }
 
@@ -66,9 +66,9 @@ impl Reach {
         durable: Durable,
         read: impl FnOnce() -> Result<Option<Space>>,
     ) -> Result<(Durable, Option<Ranges>)> {
-        let visible = region.live(live::VISIBLE)?;
+        let visible = region.live_seq(live::VISIBLE)?;
         let commit = region.live(live::COMMIT_POINT)?;
-        let reached = Durable { end: commit_end(commit), seq: commit_seq(commit, visible), ..durable };
+        let reached = Durable { end: commit_end(commit), seq: Seq::of_commit_word(commit, visible), ..durable };
         // Held for a few steps, and nothing else is waited for meanwhile.
         let mut space = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !space.is_current(region)? {
@@ -146,7 +146,7 @@ mod tests {
     /// An extent that has joined the log behind a commit is another one in the same place.
     #[test]
     fn where_a_commit_ends_is_told_by_its_number() {
-        let durable = Durable::up_to(at(2), (1 << crate::file::layout::COUNT_BITS) + 20);
+        let durable = Durable::up_to(at(2), Seq::new(1, 20));
         assert_eq!(durable.point_of(&extent(0, 4, ExtentKind::Log, 20, 7)), Some(point(7, at(2))));
         assert_eq!(durable.point_of(&extent(0, 4, ExtentKind::Log, 21, 9)), None);
     }
@@ -156,21 +156,21 @@ mod tests {
     fn the_space_table_is_read_only_if_it_has_changed() {
         let region = Region::in_memory(1 << 24).unwrap();
         region.allocate(EXTENTS, at(8)).unwrap();
-        let seq = 1 << crate::file::layout::COUNT_BITS;
-        let commit = |seq: u64, end: u64| {
-            region.store_live(live::COMMIT_POINT, commit_word(end, seq), Ordering::Release).unwrap();
-            region.store_live(live::VISIBLE, seq, Ordering::Release).unwrap();
+        let seq = Seq::new(1, 0);
+        let commit = |seq: Seq, end: u64| {
+            region.store_live(live::COMMIT_POINT, commit_word(end, seq.0), Ordering::Release).unwrap();
+            region.store_live(live::VISIBLE, seq.0, Ordering::Release).unwrap();
         };
         Space::create(&region, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
         let table = || Space::load(&region, region.live(live::SPACE_TABLE)?).map(Some);
         let reach = Reach::unknown();
-        commit(seq + 1, at(0) + 80);
+        commit(seq.next(), at(0) + 80);
         let nothing = Durable::up_to(at(0), seq);
         let (reached, ranges) = reach.unflushed(&region, nothing, || Ok(None)).unwrap();
-        assert_eq!(((reached.end, reached.seq), ranges), ((at(0) + 80, seq + 1), None), "it could not be read");
+        assert_eq!(((reached.end, reached.seq), ranges), ((at(0) + 80, seq.next()), None), "it could not be read");
         let (reached, ranges) = reach.unflushed(&region, nothing, table).unwrap();
         assert_eq!((reached.from, ranges), (point(1, at(0) + 80), Some(vec![(at(0), at(0) + 80)])));
-        commit(seq + 2, at(1));
+        commit(seq.next().next(), at(1));
         let known = reach.unflushed(&region, reached, || unreachable!("it has not changed")).unwrap();
         assert_eq!(known.1, Some(vec![(at(0) + 80, at(1))]));
         let changes = region.live(live::SPACE_CHANGES).unwrap();

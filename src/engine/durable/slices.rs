@@ -126,6 +126,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::file::layout::Seq;
 
     /// What was begun and what was waited for.
     #[derive(Default)]
@@ -156,14 +157,14 @@ mod tests {
     const SLICE: u64 = EVERY / 16;
 
     fn slices() -> Slices {
-        Slices::new(Durable::up_to(0, 0))
+        Slices::new(Durable::up_to(0, Seq::ZERO))
     }
 
     /// Begins a slice that ends when the log has had so many bytes, which are as many of the file.
     fn begin(slices: &Slices, disk: &Disk, bytes: u64) -> Result<u64> {
         let mut slice = slices.next().unwrap();
         let begins = slice.begins_at().end;
-        slice.ends_at(Durable::up_to(bytes, bytes / 8), bytes, EVERY);
+        slice.ends_at(Durable::up_to(bytes, Seq(bytes / 8)), bytes, EVERY);
         let begun = slice.begin(disk, vec![(begins, bytes)], bytes)?;
         slice.wait_for_oldest(disk).map(|()| begun)
     }
@@ -176,7 +177,7 @@ mod tests {
         assert!(!slices.are_complete_at(1000 + SLICE - 1));
         assert!(slices.are_complete_at(1000 + SLICE));
         for (every, slice) in [(1, BLOCK), (u64::MAX, LARGEST)] {
-            slices.next().unwrap().ends_at(Durable::up_to(0, 0), 0, every);
+            slices.next().unwrap().ends_at(Durable::up_to(0, Seq::ZERO), 0, every);
             assert!(slices.are_complete_at(slice) && !slices.are_complete_at(slice - 1), "every {every}");
         }
     }

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::layout::{COUNT_MASK, live, process};
+use crate::file::layout::{COUNT_MASK, Seq, live, process};
 use crate::file::live_table::PROCESS;
 use crate::file::locks;
 use crate::file::region::barrier;
@@ -20,14 +20,14 @@ pub(crate) struct ReadingPoint {
     /// The store is a closed one that nobody has opened for writing yet.
     at_rest: bool,
     /// The number of the last visible commit.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
 }
 
 impl Engine {
     /// Where one who reads without a pin begins.
     pub(crate) fn reading_point(&self) -> Result<ReadingPoint> {
         let at_rest = self.at_rest()?;
-        let seq = at_rest.map_or_else(|| self.region.live(live::VISIBLE), |at_rest| Ok(at_rest.visible))?;
+        let seq = at_rest.map_or_else(|| self.region.live_seq(live::VISIBLE), |at_rest| Ok(at_rest.visible))?;
         Ok(ReadingPoint { at_rest: at_rest.is_some(), seq })
     }
 
@@ -41,9 +41,9 @@ impl Engine {
     ///
     /// It is only ever raised to what is visible, and whoever sees it sees that too. So a reader who begins again at
     /// what is visible then comes to an end, or a file that says otherwise is damaged.
-    fn horizon_has_passed(&self, seq: u64) -> Result<bool> {
-        let horizon = self.region.live(live::HORIZON)?;
-        if horizon > seq && horizon > self.region.live(live::VISIBLE)? {
+    fn horizon_has_passed(&self, seq: Seq) -> Result<bool> {
+        let horizon = self.region.live_seq(live::HORIZON)?;
+        if horizon > seq && horizon > self.region.live_seq(live::VISIBLE)? {
             return Err(protocol::Words::impossible(self));
         }
         Ok(horizon > seq)
@@ -61,7 +61,7 @@ impl Engine {
 
     /// The count below which nobody reads at the moment. Others may begin to, so this only informs.
     pub(crate) fn lowest_pin(&self) -> Result<u64> {
-        let visible = self.visible()? & COUNT_MASK;
+        let visible = self.visible()?.count();
         Ok(self.oldest_reader()?.map_or(visible, |count| count.min(visible)))
     }
 
@@ -83,7 +83,7 @@ impl Engine {
 impl Writing<'_> {
     /// Raises the horizon to the visible sequence number and says below which count nobody reads any more.
     pub(crate) fn raise_horizon(&mut self) -> Result<u64> {
-        let visible = self.engine.region.live(live::VISIBLE)?;
+        let visible = self.engine.region.live_seq(live::VISIBLE)?;
         protocol::raise(self.engine, visible)?;
         if self.engine.some_need_a_barrier()? {
             let is_refused = !barrier::everywhere();
@@ -133,7 +133,7 @@ impl protocol::Words for Engine {
     }
 
     #[inline(always)]
-    fn claim(&self, seq: u64) -> u64 {
+    fn claim(&self, seq: Seq) -> u64 {
         self.claims.at(seq)
     }
 

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::error::Result;
 use crate::file::index::{Index, Lines, Probe, Searched};
-use crate::file::layout::{KeyHash, Kind, MapId, live};
+use crate::file::layout::{KeyHash, Kind, MapId, Seq, live};
 use crate::file::log::{self, Glance, Record, Wanted};
 use crate::file::region::Window;
 use crate::file::table::MapTable;
@@ -39,7 +39,7 @@ pub(crate) fn prefetch_record(window: Window<'_>, record: u64) {
 impl Engine {
     /// The index that tells the truth about a map at `seq`. The caller's pin keeps it.
     #[inline(always)]
-    pub(crate) fn index_at(&self, map: MapId, seq: u64) -> Result<Option<Index<'_>>> {
+    pub(crate) fn index_at(&self, map: MapId, seq: Seq) -> Result<Option<Index<'_>>> {
         match self.index(map)? {
             Some(index) if index.since() > seq => self.older_index(index, seq),
             index => Ok(index),
@@ -47,7 +47,7 @@ impl Engine {
     }
 
     #[cold]
-    pub(crate) fn older_index<'a>(&self, newest: Index<'a>, seq: u64) -> Result<Option<Index<'a>>> {
+    pub(crate) fn older_index<'a>(&self, newest: Index<'a>, seq: Seq) -> Result<Option<Index<'a>>> {
         let mut index = Some(newest);
         while let Some(newer) = index.filter(|index| index.since() > seq) {
             index = newer.previous()?.filter(|older| older.since() < newer.since());
@@ -70,13 +70,13 @@ impl Engine {
 
     /// The lines of the index that tells the truth about a map at `seq`.
     #[inline(always)]
-    pub(crate) fn lines_at(&self, map: MapId, seq: u64) -> Result<Option<Lines>> {
+    pub(crate) fn lines_at(&self, map: MapId, seq: Seq) -> Result<Option<Lines>> {
         Ok(self.index_at(map, seq)?.map(|index| index.as_lines()))
     }
 
     /// Those of the index in force, if it is found and tells the truth at `seq`.
     #[inline(always)]
-    pub(crate) fn lines_at_a_glance(&self, window: Window<'_>, map: MapId, seq: u64) -> Option<Lines> {
+    pub(crate) fn lines_at_a_glance(&self, window: Window<'_>, map: MapId, seq: Seq) -> Option<Lines> {
         if self.at_rest.is_some() {
             return None;
         }
@@ -125,7 +125,7 @@ impl Engine {
     fn value_the_long_way(
         &self,
         lines: Lines,
-        (map, seq): (MapId, u64),
+        (map, seq): (MapId, Seq),
         key: &[u8],
         at: Moment,
     ) -> Result<Option<&[u8]>> {
@@ -137,7 +137,7 @@ impl Engine {
     pub(crate) fn values_of<'e, K: AsRef<[u8]>>(
         &'e self,
         lines: Lines,
-        (map, seq, at): (MapId, u64, Moment),
+        (map, seq, at): (MapId, Seq, Moment),
         keys: &[K],
         mut found: impl FnMut(Option<&'e [u8]>) -> Result<()>,
     ) -> Result<()> {
@@ -179,7 +179,7 @@ impl Engine {
 
     /// The version of a record's key that was the newest at `seq`, if that was a value and is one at this time.
     #[inline(always)]
-    pub(crate) fn version_at<'a>(&'a self, newest: Record<'a>, seq: u64, at: Moment) -> Result<Option<Record<'a>>> {
+    pub(crate) fn version_at<'a>(&'a self, newest: Record<'a>, seq: Seq, at: Moment) -> Result<Option<Record<'a>>> {
         let mut record = newest;
         if record.seq() > seq {
             match self.older_version(record, seq)? {
@@ -210,7 +210,7 @@ impl Engine {
     pub(crate) fn value_in_turn(&self, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         let index = self.index_for_writing(map)?;
         match self.probe(&index, map, KeyHash::of(key, self.seed), key)? {
-            Some(Probe::Found(_, newest)) => self.version_at(log::record(&self.region, newest)?, u64::MAX, Moment::NOW),
+            Some(Probe::Found(_, newest)) => self.version_at(log::record(&self.region, newest)?, Seq::MAX, Moment::NOW),
             _ => Ok(None),
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Result;
-use crate::file::layout::{COUNT_MASK, EXTENTS, pin};
+use crate::file::layout::{COUNT_MASK, EXTENTS, Seq, pin};
 use crate::file::live_table::PIN;
 use crate::file::region::{Region, Word};
 
@@ -47,8 +47,8 @@ impl Claims {
 
     /// Of one at a sequence number.
     #[inline(always)]
-    pub(crate) fn at(self, seq: u64) -> u64 {
-        self.idle & !COUNT_MASK | seq & COUNT_MASK
+    pub(crate) fn at(self, seq: Seq) -> u64 {
+        self.idle & !COUNT_MASK | seq.count()
     }
 }
 
@@ -111,8 +111,8 @@ pub(crate) fn few_are_free(region: &Region) -> Result<bool> {
 
 /// The lowest count below `visible` that a pin is at, or else that. Only for one who has raised the horizon. Should the
 /// pins of a process stand in the way, `clean` cleans them if it is dead.
-pub(crate) fn lowest(region: &Region, visible: u64, mut clean: impl FnMut(u64) -> Result<()>) -> Result<u64> {
-    let mut lowest = visible & COUNT_MASK;
+pub(crate) fn lowest(region: &Region, visible: Seq, mut clean: impl FnMut(u64) -> Result<()>) -> Result<u64> {
+    let mut lowest = visible.count();
     for place in PIN.parts(region)?.places() {
         let word = word(region, place + pin::CLAIM)?;
         let claim = word.seq_cst();
@@ -182,7 +182,7 @@ mod tests {
     fn each_search_finds_a_pin_of_its_own_and_begins_behind_the_last() {
         let (region, search, entries) = table();
         let claims = Claims::of(3);
-        let places: BTreeSet<u64> = (0..entries).map(|n| claim(&region, &search, claims.at(n)).unwrap()).collect();
+        let places: BTreeSet<u64> = (0..entries).map(|n| claim(&region, &search, claims.at(Seq(n))).unwrap()).collect();
         assert_eq!(places.len() as u64, entries);
         assert_eq!(search.looked_at.load(Ordering::Relaxed), entries, "none was looked at twice");
         assert_eq!(search.claim(&region, claims.idle).unwrap(), Found::Nothing { entries });
@@ -211,18 +211,18 @@ mod tests {
     fn the_oldest_pin_is_found_and_one_that_is_not_used_holds_nothing_back() {
         let (region, search, entries) = table();
         let nobody_is_dead = |_| Ok(());
-        assert_eq!((in_use(&region).unwrap(), lowest(&region, 100, nobody_is_dead).unwrap()), ((0, None), 100));
+        assert_eq!((in_use(&region).unwrap(), lowest(&region, Seq(100), nobody_is_dead).unwrap()), ((0, None), 100));
         let claims = Claims::of(3);
-        let high = 5 << crate::file::layout::COUNT_BITS;
-        let places = [70, 50, 60].map(|count| claim(&region, &search, claims.at(high | count)).unwrap());
+        let at = |count| Seq::new(5, count);
+        let places = [70, 50, 60].map(|count| claim(&region, &search, claims.at(at(count))).unwrap());
         claim(&region, &search, claims.idle).unwrap();
         store(&region, places[1] + pin::SINCE, 7, Ordering::Relaxed).unwrap();
         let oldest = Held { count: 50, since: 7, entry: 3 };
         assert_eq!(in_use(&region).unwrap(), (3, Some(oldest)));
-        assert_eq!(lowest(&region, high | 100, nobody_is_dead).unwrap(), 50);
-        assert_eq!(lowest(&region, high | 40, nobody_is_dead).unwrap(), 40, "those are of later commits");
+        assert_eq!(lowest(&region, at(100), nobody_is_dead).unwrap(), 50);
+        assert_eq!(lowest(&region, at(40), nobody_is_dead).unwrap(), 40, "those are of later commits");
         clear(&region, places[1]);
-        assert_eq!(lowest(&region, high | 100, nobody_is_dead).unwrap(), 60);
+        assert_eq!(lowest(&region, at(100), nobody_is_dead).unwrap(), 60);
         assert!(!few_are_free(&region).unwrap());
         while claim(&region, &search, claims.idle).is_some() {}
         assert!(few_are_free(&region).unwrap());
@@ -232,8 +232,8 @@ mod tests {
     #[test]
     fn the_pins_of_the_dead_hold_nothing_back() {
         let (region, search, _) = table();
-        let dead = claim(&region, &search, Claims::of(8).at(20)).unwrap();
-        claim(&region, &search, Claims::of(9).at(30)).unwrap();
+        let dead = claim(&region, &search, Claims::of(8).at(Seq(20))).unwrap();
+        claim(&region, &search, Claims::of(9).at(Seq(30))).unwrap();
         let mut asked = Vec::new();
         let clean = |owner| {
             asked.push(owner);
@@ -242,7 +242,7 @@ mod tests {
             }
             Ok(())
         };
-        assert_eq!(lowest(&region, 100, clean).unwrap(), 30);
+        assert_eq!(lowest(&region, Seq(100), clean).unwrap(), 30);
         assert_eq!(asked, [8, 9], "only those that stand in the way are asked");
     }
 }

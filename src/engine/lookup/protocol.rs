@@ -3,7 +3,7 @@
 //! [`pins`](crate::engine::read::pins). So is the step that moves the tail.
 
 use crate::error::{Error, Result};
-use crate::file::layout::live;
+use crate::file::layout::{Seq, live};
 
 /// Words that all readers and writers share.
 pub(crate) trait Words {
@@ -14,7 +14,7 @@ pub(crate) trait Words {
     /// A full barrier.
     fn fence(&self);
     /// What a pin at `seq` says.
-    fn claim(&self, seq: u64) -> u64;
+    fn claim(&self, seq: Seq) -> u64;
     /// The error of a horizon that lies beyond what is visible.
     fn impossible(&self) -> Error;
 }
@@ -22,21 +22,21 @@ pub(crate) trait Words {
 /// Whether no reclaimer can have missed a pin that was written at `seq`, with a full barrier behind it. Only then may
 /// the reader load where anything is.
 #[inline(always)]
-pub(crate) fn is_settled(words: &impl Words, seq: u64) -> Result<bool> {
-    Ok(words.load(live::HORIZON)? <= seq)
+pub(crate) fn is_settled(words: &impl Words, seq: Seq) -> Result<bool> {
+    Ok(Seq(words.load(live::HORIZON)?) <= seq)
 }
 
 /// Accepts a pin that was written at `seq`, with a full barrier behind it, or moves it to a newer number until it is
 /// [settled](is_settled).
 #[inline(always)]
-pub(crate) fn settle(words: &impl Words, place: u64, seq: u64) -> Result<u64> {
+pub(crate) fn settle(words: &impl Words, place: u64, seq: Seq) -> Result<Seq> {
     if is_settled(words, seq)? { Ok(seq) } else { catch_up(words, place, seq) }
 }
 
 #[cold]
-fn catch_up(words: &impl Words, place: u64, mut seq: u64) -> Result<u64> {
+fn catch_up(words: &impl Words, place: u64, mut seq: Seq) -> Result<Seq> {
     loop {
-        let newer = words.load(live::VISIBLE)?;
+        let newer = Seq(words.load(live::VISIBLE)?);
         if newer <= seq {
             // The horizon is never raised beyond what is visible. The holder of the pin gives it back.
             return Err(words.impossible());
@@ -44,7 +44,7 @@ fn catch_up(words: &impl Words, place: u64, mut seq: u64) -> Result<u64> {
         seq = newer;
         words.store(place, words.claim(seq))?;
         words.fence();
-        if words.load(live::HORIZON)? <= seq {
+        if is_settled(words, seq)? {
             return Ok(seq);
         }
     }
@@ -62,9 +62,9 @@ pub(crate) fn move_tail(words: &impl Words, tail: u64, chain: u32) -> Result<()>
 }
 
 /// Keeps new readers from starting below `visible`. Whoever looks at the pins after this sees all that lie below.
-pub(crate) fn raise(words: &impl Words, visible: u64) -> Result<()> {
-    if words.load(live::HORIZON)? < visible {
-        words.store(live::HORIZON, visible)?;
+pub(crate) fn raise(words: &impl Words, visible: Seq) -> Result<()> {
+    if Seq(words.load(live::HORIZON)?) < visible {
+        words.store(live::HORIZON, visible.0)?;
     }
     words.fence();
     Ok(())

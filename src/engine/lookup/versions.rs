@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::layout::{COUNT_MASK, RECORD_HEADER, Shortcut, live};
+use crate::file::layout::{RECORD_HEADER, Seq, Shortcut, live};
 use crate::file::log::{self, Record};
 
 /// Nobody reads at an older commit.
@@ -50,7 +50,7 @@ impl Engine {
             0 => self.look_for_old_readers()?,
             left => readers.until_look.store(left - 1, Ordering::Relaxed),
         }
-        if newest.seq() & COUNT_MASK <= readers.lowest.load(Ordering::Relaxed) {
+        if newest.seq().count() <= readers.lowest.load(Ordering::Relaxed) {
             return Ok(None);
         }
         self.make_shortcut(newest)
@@ -70,7 +70,7 @@ impl Engine {
         if depth == Shortcut::MAX_DEPTH {
             return Ok(None);
         }
-        let to_newest = |depth| Shortcut::new(newest.offset, depth, newest.seq());
+        let to_newest = |depth| Shortcut::new(newest.offset, depth, newest.seq().0);
         let Some(before) = before.filter(|_| ends_in_two(depth)) else { return Ok(Some(to_newest(depth + 1))) };
         // If it cannot be told where the way over both leads, counting begins anew here.
         Ok(Some(self.over_two(newest, &before)?.unwrap_or_else(|| to_newest(1))))
@@ -79,22 +79,22 @@ impl Engine {
     /// The shortcut that is as long as that of `newest` and the one behind it together, and one more; `None` if the
     /// latter cannot be told.
     fn over_two(&self, newest: Record<'_>, first: &Shortcut) -> Result<Option<Shortcut>> {
-        if first.seq.get() & COUNT_MASK <= self.region.live(live::REUSED_BELOW)? {
+        if first.target_seq().count() <= self.region.live(live::REUSED_BELOW)? {
             return Ok(None);
         }
         // In a damaged file it may be anything; then it is left alone.
         let Ok(middle) = log::record(&self.region, first.target()) else { return Ok(None) };
         let second = middle.shortcut().filter(|second| {
-            middle.seq() == first.seq.get()
+            middle.seq() == first.target_seq()
                 && is_same_key(middle, newest)
                 && second.depth() == first.depth() - smallest_part(first.depth())
         });
-        Ok(second.map(|second| Shortcut::new(second.target(), first.depth() + 1, second.seq.get())))
+        Ok(second.map(|second| Shortcut::new(second.target(), first.depth() + 1, second.target_seq().0)))
     }
 
     /// Follows the version chain down to the first record that is not newer than `seq`.
     #[cold]
-    pub(crate) fn older_version<'a>(&'a self, newest: Record<'a>, seq: u64) -> Result<Option<Record<'a>>> {
+    pub(crate) fn older_version<'a>(&'a self, newest: Record<'a>, seq: Seq) -> Result<Option<Record<'a>>> {
         let mut record = newest;
         // Within one commit a key may have been written many times; a chain in circles would be longer than the file.
         let mut left = self.region.len() / RECORD_HEADER;
@@ -110,10 +110,10 @@ impl Engine {
     }
 
     /// One step down the version chain of a record, for a reader at `seq`, which is older.
-    pub(crate) fn next_version<'a>(&'a self, record: Record<'a>, seq: u64) -> Result<Option<Record<'a>>> {
-        if let Some(shortcut) = record.shortcut().filter(|shortcut| shortcut.seq.get() > seq) {
+    pub(crate) fn next_version<'a>(&'a self, record: Record<'a>, seq: Seq) -> Result<Option<Record<'a>>> {
+        if let Some(shortcut) = record.shortcut().filter(|shortcut| shortcut.target_seq() > seq) {
             let target = log::record(&self.region, shortcut.target())?;
-            if target.seq() != shortcut.seq.get() {
+            if target.seq() != shortcut.target_seq() {
                 return Err(self.region.corrupt(record.offset, "the shortcut of the record leads to another version"));
             }
             return Ok(Some(target));
@@ -166,7 +166,7 @@ mod tests {
     const KEY: &[u8] = b"overwritten all the time";
 
     /// How many records a reader at `seq` goes through to find its version of the key, and the value that it finds.
-    fn find(engine: &Engine, seq: u64) -> (u64, Vec<u8>) {
+    fn find(engine: &Engine, seq: Seq) -> (u64, Vec<u8>) {
         let index = engine.index_in_force(DEFAULT_MAP).unwrap();
         let found = engine.probe(&index, DEFAULT_MAP, KeyHash::of(KEY, engine.seed), KEY).unwrap();
         let Some(Probe::Found(_, newest)) = found else { panic!("the key has no slot") };
@@ -239,11 +239,11 @@ mod tests {
         }
         let over_two = engine.make_shortcut(newest()).unwrap().unwrap();
         assert_eq!(over_two.depth(), newest().shortcut().unwrap().depth() + 1);
-        assert!(over_two.seq.get() < newest().shortcut().unwrap().seq.get());
+        assert!(over_two.target_seq() < newest().shortcut().unwrap().target_seq());
         // As if what it leads to had been freed: what is there now may look like anything, even like a record of this
         // key.
         let visible = engine.visible().unwrap();
-        engine.region.store_live(live::REUSED_BELOW, visible & COUNT_MASK, Ordering::Relaxed).unwrap();
+        engine.region.store_live(live::REUSED_BELOW, visible.count(), Ordering::Relaxed).unwrap();
         let anew = engine.make_shortcut(newest()).unwrap().unwrap();
         assert_eq!((anew.depth(), anew.target()), (1, newest().offset));
         drop(pin);
@@ -278,7 +278,7 @@ mod tests {
         }
         assert!(shortcuts > 100, "there were long chains");
         let reused_below = engine.region.live(live::REUSED_BELOW).unwrap();
-        assert!(reused_below > (engine.visible().unwrap() & COUNT_MASK) / 2, "the log was used again");
+        assert!(reused_below > (engine.visible().unwrap().count()) / 2, "the log was used again");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{COUNT_MASK, LIVE, MAX_COUNT, MAX_FILE_LEN, live};
+use crate::file::layout::{LIVE, MAX_COUNT, MAX_FILE_LEN, Seq, live};
 use crate::file::locks::{Locks, OPENING, Sharing, aside_from, aside_until, snapshot};
 use crate::file::region::{self, Region};
 
@@ -58,8 +58,8 @@ pub(super) fn all_began_at(locks: &Locks, head: u64) -> io::Result<bool> {
 }
 
 /// Whether none of them believes more of the log than the commit `seq`.
-pub(super) fn none_is_beyond(locks: &Locks, seq: u64) -> io::Result<bool> {
-    let beyond = aside_until((seq & COUNT_MASK) + 1)..aside_until(MAX_COUNT + 2);
+pub(super) fn none_is_beyond(locks: &Locks, seq: Seq) -> io::Result<bool> {
+    let beyond = aside_until(seq.count() + 1)..aside_until(MAX_COUNT + 2);
     Ok(locks.lowest_held(beyond)?.is_none())
 }
 
@@ -74,7 +74,7 @@ impl Engine {
     pub(super) fn step_aside(mut self, aside: Aside, head: u64) -> Result<Engine> {
         let Some(locks) = &self.held else { return Ok(self) };
         let locking = |error| lock_error(&self.region, error);
-        let count = self.visible()? & COUNT_MASK;
+        let count = self.visible()?.count();
         for byte in [aside_from(head), aside_until(count), snapshot(0)] {
             if !locks.try_lock(byte, Sharing::Shared).map_err(locking)? {
                 return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });

@@ -12,7 +12,7 @@ use crate::engine::{Engine, progress};
 use crate::error::{Error, Result};
 use crate::file::index;
 use crate::file::layout::{
-    CATALOGUE, COUNT_BITS, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, live, opener,
+    CATALOGUE, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Seq, Superblock, live, opener,
 };
 use crate::file::space::{LogExtent, Space};
 
@@ -21,7 +21,7 @@ pub(crate) struct LogFound {
     pub(crate) extents: Vec<LogExtent>,
     pub(crate) end: u64,
     pub(crate) chain: u32,
-    pub(crate) last: u64,
+    pub(crate) last: Seq,
     pub(crate) bytes: u64,
     pub(crate) records: u64,
 }
@@ -50,8 +50,8 @@ pub(crate) fn build(seated: Seated, opened: Opened, superblock: Superblock, log:
 /// Makes an empty store of a region that has nothing behind the live area.
 pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
     let Seated { region, settings, .. } = &seated;
-    let seq = (1 << COUNT_BITS) + 1;
-    let first_extent = LogExtent { start: EXTENTS, end: EXTENTS + settings.limits.smallest_log, seq: seq - 1 };
+    let seq = Seq::new(1, 1);
+    let first_extent = LogExtent { start: EXTENTS, end: EXTENTS + settings.limits.smallest_log, seq: seq.before() };
     region.allocate(first_extent.start, first_extent.end)?;
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(|e| Error::io(region.path(), "get random bytes", io::Error::other(e)))?;
@@ -64,12 +64,12 @@ pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
     superblock.hash_seed = u64::from_le_bytes(seed.try_into().unwrap_or_default()).into();
 
     let extents = vec![first_extent];
-    let log = LogFound { extents, end: EXTENTS, chain: 0, last: seq - 1, bytes: 0, records: 0 };
+    let log = LogFound { extents, end: EXTENTS, chain: 0, last: seq.before(), bytes: 0, records: 0 };
     let initial = settings.initial_capacity;
     let engine = build(seated, Opened::Created, superblock, &log)?;
     let mut writing = engine.lend_writing();
     for (map, slots) in [(CATALOGUE, 0), (DEFAULT_MAP, initial)] {
-        writing.create_map(map, index::blocks_for(slots), seq - 1)?;
+        writing.create_map(map, index::blocks_for(slots), seq.before())?;
     }
     writing.keep_reserve(0)?;
     drop(writing);
@@ -86,7 +86,7 @@ pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
 /// Opens a store that was closed: there is nothing to do but to set the live area up.
 pub(super) fn open_clean(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
     let region = &seated.region;
-    let (end, last) = (superblock.log_end.get(), superblock.next_seq.get() - 1);
+    let (end, last) = (superblock.log_end.get(), superblock.last_seq());
     distrust_live(region)?;
     region.zero(LIVE, EXTENTS - LIVE)?;
     progress::note(region, opener::OPENING, 0, 0);

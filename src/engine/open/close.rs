@@ -78,7 +78,7 @@ impl Engine {
         let next = Superblock {
             log_end: self.region.live(live::TAIL)?.into(),
             end_chain: (self.region.live(live::CHAIN)? as u32).into(),
-            next_seq: (self.visible()? + 1).into(),
+            next_seq: (self.visible()?.next()).into(),
             file_len: self.region.file_len()?.into(),
             map_table: self.region.live(live::MAP_TABLE)?.into(),
             space_table: self.region.live(live::SPACE_TABLE)?.into(),

@@ -28,9 +28,8 @@ use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, NewRegion, Probe, Totals};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind,
-    MAX_INCARNATION, MapId, RECORD_HEADER, SUPERBLOCK_B, Superblock, align_block, flags, live, opener, seal,
-    writer_lock,
+    BLOCK, CATALOGUE, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind, MAX_INCARNATION, MapId,
+    RECORD_HEADER, SUPERBLOCK_B, Seq, Superblock, align_block, flags, live, opener, seal, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Tail, Walk};
 use crate::file::region::Region;
@@ -77,7 +76,7 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
     // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes
     // on.
     let begins_a_life = region.file().is_some();
-    if begins_a_life && log.last >> COUNT_BITS >= MAX_INCARNATION {
+    if begins_a_life && log.last.incarnation() >= MAX_INCARNATION {
         let (path, what) = (region.path().to_owned(), Numbers::Recoveries);
         return Err(Error::NumbersExhausted { path, what, max: MAX_INCARNATION });
     }
@@ -285,7 +284,7 @@ impl Engine {
     ///
     /// In a full store, where the regions or what is to be held back do not fit, all begins again with regions that
     /// are as small as can be, and if one of them was too small, with a larger one.
-    fn rebuild_maps(&self, mut keys: BTreeMap<MapId, u64>, seq: u64, bytes: u64) -> Result<()> {
+    fn rebuild_maps(&self, mut keys: BTreeMap<MapId, u64>, seq: Seq, bytes: u64) -> Result<()> {
         let mut writing = self.lend_writing();
         let mut fit = Fit::Roomy;
         loop {
@@ -381,8 +380,8 @@ impl Engine {
     }
 
     /// Begins a new life of the store behind the end of the log that was found, durably, before anything is committed.
-    fn begin_incarnation(&self, last: u64) -> Result<()> {
-        let seq = (((last >> COUNT_BITS) + 1) << COUNT_BITS) | ((last & COUNT_MASK) + 1);
+    fn begin_incarnation(&self, last: Seq) -> Result<()> {
+        let seq = Seq::new(last.incarnation() + 1, last.count() + 1);
         let mut writing = self.lend_writing();
         // A jump belongs to the life that ends here.
         let mut tail = Tail { seq: last, ..writing.tail()? };
@@ -402,10 +401,10 @@ impl Engine {
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),
             (live::TAIL, tail.at),
-            (live::HORIZON, seq),
-            (live::REUSED_BELOW, seq & COUNT_MASK),
-            (live::CHANGED, seq),
-            (live::VISIBLE, seq),
+            (live::HORIZON, seq.0),
+            (live::REUSED_BELOW, seq.count()),
+            (live::CHANGED, seq.0),
+            (live::VISIBLE, seq.0),
         ] {
             self.region.store(offset, value, Ordering::Release)?;
         }
@@ -425,7 +424,7 @@ impl Engine {
 impl<'e> Writing<'e> {
     /// Gives a map its first region, with room for its keys; a tight one has longer searches. If even that has no
     /// place, as the index takes others than before, the file becomes longer than it should, rather than not be opened.
-    fn recover_map(&mut self, map: MapId, sizes: Sizes<'_>, seq: u64) -> Result<Index<'e>> {
+    fn recover_map(&mut self, map: MapId, sizes: Sizes<'_>, seq: Seq) -> Result<Index<'e>> {
         let keys = sizes.keys.get(&map).copied().unwrap_or(0);
         if sizes.fit == Fit::Roomy {
             let slots = if map == DEFAULT_MAP { keys.max(self.engine.settings.initial_capacity) } else { keys };
@@ -439,7 +438,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Tries it with regions of these sizes. Says which map had no slot left, and how many it has.
-    fn rebuild_once(&mut self, sizes: Sizes<'_>, seq: u64, bytes: u64) -> Result<Option<(MapId, u64)>> {
+    fn rebuild_once(&mut self, sizes: Sizes<'_>, seq: Seq, bytes: u64) -> Result<Option<(MapId, u64)>> {
         let (start, end) = (self.engine.head()?.head.at, self.engine.region.live(live::TAIL)?);
         let mut maps = Maps::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(sizes.keys.keys().copied()) {
@@ -472,7 +471,7 @@ impl<'e> Writing<'e> {
         maps: &mut Maps<'e>,
         (record, hash): (Record<'_>, KeyHash),
         sizes: Sizes<'_>,
-        seq: u64,
+        seq: Seq,
     ) -> Result<Option<u64>> {
         let map = record.header.map();
         let (index, totals) = match maps.entry(map) {
@@ -504,7 +503,7 @@ impl<'e> Writing<'e> {
 
     /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps
     /// that it has and that have no records.
-    fn go_by_the_catalogue(&mut self, sizes: Sizes<'_>, seq: u64) -> Result<()> {
+    fn go_by_the_catalogue(&mut self, sizes: Sizes<'_>, seq: Seq) -> Result<()> {
         let mut known = self.engine.maps_of_catalogue()?;
         for &map in &known {
             if self.engine.index(map)?.is_none() {

@@ -29,7 +29,7 @@ use crate::engine::write::tables::tables_have_grown;
 use crate::engine::write::turn::SENDING;
 use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{BLOCK, CREATION_MAGIC, SUPERBLOCK_B, Superblock, commit_seq, live};
+use crate::file::layout::{BLOCK, CREATION_MAGIC, SUPERBLOCK_B, Seq, Superblock, live};
 use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing};
 use crate::file::region::{self, Protection, Region};
 
@@ -316,7 +316,7 @@ impl<'s> Opening<'s> {
                 .step_aside(aside, superblock.log_head.get());
         }
         let at_rest = AtRest {
-            visible: superblock.next_seq.get() - 1,
+            visible: superblock.last_seq(),
             map_table: superblock.map_table.get(),
             space_table: superblock.space_table.get(),
             identity,
@@ -439,10 +439,10 @@ impl Found {
         if let Some(locks) = &seat.locks {
             // Those who have recovered it in memory of their own go on looking at the log.
             let stays = if is_closed {
-                aside::none_is_beyond(locks, superblock.next_seq.get() - 1)
+                aside::none_is_beyond(locks, superblock.last_seq())
             } else if as_left {
-                let visible = region.live(live::VISIBLE)?;
-                aside::none_is_beyond(locks, commit_seq(region.live(live::COMMIT_POINT)?, visible))
+                let visible = region.live_seq(live::VISIBLE)?;
+                aside::none_is_beyond(locks, Seq::of_commit_word(region.live(live::COMMIT_POINT)?, visible))
             } else {
                 aside::all_began_at(locks, superblock.log_head.get())
             };

@@ -65,7 +65,7 @@ impl Engine {
             None => Arc::default(),
         };
         // What the superblock does not vouch for counts as not flushed.
-        let durable = Durable::up_to(superblock.log_end.get(), superblock.next_seq.get() - 1);
+        let durable = Durable::up_to(superblock.log_end.get(), superblock.last_seq());
         Ok(Engine {
             seed: superblock.hash_seed.get(),
             locks: seat.locks,

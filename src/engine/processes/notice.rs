@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::layout::live;
+use crate::file::layout::{Seq, live};
 use crate::file::region::Half;
 
 /// How often a waiter looks who cannot be woken: a reader must not write that it waits.
@@ -33,15 +33,15 @@ impl Engine {
     }
 
     /// Waits until a commit that changed something and is newer than `seq` is visible, and says whether there is one.
-    pub(crate) fn wait_for_change(&self, seq: u64, timeout: Duration) -> Result<bool> {
+    pub(crate) fn wait_for_change(&self, seq: Seq, timeout: Duration) -> Result<bool> {
         let start = Instant::now();
         loop {
             self.check_not_forked()?;
             let (changed, visible) = match self.at_rest()? {
                 Some(at_rest) => (at_rest.visible, at_rest.visible),
                 None => {
-                    let changed = self.region.live_word(live::CHANGED)?.load();
-                    (changed, self.region.live(live::VISIBLE)?)
+                    let changed = self.region.live_seq(live::CHANGED)?;
+                    (changed, self.region.live_seq(live::VISIBLE)?)
                 }
             };
             if changed > seq && visible >= changed {
@@ -59,8 +59,8 @@ impl Engine {
             } else {
                 self.region.swap_live(live::WATCHERS, 1)?;
                 fence(Ordering::SeqCst);
-                if self.region.live_word(live::CHANGED)?.seq_cst() == changed {
-                    self.region.sleep(live::CHANGED, Half::Low, changed as u32, left.min(LONGEST))?;
+                if self.region.live_word(live::CHANGED)?.seq_cst() == changed.0 {
+                    self.region.sleep(live::CHANGED, Half::Low, changed.0 as u32, left.min(LONGEST))?;
                 }
             }
         }

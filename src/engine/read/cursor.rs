@@ -5,7 +5,7 @@ use crate::engine::clock::Moment;
 use crate::engine::lookup::keys::prefetch_record;
 use crate::error::Result;
 use crate::file::index::{Index, Lines};
-use crate::file::layout::{KeyHash, MapId, SLOTS};
+use crate::file::layout::{KeyHash, MapId, SLOTS, Seq};
 use crate::file::log::{self, Record};
 
 /// For so many records at least an iteration asks the memory ahead of their use, and for so many lines.
@@ -131,7 +131,7 @@ impl Cursor {
 
     /// The next key that has a value at `seq`, the short way.
     #[inline(always)]
-    pub(crate) fn step<'e>(&mut self, engine: &'e Engine, seq: u64) -> Step<'e> {
+    pub(crate) fn step<'e>(&mut self, engine: &'e Engine, seq: Seq) -> Step<'e> {
         if self.ahead.len < RECORDS_AHEAD && self.left > 0 && !self.look_ahead(engine) || engine.settings.verify_reads {
             return Step::Unclear;
         }
@@ -168,7 +168,7 @@ impl Cursor {
 
     /// The record of the next key that has a value at `seq` and at this time. An error is one of that key; the
     /// iteration goes on behind it.
-    pub(crate) fn next<'e>(&mut self, engine: &'e Engine, seq: u64, at: Moment) -> Option<Result<Record<'e>>> {
+    pub(crate) fn next<'e>(&mut self, engine: &'e Engine, seq: Seq, at: Moment) -> Option<Result<Record<'e>>> {
         loop {
             match self.next_newest(engine)?.and_then(|newest| engine.version_at(newest, seq, at)) {
                 Ok(None) => {}

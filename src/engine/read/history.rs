@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
 use crate::error::{Error, Result};
-use crate::file::layout::{COUNT_BITS, COUNT_MASK, Kind, MapId, commit_end, flags, live};
+use crate::file::layout::{Kind, MapId, Seq, commit_end, flags, live};
 use crate::file::log::{Record, Scan};
 use crate::file::space::{Extent, Space};
 
@@ -15,16 +15,16 @@ const ATTEMPTS: u32 = 100;
 pub(crate) struct History {
     start: u64,
     end: u64,
-    after: u64,
-    until: u64,
+    after: Seq,
+    until: Seq,
 }
 
 /// See [`Engine::changes`].
 pub(crate) struct Changed<'e> {
     scan: Scan<'e>,
     map: MapId,
-    after: u64,
-    until: u64,
+    after: Seq,
+    until: Seq,
 }
 
 impl<'e> Iterator for Changed<'e> {
@@ -54,9 +54,9 @@ impl<'e> Iterator for Changed<'e> {
 impl Engine {
     /// The part of the log that has everything that was committed after one sequence number, and up to another, at
     /// which the caller has a pin.
-    pub(crate) fn history(&self, after: u64, until: u64) -> Result<History> {
+    pub(crate) fn history(&self, after: Seq, until: Seq) -> Result<History> {
         let path = || self.region.path().to_owned();
-        let truncated = || Error::HistoryTruncated { path: path(), seq: after };
+        let truncated = || Error::HistoryTruncated { path: path(), seq: after.0 };
         let end = match self.at_rest()? {
             Some(_) => self.superblock()?.log_end.get(),
             None => commit_end(self.region.live(live::COMMIT_POINT)?),
@@ -67,22 +67,22 @@ impl Engine {
             return Err(truncated());
         }
         let mut start = head;
-        if after >> COUNT_BITS == until >> COUNT_BITS {
+        if after.incarnation() == until.incarnation() {
             // The last extent that begins with a commit that is not newer.
             let extents = space.iter().flat_map(|space| space.extents());
-            let began = |count: u64| count <= after & COUNT_MASK;
+            let began = |count: u64| count <= after.count();
             let last =
                 extents.filter(|extent| extent.is_log() && began(extent.count)).max_by_key(|extent| extent.count);
             match last {
                 Some(extent) if !is_cut(space.as_ref(), extent, head) => start = extent.offset,
                 _ => {}
             }
-        } else if after != 0 {
+        } else if after != Seq::ZERO {
             // Of an earlier life. What it had after that may have been undone by the power cut that ended it.
-            let mut last = 0;
+            let mut last = Seq::ZERO;
             for record in Scan::new(&self.region, head, end) {
                 let record = record?;
-                if record.seq() >> COUNT_BITS > after >> COUNT_BITS {
+                if record.seq().incarnation() > after.incarnation() {
                     break;
                 }
                 last = record.seq();

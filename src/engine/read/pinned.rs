@@ -1,6 +1,6 @@
 //! A commit that somebody keeps looking at.
 
-use crate::file::layout::MapId;
+use crate::file::layout::{MapId, Seq};
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Step};
@@ -38,7 +38,7 @@ impl Pinned {
     }
 
     /// Its sequence number.
-    pub(crate) fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> Seq {
         self.pin.seq()
     }
 

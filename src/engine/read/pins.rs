@@ -34,7 +34,7 @@ use crate::engine::lookup::protocol;
 use crate::engine::processes::entries::{lock_error, poll};
 use crate::engine::write::tables::Lengthened;
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{COUNT_MASK, live, pin};
+use crate::file::layout::{Seq, live, pin};
 use crate::file::live_table::PIN;
 use crate::file::locks::{self, Sharing};
 use crate::file::region::Word;
@@ -67,7 +67,7 @@ struct Claimed {
     /// Zero in a read-only store, whose pins are locks.
     pub(crate) place: u64,
     /// What its holder reads at.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
     whose: Whose,
 }
 
@@ -109,7 +109,7 @@ impl<E: Deref<Target = Engine>> Pin<E> {
 
     /// The sequence number that its holder reads at.
     #[inline(always)]
-    pub(crate) fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> Seq {
         self.claimed.seq
     }
 
@@ -150,7 +150,7 @@ impl<'e> Hold<'e> {
     /// Holds everything, and reads at the last visible commit.
     pub(crate) fn take(engine: &'e Engine) -> Result<Hold<'e>> {
         let pin = engine.pin()?;
-        let below = (pin.seq() & COUNT_MASK).saturating_sub(1);
+        let below = Seq::new(pin.seq().incarnation(), pin.seq().count().saturating_sub(1));
         let _below = if pin.claimed.place == 0 {
             Some(engine.pin_by_lock(below)?)
         } else {
@@ -162,7 +162,7 @@ impl<'e> Hold<'e> {
     }
 
     /// The sequence number that its holder reads at.
-    pub(crate) fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> Seq {
         self.pin.seq()
     }
 }
@@ -182,7 +182,7 @@ impl<'e> View<'e> {
 
     /// The sequence number that it reads at.
     #[inline(always)]
-    pub(crate) fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> Seq {
         self.pin.seq()
     }
 }
@@ -193,7 +193,7 @@ pub(crate) struct KeptView<'e> {
     engine: &'e Engine,
     pin: &'e Word,
     place: u64,
-    seq: u64,
+    seq: Seq,
     /// As with a [`View`].
     stays: PhantomData<*const ()>,
 }
@@ -201,7 +201,7 @@ pub(crate) struct KeptView<'e> {
 impl KeptView<'_> {
     /// The sequence number that it reads at.
     #[inline(always)]
-    pub(crate) fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> Seq {
         self.seq
     }
 }
@@ -237,7 +237,7 @@ impl Engine {
             return None;
         }
         let [visible] = window.words(live::VISIBLE)?;
-        let seq = visible.load();
+        let seq = Seq(visible.load());
         // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
         self.region.store_found(pin, place, self.claims.at(seq), Ordering::Release);
         self.barrier_behind_kept();
@@ -254,7 +254,7 @@ impl Engine {
             // A read inside a read.
             return self.pin();
         }
-        let seq = self.region.live(live::VISIBLE)?;
+        let seq = self.region.live_seq(live::VISIBLE)?;
         // Release: as above.
         pin_table::store(&self.region, place, self.claims.at(seq), Ordering::Release)?;
         let mut pin = Pin { engine: self, claimed: Claimed { place, seq, whose: Whose::Thread } };
@@ -325,11 +325,11 @@ impl Engine {
     }
 
     /// Takes the lock that says that somebody reads at `seq`.
-    fn pin_by_lock(&self, seq: u64) -> Result<Pin<&Engine>> {
+    fn pin_by_lock(&self, seq: Seq) -> Result<Pin<&Engine>> {
         if let Some(locks) = &self.locks {
-            let place = locks::snapshot(seq & COUNT_MASK);
+            let place = locks::snapshot(seq.count());
             let lock = || locks.try_lock(place, Sharing::Shared).map_err(|e| lock_error(&self.region, e));
-            self.snapshot_locks.hold(seq & COUNT_MASK, || {
+            self.snapshot_locks.hold(seq.count(), || {
                 // Nobody takes one of these exclusively, but where one has to try in order to find out whether it is
                 // held.
                 if poll(self.settings.lock_timeout.max(LONGEST_LOOK), lock)? {
@@ -342,11 +342,11 @@ impl Engine {
     }
 
     #[cold]
-    fn unlock_snapshot(&self, seq: u64) {
+    fn unlock_snapshot(&self, seq: Seq) {
         let Some(locks) = &self.locks else { return };
-        self.snapshot_locks.leave(seq & COUNT_MASK, || {
+        self.snapshot_locks.leave(seq.count(), || {
             // Should this fail, space is held back until the store is closed.
-            let _ = locks.unlock(locks::snapshot(seq & COUNT_MASK));
+            let _ = locks.unlock(locks::snapshot(seq.count()));
         });
     }
 
@@ -456,7 +456,7 @@ mod tests {
             let newer = hold(&engine, 1);
             assert_eq!(engine.pins_in_use().unwrap().0, 2, "another commit has another");
             drop(first);
-            assert_eq!(engine.pins_in_use().unwrap().1.unwrap().count, more[0].seq() & COUNT_MASK);
+            assert_eq!(engine.pins_in_use().unwrap().1.unwrap().count, more[0].seq().count());
             assert!(newer[0].seq() > more[0].seq());
             drop((more, newer));
             assert_eq!(engine.pins_in_use().unwrap().0, 0);
@@ -515,7 +515,7 @@ mod tests {
         let all = Hold::take(&engine).unwrap();
         assert_eq!(all.pin.claimed.place, last.claimed.place);
         engine.put(DEFAULT_MAP, b"key", b"newer", None).unwrap();
-        let seq = all.seq() & COUNT_MASK;
+        let seq = all.seq().count();
         drop(held);
         assert_eq!(engine.lend_writing().raise_horizon().unwrap(), seq - 1);
         drop(all);
@@ -528,21 +528,21 @@ mod tests {
         let held = hold(&engine, 2000);
         assert_eq!(engine.pins_in_use().unwrap().0, 2000);
         assert!(PIN.parts(&engine.region).unwrap().entries() > 2000);
-        let lowest = held.iter().map(|pin| pin.seq() & COUNT_MASK).min();
+        let lowest = held.iter().map(|pin| pin.seq().count()).min();
         assert_eq!(engine.lend_writing().raise_horizon().unwrap(), lowest.unwrap());
         let mut held = held;
         // The last one is where the table went on.
         held.drain(..1999);
         assert!(held[0].claimed.place >= EXTENTS);
         engine.put(DEFAULT_MAP, b"key", b"newer", None).unwrap();
-        assert_eq!(engine.lend_writing().raise_horizon().unwrap(), held[0].seq() & COUNT_MASK);
+        assert_eq!(engine.lend_writing().raise_horizon().unwrap(), held[0].seq().count());
         assert!(engine.verify().unwrap().is_clean());
         // A thread that comes late may keep one there.
         let held = hold(&engine, 700);
         in_another_thread(|| {
             let view = engine.view().unwrap();
             assert!(view.pin.claimed.whose == Whose::Thread && view.pin.claimed.place >= EXTENTS);
-            let seq = view.seq() & COUNT_MASK;
+            let seq = view.seq().count();
             assert_eq!(engine.pins_in_use().unwrap().1.map(|oldest| oldest.count <= seq), Some(true));
         });
         drop(held);

@@ -20,7 +20,7 @@ use loom::sync::{Mutex, MutexGuard};
 use crate::engine::lookup::protocol::{self, Words};
 use crate::engine::processes::gate::thread_number;
 use crate::error::Result;
-use crate::file::layout::live;
+use crate::file::layout::{Seq, live};
 
 /// Threads are spread over so many lists of what this process looks at, so that they seldom wait for each other. A
 /// commit can have a pin in each.
@@ -39,7 +39,7 @@ pub(crate) trait Table: Words {
 pub(crate) struct SharedPin {
     pub(crate) place: u64,
     /// What its holders read at.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
     /// The list that it is in.
     pub(crate) share: usize,
 }
@@ -63,7 +63,7 @@ impl SharedPins {
     /// The same, in one of the lists.
     pub(crate) fn join_in(&self, share: usize, table: &impl Table) -> Result<SharedPin> {
         let mut commits = self.lock(share);
-        let seq = table.load(live::VISIBLE)?;
+        let seq = Seq(table.load(live::VISIBLE)?);
         if let Some(place) = commits.join(seq) {
             return Ok(SharedPin { place, seq, share });
         }
@@ -86,7 +86,7 @@ impl SharedPins {
 
     /// One of those who look at a commit does so no more.
     #[inline(never)]
-    pub(crate) fn leave(&self, table: &impl Table, share: usize, seq: u64) {
+    pub(crate) fn leave(&self, table: &impl Table, share: usize, seq: Seq) {
         let mut commits = self.lock(share);
         if let Some(place) = commits.leave(seq) {
             let stays = commits.keep_idle(place);
@@ -114,7 +114,7 @@ struct Unlisted<'s, T: Table> {
 
 impl<T: Table> Unlisted<'_, T> {
     /// Settles the pin, which was written at `seq`, and lists it, unless there is one for its commit by now.
-    fn settle(mut self, seq: u64, share: usize) -> Result<SharedPin> {
+    fn settle(mut self, seq: Seq, share: usize) -> Result<SharedPin> {
         let seq = protocol::settle(self.table, self.place, seq)?;
         let place = self.commits.enter(seq, self.place);
         self.is_listed = place == self.place;
@@ -170,7 +170,7 @@ pub(crate) struct Commits {
 
 #[derive(Debug)]
 struct Held {
-    seq: u64,
+    seq: Seq,
     place: u64,
     holders: u64,
 }
@@ -179,7 +179,7 @@ struct Held {
 const MOST_IDLE: usize = 4;
 
 impl Commits {
-    fn find(&self, seq: u64) -> std::result::Result<usize, usize> {
+    fn find(&self, seq: Seq) -> std::result::Result<usize, usize> {
         match self.held.back() {
             Some(newest) if newest.seq == seq => Ok(self.held.len() - 1),
             Some(newest) if newest.seq > seq => self.held.binary_search_by_key(&seq, |held| held.seq),
@@ -188,7 +188,7 @@ impl Commits {
     }
 
     /// One more looks at a commit. Says where its pin is, if it has one.
-    pub(crate) fn join(&mut self, seq: u64) -> Option<u64> {
+    pub(crate) fn join(&mut self, seq: Seq) -> Option<u64> {
         let at = self.find(seq).ok()?;
         let held = self.held.get_mut(at)?;
         held.holders += 1;
@@ -197,7 +197,7 @@ impl Commits {
 
     /// Somebody looks at a commit whose pin, which has just been settled, is at `place`. Says where it is: in another
     /// place, if the commit has one already.
-    pub(crate) fn enter(&mut self, seq: u64, place: u64) -> u64 {
+    pub(crate) fn enter(&mut self, seq: Seq, place: u64) -> u64 {
         match self.find(seq) {
             Ok(at) => {
                 let held = &mut self.held[at];
@@ -212,7 +212,7 @@ impl Commits {
     }
 
     /// One looks no more. Says where the pin is, if that was the last one: it is not needed any more.
-    pub(crate) fn leave(&mut self, seq: u64) -> Option<u64> {
+    pub(crate) fn leave(&mut self, seq: Seq) -> Option<u64> {
         let at = self.find(seq).ok()?;
         let held = self.held.get_mut(at)?;
         held.holders -= 1;
@@ -262,9 +262,9 @@ mod tests {
     const IDLE: u64 = u64::MAX;
 
     impl Fake {
-        fn at(seq: u64) -> Arc<Fake> {
+        fn at(seq: Seq) -> Arc<Fake> {
             Arc::new(Fake {
-                visible: AtomicU64::new(seq),
+                visible: AtomicU64::new(seq.0),
                 horizon: AtomicU64::new(0),
                 pins: Default::default(),
                 stays: AtomicU64::new(0),
@@ -310,8 +310,8 @@ mod tests {
             fence(Ordering::SeqCst);
         }
 
-        fn claim(&self, seq: u64) -> u64 {
-            seq
+        fn claim(&self, seq: Seq) -> u64 {
+            seq.0
         }
 
         fn impossible(&self) -> Error {
@@ -343,10 +343,10 @@ mod tests {
 
     #[test]
     fn those_who_look_at_one_commit_share_a_pin_until_the_last_one_leaves() {
-        let (pins, table) = (SharedPins::default(), Fake::at(7));
+        let (pins, table) = (SharedPins::default(), Fake::at(Seq(7)));
         let first = pins.join(&*table).unwrap();
         let second = pins.join(&*table).unwrap();
-        assert_eq!((first, first.seq), (second, 7));
+        assert_eq!((first, first.seq), (second, Seq(7)));
         table.commit();
         let newer = pins.join(&*table).unwrap();
         assert_eq!(table.held(), [7, 8]);
@@ -357,7 +357,7 @@ mod tests {
         // The pin has stayed with the process and is used again.
         table.commit();
         let newest = pins.join(&*table).unwrap();
-        assert_eq!((newest.place, newest.seq, table.searches.load(Ordering::SeqCst)), (first.place, 9, 2));
+        assert_eq!((newest.place, newest.seq, table.searches.load(Ordering::SeqCst)), (first.place, Seq(9), 2));
         [newer, newest].into_iter().for_each(|pin| leave(&pins, &table, pin));
         assert_eq!(table.held(), []);
         assert_eq!(pins.take_idle().map(|place| table.pins[place as usize].load(Ordering::SeqCst)), Some(IDLE));
@@ -366,12 +366,12 @@ mod tests {
     /// The other one looks at the same commit by the time that a pin is found.
     #[test]
     fn a_pin_that_is_one_too_many_is_let_go_of() {
-        let (pins, table) = (Arc::new(SharedPins::default()), Fake::at(7));
+        let (pins, table) = (Arc::new(SharedPins::default()), Fake::at(Seq(7)));
         let share = (thread_number() % SHARES as u64) as usize;
         let (of_other, table_of_other) = (Arc::clone(&pins), Arc::clone(&table));
         let enter = move || {
             let place = table_of_other.search(7).unwrap();
-            assert_eq!(of_other.lock(share).enter(7, place), place);
+            assert_eq!(of_other.lock(share).enter(Seq(7), place), place);
         };
         *table.meanwhile.lock().unwrap() = Some(Box::new(enter));
         let pin = pins.join(&*table).unwrap();
@@ -383,7 +383,7 @@ mod tests {
     /// The horizon is raised between the look at the last commit and the pin.
     #[test]
     fn a_pin_that_comes_too_late_takes_a_newer_commit_or_is_let_go_of() {
-        let (pins, table) = (SharedPins::default(), Fake::at(7));
+        let (pins, table) = (SharedPins::default(), Fake::at(Seq(7)));
         let of_other = Arc::clone(&table);
         let raise = move || {
             of_other.commit();
@@ -391,7 +391,7 @@ mod tests {
         };
         *table.meanwhile.lock().unwrap() = Some(Box::new(raise));
         let pin = pins.join(&*table).unwrap();
-        assert_eq!((pin.seq, table.held()), (8, vec![8]));
+        assert_eq!((pin.seq, table.held()), (Seq(8), vec![8]));
         leave(&pins, &table, pin);
         // A horizon that cannot be: the pin that stayed, and one that is searched for.
         table.horizon.store(100, Ordering::SeqCst);
@@ -402,18 +402,18 @@ mod tests {
             table.let_go(idle, false);
         }
         table.horizon.store(8, Ordering::SeqCst);
-        assert_eq!(pins.join(&*table).unwrap().seq, 8);
+        assert_eq!(pins.join(&*table).unwrap().seq, Seq(8));
     }
 
     #[test]
     fn many_threads_leave_no_pin_behind() {
-        let (pins, table) = (SharedPins::default(), Fake::at(7));
+        let (pins, table) = (SharedPins::default(), Fake::at(Seq(7)));
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         let pin = pins.join(&*table).unwrap();
-                        assert_eq!(table.pins[pin.place as usize].load(Ordering::SeqCst), pin.seq);
+                        assert_eq!(table.pins[pin.place as usize].load(Ordering::SeqCst), pin.seq.0);
                         table.commit();
                         leave(&pins, &table, pin);
                     }
@@ -453,16 +453,16 @@ mod tests {
     #[test]
     fn a_commit_has_one_pin_until_the_last_one_leaves() {
         let mut commits = Commits::default();
-        assert_eq!(commits.join(7), None);
-        assert_eq!(commits.enter(7, 100), 100);
-        assert_eq!(commits.join(7), Some(100));
-        assert_eq!(commits.enter(9, 200), 200);
-        assert_eq!(commits.enter(8, 300), 300, "one that was overtaken on the way");
-        assert_eq!(commits.enter(7, 400), 100, "two came at the same time");
-        assert_eq!([7, 8, 9].map(|seq| commits.join(seq)), [Some(100), Some(300), Some(200)]);
-        assert_eq!([7, 7, 7, 7].map(|seq| commits.leave(seq)), [None, None, None, Some(100)]);
-        assert_eq!([commits.join(7), commits.leave(7)], [None, None]);
-        assert_eq!([9, 8, 9, 8].map(|seq| commits.leave(seq)), [None, None, Some(200), Some(300)]);
+        assert_eq!(commits.join(Seq(7)), None);
+        assert_eq!(commits.enter(Seq(7), 100), 100);
+        assert_eq!(commits.join(Seq(7)), Some(100));
+        assert_eq!(commits.enter(Seq(9), 200), 200);
+        assert_eq!(commits.enter(Seq(8), 300), 300, "one that was overtaken on the way");
+        assert_eq!(commits.enter(Seq(7), 400), 100, "two came at the same time");
+        assert_eq!([7, 8, 9].map(|seq| commits.join(Seq(seq))), [Some(100), Some(300), Some(200)]);
+        assert_eq!([7, 7, 7, 7].map(|seq| commits.leave(Seq(seq))), [None, None, None, Some(100)]);
+        assert_eq!([commits.join(Seq(7)), commits.leave(Seq(7))], [None, None]);
+        assert_eq!([9, 8, 9, 8].map(|seq| commits.leave(Seq(seq))), [None, None, Some(200), Some(300)]);
     }
 
     #[test]

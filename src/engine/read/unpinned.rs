@@ -12,13 +12,13 @@ use crate::engine::Engine;
 use crate::engine::clock::now;
 use crate::error::Result;
 use crate::file::index::Totals;
-use crate::file::layout::{KeyHash, Kind, MapId, RECORD_HEADER, RecordHeader, live};
+use crate::file::layout::{KeyHash, Kind, MapId, RECORD_HEADER, RecordHeader, Seq, live};
 use crate::file::log;
 
 impl Engine {
     /// Reads at the last visible commit. If somebody has come in between, it is read once more under a snapshot lock:
     /// beside those who write all the time, what takes long would come in between each time.
-    pub(crate) fn unpinned<T>(&self, read: impl Fn(u64) -> Result<T>) -> Result<T> {
+    pub(crate) fn unpinned<T>(&self, read: impl Fn(Seq) -> Result<T>) -> Result<T> {
         self.check_not_forked()?;
         let point = self.reading_point()?;
         let found = read(point.seq);
@@ -49,7 +49,7 @@ impl Engine {
         }
     }
 
-    fn copy_at(&self, map: MapId, key: &[u8], seq: u64) -> Result<Option<(Vec<u8>, Option<u64>)>> {
+    fn copy_at(&self, map: MapId, key: &[u8], seq: Seq) -> Result<Option<(Vec<u8>, Option<u64>)>> {
         let Some(index) = self.index_at(map, seq)? else { return Ok(None) };
         let newest = index.find(KeyHash::of(key, self.seed), |offset| {
             let header = log::copy_header(&self.region, offset)?;
@@ -58,7 +58,7 @@ impl Engine {
         let Some((mut offset, mut header)) = newest else { return Ok(None) };
         // A chain in circles would be longer than the file.
         let mut left = self.region.len() / RECORD_HEADER;
-        while header.seq.get() > seq {
+        while Seq::from(header.seq) > seq {
             if header.prev() == 0 {
                 return Ok(None);
             }

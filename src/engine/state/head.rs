@@ -5,7 +5,7 @@
 //! counters: see [`totals`].
 
 use crate::error::Result;
-use crate::file::layout::{Superblock, head, live};
+use crate::file::layout::{Seq, Superblock, head, live};
 use crate::file::log::Head;
 use crate::file::region::Region;
 use crate::file::totals;
@@ -20,7 +20,7 @@ pub(crate) struct LogHead {
     /// The ordinal of the extent that it lies in.
     pub(crate) ordinal: u64,
     /// The highest sequence number among the records behind it.
-    pub(crate) behind: u64,
+    pub(crate) behind: Seq,
     /// Bytes of these records, since the live area was set up.
     pub(crate) bytes: u64,
     /// How many they are.
@@ -34,10 +34,10 @@ impl LogHead {
             head: Head {
                 at: superblock.log_head.get(),
                 chain: superblock.head_chain.get(),
-                seq: superblock.head_seq.get(),
+                seq: superblock.head_seq(),
             },
             ordinal: superblock.head_ordinal.get(),
-            behind: superblock.behind_seq.get(),
+            behind: superblock.behind_seq(),
             bytes: 0,
             records: 0,
         }
@@ -58,9 +58,9 @@ impl LogHead {
 
 pub(super) fn of_words(words: [u64; live::HEAD_WORDS as usize]) -> LogHead {
     LogHead {
-        head: Head { at: words[head::AT], chain: words[head::CHAIN] as u32, seq: words[head::SEQ] },
+        head: Head { at: words[head::AT], chain: words[head::CHAIN] as u32, seq: Seq(words[head::SEQ]) },
         ordinal: words[head::ORDINAL],
-        behind: words[head::BEHIND],
+        behind: Seq(words[head::BEHIND]),
         bytes: words[head::BYTES],
         records: words[head::RECORDS],
     }
@@ -83,9 +83,9 @@ pub(crate) fn publish(region: &Region, to: &LogHead) -> Result<()> {
     words[head::NUMBER] = number.wrapping_add(1).max(1);
     words[head::AT] = to.head.at;
     words[head::CHAIN] = u64::from(to.head.chain);
-    words[head::SEQ] = to.head.seq;
+    words[head::SEQ] = to.head.seq.0;
     words[head::ORDINAL] = to.ordinal;
-    words[head::BEHIND] = to.behind;
+    words[head::BEHIND] = to.behind.0;
     words[head::BYTES] = to.bytes;
     words[head::RECORDS] = to.records;
     totals::publish(region, live::HEAD, words)

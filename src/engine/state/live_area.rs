@@ -6,8 +6,7 @@ use super::head::{self, LogHead};
 use super::superblocks::{fields_are_sane, is_sane};
 use crate::error::Result;
 use crate::file::layout::{
-    COUNT_BITS, COUNT_MASK, EXTENTS, PIN_LEN, PIN_TABLE, PINS, Superblock, commit_seq, commit_word, live, pin, seal,
-    writer_lock,
+    EXTENTS, PIN_LEN, PIN_TABLE, PINS, Seq, Superblock, commit_seq, commit_word, live, pin, seal, writer_lock,
 };
 use crate::file::log::{Head, Walk};
 use crate::file::region::Region;
@@ -45,17 +44,16 @@ pub(crate) fn live_identity(region: &Region) -> Result<[u64; 6]> {
 fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
     // What is visible comes last: others may commit meanwhile, and neither the horizon nor the head ever passes that.
     let Ok(head) = head::read(region) else { return Ok(false) };
-    let horizon = region.live(live::HORIZON)?;
+    let horizon = region.live_seq(live::HORIZON)?;
     let commit = region.live(live::COMMIT_POINT)?;
-    let visible = region.live(live::VISIBLE)?;
+    let visible = region.live_seq(live::VISIBLE)?;
     // A superblock can say more than is visible: a commit whose writer was stopped or killed before he showed it.
-    let is_ahead = commit_seq(commit, visible) == visible.wrapping_add(1)
-        && visible.wrapping_add(1) >= superblock.next_seq.get() - 1;
+    let is_ahead = Seq::of_commit_word(commit, visible) == visible.next() && visible.next() >= superblock.last_seq();
     Ok(is_sane(visible)
-        && (visible >= superblock.next_seq.get() - 1 || is_ahead)
-        && visible >> COUNT_BITS == superblock.next_seq.get() >> COUNT_BITS
+        && (visible >= superblock.last_seq() || is_ahead)
+        && visible.incarnation() == superblock.next_seq().incarnation()
         && horizon <= visible
-        && fields_are_sane(&Superblock { next_seq: (visible + 1).into(), ..head.put_into(*superblock) })
+        && fields_are_sane(&Superblock { next_seq: visible.next().into(), ..head.put_into(*superblock) })
         && region.live(live::TAIL)? >= EXTENTS)
 }
 
@@ -63,11 +61,11 @@ fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
 /// given away, between the moments at which the front and the end of the file were read, should it be a copy.
 pub(crate) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<bool> {
     let commit = region.live(live::COMMIT_POINT)?;
-    let visible = region.live(live::VISIBLE)?;
+    let visible = region.live_seq(live::VISIBLE)?;
     let changes = region.live(live::SPACE_CHANGES)?;
     let agrees = is_sane(visible)
         && region.ends_with_a_block()?
-        && region.seal_in_force(seal::COMMIT)? == commit_seq(commit, visible)
+        && region.seal_in_force(seal::COMMIT)? == commit_seq(commit, visible.0)
         // Odd, if it was killed in the middle of a change.
         && region.seal_in_force(seal::SPACE)? == changes.wrapping_add(changes & 1)
         // The same place may have been the head of the log before.
@@ -104,10 +102,10 @@ fn is_at_rest(region: &Region) -> Result<bool> {
 
 /// Whether the log ends where the live area of a store at rest says, and no record of a later commit follows.
 fn ends_the_log(region: &Region) -> Result<bool> {
-    let (at, visible) = (region.live(live::TAIL)?, region.live(live::VISIBLE)?);
-    let tail = Head { at, chain: region.live(live::CHAIN)? as u32, seq: visible + 1 };
+    let (at, visible) = (region.live(live::TAIL)?, region.live_seq(live::VISIBLE)?);
+    let tail = Head { at, chain: region.live(live::CHAIN)? as u32, seq: visible.next() };
     let goes_on = Walk::new(region, tail, None).next().is_some_and(|record| record.seq() > visible);
-    Ok(!goes_on && region.live(live::COMMIT_POINT)? == commit_word(at, visible))
+    Ok(!goes_on && region.live(live::COMMIT_POINT)? == commit_word(at, visible.0))
 }
 
 /// Whether the store was closed with this superblock, and not changed since.
@@ -120,9 +118,9 @@ pub(crate) fn is_closed(region: &Region, superblock: &Superblock) -> Result<bool
 
 /// The commit that is known to be durable, beyond those that the superblock vouches for. Nothing else of the live area
 /// is believed then: after a power cut this is true if it is there.
-pub(crate) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<u64>> {
-    let (synced, next) = (region.live(live::SYNCED)?, superblock.next_seq.get());
-    let is_of_now = synced >> COUNT_BITS == next >> COUNT_BITS && is_sane(synced);
+pub(crate) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<Seq>> {
+    let (synced, next) = (region.live_seq(live::SYNCED)?, superblock.next_seq());
+    let is_of_now = synced.incarnation() == next.incarnation() && is_sane(synced);
     Ok((live_is_current(region, None, 0)? && is_of_now && synced >= next).then_some(synced))
 }
 
@@ -130,7 +128,7 @@ pub(crate) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogTotals {
     /// The commit that they were counted at.
-    pub(crate) seq: u64,
+    pub(crate) seq: Seq,
     /// Bytes ever appended.
     pub(crate) bytes: u64,
     /// Records ever appended.
@@ -147,8 +145,8 @@ impl LogTotals {
     }
 
     /// Those as of `seq`; `None` if commits have overtaken the reader.
-    pub(crate) fn at_most(region: &Region, seq: u64) -> Result<Option<LogTotals>> {
-        Ok(totals::at_most(region, live::LOG_TOTALS, seq)?.map(LogTotals::of_words))
+    pub(crate) fn at_most(region: &Region, seq: Seq) -> Result<Option<LogTotals>> {
+        Ok(totals::at_most(region, live::LOG_TOTALS, seq.0)?.map(LogTotals::of_words))
     }
 
     /// Makes these the counters that count. Only for the holder of the writer lock.
@@ -164,12 +162,12 @@ impl LogTotals {
 
     #[inline]
     fn of_words([seq, bytes, records, live_bytes]: [u64; 4]) -> LogTotals {
-        LogTotals { seq, bytes, records, live_bytes }
+        LogTotals { seq: Seq(seq), bytes, records, live_bytes }
     }
 
     #[inline]
     fn words(self) -> [u64; 4] {
-        [self.seq, self.bytes, self.records, self.live_bytes]
+        [self.seq.0, self.bytes, self.records, self.live_bytes]
     }
 }
 
@@ -178,10 +176,10 @@ pub(crate) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Res
     let LogTotals { seq: counted, bytes, records, live_bytes } = LogTotals::latest(region)?;
     let Ok(head) = head::read(region) else { return Ok(false) };
     let size = (bytes.wrapping_sub(head.bytes), records.wrapping_sub(head.records), live_bytes);
-    let last = superblock.next_seq.get() - 1;
-    Ok(region.live(live::VISIBLE)? == last
+    let last = superblock.last_seq();
+    Ok(region.live_seq(live::VISIBLE)? == last
         && region.live(live::TAIL)? == superblock.log_end.get()
-        && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last)
+        && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last.0)
         && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
         && LogHead { bytes: 0, records: 0, ..head } == LogHead::of_superblock(superblock)
         && region.live(live::DURABLE_HEAD)? == superblock.log_head.get()
@@ -189,8 +187,8 @@ pub(crate) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Res
         && resize_words(region)? == superblock.resize.map(|word| word.get())
         && region.live(live::MAP_TABLE)? == superblock.map_table.get()
         && region.live(live::SPACE_TABLE)? == superblock.space_table.get()
-        && region.live(live::HORIZON)? <= last
-        && region.live(live::CHANGED)? <= last
+        && region.live_seq(live::HORIZON)? <= last
+        && region.live_seq(live::CHANGED)? <= last
         && counted <= last
         && size == (superblock.log_bytes.get(), superblock.log_records.get(), superblock.live_bytes.get()))
 }
@@ -206,20 +204,20 @@ pub(crate) fn distrust_live(region: &Region) -> Result<()> {
 }
 
 /// Writes the words of the live area that every road sets alike.
-pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: u64) -> Result<()> {
+pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: Seq) -> Result<()> {
     region.find_seal()?;
-    region.store_seal(seal::COMMIT, last)?;
+    region.store_seal(seal::COMMIT, last.0)?;
     region.store_seal(seal::SPACE, region.live(live::SPACE_CHANGES)?)?;
     for (offset, value) in [
-        (live::HORIZON, last),
-        (live::REUSED_BELOW, last & COUNT_MASK),
+        (live::HORIZON, last.0),
+        (live::REUSED_BELOW, last.count()),
         (live::DURABLE_HEAD, superblock.log_head.get()),
         (live::DURABLE_ORDINAL, superblock.head_ordinal.get()),
-        (live::COMMIT_POINT, commit_word(end, last)),
+        (live::COMMIT_POINT, commit_word(end, last.0)),
         (live::TAIL, end),
         (live::CHAIN, u64::from(chain)),
-        (live::CHANGED, last),
-        (live::VISIBLE, last),
+        (live::CHANGED, last.0),
+        (live::VISIBLE, last.0),
     ] {
         region.store(offset, value, Ordering::Release)?;
     }
@@ -257,12 +255,12 @@ mod tests {
     fn a_live_area_is_sane_while_others_commit() {
         let engine = Engine::in_memory(Settings::default()).unwrap();
         let (region, superblock) = (&engine.region, engine.superblock().unwrap());
-        let first = region.live(live::VISIBLE).unwrap();
+        let first = region.live_seq(live::VISIBLE).unwrap();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             // As a commit does, and after it whoever reuses space.
             scope.spawn(|| {
-                for seq in first.. {
+                for seq in first.0.. {
                     region.store_live(live::VISIBLE, seq, Ordering::Release).unwrap();
                     region.store_live(live::HORIZON, seq, Ordering::Release).unwrap();
                     if done.load(Ordering::Relaxed) {
@@ -275,7 +273,7 @@ mod tests {
             }
             done.store(true, Ordering::Relaxed);
         });
-        region.store_live(live::HORIZON, first, Ordering::Release).unwrap();
-        region.store_live(live::VISIBLE, first, Ordering::Release).unwrap();
+        region.store_live(live::HORIZON, first.0, Ordering::Release).unwrap();
+        region.store_live(live::VISIBLE, first.0, Ordering::Release).unwrap();
     }
 }

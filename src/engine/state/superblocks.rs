@@ -8,8 +8,8 @@ use zerocopy::FromBytes;
 
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, COUNT_BITS, COUNT_MASK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, SUPERBLOCK_A,
-    SUPERBLOCK_B, Superblock, VERSION, live,
+    BLOCK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, SUPERBLOCK_A, SUPERBLOCK_B, Seq, Superblock,
+    VERSION, live,
 };
 use crate::file::region::Region;
 
@@ -136,22 +136,22 @@ pub(crate) fn fields_are_sane(superblock: &Superblock) -> bool {
         && head >= EXTENTS
         && head.is_multiple_of(8)
         && superblock.log_end.get().is_multiple_of(8)
-        && is_sane(superblock.head_seq.get())
-        && is_sane(superblock.next_seq.get())
+        && is_sane(superblock.head_seq())
+        && is_sane(superblock.next_seq())
         && superblock.generation.get() < u64::MAX / 2
         && (1..u64::MAX / 2).contains(&superblock.head_ordinal.get())
-        && superblock.next_seq.get() >= superblock.head_seq.get()
-        && superblock.next_seq.get() > superblock.behind_seq.get()
+        && superblock.next_seq() >= superblock.head_seq()
+        && superblock.next_seq() > superblock.behind_seq()
 }
 
 /// Whether a sequence number is one that a store can have reached.
-pub(super) fn is_sane(seq: u64) -> bool {
-    seq >> COUNT_BITS > 0 && seq & COUNT_MASK <= MAX_COUNT
+pub(super) fn is_sane(seq: Seq) -> bool {
+    seq.incarnation() > 0 && seq.count() <= MAX_COUNT
 }
 
 impl Superblock {
     /// The superblock of an empty store whose first commit will have the number `seq`.
-    pub(crate) fn new_zeroed_for(seq: u64, created: u64) -> Superblock {
+    pub(crate) fn new_zeroed_for(seq: Seq, created: u64) -> Superblock {
         let mut superblock = <Superblock as zerocopy::FromZeros>::new_zeroed();
         superblock.magic = MAGIC;
         superblock.version = VERSION.into();

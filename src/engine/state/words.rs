@@ -9,7 +9,7 @@ use super::superblocks::in_force;
 use crate::engine::Engine;
 use crate::engine::settings::Durability;
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{COUNT_MASK, LAST_COUNT, Superblock, live};
+use crate::file::layout::{LAST_COUNT, Seq, Superblock, live};
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::locks::fork;
 use crate::file::space::{self, Extent, Space};
@@ -18,7 +18,7 @@ use crate::file::totals;
 /// What to read of a closed store as long as nobody has opened it for writing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AtRest {
-    pub(crate) visible: u64,
+    pub(crate) visible: Seq,
     pub(crate) map_table: u64,
     pub(crate) space_table: u64,
     pub(crate) identity: Option<[u64; 6]>,
@@ -74,17 +74,17 @@ impl Engine {
     }
 
     /// The sequence number of the last visible commit.
-    pub(crate) fn visible(&self) -> Result<u64> {
+    pub(crate) fn visible(&self) -> Result<Seq> {
         match self.at_rest()? {
             Some(at_rest) => Ok(at_rest.visible),
-            None => self.region.live(live::VISIBLE),
+            None => self.region.live_seq(live::VISIBLE),
         }
     }
 
     /// Whether there are sequence numbers left for those who write.
     #[inline]
     pub(crate) fn has_numbers(&self) -> Result<bool> {
-        Ok(self.region.live(live::VISIBLE)? & COUNT_MASK < LAST_COUNT)
+        Ok(self.region.live_seq(live::VISIBLE)?.count() < LAST_COUNT)
     }
 
     #[cold]

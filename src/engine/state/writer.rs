@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use crate::engine::Engine;
 use crate::engine::settings::Durability;
 use crate::error::Result;
-use crate::file::layout::{ExtentKind, live};
+use crate::file::layout::{ExtentKind, Seq, live};
 use crate::file::log::Tail;
 use crate::file::region::Region;
 use crate::file::space::{Extent, Space, Waiting};
@@ -109,8 +109,8 @@ impl Engine {
 impl Writing<'_> {
     /// The number of the commit that is being made, or that comes next.
     #[inline]
-    pub(crate) fn seq(&self) -> Result<u64> {
-        Ok(self.engine.region.live(live::VISIBLE)? + 1)
+    pub(crate) fn seq(&self) -> Result<Seq> {
+        Ok(self.engine.region.live_seq(live::VISIBLE)?.next())
     }
 
     /// Takes a step that may make the store by so many bytes longer than its owner has set.

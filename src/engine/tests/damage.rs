@@ -195,7 +195,7 @@ fn damaged_counters_of_a_map_hold_up_no_commit_that_drops_it() {
     engine.put(other, b"key", b"value", None).unwrap();
     let index = engine.index_in_force(other).unwrap();
     let totals = index.totals().unwrap();
-    index.set_totals(crate::file::index::Totals { seq: totals.seq + 1, bytes: u64::MAX, ..totals }).unwrap();
+    index.set_totals(crate::file::index::Totals { seq: totals.seq.next(), bytes: u64::MAX, ..totals }).unwrap();
     assert_eq!(engine.index_in_force(other).unwrap().totals().unwrap().bytes, u64::MAX);
     assert!(engine.drop_named("other").unwrap());
     assert_eq!(content(&engine), expected);

@@ -34,7 +34,7 @@ fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
         number += 1;
         let tail = other.region.live(live::TAIL).unwrap();
         let extent = *other.space_now().unwrap().unwrap().log_extent_of(tail).unwrap();
-        if extent.count > seq & crate::file::layout::COUNT_MASK && extent.contains(ended) && tail > ended {
+        if extent.count > seq.count() && extent.contains(ended) && tail > ended {
             break extent;
         }
         assert!(number < 100_000, "the extent is taken again");

@@ -109,13 +109,13 @@ fn a_reader_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     some_keys(&engine);
     // As if a commit had been made and space reclaimed after it, with no pin yet in sight.
     let watch = AtFirstPin::watch(&engine, |engine| {
-        let newer = engine.region.live(live::VISIBLE).unwrap() + 1;
-        engine.region.store_live(live::VISIBLE, newer, Ordering::SeqCst).unwrap();
-        engine.region.store_live(live::HORIZON, newer, Ordering::SeqCst).unwrap();
+        let newer = engine.region.live_seq(live::VISIBLE).unwrap().next();
+        engine.region.store_live(live::VISIBLE, newer.0, Ordering::SeqCst).unwrap();
+        engine.region.store_live(live::HORIZON, newer.0, Ordering::SeqCst).unwrap();
     });
     let pin = engine.pin().unwrap();
     assert!(watch.done.load(Ordering::SeqCst));
-    assert!(pin.seq() >= engine.region.live(live::HORIZON).unwrap(), "a reader below the horizon");
+    assert!(pin.seq() >= engine.region.live_seq(live::HORIZON).unwrap(), "a reader below the horizon");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_short_read_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     some_keys(&engine);
     let pin_and_horizon = || {
         let oldest = engine.pins_in_use().unwrap().1.unwrap();
-        (oldest.count, engine.region.live(live::HORIZON).unwrap() & COUNT_MASK)
+        (oldest.count, engine.region.live_seq(live::HORIZON).unwrap().count())
     };
     let read = || engine.read(DEFAULT_MAP, &key(1), |_, _| pin_and_horizon()).unwrap().unwrap();
     let (_, before) = read();
@@ -212,10 +212,10 @@ fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
         // The writer comes each time, but the second one has a lock against that.
         engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap();
         let unread_below = engine.lend_writing().raise_horizon().unwrap();
-        assert_eq!(unread_below < engine.visible().unwrap() & COUNT_MASK, looks.get() == 2);
+        assert_eq!(unread_below < engine.visible().unwrap().count(), looks.get() == 2);
         Ok(seq)
     });
-    assert_eq!((seen.unwrap(), looks.get()), (engine.visible().unwrap() - 1, 2));
+    assert_eq!((seen.unwrap(), looks.get()), (engine.visible().unwrap().before(), 2));
     // A commit alone does not disturb: what it replaces is still there.
     looks.set(0);
     let before = engine.visible().unwrap();

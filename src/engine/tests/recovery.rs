@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::state::head::LogHead;
-use crate::file::layout::Kind;
+use crate::file::layout::{Kind, Seq};
 use crate::file::log::Entry;
 use crate::file::space::Extent;
 
@@ -189,8 +189,8 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     let copy = open(&copied(&path));
     assert_eq!(content(&copy), expected, "the power is cut after that");
     engine.put(DEFAULT_MAP, b"next", b"", None).unwrap();
-    let lines = engine.lines_at(DEFAULT_MAP, u64::MAX).unwrap().unwrap();
-    let wanted = log::Wanted { map: DEFAULT_MAP, key: b"next", seq: u64::MAX };
+    let lines = engine.lines_at(DEFAULT_MAP, Seq::MAX).unwrap().unwrap();
+    let wanted = log::Wanted { map: DEFAULT_MAP, key: b"next", seq: Seq::MAX };
     let next = engine.lookup(lines, wanted, Moment::NOW).unwrap().unwrap();
     assert!(next.seq() > seq, "the number of the dead one is skipped");
 }
@@ -297,9 +297,9 @@ fn a_superblock_may_say_more_than_is_visible() {
     engine.put(DEFAULT_MAP, b"key", b"old", None).unwrap();
     let visible = engine.visible().unwrap();
     engine.put(DEFAULT_MAP, b"key", b"new", None).unwrap();
-    engine.region.store_live(live::VISIBLE, visible, Ordering::SeqCst).unwrap();
+    engine.region.store_live(live::VISIBLE, visible.0, Ordering::SeqCst).unwrap();
     engine.checkpoint().unwrap();
-    assert_eq!(engine.superblock().unwrap().next_seq.get(), visible + 2);
+    assert_eq!(engine.superblock().unwrap().next_seq(), visible.next().next());
 
     let other = open(&path);
     assert_eq!(other.opened, Opened::Attached);

@@ -27,7 +27,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Place;
 use crate::error::Result;
 use crate::file::index::Probe;
-use crate::file::layout::{BLOCK, COUNT_MASK, ExtentKind, JUMP_LEN, KeyHash, Kind, flags, live};
+use crate::file::layout::{BLOCK, ExtentKind, JUMP_LEN, KeyHash, Kind, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
 use crate::file::space::{Extent, LogPoint};
 
@@ -94,10 +94,10 @@ impl Engine {
     }
 
     /// The smallest number that the record at the head may have.
-    fn first_seq(&self, at: u64, behind: u64) -> Result<u64> {
+    fn first_seq(&self, at: u64, behind: Seq) -> Result<Seq> {
         let first = log::record(&self.region, at)?;
         // The number of an incarnation record declares its incarnation, so before it that of the one before counts.
-        Ok(if first.kind() == Some(Kind::Incarnation) { behind.saturating_add(1) } else { first.seq() })
+        Ok(if first.kind() == Some(Kind::Incarnation) { behind.next() } else { first.seq() })
     }
 
     /// The least bytes, and the least share, of an extent that are worth cutting off.
@@ -131,7 +131,7 @@ impl<'e> Writing<'e> {
         let mut to = passed.to;
         let (extent, ordinal) = self.extent_of_head(to.head.at)?;
         to.ordinal = ordinal;
-        let visible = self.engine.region.live(live::VISIBLE)?;
+        let visible = self.engine.region.live_seq(live::VISIBLE)?;
         for &offset in &passed.extents {
             cleaned.emptied += self.writer.space.extent(offset).map_or(0, |extent| extent.len());
             self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Emptied, visible)?;
@@ -155,7 +155,7 @@ impl<'e> Writing<'e> {
     /// Whoever was killed between marking and moving the head has left the head in what is marked, with an older number
     /// than that of those who have come since and find the head there. What the head leaves only now, becomes empty
     /// only now.
-    fn mark_again(&mut self, from: &LogHead, visible: u64) -> Result<()> {
+    fn mark_again(&mut self, from: &LogHead, visible: Seq) -> Result<()> {
         let emptied = |extent: &&Extent| extent.kind == ExtentKind::Emptied;
         if self.writer.space.extent_of(from.head.at).filter(emptied).is_none() {
             return Ok(());
@@ -236,7 +236,7 @@ impl<'e> Writing<'e> {
         };
         let place = Place { index, map, hash, slot };
         let is_tombstone = record.kind() == Some(Kind::Remove);
-        if is_tombstone && !keeps_tombstone && self.is_unread(record.seq() & COUNT_MASK)? {
+        if is_tombstone && !keeps_tombstone && self.is_unread(record.seq().count())? {
             self.retire_slot(&place)?;
             passed.dropped = true;
             return Ok(());
@@ -257,7 +257,7 @@ impl<'e> Writing<'e> {
     /// Whether nobody reads below this count. Looks at the pins if it is not known and enough has happened since the
     /// last look.
     fn is_unread(&mut self, count: u64) -> Result<bool> {
-        let visible = self.engine.region.live(live::VISIBLE)? & COUNT_MASK;
+        let visible = self.engine.region.live_seq(live::VISIBLE)?.count();
         let (unread_below, looked) = self.writer.unread_below;
         if count > unread_below && visible >= looked.saturating_add(self.engine.settings.limits.commits_a_look) {
             self.writer.unread_below = (self.raise_horizon()?, visible);

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::error::Result;
 use crate::file::index::Index;
-use crate::file::layout::{COUNT_MASK, Kind, MapId, live};
+use crate::file::layout::{Kind, MapId, live};
 use crate::file::log;
 
 /// Lines of an index that one sample looks at.
@@ -24,7 +24,7 @@ impl Engine {
         if !expired.can_be() {
             return Ok(());
         }
-        let visible = self.region.live(live::VISIBLE)? & COUNT_MASK;
+        let visible = self.region.live_seq(live::VISIBLE)?.count();
         if !expired.is_due(visible, self.settings.limits.commits_a_look) {
             return Ok(());
         }
@@ -74,7 +74,7 @@ impl Engine {
     /// Takes a sample of every map.
     pub(crate) fn sample_all(&self) -> Result<()> {
         let _view = self.view()?;
-        let seed = self.region.live(live::VISIBLE)? & COUNT_MASK;
+        let seed = self.region.live_seq(live::VISIBLE)?.count();
         self.map_table()?.iter()?.try_for_each(|entry| self.sample_expired(entry.map, seed))
     }
 }

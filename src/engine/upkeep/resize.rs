@@ -22,7 +22,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::{Place, Tombstones, line_of, map_of, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, NewRegion, Placed, Probe, Totals};
-use crate::file::layout::{COUNT_MASK, ExtentKind, Kind, MapId, live, resize_cursor};
+use crate::file::layout::{ExtentKind, Kind, MapId, Seq, live, resize_cursor};
 use crate::file::log;
 
 /// How far a resize is moved on at most.
@@ -53,7 +53,7 @@ impl<'e> Writing<'e> {
             let slot = slot?;
             let Some(offset) = slot.record else { continue };
             let record = log::record(&self.engine.region, offset)?;
-            if record.kind() == Some(Kind::Remove) && record.seq() & COUNT_MASK <= unread_below {
+            if record.kind() == Some(Kind::Remove) && record.seq().count() <= unread_below {
                 let slot = Place { index: *index, map, hash: slot.hash, slot: Probe::Found(slot.at, offset) };
                 self.retire_slot(&slot)?;
             }
@@ -112,7 +112,7 @@ impl<'e> Writing<'e> {
         &mut self,
         map: MapId,
         slots: u64,
-        seq: u64,
+        seq: Seq,
         tombstones: Tombstones,
     ) -> Result<Index<'e>> {
         let old = self.engine.index_in_force(map)?;
@@ -120,7 +120,7 @@ impl<'e> Writing<'e> {
         let blocks = index::blocks_for(slots);
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
-        let new = NewRegion { offset, blocks, map, since: u64::MAX, previous, totals };
+        let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
         let new = Index::create(&self.engine.region, new)?;
         let mut moved = Totals::default();
         for slot in old.iter() {
@@ -151,7 +151,7 @@ impl<'e> Writing<'e> {
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         // It tells the truth from no number on.
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
-        let new = NewRegion { offset, blocks, map, since: u64::MAX, previous, totals };
+        let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
         let target = Index::begin(&self.engine.region, new)?;
         self.engine.region.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;
         self.engine.region.store_live(live::RESIZE_ZEROED, 1, Ordering::Relaxed)?;
@@ -225,9 +225,9 @@ impl<'e> Writing<'e> {
     }
 
     /// Puts a new index in force.
-    fn switch(&mut self, map: MapId, old: &Index<'_>, new: &Index<'_>, moved: Totals, seq: u64) -> Result<()> {
+    fn switch(&mut self, map: MapId, old: &Index<'_>, new: &Index<'_>, moved: Totals, seq: Seq) -> Result<()> {
         let Totals { keys, bytes, .. } = old.totals()?;
-        new.reset_totals(Totals { seq: seq - 1, keys, bytes, slots: moved.slots, dead: moved.dead })?;
+        new.reset_totals(Totals { seq: seq.before(), keys, bytes, slots: moved.slots, dead: moved.dead })?;
         new.set_since(seq)?;
         self.engine.map_table()?.set_region(map, new.extent())?;
         if self.engine.resize_target()? == Some(new.offset()) {

@@ -22,7 +22,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Tombstones, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MapId, live};
+use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, MapId, live};
 use crate::file::space::{Extent, LogPoint, Waiting};
 
 /// The least that is worth cleaning, in bytes.
@@ -289,7 +289,7 @@ impl<'e> Writing<'e> {
         }
         let enough = self.writer.space.log_extent_len(0, self.engine.settings.limits.log_extents());
         // Tombstones are dropped as soon as they can be.
-        self.writer.unread_below = (self.raise_horizon()?, self.engine.region.live(live::VISIBLE)? & COUNT_MASK);
+        self.writer.unread_below = (self.raise_horizon()?, self.engine.region.live_seq(live::VISIBLE)?.count());
         let most = self.engine.settings.limits.most_bytes;
         let mut bytes = most;
         let mut freed = 0;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::error::Result;
-use crate::file::layout::{COUNT_MASK, ExtentKind};
+use crate::file::layout::ExtentKind;
 
 impl Engine {
     /// [Forgets](Engine::sweep_dropped_maps) the dropped maps that this process knows of, if it knows of any.
@@ -37,7 +37,7 @@ impl<'e> Writing<'e> {
         let seq = self.seq()?;
         let mut swept = false;
         for entry in dropped {
-            if self.engine.index_in_force(entry.map)?.since() & COUNT_MASK <= unread_below {
+            if self.engine.index_in_force(entry.map)?.since().count() <= unread_below {
                 table.remove(entry)?;
                 self.writer.space.set_kind(&self.engine.region, entry.region(), ExtentKind::Retired, seq)?;
                 swept = true;

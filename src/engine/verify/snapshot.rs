@@ -22,7 +22,7 @@ use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::live_area::LogTotals;
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
-use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId, live};
+use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId, Seq, live};
 use crate::file::log::{self, Record, Walk};
 use crate::file::space::Space;
 
@@ -195,7 +195,7 @@ impl Engine {
     /// Holds what the slots of a map lead to, and its counters, against what the log says.
     fn verify_index_seen(
         &self,
-        seq: u64,
+        seq: Seq,
         of_map: &MapSeen<'_>,
         derived: Option<&Derived>,
         pace: &mut Pace<'_>,
@@ -256,7 +256,7 @@ mod tests {
     use crate::engine::settings::{Limits, Settings};
     use crate::engine::upkeep::clean::{Aim, Portion};
     use crate::file::index::Probe;
-    use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, ExtentKind};
+    use crate::file::layout::{BLOCK, DEFAULT_MAP, ExtentKind};
 
     fn engine() -> Engine {
         // Nothing is cleaned but on request.
@@ -404,7 +404,7 @@ mod tests {
         reclaim(&engine);
         let still = engine.extents().unwrap().into_iter().find(|other| other.offset == extent.offset);
         let still = still.expect("it was freed under somebody who looks at it");
-        assert_eq!((still.kind, still.count), (ExtentKind::Emptied, engine.visible().unwrap() & COUNT_MASK));
+        assert_eq!((still.kind, still.count), (ExtentKind::Emptied, engine.visible().unwrap().count()));
         drop(seen);
         reclaim(&engine);
         assert!(engine.extents().unwrap().iter().all(|other| other.offset != extent.offset));

@@ -17,8 +17,8 @@ use crate::engine::write::regions::{NEXT_ID, id_in};
 use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_BITS, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, MapId, RegionHeader,
-    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
+    BLOCK, CATALOGUE, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, MapId, RegionHeader, SUPERBLOCK_A,
+    SUPERBLOCK_B, Seq, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
 };
 use crate::file::log::{self, Head, Record, Walk};
 use crate::file::space::{Extent, Space};
@@ -34,7 +34,7 @@ pub(super) struct LogBounds {
     pub(super) head: LogHead,
     pub(super) end: u64,
     /// The sequence number of its last commit.
-    visible: u64,
+    visible: Seq,
 }
 
 impl Engine {
@@ -238,12 +238,13 @@ impl Engine {
     /// Looks at where the log begins, and says where it begins for the superblock.
     pub(super) fn verify_head(&self, bounds: &LogBounds, space: &Space, report: &mut VerifyReport) -> Result<LogHead> {
         let &LogBounds { ref head, end, visible } = bounds;
-        if head.head.seq > visible + 1 || head.head.seq >> COUNT_BITS != visible >> COUNT_BITS && head.head.at == end {
+        if head.head.seq > visible.next() || head.head.seq.incarnation() != visible.incarnation() && head.head.at == end
+        {
             report.add(live::HEAD, "the head of the log has a number that is still to come");
         }
         let superblock = self.superblock()?;
         let durable = LogHead::of_superblock(&superblock);
-        if !fields_are_sane(&Superblock { next_seq: (visible + 1).into(), ..head.put_into(superblock) }) {
+        if !fields_are_sane(&Superblock { next_seq: visible.next().into(), ..head.put_into(superblock) }) {
             report.add(live::HEAD, "a superblock with this head of the log would contradict itself");
         }
         if superblock.is_clean() && head.head != durable.head {
@@ -274,7 +275,7 @@ impl Engine {
             report.add(walk.at(), "the log ends within a commit");
         } else if walk.last_crc() != self.chain()? {
             report.add(walk.at(), "the next record would not follow the last one (chain)");
-        } else if walk.last_seq() > visible || walk.last_seq() >> COUNT_BITS != visible >> COUNT_BITS {
+        } else if walk.last_seq() > visible || walk.last_seq().incarnation() != visible.incarnation() {
             // Numbers may be skipped, but not those of a whole incarnation.
             let last = walk.last_seq();
             report.add(walk.at(), format!("the last commit has number {last:#x}, which does not lead to {visible:#x}"));
@@ -332,7 +333,7 @@ impl Engine {
         if let Some(at_rest) = self.at_rest()? {
             return Ok(LogBounds { head, end: self.superblock()?.log_end.get(), visible: at_rest.visible });
         }
-        Ok(LogBounds { head, end: self.region.live(live::TAIL)?, visible: self.region.live(live::VISIBLE)? })
+        Ok(LogBounds { head, end: self.region.live(live::TAIL)?, visible: self.region.live_seq(live::VISIBLE)? })
     }
 }
 
@@ -348,7 +349,7 @@ pub(super) fn verify_first(record: Record<'_>, head: &Head, report: &mut VerifyR
     if record.header.chain.get() != head.chain {
         report.add(record.offset, "the first record of the log follows another one than the head says (chain)");
     }
-    let is_declared = record.kind() == Some(Kind::Incarnation) || record.seq() >> COUNT_BITS == head.seq >> COUNT_BITS;
+    let is_declared = record.kind() == Some(Kind::Incarnation) || record.seq().incarnation() == head.seq.incarnation();
     if record.seq() < head.seq || !is_declared {
         // The next superblock will have the log begin with that number.
         report.add(record.offset, "the first record of the log has a number that the head does not lead to");

@@ -24,8 +24,7 @@ use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
-    CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MapId, Shortcut, commit_end, commit_seq, commit_word, flags, live,
-    seal,
+    CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MapId, Seq, Shortcut, commit_end, commit_word, flags, live, seal,
 };
 use crate::file::log::{self, Entry, Record, Scan, Tail};
 
@@ -140,7 +139,7 @@ impl Writing<'_> {
 
     /// Adds to the counters of the whole log.
     #[inline]
-    pub(crate) fn count_log(&mut self, seq: u64, appended: Appended) -> Result<()> {
+    pub(crate) fn count_log(&mut self, seq: Seq, appended: Appended) -> Result<()> {
         let LogTotals { seq: counted, bytes, records, live_bytes } = self.engine.log_totals()?;
         if counted < seq {
             let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
@@ -160,12 +159,12 @@ impl Writing<'_> {
         }
         protocol::move_tail(engine, tail.at, tail.chain)?;
         if effect == Effect::Unseen {
-            return region.store_live(live::VISIBLE, tail.seq, Ordering::Release);
+            return region.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
         }
         // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
         // In the single total order, for those who go to sleep over it: see `changes`.
-        region.store_live(live::CHANGED, tail.seq, Ordering::SeqCst)?;
-        region.store_live(live::VISIBLE, tail.seq, Ordering::Release)?;
+        region.store_live(live::CHANGED, tail.seq.0, Ordering::SeqCst)?;
+        region.store_live(live::VISIBLE, tail.seq.0, Ordering::Release)?;
         engine.wake_watchers()
     }
 
@@ -173,8 +172,8 @@ impl Writing<'_> {
     /// that.
     #[inline(always)]
     pub(crate) fn store_commit_point(&mut self, tail: &Tail) -> Result<()> {
-        self.engine.region.store_seal(seal::COMMIT, tail.seq)?;
-        self.engine.region.store_live(live::COMMIT_POINT, commit_word(tail.at, tail.seq), Ordering::Release)
+        self.engine.region.store_seal(seal::COMMIT, tail.seq.0)?;
+        self.engine.region.store_live(live::COMMIT_POINT, commit_word(tail.at, tail.seq.0), Ordering::Release)
     }
 
     /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
@@ -182,7 +181,7 @@ impl Writing<'_> {
     pub(crate) fn skip_number(&mut self) -> Result<()> {
         let tail = self.tail()?;
         self.store_commit_point(&tail)?;
-        self.engine.region.store_live(live::VISIBLE, tail.seq, Ordering::Release)
+        self.engine.region.store_live(live::VISIBLE, tail.seq.0, Ordering::Release)
     }
 
     /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
@@ -199,11 +198,11 @@ impl Writing<'_> {
     /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
     /// derived from the records, and doing it twice does no harm.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        let visible = self.engine.region.live(live::VISIBLE)?;
+        let visible = self.engine.region.live_seq(live::VISIBLE)?;
         let commit = self.engine.region.live(live::COMMIT_POINT)?;
         let mut tail = self.tail()?;
         let (start, end) = (tail.at, commit_end(commit));
-        (tail.at, tail.seq) = (end, commit_seq(commit, visible));
+        (tail.at, tail.seq) = (end, Seq::of_commit_word(commit, visible));
         let mut maps: BTreeMap<MapId, (Index<'_>, Totals)> = BTreeMap::new();
         let mut appended = Appended::default();
         let mut effect = Effect::Unseen;
@@ -257,9 +256,9 @@ impl Writing<'_> {
     }
 
     fn forget_uncommitted(&mut self) -> Result<()> {
-        let visible = self.engine.region.live(live::VISIBLE)?;
+        let visible = self.engine.region.live_seq(live::VISIBLE)?;
         let commit = self.engine.region.live(live::COMMIT_POINT)?;
-        if commit_seq(commit, visible) != visible {
+        if Seq::of_commit_word(commit, visible) != visible {
             // It had passed the commit point; it only has to be finished.
             return self.finish();
         }

@@ -13,7 +13,7 @@ use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, NewRegion, Totals};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_MASK, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, extent_blocks, extent_offset,
+    BLOCK, CATALOGUE, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, Seq, extent_blocks, extent_offset,
     extent_word, live, table_word,
 };
 use crate::file::log::{self, Record};
@@ -36,7 +36,7 @@ impl Engine {
     }
 
     /// What was taken for commits after the visible one, and is not in force.
-    pub(crate) fn uncommitted(&self, space: &Space, visible: u64) -> Result<Vec<Extent>> {
+    pub(crate) fn uncommitted(&self, space: &Space, visible: Seq) -> Result<Vec<Extent>> {
         let named = self.named_extents()?;
         let tail = self.region.live(live::TAIL)?;
         let uncommitted = |extent: &&Extent| {
@@ -45,7 +45,7 @@ impl Engine {
                 ExtentKind::Index | ExtentKind::Table | ExtentKind::Live => named.contains(&extent.offset),
                 ExtentKind::Reserve | ExtentKind::Retired | ExtentKind::Emptied => true,
             };
-            extent.count > visible & COUNT_MASK && !is_in_force
+            extent.count > visible.count() && !is_in_force
         };
         Ok(space.extents().filter(uncommitted).copied().collect())
     }
@@ -143,7 +143,7 @@ impl<'e> Writing<'e> {
             taken => taken?.offset,
         };
         // One before the clear, so that whatever else the commit holds counts from here.
-        let totals = Totals { seq: seq - 1, ..Totals::default() };
+        let totals = Totals { seq: seq.before(), ..Totals::default() };
         let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous, totals };
         Index::create(&self.engine.region, new)?;
         Ok(offset)
@@ -166,7 +166,7 @@ impl<'e> Writing<'e> {
     pub(crate) fn first_region(&mut self, map: MapId) -> Result<u64> {
         let extent = self.allocate(REGION_RESERVE, ExtentKind::Index)?;
         let seq = self.seq()?;
-        let totals = Totals { seq: seq - 1, ..Totals::default() };
+        let totals = Totals { seq: seq.before(), ..Totals::default() };
         let offset = extent.offset;
         let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous: 0, totals };
         Index::create(&self.engine.region, new)?;
@@ -174,7 +174,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Gives a map its first region, of so many blocks.
-    pub(crate) fn create_map(&mut self, map: MapId, blocks: u64, seq: u64) -> Result<Index<'e>> {
+    pub(crate) fn create_map(&mut self, map: MapId, blocks: u64, seq: Seq) -> Result<Index<'e>> {
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         let (offset, blocks, totals) = (extent.offset, extent.blocks, Totals { seq, ..Totals::default() });
         let new = NewRegion { offset, blocks, map, since: seq, previous: 0, totals };
@@ -229,7 +229,7 @@ impl<'e> Writing<'e> {
     /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should
     /// have a name by now and have none. Of the rest, what is held back serves the next one, and what is retired,
     /// emptied or a hole is as it was, whoever noted it.
-    pub(crate) fn return_uncommitted(&mut self, visible: u64) -> Result<()> {
+    pub(crate) fn return_uncommitted(&mut self, visible: Seq) -> Result<()> {
         let extents = self.engine.uncommitted(&self.writer.space, visible)?;
         extents.iter().try_for_each(|extent| self.return_extent(extent, visible))
     }
@@ -237,7 +237,7 @@ impl<'e> Writing<'e> {
     /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may
     /// still be reading that.
     pub(crate) fn retire_unreferenced(&mut self) -> Result<()> {
-        let visible = self.engine.region.live(live::VISIBLE)?;
+        let visible = self.engine.region.live_seq(live::VISIBLE)?;
         self.return_uncommitted(visible)?;
         let named = self.engine.named_extents()?;
         let unused = |extent: &&Extent| {

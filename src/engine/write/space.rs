@@ -5,7 +5,7 @@
 use super::reserve::{Demand, REMOVAL_RESERVE, Room};
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, align_block, flags};
+use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Seq, align_block, flags};
 use crate::file::log::Tail;
 use crate::file::space::Extent;
 
@@ -181,7 +181,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Gives back an extent that nobody has put to use.
-    pub(super) fn return_extent(&mut self, extent: &Extent, seq: u64) -> Result<()> {
+    pub(super) fn return_extent(&mut self, extent: &Extent, seq: Seq) -> Result<()> {
         match extent.kind {
             ExtentKind::ReserveLog => {
                 self.writer.space.set_kind(&self.engine.region, extent.offset, ExtentKind::Reserve, seq)

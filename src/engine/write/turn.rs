@@ -16,7 +16,7 @@ use crate::engine::processes::gate::Refusal;
 use crate::engine::processes::lock_word;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{LAST_COUNT, commit_end, commit_seq, live, writer_lock};
+use crate::file::layout::{LAST_COUNT, Seq, commit_end, live, writer_lock};
 use crate::file::space::Space;
 
 /// How long a thread waits for a transaction that it has begun, before it is told that it waits for itself.
@@ -228,8 +228,9 @@ impl Writing<'_> {
         if !self.writer.space.is_current(region)? {
             self.reload()?;
         }
-        let (visible, commit) = (region.live(live::VISIBLE)?, region.live(live::COMMIT_POINT)?);
-        let half_done = commit_seq(commit, visible) != visible || commit_end(commit) != region.live(live::TAIL)?;
+        let (visible, commit) = (region.live_seq(live::VISIBLE)?, region.live(live::COMMIT_POINT)?);
+        let half_done =
+            Seq::of_commit_word(commit, visible) != visible || commit_end(commit) != region.live(live::TAIL)?;
         if (half_done || abandoned) && engine.closed.load(Ordering::Relaxed) {
             engine.clear_closed_flag()?;
         }

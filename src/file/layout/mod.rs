@@ -129,11 +129,13 @@
 mod index;
 mod live_area;
 mod record;
+mod seq;
 mod table;
 
 pub use index::*;
 pub use live_area::*;
 pub use record::*;
+pub(crate) use seq::Seq;
 pub use table::*;
 
 use zerocopy::little_endian::{U32, U64};

@@ -1,6 +1,6 @@
 //! The records of the log.
 
-use super::MapId;
+use super::{MapId, Seq};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -109,6 +109,12 @@ impl Shortcut {
     #[inline]
     pub fn target(&self) -> u64 {
         (self.target_and_depth.get() & ((1 << 40) - 1)) * 8
+    }
+
+    /// The sequence number of the target record.
+    #[inline]
+    pub(crate) fn target_seq(&self) -> Seq {
+        self.seq.into()
     }
 
     /// The depth of the record that contains it.

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, live};
+use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, Seq, live};
 use super::locks::network_file_system;
 use super::witness::{self, Call};
 use crate::error::{Error, FullReason, Result};
@@ -416,6 +416,12 @@ impl Region {
     #[inline(always)]
     pub(crate) fn live(&self, offset: u64) -> Result<u64> {
         Ok(self.live_word(offset)?.load())
+    }
+
+    /// The sequence number in a word in front of the extents.
+    #[inline(always)]
+    pub(crate) fn live_seq(&self, offset: u64) -> Result<Seq> {
+        Ok(Seq(self.live(offset)?))
     }
 
     /// The word at `offset`, a multiple of 8.

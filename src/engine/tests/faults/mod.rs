@@ -24,7 +24,7 @@ use crate::engine::change::batch::Batch;
 use crate::engine::clock::Moment;
 use crate::engine::read::pins::Pin;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, Superblock, live, seal};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, Seq, Superblock, live, seal};
 use crate::file::log;
 
 /// Of each key, which value it has: its number and its length.
@@ -117,7 +117,7 @@ pub(super) fn seal_agrees(image: &[u8]) -> bool {
 }
 
 /// All that a pin at `seq` shows.
-fn content_at(engine: &Engine, seq: u64) -> std::result::Result<Content, String> {
+fn content_at(engine: &Engine, seq: Seq) -> std::result::Result<Content, String> {
     let text = |error: Error| error.to_string();
     let mut content = of_map(engine, seq, DEFAULT_MAP)?;
     let catalogue = engine.index_at(CATALOGUE, seq).map_err(text)?.ok_or("the catalogue has no region")?;
@@ -132,7 +132,7 @@ fn content_at(engine: &Engine, seq: u64) -> std::result::Result<Content, String>
 }
 
 /// All that a pin at `seq` shows of a map.
-fn of_map(engine: &Engine, seq: u64, map: MapId) -> std::result::Result<Content, String> {
+fn of_map(engine: &Engine, seq: Seq, map: MapId) -> std::result::Result<Content, String> {
     let text = |error: Error| error.to_string();
     let mut content = Content::new();
     let index = engine.index_at(map, seq).map_err(text)?;

@@ -1,0 +1,104 @@
+//! Sequence numbers as a type: the file has them as bare words and fields.
+
+use std::fmt;
+
+use zerocopy::little_endian::U64;
+
+use super::{COUNT_BITS, COUNT_MASK, Superblock, commit_seq};
+
+/// The sequence number of a commit: an incarnation and, in the bits below it, a count of commits.
+///
+/// Pins and the space table have the count alone. It is a bare number, so that the two are never compared.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub(crate) struct Seq(pub(crate) u64);
+
+impl Seq {
+    /// Before all commits.
+    pub(crate) const ZERO: Seq = Seq(0);
+    /// After all commits.
+    pub(crate) const MAX: Seq = Seq(u64::MAX);
+
+    /// The number of this incarnation and count.
+    #[inline]
+    pub(crate) const fn new(incarnation: u64, count: u64) -> Seq {
+        Seq((incarnation << COUNT_BITS) | count)
+    }
+
+    /// The number that the [`commit_word`](super::commit_word) has, given the visible one.
+    #[inline]
+    pub(crate) const fn of_commit_word(word: u64, visible: Seq) -> Seq {
+        Seq(commit_seq(word, visible.0))
+    }
+
+    /// The number of the next commit. In a damaged file there may be none.
+    #[inline(always)]
+    pub(crate) const fn next(self) -> Seq {
+        Seq(self.0.wrapping_add(1))
+    }
+
+    /// The number of the commit before.
+    #[inline(always)]
+    pub(crate) const fn before(self) -> Seq {
+        Seq(self.0.saturating_sub(1))
+    }
+
+    /// The counting part.
+    #[inline(always)]
+    pub(crate) const fn count(self) -> u64 {
+        self.0 & COUNT_MASK
+    }
+
+    /// The bits above the counting part.
+    #[inline(always)]
+    pub(crate) const fn incarnation(self) -> u64 {
+        self.0 >> COUNT_BITS
+    }
+}
+
+impl From<U64> for Seq {
+    #[inline(always)]
+    fn from(field: U64) -> Seq {
+        Seq(field.get())
+    }
+}
+
+impl From<Seq> for U64 {
+    #[inline(always)]
+    fn from(seq: Seq) -> U64 {
+        U64::new(seq.0)
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::LowerHex for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+impl Superblock {
+    /// The smallest sequence number that the first record may have.
+    pub(crate) fn head_seq(&self) -> Seq {
+        self.head_seq.into()
+    }
+
+    /// The sequence number of the next commit.
+    pub(crate) fn next_seq(&self) -> Seq {
+        self.next_seq.into()
+    }
+
+    /// The sequence number of the last commit.
+    pub(crate) fn last_seq(&self) -> Seq {
+        self.next_seq().before()
+    }
+
+    /// The highest sequence number among the records before the head.
+    pub(crate) fn behind_seq(&self) -> Seq {
+        self.behind_seq.into()
+    }
+}
