@@ -12,7 +12,7 @@ use crate::engine::read::pins::Pin;
 use crate::engine::settings::Opened;
 use crate::engine::state::words::LogSize;
 use crate::file::index::Index;
-use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, EXTENTS, ExtentKind, MapId, SLOTS, VERSION};
+use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, ExtentKind, MapId, Offset, SLOTS, VERSION};
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
 ///
@@ -386,8 +386,9 @@ fn extents(engine: &Engine, visible: u64) -> Result<Vec<ExtentStats>> {
             stats.push(ExtentStats { kind: format!("{kind:?}"), count, bytes, ages });
         }
     }
-    let (mut end, mut count, mut bytes) = (EXTENTS, 0, 0);
-    for (start, next) in used.iter().map(|extent| (extent.offset, extent.end())).chain([(engine.region.len(), 0)]) {
+    let (mut end, mut count, mut bytes) = (Offset::EXTENTS, 0, 0);
+    let runs = used.iter().map(|extent| (extent.offset, extent.end()));
+    for (start, next) in runs.chain([(Offset(engine.region.len()), Offset::NONE)]) {
         if start > end {
             count += 1;
             bytes += start - end;

@@ -15,7 +15,7 @@ use crate::engine::lookup::protocol::{self, Words};
 use crate::engine::processes::lock_word::{self, Shared, Taken};
 use crate::engine::read::sharing::{SharedPin, SharedPins, Table};
 use crate::error::{Error, Result};
-use crate::file::layout::{Seq, live, writer_lock};
+use crate::file::layout::{Offset, Seq, live, writer_lock};
 
 fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -463,7 +463,7 @@ fn who_finds_the_tail_of_a_commit_finds_its_crc_and_its_commit_point() {
         let writer = Arc::clone(&end);
         let writer = thread::spawn(move || {
             writer.publish(live::COMMIT_POINT, 2).unwrap();
-            protocol::move_tail(&*writer, 2, 2).unwrap();
+            protocol::move_tail(&*writer, Offset(2), 2).unwrap();
         });
         let [tail, chain, commit] = [live::TAIL, live::CHAIN, live::COMMIT_POINT].map(|at| end.load(at).unwrap());
         assert!(tail <= chain && chain <= commit, "tail {tail}, CRC {chain}, commit point {commit}");

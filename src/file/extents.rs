@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::layout::{BLOCK, EXTENTS, ExtentKind, extent_word};
+use super::layout::{BLOCK, ExtentKind, Offset, extent_word};
 
 /// An extent in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     /// Offset in bytes.
-    pub(crate) offset: u64,
+    pub(crate) offset: Offset,
     /// Length in blocks.
     pub(crate) blocks: u64,
     /// What it is used for.
@@ -27,12 +27,12 @@ pub(crate) struct Extent {
 impl Extent {
     /// One that no table lists.
     #[cfg(all(test, not(loom)))]
-    pub(crate) fn unlisted(offset: u64, blocks: u64, kind: ExtentKind, count: u64, ordinal: u64) -> Extent {
+    pub(crate) fn unlisted(offset: Offset, blocks: u64, kind: ExtentKind, count: u64, ordinal: u64) -> Extent {
         Extent { offset, blocks, kind, count, ordinal, entry: 0 }
     }
 
     /// Offset behind the last byte.
-    pub(crate) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> Offset {
         self.offset + self.blocks * BLOCK
     }
 
@@ -52,13 +52,13 @@ impl Extent {
     }
 
     /// Whether it lies in here.
-    pub(crate) fn contains(&self, offset: u64) -> bool {
+    pub(crate) fn contains(&self, offset: Offset) -> bool {
         (self.offset..self.end()).contains(&offset)
     }
 
     /// Its first word in the space table.
     pub(super) fn place(&self) -> u64 {
-        extent_word(self.offset, self.blocks)
+        extent_word(self.offset.0, self.blocks)
     }
 
     /// Whether it is neither in use nor free.
@@ -70,11 +70,11 @@ impl Extent {
 /// The extents that are listed. They lie apart.
 #[derive(Debug, Default)]
 pub(super) struct Extents {
-    by_offset: BTreeMap<u64, Extent>,
+    by_offset: BTreeMap<Offset, Extent>,
     /// The ends of the free runs in front of the last extent, by their starts.
-    free: BTreeMap<u64, u64>,
+    free: BTreeMap<Offset, Offset>,
     /// Those that are neither in use nor free.
-    waiting: BTreeSet<u64>,
+    waiting: BTreeSet<Offset>,
     /// Bytes of all.
     used: u64,
 }
@@ -100,7 +100,7 @@ impl Extents {
     }
 
     /// Forgets an extent.
-    pub(super) fn remove(&mut self, offset: u64) -> Option<Extent> {
+    pub(super) fn remove(&mut self, offset: Offset) -> Option<Extent> {
         let extent = self.by_offset.remove(&offset)?;
         self.waiting.remove(&offset);
         self.used -= extent.len();
@@ -115,18 +115,18 @@ impl Extents {
     }
 
     /// Where the last extent in use in front of an offset ends.
-    fn end_before(&self, offset: u64) -> u64 {
-        self.by_offset.range(..offset).next_back().map_or(EXTENTS, |(_, before)| before.end())
+    fn end_before(&self, offset: Offset) -> Offset {
+        self.by_offset.range(..offset).next_back().map_or(Offset::EXTENTS, |(_, before)| before.end())
     }
 
-    fn add_run(&mut self, start: u64, end: u64) {
+    fn add_run(&mut self, start: Offset, end: Offset) {
         if start < end {
             self.free.insert(start, end);
         }
     }
 
     /// Changes an extent that stays where it is.
-    pub(super) fn change(&mut self, offset: u64, change: impl FnOnce(&mut Extent)) -> Option<Extent> {
+    pub(super) fn change(&mut self, offset: Offset, change: impl FnOnce(&mut Extent)) -> Option<Extent> {
         let extent = self.by_offset.get_mut(&offset)?;
         change(extent);
         if extent.is_waiting() {
@@ -155,16 +155,16 @@ impl Extents {
     }
 
     /// Those that begin in a range of offsets.
-    pub(super) fn range(&self, range: impl std::ops::RangeBounds<u64>) -> impl DoubleEndedIterator<Item = &Extent> {
+    pub(super) fn range(&self, range: impl std::ops::RangeBounds<Offset>) -> impl DoubleEndedIterator<Item = &Extent> {
         self.by_offset.range(range).map(|(_, extent)| extent)
     }
 
-    pub(super) fn get(&self, offset: u64) -> Option<&Extent> {
+    pub(super) fn get(&self, offset: Offset) -> Option<&Extent> {
         self.by_offset.get(&offset)
     }
 
     /// The one that an offset lies in.
-    pub(super) fn of(&self, offset: u64) -> Option<&Extent> {
+    pub(super) fn of(&self, offset: Offset) -> Option<&Extent> {
         self.range(..=offset).next_back().filter(|extent| extent.contains(offset))
     }
 
@@ -174,8 +174,8 @@ impl Extents {
     }
 
     /// Offset behind that.
-    pub(super) fn end(&self) -> u64 {
-        self.last().map_or(EXTENTS, Extent::end)
+    pub(super) fn end(&self) -> Offset {
+        self.last().map_or(Offset::EXTENTS, Extent::end)
     }
 
     /// Bytes in use.
@@ -184,7 +184,7 @@ impl Extents {
     }
 
     /// The free runs in front of the last one in use, as offsets of their starts and ends, the lowest first.
-    pub(super) fn free(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub(super) fn free(&self) -> impl Iterator<Item = (Offset, Offset)> {
         self.free.iter().map(|(&start, &end)| (start, end))
     }
 
@@ -208,12 +208,12 @@ mod tests {
     const KINDS: [ExtentKind; 4] = [ExtentKind::Log, ExtentKind::Index, ExtentKind::Retired, ExtentKind::Emptied];
 
     fn extent(block: u64, blocks: u64, kind: ExtentKind) -> Extent {
-        Extent { offset: EXTENTS + block * BLOCK, blocks, kind, count: 0, ordinal: 0, entry: 0 }
+        Extent { offset: Offset::EXTENTS + block * BLOCK, blocks, kind, count: 0, ordinal: 0, entry: 0 }
     }
 
     /// What is kept is what the extents say, found out anew.
     fn check(extents: &Extents) {
-        let (mut free, mut runs) = (EXTENTS, Vec::new());
+        let (mut free, mut runs) = (Offset::EXTENTS, Vec::new());
         for extent in extents.iter() {
             if extent.offset > free {
                 runs.push((free, extent.offset));

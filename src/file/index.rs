@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 use super::layout::{
-    BLOCK, KeyHash, LINE, MAX_FILE_LEN, MapId, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS, Seq,
-    extent_blocks, extent_offset, extent_word, lines_of_blocks, slot,
+    BLOCK, KeyHash, LINE, MAX_FILE_LEN, MapId, Offset, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS,
+    Seq, extent_blocks, extent_offset, extent_word, lines_of_blocks, slot,
 };
 use super::region::{Region, Window, Word, tagged};
 use super::totals;
@@ -35,7 +35,7 @@ impl SlotAt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     /// The key's slot, and the record that it points at.
-    Found(SlotAt, u64),
+    Found(SlotAt, Offset),
     /// The key has no slot; this is the one to give to it, and whether it is a dead one.
     Vacant(SlotAt, bool),
 }
@@ -113,7 +113,7 @@ const SINCE: u64 = std::mem::offset_of!(RegionHeader, since) as u64;
 #[derive(Clone, Copy)]
 pub(crate) struct NewRegion {
     /// Where the extent begins that it gets, which nobody uses.
-    pub(crate) offset: u64,
+    pub(crate) offset: Offset,
     /// How long that is.
     pub(crate) blocks: u64,
     /// The map whose keys it leads to.
@@ -121,7 +121,7 @@ pub(crate) struct NewRegion {
     /// The sequence number from which on the index tells the truth.
     pub(crate) since: Seq,
     /// Offset of the region that readers from before need, or zero.
-    pub(crate) previous: u64,
+    pub(crate) previous: Offset,
     /// What it counts to begin with.
     pub(crate) totals: Totals,
 }
@@ -130,10 +130,10 @@ pub(crate) struct NewRegion {
 #[derive(Clone, Copy)]
 pub(crate) struct Index<'a> {
     region: &'a Region,
-    offset: u64,
+    offset: Offset,
     lines: u64,
     since: Seq,
-    previous: u64,
+    previous: Offset,
 }
 
 impl<'a> Index<'a> {
@@ -141,23 +141,23 @@ impl<'a> Index<'a> {
     /// searches find, as damaged slots do; nothing of the header is looked at but what a read needs.
     #[inline(always)]
     pub(crate) fn of_extent(region: &'a Region, extent: u64) -> Result<Index<'a>> {
-        let offset = extent_offset(extent);
-        let [since, previous] = region.words(offset + SINCE)?;
+        let offset = Offset::of_extent_word(extent);
+        let [since, previous] = region.words(offset.0 + SINCE)?;
         let lines = lines_of_blocks(extent_blocks(extent).max(1));
-        Ok(Index { region, offset, lines, since: Seq(since.load()), previous: previous.load() })
+        Ok(Index { region, offset, lines, since: Seq(since.load()), previous: Offset(previous.load()) })
     }
 
     /// The index whose region is at `offset`, after a look at its header.
-    pub(crate) fn open(region: &'a Region, offset: u64) -> Result<Index<'a>> {
+    pub(crate) fn open(region: &'a Region, offset: Offset) -> Result<Index<'a>> {
         // Word by word: a reader without a pin may come here when the region is something else already.
-        let word = |field: usize| region.load(offset.saturating_add(field as u64));
+        let word = |field: usize| region.load(offset.0.saturating_add(field as u64));
         let lines = word(std::mem::offset_of!(RegionHeader, lines))?;
         let magic = word(std::mem::offset_of!(RegionHeader, magic))?.to_le_bytes();
-        let is_region = magic == REGION_MAGIC && offset.is_multiple_of(BLOCK);
+        let is_region = magic == REGION_MAGIC && offset.is_aligned(BLOCK);
         if !is_region || lines.wrapping_sub(1) >= MAX_FILE_LEN / LINE {
             return Err(region.corrupt(offset, "expected the header of an index region"));
         }
-        let previous = word(std::mem::offset_of!(RegionHeader, previous))?;
+        let previous = Offset(word(std::mem::offset_of!(RegionHeader, previous))?);
         Ok(Index { region, offset, lines, since: Seq(word(SINCE as usize)?), previous })
     }
 
@@ -198,7 +198,7 @@ impl<'a> Index<'a> {
 
     /// Says from which sequence number on this index tells the truth, before it is put in force.
     pub(crate) fn set_since(&self, since: Seq) -> Result<()> {
-        self.region.store(self.offset + SINCE, since.0, Ordering::Relaxed)
+        self.region.store(self.offset.0 + SINCE, since.0, Ordering::Relaxed)
     }
 
     /// Blocks of the region.
@@ -208,11 +208,11 @@ impl<'a> Index<'a> {
 
     /// Where the region is, as a word of the map table.
     pub(crate) fn extent(&self) -> u64 {
-        extent_word(self.offset, self.blocks())
+        extent_word(self.offset.0, self.blocks())
     }
 
     /// Offset of the region.
-    pub(crate) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> Offset {
         self.offset
     }
 
@@ -240,17 +240,17 @@ impl<'a> Index<'a> {
 
     /// The index that readers below [`since`](Index::since) need, if there was one.
     pub(crate) fn previous(&self) -> Result<Option<Index<'a>>> {
-        if self.previous == 0 { Ok(None) } else { Index::open(self.region, self.previous).map(Some) }
+        if self.previous == Offset::NONE { Ok(None) } else { Index::open(self.region, self.previous).map(Some) }
     }
 
     /// Offset of the previous region, or zero.
-    pub(crate) fn previous_offset(&self) -> u64 {
+    pub(crate) fn previous_offset(&self) -> Offset {
         self.previous
     }
 
     /// The counters that count, for the holder of the writer lock.
     pub(crate) fn totals(&self) -> Result<Totals> {
-        let totals = Totals::from(totals::latest(self.region, self.offset + REGION_TOTALS)?);
+        let totals = Totals::from(totals::latest(self.region, self.offset.0 + REGION_TOTALS)?);
         // Damaged counters shall not make a larger index out of this one than its slots can fill.
         let most = self.lines * SLOTS as u64;
         Ok(Totals { keys: totals.keys.min(most), slots: totals.slots.min(most), dead: totals.dead.min(most), ..totals })
@@ -258,31 +258,31 @@ impl<'a> Index<'a> {
 
     /// The counters as of `seq`; `None` if commits have overtaken the reader.
     pub(crate) fn totals_at(&self, seq: Seq) -> Result<Option<Totals>> {
-        Ok(totals::at_most(self.region, self.offset + REGION_TOTALS, seq.0)?.map(Totals::from))
+        Ok(totals::at_most(self.region, self.offset.0 + REGION_TOTALS, seq.0)?.map(Totals::from))
     }
 
     /// Makes these the counters that count.
     pub(crate) fn set_totals(&self, totals: Totals) -> Result<()> {
         let Totals { seq, keys, bytes, slots, dead } = totals;
-        totals::publish(self.region, self.offset + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
+        totals::publish(self.region, self.offset.0 + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
     }
 
     /// Makes these the counters of an index that nobody looks at yet.
     pub(crate) fn reset_totals(&self, totals: Totals) -> Result<()> {
         let Totals { seq, keys, bytes, slots, dead } = totals;
-        totals::reset(self.region, self.offset + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
+        totals::reset(self.region, self.offset.0 + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
     }
 
     /// Corrects how many slots are in use and dead, the keys staying what they are. Cut short, it leaves too many of
     /// them counted, never too few.
     pub(crate) fn amend_slots(&self, slots: u64, dead: u64) -> Result<()> {
-        totals::amend::<5>(self.region, self.offset + REGION_TOTALS, 4, dead)?;
-        totals::amend::<5>(self.region, self.offset + REGION_TOTALS, 3, slots)
+        totals::amend::<5>(self.region, self.offset.0 + REGION_TOTALS, 4, dead)?;
+        totals::amend::<5>(self.region, self.offset.0 + REGION_TOTALS, 3, slots)
     }
 
     #[inline(always)]
     fn line_offset(&self, line: u64) -> u64 {
-        self.offset + REGION_HEADER + line * LINE
+        self.offset.0 + REGION_HEADER + line * LINE
     }
 
     #[inline(always)]
@@ -292,24 +292,28 @@ impl<'a> Index<'a> {
 
     /// Fetches the first line of a key ahead of its use.
     pub(crate) fn prefetch(&self, hash: KeyHash) {
-        self.region.prefetch(self.line_offset(hash.line(self.lines)));
+        self.region.prefetch(Offset(self.line_offset(hash.line(self.lines))));
     }
 
     /// Its lines.
     #[inline(always)]
     pub(crate) fn as_lines(&self) -> Lines {
-        Lines { block: self.offset / BLOCK, count: self.lines }
+        Lines { block: self.offset.0 / BLOCK, count: self.lines }
     }
 
     /// What `is_key` makes of the newest record of a key, for a reader. It is given the offset of a record and says
     /// whether that has the key, by returning something.
-    pub(crate) fn find<T>(&self, hash: KeyHash, mut is_key: impl FnMut(u64) -> Result<Option<T>>) -> Result<Option<T>> {
+    pub(crate) fn find<T>(
+        &self,
+        hash: KeyHash,
+        mut is_key: impl FnMut(Offset) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         self.as_lines().find(self.region, hash, &mut is_key)
     }
 
     /// The slot of a key, or the one to give to it, for the holder of the writer lock. `None` if every slot is in use.
     #[inline]
-    pub(crate) fn probe(&self, hash: KeyHash, mut is_key: impl FnMut(u64) -> Result<bool>) -> Result<Option<Probe>> {
+    pub(crate) fn probe(&self, hash: KeyHash, mut is_key: impl FnMut(Offset) -> Result<bool>) -> Result<Option<Probe>> {
         let mut line = hash.line(self.lines);
         let mut dead = None;
         for _ in 0..self.lines {
@@ -319,8 +323,8 @@ impl<'a> Index<'a> {
                 let place = tagged.trailing_zeros() as usize;
                 tagged &= tagged - 1;
                 let value = words[place.min(SLOTS)].load();
-                if value > slot::DEAD && is_key(slot::offset(value))? {
-                    return Ok(Some(Probe::Found(SlotAt { line, place }, slot::offset(value))));
+                if value > slot::DEAD && is_key(Offset::of_slot(value))? {
+                    return Ok(Some(Probe::Found(SlotAt { line, place }, Offset::of_slot(value))));
                 }
             }
             let first = |wanted| words[..SLOTS].iter().position(|word| word.relaxed() == wanted);
@@ -340,7 +344,7 @@ impl<'a> Index<'a> {
 
     /// Gives a slot to a key: stores the further bits of its hash, and points the slot at its record.
     #[inline]
-    pub(crate) fn give(&self, at: SlotAt, hash: KeyHash, record: u64) -> Result<()> {
+    pub(crate) fn give(&self, at: SlotAt, hash: KeyHash, record: Offset) -> Result<()> {
         let word = self.line_offset(at.line) + 8 * (SLOTS + at.place / 3) as u64;
         let shift = KeyHash::FURTHER_BITS * (at.place % 3) as u32;
         let mask = ((1 << KeyHash::FURTHER_BITS) - 1) << shift;
@@ -351,14 +355,19 @@ impl<'a> Index<'a> {
 
     /// Points the slot of a key at its newest record: one release store.
     #[inline]
-    pub(crate) fn publish(&self, at: SlotAt, hash: KeyHash, record: u64) -> Result<()> {
+    pub(crate) fn publish(&self, at: SlotAt, hash: KeyHash, record: Offset) -> Result<()> {
         let slot = self.line_offset(at.line) + 8 * at.place as u64;
-        self.region.store(slot, slot::new(hash.tag(), record), Ordering::Release)
+        self.region.store(slot, slot::new(hash.tag(), record.0), Ordering::Release)
     }
 
     /// Gives a slot to the key of a record, unless it has one already, in an index that nobody reads yet. `is_key` says
     /// whether another record is of the same key.
-    pub(crate) fn place(&self, hash: KeyHash, record: u64, is_key: impl FnMut(u64) -> Result<bool>) -> Result<Placed> {
+    pub(crate) fn place(
+        &self,
+        hash: KeyHash,
+        record: Offset,
+        is_key: impl FnMut(Offset) -> Result<bool>,
+    ) -> Result<Placed> {
         match self.probe(hash, is_key)? {
             Some(Probe::Found(_, found)) if found == record => Ok(Placed::There),
             Some(Probe::Found(at, _)) => self.publish(at, hash, record).map(|()| Placed::There),
@@ -429,7 +438,7 @@ impl Lines {
 
     /// Offset of the line where the search for a key begins.
     #[inline(always)]
-    pub(crate) fn first_of(self, hash: KeyHash) -> u64 {
+    fn first_of(self, hash: KeyHash) -> u64 {
         self.first() + hash.line(self.count) * LINE
     }
 
@@ -447,20 +456,31 @@ impl Lines {
     /// Asks for a line ahead of its use.
     #[inline(always)]
     pub(crate) fn prefetch(self, window: Window<'_>, line: u64) {
-        window.prefetch(self.first() + line * LINE);
+        window.prefetch(Offset(self.first() + line * LINE));
+    }
+
+    /// Asks for the line where the search for a key begins.
+    #[inline(always)]
+    pub(crate) fn prefetch_first(self, window: Window<'_>, hash: KeyHash) {
+        window.prefetch(Offset(self.first_of(hash)));
     }
 
     /// Calls `found` with the offset of each record that a line points at, and the hash of its key. `None` if the line
     /// lies beyond the window.
     #[inline(always)]
-    pub(crate) fn records_of(self, window: Window<'_>, line: u64, mut found: impl FnMut(u64, KeyHash)) -> Option<()> {
+    pub(crate) fn records_of(
+        self,
+        window: Window<'_>,
+        line: u64,
+        mut found: impl FnMut(Offset, KeyHash),
+    ) -> Option<()> {
         let words = window.words::<8>(self.first() + line * LINE)?;
         for place in 0..SLOTS {
             match words[place].load() {
                 // Slots are first used in their order.
                 slot::EMPTY => break,
                 slot::DEAD => {}
-                value => found(slot::offset(value), hash_of_slot(words, place, value)),
+                value => found(Offset::of_slot(value), hash_of_slot(words, place, value)),
             }
         }
         Some(())
@@ -473,7 +493,7 @@ impl Lines {
         self,
         window: Window<'_>,
         hash: KeyHash,
-        mut look: impl FnMut(u64) -> ControlFlow<T>,
+        mut look: impl FnMut(Offset) -> ControlFlow<T>,
     ) -> Searched<T> {
         let mut at = self.first_of(hash);
         let mut left = self.count;
@@ -481,7 +501,7 @@ impl Lines {
             let Some(line) = window.words::<8>(at) else { return Searched::Beyond };
             let mut tagged = tagged(line, hash.tag());
             while tagged != 0 {
-                if let ControlFlow::Break(found) = look(slot::offset(take_tagged(line, &mut tagged))) {
+                if let ControlFlow::Break(found) = look(Offset::of_slot(take_tagged(line, &mut tagged))) {
                     return Searched::Found(found);
                 }
             }
@@ -497,10 +517,10 @@ impl Lines {
     /// The record of the first slot of its first line whose tag fits a key; it is nearly always the right one. It may
     /// lie in front of all records.
     #[inline(always)]
-    pub(crate) fn guess(self, window: Window<'_>, hash: KeyHash) -> Option<u64> {
+    pub(crate) fn guess(self, window: Window<'_>, hash: KeyHash) -> Option<Offset> {
         let line = window.words::<8>(self.first_of(hash))?;
         let mut tagged = tagged(line, hash.tag());
-        (tagged != 0).then(|| slot::offset(take_tagged(line, &mut tagged)))
+        (tagged != 0).then(|| Offset::of_slot(take_tagged(line, &mut tagged)))
     }
 
     /// See [`Index::find`].
@@ -508,7 +528,7 @@ impl Lines {
         self,
         region: &Region,
         hash: KeyHash,
-        is_key: &mut dyn FnMut(u64) -> Result<Option<T>>,
+        is_key: &mut dyn FnMut(Offset) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let mut at = self.first_of(hash);
         for _ in 0..self.count {
@@ -518,7 +538,7 @@ impl Lines {
                 let value = take_tagged(line, &mut tagged);
                 // A slot without a key looks like one of tag zero.
                 if value > slot::DEAD
-                    && let Some(key) = is_key(slot::offset(value))?
+                    && let Some(key) = is_key(Offset::of_slot(value))?
                 {
                     return Ok(Some(key));
                 }
@@ -579,7 +599,7 @@ pub(crate) struct Slot {
     /// The hash bits of its key; of no meaning if the slot is dead.
     pub(crate) hash: KeyHash,
     /// Offset of the record; `None` if the slot is dead.
-    pub(crate) record: Option<u64>,
+    pub(crate) record: Option<Offset>,
     /// How many lines behind its first line the key was found, plus one: what a search for it loads.
     pub(crate) probes: u64,
 }
@@ -601,7 +621,7 @@ impl Slots<'_> {
         Slot {
             at: SlotAt { line: self.line, place },
             hash,
-            record: (value != slot::DEAD).then(|| slot::offset(value)),
+            record: (value != slot::DEAD).then(|| Offset::of_slot(value)),
             probes: behind + 1,
         }
     }
@@ -644,16 +664,16 @@ mod tests {
 
     /// An index on its own: record `offset` belongs to key `offset / 8`.
     fn insert(index: &Index<'_>, key: u64, hash: KeyHash) {
-        match index.probe(hash, |offset| Ok(offset / 8 == key)).unwrap().unwrap() {
-            Probe::Found(at, _) => index.publish(at, hash, key * 8).unwrap(),
-            Probe::Vacant(at, _) => index.give(at, hash, key * 8).unwrap(),
+        match index.probe(hash, |offset| Ok(offset == Offset(key * 8))).unwrap().unwrap() {
+            Probe::Found(at, _) => index.publish(at, hash, Offset(key * 8)).unwrap(),
+            Probe::Vacant(at, _) => index.give(at, hash, Offset(key * 8)).unwrap(),
         }
     }
 
     /// Both ways.
     fn find(index: &Index<'_>, hash: KeyHash, key: u64) -> Option<u64> {
-        let found = index.find(hash, |offset| Ok((offset == key * 8).then_some(key))).unwrap();
-        let look = |offset| if offset == key * 8 { ControlFlow::Break(key) } else { ControlFlow::Continue(()) };
+        let found = index.find(hash, |offset| Ok((offset == Offset(key * 8)).then_some(key))).unwrap();
+        let look = |offset| if offset == Offset(key * 8) { ControlFlow::Break(key) } else { ControlFlow::Continue(()) };
         let searched = match index.as_lines().search(index.region.window(), hash, look) {
             Searched::Found(key) => Some(key),
             Searched::Absent => None,
@@ -665,8 +685,11 @@ mod tests {
 
     fn index(region: &Region, blocks: u64) -> Index<'_> {
         let totals = Totals::default();
-        Index::create(region, NewRegion { offset: 0, blocks, map: MapId(1), since: Seq(1), previous: 0, totals })
-            .unwrap()
+        Index::create(
+            region,
+            NewRegion { offset: Offset(0), blocks, map: MapId(1), since: Seq(1), previous: Offset::NONE, totals },
+        )
+        .unwrap()
     }
 
     fn hash_of(key: u64) -> KeyHash {
@@ -687,7 +710,7 @@ mod tests {
         }
         assert_eq!(find(&index, hash_of(1), 1), None, "a miss in a full index ends");
         let found: HashMap<u64, KeyHash> =
-            index.iter().map(Result::unwrap).map(|slot| (slot.record.unwrap() / 8, slot.hash)).collect();
+            index.iter().map(Result::unwrap).map(|slot| (slot.record.unwrap().0 / 8, slot.hash)).collect();
         assert_eq!(found.len() as u64, all);
         assert!(found.iter().all(|(&key, &hash)| hash == hash_of(key)), "all 45 bits come back");
     }
@@ -701,7 +724,7 @@ mod tests {
         for key in 2..9 {
             insert(&index, key, hash(key));
         }
-        let Some(Probe::Found(at, _)) = index.probe(hash(2), |offset| Ok(offset == 16)).unwrap() else {
+        let Some(Probe::Found(at, _)) = index.probe(hash(2), |offset| Ok(offset == Offset(16))).unwrap() else {
             panic!("key 2 was inserted");
         };
         index.retire(at).unwrap();

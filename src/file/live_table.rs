@@ -6,8 +6,8 @@
 //! Whoever raises the horizon holds the writer lock too, and so finds all parts that a pin can be in.
 
 use super::layout::{
-    BLOCK, EXTENTS, PIN_EXTENTS, PIN_LEN, PIN_TABLE, PINS, PROCESS_EXTENTS, PROCESS_LEN, PROCESS_TABLE, PROCESSES,
-    extent_blocks, extent_offset, live,
+    BLOCK, EXTENTS, Offset, PIN_EXTENTS, PIN_LEN, PIN_TABLE, PINS, PROCESS_EXTENTS, PROCESS_LEN, PROCESS_TABLE,
+    PROCESSES, extent_blocks, extent_offset, live,
 };
 use super::region::Region;
 use crate::error::Result;
@@ -133,8 +133,8 @@ impl Parts<'_> {
     }
 
     /// The extents in which it goes on.
-    pub(crate) fn extents(&self) -> impl Iterator<Item = u64> {
-        self.more.into_iter().take(self.count as usize)
+    pub(crate) fn extents(&self) -> impl Iterator<Item = Offset> {
+        self.more.into_iter().take(self.count as usize).map(Offset)
     }
 
     /// Of the extent that the table would go on in next: its blocks, and the word that is to name it. `None` if there
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn an_entry_of_any_number_has_a_place_of_its_own() {
         let region = Region::in_memory(1 << 24).unwrap();
-        region.allocate(EXTENTS, EXTENTS + 1000 * BLOCK).unwrap();
+        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 1000 * BLOCK).unwrap();
         for table in [&PIN, &PROCESS] {
             let mut end = EXTENTS;
             for parts in 0..4 {

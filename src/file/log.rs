@@ -8,7 +8,7 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{
-    CATALOGUE, EXTENTS, JUMP_LEN, Kind, MAX_COUNT, MapId, RECORD_HEADER, RecordHeader, Seq, Shortcut, align8, flags,
+    CATALOGUE, JUMP_LEN, Kind, MAX_COUNT, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, Shortcut, align8, flags,
     record_len,
 };
 use super::region::{Region, Window};
@@ -23,7 +23,7 @@ const USUAL: u64 = 256;
 #[derive(Clone, Copy)]
 pub(crate) struct Record<'a> {
     /// Its offset in the file.
-    pub(crate) offset: u64,
+    pub(crate) offset: Offset,
     /// Its header.
     pub(crate) header: &'a RecordHeader,
     bytes: &'a [u8],
@@ -91,7 +91,7 @@ impl<'a> Record<'a> {
 
     /// Offset of what comes behind it.
     #[inline]
-    pub(crate) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> Offset {
         self.offset + self.len()
     }
 
@@ -108,8 +108,8 @@ impl<'a> Record<'a> {
     }
 
     /// The offset that the value of a jump or a clear holds.
-    pub(crate) fn target(&self) -> Option<u64> {
-        self.value().try_into().ok().map(u64::from_le_bytes)
+    pub(crate) fn target(&self) -> Option<Offset> {
+        self.value().try_into().ok().map(|bytes| Offset(u64::from_le_bytes(bytes)))
     }
 
     /// Whether the CRC holds.
@@ -120,8 +120,8 @@ impl<'a> Record<'a> {
 
 /// The record at `offset`. That it lies inside the file is checked, nothing else.
 #[inline(always)]
-pub(crate) fn record(region: &Region, offset: u64) -> Result<Record<'_>> {
-    if offset < EXTENTS || !offset.is_multiple_of(8) {
+pub(crate) fn record(region: &Region, offset: Offset) -> Result<Record<'_>> {
+    if offset < Offset::EXTENTS || !offset.is_aligned(8) {
         return Err(not_a_record(region, offset));
     }
     let header: &RecordHeader = region.header(offset)?;
@@ -155,8 +155,8 @@ const WHAT: u64 = !((flags::COMMIT | flags::NEW | flags::COPY) as u64) << 56 | 0
 /// Looks at the record at `offset` the short way, which most reads take: the header tells by one comparison whether it
 /// is a usual one.
 #[inline(always)]
-pub(crate) fn glance<'a>(window: Window<'a>, offset: u64, wanted: Wanted<'_>) -> Glance<'a> {
-    if offset < EXTENTS {
+pub(crate) fn glance<'a>(window: Window<'a>, offset: Offset, wanted: Wanted<'_>) -> Glance<'a> {
+    if offset < Offset::EXTENTS {
         return Glance::Unclear;
     }
     let Some([_, what, seq, prev_and_map]) = window.frozen_words(offset) else { return Glance::Unclear };
@@ -178,13 +178,13 @@ pub(crate) fn glance<'a>(window: Window<'a>, offset: u64, wanted: Wanted<'_>) ->
 #[inline(always)]
 pub(crate) fn glance_at_entry<'a>(
     window: Window<'a>,
-    offset: u64,
+    offset: Offset,
     map: MapId,
     seq: Seq,
 ) -> Option<(&'a [u8], &'a [u8])> {
     const KIND: u64 = WHAT & !(0xffff << 32);
 
-    let [_, what, found_seq, prev_and_map] = window.frozen_words(offset).filter(|_| offset >= EXTENTS)?;
+    let [_, what, found_seq, prev_and_map] = window.frozen_words(offset).filter(|_| offset >= Offset::EXTENTS)?;
     let what = what.get();
     let is_usual = what & KIND == (Kind::Put as u64) << 48;
     if !is_usual || Seq(found_seq.get()) > seq || prev_and_map.get() >> 40 != u64::from(map) {
@@ -210,14 +210,14 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 }
 
 #[cold]
-fn not_a_record(region: &Region, offset: u64) -> Error {
+fn not_a_record(region: &Region, offset: Offset) -> Error {
     region.corrupt(offset, "a record was expected at this offset, and none can be")
 }
 
 /// The header of what may be a record, for a reader without a pin: what is there may be overwritten at the same time,
 /// which the reader finds out afterwards.
-pub(crate) fn copy_header(region: &Region, offset: u64) -> Result<RecordHeader> {
-    if offset < EXTENTS || !offset.is_multiple_of(8) {
+pub(crate) fn copy_header(region: &Region, offset: Offset) -> Result<RecordHeader> {
+    if offset < Offset::EXTENTS || !offset.is_aligned(8) {
         return Err(not_a_record(region, offset));
     }
     let bytes = region.copy(offset, RECORD_HEADER)?;
@@ -228,11 +228,11 @@ pub(crate) fn copy_header(region: &Region, offset: u64) -> Result<RecordHeader> 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail {
     /// Where the next record goes.
-    pub(crate) at: u64,
+    pub(crate) at: Offset,
     /// The CRC of the record before.
     pub(crate) chain: u32,
     /// End of the extent that `at` lies in.
-    pub(crate) extent_end: u64,
+    pub(crate) extent_end: Offset,
     /// The number of the commit that is being appended, for the jumps between its records.
     pub(crate) seq: Seq,
     /// What is appended is going to be flushed at once.
@@ -245,7 +245,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) kind: Kind,
     pub(crate) flags: u8,
     pub(crate) seq: Seq,
-    pub(crate) prev: u64,
+    pub(crate) prev: Offset,
     pub(crate) map: MapId,
     /// When the entry expires, in milliseconds since 1970; `None` for never.
     pub(crate) expires: Option<U64>,
@@ -258,7 +258,8 @@ pub(crate) struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// A record that says nothing but its kind and its number.
     pub(crate) fn bare(kind: Kind, seq: Seq) -> Entry<'a> {
-        Entry { kind, flags: 0, seq, prev: 0, map: CATALOGUE, expires: None, shortcut: None, key: &[], value: &[] }
+        let (prev, map) = (Offset::NONE, CATALOGUE);
+        Entry { kind, flags: 0, seq, prev, map, expires: None, shortcut: None, key: &[], value: &[] }
     }
 
     /// Bytes of the record.
@@ -299,7 +300,7 @@ impl<'a> Entry<'a> {
                 | if self.expires.is_some() { flags::EXPIRES } else { 0 }
                 | if self.shortcut.is_some() { flags::SHORTCUT } else { 0 },
             seq: self.seq.into(),
-            prev_and_map: RecordHeader::pack_prev_and_map(self.prev, self.map),
+            prev_and_map: RecordHeader::pack_prev_and_map(self.prev.0, self.map),
         }
     }
 }
@@ -312,7 +313,7 @@ impl Tail {
     }
 
     /// Appends a record that is complete: its flags are final. Returns its offset. There must be room.
-    pub(crate) fn append(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
+    pub(crate) fn append(&mut self, region: &Region, entry: &Entry<'_>) -> Result<Offset> {
         let len = entry.len();
         debug_assert!(len <= self.extent_end - self.at, "a record reaches beyond its extent");
         if len > SMALL {
@@ -328,7 +329,7 @@ impl Tail {
     }
 
     #[inline]
-    fn append_small(&mut self, region: &Region, entry: &Entry<'_>, buffer: &mut [u8]) -> Result<u64> {
+    fn append_small(&mut self, region: &Region, entry: &Entry<'_>, buffer: &mut [u8]) -> Result<Offset> {
         let bytes = entry.put_together(self.chain, buffer);
         let crc = crc32fast::hash(&bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
@@ -340,13 +341,13 @@ impl Tail {
     }
 
     #[inline]
-    fn write(&self, region: &Region, offset: u64, bytes: &[u8]) -> Result<()> {
+    fn write(&self, region: &Region, offset: Offset, bytes: &[u8]) -> Result<()> {
         if self.synced { region.append(offset, bytes) } else { region.write(offset, bytes) }
     }
 
     /// Appends a record whose flags are not yet final, and returns its offset. It must be [sealed](Tail::seal) before
     /// the next one is appended.
-    pub(crate) fn append_open(&mut self, region: &Region, entry: &Entry<'_>) -> Result<u64> {
+    pub(crate) fn append_open(&mut self, region: &Region, entry: &Entry<'_>) -> Result<Offset> {
         let offset = self.at;
         debug_assert!(entry.len() <= self.extent_end - offset, "a record reaches beyond its extent");
         let len = entry.len();
@@ -364,7 +365,7 @@ impl Tail {
         for part in [expires, shortcut, entry.key, entry.value] {
             self.write(region, at, part)?;
             at += part.len() as u64;
-            let padding = (align8(at) - at) as usize;
+            let padding = (at.align(8) - at) as usize;
             self.write(region, at, &[0; 8][..padding])?;
             at += padding as u64;
         }
@@ -373,7 +374,7 @@ impl Tail {
     }
 
     /// Completes the record at `offset`, the last one appended, with further flags and its CRC.
-    pub(crate) fn seal(&mut self, region: &Region, offset: u64, further: u8) -> Result<()> {
+    pub(crate) fn seal(&mut self, region: &Region, offset: Offset, further: u8) -> Result<()> {
         const FLAGS: u64 = std::mem::offset_of!(RecordHeader, flags) as u64;
 
         if further != 0 {
@@ -387,8 +388,8 @@ impl Tail {
     }
 
     /// Appends the jump to the extent from `start` to `end` and goes on there. For the jump there is always room.
-    pub(crate) fn jump(&mut self, region: &Region, start: u64, end: u64) -> Result<()> {
-        let target = start.to_le_bytes();
+    pub(crate) fn jump(&mut self, region: &Region, start: Offset, end: Offset) -> Result<()> {
+        let target = start.0.to_le_bytes();
         self.append(region, &Entry { value: &target, ..Entry::bare(Kind::Jump, self.seq) })?;
         self.at = start;
         self.extent_end = end;
@@ -405,14 +406,14 @@ impl Tail {
 /// Goes over the records from `at` to `end`, which are known to be committed, and follows the jumps.
 pub(crate) struct Scan<'a> {
     region: &'a Region,
-    at: u64,
-    end: u64,
+    at: Offset,
+    end: Offset,
     left: u64,
 }
 
 impl<'a> Scan<'a> {
     /// The records from `at` to `end`.
-    pub(crate) fn new(region: &'a Region, at: u64, end: u64) -> Scan<'a> {
+    pub(crate) fn new(region: &'a Region, at: Offset, end: Offset) -> Scan<'a> {
         Scan { region, at, end, left: region.len() }
     }
 
@@ -455,7 +456,7 @@ impl<'a> Iterator for Scan<'a> {
 /// Where a walk begins: what the superblock says of the head of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    pub(crate) at: u64,
+    pub(crate) at: Offset,
     pub(crate) chain: u32,
     /// The smallest sequence number that the first record may have.
     pub(crate) seq: Seq,
@@ -464,7 +465,7 @@ pub(crate) struct Head {
 /// Goes over the log from its head, as far as it holds.
 pub(crate) struct Walk<'a> {
     region: &'a Region,
-    at: u64,
+    at: Offset,
     chain: u32,
     /// The smallest sequence number that any record may have.
     least: Seq,
@@ -475,12 +476,12 @@ pub(crate) struct Walk<'a> {
     left: u64,
     /// Why the walk ended.
     stop: &'static str,
-    end: Option<u64>,
+    end: Option<Offset>,
 }
 
 impl<'a> Walk<'a> {
     /// A walk from `head` to where the log ends, or to `end` if that is known.
-    pub(crate) fn new(region: &'a Region, head: Head, end: Option<u64>) -> Walk<'a> {
+    pub(crate) fn new(region: &'a Region, head: Head, end: Option<Offset>) -> Walk<'a> {
         Walk {
             region,
             at: head.at,
@@ -495,7 +496,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Where the walk is: behind the last record that it accepted, and behind its jump if it was one.
-    pub(crate) fn at(&self) -> u64 {
+    pub(crate) fn at(&self) -> Offset {
         self.at
     }
 

@@ -18,8 +18,8 @@ use std::sync::atomic::{Ordering, fence};
 pub(crate) use super::extents::Extent;
 use super::extents::Extents;
 use super::layout::{
-    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, SPACE_ENTRY, SPACE_TABLE_MAGIC, Seq, TABLE_HEADER,
-    TableHeader, align_block, entries_of_blocks, extent_blocks, extent_offset, live, seal, state_word, table_word,
+    BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, Offset, SPACE_ENTRY, SPACE_TABLE_MAGIC, Seq, TABLE_HEADER,
+    TableHeader, align_block, entries_of_blocks, extent_blocks, live, seal, state_word, table_word,
 };
 use super::region::Region;
 use super::table::Table;
@@ -37,13 +37,13 @@ pub(crate) struct LogPoint {
     /// The ordinal of its extent.
     pub(crate) ordinal: u64,
     /// Its offset in the file.
-    pub(crate) at: u64,
+    pub(crate) at: Offset,
 }
 
 impl LogPoint {
     /// What of an extent that has records lies behind the point, as offsets of its start and end; `None` if nothing
     /// does.
-    pub(crate) fn rest_of(self, extent: &Extent) -> Option<(u64, u64)> {
+    pub(crate) fn rest_of(self, extent: &Extent) -> Option<(Offset, Offset)> {
         match extent.ordinal.cmp(&self.ordinal) {
             std::cmp::Ordering::Less => None,
             std::cmp::Ordering::Equal => {
@@ -54,7 +54,7 @@ impl LogPoint {
     }
 
     /// What of a range of an extent that has records lies before the point. It may be empty.
-    pub(crate) fn part_of(self, extent: &Extent, (start, end): (u64, u64)) -> (u64, u64) {
+    pub(crate) fn part_of(self, extent: &Extent, (start, end): (Offset, Offset)) -> (Offset, Offset) {
         match extent.ordinal.cmp(&self.ordinal) {
             std::cmp::Ordering::Less => (start, end),
             std::cmp::Ordering::Equal => (start, end.min(self.at)),
@@ -66,8 +66,8 @@ impl LogPoint {
 /// An extent of a log that was followed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogExtent {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
+    pub(crate) start: Offset,
+    pub(crate) end: Offset,
     /// The sequence number of the commit that took it.
     pub(crate) seq: Seq,
 }
@@ -89,11 +89,11 @@ pub(crate) struct Space {
     /// Entries of the table that are vacant, the lowest last.
     vacant: Vec<u64>,
     /// How far the file is known to have real space behind it.
-    end: u64,
+    end: Offset,
     /// The counter of changes that this is the table of.
     changes: u64,
     /// An extent of the log that was being cut when somebody died.
-    half_cut: Option<u64>,
+    half_cut: Option<Offset>,
     /// The largest ordinal of all. The extent that the log ends in has it, or one that was taken for a commit that is
     /// being made.
     last_ordinal: u64,
@@ -111,10 +111,10 @@ impl Space {
 
     /// Reads the table that `word` names through the file and not the mapping: it may be cut off the file meanwhile.
     pub(crate) fn load_copy(region: &Region, word: u64) -> Result<Space> {
-        let (offset, len) = (extent_offset(word), extent_blocks(word).saturating_mul(BLOCK));
+        let (offset, len) = (Offset::of_extent_word(word), extent_blocks(word).saturating_mul(BLOCK));
         let damaged = || region.corrupt(offset, "expected the header of a table");
         let file_end = region.refresh()?;
-        if len == 0 || offset.checked_add(len).is_none_or(|end| end > file_end) {
+        if len == 0 || offset.0.checked_add(len).is_none_or(|end| end > file_end) {
             return Err(damaged());
         }
         let mut bytes = vec![0; len as usize];
@@ -147,18 +147,19 @@ impl Space {
                 space.vacant.push(entry);
                 continue;
             }
-            let (offset, blocks) = (extent_offset(place), extent_blocks(place));
+            let (offset, blocks) = (Offset::of_extent_word(place), extent_blocks(place));
             let kind = ExtentKind::from_u8((state >> 56) as u8);
             let extent = kind.map(|kind| Extent { offset, blocks, kind, count: state & COUNT_MASK, ordinal, entry });
-            let has_place = |e: &Extent| e.offset >= EXTENTS && e.blocks > 0 && e.end() <= file_end;
+            let has_place = |e: &Extent| e.offset >= Offset::EXTENTS && e.blocks > 0 && e.end().0 <= file_end;
             let has_order = |e: &Extent| e.ordinal < u64::MAX / 2 && (e.ordinal > 0 || !e.has_records());
             let Some(extent) = extent.filter(|e| has_place(e) && has_order(e)) else {
-                return Err(region.corrupt(extent_offset(word), format!("entry {entry} of the space table is damaged")));
+                return Err(region
+                    .corrupt(Offset::of_extent_word(word), format!("entry {entry} of the space table is damaged")));
             };
             space.last_ordinal = space.last_ordinal.max(ordinal);
             listed.push(extent);
         }
-        let mut last = EXTENTS;
+        let mut last = Offset::EXTENTS;
         listed.sort_unstable_by_key(|extent| (extent.offset, extent.blocks));
         for mut extent in listed {
             let before = space.extents.range(..=extent.offset).next_back().copied();
@@ -191,7 +192,7 @@ impl Space {
         Space {
             extents: Extents::default(),
             vacant: Vec::new(),
-            end: EXTENTS,
+            end: Offset::EXTENTS,
             changes,
             half_cut: None,
             last_ordinal: 0,
@@ -210,7 +211,7 @@ impl Space {
     pub(crate) fn create(region: &Region, log: &[LogExtent], first: u64, seq: Seq) -> Result<Space> {
         let changes = region.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
-        space.end = log.iter().map(|extent| extent.end).max().unwrap_or(EXTENTS);
+        space.end = log.iter().map(|extent| extent.end).max().unwrap_or(Offset::EXTENTS);
         for (entry, &LogExtent { start: offset, end, seq }) in log.iter().enumerate() {
             let blocks = (end - offset) / BLOCK;
             let (kind, count, entry) = (ExtentKind::Log, seq.count(), entry as u64);
@@ -233,16 +234,16 @@ impl Space {
     }
 
     /// Offset behind the last extent in use.
-    pub(crate) fn used_end(&self) -> u64 {
+    pub(crate) fn used_end(&self) -> Offset {
         self.extents.end()
     }
 
     /// Offset behind the last extent that can be moved. Pins and processes stay where they are while they are in use.
-    pub(crate) fn movable_end(&self) -> u64 {
+    pub(crate) fn movable_end(&self) -> Offset {
         match self.extents.last() {
             Some(last) if last.kind == ExtentKind::Live => {
                 let movable = self.extents().filter(|extent| extent.kind != ExtentKind::Live);
-                movable.map(Extent::end).max().unwrap_or(EXTENTS)
+                movable.map(Extent::end).max().unwrap_or(Offset::EXTENTS)
             }
             _ => self.used_end(),
         }
@@ -259,17 +260,17 @@ impl Space {
     }
 
     /// The extent at `offset`.
-    pub(crate) fn extent(&self, offset: u64) -> Option<&Extent> {
+    pub(crate) fn extent(&self, offset: Offset) -> Option<&Extent> {
         self.extents.get(offset)
     }
 
     /// The listed extent that `offset` lies in.
-    pub(crate) fn extent_of(&self, offset: u64) -> Option<&Extent> {
+    pub(crate) fn extent_of(&self, offset: Offset) -> Option<&Extent> {
         self.extents.of(offset)
     }
 
     /// The extent of the log that `offset` lies in.
-    pub(crate) fn log_extent_of(&self, offset: u64) -> Option<&Extent> {
+    pub(crate) fn log_extent_of(&self, offset: Offset) -> Option<&Extent> {
         self.extent_of(offset).filter(|extent| extent.is_log())
     }
 
@@ -305,7 +306,7 @@ impl Space {
 
     /// Bytes of the longest free run in the file.
     pub(crate) fn longest_run(&self) -> u64 {
-        let last = self.end.saturating_sub(self.extents.end());
+        let last = self.end.bytes_since(self.extents.end());
         self.extents.free().map(|(start, end)| end - start).max().unwrap_or(0).max(last)
     }
 
@@ -337,7 +338,7 @@ impl Space {
         let offset = self.find_or_grow(region, blocks)?;
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         let Some(entry) = self.vacant.pop() else {
-            return Err(region.corrupt(0, "the space table has no vacant entry"));
+            return Err(region.corrupt(live::SPACE_TABLE, "the space table has no vacant entry"));
         };
         let joins = matches!(kind, ExtentKind::Log | ExtentKind::ReserveLog);
         let ordinal = if joins { self.next_ordinal() } else { 0 };
@@ -354,7 +355,7 @@ impl Space {
     }
 
     /// The lowest free run of `blocks` blocks, at the end of a longer file if there is none.
-    fn find_or_grow(&mut self, region: &Region, blocks: u64) -> Result<u64> {
+    fn find_or_grow(&mut self, region: &Region, blocks: u64) -> Result<Offset> {
         let len = blocks.checked_mul(BLOCK).filter(|&len| len <= MAX_FILE_LEN);
         let Some(len) = len else {
             let why = FullReason::AddressSpace(region.max_len());
@@ -363,7 +364,7 @@ impl Space {
         let (free, fits) = self.lowest(len);
         // What lies beyond the limit counts before it.
         region.check_limit(len, EXTENTS + self.used_bytes() + len, free + len)?;
-        if !fits && self.end.saturating_sub(free) < len {
+        if !fits && self.end.bytes_since(free) < len {
             region.allocate(self.end.max(free), free + len)?;
             self.end = free + len;
         }
@@ -372,13 +373,13 @@ impl Space {
 
     /// The lowest free run of `len` bytes, and whether it lies in front of an extent in use: behind the last one it may
     /// have to be made first.
-    pub(crate) fn lowest(&self, len: u64) -> (u64, bool) {
-        let run = self.extents.free().find(|(start, end)| end - start >= len);
+    pub(crate) fn lowest(&self, len: u64) -> (Offset, bool) {
+        let run = self.extents.free().find(|&(start, end)| end - start >= len);
         run.map_or((self.extents.end(), false), |(start, _)| (start, true))
     }
 
     /// Moves the bounds of a listed extent: one store.
-    fn set_bounds(&mut self, region: &Region, offset: u64, (start, end): (u64, u64)) -> Result<()> {
+    fn set_bounds(&mut self, region: &Region, offset: Offset, (start, end): (Offset, Offset)) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         self.change(region, |space| {
             if let Some(mut extent) = space.extents.remove(offset) {
@@ -395,7 +396,7 @@ impl Space {
     ///
     /// It is listed before the extent is shortened: somebody who dies in between leaves both listed, and whoever loads
     /// the table takes that for what it is.
-    pub(crate) fn cut(&mut self, region: &Region, offset: u64, at: u64, seq: Seq) -> Result<bool> {
+    pub(crate) fn cut(&mut self, region: &Region, offset: Offset, at: Offset, seq: Seq) -> Result<bool> {
         if self.vacant.len() < 3 {
             match self.enlarge_table(region, seq) {
                 Err(Error::Full { .. }) => return Ok(false),
@@ -424,14 +425,14 @@ impl Space {
 
     /// Makes an extent longer by what is free behind it, at least and at most so many bytes, and says where it ends
     /// then: where it did, if there is not as much, within the limit and in the file.
-    pub(crate) fn lengthen(&mut self, region: &Region, offset: u64, (least, most): (u64, u64)) -> Result<u64> {
+    pub(crate) fn lengthen(&mut self, region: &Region, offset: Offset, (least, most): (u64, u64)) -> Result<Offset> {
         let extent = self.extents.get(offset).copied();
         let end = extent.ok_or_else(|| region.corrupt(offset, "an extent of the log was expected here"))?.end();
         let behind = match end == self.extents.end() {
             true => self.end,
             false => self.extents.free().find(|&(start, _)| start == end).map_or(end, |(_, end)| end),
         };
-        let longer = end + behind.saturating_sub(end).min(most);
+        let longer = end + behind.bytes_since(end).min(most);
         let used = EXTENTS + self.used_bytes() + (longer - end);
         if longer - end < least || region.check_limit(longer - end, used, longer).is_err() {
             return Ok(end);
@@ -441,12 +442,12 @@ impl Space {
     }
 
     /// Gives back what lies behind `end` in an extent.
-    pub(crate) fn trim(&mut self, region: &Region, offset: u64, end: u64) -> Result<()> {
+    pub(crate) fn trim(&mut self, region: &Region, offset: Offset, end: Offset) -> Result<()> {
         self.set_bounds(region, offset, (offset, end))
     }
 
     /// Gives an extent another kind.
-    pub(crate) fn set_kind(&mut self, region: &Region, offset: u64, kind: ExtentKind, seq: Seq) -> Result<()> {
+    pub(crate) fn set_kind(&mut self, region: &Region, offset: Offset, kind: ExtentKind, seq: Seq) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         self.change(region, |space| {
             let changed = space.extents.change(offset, |extent| {
@@ -457,7 +458,7 @@ impl Space {
     }
 
     /// Frees an extent that nobody can be looking at.
-    pub(crate) fn free(&mut self, region: &Region, offset: u64) -> Result<()> {
+    pub(crate) fn free(&mut self, region: &Region, offset: Offset) -> Result<()> {
         let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         self.change(region, |space| {
             if let Some(extent) = space.extents.remove(offset) {
@@ -510,7 +511,7 @@ impl Space {
         let end = self.used_end();
         // Even if it cannot be made shorter now, somebody else may.
         self.end = self.end.min(end);
-        self.change(region, |_| region.truncate(end))
+        self.change(region, |_| region.truncate(end.0))
     }
 
     /// Moves the table to where there is a lower place for it.
@@ -518,7 +519,7 @@ impl Space {
         let entries = self.extents.count() + 16;
         let blocks = blocks_of_table(entries);
         let old = region.live(live::SPACE_TABLE)?;
-        if blocks < extent_blocks(old) || self.lowest(blocks * BLOCK).0 < extent_offset(old) {
+        if blocks < extent_blocks(old) || self.lowest(blocks * BLOCK).0 < Offset::of_extent_word(old) {
             self.replace_table(region, entries, seq)?;
         }
         Ok(())
@@ -539,9 +540,9 @@ impl Space {
         list(&table, &own)?;
         self.extents.insert(own);
         self.vacant = (entry + 1..table.capacity()).rev().collect();
-        self.change(region, |_| region.store_live(live::SPACE_TABLE, table_word(offset, blocks), Ordering::Release))?;
-        if old != 0 && self.extents.get(extent_offset(old)).is_some() {
-            self.set_kind(region, extent_offset(old), ExtentKind::Retired, seq)?;
+        self.change(region, |_| region.store_live(live::SPACE_TABLE, table_word(offset.0, blocks), Ordering::Release))?;
+        if old != 0 && self.extents.get(Offset::of_extent_word(old)).is_some() {
+            self.set_kind(region, Offset::of_extent_word(old), ExtentKind::Retired, seq)?;
         }
         Ok(())
     }
@@ -583,13 +584,13 @@ mod tests {
     use super::*;
 
     fn log_of(blocks: u64) -> LogExtent {
-        LogExtent { start: EXTENTS, end: EXTENTS + blocks * BLOCK, seq: Seq(5) }
+        LogExtent { start: Offset::EXTENTS, end: Offset::EXTENTS + blocks * BLOCK, seq: Seq(5) }
     }
 
     #[test]
     fn a_cut_that_was_begun_is_completed() {
         let region = Region::in_memory(1 << 24).unwrap();
-        region.allocate(EXTENTS, EXTENTS + 16 * BLOCK).unwrap();
+        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 16 * BLOCK).unwrap();
         let mut space = Space::create(&region, &[log_of(16)], 1, Seq(5)).unwrap();
         // Somebody has listed what is cut off, and died.
         let word = region.live(live::SPACE_TABLE).unwrap();
@@ -598,12 +599,12 @@ mod tests {
         table.set_word(entry, 2, 1).unwrap();
         table.set(entry, (extent_word(EXTENTS, 4), state_word(ExtentKind::Emptied, 6)), 1).unwrap();
         let log = |space: &Space| space.extents().find(|extent| extent.is_log()).map(|log| (log.offset, log.end()));
-        let cut = Some((EXTENTS + 4 * BLOCK, EXTENTS + 16 * BLOCK));
+        let cut = Some((Offset::EXTENTS + 4 * BLOCK, Offset::EXTENTS + 16 * BLOCK));
         let mut space = Space::load(&region, word).unwrap();
         assert_eq!(log(&space), cut);
         space.mend(&region).unwrap();
         // When that is used again, the rest must not claim it any more.
-        space.free(&region, EXTENTS).unwrap();
+        space.free(&region, Offset::EXTENTS).unwrap();
         space.allocate(&region, 4, ExtentKind::Table, Seq(7)).unwrap();
         assert_eq!(log(&Space::load(&region, word).unwrap()), cut);
     }
@@ -611,7 +612,7 @@ mod tests {
     #[test]
     fn what_lies_beyond_the_limit_is_not_for_growth() {
         let region = Region::in_memory(EXTENTS + 16 * BLOCK).unwrap();
-        region.allocate(EXTENTS, EXTENTS + 12 * BLOCK).unwrap();
+        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 12 * BLOCK).unwrap();
         let mut space = Space::create(&region, &[log_of(12)], 1, Seq(5)).unwrap();
         let is_full =
             |space: &mut Space| matches!(space.allocate(&region, 2, ExtentKind::Log, Seq(6)), Err(Error::Full { .. }));
@@ -630,7 +631,7 @@ mod tests {
     #[test]
     fn the_log_takes_shorter_runs_rather_than_a_longer_file() {
         let region = Region::in_memory(1 << 25).unwrap();
-        region.allocate(EXTENTS, EXTENTS + 128 * BLOCK).unwrap();
+        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 128 * BLOCK).unwrap();
         let mut space = Space::create(&region, &[log_of(128)], 1, Seq(5)).unwrap();
         let usual = space.log_extent_len(100, (BLOCK, 8 * BLOCK));
         assert_eq!(usual, 8 * BLOCK);
@@ -645,7 +646,7 @@ mod tests {
             "a long record has one of its own"
         );
         // Of an extent that is usually of 112 blocks, 14 are no long record, and longer than the run.
-        region.allocate(EXTENTS, EXTENTS + 7400 * BLOCK).unwrap();
+        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 7400 * BLOCK).unwrap();
         space.allocate(&region, 7168 - 128, ExtentKind::Log, Seq(5)).unwrap();
         assert_eq!(space.log_extent_len(9 * BLOCK, (BLOCK, 8 * BLOCK)), 10 * BLOCK);
         assert_eq!(

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::layout::{
-    BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, MAX_MAP, MapId, SPACE_ENTRY, TABLE_HEADER, TableHeader,
+    BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, MAX_MAP, MapId, Offset, SPACE_ENTRY, TABLE_HEADER, TableHeader,
     entries_of_blocks, extent_blocks, extent_offset,
 };
 use super::region::{Region, Window};
@@ -39,7 +39,7 @@ impl<'a> Table<'a> {
     }
 
     /// Makes an empty table in an extent that nobody uses.
-    pub(crate) fn create(region: &'a Region, offset: u64, blocks: u64, magic: [u8; 8]) -> Result<Table<'a>> {
+    pub(crate) fn create(region: &'a Region, offset: Offset, blocks: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         use zerocopy::IntoBytes;
 
         let entry_len = entry_len(magic);
@@ -47,7 +47,7 @@ impl<'a> Table<'a> {
         region.zero(offset, blocks * BLOCK)?;
         let header = TableHeader { magic, capacity: capacity.into(), reserved: [0; 48] };
         region.write(offset, header.as_bytes())?;
-        Ok(Table { region, offset, capacity, entry_len })
+        Ok(Table { region, offset: offset.0, capacity, entry_len })
     }
 
     /// Entries that there is room for.
@@ -96,7 +96,7 @@ impl<'a> MapTable<'a> {
     }
 
     /// Makes an empty map table in an extent that nobody uses.
-    pub(crate) fn create(region: &'a Region, offset: u64, blocks: u64) -> Result<MapTable<'a>> {
+    pub(crate) fn create(region: &'a Region, offset: Offset, blocks: u64) -> Result<MapTable<'a>> {
         Ok(MapTable(Table::create(region, offset, blocks, MAP_TABLE_MAGIC)?))
     }
 
@@ -248,21 +248,20 @@ pub(crate) struct MapEntry {
 
 impl MapEntry {
     /// Offset of its region.
-    pub(crate) fn region(&self) -> u64 {
-        extent_offset(self.extent)
+    pub(crate) fn region(&self) -> Offset {
+        Offset::of_extent_word(self.extent)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::EXTENTS;
     use super::*;
 
     #[test]
     fn a_map_is_found_behind_one_that_was_forgotten() {
         let region = Region::in_memory(1 << 20).unwrap();
-        region.allocate(EXTENTS, EXTENTS + BLOCK).unwrap();
-        let table = MapTable::create(&region, EXTENTS, 1).unwrap();
+        region.allocate(Offset::EXTENTS, Offset::EXTENTS + BLOCK).unwrap();
+        let table = MapTable::create(&region, Offset::EXTENTS, 1).unwrap();
         let capacity = table.0.capacity as u32;
         // All of them have the same first place.
         let maps = [5, 5 + capacity, 5 + 2 * capacity].map(MapId);

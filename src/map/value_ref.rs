@@ -10,6 +10,7 @@ use super::typed::Typed;
 use crate::Result;
 use crate::codec::View;
 use crate::engine::read::pinned::Pinned;
+use crate::file::layout::Offset;
 
 /// A value of a [`Map`](crate::Map), borrowed from the file: see [`Map::get_ref`](crate::Map::get_ref).
 ///
@@ -33,7 +34,7 @@ pub struct ValueRef<V: View + ?Sized> {
 
 enum Bytes {
     /// In the file, at a commit that sees it.
-    InPlace { pinned: Pinned, offset: u64, len: u64 },
+    InPlace { pinned: Pinned, offset: Offset, len: u64 },
     /// A copy, for a read-only store, which cannot keep a single value from being reused: in words, so that it is
     /// aligned as in the file.
     Copied { words: Box<[u64]>, len: usize },

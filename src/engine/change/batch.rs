@@ -20,14 +20,14 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, Kind, MapId, flags};
+use crate::file::layout::{KeyHash, Kind, MapId, Offset, flags};
 use crate::file::log::{self, Entry, Record, Tail};
 
 /// The newest record that the batch itself has written for a key.
 struct Own {
     /// See [`own_hash`].
     hash: u64,
-    record: u64,
+    record: Offset,
 }
 
 /// What a batch has done to one map.
@@ -47,7 +47,7 @@ pub(crate) struct Batch {
     turn: LongTurn,
     tail: Tail,
     /// The last record appended, whose flags are not final before the next one comes.
-    last: Option<u64>,
+    last: Option<Offset>,
     own: HashTable<Own>,
     /// What was done to each map.
     parts: BTreeMap<MapId, Part>,
@@ -67,7 +67,7 @@ pub(crate) struct BatchCursor {
     map: MapId,
     committed: Cursor,
     /// What the batch itself has written, once what was there before has been gone over.
-    own: Option<std::vec::IntoIter<u64>>,
+    own: Option<std::vec::IntoIter<Offset>>,
 }
 
 /// A transaction of fewer records than this, which is to be synced, is appended without the mapping; see
@@ -144,7 +144,7 @@ impl Batch {
     }
 
     /// The newest record of a key that the batch itself has written.
-    fn own(&self, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<u64>> {
+    fn own(&self, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Offset>> {
         let engine = self.turn.engine();
         let mut damage = None;
         let hash = own_hash(map, hash);
@@ -229,14 +229,14 @@ impl Batch {
         self.touched = true;
         let fresh = |writing: &mut Writing<'_>| writing.fresh_region(map, old);
         let fresh = self.turn.write().exceeding_at_last(Room::Removal, fresh)?;
-        let target = fresh.to_le_bytes();
+        let target = fresh.0.to_le_bytes();
         self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.tail.seq) })?;
         self.set_part(part);
         Ok(())
     }
 
     /// Makes the first region of a map that the batch enters into the catalogue.
-    pub(crate) fn first_region(&mut self, map: MapId) -> Result<u64> {
+    pub(crate) fn first_region(&mut self, map: MapId) -> Result<Offset> {
         self.adopt()?;
         self.touched = true;
         let mut writing = self.turn.write();
@@ -256,7 +256,7 @@ impl Batch {
         self.adopt()?;
         while cursor.own.is_none() {
             let Some(newest) = cursor.committed.next_newest(self.turn.engine()) else {
-                let own: Vec<u64> = self.own.iter().map(|own| own.record).collect();
+                let own: Vec<Offset> = self.own.iter().map(|own| own.record).collect();
                 cursor.own = Some(own.into_iter());
                 break;
             };
@@ -293,7 +293,7 @@ impl Batch {
         Ok(())
     }
 
-    fn append(&mut self, entry: &Entry<'_>) -> Result<u64> {
+    fn append(&mut self, entry: &Entry<'_>) -> Result<Offset> {
         self.check_not_broken()?;
         self.touched = true;
         let region = &self.turn.engine().region;

@@ -20,7 +20,7 @@ use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::write::regions::{NEXT_ID, entry_of};
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId};
+use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, Offset};
 use crate::file::log::Record;
 
 /// What the catalogue says of a map.
@@ -39,7 +39,7 @@ impl Named {
     }
 
     /// The value of its entry, whose map has its first region there, or had one before.
-    fn to_value(&self, first_region: u64) -> Vec<u8> {
+    fn to_value(&self, first_region: Offset) -> Vec<u8> {
         let entry = CatalogueEntry {
             map: self.id.0.into(),
             version: self.version.into(),
@@ -63,7 +63,7 @@ impl Engine {
         self.named(record.value(), record.offset)
     }
 
-    fn named(&self, value: &[u8], offset: u64) -> Result<Named> {
+    fn named(&self, value: &[u8], offset: Offset) -> Result<Named> {
         let found = entry_of(value).and_then(|(entry, types)| {
             let types = std::str::from_utf8(types).ok()?.to_owned();
             Some(Named { id: entry.id(), version: entry.version.get(), types })
@@ -87,7 +87,7 @@ impl Engine {
     pub(crate) fn find_named(&self, name: &str) -> Result<Option<Named>> {
         if self.read_only {
             let found = self.get_unpinned(CATALOGUE, name.as_bytes())?;
-            return found.map(|(value, _)| self.named(&value, 0)).transpose();
+            return found.map(|(value, _)| self.named(&value, Offset::NONE)).transpose();
         }
         let view = self.view()?;
         let found = view.get(CATALOGUE, name.as_bytes())?;
@@ -168,7 +168,7 @@ impl Engine {
         }
         // In this order: the map is dropped for a moment that nobody sees.
         batch.remove(CATALOGUE, from.as_bytes())?;
-        batch.put(CATALOGUE, to.as_bytes(), &named.to_value(0), None)?;
+        batch.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None)?;
         batch.commit_as_usual()?;
         Ok(true)
     }

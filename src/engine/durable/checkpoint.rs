@@ -11,7 +11,7 @@ use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::Writing;
 use crate::engine::{Engine, progress};
 use crate::error::Result;
-use crate::file::layout::{EXTENTS, Seq, Superblock, live, opener};
+use crate::file::layout::{EXTENTS, Offset, Seq, Superblock, live, opener};
 
 /// How often one looks which commit was the last.
 const LOOKS: u32 = 1000;
@@ -44,7 +44,7 @@ impl Engine {
     }
 
     /// Flushes a slice when nobody else of this process flushes.
-    pub(crate) fn flush_slice(&self, (start, end): (u64, u64)) -> Result<()> {
+    pub(crate) fn flush_slice(&self, (start, end): (Offset, Offset)) -> Result<()> {
         self.flusher.flush_apart(|| self.flushing(live::STATE_LOG_UNSURE, || self.region.flush(start, end - start)))
     }
 
@@ -59,8 +59,8 @@ impl Engine {
         // The head first: whatever was moved away from before it then lies before the end.
         let head = self.head()?;
         let Some(Durable { end, seq, .. }) = self.sync_to_commit()? else { return Ok(false) };
-        let moved = superblock.log_head.get() != head.head.at;
-        if superblock.log_end.get() == end && superblock.next_seq() == seq.next() && !moved {
+        let moved = superblock.log_head() != head.head.at;
+        if superblock.log_end() == end && superblock.next_seq() == seq.next() && !moved {
             return Ok(true);
         }
         let next = Superblock {
@@ -83,7 +83,7 @@ impl Engine {
             let unsure = self.region.live(live::STATE)? & UNSURE != 0;
             self.flushing(UNSURE, || {
                 if unsure {
-                    self.region.rewrite(EXTENTS, self.region.len() - EXTENTS)?;
+                    self.region.rewrite(Offset::EXTENTS, self.region.len() - EXTENTS)?;
                 }
                 progress::flush_all(&self.region, opener::CLOSING)
             })?;

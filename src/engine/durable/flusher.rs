@@ -161,6 +161,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::file::layout::Offset;
 
     /// A log of which each commit is eight bytes long.
     #[derive(Default)]
@@ -221,7 +222,8 @@ mod tests {
 
         fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
             let seq = self.last_commit()?;
-            Ok((Durable::up_to(seq.0 * 8, seq), Some(vec![(durable.end, seq.0 * 8)])))
+            let end = Offset(seq.0 * 8);
+            Ok((Durable::up_to(end, seq), Some(vec![(durable.end, end)])))
         }
 
         fn flush(&self, ranges: Option<Ranges>) -> Result<()> {
@@ -245,8 +247,8 @@ mod tests {
             };
             if outcome.is_ok() {
                 for (start, end) in ranges.unwrap() {
-                    assert!(start <= self.flushed.load(Ordering::SeqCst), "there is a gap before {start}");
-                    self.flushed.fetch_max(end, Ordering::SeqCst);
+                    assert!(start.0 <= self.flushed.load(Ordering::SeqCst), "there is a gap before {start}");
+                    self.flushed.fetch_max(end.0, Ordering::SeqCst);
                 }
             }
             self.busy.store(false, Ordering::SeqCst);
@@ -259,7 +261,7 @@ mod tests {
     }
 
     fn flusher() -> Flusher {
-        Flusher::new(Durable::up_to(0, Seq::ZERO))
+        Flusher::new(Durable::up_to(Offset(0), Seq::ZERO))
     }
 
     fn reached(flusher: &Flusher, disk: &Disk) -> Option<u64> {
@@ -438,7 +440,8 @@ mod tests {
                 disk.commit();
                 outcome
             };
-            flusher.flush_all(|| disk.unflushed(Durable::up_to(0, Seq::ZERO)).map(|(reached, _)| reached), flush)
+            flusher
+                .flush_all(|| disk.unflushed(Durable::up_to(Offset(0), Seq::ZERO)).map(|(reached, _)| reached), flush)
         };
         disk.commit();
         assert!(everything(Err(poisoned())).is_err());

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::reach::Durable;
 use crate::error::Result;
-use crate::file::layout::live;
+use crate::file::layout::{Offset, live};
 use crate::file::region::Region;
 use crate::file::space::{Extent, LogPoint, Space};
 
@@ -56,7 +56,12 @@ pub(crate) struct Rewriting<'o> {
 impl Rewriting<'_> {
     /// Writes the next slice once more, of `most` bytes at most, and says what it was. Only for the holder of the
     /// writer lock, who knows the space table.
-    pub(crate) fn write_slice(&mut self, region: &Region, space: &Space, most: u64) -> Result<Option<(u64, u64)>> {
+    pub(crate) fn write_slice(
+        &mut self,
+        region: &Region,
+        space: &Space,
+        most: u64,
+    ) -> Result<Option<(Offset, Offset)>> {
         let done = self.done.get_or_insert_with(|| self.opened.point(space));
         let Some((start, end)) = next_of(space.extents(), *done, most) else { return Ok(None) };
         region.rewrite(start.at, end - start.at)?;
@@ -76,24 +81,24 @@ impl Rewriting<'_> {
 }
 
 /// Where the log goes on behind a point, in the order of the log, and the end of what lies there, `most` bytes of it.
-fn next_of<'e>(extents: impl Iterator<Item = &'e Extent>, done: LogPoint, most: u64) -> Option<(LogPoint, u64)> {
+fn next_of<'e>(extents: impl Iterator<Item = &'e Extent>, done: LogPoint, most: u64) -> Option<(LogPoint, Offset)> {
     let rest = extents.filter(|extent| extent.has_records()).filter_map(|extent| {
         let (start, end) = done.rest_of(extent)?;
         Some((LogPoint { ordinal: extent.ordinal, at: start }, end))
     });
     let (start, end) = rest.min_by_key(|(start, _)| (start.ordinal, start.at))?;
-    Some((start, end.min(start.at.saturating_add(most))))
+    Some((start, if end - start.at > most { start.at + most } else { end }))
 }
 
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
     use super::*;
-    use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, Seq};
+    use crate::file::layout::{BLOCK, ExtentKind, Offset, Seq};
     use crate::file::space::LogExtent;
 
-    fn at(block: u64) -> u64 {
-        EXTENTS + block * BLOCK
+    fn at(block: u64) -> Offset {
+        Offset::EXTENTS + block * BLOCK
     }
 
     #[test]
@@ -120,7 +125,7 @@ mod tests {
     /// A region with a log of eight blocks, of which the superblock vouches for the first.
     fn unsure_log() -> (Region, Space, OnceMore) {
         let region = Region::in_memory(1 << 24).unwrap();
-        region.allocate(EXTENTS, at(8)).unwrap();
+        region.allocate(Offset::EXTENTS, at(8)).unwrap();
         let seq = Seq::new(1, 0);
         let space = Space::create(&region, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
         region.change_bits(live::STATE, live::STATE_LOG_UNSURE, 0).unwrap();

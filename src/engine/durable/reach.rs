@@ -3,18 +3,18 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::file::layout::{Seq, commit_end, live};
+use crate::file::layout::{Offset, Seq, live};
 use crate::file::region::Region;
 use crate::file::space::{Extent, LogPoint, Space};
 
 /// Ranges of the file, as offsets of their starts and ends.
-pub(crate) type Ranges = Vec<(u64, u64)>;
+pub(crate) type Ranges = Vec<(Offset, Offset)>;
 
 /// How far the log is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Durable {
     /// Offset behind the last commit.
-    pub(crate) end: u64,
+    pub(crate) end: Offset,
     /// Its sequence number.
     pub(crate) seq: Seq,
     /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it
@@ -24,7 +24,7 @@ pub(crate) struct Durable {
 
 impl Durable {
     /// Up to `end`, behind the commit `seq`. In which extent that is shows when it is asked for.
-    pub(crate) fn up_to(end: u64, seq: Seq) -> Durable {
+    pub(crate) fn up_to(end: Offset, seq: Seq) -> Durable {
         Durable { end, seq, from: LogPoint::default() }
     }
 
@@ -68,7 +68,8 @@ impl Reach {
     ) -> Result<(Durable, Option<Ranges>)> {
         let visible = region.live_seq(live::VISIBLE)?;
         let commit = region.live(live::COMMIT_POINT)?;
-        let reached = Durable { end: commit_end(commit), seq: Seq::of_commit_word(commit, visible), ..durable };
+        let reached =
+            Durable { end: Offset::of_commit_word(commit), seq: Seq::of_commit_word(commit, visible), ..durable };
         // Held for a few steps, and nothing else is waited for meanwhile.
         let mut space = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !space.is_current(region)? {
@@ -102,18 +103,18 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, commit_word};
+    use crate::file::layout::{BLOCK, ExtentKind, commit_word};
     use crate::file::space::LogExtent;
 
-    fn at(block: u64) -> u64 {
-        EXTENTS + block * BLOCK
+    fn at(block: u64) -> Offset {
+        Offset::EXTENTS + block * BLOCK
     }
 
     fn extent(block: u64, blocks: u64, kind: ExtentKind, count: u64, ordinal: u64) -> Extent {
         Extent::unlisted(at(block), blocks, kind, count, ordinal)
     }
 
-    fn point(ordinal: u64, at: u64) -> LogPoint {
+    fn point(ordinal: u64, at: Offset) -> LogPoint {
         LogPoint { ordinal, at }
     }
 
@@ -155,10 +156,10 @@ mod tests {
     #[test]
     fn the_space_table_is_read_only_if_it_has_changed() {
         let region = Region::in_memory(1 << 24).unwrap();
-        region.allocate(EXTENTS, at(8)).unwrap();
+        region.allocate(Offset::EXTENTS, at(8)).unwrap();
         let seq = Seq::new(1, 0);
-        let commit = |seq: Seq, end: u64| {
-            region.store_live(live::COMMIT_POINT, commit_word(end, seq.0), Ordering::Release).unwrap();
+        let commit = |seq: Seq, end: Offset| {
+            region.store_live(live::COMMIT_POINT, commit_word(end.0, seq.0), Ordering::Release).unwrap();
             region.store_live(live::VISIBLE, seq.0, Ordering::Release).unwrap();
         };
         Space::create(&region, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();

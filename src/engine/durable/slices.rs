@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::reach::{Durable, Ranges};
 use crate::error::Result;
-use crate::file::layout::BLOCK;
+use crate::file::layout::{BLOCK, Offset};
 use crate::file::region::Region;
 
 /// A slice is a sixteenth of what makes a checkpoint due, and not more than this.
@@ -19,17 +19,17 @@ const UNDER_WAY: usize = 16;
 /// What writes ranges of the file back.
 pub(crate) trait WritesBack {
     /// Begins to, and does not wait.
-    fn begin(&self, offset: u64, len: u64) -> Result<()>;
+    fn begin(&self, offset: Offset, len: u64) -> Result<()>;
     /// Waits for what was begun.
-    fn wait(&self, offset: u64, len: u64) -> Result<()>;
+    fn wait(&self, offset: Offset, len: u64) -> Result<()>;
 }
 
 impl WritesBack for Region {
-    fn begin(&self, offset: u64, len: u64) -> Result<()> {
+    fn begin(&self, offset: Offset, len: u64) -> Result<()> {
         self.begin_writing_back(offset, len)
     }
 
-    fn wait(&self, offset: u64, len: u64) -> Result<()> {
+    fn wait(&self, offset: Offset, len: u64) -> Result<()> {
         self.wait_for_writing_back(offset, len)
     }
 }
@@ -131,24 +131,24 @@ mod tests {
     /// What was begun and what was waited for.
     #[derive(Default)]
     struct Disk {
-        begun: RefCell<Vec<(u64, u64)>>,
-        waited: RefCell<Vec<(u64, u64)>>,
+        begun: RefCell<Vec<(Offset, u64)>>,
+        waited: RefCell<Vec<(Offset, u64)>>,
         fails: bool,
     }
 
     impl Disk {
-        fn note(&self, list: &RefCell<Vec<(u64, u64)>>, range: (u64, u64)) -> Result<()> {
+        fn note(&self, list: &RefCell<Vec<(Offset, u64)>>, range: (Offset, u64)) -> Result<()> {
             list.borrow_mut().push(range);
             if self.fails { Err(Error::Poisoned { path: PathBuf::new() }) } else { Ok(()) }
         }
     }
 
     impl WritesBack for Disk {
-        fn begin(&self, offset: u64, len: u64) -> Result<()> {
+        fn begin(&self, offset: Offset, len: u64) -> Result<()> {
             self.note(&self.begun, (offset, len))
         }
 
-        fn wait(&self, offset: u64, len: u64) -> Result<()> {
+        fn wait(&self, offset: Offset, len: u64) -> Result<()> {
             self.note(&self.waited, (offset, len))
         }
     }
@@ -157,15 +157,15 @@ mod tests {
     const SLICE: u64 = EVERY / 16;
 
     fn slices() -> Slices {
-        Slices::new(Durable::up_to(0, Seq::ZERO))
+        Slices::new(Durable::up_to(Offset(0), Seq::ZERO))
     }
 
     /// Begins a slice that ends when the log has had so many bytes, which are as many of the file.
     fn begin(slices: &Slices, disk: &Disk, bytes: u64) -> Result<u64> {
         let mut slice = slices.next().unwrap();
         let begins = slice.begins_at().end;
-        slice.ends_at(Durable::up_to(bytes, Seq(bytes / 8)), bytes, EVERY);
-        let begun = slice.begin(disk, vec![(begins, bytes)], bytes)?;
+        slice.ends_at(Durable::up_to(Offset(bytes), Seq(bytes / 8)), bytes, EVERY);
+        let begun = slice.begin(disk, vec![(begins, Offset(bytes))], bytes)?;
         slice.wait_for_oldest(disk).map(|()| begun)
     }
 
@@ -177,7 +177,7 @@ mod tests {
         assert!(!slices.are_complete_at(1000 + SLICE - 1));
         assert!(slices.are_complete_at(1000 + SLICE));
         for (every, slice) in [(1, BLOCK), (u64::MAX, LARGEST)] {
-            slices.next().unwrap().ends_at(Durable::up_to(0, Seq::ZERO), 0, every);
+            slices.next().unwrap().ends_at(Durable::up_to(Offset(0), Seq::ZERO), 0, every);
             assert!(slices.are_complete_at(slice) && !slices.are_complete_at(slice - 1), "every {every}");
         }
     }
@@ -191,8 +191,8 @@ mod tests {
         assert!(disk.waited.borrow().is_empty());
         begin(&slices, &disk, 17 * SLICE).unwrap();
         begin(&slices, &disk, 18 * SLICE).unwrap();
-        assert_eq!(*disk.waited.borrow(), [(0, SLICE), (SLICE, SLICE)]);
-        let begun: Vec<_> = (0..18).map(|number| (number * SLICE, SLICE)).collect();
+        assert_eq!(*disk.waited.borrow(), [(Offset(0), SLICE), (Offset(SLICE), SLICE)]);
+        let begun: Vec<_> = (0..18).map(|number| (Offset(number * SLICE), SLICE)).collect();
         assert_eq!(*disk.begun.borrow(), begun);
     }
 

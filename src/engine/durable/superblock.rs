@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::engine::clock::now;
 use crate::engine::processes::entries::{lock_error, poll};
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{SUPERBLOCK_A, SUPERBLOCK_B, Superblock, live, seal};
+use crate::file::layout::{Offset, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, live, seal};
 use crate::file::locks::{CHECKPOINT, Sharing};
 
 /// The superblock in force, while nobody else writes one.
@@ -82,8 +82,8 @@ impl Engine {
         next.generation = (current.generation.get() + 1).into();
         next.written = now().into();
         let next = next.sealed();
-        self.region.write(place, next.as_bytes())?;
-        self.region.flush(place, size_of::<Superblock>() as u64)?;
+        self.region.write(Offset(place), next.as_bytes())?;
+        self.region.flush(Offset(place), size_of::<Superblock>() as u64)?;
         self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
         // Behind it: nothing is reused that the superblock in force still has in the log.
         self.region.store_live(live::DURABLE_HEAD, next.log_head.get(), Ordering::Release)?;

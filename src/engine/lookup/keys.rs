@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::error::Result;
 use crate::file::index::{Index, Lines, Probe, Searched};
-use crate::file::layout::{KeyHash, Kind, MapId, Seq, live};
+use crate::file::layout::{KeyHash, Kind, MapId, Offset, Seq, live};
 use crate::file::log::{self, Glance, Record, Wanted};
 use crate::file::region::Window;
 use crate::file::table::MapTable;
@@ -30,7 +30,7 @@ pub(crate) enum Sight<'e> {
 
 /// Asks for the first cache lines of a record; all of it, if it is a small one.
 #[inline(always)]
-pub(crate) fn prefetch_record(window: Window<'_>, record: u64) {
+pub(crate) fn prefetch_record(window: Window<'_>, record: Offset) {
     for line in 0..3 {
         window.prefetch(record + 64 * line);
     }
@@ -57,7 +57,7 @@ impl Engine {
 
     /// Whether the record at `offset` has this key.
     #[inline(always)]
-    pub(crate) fn is_key(&self, map: MapId, key: &[u8], offset: u64) -> Result<bool> {
+    pub(crate) fn is_key(&self, map: MapId, key: &[u8], offset: Offset) -> Result<bool> {
         let record = log::record(&self.region, offset)?;
         Ok(record.key() == key && record.header.map() == map)
     }
@@ -146,9 +146,9 @@ impl Engine {
             let mut hashes = [KeyHash::from_parts(0, 0); ABREAST];
             for (key, hash) in keys.iter().zip(&mut hashes) {
                 *hash = KeyHash::of(key.as_ref(), self.seed);
-                window.prefetch(lines.first_of(*hash));
+                lines.prefetch_first(window, *hash);
             }
-            let mut guesses = [0; ABREAST];
+            let mut guesses = [Offset::NONE; ABREAST];
             for (hash, guess) in hashes[..keys.len()].iter().zip(&mut guesses) {
                 *guess = lines.guess(window, *hash).unwrap_or_default();
                 prefetch_record(window, *guess);

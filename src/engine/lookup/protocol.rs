@@ -3,7 +3,7 @@
 //! [`pins`](crate::engine::read::pins). So is the step that moves the tail.
 
 use crate::error::{Error, Result};
-use crate::file::layout::{Seq, live};
+use crate::file::layout::{Offset, Seq, live};
 
 /// Words that all readers and writers share.
 pub(crate) trait Words {
@@ -56,9 +56,9 @@ fn catch_up(words: &impl Words, place: u64, mut seq: Seq) -> Result<Seq> {
 /// finds the CRC, be it that he looks meanwhile or that the writer was killed in between. So a commit that is half done
 /// is either gone through from the old tail, or has both.
 #[inline(always)]
-pub(crate) fn move_tail(words: &impl Words, tail: u64, chain: u32) -> Result<()> {
+pub(crate) fn move_tail(words: &impl Words, tail: Offset, chain: u32) -> Result<()> {
     words.publish(live::CHAIN, u64::from(chain))?;
-    words.publish(live::TAIL, tail)
+    words.publish(live::TAIL, tail.0)
 }
 
 /// Keeps new readers from starting below `visible`. Whoever looks at the pins after this sees all that lie below.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::layout::{RECORD_HEADER, Seq, Shortcut, live};
+use crate::file::layout::{Offset, RECORD_HEADER, Seq, Shortcut, live};
 use crate::file::log::{self, Record};
 
 /// Nobody reads at an older commit.
@@ -70,7 +70,7 @@ impl Engine {
         if depth == Shortcut::MAX_DEPTH {
             return Ok(None);
         }
-        let to_newest = |depth| Shortcut::new(newest.offset, depth, newest.seq().0);
+        let to_newest = |depth| Shortcut::new(newest.offset.0, depth, newest.seq().0);
         let Some(before) = before.filter(|_| ends_in_two(depth)) else { return Ok(Some(to_newest(depth + 1))) };
         // If it cannot be told where the way over both leads, counting begins anew here.
         Ok(Some(self.over_two(newest, &before)?.unwrap_or_else(|| to_newest(1))))
@@ -83,7 +83,7 @@ impl Engine {
             return Ok(None);
         }
         // In a damaged file it may be anything; then it is left alone.
-        let Ok(middle) = log::record(&self.region, first.target()) else { return Ok(None) };
+        let Ok(middle) = log::record(&self.region, first.target_offset()) else { return Ok(None) };
         let second = middle.shortcut().filter(|second| {
             middle.seq() == first.target_seq()
                 && is_same_key(middle, newest)
@@ -112,14 +112,14 @@ impl Engine {
     /// One step down the version chain of a record, for a reader at `seq`, which is older.
     pub(crate) fn next_version<'a>(&'a self, record: Record<'a>, seq: Seq) -> Result<Option<Record<'a>>> {
         if let Some(shortcut) = record.shortcut().filter(|shortcut| shortcut.target_seq() > seq) {
-            let target = log::record(&self.region, shortcut.target())?;
+            let target = log::record(&self.region, shortcut.target_offset())?;
             if target.seq() != shortcut.target_seq() {
                 return Err(self.region.corrupt(record.offset, "the shortcut of the record leads to another version"));
             }
             return Ok(Some(target));
         }
-        match record.header.prev() {
-            0 => Ok(None),
+        match record.header.prev_offset() {
+            Offset::NONE => Ok(None),
             prev => log::record(&self.region, prev).map(Some),
         }
     }
@@ -245,7 +245,7 @@ mod tests {
         let visible = engine.visible().unwrap();
         engine.region.store_live(live::REUSED_BELOW, visible.count(), Ordering::Relaxed).unwrap();
         let anew = engine.make_shortcut(newest()).unwrap().unwrap();
-        assert_eq!((anew.depth(), anew.target()), (1, newest().offset));
+        assert_eq!((anew.depth(), anew.target_offset()), (1, newest().offset));
         drop(pin);
     }
 

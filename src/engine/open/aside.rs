@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
 use crate::error::{Error, HeldBy, Result};
-use crate::file::layout::{LIVE, MAX_COUNT, MAX_FILE_LEN, Seq, live};
+use crate::file::layout::{LIVE, MAX_COUNT, MAX_FILE_LEN, Offset, Seq, live};
 use crate::file::locks::{Locks, OPENING, Sharing, aside_from, aside_until, snapshot};
 use crate::file::region::{self, Region};
 
@@ -52,7 +52,7 @@ impl Aside {
 }
 
 /// Whether all who have recovered the store in memory of their own have done so from a log that began here.
-pub(super) fn all_began_at(locks: &Locks, head: u64) -> io::Result<bool> {
+pub(super) fn all_began_at(locks: &Locks, Offset(head): Offset) -> io::Result<bool> {
     let held = |from, to| locks.lowest_held(aside_from(from)..aside_from(to));
     Ok(held(0, head)?.is_none() && held(head + 1, MAX_FILE_LEN)?.is_none())
 }
@@ -71,19 +71,19 @@ pub(super) fn is_nobody(locks: &Locks) -> io::Result<bool> {
 impl Engine {
     /// Lets others write from here on. Only in the opening of a reader who has recovered the store in memory of its
     /// own, from a log that begins at `head`.
-    pub(super) fn step_aside(mut self, aside: Aside, head: u64) -> Result<Engine> {
+    pub(super) fn step_aside(mut self, aside: Aside, head: Offset) -> Result<Engine> {
         let Some(locks) = &self.held else { return Ok(self) };
         let locking = |error| lock_error(&self.region, error);
         let count = self.visible()?.count();
-        for byte in [aside_from(head), aside_until(count), snapshot(0)] {
+        for byte in [aside_from(head.0), aside_until(count), snapshot(0)] {
             if !locks.try_lock(byte, Sharing::Shared).map_err(locking)? {
                 return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
             }
         }
         // The superblocks are written to by turns. Everything else but the log has been written anew here.
         let mut superblocks = vec![0; LIVE as usize];
-        self.region.read(0, &mut superblocks)?;
-        self.region.write(0, &superblocks)?;
+        self.region.read(Offset(0), &mut superblocks)?;
+        self.region.write(Offset(0), &superblocks)?;
         if !self.settings.exclusive {
             // Nobody has to be kept out any more.
             locks.unlock_whole().map_err(locking)?;

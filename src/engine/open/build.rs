@@ -12,14 +12,15 @@ use crate::engine::{Engine, progress};
 use crate::error::{Error, Result};
 use crate::file::index;
 use crate::file::layout::{
-    CATALOGUE, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, SUPERBLOCK_A, SUPERBLOCK_B, Seq, Superblock, live, opener,
+    CATALOGUE, DEFAULT_MAP, EXTENTS, ExtentKind, LIVE, Offset, SUPERBLOCK_A, SUPERBLOCK_B, Seq, Superblock, live,
+    opener,
 };
 use crate::file::space::{LogExtent, Space};
 
 /// A log that is known: its extents, and how it ends.
 pub(crate) struct LogFound {
     pub(crate) extents: Vec<LogExtent>,
-    pub(crate) end: u64,
+    pub(crate) end: Offset,
     pub(crate) chain: u32,
     pub(crate) last: Seq,
     pub(crate) bytes: u64,
@@ -30,7 +31,7 @@ pub(crate) struct LogFound {
 pub(crate) fn build(seated: Seated, opened: Opened, superblock: Superblock, log: &LogFound) -> Result<Engine> {
     let region = &seated.region;
     distrust_live(region)?;
-    region.zero(LIVE, EXTENTS - LIVE)?;
+    region.zero(Offset(LIVE), EXTENTS - LIVE)?;
     set_live(region, &superblock, log.end, log.chain, log.last)?;
     // The first superblock of a new store goes to B; in any other case the word is set again.
     region.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
@@ -51,7 +52,8 @@ pub(crate) fn build(seated: Seated, opened: Opened, superblock: Superblock, log:
 pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
     let Seated { region, settings, .. } = &seated;
     let seq = Seq::new(1, 1);
-    let first_extent = LogExtent { start: EXTENTS, end: EXTENTS + settings.limits.smallest_log, seq: seq.before() };
+    let first_extent =
+        LogExtent { start: Offset::EXTENTS, end: Offset::EXTENTS + settings.limits.smallest_log, seq: seq.before() };
     region.allocate(first_extent.start, first_extent.end)?;
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(|e| Error::io(region.path(), "get random bytes", io::Error::other(e)))?;
@@ -64,7 +66,7 @@ pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
     superblock.hash_seed = u64::from_le_bytes(seed.try_into().unwrap_or_default()).into();
 
     let extents = vec![first_extent];
-    let log = LogFound { extents, end: EXTENTS, chain: 0, last: seq.before(), bytes: 0, records: 0 };
+    let log = LogFound { extents, end: Offset::EXTENTS, chain: 0, last: seq.before(), bytes: 0, records: 0 };
     let initial = settings.initial_capacity;
     let engine = build(seated, Opened::Created, superblock, &log)?;
     let mut writing = engine.lend_writing();
@@ -86,9 +88,9 @@ pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
 /// Opens a store that was closed: there is nothing to do but to set the live area up.
 pub(super) fn open_clean(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
     let region = &seated.region;
-    let (end, last) = (superblock.log_end.get(), superblock.last_seq());
+    let (end, last) = (superblock.log_end(), superblock.last_seq());
     distrust_live(region)?;
-    region.zero(LIVE, EXTENTS - LIVE)?;
+    region.zero(Offset(LIVE), EXTENTS - LIVE)?;
     progress::note(region, opener::OPENING, 0, 0);
     set_live(region, &superblock, end, superblock.end_chain.get(), last)?;
     region.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;

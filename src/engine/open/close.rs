@@ -76,7 +76,7 @@ impl Engine {
         self.region.store_live(live::CHECKPOINT_BYTES, appended, Ordering::Relaxed)?;
         let log = self.log_size()?;
         let next = Superblock {
-            log_end: self.region.live(live::TAIL)?.into(),
+            log_end: self.region.live_offset(live::TAIL)?.into(),
             end_chain: (self.region.live(live::CHAIN)? as u32).into(),
             next_seq: (self.visible()?.next()).into(),
             file_len: self.region.file_len()?.into(),

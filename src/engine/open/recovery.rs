@@ -28,8 +28,8 @@ use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Numbers, Result};
 use crate::file::index::{self, Index, NewRegion, Probe, Totals};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, KeyHash, Kind, MAX_INCARNATION, MapId,
-    RECORD_HEADER, SUPERBLOCK_B, Seq, Superblock, align_block, flags, live, opener, seal, writer_lock,
+    BLOCK, CATALOGUE, COUNT_MASK, DEFAULT_MAP, ExtentKind, JUMP_LEN, KeyHash, Kind, MAX_INCARNATION, MapId, Offset,
+    RECORD_HEADER, SUPERBLOCK_B, Seq, Superblock, flags, live, opener, seal, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Tail, Walk};
 use crate::file::region::Region;
@@ -40,7 +40,7 @@ pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> 
     let region = &seated.region;
     let mut space = Space::load(region, region.live(live::SPACE_TABLE)?)?;
     space.mend(region)?;
-    let writer = Writer::new(region, space, region.live(live::TAIL)?)?;
+    let writer = Writer::new(region, space, region.live_offset(live::TAIL)?)?;
     let engine = Engine::assemble(seated, Opened::AfterKill, superblock, writer)?;
     let region = &engine.region;
     progress::note(region, opener::OPENING, 0, 0);
@@ -82,7 +82,7 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
     }
     // How long the last extent was is not known, but it had room for a jump.
     if let Some(last) = log.extents.last_mut() {
-        last.end = align_block(log.end + JUMP_LEN);
+        last.end = (log.end + JUMP_LEN).align(BLOCK);
     }
     if region.file().is_some() {
         if may_have_failed_to_flush(region)? {
@@ -90,10 +90,10 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
             // is.
             let place = in_force as u64 * SUPERBLOCK_B;
             if region.live(live::SUPERBLOCK)? != place {
-                region.rewrite(place, size_of::<Superblock>() as u64)?;
+                region.rewrite(Offset(place), size_of::<Superblock>() as u64)?;
             }
             for &LogExtent { start, end, .. } in &log.extents {
-                region.rewrite(start, end.min(region.len()) - start)?;
+                region.rewrite(start, end.min(Offset(region.len())) - start)?;
             }
         }
         // What was read may have lived in the page cache only.
@@ -101,14 +101,14 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
         // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
         distrust_live(region)?;
     }
-    let ranges: Vec<Range<u64>> = log.extents.iter().map(|extent| extent.start..extent.end).collect();
+    let ranges: Vec<Range<Offset>> = log.extents.iter().map(|extent| extent.start..extent.end).collect();
     region.seal_up(&ranges)?;
     if superblock.is_clean() {
         region.flush_seal()?;
     }
     if let Some(last) = log.extents.last() {
         // What lies behind the end may have no space: the file may be a copy.
-        region.allocate(align_block(log.end).min(region.len()), last.end)?;
+        region.allocate(log.end.align(BLOCK).min(Offset(region.len())), last.end)?;
     }
 
     let LogFound { bytes, records, .. } = log;
@@ -153,9 +153,9 @@ struct Counted {
     /// Bytes of the longest record.
     longest: u64,
     /// The pieces of the log that were walked, from jump to jump: where they begin and end.
-    pieces: BTreeMap<u64, u64>,
+    pieces: BTreeMap<Offset, Offset>,
     /// The piece that the walk is in.
-    piece: Range<u64>,
+    piece: Range<Offset>,
 }
 
 impl Counted {
@@ -184,8 +184,8 @@ impl Counted {
     /// Whether the walk has been at the value that a record replaces, or that it is a copy of. Its place is the same
     /// still: where there was nothing newer of its key, it was not free to be used again.
     fn replaces(&self, record: Record<'_>) -> bool {
-        let prev = record.header.prev();
-        let lies_in = |(&start, &end): (&u64, &u64)| (start..end).contains(&prev);
+        let prev = record.header.prev_offset();
+        let lies_in = |(&start, &end): (&Offset, &Offset)| (start..end).contains(&prev);
         record.header.flags & flags::NEW == 0
             && ((self.piece.start..record.offset).contains(&prev)
                 || self.pieces.range(..=prev).next_back().is_some_and(lies_in))
@@ -196,11 +196,11 @@ impl Counted {
 fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Result<(LogFound, Counted)> {
     let mut phase = Phase::begin(region, settings, RecoveryPhase::Walking, region.len());
     let mut walk = Walk::new(region, LogHead::of_superblock(superblock).head, None);
-    let durable_end = superblock.log_end.get();
+    let durable_end = superblock.log_end();
     let mut reached = walk.at() == durable_end;
     let mut end = (walk.at(), walk.last_crc(), walk.last_seq());
     // What of the first extent lies before the head may have been cut off and used again.
-    let mut extents = vec![LogExtent { start: walk.at() / BLOCK * BLOCK, end: 0, seq: walk.last_seq() }];
+    let mut extents = vec![LogExtent { start: walk.at().align_down(BLOCK), end: Offset::NONE, seq: walk.last_seq() }];
     // Extents, keys and totals count once their commit is complete.
     let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
     let (mut bytes, mut records) = (0, 0);
@@ -212,12 +212,12 @@ fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Re
         counted.count(record);
         if record.kind() == Some(Kind::Jump) {
             if let Some(last) = extents.last_mut() {
-                last.end = align_block(record.end());
+                last.end = record.end().align(BLOCK);
             }
-            if !walk.at().is_multiple_of(BLOCK) || walk.at() < EXTENTS {
+            if !walk.at().is_aligned(BLOCK) || walk.at() < Offset::EXTENTS {
                 break;
             }
-            extents.push(LogExtent { start: walk.at(), end: 0, seq: record.seq() });
+            extents.push(LogExtent { start: walk.at(), end: Offset::NONE, seq: record.seq() });
         }
         if walk.is_between_commits() && record.kind() != Some(Kind::Jump) {
             end = (walk.at(), walk.last_crc(), walk.last_seq());
@@ -248,10 +248,10 @@ fn like_a_copy(what: &str) -> String {
 }
 
 /// Whether the extents of a log lie apart. In a copy, one may have been used again while it was made.
-fn check_extents(region: &Region, extents: &[LogExtent], end: u64) -> Result<()> {
+fn check_extents(region: &Region, extents: &[LogExtent], end: Offset) -> Result<()> {
     let mut sorted = extents.to_vec();
     if let Some(last) = sorted.last_mut() {
-        last.end = align_block(end + JUMP_LEN);
+        last.end = (end + JUMP_LEN).align(BLOCK);
     }
     sorted.sort_unstable_by_key(|extent| (extent.start, extent.end));
     match sorted.windows(2).find(|pair| pair[0].end > pair[1].start) {
@@ -305,7 +305,7 @@ impl Engine {
             let table = self.map_table()?;
             table.iter()?.try_for_each(|entry| table.remove(entry))?;
             let made = |extent: &&Extent| matches!(extent.kind, ExtentKind::Index | ExtentKind::Retired);
-            let made: Vec<u64> = writing.writer.space.extents().filter(made).map(|extent| extent.offset).collect();
+            let made: Vec<Offset> = writing.writer.space.extents().filter(made).map(|extent| extent.offset).collect();
             made.into_iter().try_for_each(|offset| writing.writer.space.free(&self.region, offset))?;
         }
     }
@@ -330,8 +330,8 @@ impl Engine {
             if let Some((index, _)) = maps.get(&record.header.map()) {
                 index.prefetch(hash);
             }
-            if record.header.prev() != 0 {
-                self.region.prefetch(record.header.prev());
+            if record.header.prev_offset() != Offset::NONE {
+                self.region.prefetch(record.header.prev_offset());
             }
             batch.push((record, hash));
         }
@@ -400,7 +400,7 @@ impl Engine {
         writing.store_commit_point(&Tail { seq, ..tail })?;
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),
-            (live::TAIL, tail.at),
+            (live::TAIL, tail.at.0),
             (live::HORIZON, seq.0),
             (live::REUSED_BELOW, seq.count()),
             (live::CHANGED, seq.0),
@@ -439,7 +439,7 @@ impl<'e> Writing<'e> {
 
     /// Tries it with regions of these sizes. Says which map had no slot left, and how many it has.
     fn rebuild_once(&mut self, sizes: Sizes<'_>, seq: Seq, bytes: u64) -> Result<Option<(MapId, u64)>> {
-        let (start, end) = (self.engine.head()?.head.at, self.engine.region.live(live::TAIL)?);
+        let (start, end) = (self.engine.head()?.head.at, self.engine.region.live_offset(live::TAIL)?);
         let mut maps = Maps::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(sizes.keys.keys().copied()) {
             if let Entry::Vacant(entry) = maps.entry(map) {
@@ -481,7 +481,7 @@ impl<'e> Writing<'e> {
         if record.kind() == Some(Kind::Clear) {
             let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
             let (offset, empty) = (index.offset(), Totals::default());
-            let new = NewRegion { offset, blocks, map, since: seq, previous: 0, totals: empty };
+            let new = NewRegion { offset, blocks, map, since: seq, previous: Offset::NONE, totals: empty };
             *index = Index::create(&self.engine.region, new)?;
             *totals = Totals::default();
             return Ok(None);

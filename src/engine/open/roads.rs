@@ -313,7 +313,7 @@ impl<'s> Opening<'s> {
             let seated = Seated { region: region.into_private(u64::MAX)?, seat, settings: settings.clone() };
             return recovery::after_power_cut(seated, superblock, newest)?
                 .end_opening(whole)?
-                .step_aside(aside, superblock.log_head.get());
+                .step_aside(aside, superblock.log_head());
         }
         let at_rest = AtRest {
             visible: superblock.last_seq(),
@@ -444,7 +444,7 @@ impl Found {
                 let visible = region.live_seq(live::VISIBLE)?;
                 aside::none_is_beyond(locks, Seq::of_commit_word(region.live(live::COMMIT_POINT)?, visible))
             } else {
-                aside::all_began_at(locks, superblock.log_head.get())
+                aside::all_began_at(locks, superblock.log_head())
             };
             if !stays.map_err(|e| entries::lock_error(region, e))? {
                 return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Private });

@@ -65,7 +65,7 @@ impl Engine {
             None => Arc::default(),
         };
         // What the superblock does not vouch for counts as not flushed.
-        let durable = Durable::up_to(superblock.log_end.get(), superblock.last_seq());
+        let durable = Durable::up_to(superblock.log_end(), superblock.last_seq());
         Ok(Engine {
             seed: superblock.hash_seed.get(),
             locks: seat.locks,
@@ -108,7 +108,7 @@ impl Engine {
     pub(super) fn open_at_rest(seated: Seated, superblock: Superblock, at_rest: AtRest) -> Result<Engine> {
         // A damaged table shall show now.
         let space = Space::load(&seated.region, at_rest.space_table)?;
-        let writer = Writer::new(&seated.region, space, superblock.log_end.get())?;
+        let writer = Writer::new(&seated.region, space, superblock.log_end())?;
         let mut engine = Engine::assemble(seated, Opened::Clean, superblock, writer)?;
         engine.at_rest = Some(at_rest);
         Ok(engine)

@@ -5,7 +5,7 @@ use crate::engine::clock::Moment;
 use crate::engine::lookup::keys::prefetch_record;
 use crate::error::Result;
 use crate::file::index::{Index, Lines};
-use crate::file::layout::{KeyHash, MapId, SLOTS, Seq};
+use crate::file::layout::{KeyHash, MapId, Offset, SLOTS, Seq};
 use crate::file::log::{self, Record};
 
 /// For so many records at least an iteration asks the memory ahead of their use, and for so many lines.
@@ -28,7 +28,7 @@ pub(crate) struct Cursor {
 /// Records that were asked for and not yet looked at, in a ring.
 #[derive(Debug)]
 struct Ahead {
-    records: Box<[(u64, KeyHash); Ahead::ROOM]>,
+    records: Box<[(Offset, KeyHash); Ahead::ROOM]>,
     first: usize,
     len: usize,
 }
@@ -38,18 +38,18 @@ impl Ahead {
     const ROOM: usize = 64;
 
     fn new() -> Ahead {
-        Ahead { records: Box::new([(0, KeyHash::from_parts(0, 0)); Ahead::ROOM]), first: 0, len: 0 }
+        Ahead { records: Box::new([(Offset::NONE, KeyHash::from_parts(0, 0)); Ahead::ROOM]), first: 0, len: 0 }
     }
 
     /// There must be room.
     #[inline(always)]
-    fn enqueue(&mut self, record: u64, hash: KeyHash) {
+    fn enqueue(&mut self, record: Offset, hash: KeyHash) {
         self.records[(self.first + self.len) % Ahead::ROOM] = (record, hash);
         self.len += 1;
     }
 
     #[inline(always)]
-    fn first(&self) -> Option<(u64, KeyHash)> {
+    fn first(&self) -> Option<(Offset, KeyHash)> {
         (self.len > 0).then(|| self.records[self.first % Ahead::ROOM])
     }
 

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
 use crate::error::{Error, Result};
-use crate::file::layout::{Kind, MapId, Seq, commit_end, flags, live};
+use crate::file::layout::{Kind, MapId, Offset, Seq, flags, live};
 use crate::file::log::{Record, Scan};
 use crate::file::space::{Extent, Space};
 
@@ -13,8 +13,8 @@ const ATTEMPTS: u32 = 100;
 /// A part of the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History {
-    start: u64,
-    end: u64,
+    start: Offset,
+    end: Offset,
     after: Seq,
     until: Seq,
 }
@@ -58,8 +58,8 @@ impl Engine {
         let path = || self.region.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after.0 };
         let end = match self.at_rest()? {
-            Some(_) => self.superblock()?.log_end.get(),
-            None => commit_end(self.region.live(live::COMMIT_POINT)?),
+            Some(_) => self.superblock()?.log_end(),
+            None => Offset::of_commit_word(self.region.live(live::COMMIT_POINT)?),
         };
         let (head, space) = self.head_and_space()?;
         let (head, behind) = (head.head.at, head.behind);
@@ -115,7 +115,7 @@ impl Engine {
 }
 
 /// Whether an extent may begin within a record: what is cut off begins where the head lies.
-fn is_cut(space: Option<&Space>, extent: &Extent, head: u64) -> bool {
+fn is_cut(space: Option<&Space>, extent: &Extent, head: Offset) -> bool {
     let begins_with = space.and_then(|space| space.extent_of(head));
     begins_with.is_none_or(|first| first.offset == extent.offset || first.end() == extent.offset)
 }

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::clock::now;
 use crate::error::Result;
 use crate::file::index::Totals;
-use crate::file::layout::{KeyHash, Kind, MapId, RECORD_HEADER, RecordHeader, Seq, live};
+use crate::file::layout::{KeyHash, Kind, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, live};
 use crate::file::log;
 
 impl Engine {
@@ -59,11 +59,11 @@ impl Engine {
         // A chain in circles would be longer than the file.
         let mut left = self.region.len() / RECORD_HEADER;
         while Seq::from(header.seq) > seq {
-            if header.prev() == 0 {
+            if header.prev_offset() == Offset::NONE {
                 return Ok(None);
             }
             let newer = offset;
-            offset = header.prev();
+            offset = header.prev_offset();
             header = log::copy_header(&self.region, offset)?;
             left -= 1;
             if left == 0 || !self.has_key(offset, &header, map, key)? {
@@ -93,7 +93,7 @@ impl Engine {
         }
     }
 
-    fn has_key(&self, offset: u64, header: &RecordHeader, map: MapId, key: &[u8]) -> Result<bool> {
+    fn has_key(&self, offset: Offset, header: &RecordHeader, map: MapId, key: &[u8]) -> Result<bool> {
         Ok(header.map() == map
             && usize::from(header.key_len.get()) == key.len()
             && self.region.copy(offset + header.key_start(), key.len() as u64)? == key)

@@ -5,7 +5,7 @@
 //! counters: see [`totals`].
 
 use crate::error::Result;
-use crate::file::layout::{Seq, Superblock, head, live};
+use crate::file::layout::{Offset, Seq, Superblock, head, live};
 use crate::file::log::Head;
 use crate::file::region::Region;
 use crate::file::totals;
@@ -31,11 +31,7 @@ impl LogHead {
     /// What a superblock says.
     pub(crate) fn of_superblock(superblock: &Superblock) -> LogHead {
         LogHead {
-            head: Head {
-                at: superblock.log_head.get(),
-                chain: superblock.head_chain.get(),
-                seq: superblock.head_seq(),
-            },
+            head: Head { at: superblock.log_head(), chain: superblock.head_chain.get(), seq: superblock.head_seq() },
             ordinal: superblock.head_ordinal.get(),
             behind: superblock.behind_seq(),
             bytes: 0,
@@ -58,7 +54,7 @@ impl LogHead {
 
 pub(super) fn of_words(words: [u64; live::HEAD_WORDS as usize]) -> LogHead {
     LogHead {
-        head: Head { at: words[head::AT], chain: words[head::CHAIN] as u32, seq: Seq(words[head::SEQ]) },
+        head: Head { at: Offset(words[head::AT]), chain: words[head::CHAIN] as u32, seq: Seq(words[head::SEQ]) },
         ordinal: words[head::ORDINAL],
         behind: Seq(words[head::BEHIND]),
         bytes: words[head::BYTES],
@@ -81,7 +77,7 @@ pub(crate) fn publish(region: &Region, to: &LogHead) -> Result<()> {
     let [number, ..] = totals::latest::<{ live::HEAD_WORDS as usize }>(region, live::HEAD)?;
     let mut words = [0; live::HEAD_WORDS as usize];
     words[head::NUMBER] = number.wrapping_add(1).max(1);
-    words[head::AT] = to.head.at;
+    words[head::AT] = to.head.at.0;
     words[head::CHAIN] = u64::from(to.head.chain);
     words[head::SEQ] = to.head.seq.0;
     words[head::ORDINAL] = to.ordinal;

@@ -6,7 +6,7 @@ use super::head::{self, LogHead};
 use super::superblocks::{fields_are_sane, is_sane};
 use crate::error::Result;
 use crate::file::layout::{
-    EXTENTS, PIN_LEN, PIN_TABLE, PINS, Seq, Superblock, commit_seq, commit_word, live, pin, seal, writer_lock,
+    Offset, PIN_LEN, PIN_TABLE, PINS, Seq, Superblock, commit_seq, commit_word, live, pin, seal, writer_lock,
 };
 use crate::file::log::{Head, Walk};
 use crate::file::region::Region;
@@ -54,7 +54,7 @@ fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
         && visible.incarnation() == superblock.next_seq().incarnation()
         && horizon <= visible
         && fields_are_sane(&Superblock { next_seq: visible.next().into(), ..head.put_into(*superblock) })
-        && region.live(live::TAIL)? >= EXTENTS)
+        && region.live_offset(live::TAIL)? >= Offset::EXTENTS)
 }
 
 /// Whether the live area that a killed process left belongs to all of the file: nothing was committed, and no space was
@@ -69,7 +69,7 @@ pub(crate) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<
         // Odd, if it was killed in the middle of a change.
         && region.seal_in_force(seal::SPACE)? == changes.wrapping_add(changes & 1)
         // The same place may have been the head of the log before.
-        && region.live(live::DURABLE_HEAD)? == superblock.log_head.get()
+        && region.live_offset(live::DURABLE_HEAD)? == superblock.log_head()
         && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
         // Before the first change of a store that was closed, the clean flag goes.
         && (!superblock.is_clean() || head::read(region)?.head == LogHead::of_superblock(superblock).head);
@@ -102,10 +102,10 @@ fn is_at_rest(region: &Region) -> Result<bool> {
 
 /// Whether the log ends where the live area of a store at rest says, and no record of a later commit follows.
 fn ends_the_log(region: &Region) -> Result<bool> {
-    let (at, visible) = (region.live(live::TAIL)?, region.live_seq(live::VISIBLE)?);
+    let (at, visible) = (region.live_offset(live::TAIL)?, region.live_seq(live::VISIBLE)?);
     let tail = Head { at, chain: region.live(live::CHAIN)? as u32, seq: visible.next() };
     let goes_on = Walk::new(region, tail, None).next().is_some_and(|record| record.seq() > visible);
-    Ok(!goes_on && region.live(live::COMMIT_POINT)? == commit_word(at, visible.0))
+    Ok(!goes_on && region.live(live::COMMIT_POINT)? == commit_word(at.0, visible.0))
 }
 
 /// Whether the store was closed with this superblock, and not changed since.
@@ -178,11 +178,11 @@ pub(crate) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Res
     let size = (bytes.wrapping_sub(head.bytes), records.wrapping_sub(head.records), live_bytes);
     let last = superblock.last_seq();
     Ok(region.live_seq(live::VISIBLE)? == last
-        && region.live(live::TAIL)? == superblock.log_end.get()
+        && region.live_offset(live::TAIL)? == superblock.log_end()
         && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last.0)
         && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
         && LogHead { bytes: 0, records: 0, ..head } == LogHead::of_superblock(superblock)
-        && region.live(live::DURABLE_HEAD)? == superblock.log_head.get()
+        && region.live_offset(live::DURABLE_HEAD)? == superblock.log_head()
         && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
         && resize_words(region)? == superblock.resize.map(|word| word.get())
         && region.live(live::MAP_TABLE)? == superblock.map_table.get()
@@ -204,7 +204,7 @@ pub(crate) fn distrust_live(region: &Region) -> Result<()> {
 }
 
 /// Writes the words of the live area that every road sets alike.
-pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain: u32, last: Seq) -> Result<()> {
+pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: Offset, chain: u32, last: Seq) -> Result<()> {
     region.find_seal()?;
     region.store_seal(seal::COMMIT, last.0)?;
     region.store_seal(seal::SPACE, region.live(live::SPACE_CHANGES)?)?;
@@ -213,8 +213,8 @@ pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: u64, chain
         (live::REUSED_BELOW, last.count()),
         (live::DURABLE_HEAD, superblock.log_head.get()),
         (live::DURABLE_ORDINAL, superblock.head_ordinal.get()),
-        (live::COMMIT_POINT, commit_word(end, last.0)),
-        (live::TAIL, end),
+        (live::COMMIT_POINT, commit_word(end.0, last.0)),
+        (live::TAIL, end.0),
         (live::CHAIN, u64::from(chain)),
         (live::CHANGED, last.0),
         (live::VISIBLE, last.0),

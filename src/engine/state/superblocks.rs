@@ -8,8 +8,8 @@ use zerocopy::FromBytes;
 
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, SUPERBLOCK_A, SUPERBLOCK_B, Seq, Superblock,
-    VERSION, live,
+    BLOCK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, Offset, SUPERBLOCK_A, SUPERBLOCK_B, Seq,
+    Superblock, VERSION, live,
 };
 use crate::file::region::Region;
 
@@ -33,7 +33,7 @@ pub(crate) fn which(place: u64) -> usize {
 /// The superblock at this place of the file, if it holds.
 fn superblock_at(region: &Region, place: u64) -> Result<Option<Superblock>> {
     let mut bytes = [0; size_of::<Superblock>()];
-    region.read(place, &mut bytes)?;
+    region.read(Offset(place), &mut bytes)?;
     Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
 }
 
@@ -131,11 +131,11 @@ fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
 
 /// The same of a superblock, or of one that is to be.
 pub(crate) fn fields_are_sane(superblock: &Superblock) -> bool {
-    let head = superblock.log_head.get();
+    let head = superblock.log_head();
     u64::from(superblock.block.get()) == BLOCK
-        && head >= EXTENTS
-        && head.is_multiple_of(8)
-        && superblock.log_end.get().is_multiple_of(8)
+        && head >= Offset::EXTENTS
+        && head.is_aligned(8)
+        && superblock.log_end().is_aligned(8)
         && is_sane(superblock.head_seq())
         && is_sane(superblock.next_seq())
         && superblock.generation.get() < u64::MAX / 2

@@ -9,7 +9,7 @@ use super::superblocks::in_force;
 use crate::engine::Engine;
 use crate::engine::settings::Durability;
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{LAST_COUNT, Seq, Superblock, live};
+use crate::file::layout::{LAST_COUNT, Offset, Seq, Superblock, live};
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::locks::fork;
 use crate::file::space::{self, Extent, Space};
@@ -129,7 +129,7 @@ impl Engine {
     }
 
     /// Where the tables go on.
-    pub(crate) fn live_extents(&self) -> Result<Vec<u64>> {
+    pub(crate) fn live_extents(&self) -> Result<Vec<Offset>> {
         if !self.is_live()? {
             return Ok(Vec::new());
         }

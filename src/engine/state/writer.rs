@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use crate::engine::Engine;
 use crate::engine::settings::Durability;
 use crate::error::Result;
-use crate::file::layout::{ExtentKind, Seq, live};
+use crate::file::layout::{ExtentKind, Offset, Seq, live};
 use crate::file::log::Tail;
 use crate::file::region::Region;
 use crate::file::space::{Extent, Space, Waiting};
@@ -15,7 +15,7 @@ use crate::file::space::{Extent, Space, Waiting};
 pub(crate) struct Writer {
     pub(crate) space: Space,
     /// The extent that the tail is in: start and end.
-    pub(crate) extent: (u64, u64),
+    pub(crate) extent: (Offset, Offset),
     /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store
     /// larger.
     pub(crate) on_reserve: bool,
@@ -36,7 +36,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer's knowledge of a store whose log goes on at `tail`.
-    pub(crate) fn new(region: &Region, space: Space, tail: u64) -> Result<Writer> {
+    pub(crate) fn new(region: &Region, space: Space, tail: Offset) -> Result<Writer> {
         let mut writer = Writer { space, ..Writer::unknowing() };
         writer.settle(region, tail)?;
         Ok(writer)
@@ -46,7 +46,7 @@ impl Writer {
     pub(crate) fn unknowing() -> Writer {
         Writer {
             space: Space::unknown(),
-            extent: (0, 0),
+            extent: (Offset::NONE, Offset::NONE),
             on_reserve: false,
             exceeds: false,
             spends_all: false,
@@ -58,7 +58,7 @@ impl Writer {
     }
 
     /// Finds the extent that the tail is in.
-    pub(crate) fn settle(&mut self, region: &Region, tail: u64) -> Result<()> {
+    pub(crate) fn settle(&mut self, region: &Region, tail: Offset) -> Result<()> {
         let extent = self.space.log_extent_of(tail).copied();
         let extent = extent.ok_or_else(|| region.corrupt(tail, "the tail of the log lies in no extent"))?;
         self.enter(region, extent);
@@ -122,7 +122,7 @@ impl Writing<'_> {
     /// The place where the log goes on.
     #[inline]
     pub(crate) fn tail(&self) -> Result<Tail> {
-        let at = self.engine.region.live(live::TAIL)?;
+        let at = self.engine.region.live_offset(live::TAIL)?;
         let (chain, extent_end) = (self.engine.region.live(live::CHAIN)? as u32, self.writer.extent.1);
         let synced = self.engine.settings.durability == Durability::Synced;
         Ok(Tail { at, chain, extent_end, seq: self.seq()?, synced })

@@ -29,9 +29,7 @@ fn what_a_reader_has_of_the_log_is_not_used_again() {
         engine.put(DEFAULT_MAP, &key((number % 20) as u32), &[number as u8; 300], None).unwrap();
         number += 1;
         let head = engine.head().unwrap().head.at;
-        if number > 200
-            && head != engine.superblock().unwrap().log_head.get()
-            && engine.waiting().unwrap().0.checkpoint > 0
+        if number > 200 && head != engine.superblock().unwrap().log_head() && engine.waiting().unwrap().0.checkpoint > 0
         {
             break;
         }

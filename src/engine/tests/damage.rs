@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, MapId, extent_word};
+use crate::file::layout::{KeyHash, MapId, Offset, extent_word};
 
 /// The live area of a closed store is what the disk happens to have of it. A reader takes it for that of a writer only
 /// once there is one.
@@ -85,7 +85,7 @@ fn damage_of_either_superblock_is_found() {
             engine.checkpoint().unwrap();
         }
         assert!(engine.verify().unwrap().is_clean());
-        engine.region.write(place + 200, b"damage").unwrap();
+        engine.region.write(Offset(place + 200), b"damage").unwrap();
         let report = engine.verify().unwrap();
         assert_eq!(report.findings().iter().map(|finding| finding.offset).collect::<Vec<_>>(), [place]);
     }

@@ -6,11 +6,11 @@ use super::*;
 
 /// Which ranges are flushed.
 #[derive(Default)]
-struct Flushes(Mutex<Vec<(u64, u64)>>);
+struct Flushes(Mutex<Vec<(Offset, Offset)>>);
 
 impl Recorder for Flushes {
     fn flush(&self, offset: u64, len: u64) -> std::io::Result<()> {
-        self.0.lock().unwrap().push((offset, offset + len));
+        self.0.lock().unwrap().push((Offset(offset), Offset(offset + len)));
         Ok(())
     }
 }
@@ -26,13 +26,13 @@ fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
     one.region.set_recorder(flushes.clone());
     one.put(DEFAULT_MAP, b"key", &[1; 2000], None).unwrap();
     one.sync().unwrap();
-    let (ended, seq) = (one.region.live(live::TAIL).unwrap(), one.visible().unwrap());
+    let (ended, seq) = (one.region.live_offset(live::TAIL).unwrap(), one.visible().unwrap());
     let mut number = 0;
     let again = loop {
         other.put(DEFAULT_MAP, &key(number % 5), &[2; 100], None).unwrap();
         other.checkpoint().unwrap();
         number += 1;
-        let tail = other.region.live(live::TAIL).unwrap();
+        let tail = other.region.live_offset(live::TAIL).unwrap();
         let extent = *other.space_now().unwrap().unwrap().log_extent_of(tail).unwrap();
         if extent.count > seq.count() && extent.contains(ended) && tail > ended {
             break extent;
@@ -100,14 +100,14 @@ fn a_checkpoint_vouches_for_all_that_was_moved_from_before_its_head() {
     let settings = Settings { limits: Limits::tiny(), auto_compact: None, ..Settings::default() };
     let engine = Arc::new(Engine::open(&path, settings).unwrap());
     some_log(&engine);
-    let (head, tail) = (engine.head().unwrap(), engine.region.live(live::TAIL).unwrap());
+    let (head, tail) = (engine.head().unwrap(), engine.region.live_offset(live::TAIL).unwrap());
     let recorder = Arc::new(CleansInFlush { engine: OnceLock::new(), done: AtomicBool::new(false) });
     engine.region.set_recorder(recorder.clone());
     recorder.engine.set(Arc::downgrade(&engine)).unwrap();
     engine.checkpoint().unwrap();
     assert_ne!(engine.head().unwrap(), head, "it was cleaned meanwhile");
     let superblock = engine.superblock().unwrap();
-    assert_eq!(superblock.log_end.get(), tail);
+    assert_eq!(superblock.log_end(), tail);
     assert_eq!(head::LogHead::of_superblock(&superblock).head, head.head);
 }
 

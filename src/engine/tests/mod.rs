@@ -35,7 +35,9 @@ use crate::engine::write::slots::Tombstones;
 use crate::engine::write::tables::Lengthened;
 use crate::error::{Error, HeldBy, Result};
 use crate::file::index::Index;
-use crate::file::layout::{BLOCK, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, PIN_TABLE, PROCESSES, live, seal};
+use crate::file::layout::{
+    BLOCK, COUNT_MASK, DEFAULT_MAP, EXTENTS, ExtentKind, Offset, PIN_TABLE, PROCESSES, live, seal,
+};
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::log;
 use crate::file::region::{Protection, Region};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::state::head::LogHead;
-use crate::file::layout::{Kind, Seq};
+use crate::file::layout::{Kind, Offset, Seq};
 use crate::file::log::Entry;
 use crate::file::space::Extent;
 
@@ -113,8 +113,17 @@ fn a_walk_stops_at_a_record_of_another_chain() {
     tail.chain ^= 1;
     let (key, value) = (&b"stale"[..], &b"stale"[..]);
     let flags = crate::file::layout::flags::COMMIT | crate::file::layout::flags::NEW;
-    let stale =
-        Entry { kind: Kind::Put, flags, seq, prev: 0, map: DEFAULT_MAP, expires: None, shortcut: None, key, value };
+    let stale = Entry {
+        kind: Kind::Put,
+        flags,
+        seq,
+        prev: Offset::NONE,
+        map: DEFAULT_MAP,
+        expires: None,
+        shortcut: None,
+        key,
+        value,
+    };
     tail.append(&engine.region, &stale).unwrap();
     let copy = open(&copied(&path));
     assert_eq!(content(&copy), expected);
@@ -173,7 +182,7 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
         kind: Kind::Put,
         flags,
         seq,
-        prev: 0,
+        prev: Offset::NONE,
         map: DEFAULT_MAP,
         expires: None,
         shortcut: None,
@@ -227,7 +236,7 @@ fn what_lies_before_the_head_is_not_the_logs() {
     }
     {
         let _turn = engine.turn().unwrap();
-        while engine.head().unwrap().head.at < EXTENTS + (40 << 10) {
+        while engine.head().unwrap().head.at < Offset::EXTENTS + (40 << 10) {
             let portion = clean::Portion { bytes: 1_000, aim: clean::Aim::Upkeep };
             engine.lend_writing().clean_and_reclaim(portion).unwrap();
         }
@@ -237,9 +246,9 @@ fn what_lies_before_the_head_is_not_the_logs() {
     // Now the log goes on in extents that are as long as the record, and takes the lowest place that one fits into.
     let engine = Engine::open(&path, Settings { limits: Limits::tiny(), ..settings.clone() }).unwrap();
     let head = LogHead::of_superblock(&engine.superblock().unwrap());
-    let begins = head.head.at / BLOCK * BLOCK;
+    let begins = head.head.at.align_down(BLOCK);
     let is_used = |extent: &Extent| extent.is_log() && extent.ordinal > head.ordinal && extent.end() == begins;
-    let value = vec![7; (begins - EXTENTS) as usize - 200];
+    let value = vec![7; (begins - Offset::EXTENTS) as usize - 200];
     for number in 0..3 {
         engine.put(DEFAULT_MAP, &key(number), &value, None).unwrap();
     }

@@ -1,7 +1,7 @@
 //! When space is used again, and what a store does that has none left.
 
 use super::*;
-use crate::file::layout::{CATALOGUE, MapId};
+use crate::file::layout::{CATALOGUE, MapId, Offset};
 
 #[test]
 fn space_is_not_reused_below_the_pin_of_a_snapshot() {
@@ -90,7 +90,7 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
         assert_ne!(after, before, "it has moved");
         drop(batch);
         let kind = |word| {
-            let at = crate::file::layout::extent_offset(word);
+            let at = Offset::of_extent_word(word);
             engine.extents().unwrap().into_iter().find(|extent| extent.offset == at).map(|extent| extent.kind)
         };
         assert_eq!(kind(after), Some(ExtentKind::Table));

@@ -27,7 +27,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Place;
 use crate::error::Result;
 use crate::file::index::Probe;
-use crate::file::layout::{BLOCK, ExtentKind, JUMP_LEN, KeyHash, Kind, Seq, flags, live};
+use crate::file::layout::{BLOCK, ExtentKind, JUMP_LEN, KeyHash, Kind, Offset, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
 use crate::file::space::{Extent, LogPoint};
 
@@ -80,7 +80,7 @@ struct Passed<'a> {
     /// Slots have become dead.
     dropped: bool,
     /// Extents that are passed as a whole.
-    extents: Vec<u64>,
+    extents: Vec<Offset>,
 }
 
 impl Engine {
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// The smallest number that the record at the head may have.
-    fn first_seq(&self, at: u64, behind: Seq) -> Result<Seq> {
+    fn first_seq(&self, at: Offset, behind: Seq) -> Result<Seq> {
         let first = log::record(&self.region, at)?;
         // The number of an incarnation record declares its incarnation, so before it that of the one before counts.
         Ok(if first.kind() == Some(Kind::Incarnation) { behind.next() } else { first.seq() })
@@ -137,7 +137,7 @@ impl<'e> Writing<'e> {
             self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Emptied, visible)?;
         }
         self.mark_again(&from, visible)?;
-        let cut = to.head.at / BLOCK * BLOCK;
+        let cut = to.head.at.align_down(BLOCK);
         if is_worth_cutting(&self.writer, extent, cut, self.engine.least_cut(portion.aim)) {
             cleaned.emptied += cut - extent;
             if self.writer.space.cut(&self.engine.region, extent, cut, visible)?
@@ -171,7 +171,7 @@ impl<'e> Writing<'e> {
     /// Looks at the records at the head and finds which are still needed. Drops tombstones.
     fn pass(&mut self, from: &LogHead, portion: Portion) -> Result<Passed<'e>> {
         let limits = &self.engine.settings.limits;
-        let tail = self.engine.region.live(live::TAIL)?;
+        let tail = self.engine.region.live_offset(live::TAIL)?;
         let mut passed = Passed {
             at: Moment::fixed(now()),
             to: *from,
@@ -208,7 +208,7 @@ impl<'e> Writing<'e> {
 
     /// The head rests at a record of a map, if it can: the number of another one would not tell where a commit begins.
     /// It does not come to the tail by that: then there would be no record to say what the next one follows.
-    fn pass_what_has_no_key(&self, passed: &mut Passed<'_>, tail: u64) -> Result<()> {
+    fn pass_what_has_no_key(&self, passed: &mut Passed<'_>, tail: Offset) -> Result<()> {
         // Jumps that lead in circles are more than there are blocks.
         for _ in 0..=self.engine.region.len() / BLOCK {
             if passed.to.head.at == tail {
@@ -275,7 +275,7 @@ impl<'e> Writing<'e> {
         head.chain = record.header.crc.get();
         head.at = record.end();
         if record.kind() == Some(Kind::Jump) {
-            let target = record.target().filter(|target| target.is_multiple_of(BLOCK));
+            let target = record.target().filter(|target| target.is_aligned(BLOCK));
             head.at = target.ok_or_else(|| self.engine.region.corrupt(record.offset, "a jump without target"))?;
             // Of one that was cut when somebody was killed, the head may not have left the part that was cut off.
             passed.extents.extend(self.writer.space.log_extent_of(record.offset).map(|extent| extent.offset));
@@ -286,7 +286,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Where the extent begins that the head lies in, and its ordinal.
-    fn extent_of_head(&self, at: u64) -> Result<(u64, u64)> {
+    fn extent_of_head(&self, at: Offset) -> Result<(Offset, u64)> {
         let extent = self.writer.space.extent_of(at).filter(|extent| extent.has_records());
         let extent = extent.ok_or_else(|| self.engine.region.corrupt(at, "the head of the log lies in no extent"))?;
         Ok((extent.offset, extent.ordinal))
@@ -333,13 +333,13 @@ impl<'e> Writing<'e> {
         })
     }
 
-    fn is_in_tail(&self, offset: u64) -> bool {
+    fn is_in_tail(&self, offset: Offset) -> bool {
         (self.writer.extent.0..self.writer.extent.1).contains(&offset)
     }
 }
 
 /// Whether what lies before `cut` in an extent of the log is at least `least` bytes, and such a share of it.
-fn is_worth_cutting(writer: &Writer, extent: u64, cut: u64, (least, share): (u64, u64)) -> bool {
+fn is_worth_cutting(writer: &Writer, extent: Offset, cut: Offset, (least, share): (u64, u64)) -> bool {
     let len = writer.space.extent(extent).filter(|extent| extent.is_log()).map_or(0, |extent| extent.len());
-    len > 0 && cut.saturating_sub(extent) >= least.max(len / share)
+    len > 0 && cut.bytes_since(extent) >= least.max(len / share)
 }

@@ -20,7 +20,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, MapId, align_block, live};
+use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, MapId, Offset, align_block, live};
 use crate::file::space::Extent;
 
 /// After so many rounds it is as good as it gets.
@@ -348,15 +348,15 @@ impl Engine {
             }
             writing.skip_number()?;
             writing.reclaim()?;
-            let end = align_block(self.region.live(live::TAIL)? + JUMP_LEN);
+            let end = (self.region.live_offset(live::TAIL)? + JUMP_LEN).align(BLOCK);
             if end < writing.writer.extent.1 {
                 let start = writing.writer.extent.0;
                 writing.writer.space.trim(&self.region, start, end)?;
                 writing.writer.extent.1 = end;
             }
             writing.truncate()?;
-            let dense = EXTENTS + writing.writer.space.used_bytes();
-            let spare = writing.writer.space.movable_end().saturating_sub(dense);
+            let dense = Offset::EXTENTS + writing.writer.space.used_bytes();
+            let spare = writing.writer.space.movable_end().bytes_since(dense);
             Ok(Some(spare <= writing.spare()))
         })?;
         Ok(is_dense.unwrap_or(true))
@@ -404,7 +404,7 @@ impl<'e> Writing<'e> {
     /// but shorter than itself. Then it goes behind the end first, and down in the next round.
     fn has_gap_below(&self, index: &Index<'_>) -> bool {
         let before = self.writer.space.extents().map(Extent::end).take_while(|&end| end <= index.offset()).last();
-        let gap = index.offset().saturating_sub(before.unwrap_or(EXTENTS));
+        let gap = index.offset().bytes_since(before.unwrap_or(Offset::EXTENTS));
         index.offset() + index.blocks() * BLOCK == self.writer.space.movable_end() && gap > self.spare()
     }
 

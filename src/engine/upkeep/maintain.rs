@@ -12,7 +12,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::turn::Turn;
 use crate::error::Result;
-use crate::file::layout::{EXTENTS, MapId, live};
+use crate::file::layout::{MapId, Offset, live};
 
 /// Blocks that a step of [`Engine::maintain`] zeroes, and how many times the lines of a write it moves.
 const LARGE_STEP: u64 = 16;
@@ -88,7 +88,7 @@ impl Engine {
     /// drifts down only as more is written.
     fn is_sparse(&self) -> Result<bool> {
         let writer = self.writer();
-        let (end, used) = (writer.space.movable_end() - EXTENTS, writer.space.used_bytes());
+        let (end, used) = (writer.space.movable_end() - Offset::EXTENTS, writer.space.used_bytes());
         Ok(self.settings.auto_compact.is_some() && end > 2 * used && end - used > LEAST_CUT)
     }
 }

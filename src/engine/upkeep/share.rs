@@ -22,7 +22,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Tombstones, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, MapId, live};
+use crate::file::layout::{BLOCK, ExtentKind, MapId, Offset, live};
 use crate::file::space::{Extent, LogPoint, Waiting};
 
 /// The least that is worth cleaning, in bytes.
@@ -91,7 +91,7 @@ impl Engine {
         let durable = match self.at_rest()? {
             Some(_) => {
                 let superblock = self.superblock()?;
-                LogPoint { ordinal: superblock.head_ordinal.get(), at: superblock.log_head.get() }
+                LogPoint { ordinal: superblock.head_ordinal.get(), at: superblock.log_head() }
             }
             None => self.durable_head()?,
         };
@@ -219,7 +219,7 @@ impl<'e> Writing<'e> {
     /// If a quarter of the file is free, and what lies last in it is no log, which drifts down by itself, moves that to
     /// a lower place: an index as a resize does it, line by line.
     fn lower_what_is_last(&mut self) -> Result<()> {
-        let (end, used) = (self.writer.space.used_end() - EXTENTS, self.writer.space.used_bytes());
+        let (end, used) = (self.writer.space.used_end() - Offset::EXTENTS, self.writer.space.used_bytes());
         if end - used <= LEAST_CUT.max(end / 4) || self.engine.resize_cursor()? != 0 {
             return Ok(());
         }

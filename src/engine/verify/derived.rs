@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::report::VerifyReport;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::layout::{KeyHash, Kind, MapId};
+use crate::file::layout::{KeyHash, Kind, MapId, Offset};
 use crate::file::log::{self, Record};
 
 /// What the log says of a map.
@@ -34,7 +34,7 @@ impl Deriving {
         engine: &Engine,
         record: Record<'_>,
         report: &mut VerifyReport,
-        lead: impl FnOnce(KeyHash) -> Result<Option<u64>>,
+        lead: impl FnOnce(KeyHash) -> Result<Option<Offset>>,
     ) -> Result<()> {
         let Some(kind @ (Kind::Put | Kind::Remove | Kind::Clear)) = record.kind() else { return Ok(()) };
         let map = record.header.map();
@@ -56,7 +56,7 @@ impl Deriving {
             Some(found) => {
                 // What `prev` leads to may be gone, and a newer record of the key in its place.
                 let seq = log::record(&engine.region, found)?.seq();
-                if seq < record.seq() || seq == record.seq() && found == record.header.prev() {
+                if seq < record.seq() || seq == record.seq() && found == record.header.prev_offset() {
                     report.add(record.offset, "the slot points at a record that this one replaces");
                 }
             }
@@ -74,7 +74,7 @@ impl Deriving {
     }
 
     /// The log ends here.
-    pub(crate) fn end(self, at: u64, report: &mut VerifyReport) -> BTreeMap<MapId, Derived> {
+    pub(crate) fn end(self, at: Offset, report: &mut VerifyReport) -> BTreeMap<MapId, Derived> {
         for (map, ..) in self.lost {
             report.add(at, format!("map {map}: a key of the log has no slot"));
         }

@@ -58,10 +58,10 @@ impl VerifyReport {
         self.scope
     }
 
-    pub(crate) fn add(&mut self, offset: u64, what: impl Into<String>) {
+    pub(crate) fn add(&mut self, offset: impl Into<u64>, what: impl Into<String>) {
         self.count += 1;
         if self.findings.len() < KEPT {
-            self.findings.push(Finding { offset, what: what.into() });
+            self.findings.push(Finding { offset: offset.into(), what: what.into() });
         }
     }
 

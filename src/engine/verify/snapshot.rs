@@ -22,7 +22,7 @@ use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::live_area::LogTotals;
 use crate::error::Result;
 use crate::file::index::{Index, Totals};
-use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId, Seq, live};
+use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId, Offset, Seq, live};
 use crate::file::log::{self, Record, Walk};
 use crate::file::space::Space;
 
@@ -35,7 +35,7 @@ struct Seen<'e> {
     hold: Hold<'e>,
     head: LogHead,
     /// The end of the log, of this commit or a later one.
-    tail: u64,
+    tail: Offset,
     /// The counters of the log. `None` if they were gone.
     log: Option<LogTotals>,
     maps: BTreeMap<MapId, MapSeen<'e>>,
@@ -100,7 +100,7 @@ impl Engine {
 
     fn see_at<'e>(&'e self, hold: Hold<'e>, head: LogHead) -> Result<Seen<'e>> {
         let seq = hold.seq();
-        let tail = self.region.live(live::TAIL)?;
+        let tail = self.region.live_offset(live::TAIL)?;
         let log = LogTotals::at_most(&self.region, seq)?;
         let mut maps = BTreeMap::new();
         for entry in self.map_table()?.iter()? {
@@ -183,7 +183,7 @@ impl Engine {
         index: &Index<'_>,
         record: Record<'_>,
         hash: KeyHash,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<Offset>> {
         let newest = index.find(hash, |offset| {
             let found = log::record(&self.region, offset)?;
             Ok((found.key() == record.key() && found.header.map() == record.header.map()).then_some(found))
@@ -352,7 +352,7 @@ mod tests {
         put(&engine, 9);
         index.publish(at, hash, record).unwrap();
         found("a record that this one replaces");
-        index.publish(at, hash, engine.region.live(live::TAIL).unwrap() - 144).unwrap();
+        index.publish(at, hash, engine.region.live_offset(live::TAIL).unwrap() - 144).unwrap();
         assert_eq!(findings(&engine), [""; 0]);
         engine.region.write(record + 60, b"damage").unwrap();
         found("the CRC of the record does not hold");

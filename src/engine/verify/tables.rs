@@ -17,8 +17,8 @@ use crate::engine::write::regions::{NEXT_ID, id_in};
 use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{
-    BLOCK, CATALOGUE, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, MapId, RegionHeader, SUPERBLOCK_A,
-    SUPERBLOCK_B, Seq, Superblock, extent_offset, lines_of_blocks, live, writer_lock,
+    BLOCK, CATALOGUE, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, MapId, Offset, RegionHeader,
+    SUPERBLOCK_A, SUPERBLOCK_B, Seq, Superblock, lines_of_blocks, live, writer_lock,
 };
 use crate::file::log::{self, Head, Record, Walk};
 use crate::file::space::{Extent, Space};
@@ -32,7 +32,7 @@ const LOOKS: u32 = 20;
 /// Where the log begins and ends.
 pub(super) struct LogBounds {
     pub(super) head: LogHead,
-    pub(super) end: u64,
+    pub(super) end: Offset,
     /// The sequence number of its last commit.
     visible: Seq,
 }
@@ -94,7 +94,7 @@ impl Engine {
             // The next checkpoint writes over one of them: then it is looked at again.
             let mut before = None;
             for _ in 0..LOOKS {
-                let bytes = self.region.copy(offset, size_of::<Superblock>() as u64)?;
+                let bytes = self.region.copy(Offset(offset), size_of::<Superblock>() as u64)?;
                 if is_superblock(offset, &bytes) {
                     break;
                 }
@@ -115,14 +115,14 @@ impl Engine {
         maps: &BTreeMap<MapId, Index<'_>>,
         report: &mut VerifyReport,
     ) -> Result<()> {
-        let mut last = 0;
+        let mut last = Offset::NONE;
         for extent in space.extents() {
             if extent.offset < last {
                 report.add(extent.offset, "two extents overlap");
             }
             last = extent.end();
         }
-        if last > self.region.refresh()? {
+        if last.0 > self.region.refresh()? {
             report.add(last, "an extent reaches beyond the end of the file");
         }
         // Whoever writes has given back what a dead one has left; and gives back what this says of others.
@@ -131,12 +131,12 @@ impl Engine {
                 report.add(extent.offset, "an extent that a commit has taken that was never made");
             }
         }
-        let mut indexes: BTreeSet<u64> = maps.values().map(Index::offset).collect();
+        let mut indexes: BTreeSet<Offset> = maps.values().map(Index::offset).collect();
         indexes.extend(match self.is_live()? {
             true => self.resize_target()?,
             false => {
                 let [cursor, target, _] = self.superblock()?.resize.map(U64::get);
-                (cursor != 0).then_some(extent_offset(target))
+                (cursor != 0).then_some(Offset::of_extent_word(target))
             }
         });
         for extent in space.extents().filter(|e| e.kind == ExtentKind::Index && !indexes.contains(&e.offset)) {
@@ -149,8 +149,8 @@ impl Engine {
             }
         }
         for word in [self.map_table_word()?, self.space_table_word()?] {
-            if kind_at(extent_offset(word)) != Some(ExtentKind::Table) {
-                report.add(extent_offset(word), "a table is in no extent of its kind");
+            if kind_at(Offset::of_extent_word(word)) != Some(ExtentKind::Table) {
+                report.add(Offset::of_extent_word(word), "a table is in no extent of its kind");
             }
         }
         let live = self.live_extents()?;
@@ -215,15 +215,15 @@ impl Engine {
                 continue;
             }
             if record.expires().is_some() {
-                add(offset, "an entry of the catalogue expires".to_owned());
+                add(offset.0, "an entry of the catalogue expires".to_owned());
             }
             if record.key() == NEXT_ID {
-                next = (offset, id_in(record));
+                next = (offset.0, id_in(record));
                 continue;
             }
             match self.named_by(record) {
                 Ok(named) if ids.insert(named.id) => {}
-                Ok(named) => add(offset, format!("map {} is in the catalogue twice", named.id)),
+                Ok(named) => add(offset.0, format!("map {} is in the catalogue twice", named.id)),
                 Err(Error::Corrupt { offset, what, .. }) => add(offset, what.into()),
                 Err(error) => return Err(error),
             }
@@ -303,7 +303,7 @@ impl Engine {
         let at = index.offset();
         let visible = self.visible()?;
         // Word by word: the counters among them change, and in a store that is opened for reading, at any time.
-        let word = |field: usize| self.region.load(at + field as u64);
+        let word = |field: usize| self.region.load(at.0 + field as u64);
         let (of_map, blocks) = (word(offset_of!(RegionHeader, map))?, word(offset_of!(RegionHeader, blocks))?);
         let extent = space.extent(at);
         if of_map != u64::from(map) {
@@ -331,9 +331,9 @@ impl Engine {
     pub(super) fn log_bounds(&self) -> Result<LogBounds> {
         let head = self.head()?;
         if let Some(at_rest) = self.at_rest()? {
-            return Ok(LogBounds { head, end: self.superblock()?.log_end.get(), visible: at_rest.visible });
+            return Ok(LogBounds { head, end: self.superblock()?.log_end(), visible: at_rest.visible });
         }
-        Ok(LogBounds { head, end: self.region.live(live::TAIL)?, visible: self.region.live_seq(live::VISIBLE)? })
+        Ok(LogBounds { head, end: self.region.live_offset(live::TAIL)?, visible: self.region.live_seq(live::VISIBLE)? })
     }
 }
 

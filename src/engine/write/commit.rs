@@ -24,14 +24,14 @@ use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
 use crate::file::index::{Index, Probe, Totals};
 use crate::file::layout::{
-    CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MapId, Seq, Shortcut, commit_end, commit_word, flags, live, seal,
+    CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MapId, Offset, Seq, Shortcut, commit_word, flags, live, seal,
 };
 use crate::file::log::{self, Entry, Record, Scan, Tail};
 
 /// How a change of one key was recorded, or would be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
-    pub(crate) prev: u64,
+    pub(crate) prev: Offset,
     pub(crate) shortcut: Option<Shortcut>,
     pub(crate) flags: u8,
     /// The key has to be given a slot.
@@ -65,7 +65,11 @@ impl Engine {
             return;
         }
         let is_new = header.flags & flags::NEW != 0;
-        let replaced = if is_new || header.prev() == 0 { None } else { log::record(&self.region, header.prev()).ok() };
+        let replaced = if is_new || header.prev_offset() == Offset::NONE {
+            None
+        } else {
+            log::record(&self.region, header.prev_offset()).ok()
+        };
         // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
         let replaced = replaced.map_or(0, |replaced| replaced.counted_len());
         appended.gone = appended.gone.saturating_add(replaced);
@@ -74,7 +78,7 @@ impl Engine {
             appended.live = appended.live.saturating_add(record.counted_len());
             totals.bytes = totals.bytes.saturating_add(record.counted_len());
             totals.keys = totals.keys.saturating_add(u64::from(is_new));
-            totals.slots = totals.slots.saturating_add(u64::from(is_new && header.prev() == 0));
+            totals.slots = totals.slots.saturating_add(u64::from(is_new && header.prev_offset() == Offset::NONE));
         } else {
             totals.keys = totals.keys.saturating_sub(1);
         }
@@ -82,9 +86,9 @@ impl Engine {
 
     /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
     #[inline]
-    pub(crate) fn put_over(&self, newest: Option<u64>) -> Result<Change> {
+    pub(crate) fn put_over(&self, newest: Option<Offset>) -> Result<Change> {
         let Some(prev) = newest else {
-            return Ok(Change { prev: 0, shortcut: None, flags: flags::NEW, new_slot: true });
+            return Ok(Change { prev: Offset::NONE, shortcut: None, flags: flags::NEW, new_slot: true });
         };
         let newest = log::record(&self.region, prev)?;
         let flags = if newest.kind() == Some(Kind::Remove) { flags::NEW } else { 0 };
@@ -173,7 +177,7 @@ impl Writing<'_> {
     #[inline(always)]
     pub(crate) fn store_commit_point(&mut self, tail: &Tail) -> Result<()> {
         self.engine.region.store_seal(seal::COMMIT, tail.seq.0)?;
-        self.engine.region.store_live(live::COMMIT_POINT, commit_word(tail.at, tail.seq.0), Ordering::Release)
+        self.engine.region.store_live(live::COMMIT_POINT, commit_word(tail.at.0, tail.seq.0), Ordering::Release)
     }
 
     /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
@@ -201,7 +205,7 @@ impl Writing<'_> {
         let visible = self.engine.region.live_seq(live::VISIBLE)?;
         let commit = self.engine.region.live(live::COMMIT_POINT)?;
         let mut tail = self.tail()?;
-        let (start, end) = (tail.at, commit_end(commit));
+        let (start, end) = (tail.at, Offset::of_commit_word(commit));
         (tail.at, tail.seq) = (end, Seq::of_commit_word(commit, visible));
         let mut maps: BTreeMap<MapId, (Index<'_>, Totals)> = BTreeMap::new();
         let mut appended = Appended::default();
@@ -263,7 +267,7 @@ impl Writing<'_> {
             return self.finish();
         }
         self.return_uncommitted(visible)?;
-        self.writer.settle(&self.engine.region, self.engine.region.live(live::TAIL)?)?;
+        self.writer.settle(&self.engine.region, self.engine.region.live_offset(live::TAIL)?)?;
         self.skip_number()
     }
 
@@ -299,10 +303,10 @@ impl Writing<'_> {
         Ok(true)
     }
 
-    pub(crate) fn commit_clear(&mut self, map: MapId, old: u64, clearing: Clearing) -> Result<()> {
+    pub(crate) fn commit_clear(&mut self, map: MapId, old: Offset, clearing: Clearing) -> Result<()> {
         let seq = self.seq()?;
         let fresh = self.fresh_region(map, old)?;
-        let target = fresh.to_le_bytes();
+        let target = fresh.0.to_le_bytes();
         let flags = match clearing {
             Clearing::Keys => flags::COMMIT,
             Clearing::Log => flags::COMMIT | flags::COPY,

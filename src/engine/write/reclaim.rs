@@ -28,7 +28,7 @@ impl Engine {
     pub(crate) fn durable_head(&self) -> Result<LogPoint> {
         // The ordinal first, since it is stored last.
         let ordinal = self.region.live(live::DURABLE_ORDINAL)?;
-        Ok(LogPoint { ordinal, at: self.region.live(live::DURABLE_HEAD)? })
+        Ok(LogPoint { ordinal, at: self.region.live_offset(live::DURABLE_HEAD)? })
     }
 }
 
@@ -69,7 +69,7 @@ impl<'e> Writing<'e> {
     /// Makes the file shorter if enough of it is free at its end.
     pub(crate) fn truncate_if_worth_it(&mut self) -> Result<u64> {
         let (len, end) = (self.engine.region.len(), self.writer.space.used_end());
-        if len.saturating_sub(end) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate() }
+        if len.saturating_sub(end.0) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate() }
     }
 
     /// Makes the file as short as it can be, unless somebody might look behind that. Says by how many bytes.

@@ -13,8 +13,8 @@ use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, NewRegion, Totals};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, Seq, extent_blocks, extent_offset,
-    extent_word, live, table_word,
+    BLOCK, CATALOGUE, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, Offset, Seq, extent_blocks, extent_word,
+    live, table_word,
 };
 use crate::file::log::{self, Record};
 use crate::file::space::{Extent, Space};
@@ -25,10 +25,10 @@ pub(crate) const NEXT_ID: &[u8] = b"";
 
 impl Engine {
     /// Where the regions and tables are that live words name, those of the map table and of the live area among them.
-    pub(crate) fn named_extents(&self) -> Result<BTreeSet<u64>> {
-        let mut named: BTreeSet<u64> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
+    pub(crate) fn named_extents(&self) -> Result<BTreeSet<Offset>> {
+        let mut named: BTreeSet<Offset> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         for table in [live::MAP_TABLE, live::SPACE_TABLE] {
-            named.insert(extent_offset(self.region.live(table)?));
+            named.insert(Offset::of_extent_word(self.region.live(table)?));
         }
         named.extend(self.resize_target()?);
         named.extend(self.live_extents()?);
@@ -38,7 +38,7 @@ impl Engine {
     /// What was taken for commits after the visible one, and is not in force.
     pub(crate) fn uncommitted(&self, space: &Space, visible: Seq) -> Result<Vec<Extent>> {
         let named = self.named_extents()?;
-        let tail = self.region.live(live::TAIL)?;
+        let tail = self.region.live_offset(live::TAIL)?;
         let uncommitted = |extent: &&Extent| {
             let is_in_force = match extent.kind {
                 ExtentKind::Log | ExtentKind::ReserveLog => extent.contains(tail),
@@ -73,8 +73,8 @@ impl Engine {
     }
 
     /// The next id, of the record that has it if there is one, and where that is.
-    pub(crate) fn id_of(&self, record: Option<Record<'_>>) -> Result<(u64, MapId)> {
-        let Some(record) = record else { return Ok((live::MAP_TABLE, DEFAULT_MAP.next())) };
+    pub(crate) fn id_of(&self, record: Option<Record<'_>>) -> Result<(Offset, MapId)> {
+        let Some(record) = record else { return Ok((Offset(live::MAP_TABLE), DEFAULT_MAP.next())) };
         self.check_crc(record)?;
         Ok((record.offset, id_in(record)))
     }
@@ -89,7 +89,7 @@ impl Engine {
 
 impl<'e> Writing<'e> {
     /// Puts the [first region](Writing::first_region) of a map in force, unless that was done.
-    pub(crate) fn put_in_force(&mut self, map: MapId, first: u64) -> Result<()> {
+    pub(crate) fn put_in_force(&mut self, map: MapId, first: Offset) -> Result<()> {
         if self.engine.index(map)?.is_none() {
             let index = Index::open(&self.engine.region, first)?;
             // There was made room for it.
@@ -104,8 +104,8 @@ impl<'e> Writing<'e> {
             Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
             _ => None,
         };
-        let before = match record.header.prev() {
-            0 => None,
+        let before = match record.header.prev_offset() {
+            Offset::NONE => None,
             prev => entry(log::record(&self.engine.region, prev)?).map(|entry| entry.id()),
         };
         let now = entry(record);
@@ -115,7 +115,7 @@ impl<'e> Writing<'e> {
             self.engine.drops.store(true, Ordering::Relaxed);
         }
         if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
-            self.put_in_force(now.id(), now.region.get())?;
+            self.put_in_force(now.id(), now.region.into())?;
             table.set_dropped(now.id(), false)?;
         }
         Ok(())
@@ -125,7 +125,7 @@ impl<'e> Writing<'e> {
 impl<'e> Writing<'e> {
     /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
     /// clear is committed.
-    pub(crate) fn fresh_region(&mut self, map: MapId, previous: u64) -> Result<u64> {
+    pub(crate) fn fresh_region(&mut self, map: MapId, previous: Offset) -> Result<Offset> {
         let seq = self.seq()?;
         let offset = match self.allocate(REGION_RESERVE, ExtentKind::Index) {
             Err(full @ Error::Full { .. }) => match Reserve::of(&self.writer).region {
@@ -155,7 +155,7 @@ impl<'e> Writing<'e> {
             clear.target().ok_or_else(|| self.engine.region.corrupt(clear.offset, "a clear without a region"))?;
         let (map, old) = (clear.header.map(), self.engine.index_in_force(clear.header.map())?.offset());
         if old != fresh {
-            self.engine.map_table()?.set_region(map, extent_word(fresh, REGION_RESERVE))?;
+            self.engine.map_table()?.set_region(map, extent_word(fresh.0, REGION_RESERVE))?;
             self.writer.space.set_kind(&self.engine.region, old, ExtentKind::Retired, clear.seq())?;
             self.cancel_stale_resize()?;
         }
@@ -163,12 +163,12 @@ impl<'e> Writing<'e> {
     }
 
     /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
-    pub(crate) fn first_region(&mut self, map: MapId) -> Result<u64> {
+    pub(crate) fn first_region(&mut self, map: MapId) -> Result<Offset> {
         let extent = self.allocate(REGION_RESERVE, ExtentKind::Index)?;
         let seq = self.seq()?;
         let totals = Totals { seq: seq.before(), ..Totals::default() };
         let offset = extent.offset;
-        let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous: 0, totals };
+        let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous: Offset::NONE, totals };
         Index::create(&self.engine.region, new)?;
         Ok(offset)
     }
@@ -177,7 +177,7 @@ impl<'e> Writing<'e> {
     pub(crate) fn create_map(&mut self, map: MapId, blocks: u64, seq: Seq) -> Result<Index<'e>> {
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         let (offset, blocks, totals) = (extent.offset, extent.blocks, Totals { seq, ..Totals::default() });
-        let new = NewRegion { offset, blocks, map, since: seq, previous: 0, totals };
+        let new = NewRegion { offset, blocks, map, since: seq, previous: Offset::NONE, totals };
         let index = Index::create(&self.engine.region, new)?;
         if !self.engine.map_table()?.set_region(map, index.extent())? {
             self.grow_map_table()?;
@@ -190,7 +190,7 @@ impl<'e> Writing<'e> {
     pub(crate) fn create_map_table(&mut self) -> Result<()> {
         let extent = self.allocate(1, ExtentKind::Table)?;
         MapTable::create(&self.engine.region, extent.offset, 1)?;
-        self.engine.region.store_live(live::MAP_TABLE, table_word(extent.offset, 1), Ordering::Release)
+        self.engine.region.store_live(live::MAP_TABLE, table_word(extent.offset.0, 1), Ordering::Release)
     }
 
     /// Sees to it that a map can be entered into the map table.
@@ -209,16 +209,16 @@ impl<'e> Writing<'e> {
         let old = MapTable::open(&self.engine.region, old_word)?;
         let extent = self.allocate(blocks, ExtentKind::Table)?;
         MapTable::create(&self.engine.region, extent.offset, blocks)?.take_over(&old)?;
-        self.engine.region.store_live(live::MAP_TABLE, table_word(extent.offset, blocks), Ordering::Release)?;
+        self.engine.region.store_live(live::MAP_TABLE, table_word(extent.offset.0, blocks), Ordering::Release)?;
         let seq = self.seq()?;
-        self.writer.space.set_kind(&self.engine.region, extent_offset(old_word), ExtentKind::Retired, seq)
+        self.writer.space.set_kind(&self.engine.region, Offset::of_extent_word(old_word), ExtentKind::Retired, seq)
     }
 
     /// Moves the tables and what is held back to lower places, where there are such.
     pub(crate) fn settle(&mut self) -> Result<()> {
         let word = self.engine.region.live(live::MAP_TABLE)?;
         let blocks = extent_blocks(word);
-        if self.writer.space.lowest(blocks * BLOCK).0 < extent_offset(word) {
+        if self.writer.space.lowest(blocks * BLOCK).0 < Offset::of_extent_word(word) {
             self.move_map_table(blocks)?;
         }
         let seq = self.seq()?;
@@ -244,7 +244,7 @@ impl<'e> Writing<'e> {
             matches!(extent.kind, ExtentKind::Index | ExtentKind::Table | ExtentKind::Live)
                 && !named.contains(&extent.offset)
         };
-        let unused: Vec<u64> = self.writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
+        let unused: Vec<Offset> = self.writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
         let retire = |offset| self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Retired, visible);
         unused.into_iter().try_for_each(retire)
     }

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::error::Result;
 use crate::file::index::{Index, Placed, Probe};
-use crate::file::layout::{ExtentKind, KeyHash, MapId, extent_blocks, extent_offset, live};
+use crate::file::layout::{ExtentKind, KeyHash, MapId, Offset, extent_blocks, live};
 use crate::file::log;
 
 /// Where a key is in the index of its map.
@@ -50,8 +50,8 @@ impl Engine {
     }
 
     /// Offset of the region that is being built.
-    pub(crate) fn resize_target(&self) -> Result<Option<u64>> {
-        Ok((self.resize_cursor()? != 0).then_some(extent_offset(self.region.live(live::RESIZE_TARGET)?)))
+    pub(crate) fn resize_target(&self) -> Result<Option<Offset>> {
+        Ok((self.resize_cursor()? != 0).then_some(Offset::of_extent_word(self.region.live(live::RESIZE_TARGET)?)))
     }
 
     /// The index that is being built beside `index`, and the line up to which the old one is moved; `None` if there is
@@ -90,7 +90,7 @@ impl Engine {
 impl<'e> Writing<'e> {
     /// Points the slot of a key at its newest record; gives it one if it has none.
     #[inline]
-    pub(crate) fn publish_slot(&mut self, place: &Place<'_>, record: u64) -> Result<()> {
+    pub(crate) fn publish_slot(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         match place.slot {
             Probe::Found(at, _) => place.index.publish(at, place.hash, record)?,
             Probe::Vacant(at, _) => place.index.give(at, place.hash, record)?,
@@ -100,12 +100,12 @@ impl<'e> Writing<'e> {
 
     /// Does in the index that is being built what was done in the one in force.
     #[inline]
-    pub(super) fn mirror_slot(&mut self, place: &Place<'_>, record: u64) -> Result<()> {
+    pub(super) fn mirror_slot(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         if self.engine.resize_cursor()? == 0 { Ok(()) } else { self.mirror_slowly(place, record) }
     }
 
     #[cold]
-    fn mirror_slowly(&mut self, place: &Place<'_>, record: u64) -> Result<()> {
+    fn mirror_slowly(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         let &Place { ref index, map, hash, slot } = place;
         let Some((target, cursor)) = self.engine.resize_to_mirror(index, map)? else { return Ok(()) };
         let key = log::record(&self.engine.region, record)?.key();
@@ -146,7 +146,7 @@ impl<'e> Writing<'e> {
     /// Whether the resize that goes on builds from this index, in an extent that is there for it.
     pub(crate) fn resize_is_current(&self, index: &Index<'_>) -> Result<bool> {
         let word = self.engine.region.live(live::RESIZE_TARGET)?;
-        let (offset, blocks) = (extent_offset(word), extent_blocks(word));
+        let (offset, blocks) = (Offset::of_extent_word(word), extent_blocks(word));
         let extent = self.writer.space.extent(offset).filter(|extent| extent.kind == ExtentKind::Index);
         if offset == index.offset() || extent.is_none_or(|extent| extent.blocks != blocks) {
             return Ok(false);

@@ -18,7 +18,7 @@ use super::turn::Turn;
 use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::layout::{COUNT_BITS, ExtentKind, extent_word, live, pin};
+use crate::file::layout::{COUNT_BITS, ExtentKind, Offset, extent_word, live, pin};
 use crate::file::live_table::{LiveTable, PIN, PROCESS};
 use crate::file::region::Region;
 use crate::file::space::Space;
@@ -102,7 +102,7 @@ impl Writing<'_> {
         let seq = self.seq()?;
         let extent = self.writer.space.allocate(&self.engine.region, blocks, ExtentKind::Live, seq)?;
         self.engine.region.zero(extent.offset, extent.len())?;
-        self.engine.region.store_live(word, extent_word(extent.offset, blocks), Ordering::SeqCst)?;
+        self.engine.region.store_live(word, extent_word(extent.offset.0, blocks), Ordering::SeqCst)?;
         Ok(Lengthened::Done)
     }
 
@@ -140,7 +140,7 @@ impl Writing<'_> {
 /// Frees the extents of the tables, and then clears the words that name them.
 fn free_tables(region: &Region, space: &mut Space) -> Result<()> {
     let extents = space.extents().filter(|extent| extent.kind == ExtentKind::Live);
-    let extents: Vec<u64> = extents.map(|extent| extent.offset).collect();
+    let extents: Vec<Offset> = extents.map(|extent| extent.offset).collect();
     extents.into_iter().try_for_each(|offset| space.free(region, offset))?;
     for table in [&PIN, &PROCESS] {
         table.words().try_for_each(|word| region.store_live(word, 0, Ordering::Release))?;

@@ -16,7 +16,7 @@ use crate::engine::processes::gate::Refusal;
 use crate::engine::processes::lock_word;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{LAST_COUNT, Seq, commit_end, live, writer_lock};
+use crate::file::layout::{LAST_COUNT, Offset, Seq, live, writer_lock};
 use crate::file::space::Space;
 
 /// How long a thread waits for a transaction that it has begun, before it is told that it waits for itself.
@@ -229,8 +229,8 @@ impl Writing<'_> {
             self.reload()?;
         }
         let (visible, commit) = (region.live_seq(live::VISIBLE)?, region.live(live::COMMIT_POINT)?);
-        let half_done =
-            Seq::of_commit_word(commit, visible) != visible || commit_end(commit) != region.live(live::TAIL)?;
+        let half_done = Seq::of_commit_word(commit, visible) != visible
+            || Offset::of_commit_word(commit) != region.live_offset(live::TAIL)?;
         if (half_done || abandoned) && engine.closed.load(Ordering::Relaxed) {
             engine.clear_closed_flag()?;
         }
@@ -247,6 +247,6 @@ impl Writing<'_> {
         let mut space = Space::load(region, region.live(live::SPACE_TABLE)?)?;
         space.mend(region)?;
         self.writer.space = space;
-        self.writer.settle(region, region.live(live::TAIL)?)
+        self.writer.settle(region, region.live_offset(live::TAIL)?)
     }
 }

@@ -128,12 +128,14 @@
 
 mod index;
 mod live_area;
+mod offset;
 mod record;
 mod seq;
 mod table;
 
 pub use index::*;
 pub use live_area::*;
+pub(crate) use offset::Offset;
 pub use record::*;
 pub(crate) use seq::Seq;
 pub use table::*;

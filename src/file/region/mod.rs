@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, Seq, live};
+use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, Offset, Seq, live};
 use super::locks::network_file_system;
 use super::witness::{self, Call};
 use crate::error::{Error, FullReason, Result};
@@ -330,8 +330,8 @@ impl Region {
 
     /// A damage report at `offset`.
     #[cold]
-    pub(crate) fn corrupt(&self, offset: u64, what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-        Error::corrupt(&self.path, offset, what)
+    pub(crate) fn corrupt(&self, offset: impl Into<u64>, what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::corrupt(&self.path, offset.into(), what)
     }
 
     #[cold]
@@ -424,6 +424,12 @@ impl Region {
         Ok(Seq(self.live(offset)?))
     }
 
+    /// The place that a word in front of the extents names.
+    #[inline(always)]
+    pub(crate) fn live_offset(&self, offset: u64) -> Result<Offset> {
+        Ok(Offset(self.live(offset)?))
+    }
+
     /// The word at `offset`, a multiple of 8.
     #[inline(always)]
     pub(crate) fn word(&self, offset: u64) -> Result<&Word> {
@@ -450,9 +456,9 @@ impl Region {
 
     /// Bytes that were published and can change no more.
     #[inline(always)]
-    pub(crate) fn frozen(&self, offset: u64, len: u64) -> Result<&[u8]> {
-        let address = self.address(offset, len)?;
-        let len = usize::try_from(len).map_err(|_| self.outside(offset, len))?;
+    pub(crate) fn frozen(&self, offset: Offset, len: u64) -> Result<&[u8]> {
+        let address = self.address(offset.0, len)?;
+        let len = usize::try_from(len).map_err(|_| self.outside(offset.0, len))?;
         // SAFETY: `address` points to `len` bytes of the mapping, which lives as long as `self`. They do not change
         // while borrowed: see the module's documentation.
         Ok(unsafe { std::slice::from_raw_parts(address, len) })
@@ -460,21 +466,21 @@ impl Region {
 
     /// A header among frozen bytes, read in place.
     #[inline(always)]
-    pub(crate) fn header<T: FromBytes + KnownLayout + Immutable>(&self, offset: u64) -> Result<&T> {
+    pub(crate) fn header<T: FromBytes + KnownLayout + Immutable>(&self, offset: Offset) -> Result<&T> {
         let bytes = self.frozen(offset, size_of::<T>() as u64)?;
         T::ref_from_bytes(bytes).map_err(|_| self.corrupt(offset, "a header was to be read here, and is misaligned"))
     }
 
     /// A copy of bytes that may change while they are copied, from `offset`, a multiple of 8, on. They are taken word
     /// by word, so a change shows as a mixture of old and new words; whoever asks for this has a way to find that out.
-    pub(crate) fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
+    pub(crate) fn copy(&self, offset: Offset, len: u64) -> Result<Vec<u8>> {
         // So that a damaged length is an error before it is a lot of memory.
-        self.address(offset, len)?;
+        self.address(offset.0, len)?;
         let mut bytes =
-            Vec::with_capacity(usize::try_from(len).map_err(|_| self.outside(offset, len))?.next_multiple_of(8));
+            Vec::with_capacity(usize::try_from(len).map_err(|_| self.outside(offset.0, len))?.next_multiple_of(8));
         let mut at = offset;
         while at < offset + len {
-            bytes.extend_from_slice(&self.word(at)?.relaxed().to_le_bytes());
+            bytes.extend_from_slice(&self.word(at.0)?.relaxed().to_le_bytes());
             at += 8;
         }
         bytes.truncate(len as usize);
@@ -483,9 +489,9 @@ impl Region {
 
     /// Reads bytes that others may be writing, from a multiple of 8 on: through the file, or word by word where there
     /// is none.
-    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(&self, offset: Offset, bytes: &mut [u8]) -> Result<()> {
         match self.file() {
-            Some(file) => os::read_at(file, offset, bytes).map_err(|e| Error::io(&self.path, "read the file", e)),
+            Some(file) => os::read_at(file, offset.0, bytes).map_err(|e| Error::io(&self.path, "read the file", e)),
             None => {
                 // Memory of this process alone, in which another thread may be writing.
                 bytes.copy_from_slice(&self.copy(offset, bytes.len() as u64)?);
@@ -522,7 +528,7 @@ impl Region {
 
     /// Tells the processor that the memory at `offset` is wanted soon. Harmless for any offset.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, offset: u64) {
+    pub(crate) fn prefetch(&self, offset: Offset) {
         self.window().prefetch(offset);
     }
 }

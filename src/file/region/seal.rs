@@ -103,8 +103,8 @@ impl Region {
 
     /// Gives the file a seal that says nothing, behind the extents of the log. Nobody else looks. A private copy goes
     /// on as long as the file would be.
-    pub(crate) fn seal_up(&self, log: &[Range<u64>]) -> Result<()> {
-        let end = log.iter().map(|extent| extent.end).max().unwrap_or(EXTENTS);
+    pub(crate) fn seal_up(&self, log: &[Range<Offset>]) -> Result<()> {
+        let Offset(end) = log.iter().map(|extent| extent.end).max().unwrap_or(Offset::EXTENTS);
         let len = self.refresh()?;
         let has_room = len.is_multiple_of(BLOCK) && end + BLOCK <= len;
         if matches!(&self.backing, Backing::Memory { behind: Some(_) }) && has_room {
@@ -120,7 +120,7 @@ impl Region {
         self.sealed.store(true, Ordering::Relaxed);
         self.refresh()?;
         let before = self.live(live::SEAL_AT)?;
-        let is_log = log.iter().any(|extent| extent.contains(&before));
+        let is_log = log.iter().any(|extent| extent.contains(&Offset(before)));
         if self.can_seal_at(before) && !is_log {
             // A copy whose front names it must not find it as it was.
             self.clear_seal(before)?;

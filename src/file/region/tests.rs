@@ -14,7 +14,7 @@ fn accesses_beyond_the_end_are_refused() {
     assert_eq!(region.len(), len);
     assert!(region.word(len - 8).is_ok());
     assert!(region.live_word(len - 8).is_ok());
-    assert!(region.frozen(len, 0).is_ok());
+    assert!(region.frozen(Offset(len), 0).is_ok());
     for error in [
         region.word(len).unwrap_err(),
         region.word(len - 4).unwrap_err(),
@@ -23,26 +23,26 @@ fn accesses_beyond_the_end_are_refused() {
         region.live_word(4).unwrap_err(),
         region.words::<8>(len - 32).unwrap_err(),
         region.words::<8>(len).unwrap_err(),
-        region.frozen(len - 96, 97).unwrap_err(),
-        region.frozen(1, u64::MAX).unwrap_err(),
-        region.write(len - 1, b"ab").unwrap_err(),
+        region.frozen(Offset(len - 96), 97).unwrap_err(),
+        region.frozen(Offset(1), u64::MAX).unwrap_err(),
+        region.write(Offset(len - 1), b"ab").unwrap_err(),
     ] {
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
     // What was cut off the file meanwhile has nothing to be flushed.
-    region.flush(0, len + 1).unwrap();
-    region.flush(len, 4096).unwrap();
+    region.flush(Offset(0), len + 1).unwrap();
+    region.flush(Offset(len), 4096).unwrap();
 }
 
 #[test]
 fn borrows_survive_growth_beyond_the_mapping() {
     let (_folder, region) = region_of_file(1 << 40);
-    region.write(8, b"still here").unwrap();
-    let borrowed = region.frozen(8, 10).unwrap();
+    region.write(Offset(8), b"still here").unwrap();
+    let borrowed = region.frozen(Offset(8), 10).unwrap();
     let word = region.word(64).unwrap();
     let grow = |len| {
-        region.allocate(region.len(), len).unwrap();
-        region.write(len - 4, b"tail").unwrap();
+        region.allocate(Offset(region.len()), Offset(len)).unwrap();
+        region.write(Offset(len - 4), b"tail").unwrap();
         region.mappings.lock().unwrap().len()
     };
     let before = grow(RESERVE);
@@ -54,8 +54,8 @@ fn borrows_survive_growth_beyond_the_mapping() {
     region.store(64, 7, Ordering::Release).unwrap();
     assert_eq!(borrowed, b"still here");
     assert_eq!(word.load(), 7, "old and new mapping show the same file");
-    assert_eq!(region.frozen(8, 10).unwrap(), b"still here");
-    assert_eq!(region.frozen(EXTENTS, 8).unwrap(), [0; 8], "new space is zeros");
+    assert_eq!(region.frozen(Offset(8), 10).unwrap(), b"still here");
+    assert_eq!(region.frozen(Offset(EXTENTS), 8).unwrap(), [0; 8], "new space is zeros");
 }
 
 /// Memory where the mapping of a region would grow.
@@ -102,10 +102,10 @@ fn mappings_grow_where_they_are() {
     };
     let regions: Vec<_> = (0..20).flat_map(|_| regions()).collect();
     for (number, (_, region)) in regions.iter().enumerate() {
-        region.write(8, &[number as u8]).unwrap();
+        region.write(Offset(8), &[number as u8]).unwrap();
         for len in [EXTENTS + 4096, 2 << 20, 3 << 20, 9 << 20] {
-            region.allocate(region.len(), len).unwrap();
-            region.write(len - 1, &[number as u8]).unwrap();
+            region.allocate(Offset(region.len()), Offset(len)).unwrap();
+            region.write(Offset(len - 1), &[number as u8]).unwrap();
         }
         let mappings = region.mappings.lock().unwrap();
         assert_eq!(mappings.len(), 1);
@@ -113,7 +113,7 @@ fn mappings_grow_where_they_are() {
     }
     for (number, (_, region)) in regions.iter().enumerate() {
         for at in [8, EXTENTS + 4095, (9 << 20) - 1] {
-            assert_eq!(region.frozen(at, 1).unwrap(), [number as u8]);
+            assert_eq!(region.frozen(Offset(at), 1).unwrap(), [number as u8]);
         }
     }
 }
@@ -122,8 +122,8 @@ fn mappings_grow_where_they_are() {
 fn growth_stops_at_the_limit_and_leaves_everything_as_it_was() {
     let (_folder, region) = region_of_file(EXTENTS + 8192);
     let (max, file_max) = (EXTENTS + 4096, EXTENTS + 8192);
-    region.allocate(region.len(), max).unwrap();
-    let error = region.allocate(region.len(), max + 1).unwrap_err();
+    region.allocate(Offset(region.len()), Offset(max)).unwrap();
+    let error = region.allocate(Offset(region.len()), Offset(max + 1)).unwrap_err();
     assert!(
         matches!(error, Error::Full { needed: 1, why: FullReason::MaxSize(limit), .. } if limit == file_max),
         "{error}"
@@ -135,18 +135,18 @@ fn growth_stops_at_the_limit_and_leaves_everything_as_it_was() {
 #[test]
 fn memory_grows_in_place() {
     let region = Region::in_memory(1 << 20).unwrap();
-    region.write(0, b"abc").unwrap();
-    region.allocate(region.len(), 1 << 20).unwrap();
-    assert_eq!(region.frozen(0, 3).unwrap(), b"abc");
+    region.write(Offset(0), b"abc").unwrap();
+    region.allocate(Offset(region.len()), Offset(1 << 20)).unwrap();
+    assert_eq!(region.frozen(Offset(0), 3).unwrap(), b"abc");
     assert!(matches!(
-        region.allocate(region.len(), (1 << 20) + 1),
+        region.allocate(Offset(region.len()), Offset((1 << 20) + 1)),
         Err(Error::Full { needed: 1, why: FullReason::MaxSize(max), .. }) if max == 1 << 20
     ));
     let endless = Region::in_memory(u64::MAX).unwrap();
     #[cfg(unix)]
     let neighbour = neighbour_of(&endless);
     let (len, longer) = (endless.len(), if cfg!(unix) { 2 << 30 } else { 1 << 42 });
-    let error = endless.allocate(len, longer).unwrap_err();
+    let error = endless.allocate(Offset(len), Offset(longer)).unwrap_err();
     assert!(matches!(error, Error::Full { why: FullReason::AddressSpace(_), .. }), "{error}");
     assert_eq!(endless.len(), len);
     #[cfg(unix)]
@@ -159,26 +159,29 @@ fn memory_behind_a_file_grows_shrinks_and_leaves_the_file_alone() {
     const BLOCKS: u64 = 8;
     let (_folder, region) = region_of_file(1 << 30);
     let (path, len) = (region.path().to_owned(), EXTENTS + BLOCKS * BLOCK);
-    region.allocate(region.len(), len).unwrap();
-    region.write(EXTENTS, &[7; (BLOCKS * BLOCK) as usize]).unwrap();
+    region.allocate(Offset(region.len()), Offset(len)).unwrap();
+    region.write(Offset(EXTENTS), &[7; (BLOCKS * BLOCK) as usize]).unwrap();
     drop(region);
     let before = std::fs::read(&path).unwrap();
     let max = 16 * len;
     let file = File::open(&path).unwrap();
     let region = Region::of_file(file, path.clone(), Protection::ReadOnly, u64::MAX).unwrap();
     let region = region.into_private(max + BLOCK).unwrap();
-    let block = |region: &Region, number: u64| region.frozen(EXTENTS + number * BLOCK, BLOCK).unwrap().to_vec();
+    let block = |region: &Region, number: u64| region.frozen(Offset(EXTENTS + number * BLOCK), BLOCK).unwrap().to_vec();
     assert_eq!(block(&region, 7), [7; BLOCK as usize]);
-    region.write(8, b"private").unwrap();
+    region.write(Offset(8), b"private").unwrap();
     assert_eq!(region.truncate(EXTENTS + 5 * BLOCK).unwrap(), 3 * BLOCK);
-    region.allocate(region.len(), max).unwrap();
+    region.allocate(Offset(region.len()), Offset(max)).unwrap();
     for number in 0..16 * BLOCKS {
         let is_left = number < 5;
         assert_eq!(block(&region, number), [if is_left { 7 } else { 0 }; BLOCK as usize], "block {number}");
     }
-    region.write(max - 4, b"tail").unwrap();
+    region.write(Offset(max - 4), b"tail").unwrap();
     region.flush_all().unwrap();
-    assert!(matches!(region.allocate(max, max + 1), Err(Error::Full { why: FullReason::MaxSize(_), .. })));
+    assert!(matches!(
+        region.allocate(Offset(max), Offset(max + 1)),
+        Err(Error::Full { why: FullReason::MaxSize(_), .. })
+    ));
     drop(region);
     assert!(std::fs::read(&path).unwrap() == before, "not a byte of the file has changed");
 }
@@ -186,15 +189,15 @@ fn memory_behind_a_file_grows_shrinks_and_leaves_the_file_alone() {
 #[test]
 fn a_read_only_region_refuses_every_change() {
     let (_folder, region) = region_of_file(1 << 20);
-    region.write(0, b"abc").unwrap();
+    region.write(Offset(0), b"abc").unwrap();
     let path = region.path().to_owned();
     let region = Region::of_file(File::open(&path).unwrap(), path, Protection::ReadOnly, 1 << 20).unwrap();
-    assert_eq!(region.frozen(0, 3).unwrap(), b"abc");
+    assert_eq!(region.frozen(Offset(0), 3).unwrap(), b"abc");
     for result in [
-        region.write(0, b"x"),
+        region.write(Offset(0), b"x"),
         region.store(0, 1, Ordering::Relaxed),
         region.compare_exchange(0, 0, 1, Ordering::Relaxed).map(drop),
-        region.allocate(region.len(), 2 * EXTENTS),
+        region.allocate(Offset(region.len()), Offset(2 * EXTENTS)),
     ] {
         assert!(matches!(result, Err(Error::ReadOnly { .. })));
     }
@@ -222,12 +225,12 @@ fn a_recorder_sees_every_change_in_order() {
     let (_folder, region) = region_of_file(1 << 20);
     let notes = Arc::new(Notes::default());
     region.set_recorder(notes.clone());
-    region.write(16, &[1, 2]).unwrap();
+    region.write(Offset(16), &[1, 2]).unwrap();
     region.store(24, 5, Ordering::Release).unwrap();
     assert!(!region.compare_exchange(24, 4, 6, Ordering::AcqRel).unwrap());
     assert!(region.compare_exchange(24, 5, 6, Ordering::AcqRel).unwrap());
-    region.flush(0, 64).unwrap();
-    region.allocate(region.len(), 2 * EXTENTS).unwrap();
+    region.flush(Offset(0), 64).unwrap();
+    region.allocate(Offset(region.len()), Offset(2 * EXTENTS)).unwrap();
     let to_here = ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64"];
     // First what the seal says, then that it is there.
     let growth = ["len 135168", "store 131072 0", "store 131080 0", "store 131088 0", "store 8296 131072"];

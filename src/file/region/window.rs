@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use zerocopy::little_endian::U64;
 
-use super::{EXTENTS, Region, Word};
+use super::{EXTENTS, Offset, Region, Word};
 
 /// Address and length of a region, loaded once. Each access is checked against that length, so what was added since
 /// lies beyond; whoever finds that asks the [`Region`], which looks again.
@@ -64,8 +64,8 @@ impl<'a> Window<'a> {
     /// `N` words among bytes that were published and can change no more, at `offset`, a multiple of 8; see
     /// [`Region::frozen`].
     #[inline(always)]
-    pub(crate) fn frozen_words<const N: usize>(self, offset: u64) -> Option<&'a [U64; N]> {
-        let address = self.address_of_words::<N>(offset)?;
+    pub(crate) fn frozen_words<const N: usize>(self, offset: Offset) -> Option<&'a [U64; N]> {
+        let address = self.address_of_words::<N>(offset.0)?;
         // SAFETY: `address` points to `8 * N` bytes of a mapping that lives as long as the region, any bytes are a
         // `U64`, which needs no alignment, and these do not change while borrowed: see the module's documentation.
         Some(unsafe { address.cast::<[U64; N]>().as_ref() })
@@ -73,24 +73,24 @@ impl<'a> Window<'a> {
 
     /// Bytes that were published and can change no more; see [`Region::frozen`].
     #[inline(always)]
-    pub(crate) fn frozen(self, offset: u64, len: u64) -> Option<&'a [u8]> {
-        if offset.checked_add(len)? > self.len {
+    pub(crate) fn frozen(self, offset: Offset, len: u64) -> Option<&'a [u8]> {
+        if offset.0.checked_add(len)? > self.len {
             return None;
         }
         // SAFETY: `offset + len` is at most the length, so these bytes lie inside the mapping that `base` belongs to,
         // which lives as long as the region, and inside the file; so `len` fits into a `usize`. They do not change
         // while borrowed: see the module's documentation.
-        Some(unsafe { std::slice::from_raw_parts(self.base.add(offset as usize).as_ptr(), len as usize) })
+        Some(unsafe { std::slice::from_raw_parts(self.base.add(offset.0 as usize).as_ptr(), len as usize) })
     }
 
     /// Tells the processor that the memory at `offset` is wanted soon. Harmless for any offset.
     #[inline(always)]
-    pub(crate) fn prefetch(self, offset: u64) {
+    pub(crate) fn prefetch(self, offset: Offset) {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             // SAFETY: a prefetch is a hint; it accesses nothing and faults on no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().wrapping_add(offset as usize).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().wrapping_add(offset.0 as usize).cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;

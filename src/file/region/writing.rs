@@ -19,11 +19,11 @@ impl Region {
 
     /// Stores bytes that nobody can reach yet.
     #[inline]
-    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, offset: Offset, bytes: &[u8]) -> Result<()> {
         self.check_writable()?;
-        let address = self.address(offset, bytes.len() as u64)?;
+        let address = self.address(offset.0, bytes.len() as u64)?;
         #[cfg(test)]
-        self.record(|recorder| recorder.write(offset, bytes));
+        self.record(|recorder| recorder.write(offset.0, bytes));
         // SAFETY: `address` points to as many bytes of a writable mapping, which `bytes` does not overlap, since what
         // is borrowed from the mapping is frozen and this range is not. Only the holder of the writer lock gets here,
         // with bytes that are not published, so nobody reads or writes them meanwhile.
@@ -35,15 +35,15 @@ impl Region {
     /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only, where file and mapping
     /// are the same memory.
     #[inline]
-    pub(crate) fn append(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn append(&self, offset: Offset, bytes: &[u8]) -> Result<()> {
         match &self.backing {
             // A write beyond a limit on the length of files, which a file may have outgrown, would end the process by a
             // signal.
-            Backing::File(file) if self.coherent && !exceeds_limit(offset + bytes.len() as u64) => {
-                self.address(offset, bytes.len() as u64)?;
+            Backing::File(file) if self.coherent && !exceeds_limit(offset.0 + bytes.len() as u64) => {
+                self.address(offset.0, bytes.len() as u64)?;
                 #[cfg(test)]
-                self.record(|recorder| recorder.write(offset, bytes));
-                os::write_at(file, offset, bytes).map_err(|e| Error::io(&self.path, "append to the log", e))
+                self.record(|recorder| recorder.write(offset.0, bytes));
+                os::write_at(file, offset.0, bytes).map_err(|e| Error::io(&self.path, "append to the log", e))
             }
             _ => self.write(offset, bytes),
         }
@@ -51,7 +51,7 @@ impl Region {
 
     /// Writes a range, from a multiple of 8 on, once more as it is, so that the next flush writes it to the disk
     /// whatever the system believes is there. After a failed flush it believes so of pages that never got there.
-    pub(crate) fn rewrite(&self, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn rewrite(&self, offset: Offset, len: u64) -> Result<()> {
         let mut at = offset;
         while at < offset + len {
             let piece = self.copy(at, (offset + len - at).min(1 << 20))?;
@@ -62,7 +62,7 @@ impl Region {
     }
 
     /// Stores zeros where nobody looks.
-    pub(crate) fn zero(&self, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn zero(&self, offset: Offset, len: u64) -> Result<()> {
         static ZEROS: [u8; 1 << 14] = [0; 1 << 14];
         let mut done = 0;
         while done < len {
@@ -149,16 +149,16 @@ impl Region {
     ///
     /// A flush that fails is never tried again and called durable: the system reports a failure once, and then takes
     /// the pages for written. So it is remembered, here and in the file.
-    pub(crate) fn flush(&self, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn flush(&self, offset: Offset, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         // What lies behind the end of the file was given up and cut off, perhaps just now.
-        let end = offset.saturating_add(len);
+        let end = offset.0.saturating_add(len);
         let end = if end > self.len() { end.min(self.refresh()?) } else { end };
-        let len = end.saturating_sub(offset);
+        let len = end.saturating_sub(offset.0);
         if len == 0 {
             return Ok(());
         }
-        self.flush_range(file, offset, len)
+        self.flush_range(file, offset.0, len)
     }
 
     /// Makes a range durable that the mapping covers.
@@ -180,7 +180,7 @@ impl Region {
     /// Makes the whole file durable, its length included.
     pub(crate) fn flush_all(&self) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
-        self.flush(0, self.len())?;
+        self.flush(Offset(0), self.len())?;
         self.noting_failure("flush", || {
             #[cfg(test)]
             if self.recorder.get().is_some() {
@@ -201,34 +201,34 @@ impl Region {
         }
         let len = self.len();
         let pieces = (0..len).step_by(PIECE as usize);
-        self.begin_writing_back(0, PIECE.min(len))?;
+        self.begin_writing_back(Offset(0), PIECE.min(len))?;
         for piece in pieces {
             on_piece(piece);
             let next = (piece + PIECE).min(len);
             if next < len {
-                self.begin_writing_back(next, PIECE.min(len - next))?;
+                self.begin_writing_back(Offset(next), PIECE.min(len - next))?;
             }
-            self.wait_for_writing_back(piece, next - piece)?;
+            self.wait_for_writing_back(Offset(piece), next - piece)?;
         }
         Ok(())
     }
 
     /// Asks the system to begin writing a range back, and does not wait.
-    pub(crate) fn begin_writing_back(&self, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn begin_writing_back(&self, offset: Offset, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         self.noting_failure("write back", || {
             witness::call(Call::WriteBack)?;
-            os::begin_writing_back(file, offset, len)
+            os::begin_writing_back(file, offset.0, len)
         })
     }
 
     /// Waits until what was [begun](Region::begin_writing_back) is written. That does not make it durable: it may be in
     /// the drive's cache, but a flush then has little left to do.
-    pub(crate) fn wait_for_writing_back(&self, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn wait_for_writing_back(&self, offset: Offset, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         self.noting_failure("write back", || {
             witness::call(Call::WriteBack)?;
-            os::wait_for_writing_back(file, offset, len)
+            os::wait_for_writing_back(file, offset.0, len)
         })
     }
 
@@ -249,14 +249,14 @@ impl Region {
 
     /// Refuses to take `needed` bytes more, so that a file that ends at `end` has `used` bytes in use, if the limit
     /// forbids it.
-    pub(crate) fn check_limit(&self, needed: u64, used: u64, end: u64) -> Result<()> {
+    pub(crate) fn check_limit(&self, needed: u64, used: u64, end: Offset) -> Result<()> {
         // A private copy is full when its file would be.
         let seal = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
         let excess = self.excess.load(Ordering::Relaxed);
         // What may exceed the limit need not find its place in one piece below that.
         let scattered = if excess > 0 { self.max_len / 4 } else { 0 };
         let most = self.max_len.saturating_add(excess);
-        if used.saturating_add(seal) <= most && end.saturating_add(seal) <= most.saturating_add(scattered) {
+        if used.saturating_add(seal) <= most && end.0.saturating_add(seal) <= most.saturating_add(scattered) {
             return Ok(());
         }
         Err(Error::Full { path: self.path.clone(), needed, why: FullReason::MaxSize(self.max_len) })
@@ -265,12 +265,12 @@ impl Region {
     /// Makes the file at least `to` bytes long before its seal, with real space behind `from..to`, of which nothing is
     /// in use yet; new bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of
     /// the writer lock.
-    pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<()> {
+    pub(crate) fn allocate(&self, Offset(from): Offset, Offset(to): Offset) -> Result<()> {
         let old = self.refresh()?;
         let needed = to.saturating_sub(old);
         let seal = self.seal_len();
         if needed > 0 {
-            self.check_limit(needed, 0, to)?;
+            self.check_limit(needed, 0, Offset(to))?;
         }
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
