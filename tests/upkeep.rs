@@ -327,6 +327,19 @@ fn a_compaction_that_is_stopped_loses_nothing_and_can_go_on() {
 }
 
 #[test]
+fn what_compaction_has_moved_is_no_share_of_the_next_write() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::options().auto_compact(None).open(&path).unwrap();
+    overwrite(&store, &path, 1_000, 20_000, &mut Random(7));
+    store.compact().unwrap();
+    store.insert(key(0), value(0, 1)).unwrap();
+    let upkeep = store.stats().unwrap().upkeep;
+    assert!(upkeep.moved_bytes > 100_000, "{upkeep:?}");
+    assert_eq!(upkeep.most_moved_bytes, 0, "{upkeep:?}");
+}
+
+#[test]
 fn a_thread_does_the_upkeep_for_those_who_ask_for_one() {
     let folder = folder();
     let path = folder.path().join("store");

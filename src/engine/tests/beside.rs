@@ -16,6 +16,35 @@ fn turn_mount(path: &Path) {
     file.write_all(&[byte[0] ^ 1]).unwrap();
 }
 
+/// A file that becomes shorter takes along what somebody has in its place in memory of his own.
+#[test]
+fn a_file_does_not_become_shorter_below_a_reader_that_has_recovered_it() {
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    some_log(&engine);
+    let (cut, len) = (copied(&path), engine.region.len());
+    drop(engine);
+    // The power was cut when it had become longer and nothing was there yet.
+    File::options().write(true).open(&cut).unwrap().set_len(len + (2 << 20)).unwrap();
+    let settings = Settings { access: Access::ReadOnly, initial_capacity: 40_000, ..Settings::default() };
+    let reader = Engine::open(&cut, settings).unwrap();
+    assert!(reader.is_aside());
+    let seen = content(&reader);
+    let index = reader.index(DEFAULT_MAP).unwrap().unwrap();
+    let end = (index.offset() + index.blocks() * BLOCK).0;
+    let file_len = || fs::metadata(&cut).unwrap().len();
+    assert!(len < end && end < file_len(), "its index lies where nothing was");
+
+    let writer = open(&cut);
+    let compact = || writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
+    compact();
+    assert!(file_len() >= end);
+    assert_eq!(content(&reader), seen);
+    drop(reader);
+    compact();
+    assert!(file_len() < end, "nobody looks there any more");
+}
+
 /// The log between the superblock's head and the live head was emptied before the commit that a reader aside pins, so
 /// the pin one commit below its own does not hold it.
 #[test]

@@ -1,7 +1,10 @@
 //! A process is killed before each store of a change: the next one finds the content from before it or after it.
 
+use std::ops::Range;
+
 use super::faults::seal_agrees;
 use super::*;
+use crate::file::layout::KeyHash;
 
 /// Kills the process before each store that `change` makes, and once more after the last, and takes over. Then the
 /// content must be the one before the change or the one after it, the latter for sure once the commit point is stored;
@@ -141,8 +144,22 @@ fn a_kill_at_any_store_while_the_tables_are_given_back() {
     });
 }
 
+/// A key of those that are alive in a store that is [`nearly_full`], by the lines that its slot lies in.
+fn key_of_lines(engine: &Engine, lines: &Range<u64>) -> Vec<u8> {
+    let index = engine.index(DEFAULT_MAP).unwrap().unwrap();
+    let line_of = |key: &[u8]| {
+        let slot = engine.probe(&index, DEFAULT_MAP, KeyHash::of(key, engine.seed), key).unwrap();
+        slot.unwrap().at().line()
+    };
+    (9..279).map(key).find(|key| lines.contains(&line_of(key))).unwrap()
+}
+
 #[test]
 fn a_kill_at_any_store_of_changes_during_a_resize() {
+    // The lines of the last step. Those before them were moved, those behind them were not.
+    const LAST_STEP: Range<u64> = 16..32;
+    const NOT_MOVED: Range<u64> = 40..u64::MAX;
+
     let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
     let prepare = |engine: &Engine| {
         nearly_full(engine);
@@ -151,19 +168,21 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
         writing.begin_resize(DEFAULT_MAP, blocks, Tombstones::Dropped).unwrap();
         // All zeroed, and half of the lines moved.
         writing.step_resize(Step { blocks: 99, lines: 0 }).unwrap();
-        writing.step_resize(Step { blocks: 0, lines: 31 }).unwrap();
+        writing.step_resize(Step { blocks: 0, lines: LAST_STEP.end }).unwrap();
     };
     // The same, of which the last step was cut short before it could say so.
     let prepare_half_a_step = |engine: &Engine| {
         prepare(engine);
-        let cursor = crate::file::layout::resize_cursor(DEFAULT_MAP, 4, true);
+        let cursor = crate::file::layout::resize_cursor(DEFAULT_MAP, LAST_STEP.start, true);
         engine.region.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release).unwrap();
     };
-    let changes: [fn(&Engine); 4] = [
-        |engine| engine.put(DEFAULT_MAP, &key(100), b"another", None).unwrap(),
+    let changes: [fn(&Engine); 6] = [
+        |engine| engine.put(DEFAULT_MAP, &key_of_lines(engine, &LAST_STEP), b"another", None).unwrap(),
+        |engine| engine.put(DEFAULT_MAP, &key_of_lines(engine, &NOT_MOVED), b"another", None).unwrap(),
         |engine| engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap(),
         |engine| engine.put(DEFAULT_MAP, &key(3), b"over a tombstone that may be left out", None).unwrap(),
-        |engine| assert!(engine.remove(DEFAULT_MAP, &key(200)).unwrap()),
+        |engine| assert!(engine.remove(DEFAULT_MAP, &key_of_lines(engine, &LAST_STEP)).unwrap()),
+        |engine| assert!(engine.remove(DEFAULT_MAP, &key_of_lines(engine, &NOT_MOVED)).unwrap()),
     ];
     for change in changes {
         for prepare in [&prepare as &dyn Fn(&Engine), &prepare_half_a_step] {

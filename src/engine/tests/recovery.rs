@@ -260,6 +260,34 @@ fn what_lies_before_the_head_is_not_the_logs() {
     assert!(recovered.verify().unwrap().is_clean());
 }
 
+/// Its index would be larger than it must be if what was moved, or replaced, counted once more.
+#[test]
+fn a_recovery_counts_a_key_once() {
+    const KEYS: u32 = 2_000;
+
+    let (_folder, path) = scratch();
+    let engine = open(&path);
+    for number in (0..KEYS).chain(0..KEYS / 2) {
+        engine.put(DEFAULT_MAP, &key(number), b"value", None).unwrap();
+    }
+    {
+        let turn = engine.turn().unwrap();
+        let mut writing = turn.write();
+        let (end, head) = (engine.region.live_offset(live::TAIL).unwrap(), engine.head().unwrap().head.at);
+        let portion = clean::Portion { bytes: 1 << 20, aim: clean::Aim::Compaction };
+        while (head..end).contains(&engine.head().unwrap().head.at) {
+            writing.clean(portion).unwrap();
+        }
+    }
+    let recovered = open(&copied(&path));
+    // Put, replaced and moved: the superblock still has the log begin where it did.
+    let all = u64::from(KEYS + KEYS / 2 + KEYS);
+    assert!(matches!(recovered.opened, Opened::AfterPowerCut { records, .. } if records >= all));
+    let index = recovered.index(DEFAULT_MAP).unwrap().unwrap();
+    assert_eq!(index.totals().unwrap().keys, u64::from(KEYS));
+    assert_eq!(index.blocks(), crate::file::index::blocks_for(u64::from(KEYS)));
+}
+
 /// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning
 /// of another extent, and nothing behind it.
 #[test]

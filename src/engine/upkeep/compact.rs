@@ -188,6 +188,7 @@ impl Engine {
             }
         };
         writing.writer.run = None;
+        self.upkeep.end_write(false);
         drop(writing);
         drop(turn);
         done
