@@ -31,17 +31,10 @@ impl Peer for Fjall {
     type View<'v> = FjallView<'v>;
 
     fn facts() -> Facts {
+        let settings = "a cache that holds everything";
         Facts {
-            name: "fjall",
-            version: version_of("fjall"),
-            settings: "a cache that holds everything",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "`PersistMode::SyncData` after each",
-            is_lasting: true,
             shares: false,
-            longest_value: u32::MAX as usize,
-            skips: &[],
+            ..Facts::on_disk("fjall", version_of("fjall"), settings, "`PersistMode::SyncData` after each")
         }
     }
 

@@ -17,18 +17,8 @@ impl Peer for Rocksdb {
     type View<'v> = &'v DB;
 
     fn facts() -> Facts {
-        Facts {
-            name: "RocksDB",
-            version: version_of("librocksdb-sys"),
-            settings: "`optimize_for_point_lookup`, a cache that holds everything, no compression",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "`WriteOptions::sync`",
-            is_lasting: true,
-            shares: true,
-            longest_value: u32::MAX as usize,
-            skips: &[],
-        }
+        let settings = "`optimize_for_point_lookup`, a cache that holds everything, no compression";
+        Facts::on_disk("RocksDB", version_of("librocksdb-sys"), settings, "`WriteOptions::sync`")
     }
 
     fn open(place: &Place<'_>) -> Result<Rocksdb> {

@@ -52,17 +52,11 @@ impl Peer for Sqlite {
     type View<'v> = SqliteView<'v>;
 
     fn facts() -> Facts {
+        let settings = "WAL, memory-mapped, 256 MiB of cache, prepared statements";
         Facts {
-            name: "SQLite",
-            version: rusqlite::version().to_owned(),
-            settings: "WAL, memory-mapped, 256 MiB of cache, prepared statements",
-            buffered: "a kill (`synchronous = NORMAL`)",
-            survives_kill: true,
-            synced: "`synchronous = FULL`",
-            is_lasting: true,
-            shares: true,
+            buffered: "a kill (`synchronous = NORMAL`)".into(),
             longest_value: 1_000_000_000,
-            skips: &[],
+            ..Facts::on_disk("SQLite", rusqlite::version(), settings, "`synchronous = FULL`")
         }
     }
 
