@@ -1,11 +1,13 @@
 //! What is asked for on the command line.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::child;
-use crate::peers::PeerName;
+use crate::peers::{Facts, PeerName};
 use crate::workloads::Workload;
 
 /// slotlog beside other stores and maps.
@@ -25,11 +27,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<Workload>,
 
-    /// How many keys: one number, or several for a table each.
+    /// How many keys: one number, or several (100000,1000000,10000000) for a table each.
     #[arg(long, value_delimiter = ',', default_value = "1000000", value_parser = value_parser!(u64).range(64..1 << 32))]
     pub(crate) keys: Vec<u64>,
 
-    /// Bytes of a value: one number, or several for a table each.
+    /// Bytes of a value: one number, or several (8,100,1024,65536) for a table each.
     #[arg(long, value_delimiter = ',', default_value = "100", value_parser = value_parser!(u32).range(8..1 << 30))]
     pub(crate) values: Vec<u32>,
 
@@ -37,7 +39,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 2.0)]
     pub(crate) gibibytes: f64,
 
-    /// Rounds, of which the median is taken.
+    /// Rounds, of which the median is taken. All peers do all of them: to stop where the first ones agree would favour
+    /// those that agree by chance.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
 
@@ -73,10 +76,18 @@ pub(crate) enum Command {
 
 impl Arguments {
     /// In the order in which they are shown.
-    pub(crate) fn peers(&self) -> Vec<PeerName> {
-        let is_wanted =
-            |peer: &PeerName| self.peers.is_empty() || *peer == PeerName::Slotlog || self.peers.contains(peer);
-        PeerName::value_variants().iter().copied().filter(is_wanted).collect()
+    pub(crate) fn peers(&self) -> Result<BTreeMap<PeerName, Facts>> {
+        if self.peers.is_empty() {
+            return Ok(PeerName::value_variants().iter().filter_map(|peer| Some((*peer, peer.facts()?))).collect());
+        }
+        let wanted = self.peers.iter().chain(&[PeerName::Slotlog]).map(|peer| {
+            let name = format!("{peer:?}").to_lowercase();
+            let facts = peer
+                .facts()
+                .with_context(|| format!("{name} is not built in: cargo run --release --features {name} -- …"))?;
+            Ok((*peer, facts))
+        });
+        wanted.collect()
     }
 
     /// In the order in which they are done. Without the load there is nothing to work with.

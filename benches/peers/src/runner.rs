@@ -1,6 +1,7 @@
 //! Rounds: each piece of work is done by all peers in turn before the next one, so that whatever else the machine does
 //! meanwhile is shared by all.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 use crate::child;
 use crate::cli::Arguments;
 use crate::data::Key;
-use crate::peers::PeerName;
+use crate::peers::{Facts, PeerName};
 use crate::workloads::{Figure, Job, Role, Workload};
 
 /// All that was measured.
@@ -25,6 +26,7 @@ pub(crate) struct Results {
     pub(crate) rounds: u32,
     pub(crate) operations: u64,
     pub(crate) seconds: f64,
+    pub(crate) peers: BTreeMap<PeerName, Facts>,
     pub(crate) sections: Vec<Section>,
 }
 
@@ -33,7 +35,6 @@ pub(crate) struct Results {
 pub(crate) struct Section {
     pub(crate) keys: u64,
     pub(crate) value_len: usize,
-    pub(crate) peers: Vec<PeerName>,
     pub(crate) runs: Vec<Run>,
     pub(crate) failures: Vec<Failure>,
 }
@@ -60,17 +61,22 @@ fn system() -> String {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Results> {
+    let peers = arguments.peers()?;
     let sizes: Vec<(u64, usize)> = arguments
         .values
         .iter()
         .flat_map(|value_len| arguments.keys.iter().map(|keys| (*keys, *value_len as usize)))
         .map(|(keys, value_len)| (fitting(keys, value_len, arguments.gibibytes), value_len))
         .collect();
-    let pieces = sizes.len() * arguments.rounds as usize * arguments.workloads().len() * arguments.peers().len();
+    let pieces = sizes.len() * arguments.rounds as usize * arguments.workloads().len() * peers.len();
     let style = ProgressStyle::with_template("{elapsed} of about {duration} {wide_bar} {msg}")?;
     let progress = ProgressBar::new(pieces as u64).with_style(style);
-    let section = |(keys, value_len): (u64, usize)| section(arguments, keys, value_len, &progress);
-    let sections = sizes.into_iter().map(section).collect::<Result<_>>()?;
+    let mut sections = Vec::new();
+    for (keys, value_len) in sizes {
+        let mut section = Section { keys, value_len, runs: Vec::new(), failures: Vec::new() };
+        section.measure(arguments, &peers, &progress)?;
+        sections.push(section);
+    }
     progress.finish_and_clear();
     Ok(Results {
         processors: available_parallelism()?.get(),
@@ -78,6 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Results> {
         rounds: arguments.rounds,
         operations: arguments.operations,
         seconds: arguments.seconds,
+        peers,
         sections,
     })
 }
@@ -95,40 +102,44 @@ fn temporary(parent: Option<&Path>) -> Result<TempDir> {
     })
 }
 
-fn section(arguments: &Arguments, keys: u64, value_len: usize, progress: &ProgressBar) -> Result<Section> {
-    let mut section = Section { keys, value_len, peers: arguments.peers(), runs: Vec::new(), failures: Vec::new() };
-    for round in 0..arguments.rounds {
-        let folder = temporary(arguments.folder.as_deref())?;
-        for workload in arguments.workloads() {
-            // Not always the same one first.
-            let mut peers = section.peers.clone();
-            peers.rotate_left(round as usize % section.peers.len());
-            for peer in peers {
-                progress.set_message(format!("{} {workload:?}", peer.facts().name));
-                progress.inc(1);
-                if !peer.can(workload, value_len) || section.has_failed(peer) {
-                    continue;
+impl Section {
+    fn measure(
+        &mut self,
+        arguments: &Arguments,
+        peers: &BTreeMap<PeerName, Facts>,
+        progress: &ProgressBar,
+    ) -> Result<()> {
+        let (keys, value_len) = (self.keys, self.value_len);
+        for round in 0..arguments.rounds {
+            let folder = temporary(arguments.folder.as_deref())?;
+            for workload in arguments.workloads() {
+                // Not always the same one first.
+                let first = round as usize % peers.len();
+                for (&peer, facts) in peers.iter().skip(first).chain(peers.iter().take(first)) {
+                    progress.set_message(format!("{} {workload:?}", facts.name));
+                    progress.inc(1);
+                    if !facts.can(workload, value_len) || self.has_failed(peer) {
+                        continue;
+                    }
+                    let job = Job {
+                        peer,
+                        workload,
+                        role: Role::Measure,
+                        folder: folder.path().join(format!("{peer:?}")),
+                        keys,
+                        value_len,
+                        operations: arguments.operations.min(keys),
+                        seconds: arguments.seconds,
+                        seed: u64::from(round) + 1,
+                    };
+                    fs::create_dir_all(&job.folder)?;
+                    self.take(round, &job);
                 }
-                let job = Job {
-                    peer,
-                    workload,
-                    role: Role::Measure,
-                    folder: folder.path().join(format!("{peer:?}")),
-                    keys,
-                    value_len,
-                    operations: arguments.operations.min(keys),
-                    seconds: arguments.seconds,
-                    seed: u64::from(round) + 1,
-                };
-                fs::create_dir_all(&job.folder)?;
-                section.take(round, &job);
             }
         }
+        Ok(())
     }
-    Ok(section)
-}
 
-impl Section {
     /// Whether this peer is out: after a failure, what it holds is not what it should.
     fn has_failed(&self, peer: PeerName) -> bool {
         self.failures.iter().any(|failure| failure.peer == peer)

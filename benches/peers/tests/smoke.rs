@@ -12,6 +12,16 @@ fn run(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+#[test]
+#[cfg(not(feature = "rocksdb"))]
+fn a_peer_that_is_not_built_in_says_how_to_build_it() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotlog-peers"));
+    let output = command.args(["--peers", "rocksdb"]).output().unwrap();
+    assert!(!output.status.success());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("rocksdb is not built in: cargo run --release --features rocksdb"), "{errors}");
+}
+
 /// Values that end within a word, and values longer than a page.
 #[test]
 fn every_peer_does_every_workload() {

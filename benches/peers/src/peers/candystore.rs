@@ -4,7 +4,7 @@ use anyhow::Result;
 use candystore::{CandyStore, Config};
 
 use super::{Durability, Facts, Peer, Place, View, version_of};
-use crate::data::Key;
+use crate::data::{Batch, Key};
 
 pub(crate) struct Candystore {
     store: CandyStore,
@@ -24,17 +24,11 @@ impl Peer for Candystore {
     type View<'v> = &'v CandyStore;
 
     fn facts() -> Facts {
+        let settings = "told the number of keys";
         Facts {
-            name: "CandyStore",
-            version: version_of("candystore"),
-            settings: "told the number of keys",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "`checkpoint` after each",
-            is_lasting: true,
             shares: false,
-            longest_value: 65_471,
-            skips: &[],
+            longest_value: candystore::MAX_VALUE_LEN,
+            ..Facts::on_disk("CandyStore", version_of("candystore"), settings, "`checkpoint` after each")
         }
     }
 
@@ -52,7 +46,7 @@ impl Peer for Candystore {
     }
 
     /// It has no transactions, but one checkpoint is enough for many.
-    fn put_batch(&mut self, batch: &crate::data::Batch) -> Result<()> {
+    fn put_batch(&mut self, batch: &Batch) -> Result<()> {
         for (key, value) in batch.iter() {
             self.store.set(key, value)?;
         }

@@ -1,10 +1,13 @@
 //! fjall.
 
 use anyhow::Result;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable, Snapshot};
 
 use super::{Durability, Facts, Peer, Place, View, version_of};
 use crate::data::{Batch, Key};
+
+/// Values from this length on are kept apart from their keys.
+const LARGE: usize = 1024;
 
 pub(crate) struct Fjall {
     database: Database,
@@ -31,24 +34,20 @@ impl Peer for Fjall {
     type View<'v> = FjallView<'v>;
 
     fn facts() -> Facts {
+        let settings = "a cache that holds everything; keys and values apart from 1 KiB on";
         Facts {
-            name: "fjall",
-            version: version_of("fjall"),
-            settings: "a cache that holds everything",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "`PersistMode::SyncData` after each",
-            is_lasting: true,
             shares: false,
-            longest_value: u32::MAX as usize,
-            skips: &[],
+            ..Facts::on_disk("fjall", version_of("fjall"), settings, "`PersistMode::SyncData` after each")
         }
     }
 
     fn open(place: &Place<'_>) -> Result<Fjall> {
         let cache = (place.data_bytes() * 2).max(64 << 20);
         let database = Database::builder(place.folder).cache_size(cache).open()?;
-        let keyspace = database.keyspace("table", KeyspaceCreateOptions::default)?;
+        // As advised for large values; from which length on is its default.
+        let separation = (place.value_len >= LARGE).then(KvSeparationOptions::default);
+        let options = || KeyspaceCreateOptions::default().with_kv_separation(separation);
+        let keyspace = database.keyspace("table", options)?;
         Ok(Fjall { database, keyspace, durability: place.durability })
     }
 

@@ -1,12 +1,12 @@
 //! Kyoto Cabinet's hash database, through the C interface of the system's library (`kclangc.h`).
 #![allow(unsafe_code, reason = "the library is in C++, and its interface in C")]
 
-use std::ffi::{CStr, CString, c_char, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{c_char, c_void};
 use std::ptr;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
+use super::foreign::{self, LookUp};
 use super::{Access, Durability, Facts, Peer, Place, View};
 use crate::data::{Batch, Key};
 
@@ -60,6 +60,7 @@ unsafe extern "C" {
     fn kcdbsync(database: *mut c_void, hard: i32, process: *const c_void, opaque: *mut c_void) -> i32;
 }
 
+/// It has no `Drop`, whose errors nobody would see: a process that fails ends with its store open.
 pub(crate) struct Kyoto {
     database: *mut c_void,
     durability: Durability,
@@ -67,12 +68,6 @@ pub(crate) struct Kyoto {
 
 // SAFETY: all functions of the library's database objects may be called from several threads at the same time.
 unsafe impl Sync for Kyoto {}
-
-/// A look-up on its way through the library: what is to be done with the value, and what came of it.
-struct LookUp<F, R> {
-    found: Option<F>,
-    result: Option<R>,
-}
 
 unsafe extern "C" fn full<F: FnOnce(&[u8]) -> R, R>(
     _: *const c_char,
@@ -82,13 +77,12 @@ unsafe extern "C" fn full<F: FnOnce(&[u8]) -> R, R>(
     _: *mut usize,
     opaque: *mut c_void,
 ) -> *const c_char {
-    // SAFETY: `look_up` passes a `LookUp` of these types, which nothing else uses during its call.
-    let look_up = unsafe { &mut *opaque.cast::<LookUp<F, R>>() };
-    // SAFETY: the library passes the start and the length of the value, which stays as it is during this call.
-    let value = unsafe { std::slice::from_raw_parts(value.cast(), len) };
-    look_up.result = look_up.found.take().map(|found| found(value));
-    // SAFETY: a constant of the library.
-    unsafe { KCVISNOP }
+    // SAFETY: the library passes start and length of the value, which stays as it is during this call, and what
+    // `look_up` gave it: a look-up of these types. The answer is a constant of the library.
+    unsafe {
+        LookUp::<F, R>::take(opaque, foreign::bytes(value, len));
+        KCVISNOP
+    }
 }
 
 unsafe extern "C" fn empty(_: *const c_char, _: usize, _: *mut usize, _: *mut c_void) -> *const c_char {
@@ -104,15 +98,12 @@ unsafe extern "C" fn each<F: FnMut(&[u8], &[u8])>(
     _: *mut usize,
     opaque: *mut c_void,
 ) -> *const c_char {
-    // SAFETY: `for_each` passes an `F`, which nothing else uses during its call.
-    let entry = unsafe { &mut *opaque.cast::<F>() };
-    // SAFETY: the library passes starts and lengths of key and value, which stay as they are during this call.
-    let (key, value) = unsafe {
-        (std::slice::from_raw_parts(key.cast(), key_len), std::slice::from_raw_parts(value.cast(), value_len))
-    };
-    entry(key, value);
-    // SAFETY: a constant of the library.
-    unsafe { KCVISNOP }
+    // SAFETY: the library passes starts and lengths of key and value, which stay as they are during this call, and
+    // what `iterate` gave it: an `F`. The answer is a constant of the library.
+    unsafe {
+        foreign::entry::<F>(opaque, foreign::bytes(key, key_len), foreign::bytes(value, value_len));
+        KCVISNOP
+    }
 }
 
 fn bytes(bytes: &[u8]) -> Bytes {
@@ -120,13 +111,9 @@ fn bytes(bytes: &[u8]) -> Bytes {
 }
 
 impl Kyoto {
-    /// An error, if the library has reported one.
     fn check(&self, is_ok: bool) -> Result<()> {
-        if is_ok {
-            return Ok(());
-        }
         // SAFETY: the database object is there until this is closed, and the message is a constant of the library.
-        bail!("Kyoto Cabinet: {}", unsafe { CStr::from_ptr(kcdbemsg(self.database)) }.to_string_lossy())
+        foreign::check("Kyoto Cabinet", is_ok, || unsafe { foreign::text(kcdbemsg(self.database)) })
     }
 
     fn sync_to_disk(&self) -> Result<()> {
@@ -139,15 +126,15 @@ impl Kyoto {
     }
 
     fn look_up<R, F: FnOnce(&[u8]) -> R>(&self, key: &Key, found: F) -> Result<Option<R>> {
-        let mut look_up = LookUp { found: Some(found), result: None };
+        let mut look_up = LookUp::new(found);
         // SAFETY: the database object is there until this is closed; the key and the look-up are there during the call,
         // and the visitors expect a look-up of these types.
         let is_ok = unsafe {
-            let opaque = (&raw mut look_up).cast();
+            let opaque = look_up.opaque();
             kcdbaccept(self.database, key.as_ptr().cast(), key.len(), full::<F, R>, empty, opaque, 0)
         };
         self.check(is_ok != 0)?;
-        Ok(look_up.result)
+        Ok(look_up.result())
     }
 }
 
@@ -155,26 +142,16 @@ impl Peer for Kyoto {
     type View<'v> = &'v Kyoto;
 
     fn facts() -> Facts {
-        Facts {
-            name: "Kyoto Cabinet",
-            // SAFETY: a constant of the library.
-            version: unsafe { CStr::from_ptr(KCVERSION) }.to_string_lossy().into_owned(),
-            settings: "hash; two buckets a key, all of it mapped, `opts=l`, `dfunit=8`",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "`synchronize(hard)` after each",
-            is_lasting: true,
-            shares: true,
-            longest_value: u32::MAX as usize,
-            skips: &[],
-        }
+        // SAFETY: a constant of the library.
+        let version = unsafe { foreign::text(KCVERSION) };
+        let settings = "hash; two buckets a key, all of it mapped, `opts=l`, `dfunit=8`";
+        Facts::on_disk("Kyoto Cabinet", version, settings, "`synchronize(hard)` after each")
     }
 
     fn open(place: &Place<'_>) -> Result<Kyoto> {
         let map = place.data_bytes() * 2 + place.keys * 64 + (64 << 20);
-        let mut path = place.folder.join("store.kch").as_os_str().as_bytes().to_vec();
-        path.extend(format!("#opts=l#bnum={}#msiz={map}#dfunit=8", place.keys * 2).bytes());
-        let path = CString::new(path)?;
+        let tuning = format!("#opts=l#bnum={}#msiz={map}#dfunit=8", place.keys * 2);
+        let path = foreign::path(&place.folder.join(format!("store.kch{tuning}")))?;
         let mode = if place.access == Access::Write { WRITER | CREATE } else { READER };
         // SAFETY: takes nothing.
         let database = unsafe { kcdbnew() };
@@ -225,15 +202,11 @@ impl Peer for Kyoto {
     }
 
     fn close(self) -> Result<()> {
-        // SAFETY: the database object is there until this is dropped.
-        self.check(unsafe { kcdbclose(self.database) } != 0)
-    }
-}
-
-impl Drop for Kyoto {
-    fn drop(&mut self) {
-        // SAFETY: this is the only owner of the object; if it is still open, this closes it.
+        // SAFETY: this is the only owner of the database object.
+        self.check(unsafe { kcdbclose(self.database) } != 0)?;
+        // SAFETY: as above, and it gives it up here.
         unsafe { kcdbdel(self.database) };
+        Ok(())
     }
 }
 

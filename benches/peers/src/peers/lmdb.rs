@@ -28,16 +28,8 @@ impl Peer for Lmdb {
 
     fn facts() -> Facts {
         Facts {
-            name: "LMDB",
-            version: format!("heed {}", version_of("heed")),
-            settings: "default",
-            buffered: "a kill (`MDB_NOSYNC`)",
-            survives_kill: true,
-            synced: "default",
-            is_lasting: true,
-            shares: true,
-            longest_value: u32::MAX as usize,
-            skips: &[],
+            buffered: "a kill (`MDB_NOSYNC`)".into(),
+            ..Facts::on_disk("LMDB", format!("heed {}", version_of("heed")), "default", "default")
         }
     }
 

@@ -3,7 +3,9 @@
 mod candystore;
 mod fjall;
 mod floor;
-mod hashbrown;
+#[cfg(any(feature = "kyoto", feature = "tkrzw", feature = "tdb"))]
+mod foreign;
+mod in_memory;
 #[cfg(feature = "kyoto")]
 mod kyoto;
 mod lmdb;
@@ -13,7 +15,6 @@ mod rocksdb;
 mod sled;
 mod slotlog;
 mod sqlite;
-mod std_map;
 #[cfg(feature = "tdb")]
 mod tdb;
 #[cfg(feature = "tkrzw")]
@@ -21,12 +22,15 @@ mod tkrzw;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Batch, Key};
 use crate::workloads::{self, Job, Outcome, Workload};
+
+#[cfg(test)]
+pub(crate) use in_memory::{InMemory, Table};
 
 /// What a put that returned has to survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,42 +66,64 @@ impl Place<'_> {
     }
 }
 
-/// What is to be known about a peer.
+/// What is to be known about a peer. It is kept with what was measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Facts {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) version: String,
     /// How it is set up.
-    pub(crate) settings: &'static str,
+    pub(crate) settings: String,
     /// What a put that returned survives without having waited for the disk.
-    pub(crate) buffered: &'static str,
+    pub(crate) buffered: String,
     /// Whether that includes the death of its process. It is checked.
     pub(crate) survives_kill: bool,
     /// How a put is made to survive a power cut.
-    pub(crate) synced: &'static str,
+    pub(crate) synced: String,
     /// Whether it has a file.
     pub(crate) is_lasting: bool,
     /// Whether several processes can have it open.
     pub(crate) shares: bool,
     pub(crate) longest_value: usize,
     /// What it cannot be asked to do.
-    pub(crate) skips: &'static [Workload],
+    pub(crate) skips: Vec<Workload>,
 }
 
 impl Facts {
-    /// Those of a map in memory.
-    fn in_memory(name: &'static str, version: String, settings: &'static str) -> Facts {
+    /// Those of a store whose files several processes can have open, and which a kill does not harm.
+    fn on_disk(name: &str, version: impl Into<String>, settings: &str, synced: &str) -> Facts {
         Facts {
-            name,
-            version,
-            settings,
-            buffered: "nothing",
+            name: name.into(),
+            version: version.into(),
+            settings: settings.into(),
+            buffered: "a kill".into(),
+            survives_kill: true,
+            synced: synced.into(),
+            is_lasting: true,
+            shares: true,
+            longest_value: u32::MAX as usize,
+            skips: Vec::new(),
+        }
+    }
+
+    /// Those of a map in memory.
+    fn in_memory(name: &str, version: impl Into<String>, settings: &str) -> Facts {
+        use Workload::{Open, OpenAfterKill, OpenAfterPowerCut, SyncedBatches, SyncedSingles};
+        Facts {
+            buffered: "nothing".into(),
             survives_kill: false,
-            synced: "–",
             is_lasting: false,
             shares: false,
             longest_value: usize::MAX,
-            skips: &[],
+            skips: vec![Open, OpenAfterKill, OpenAfterPowerCut, SyncedSingles, SyncedBatches],
+            ..Facts::on_disk(name, version, settings, "–")
         }
+    }
+
+    /// Whether there is anything to measure.
+    pub(crate) fn can(&self, workload: Workload, value_len: usize) -> bool {
+        (self.shares || workload != Workload::GetProcesses)
+            && value_len <= self.longest_value
+            && !self.skips.contains(&workload)
     }
 }
 
@@ -156,24 +182,29 @@ pub(crate) trait View {
 
 /// The list of the peers, in the order in which they are shown.
 macro_rules! peers {
-    ($($(#[$built:meta])? $name:ident: $peer:ty,)*) => {
+    ($($(#[$note:meta])* $name:ident: $peer:ty $(, in $feature:literal)?;)*) => {
         /// Which peer.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
         pub(crate) enum PeerName {
-            $($(#[$built])? $name,)*
+            $($(#[$note])* $name,)*
         }
 
         impl PeerName {
-            pub(crate) fn facts(self) -> Facts {
+            /// What is to be known about this peer, if it is built in.
+            pub(crate) fn facts(self) -> Option<Facts> {
                 match self {
-                    $($(#[$built])? PeerName::$name => <$peer>::facts(),)*
+                    $($(#[cfg(feature = $feature)])? PeerName::$name => Some(<$peer>::facts()),)*
+                    #[allow(unreachable_patterns, reason = "with all features, all are built in")]
+                    _ => None,
                 }
             }
 
             /// Does a piece of work with this peer, in this process.
             pub(crate) fn run(self, job: &Job) -> Result<Outcome> {
                 match self {
-                    $($(#[$built])? PeerName::$name => workloads::run::<$peer>(job),)*
+                    $($(#[cfg(feature = $feature)])? PeerName::$name => workloads::run::<$peer>(job),)*
+                    #[allow(unreachable_patterns, reason = "with all features, all are built in")]
+                    _ => bail!("{self:?} is not built in"),
                 }
             }
         }
@@ -181,33 +212,22 @@ macro_rules! peers {
 }
 
 peers! {
-    Slotlog: slotlog::Slotlog,
-    Lmdb: lmdb::Lmdb,
-    Redb: redb::Redb,
-    Fjall: fjall::Fjall,
-    #[cfg(feature = "rocksdb")]
-    Rocksdb: rocksdb::Rocksdb,
-    Sled: sled::Sled,
-    Candystore: candystore::Candystore,
-    Sqlite: sqlite::Sqlite,
-    #[cfg(feature = "kyoto")]
-    Kyoto: kyoto::Kyoto,
-    #[cfg(feature = "tkrzw")]
-    Tkrzw: tkrzw::Tkrzw,
-    #[cfg(feature = "tdb")]
-    Tdb: tdb::Tdb,
-    Std: std_map::Std,
-    Hashbrown: hashbrown::Hashbrown,
-    Floor: floor::Floor,
-}
-
-impl PeerName {
-    /// Whether there is anything to measure.
-    pub(crate) fn can(self, workload: Workload, value_len: usize) -> bool {
-        let facts = self.facts();
-        (facts.is_lasting || !workload.is_about_files() || workload.is_synced() && self == PeerName::Floor)
-            && (facts.shares || workload != Workload::GetProcesses)
-            && value_len <= facts.longest_value
-            && !facts.skips.contains(&workload)
-    }
+    Slotlog: slotlog::Slotlog;
+    Lmdb: lmdb::Lmdb;
+    Redb: redb::Redb;
+    Fjall: fjall::Fjall;
+    /// Needs `--features rocksdb`.
+    Rocksdb: rocksdb::Rocksdb, in "rocksdb";
+    Sled: sled::Sled;
+    Candystore: candystore::Candystore;
+    Sqlite: sqlite::Sqlite;
+    /// Needs `--features kyoto`.
+    Kyoto: kyoto::Kyoto, in "kyoto";
+    /// Needs `--features tkrzw`.
+    Tkrzw: tkrzw::Tkrzw, in "tkrzw";
+    /// Needs `--features tdb`.
+    Tdb: tdb::Tdb, in "tdb";
+    Std: in_memory::InMemory<in_memory::Std>;
+    Hashbrown: in_memory::InMemory<in_memory::Hashbrown>;
+    Floor: floor::Floor;
 }

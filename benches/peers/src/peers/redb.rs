@@ -42,17 +42,12 @@ impl Peer for Redb {
     type View<'v> = RedbView;
 
     fn facts() -> Facts {
+        let settings = "a cache that holds everything";
         Facts {
-            name: "redb",
-            version: version_of("redb"),
-            settings: "a cache that holds everything",
-            buffered: "nothing (`Durability::None`)",
+            buffered: "nothing (`Durability::None`)".into(),
             survives_kill: false,
-            synced: "`Durability::Immediate`, the default",
-            is_lasting: true,
-            shares: true,
             longest_value: 3 << 30,
-            skips: &[],
+            ..Facts::on_disk("redb", version_of("redb"), settings, "`Durability::Immediate`, the default")
         }
     }
 

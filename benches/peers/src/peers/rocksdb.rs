@@ -6,6 +6,9 @@ use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, Options, W
 use super::{Access, Durability, Facts, Peer, Place, View, version_of};
 use crate::data::{Batch, Key};
 
+/// Values from this length on are kept in files of their own.
+const LARGE: usize = 1024;
+
 pub(crate) struct Rocksdb {
     database: DB,
     writes: WriteOptions,
@@ -17,18 +20,9 @@ impl Peer for Rocksdb {
     type View<'v> = &'v DB;
 
     fn facts() -> Facts {
-        Facts {
-            name: "RocksDB",
-            version: version_of("librocksdb-sys"),
-            settings: "`optimize_for_point_lookup`, a cache that holds everything, no compression",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "`WriteOptions::sync`",
-            is_lasting: true,
-            shares: true,
-            longest_value: u32::MAX as usize,
-            skips: &[],
-        }
+        let settings =
+            "`optimize_for_point_lookup`, a cache that holds everything, no compression; blob files from 1 KiB on";
+        Facts::on_disk("RocksDB", version_of("librocksdb-sys"), settings, "`WriteOptions::sync`")
     }
 
     fn open(place: &Place<'_>) -> Result<Rocksdb> {
@@ -36,6 +30,11 @@ impl Peer for Rocksdb {
         options.create_if_missing(true);
         options.increase_parallelism(std::thread::available_parallelism()?.get() as i32);
         options.optimize_for_point_lookup((place.data_bytes() >> 19).max(64));
+        // As advised for large values (BlobDB).
+        if place.value_len >= LARGE {
+            options.set_enable_blob_files(true);
+            options.set_enable_blob_gc(true);
+        }
         // Named, since only then it can be asked for many keys at once.
         let families = [ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone())];
         let database = match place.access {

@@ -24,18 +24,14 @@ impl Peer for Sled {
     type View<'v> = &'v Db;
 
     fn facts() -> Facts {
+        let settings = "`HighThroughput`, a cache that holds everything";
+        // It calls `sync_file_range`, which leaves the disk's own cache and the length of the file alone.
+        let synced = "`flush` after each, which does not flush the disk's cache";
         Facts {
-            name: "sled",
-            version: version_of("sled"),
-            settings: "`HighThroughput`, a cache that holds everything",
-            buffered: "nothing for half a second",
+            buffered: "nothing for half a second".into(),
             survives_kill: false,
-            // It calls `sync_file_range`, which leaves the disk's own cache and the length of the file alone.
-            synced: "`flush` after each, which does not flush the disk's cache",
-            is_lasting: true,
             shares: false,
-            longest_value: u32::MAX as usize,
-            skips: &[],
+            ..Facts::on_disk("sled", version_of("sled"), settings, synced)
         }
     }
 

@@ -15,18 +15,7 @@ impl Peer for Slotlog {
     type View<'v> = Snapshot;
 
     fn facts() -> Facts {
-        Facts {
-            name: "slotlog",
-            version: version_of("slotlog"),
-            settings: "default",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "`Durability::Synced`",
-            is_lasting: true,
-            shares: true,
-            longest_value: u32::MAX as usize,
-            skips: &[],
-        }
+        Facts::on_disk("slotlog", version_of("slotlog"), "default", "`Durability::Synced`")
     }
 
     fn open(place: &Place<'_>) -> Result<Slotlog> {

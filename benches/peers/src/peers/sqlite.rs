@@ -13,8 +13,12 @@ const PUT: &str = "INSERT INTO entries (key, value) VALUES (?1, ?2) \
     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 const GET: &str = "SELECT value FROM entries WHERE key = ?1";
 
-/// Rows up to this length are kept in the index itself, as its documentation advises.
-const SHORT: usize = 200;
+/// Rows that are shorter than a twentieth of a page are kept in the index itself, as its documentation advises.
+const SHORT: usize = PAGE / 20;
+/// The length of a page, unless it is told another one.
+const PAGE: usize = 4096;
+/// That which its documentation advises for large values.
+const LARGE_PAGE: usize = 16384;
 
 pub(crate) struct Sqlite {
     /// A connection belongs to one thread at a time.
@@ -52,17 +56,12 @@ impl Peer for Sqlite {
     type View<'v> = SqliteView<'v>;
 
     fn facts() -> Facts {
+        let settings =
+            "WAL, memory-mapped, 256 MiB of cache, prepared statements; pages of 16 KiB for values of 4 KiB on";
         Facts {
-            name: "SQLite",
-            version: rusqlite::version().to_owned(),
-            settings: "WAL, memory-mapped, 256 MiB of cache, prepared statements",
-            buffered: "a kill (`synchronous = NORMAL`)",
-            survives_kill: true,
-            synced: "`synchronous = FULL`",
-            is_lasting: true,
-            shares: true,
+            buffered: "a kill (`synchronous = NORMAL`)".into(),
             longest_value: 1_000_000_000,
-            skips: &[],
+            ..Facts::on_disk("SQLite", rusqlite::version(), settings, "`synchronous = FULL`")
         }
     }
 
@@ -70,10 +69,13 @@ impl Peer for Sqlite {
         let path = place.folder.join("store.sqlite");
         let connection = connect(&path, place.access)?;
         if place.access == Access::Write {
+            if place.value_len >= PAGE {
+                connection.pragma_update(None, "page_size", LARGE_PAGE as i64)?;
+            }
             connection.pragma_update(None, "journal_mode", "WAL")?;
             let synchronous = if place.durability == Durability::Synced { "FULL" } else { "NORMAL" };
             connection.pragma_update(None, "synchronous", synchronous)?;
-            let rowid = if place.value_len <= SHORT { " WITHOUT ROWID" } else { "" };
+            let rowid = if size_of::<Key>() + place.value_len < SHORT { " WITHOUT ROWID" } else { "" };
             let create = format!("CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB){rowid}");
             connection.execute(&create, ())?;
         }

@@ -1,12 +1,14 @@
 //! Samba's tdb, through the system's library (`tdb.h`).
 #![allow(unsafe_code, reason = "the library is in C")]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
-use std::os::unix::ffi::OsStrExt;
-use std::ptr;
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 
+use super::foreign::{self, LookUp};
 use super::{Durability, Facts, Peer, Place, View};
 use crate::data::{Batch, Key};
 use crate::workloads::Workload;
@@ -21,7 +23,7 @@ const NO_EXIST: c_int = 8;
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Data {
-    start: *const u8,
+    start: *const c_char,
     len: usize,
 }
 
@@ -44,9 +46,10 @@ unsafe extern "C" {
     fn tdb_transaction_commit(context: *mut c_void) -> c_int;
 }
 
+/// It has no `Drop`, whose errors nobody would see: a process that fails ends with its store open.
 pub(crate) struct Tdb {
     context: *mut c_void,
-    path: CString,
+    path: PathBuf,
     durability: Durability,
 }
 
@@ -54,18 +57,10 @@ pub(crate) struct Tdb {
 // those that would.
 unsafe impl Sync for Tdb {}
 
-/// A look-up on its way through the library: what is to be done with the value, and what came of it.
-struct LookUp<F, R> {
-    found: Option<F>,
-    result: Option<R>,
-}
-
 unsafe extern "C" fn one<F: FnOnce(&[u8]) -> R, R>(_: Data, value: Data, opaque: *mut c_void) -> c_int {
-    // SAFETY: `look_up` passes a `LookUp` of these types, which nothing else uses during its call.
-    let look_up = unsafe { &mut *opaque.cast::<LookUp<F, R>>() };
-    // SAFETY: the library passes start and length of the value, which stays as it is during this call.
-    let value = unsafe { std::slice::from_raw_parts(value.start, value.len) };
-    look_up.result = look_up.found.take().map(|found| found(value));
+    // SAFETY: the library passes start and length of the value, which stays as it is during this call, and what
+    // `look_up` gave it: a look-up of these types.
+    unsafe { LookUp::<F, R>::take(opaque, foreign::bytes(value.start, value.len)) };
     0
 }
 
@@ -75,47 +70,37 @@ unsafe extern "C" fn each<F: FnMut(&[u8], &[u8])>(
     value: Data,
     opaque: *mut c_void,
 ) -> c_int {
-    // SAFETY: `iterate` passes an `F`, which nothing else uses during its call.
-    let entry = unsafe { &mut *opaque.cast::<F>() };
-    // SAFETY: the library passes starts and lengths of key and value, which stay as they are during this call.
-    let (key, value) =
-        unsafe { (std::slice::from_raw_parts(key.start, key.len), std::slice::from_raw_parts(value.start, value.len)) };
-    entry(key, value);
+    // SAFETY: the library passes starts and lengths of key and value, which stay as they are during this call, and
+    // what `iterate` gave it: an `F`.
+    unsafe { foreign::entry::<F>(opaque, foreign::bytes(key.start, key.len), foreign::bytes(value.start, value.len)) };
     0
 }
 
 fn data(bytes: &[u8]) -> Data {
-    Data { start: bytes.as_ptr(), len: bytes.len() }
+    Data { start: bytes.as_ptr().cast(), len: bytes.len() }
 }
 
-/// To write, whatever it is for: an opening that only reads gets no locks.
-fn open(path: &CString, hash_size: c_int, flags: c_int) -> Result<*mut c_void> {
-    // SAFETY: the path ends with a zero.
-    let context = unsafe { tdb_open(path.as_ptr(), hash_size, flags, O_RDWR_CREAT, 0o600) };
-    ensure!(!context.is_null(), "tdb: {}", std::io::Error::last_os_error());
-    Ok(context)
+/// For what happens before there is a context to ask, and after.
+fn check_system(is_ok: bool) -> Result<()> {
+    foreign::check("tdb", is_ok, || io::Error::last_os_error().to_string())
 }
 
 impl Tdb {
-    /// An error, if the library has reported one.
     fn check(&self, is_ok: bool) -> Result<()> {
-        if is_ok {
-            return Ok(());
-        }
         // SAFETY: the context is there until this is closed, and the message is a constant of the library.
-        bail!("tdb: {}", unsafe { CStr::from_ptr(tdb_errorstr(self.context)) }.to_string_lossy())
+        foreign::check("tdb", is_ok, || unsafe { foreign::text(tdb_errorstr(self.context)) })
     }
 
     fn look_up<R, F: FnOnce(&[u8]) -> R>(&self, key: &Key, found: F) -> Result<Option<R>> {
-        let mut look_up = LookUp { found: Some(found), result: None };
+        let mut look_up = LookUp::new(found);
         // SAFETY: the context is there until this is closed; the key and the look-up are there during the call, and the
         // parser expects a look-up of these types.
         let is_ok = unsafe {
-            tdb_parse_record(self.context, data(key), one::<F, R>, (&raw mut look_up).cast()) == 0
+            tdb_parse_record(self.context, data(key), one::<F, R>, look_up.opaque()) == 0
                 || tdb_error(self.context) == NO_EXIST
         };
         self.check(is_ok)?;
-        Ok(look_up.result)
+        Ok(look_up.result())
     }
 
     fn store(&self, key: &Key, value: &[u8]) -> Result<()> {
@@ -142,24 +127,20 @@ impl Peer for Tdb {
 
     fn facts() -> Facts {
         Facts {
-            name: "tdb",
-            version: String::from("of the system"),
-            settings: "one chain a key; reads under one lock",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "a transaction",
-            is_lasting: true,
-            shares: true,
             longest_value: 1 << 30,
-            skips: &[Workload::GetThreads2, Workload::GetThreads16],
+            skips: vec![Workload::GetThreads2, Workload::GetThreads16],
+            ..Facts::on_disk("tdb", "of the system", "one chain a key; reads under one lock", "a transaction")
         }
     }
 
+    /// To write, whatever it is for: an opening that only reads gets no locks.
     fn open(place: &Place<'_>) -> Result<Tdb> {
-        let path = CString::new(place.folder.join("store.tdb").as_os_str().as_bytes())?;
+        let path = place.folder.join("store.tdb");
         let no_sync = if place.durability == Durability::Buffered { NO_SYNC } else { 0 };
-        let chains = c_int::try_from(place.keys)?;
-        let context = open(&path, chains, INCOMPATIBLE_HASH | no_sync)?;
+        let (name, chains) = (foreign::path(&path)?, c_int::try_from(place.keys)?);
+        // SAFETY: the path ends with a zero.
+        let context = unsafe { tdb_open(name.as_ptr(), chains, INCOMPATIBLE_HASH | no_sync, O_RDWR_CREAT, 0o600) };
+        check_system(!context.is_null())?;
         Ok(Tdb { context, path, durability: place.durability })
     }
 
@@ -195,24 +176,12 @@ impl Peer for Tdb {
 
     fn sync(&mut self) -> Result<()> {
         // It has no call for that: what it maps is the file.
-        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(self.path.as_bytes()));
-        Ok(std::fs::File::open(path)?.sync_all()?)
+        Ok(File::open(&self.path)?.sync_all()?)
     }
 
-    fn close(mut self) -> Result<()> {
-        let context = std::mem::replace(&mut self.context, ptr::null_mut());
+    fn close(self) -> Result<()> {
         // SAFETY: this is the only owner of the context, and gives it up here.
-        ensure!(unsafe { tdb_close(context) } == 0, "tdb does not close");
-        Ok(())
-    }
-}
-
-impl Drop for Tdb {
-    fn drop(&mut self) {
-        if !self.context.is_null() {
-            // SAFETY: this is the only owner of the context.
-            unsafe { tdb_close(self.context) };
-        }
+        check_system(unsafe { tdb_close(self.context) } == 0)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Tkrzw's hash database, through the C interface of the system's library (`tkrzw_langc.h`).
 #![allow(unsafe_code, reason = "the library is in C++, and its interface in C")]
 
-use std::ffi::{CStr, CString, c_char, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
+use super::foreign::{self, LookUp};
 use super::{Access, Durability, Facts, Peer, Place, View};
 use crate::data::{Batch, Key};
 
@@ -60,6 +60,7 @@ unsafe extern "C" {
     ) -> bool;
 }
 
+/// It has no `Drop`, whose errors nobody would see: a process that fails ends with its store open.
 pub(crate) struct Tkrzw {
     database: *mut c_void,
     durability: Durability,
@@ -68,19 +69,9 @@ pub(crate) struct Tkrzw {
 // SAFETY: all functions of the library's database objects may be called from several threads at the same time.
 unsafe impl Sync for Tkrzw {}
 
-/// An error, if the library has reported one.
 fn check(is_ok: bool) -> Result<()> {
-    if is_ok {
-        return Ok(());
-    }
     // SAFETY: the message is this thread's, and stays as it is until its next call of the library.
-    bail!("tkrzw: {}", unsafe { CStr::from_ptr(tkrzw_get_last_status_message()) }.to_string_lossy())
-}
-
-/// A look-up on its way through the library: what is to be done with the value, and what came of it.
-struct LookUp<F, R> {
-    found: Option<F>,
-    result: Option<R>,
+    foreign::check("tkrzw", is_ok, || unsafe { foreign::text(tkrzw_get_last_status_message()) })
 }
 
 unsafe extern "C" fn one<F: FnOnce(&[u8]) -> R, R>(
@@ -91,15 +82,14 @@ unsafe extern "C" fn one<F: FnOnce(&[u8]) -> R, R>(
     len: i32,
     _: *mut i32,
 ) -> *const c_char {
-    if !value.is_null() {
-        // SAFETY: `look_up` passes a `LookUp` of these types, which nothing else uses during its call.
-        let look_up = unsafe { &mut *opaque.cast::<LookUp<F, R>>() };
-        // SAFETY: the library passes start and length of the value, which stays as it is during this call.
-        let value = unsafe { std::slice::from_raw_parts(value.cast(), len as usize) };
-        look_up.result = look_up.found.take().map(|found| found(value));
+    // SAFETY: the library passes start and length of the value, if there is one, which stays as it is during this
+    // call, and what `look_up` gave it: a look-up of these types. The answer is a constant of the library.
+    unsafe {
+        if !value.is_null() {
+            LookUp::<F, R>::take(opaque, foreign::bytes(value, len as usize));
+        }
+        TKRZW_REC_PROC_NOOP
     }
-    // SAFETY: a constant of the library.
-    unsafe { TKRZW_REC_PROC_NOOP }
 }
 
 unsafe extern "C" fn each<F: FnMut(&[u8], &[u8])>(
@@ -110,19 +100,16 @@ unsafe extern "C" fn each<F: FnMut(&[u8], &[u8])>(
     value_len: i32,
     _: *mut i32,
 ) -> *const c_char {
-    // It is also called before the first entry and after the last, without one.
-    if !key.is_null() && !value.is_null() {
-        // SAFETY: `iterate` passes an `F`, which nothing else uses during its call.
-        let entry = unsafe { &mut *opaque.cast::<F>() };
-        // SAFETY: the library passes starts and lengths of key and value, which stay as they are during this call.
-        let (key, value) = unsafe {
-            let key = std::slice::from_raw_parts(key.cast(), key_len as usize);
-            (key, std::slice::from_raw_parts(value.cast(), value_len as usize))
-        };
-        entry(key, value);
+    // SAFETY: the library passes starts and lengths of key and value, which stay as they are during this call, and
+    // what `iterate` gave it: an `F`. It also calls before the first entry and after the last, with nothing. The answer
+    // is a constant of the library.
+    unsafe {
+        if !key.is_null() && !value.is_null() {
+            let (key, value) = (foreign::bytes(key, key_len as usize), foreign::bytes(value, value_len as usize));
+            foreign::entry::<F>(opaque, key, value);
+        }
+        TKRZW_REC_PROC_NOOP
     }
-    // SAFETY: a constant of the library.
-    unsafe { TKRZW_REC_PROC_NOOP }
 }
 
 impl Tkrzw {
@@ -136,14 +123,14 @@ impl Tkrzw {
     }
 
     fn look_up<R, F: FnOnce(&[u8]) -> R>(&self, key: &Key, found: F) -> Result<Option<R>> {
-        let mut look_up = LookUp { found: Some(found), result: None };
+        let mut look_up = LookUp::new(found);
         // SAFETY: the database is there until this is closed; key and look-up are there during the call, and the
         // callback expects a look-up of these types.
         check(unsafe {
-            let opaque = (&raw mut look_up).cast();
+            let opaque = look_up.opaque();
             tkrzw_dbm_process(self.database, key.as_ptr().cast(), key.len() as i32, one::<F, R>, opaque, false)
         })?;
-        Ok(look_up.result)
+        Ok(look_up.result())
     }
 
     fn iterate<F: FnMut(&[u8], &[u8])>(&self, mut entry: F) -> Result<()> {
@@ -156,23 +143,17 @@ impl Peer for Tkrzw {
     type View<'v> = &'v Tkrzw;
 
     fn facts() -> Facts {
+        // SAFETY: a constant of the library.
+        let version = unsafe { foreign::text(TKRZW_PACKAGE_VERSION) };
+        let settings = "`HashDBM`; two buckets a key";
         Facts {
-            name: "tkrzw",
-            // SAFETY: a constant of the library.
-            version: unsafe { CStr::from_ptr(TKRZW_PACKAGE_VERSION) }.to_string_lossy().into_owned(),
-            settings: "`HashDBM`; two buckets a key",
-            buffered: "a kill",
-            survives_kill: true,
-            synced: "`Synchronize(hard)` after each",
-            is_lasting: true,
-            shares: true,
             longest_value: i32::MAX as usize,
-            skips: &[],
+            ..Facts::on_disk("tkrzw", version, settings, "`Synchronize(hard)` after each")
         }
     }
 
     fn open(place: &Place<'_>) -> Result<Tkrzw> {
-        let path = CString::new(place.folder.join("store.tkh").as_os_str().as_bytes())?;
+        let path = foreign::path(&place.folder.join("store.tkh"))?;
         let params = CString::new(format!("num_buckets={}", place.keys * 2))?;
         // SAFETY: path and parameters end with a zero.
         let database = unsafe { tkrzw_dbm_open(path.as_ptr(), place.access == Access::Write, params.as_ptr()) };
@@ -222,19 +203,9 @@ impl Peer for Tkrzw {
         self.sync_to_disk()
     }
 
-    fn close(mut self) -> Result<()> {
-        let database = std::mem::replace(&mut self.database, ptr::null_mut());
+    fn close(self) -> Result<()> {
         // SAFETY: this is the only owner of the database, and gives it up here.
-        check(unsafe { tkrzw_dbm_close(database) })
-    }
-}
-
-impl Drop for Tkrzw {
-    fn drop(&mut self) {
-        if !self.database.is_null() {
-            // SAFETY: this is the only owner of the database.
-            unsafe { tkrzw_dbm_close(self.database) };
-        }
+        check(unsafe { tkrzw_dbm_close(self.database) })
     }
 }
 

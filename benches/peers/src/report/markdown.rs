@@ -1,9 +1,10 @@
 //! The report as Markdown.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{Cell, Report, Table};
-use crate::peers::PeerName;
+use crate::peers::{Facts, PeerName};
 use crate::workloads::{Row, Unit};
 
 /// With its first digits, and with commas between the thousands.
@@ -37,11 +38,10 @@ fn unit(row: Row) -> &'static str {
 
 /// A table of all rows, with what `show` says of each cell.
 fn table(table: &Table<'_>, show: impl Fn(&Cell) -> Option<String>) -> String {
-    let peers = &table.section.peers;
-    let names: Vec<&str> = peers.iter().map(|peer| peer.facts().name).collect();
+    let names: Vec<&str> = table.peers.values().map(|facts| &facts.name[..]).collect();
     let mut text = format!("| | {} |\n| --- |{}\n", names.join(" | "), " --: |".repeat(names.len()));
     for row in table.rows() {
-        let cells = peers.iter().map(|peer| table.cell(row, *peer).and_then(&show).unwrap_or_default());
+        let cells = table.peers.keys().map(|peer| table.cell(row, *peer).and_then(&show).unwrap_or_default());
         let cells: Vec<String> = cells.collect();
         text += &format!("| {}, {} | {} |\n", row.label(), unit(row), cells.join(" | "));
     }
@@ -52,24 +52,39 @@ fn table(table: &Table<'_>, show: impl Fn(&Cell) -> Option<String>) -> String {
 fn losses(table: &Table<'_>) -> String {
     let mut text = String::new();
     for row in table.rows() {
-        let ratio = |peer: &PeerName| Some((*peer, table.cell(row, *peer)?.ratio?));
-        let mut better: Vec<(PeerName, f64)> = table.section.peers.iter().filter_map(ratio).collect();
-        better.retain(|(peer, ratio)| *ratio < 1.0 && *peer != PeerName::Floor);
+        let others = table.peers.iter().filter(|(peer, _)| **peer != PeerName::Floor);
+        let ratio = |(peer, facts): (&PeerName, _)| Some((facts, table.cell(row, *peer)?.ratio?));
+        let mut better: Vec<(&Facts, f64)> = others.filter_map(ratio).filter(|(_, ratio)| *ratio < 1.0).collect();
         better.sort_by(|a, b| a.1.total_cmp(&b.1));
         if !better.is_empty() {
-            let better = better.iter().map(|(peer, ratio)| format!("{} {ratio:.2}", peer.facts().name));
+            let better = better.iter().map(|(facts, ratio)| format!("{} {ratio:.2}", facts.name));
             text += &format!("* {}: {}\n", row.label(), better.collect::<Vec<_>>().join(", "));
         }
     }
     if text.is_empty() { String::from("In none.\n") } else { text }
 }
 
-fn peers(table: &Table<'_>) -> String {
+fn peers(peers: &BTreeMap<PeerName, Facts>) -> String {
     let mut text = String::from("| peer | version | set up with | a put that returned survives | synced with |\n");
     text += "| --- | --- | --- | --- | --- |\n";
-    for facts in table.section.peers.iter().map(|peer| peer.facts()) {
-        let cells = [facts.name, &facts.version, facts.settings, facts.buffered, facts.synced];
-        text += &format!("| {} |\n", cells.join(" | "));
+    for facts in peers.values() {
+        let cells = [&facts.name, &facts.version, &facts.settings, &facts.buffered, &facts.synced];
+        text += &format!("| {} |\n", cells.map(String::as_str).join(" | "));
+    }
+    text
+}
+
+/// Which peers are left out, and why.
+fn absent(table: &Table<'_>) -> String {
+    let mut text = String::new();
+    for facts in table.peers.values().filter(|facts| facts.longest_value < table.section.value_len) {
+        let longest = number(facts.longest_value as f64);
+        text += &format!("\n{} takes values of at most {longest} bytes.\n", facts.name);
+    }
+    for failure in &table.section.failures {
+        let name = table.peers.get(&failure.peer).map_or("", |facts| &facts.name);
+        let message = failure.message.lines().next().unwrap_or_default();
+        text += &format!("\n{name} failed at {:?}: {message}\n", failure.workload);
     }
     text
 }
@@ -81,28 +96,26 @@ pub(super) fn report(report: &Report<'_>) -> String {
     let _ = writeln!(
         text,
         "{} processors, {}. Medians of {} rounds; at most {} look-ups in each, and {} s. †: not all was done in that \
-         time.",
+         time. Empty: the peer cannot do that.",
         results.processors,
         results.system,
         results.rounds,
         number(results.operations as f64),
         results.seconds
     );
-    if let Some(first) = report.tables.first() {
-        text += &format!("\n{}", peers(first));
-    }
+    text += &format!("\n{}", peers(&results.peers));
     for each in &report.tables {
         let keys = number(each.section.keys as f64);
         text += &format!("\n## {keys} keys of 16 bytes, values of {} bytes\n\n", each.section.value_len);
         let mark = |cell: &Cell| if cell.is_partial { "†" } else { "" };
         text += &table(each, |cell| Some(format!("{}{}", number(cell.value), mark(cell))));
+        if let Some(spread) = each.spread().filter(|_| results.rounds > 1) {
+            text += &format!("\nHalf of the figures differ by less than {:.0} % between the rounds.\n", spread * 1e2);
+        }
         text += "\nThe same as a multiple of what slotlog takes:\n\n";
         text += &table(each, |cell| cell.ratio.map(number));
         text += &format!("\nRows in which others take less, and what share of slotlog's:\n\n{}", losses(each));
-        for failure in &each.section.failures {
-            let message = failure.message.lines().next().unwrap_or_default();
-            text += &format!("\n{} failed at {:?}: {message}\n", failure.peer.facts().name, failure.workload);
-        }
+        text += &absent(each);
     }
     text
 }
@@ -110,6 +123,7 @@ pub(super) fn report(report: &Report<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::Section;
 
     #[test]
     fn numbers_have_their_first_digits() {
@@ -117,5 +131,15 @@ mod tests {
         assert_eq!(number(45.67), "45.7");
         assert_eq!(number(999.6), "1,000");
         assert_eq!(number(1_234_567.0), "1,234,567");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_take_the_values_is_named() {
+        let facts = PeerName::Candystore.facts().unwrap();
+        let peers = BTreeMap::from([(PeerName::Candystore, facts)]);
+        let section = |value_len| Section { keys: 1, value_len, runs: Vec::new(), failures: Vec::new() };
+        let named = |value_len| absent(&Table::new(&section(value_len), &peers));
+        assert_eq!(named(1024), "");
+        assert_eq!(named(65536), "\nCandyStore takes values of at most 65,471 bytes.\n");
     }
 }

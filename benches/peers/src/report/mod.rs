@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::peers::PeerName;
+use crate::peers::{Facts, PeerName};
 use crate::runner::{Results, Section};
 use crate::workloads::Row;
 
@@ -19,12 +19,15 @@ struct Cell {
     value: f64,
     /// The median of what it is beside slotlog in the same round: above one, slotlog takes less.
     ratio: Option<f64>,
+    /// How far the rounds lie apart, as a share of the median.
+    spread: f64,
     is_partial: bool,
 }
 
 /// A section, summed up.
 struct Table<'r> {
     section: &'r Section,
+    peers: &'r BTreeMap<PeerName, Facts>,
     cells: BTreeMap<(Row, PeerName), Cell>,
 }
 
@@ -42,7 +45,7 @@ pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
 }
 
 impl<'r> Table<'r> {
-    fn new(section: &'r Section) -> Table<'r> {
+    fn new(section: &'r Section, peers: &'r BTreeMap<PeerName, Facts>) -> Table<'r> {
         let mut figures: BTreeMap<(Row, PeerName), BTreeMap<u32, f64>> = BTreeMap::new();
         let mut partial = Vec::new();
         for run in &section.runs {
@@ -58,16 +61,24 @@ impl<'r> Table<'r> {
             let ratios = of_peer.iter().filter_map(|(round, value)| Some(value / of_slotlog?.get(round)?));
             let value = median(of_peer.values().copied().collect())?;
             let ratio = median(ratios.filter(|ratio| ratio.is_finite()).collect());
-            Some(Cell { value, ratio, is_partial: partial.contains(&(row, peer)) })
+            let least = of_peer.values().copied().fold(f64::INFINITY, f64::min);
+            let most = of_peer.values().copied().fold(0.0, f64::max);
+            let spread = (most - least) / value;
+            Some(Cell { value, ratio, spread, is_partial: partial.contains(&(row, peer)) })
         };
         let cells = figures.keys().filter_map(|place| Some((*place, cell(*place)?))).collect();
-        Table { section, cells }
+        Table { section, peers, cells }
     }
 
     fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = self.cells.keys().map(|(row, _)| *row).collect();
         rows.dedup();
         rows
+    }
+
+    /// How far the rounds lie apart, in the middle of all cells.
+    fn spread(&self) -> Option<f64> {
+        median(self.cells.values().map(|cell| cell.spread).filter(|spread| spread.is_finite()).collect())
     }
 
     fn cell(&self, row: Row, peer: PeerName) -> Option<&Cell> {
@@ -77,7 +88,8 @@ impl<'r> Table<'r> {
 
 impl<'r> Report<'r> {
     pub(crate) fn new(results: &'r Results) -> Report<'r> {
-        Report { results, tables: results.sections.iter().map(Table::new).collect() }
+        let tables = results.sections.iter().map(|section| Table::new(section, &results.peers));
+        Report { results, tables: tables.collect() }
     }
 
     pub(crate) fn markdown(&self) -> String {
@@ -117,10 +129,12 @@ mod tests {
             figure: Figure { row: Row::Get, value: value * f64::from(1 << round), is_partial: false },
         };
         let runs = (0..3).flat_map(|round| [run(round, PeerName::Slotlog, 10.0), run(round, PeerName::Lmdb, 30.0)]);
-        let peers = vec![PeerName::Slotlog, PeerName::Lmdb];
-        let section = Section { keys: 1, value_len: 8, peers, runs: runs.collect(), failures: Vec::new() };
-        let table = Table::new(&section);
+        let section = Section { keys: 1, value_len: 8, runs: runs.collect(), failures: Vec::new() };
+        let peers = BTreeMap::new();
+        let table = Table::new(&section, &peers);
         let cell = table.cell(Row::Get, PeerName::Lmdb).unwrap();
         assert_eq!((cell.value, cell.ratio), (60.0, Some(3.0)));
+        // From half of the median to twice the median.
+        assert_eq!(table.spread(), Some(1.5));
     }
 }

@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Table;
-use crate::peers::PeerName;
+use crate::peers::{Facts, PeerName};
 use crate::workloads::Row;
 
 /// The rows that are shown where there is little space.
@@ -81,21 +81,28 @@ impl Axis {
 
 /// How a peer is marked.
 #[derive(Clone, Copy)]
-struct Mark {
+struct Mark<'t> {
     peer: PeerName,
+    name: &'t str,
     colour: RGBColor,
     is_circle: bool,
 }
 
-impl Mark {
+impl<'t> Mark<'t> {
     /// The marks of all peers but slotlog, which is the line.
-    fn all(table: &Table<'_>) -> Vec<Mark> {
-        let others = table.section.peers.iter().copied().filter(|peer| *peer != PeerName::Slotlog);
-        let (lasting, passing): (Vec<_>, Vec<_>) = others.partition(|peer| peer.facts().is_lasting);
-        let marks = |peers: Vec<PeerName>, is_circle| {
-            peers.into_iter().zip(COLOURS).map(move |(peer, colour)| Mark { peer, colour, is_circle })
+    fn all(table: &'t Table<'_>) -> Vec<Mark<'t>> {
+        let others: Vec<_> = table.peers.iter().filter(|(peer, _)| **peer != PeerName::Slotlog).collect();
+        let marks = |is_circle: bool| {
+            let alike = others.iter().filter(move |(_, facts)| facts.is_lasting == is_circle);
+            let mark = move |((peer, facts), colour): (&(&PeerName, &'t Facts), _)| Mark {
+                peer: **peer,
+                name: &facts.name,
+                colour,
+                is_circle,
+            };
+            alike.zip(COLOURS).map(mark)
         };
-        marks(lasting, true).chain(marks(passing, false)).collect()
+        marks(true).chain(marks(false)).collect()
     }
 
     fn draw(self, area: &Area<'_>, place: (i32, i32)) -> Result<()> {
@@ -114,13 +121,13 @@ fn text(area: &Area<'_>, words: &str, place: (i32, i32), at: HPos) -> Result<()>
 }
 
 /// The names of the peers with their marks.
-fn legend(area: &Area<'_>, marks: &[Mark]) -> Result<()> {
+fn legend(area: &Area<'_>, marks: &[Mark<'_>]) -> Result<()> {
     let columns = 7;
     let width = (WIDTH as i32 - 20) / columns;
     for (at, mark) in (0..).zip(marks) {
         let (left, down) = (20 + (at % columns) * width, 14 + (at / columns) * 20);
         mark.draw(area, (left, down))?;
-        text(area, mark.peer.facts().name, (left + 10, down), HPos::Left)?;
+        text(area, mark.name, (left + 10, down), HPos::Left)?;
     }
     Ok(())
 }

@@ -52,18 +52,6 @@ pub(crate) enum Workload {
     OpenAfterPowerCut,
 }
 
-impl Workload {
-    /// Whether it says nothing of what has no file.
-    pub(crate) fn is_about_files(self) -> bool {
-        use Workload::{GetProcesses, Open, OpenAfterKill, OpenAfterPowerCut};
-        self.is_synced() || matches!(self, Open | OpenAfterKill | OpenAfterPowerCut | GetProcesses)
-    }
-
-    pub(crate) fn is_synced(self) -> bool {
-        matches!(self, Workload::SyncedSingles | Workload::SyncedBatches)
-    }
-}
-
 /// In what a figure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
@@ -320,7 +308,7 @@ mod tests {
 
     use super::*;
     use crate::data::Key;
-    use crate::peers::Facts;
+    use crate::peers::{Facts, InMemory, Table};
 
     /// How a peer lies.
     const HONEST: u8 = 0;
@@ -328,58 +316,32 @@ mod tests {
     const KEEPS_THE_FIRST: u8 = 2;
     const CUTS_OFF: u8 = 3;
 
+    #[derive(Default)]
     struct Liar<const HOW: u8>(HashMap<Key, Vec<u8>>);
 
-    impl<const HOW: u8> Peer for Liar<HOW> {
-        type View<'v> = &'v Self;
-
+    impl<const HOW: u8> Table for Liar<HOW> {
         fn facts() -> Facts {
-            Facts { is_lasting: false, ..PeerName::Std.facts() }
+            Facts { is_lasting: false, ..PeerName::Slotlog.facts().unwrap() }
         }
 
-        fn open(_: &Place<'_>) -> Result<Self> {
-            Ok(Liar(HashMap::new()))
-        }
-
-        fn put(&mut self, key: &Key, value: &[u8]) -> Result<()> {
+        fn insert(&mut self, key: &Key, value: &[u8]) {
             let value = if HOW == CUTS_OFF { &value[..value.len() - 1] } else { value };
             let kept = self.0.entry(*key).or_insert_with(|| value.to_vec());
             if HOW != KEEPS_THE_FIRST {
                 *kept = value.to_vec();
             }
-            Ok(())
         }
 
-        fn delete(&mut self, key: &Key) -> Result<()> {
+        fn get(&self, key: &Key) -> Option<&[u8]> {
+            self.0.get(key).filter(|_| HOW != FINDS_NOTHING).map(Vec::as_slice)
+        }
+
+        fn remove(&mut self, key: &Key) {
             self.0.remove(key);
-            Ok(())
         }
 
-        fn get<R>(&self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-            Ok(self.0.get(key).filter(|_| HOW != FINDS_NOTHING).map(|value| found(value)))
-        }
-
-        fn read<R>(&self, work: impl for<'v> FnOnce(&mut &'v Self) -> Result<R>) -> Result<R> {
-            work(&mut &*self)
-        }
-
-        fn sync(&mut self) -> Result<()> {
-            Ok(())
-        }
-
-        fn close(self) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<const HOW: u8> View for &Liar<HOW> {
-        fn get<R>(&mut self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-            Peer::get(*self, key, found)
-        }
-
-        fn for_each(&mut self, mut entry: impl FnMut(&[u8], &[u8])) -> Result<()> {
-            self.0.iter().for_each(|(key, value)| entry(key, value));
-            Ok(())
+        fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+            self.0.iter().map(|(key, value)| (&key[..], &value[..]))
         }
     }
 
@@ -399,7 +361,7 @@ mod tests {
             seed: 1,
         };
         let all = [LoadBatches, Get, GetView, GetThreads2, GetMany, Iterate, Overwrite, YcsbA];
-        all.into_iter().filter(|workload| run::<Liar<HOW>>(&job(*workload)).is_ok()).collect()
+        all.into_iter().filter(|workload| run::<InMemory<Liar<HOW>>>(&job(*workload)).is_ok()).collect()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::process::Child;
 use std::sync::Barrier;
 use std::thread;
@@ -24,6 +25,11 @@ impl LookUps {
     fn new(model: &Model, shuffle: &Shuffle, places: impl Iterator<Item = u64> + Clone) -> LookUps {
         let numbers = places.map(|at| shuffle.at(at % model.keys()));
         LookUps { keys: numbers.clone().map(key).collect(), expected: model.reading(numbers) }
+    }
+
+    /// Keys that are nowhere.
+    fn absent(numbers: Range<u64>) -> LookUps {
+        LookUps { keys: numbers.map(absent_key).collect(), expected: Reading::default() }
     }
 
     fn check(&self, found: Reading) -> Result<()> {
@@ -79,22 +85,31 @@ pub(super) fn each_by_itself<P: Peer>(job: &Job) -> Result<Outcome> {
     Ok(vec![meter.figure(Row::Get, job.operations)])
 }
 
+/// Looks up part by part until it is over or time is up.
+fn through<V: View>(
+    view: &mut V,
+    job: &Job,
+    parts: impl Iterator<Item = LookUps>,
+    look_up: impl Fn(&mut V, &[Key]) -> Result<Reading>,
+) -> Result<Meter> {
+    warm_up(view, job)?;
+    let mut meter = Meter::new(job.limit());
+    for part in parts {
+        part.check(meter.time(part.keys.len(), || look_up(view, &part.keys))?)?;
+        if meter.is_over() {
+            break;
+        }
+    }
+    Ok(meter)
+}
+
 /// Also measures what the process keeps for itself meanwhile.
 pub(super) fn in_view<P: Peer>(job: &Job) -> Result<Outcome> {
     let model = job.model()?;
     let before = private_memory()?;
     let peer = job.open_loaded::<P>(&model)?;
-    let mut meter = Meter::new(job.limit());
-    let memory = peer.read(|view| {
-        warm_up(view, job)?;
-        for part in look_ups(job, &model) {
-            part.check(meter.time(part.keys.len(), || read_all(view, &part.keys))?)?;
-            if meter.is_over() {
-                break;
-            }
-        }
-        Ok(private_memory()? - before)
-    })?;
+    let (meter, memory) =
+        peer.read(|view| Ok((through(view, job, look_ups(job, &model), read_all)?, private_memory()? - before)))?;
     peer.close()?;
     let memory = Figure { row: Row::Memory, value: memory.max(0.0), is_partial: false };
     Ok(vec![meter.figure(Row::GetView, job.operations), memory])
@@ -111,44 +126,24 @@ fn private_memory() -> Result<f64> {
 pub(super) fn misses<P: Peer>(job: &Job) -> Result<Outcome> {
     let model = job.model()?;
     let peer = job.open_loaded::<P>(&model)?;
-    let mut meter = Meter::new(job.limit());
-    peer.read(|view| {
-        warm_up(view, job)?;
-        for places in pieces(0..job.operations, chunk(job.value_len)) {
-            let keys: Vec<Key> = places.map(absent_key).collect();
-            let found = meter.time(keys.len(), || read_all(view, &keys))?;
-            check("look-ups of absent keys", found, Reading::default())?;
-            if meter.is_over() {
-                break;
-            }
-        }
-        Ok(())
-    })?;
+    let absent = pieces(0..job.operations, chunk(job.value_len)).map(LookUps::absent);
+    let meter = peer.read(|view| through(view, job, absent, read_all))?;
     peer.close()?;
     Ok(vec![meter.figure(Row::Miss, job.operations)])
+}
+
+fn read_many(view: &mut impl View, keys: &[Key]) -> Result<Reading> {
+    let mut reading = Reading::default();
+    for keys in keys.chunks(MANY) {
+        view.get_many(keys, |value| reading.value(value))?;
+    }
+    Ok(reading)
 }
 
 pub(super) fn many<P: Peer>(job: &Job) -> Result<Outcome> {
     let model = job.model()?;
     let peer = job.open_loaded::<P>(&model)?;
-    let mut meter = Meter::new(job.limit());
-    peer.read(|view| {
-        warm_up(view, job)?;
-        for part in look_ups(job, &model) {
-            let found = meter.time(part.keys.len(), || {
-                let mut reading = Reading::default();
-                for keys in part.keys.chunks(MANY) {
-                    view.get_many(keys, |value| reading.value(value))?;
-                }
-                Ok(reading)
-            })?;
-            part.check(found)?;
-            if meter.is_over() {
-                break;
-            }
-        }
-        Ok(())
-    })?;
+    let meter = peer.read(|view| through(view, job, look_ups(job, &model), read_many))?;
     peer.close()?;
     Ok(vec![meter.figure(Row::GetMany, job.operations)])
 }
@@ -176,7 +171,7 @@ pub(super) fn by_threads<P: Peer>(job: &Job, threads: u64, row: Row) -> Result<O
     let shares: Vec<LookUps> =
         (0..threads).map(|thread| LookUps::new(&model, &shuffle, thread * share..(thread + 1) * share)).collect();
     peer.read(|view| warm_up(view, job))?;
-    let (peer, start) = (&peer, &Barrier::new(shares.len() + 1));
+    let start = Barrier::new(shares.len() + 1);
     let work = |part: &LookUps| {
         let found = peer.read(|view| {
             start.wait();
@@ -185,7 +180,7 @@ pub(super) fn by_threads<P: Peer>(job: &Job, threads: u64, row: Row) -> Result<O
         part.check(found?)
     };
     let elapsed = thread::scope(|scope| {
-        let running: Vec<_> = shares.iter().map(|part| scope.spawn(move || work(part))).collect();
+        let running: Vec<_> = shares.iter().map(|part| scope.spawn(|| work(part))).collect();
         let begin = Instant::now();
         start.wait();
         for thread in running {
@@ -193,6 +188,7 @@ pub(super) fn by_threads<P: Peer>(job: &Job, threads: u64, row: Row) -> Result<O
         }
         anyhow::Ok(begin.elapsed())
     })?;
+    peer.close()?;
     Ok(vec![shared(row, elapsed, share * threads)])
 }
 
