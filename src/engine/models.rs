@@ -12,7 +12,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::engine::lookup::protocol::{self, Words};
-use crate::engine::processes::lock_word::{self, Shared, Taken};
+use crate::engine::processes::lock_word::{self, Handover, Shared};
 use crate::engine::read::sharing::{SharedPin, SharedPins, Table};
 use crate::error::{Error, Result};
 use crate::file::layout::{Offset, Seq, live, writer_lock};
@@ -73,12 +73,12 @@ impl Process {
         if at == live::WRITER_LOCK { &self.world.lock } else { &self.world.next }
     }
 
-    fn take(&self) -> Option<Taken> {
+    fn take(&self) -> Option<Handover> {
         lock_word::take(self, self.me, Duration::from_millis(60)).unwrap()
     }
 
     fn give_back(&self) {
-        lock_word::give_back(self, self.load(live::WRITER_LOCK).unwrap(), false).unwrap();
+        lock_word::give_back(self, self.load(live::WRITER_LOCK).unwrap(), Handover::Orderly).unwrap();
     }
 
     /// Dies: the kernel gives its byte back.
@@ -140,7 +140,7 @@ fn two_writers_exclude_each_other() {
         });
         let me = Process::new(&world, 0);
         if let Some(taken) = me.take() {
-            assert_eq!(taken, Taken::Orderly, "nobody has died");
+            assert_eq!(taken, Handover::Orderly, "nobody has died");
             me.world.touch();
             me.give_back();
         }
@@ -156,7 +156,7 @@ fn the_lock_of_a_dead_one_is_taken_once_and_never_that_of_a_living_one() {
         let world = World::new();
         // Dies with the lock in its hands.
         let dying = Process::new(&world, 2);
-        assert_eq!(dying.take(), Some(Taken::Orderly));
+        assert_eq!(dying.take(), Some(Handover::Orderly));
         let death = thread::spawn(move || {
             dying.world.touch();
             dying.die();
@@ -175,7 +175,7 @@ fn the_lock_of_a_dead_one_is_taken_once_and_never_that_of_a_living_one() {
         let other = thread::spawn(writer(1));
         let outcomes = [writer(0)(), other.join().unwrap()];
         death.join().unwrap();
-        let abandoned = outcomes.iter().filter(|taken| **taken == Some(Taken::Abandoned)).count() as u64;
+        let abandoned = outcomes.iter().filter(|taken| **taken == Some(Handover::Abandoned)).count() as u64;
         let cleaned = world.cleaned.load(Ordering::SeqCst);
         assert!(cleaned <= 1);
         assert_eq!(abandoned, cleaned.min(abandoned), "abandoned without a death");
@@ -189,7 +189,7 @@ fn an_entry_that_was_given_to_another_is_not_taken_for_the_dead_one() {
     check(|| {
         let world = World::new();
         let dead = Process::new(&world, 2);
-        assert_eq!(dead.take(), Some(Taken::Orderly));
+        assert_eq!(dead.take(), Some(Handover::Orderly));
         dead.world.touch();
         dead.die();
         // Somebody new cleans the entry and keeps it.

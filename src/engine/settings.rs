@@ -124,12 +124,16 @@ pub(crate) struct Limits {
     pub(crate) most_bytes: u64,
     /// Records that one step passes.
     pub(crate) most_records: u64,
+    /// Bytes that are appended from one step to the next.
+    pub(crate) clean_every: u64,
     /// Less space than this never waits long enough for a checkpoint to get one of its own.
     pub(crate) least_waiting: u64,
     /// An index of up to this many lines is rebuilt by one write.
     pub(crate) lines_at_once: u64,
     /// Lines of a larger index that one write moves.
     pub(crate) lines_a_step: u64,
+    /// Blocks of one that is being built that one write zeroes.
+    pub(crate) blocks_a_step: u64,
     /// How many commits lie between two scans of all pins for the sake of a tombstone.
     pub(crate) commits_a_look: u64,
 }
@@ -143,9 +147,11 @@ impl Default for Limits {
             piece: 64 << 10,
             most_bytes: 64 << 10,
             most_records: 256,
+            clean_every: 4 << 10,
             least_waiting: 1 << 20,
             lines_at_once: 512,
             lines_a_step: 16,
+            blocks_a_step: 16,
             commits_a_look: 1024,
         }
     }
@@ -167,9 +173,11 @@ impl Limits {
             piece: 4 << 10,
             most_bytes: 2 << 10,
             most_records: 16,
+            clean_every: 1,
             least_waiting: 8 << 10,
             lines_at_once: 0,
             lines_a_step: 4,
+            blocks_a_step: 1,
             commits_a_look: 1,
         }
     }

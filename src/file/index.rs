@@ -3,7 +3,7 @@
 //! It knows hashes and offsets and nothing of records: whether the record that a slot points at has the key in
 //! question, it asks through a closure. What a slot may and may not do stands with [`slot`].
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
 
 use zerocopy::IntoBytes;
@@ -13,7 +13,7 @@ use super::layout::{
     Seq, extent_blocks, extent_offset, extent_word, lines_of_blocks, slot,
 };
 use super::region::{Region, Window, Word, tagged};
-use super::totals;
+use super::totals::{self, Banks};
 use crate::error::Result;
 
 /// Where a slot is: its line and its place in it.
@@ -100,7 +100,25 @@ impl Totals {
     }
 }
 
+/// The counters of a map, found in its region once, for the holder of the writer lock.
+#[derive(Clone, Copy)]
+pub(crate) struct Counters<'a> {
+    banks: Banks<'a, 5>,
+    /// What counted when they were found.
+    pub(crate) totals: Totals,
+}
+
+impl Counters<'_> {
+    /// Makes these the ones that count.
+    #[inline(always)]
+    pub(crate) fn publish(self, totals: Totals) -> Result<()> {
+        let Totals { seq, keys, bytes, slots, dead } = totals;
+        self.banks.publish([seq.0, keys, bytes, slots, dead])
+    }
+}
+
 impl From<[u64; 5]> for Totals {
+    #[inline(always)]
     fn from([seq, keys, bytes, slots, dead]: [u64; 5]) -> Totals {
         Totals { seq: Seq(seq), keys, bytes, slots, dead }
     }
@@ -168,7 +186,7 @@ impl<'a> Index<'a> {
     }
 
     /// Begins an index, to be filled from the one at `previous`. Only its first block can be used; the others have to
-    /// be [zeroed](Index::zero_block) first.
+    /// be [zeroed](Index::zero_blocks) first.
     pub(crate) fn begin(region: &'a Region, new: NewRegion) -> Result<Index<'a>> {
         region.zero(new.offset, BLOCK)?;
         Index::write_header(region, new)
@@ -191,9 +209,10 @@ impl<'a> Index<'a> {
         Ok(Index { region, offset, lines, since, previous })
     }
 
-    /// Makes a block ready for use.
-    pub(crate) fn zero_block(&self, block: u64) -> Result<()> {
-        self.region.zero(self.offset + block * BLOCK, BLOCK)
+    /// Makes blocks ready for use.
+    pub(crate) fn zero_blocks(&self, blocks: Range<u64>) -> Result<()> {
+        let (first, count) = (blocks.start, blocks.end.saturating_sub(blocks.start));
+        self.region.zero(self.offset + first * BLOCK, count * BLOCK)
     }
 
     /// Says from which sequence number on this index tells the truth, before it is put in force.
@@ -250,10 +269,18 @@ impl<'a> Index<'a> {
 
     /// The counters that count, for the holder of the writer lock.
     pub(crate) fn totals(&self) -> Result<Totals> {
-        let totals = Totals::from(totals::latest(self.region, self.offset.0 + REGION_TOTALS)?);
+        Ok(self.counters()?.totals)
+    }
+
+    /// The counters, found once, for a commit that is to change them.
+    #[inline(always)]
+    pub(crate) fn counters(&self) -> Result<Counters<'a>> {
+        let banks = Banks::at(self.region, self.offset.0 + REGION_TOTALS)?;
+        let Totals { seq, keys, bytes, slots, dead } = banks.latest().into();
         // Damaged counters shall not make a larger index out of this one than its slots can fill.
         let most = self.lines * SLOTS as u64;
-        Ok(Totals { keys: totals.keys.min(most), slots: totals.slots.min(most), dead: totals.dead.min(most), ..totals })
+        let totals = Totals { seq, bytes, keys: keys.min(most), slots: slots.min(most), dead: dead.min(most) };
+        Ok(Counters { banks, totals })
     }
 
     /// The counters as of `seq`; `None` if commits have overtaken the reader.
@@ -263,8 +290,7 @@ impl<'a> Index<'a> {
 
     /// Makes these the counters that count.
     pub(crate) fn set_totals(&self, totals: Totals) -> Result<()> {
-        let Totals { seq, keys, bytes, slots, dead } = totals;
-        totals::publish(self.region, self.offset.0 + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
+        self.counters()?.publish(totals)
     }
 
     /// Makes these the counters of an index that nobody looks at yet.
@@ -312,7 +338,7 @@ impl<'a> Index<'a> {
     }
 
     /// The slot of a key, or the one to give to it, for the holder of the writer lock. `None` if every slot is in use.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn probe(&self, hash: KeyHash, mut is_key: impl FnMut(Offset) -> Result<bool>) -> Result<Option<Probe>> {
         let mut line = hash.line(self.lines);
         let mut dead = None;
@@ -327,10 +353,14 @@ impl<'a> Index<'a> {
                     return Ok(Some(Probe::Found(SlotAt { line, place }, Offset::of_slot(value))));
                 }
             }
-            let first = |wanted| words[..SLOTS].iter().position(|word| word.relaxed() == wanted);
-            dead = dead.or(first(slot::DEAD).map(|place| SlotAt { line, place }));
-            if let Some(place) = first(slot::EMPTY) {
-                return Ok(Some(Probe::Vacant(dead.unwrap_or(SlotAt { line, place }), dead.is_some())));
+            for (place, word) in words[..SLOTS].iter().enumerate() {
+                let at = SlotAt { line, place };
+                match word.relaxed() {
+                    // Slots are first used in their order.
+                    slot::EMPTY => return Ok(Some(Probe::Vacant(dead.unwrap_or(at), dead.is_some()))),
+                    slot::DEAD => dead = dead.or(Some(at)),
+                    _ => {}
+                }
             }
             line = self.next_line(line);
         }
@@ -343,18 +373,21 @@ impl<'a> Index<'a> {
     }
 
     /// Gives a slot to a key: stores the further bits of its hash, and points the slot at its record.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give(&self, at: SlotAt, hash: KeyHash, record: Offset) -> Result<()> {
-        let word = self.line_offset(at.line) + 8 * (SLOTS + at.place / 3) as u64;
-        let shift = KeyHash::FURTHER_BITS * (at.place % 3) as u32;
+        let (line, offset, door) = (self.line(at.line)?, self.line_offset(at.line), self.region.door()?);
+        let place = at.place % SLOTS;
+        let further = SLOTS + place / 3;
+        let shift = KeyHash::FURTHER_BITS * (place % 3) as u32;
         let mask = ((1 << KeyHash::FURTHER_BITS) - 1) << shift;
-        let others = self.region.load(word)? & !mask;
-        self.region.store(word, others | (hash.further() << shift), Ordering::Relaxed)?;
-        self.publish(at, hash, record)
+        let bits = line[further].relaxed() & !mask | hash.further() << shift;
+        door.store(&line[further], offset + 8 * further as u64, bits, Ordering::Relaxed);
+        door.store(&line[place], offset + 8 * place as u64, slot::new(hash.tag(), record.0), Ordering::Release);
+        Ok(())
     }
 
     /// Points the slot of a key at its newest record: one release store.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(&self, at: SlotAt, hash: KeyHash, record: Offset) -> Result<()> {
         let slot = self.line_offset(at.line) + 8 * at.place as u64;
         self.region.store(slot, slot::new(hash.tag(), record.0), Ordering::Release)

@@ -4,6 +4,9 @@
 //! everything that [`layout`](super::layout) says a walk accepts; a [`Scan`] goes over records that are known to be
 //! committed.
 
+use std::sync::LazyLock;
+
+use crc32fast::Hasher;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -114,7 +117,7 @@ impl<'a> Record<'a> {
 
     /// Whether the CRC holds.
     pub(crate) fn crc_holds(&self) -> bool {
-        crc32fast::hash(&self.bytes[4..]) == self.header.crc.get()
+        crc_of(&self.bytes[4..]) == self.header.crc.get()
     }
 }
 
@@ -209,6 +212,16 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
     words.fold(end, |differs, (one, other)| differs | differ(one, other)) == 0
 }
 
+/// The CRC-32 of a record behind its first field. What the processor can do for it is found out once.
+#[inline]
+fn crc_of(bytes: &[u8]) -> u32 {
+    static BEGUN: LazyLock<Hasher> = LazyLock::new(Hasher::new);
+
+    let mut hasher = BEGUN.clone();
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
 #[cold]
 fn not_a_record(region: &Region, offset: Offset) -> Error {
     region.corrupt(offset, "a record was expected at this offset, and none can be")
@@ -263,18 +276,25 @@ impl<'a> Entry<'a> {
     }
 
     /// Bytes of the record.
+    #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
         let [expires, shortcut] = self.optional();
         record_len(self.key.len() as u64, self.value.len() as u64) + (expires.len() + shortcut.len()) as u64
     }
 
+    /// The same without a shortcut; see [`Record::counted_len`].
+    pub(crate) fn counted_len(&self) -> u64 {
+        self.len() - self.shortcut.as_ref().map_or(0, |shortcut| shortcut.as_bytes().len() as u64)
+    }
+
     /// The optional fields, in front of the key.
-    #[inline]
+    #[inline(always)]
     fn optional(&self) -> [&[u8]; 2] {
         [self.expires.as_ref().map_or(&[], U64::as_bytes), self.shortcut.as_ref().map_or(&[], Shortcut::as_bytes)]
     }
 
     /// Puts a small record together, but for its CRC, in a buffer of zeros.
+    #[inline(always)]
     fn put_together<'b>(&self, chain: u32, buffer: &'b mut [u8]) -> &'b mut [u8] {
         let [expires, shortcut] = self.optional();
         let shortcut_at = RECORD_HEADER as usize + expires.len();
@@ -289,6 +309,7 @@ impl<'a> Entry<'a> {
         bytes
     }
 
+    #[inline(always)]
     fn header(&self, chain: u32) -> RecordHeader {
         RecordHeader {
             crc: 0.into(),
@@ -313,6 +334,7 @@ impl Tail {
     }
 
     /// Appends a record that is complete: its flags are final. Returns its offset. There must be room.
+    #[inline(always)]
     pub(crate) fn append(&mut self, region: &Region, entry: &Entry<'_>) -> Result<Offset> {
         let len = entry.len();
         debug_assert!(len <= self.extent_end - self.at, "a record reaches beyond its extent");
@@ -328,10 +350,10 @@ impl Tail {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn append_small(&mut self, region: &Region, entry: &Entry<'_>, buffer: &mut [u8]) -> Result<Offset> {
         let bytes = entry.put_together(self.chain, buffer);
-        let crc = crc32fast::hash(&bytes[4..]);
+        let crc = crc_of(&bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         self.write(region, self.at, bytes)?;
         let offset = self.at;
@@ -381,7 +403,7 @@ impl Tail {
             let flags = record(region, offset)?.header.flags | further;
             self.write(region, offset + FLAGS, &[flags])?;
         }
-        let crc = crc32fast::hash(&record(region, offset)?.bytes[4..]);
+        let crc = crc_of(&record(region, offset)?.bytes[4..]);
         self.write(region, offset, &crc.to_le_bytes())?;
         self.chain = crc;
         Ok(())

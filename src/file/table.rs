@@ -85,6 +85,13 @@ impl<'a> Table<'a> {
     }
 }
 
+/// What the region of a map is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    Read,
+    Write,
+}
+
 /// The map table: where the region of each map is.
 #[derive(Clone, Copy)]
 pub(crate) struct MapTable<'a>(Table<'a>);
@@ -104,14 +111,14 @@ impl<'a> MapTable<'a> {
     /// to be written to, only of a map that was not dropped. Looks at nothing but the entry where most maps are, and
     /// goes on to search only if it is another's.
     #[inline(always)]
-    pub(crate) fn region_of(region: &'a Region, word: u64, map: MapId, to_write: bool) -> Result<Option<u64>> {
+    pub(crate) fn region_of(region: &'a Region, word: u64, map: MapId, to: To) -> Result<Option<u64>> {
         let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1), MAP_ENTRY));
         let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + place * MAP_ENTRY)?;
         let extent = extent.load();
         if id.load() == u64::from(map) + 1 {
             return Ok(Some(extent));
         }
-        MapTable::search(region, word, map, to_write)
+        MapTable::search(region, word, map, to)
     }
 
     /// The same at a glance: `None` if the entry of the map is not where it is looked for first.
@@ -124,9 +131,9 @@ impl<'a> MapTable<'a> {
     }
 
     #[cold]
-    fn search(region: &'a Region, word: u64, map: MapId, to_write: bool) -> Result<Option<u64>> {
+    fn search(region: &'a Region, word: u64, map: MapId, to: To) -> Result<Option<u64>> {
         let found = MapTable::open(region, word)?.find(map)?;
-        Ok(found.filter(|entry| !(entry.dropped && to_write)).map(|entry| entry.extent))
+        Ok(found.filter(|entry| !(entry.dropped && to == To::Write)).map(|entry| entry.extent))
     }
 
     /// The entry of a map.

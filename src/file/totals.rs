@@ -12,8 +12,7 @@ use crate::error::Result;
 /// The bank that counts, for the holder of the writer lock: `[seq, totals…]`.
 #[inline]
 pub(crate) fn latest<const N: usize>(region: &Region, at: u64) -> Result<[u64; N]> {
-    let [newest, _] = banks::<N>(region, at)?;
-    Ok(newest.words.each_ref().map(Word::relaxed))
+    Ok(Banks::at(region, at)?.latest())
 }
 
 /// The newest bank that was counted at `seq` or before, for a reader whose view is that of `seq`. `None` if commits
@@ -38,15 +37,7 @@ pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Res
 /// Makes `[seq, totals…]` the bank that counts. Only for the holder of the writer lock.
 #[inline]
 pub(crate) fn publish<const N: usize>(region: &Region, at: u64, bank: [u64; N]) -> Result<()> {
-    let [_, Bank { start, words }] = banks::<N>(region, at)?;
-    let store = |index: usize, value, order| region.store_found(&words[index], start + 8 * index as u64, value, order);
-    region.store(start, 0, Ordering::Relaxed)?;
-    fence(Ordering::Release);
-    for (index, &word) in bank.iter().enumerate().skip(1) {
-        store(index, word, Ordering::Relaxed);
-    }
-    store(0, bank[0], Ordering::Release);
-    Ok(())
+    Banks::at(region, at)?.publish(bank)
 }
 
 /// Makes `[seq, totals…]` the only bank, where nobody looks yet.
@@ -59,22 +50,57 @@ pub(crate) fn reset<const N: usize>(region: &Region, at: u64, bank: [u64; N]) ->
 
 /// Corrects one word of the bank that counts, one that no reader looks at. Only for the holder of the writer lock.
 pub(crate) fn amend<const N: usize>(region: &Region, at: u64, word: u64, value: u64) -> Result<()> {
-    let [newest, _] = banks::<N>(region, at)?;
-    region.store(newest.start + 8 * word, value, Ordering::Relaxed)
+    region.store(Banks::<N>::at(region, at)?.newest().0 + 8 * word, value, Ordering::Relaxed)
 }
 
-/// One of two banks.
-struct Bank<'r, const N: usize> {
-    start: u64,
-    words: &'r [Word; N],
+/// Both banks, found once, for the holder of the writer lock: to see what counts, and to make something else count.
+#[derive(Clone, Copy)]
+pub(crate) struct Banks<'r, const N: usize> {
+    region: &'r Region,
+    at: u64,
+    banks: &'r [[Word; N]; 2],
 }
 
-/// Both banks, the one that counts first.
-#[inline(always)]
-fn banks<const N: usize>(region: &Region, at: u64) -> Result<[Bank<'_, N>; 2]> {
-    let bank = |start| Ok(Bank { start, words: region.words::<N>(start)? });
-    let (first, second) = (bank(at)?, bank(at + 8 * N as u64)?);
-    Ok(if second.words[0].load() > first.words[0].load() { [second, first] } else { [first, second] })
+impl<'r, const N: usize> Banks<'r, N> {
+    /// Those that begin at `at`.
+    #[inline(always)]
+    pub(crate) fn at(region: &'r Region, at: u64) -> Result<Banks<'r, N>> {
+        Ok(Banks { region, at, banks: region.rows(at)? })
+    }
+
+    /// The bank that counts, and the other one, each with its offset.
+    #[inline(always)]
+    fn in_order(self) -> [(u64, &'r [Word; N]); 2] {
+        let [first, second] = self.banks;
+        let (first, second) = ((self.at, first), (self.at + 8 * N as u64, second));
+        if second.1[0].load() > first.1[0].load() { [second, first] } else { [first, second] }
+    }
+
+    #[inline(always)]
+    fn newest(self) -> (u64, &'r [Word; N]) {
+        let [newest, _] = self.in_order();
+        newest
+    }
+
+    /// What counts: `[seq, totals…]`.
+    #[inline(always)]
+    pub(crate) fn latest(self) -> [u64; N] {
+        self.newest().1.each_ref().map(Word::relaxed)
+    }
+
+    /// Makes `[seq, totals…]` the bank that counts.
+    #[inline(always)]
+    pub(crate) fn publish(self, bank: [u64; N]) -> Result<()> {
+        let [_, (start, words)] = self.in_order();
+        let door = self.region.door()?;
+        door.store(&words[0], start, 0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for index in 1..N {
+            door.store(&words[index], start + 8 * index as u64, bank[index], Ordering::Relaxed);
+        }
+        door.store(&words[0], start, bank[0], Ordering::Release);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

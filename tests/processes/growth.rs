@@ -49,3 +49,27 @@ fn growth_is_seen_by_those_who_were_idle() {
     assert_eq!(store.len().unwrap(), 40_001);
     assert_clean(&store);
 }
+
+#[test]
+fn each_of_two_goes_on_behind_what_the_other_has_appended() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let stores = [Store::open(&path).unwrap(), Store::open(&path).unwrap()];
+    let long = |n: u64| {
+        let mut long = [7; 1000];
+        long[..8].copy_from_slice(&n.to_le_bytes());
+        long
+    };
+    let mut keys = 0_u64;
+    // Of all lengths, so that one begins anywhere in an extent that the other has come to first.
+    for turn in 0..200 {
+        for _ in 0..1 + turn * 7919 % 400 {
+            stores[turn % 2].insert(keys.to_le_bytes(), long(keys)).unwrap();
+            keys += 1;
+        }
+    }
+    for n in 0..keys {
+        assert_eq!(stores[0].get(n.to_le_bytes()).unwrap().unwrap(), long(n), "key {n} of {keys}");
+    }
+    assert_clean(&stores[1]);
+}

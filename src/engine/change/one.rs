@@ -13,7 +13,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Place;
 use crate::error::{Error, Result};
 use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, MapId, Seq, live};
+use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, MapId, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
 
 /// What is to become of a key.
@@ -30,7 +30,7 @@ pub(crate) enum Action<'a> {
 impl Engine {
     /// Takes a turn at writing for one change of a map, by a record of this kind, and does its share of upkeep behind
     /// it. `step` says whether it committed anything.
-    #[inline]
+    #[inline(always)]
     fn change(&self, map: MapId, kind: Kind, step: impl FnMut(&mut Writing<'_>) -> Result<bool>) -> Result<bool> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
@@ -44,7 +44,13 @@ impl Engine {
     /// Puts one key, perhaps with a deadline.
     pub(crate) fn put(&self, map: MapId, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
-        self.change(map, Kind::Put, |writing| writing.put(map, key, value, expires)).map(drop)
+        self.change(
+            map,
+            Kind::Put,
+            #[inline(always)]
+            |writing| writing.put(map, key, value, expires),
+        )
+        .map(drop)
     }
 
     /// Removes one key and says whether it was there. If it was not, nothing is written.
@@ -121,16 +127,38 @@ impl Engine {
 impl Writing<'_> {
     /// Takes a step that commits a record of this kind to a map, once more if a full store has to be cleaned first, and
     /// does its share of upkeep behind it. `step` says whether it committed anything.
-    #[inline]
+    #[inline(always)]
     fn change(&mut self, map: MapId, kind: Kind, mut step: impl FnMut(&mut Self) -> Result<bool>) -> Result<bool> {
         let before = self.engine.log_totals()?;
-        let mut attempt = |writing: &mut Self| step(writing).or_else(|error| writing.abandon().and(Err(error)));
+        let done = match step(self) {
+            Err(error) => self.change_at_last(kind, error, &mut step)?,
+            Ok(done) => done,
+        };
+        if done {
+            self.upkeep_after(&[map], before, 1);
+        }
+        Ok(done)
+    }
+
+    /// The same when the first attempt has failed.
+    #[cold]
+    fn change_at_last(
+        &mut self,
+        kind: Kind,
+        error: Error,
+        step: &mut dyn FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<bool> {
         let room = Room::of(kind);
+        let mut first = Some(error);
+        let mut attempt = |writing: &mut Self| {
+            let done = first.take().map_or_else(|| step(writing), Err);
+            done.or_else(|error| writing.abandon().and(Err(error)))
+        };
         let done = self.exceeding_at_last(room, |writing| match attempt(writing) {
             Err(Error::Full { .. }) if writing.squeeze(room) => attempt(writing),
             done => done,
         });
-        let done = match done {
+        match done {
             // Cleaning has gained nothing, so what is held back for it is of no use there. Where a removal does not
             // clean, that is left to `compact`.
             Err(Error::Full { .. }) if kind == Kind::Clear || kind == Kind::Remove && self.engine.squeezes() => {
@@ -140,37 +168,35 @@ impl Writing<'_> {
                 done
             }
             done => done,
-        };
-        if let Ok(true) = done {
-            self.upkeep_after(&[map], before, 1);
         }
-        done
     }
 
+    #[inline(always)]
     fn put(&mut self, map: MapId, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<bool> {
         let seq = self.seq()?;
         let hash = KeyHash::of(key, self.engine.seed);
         let mut index = self.engine.index_for_writing(map)?;
         let mut probe = self.engine.probe(&index, map, hash, key)?;
-        let mut totals = index.totals()?;
+        let mut counters = index.counters()?;
         let takes_a_slot = matches!(probe, None | Some(Probe::Vacant(_, false)));
-        if takes_a_slot && totals.used() >= index.limit() {
+        if takes_a_slot && counters.totals.used() >= index.limit() {
             index = self.make_index_room(map, 1, None)?;
             probe = self.engine.probe(&index, map, hash, key)?;
-            totals = index.totals()?;
+            counters = index.counters()?;
         }
         let Some(slot) = probe else {
             return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left"));
         };
         let newest = if let Probe::Found(_, newest) = slot { Some(newest) } else { None };
-        let Change { prev, shortcut, flags, .. } = self.engine.put_over(newest)?;
+        let Change { prev, shortcut, flags, replaced, .. } = self.engine.put_over(newest)?;
         let place = Place { index, map, hash, slot };
         if expires.is_some() {
             self.engine.upkeep.expired.note();
         }
         let expires = expires.map(Into::into);
-        let kind = Kind::Put;
-        self.commit_one(&place, totals, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })?;
+        let (kind, flags) = (Kind::Put, flags | flags::COMMIT);
+        let entry = Entry { kind, flags, seq, prev, map, expires, shortcut, key, value };
+        self.commit_one(&place, counters, &entry, replaced)?;
         Ok(true)
     }
 
@@ -189,11 +215,8 @@ impl Writing<'_> {
         *was_there = record.has_value(Moment::NOW);
         let place = Place { index, map, hash, slot };
         let shortcut = self.engine.shortcut_over(record)?;
-        self.commit_one(
-            &place,
-            index.totals()?,
-            &Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) },
-        )?;
+        let entry = Entry { flags: flags::COMMIT, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) };
+        self.commit_one(&place, index.counters()?, &entry, record.counted_len())?;
         Ok(true)
     }
 

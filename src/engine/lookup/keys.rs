@@ -63,7 +63,7 @@ impl Engine {
     }
 
     /// Looks a key up for the holder of the writer lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn probe(&self, index: &Index<'_>, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
         index.probe(hash, |offset| self.is_key(map, key, offset))
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::engine::processes::entries::{living, lock_error, poll};
-use crate::engine::processes::lock_word;
+use crate::engine::processes::lock_word::{self, Handover};
 use crate::engine::state::live_area::{distrust_live, resize_words};
 use crate::engine::{Engine, progress};
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ impl Engine {
         if self.exclusive {
             let word = self.region.live(live::WRITER_LOCK)?;
             if writer_lock::holder(word) == self.process + 1 && !std::thread::panicking() {
-                lock_word::give_back(self, word, false)?;
+                lock_word::give_back(self, word, Handover::Orderly)?;
             }
         }
         self.clean_entry(self.process)?;

@@ -83,13 +83,13 @@ impl Gate {
     }
 
     /// Takes the lock, waiting at most `timeout`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn acquire(&self, timeout: Duration) -> Result<(), Refusal> {
         let me = thread_number();
         if !self.starving.load(Ordering::Relaxed) && self.take(me) { Ok(()) } else { self.acquire_slowly(me, timeout) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&self, me: u64) -> bool {
         let taken = self.held.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         if taken {
@@ -169,7 +169,7 @@ impl Gate {
     }
 
     /// Gives the lock back. Only for who holds it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&self) {
         self.owner.store(0, Ordering::Relaxed);
         self.held.store(false, Ordering::SeqCst);

@@ -42,18 +42,18 @@ pub(crate) trait Shared {
     fn clock(&self) -> Duration;
 }
 
-/// The lock was taken.
+/// How the lock passes from one holder to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// Its last holder gave it back.
+pub(crate) enum Handover {
+    /// The last one has given it back, and left nothing undone.
     Orderly,
-    /// Its last holder died or panicked.
+    /// The last one died, or could not clean up behind itself.
     Abandoned,
 }
 
 /// Takes the lock for the entry `me`, waiting at most `timeout`. `None` if it did not become free in time.
-#[inline]
-pub(crate) fn take(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Option<Taken>> {
+#[inline(always)]
+pub(crate) fn take(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Option<Handover>> {
     match try_take(shared, me)? {
         Try::Taken(taken) => Ok(Some(taken)),
         _ => take_slowly(shared, me, timeout),
@@ -62,7 +62,7 @@ pub(crate) fn take(shared: &impl Shared, me: u64, timeout: Duration) -> Result<O
 
 /// What came of trying.
 enum Try {
-    Taken(Taken),
+    Taken(Handover),
     /// The word says that somebody holds it.
     Held(u64),
     /// It is free, and the turn is somebody else's: this word says whose.
@@ -71,7 +71,7 @@ enum Try {
     Changed,
 }
 
-#[inline]
+#[inline(always)]
 fn try_take(shared: &impl Shared, me: u64) -> Result<Try> {
     let word = shared.load(live::WRITER_LOCK)?;
     if !writer_lock::is_free(word) {
@@ -89,11 +89,11 @@ fn try_take(shared: &impl Shared, me: u64) -> Result<Try> {
         shared.compare_exchange(live::NEXT_TURN, turn, 0)?;
     }
     let abandoned = writer_lock::holder(word) == writer_lock::ABANDONED;
-    Ok(Try::Taken(if abandoned { Taken::Abandoned } else { Taken::Orderly }))
+    Ok(Try::Taken(if abandoned { Handover::Abandoned } else { Handover::Orderly }))
 }
 
 #[cold]
-fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Option<Taken>> {
+fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Option<Handover>> {
     for _ in 0..SPINS {
         if let Try::Taken(taken) = try_take(shared, me)? {
             return Ok(Some(taken));
@@ -174,8 +174,12 @@ fn withdraw(shared: &impl Shared, me: u64) -> Result<()> {
 
 /// Gives the lock back. Only for who holds it.
 #[inline]
-pub(crate) fn give_back(shared: &impl Shared, word: u64, left_something: bool) -> Result<()> {
-    let free = writer_lock::freed(word, if left_something { writer_lock::ABANDONED } else { writer_lock::FREE });
+pub(crate) fn give_back(shared: &impl Shared, word: u64, how: Handover) -> Result<()> {
+    let holder = match how {
+        Handover::Orderly => writer_lock::FREE,
+        Handover::Abandoned => writer_lock::ABANDONED,
+    };
+    let free = writer_lock::freed(word, holder);
     if shared.swap(live::WRITER_LOCK, free)? & writer_lock::WAITERS != 0 {
         shared.wake()?;
     }

@@ -24,13 +24,16 @@ impl Work {
         self.now.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// The write has ended. If `is_write` is not so, what was done was no write's, and may be more.
-    fn end(&self, is_write: bool) {
+    /// Adds up what was done since the last time, and says how much it was.
+    fn end(&self) -> u64 {
         let now = self.now.swap(0, Ordering::Relaxed);
         self.all.fetch_add(now, Ordering::Relaxed);
-        if is_write {
-            self.most.fetch_max(now, Ordering::Relaxed);
-        }
+        now
+    }
+
+    /// The write has ended.
+    fn end_write(&self) {
+        self.most.fetch_max(self.end(), Ordering::Relaxed);
     }
 
     fn figures(&self) -> Figures {
@@ -134,12 +137,25 @@ impl Upkeep {
         self.flushed.most.fetch_max(bytes, Ordering::Relaxed);
     }
 
-    /// What was counted is all that the turn has done that ends now, which was a write or not.
-    pub(crate) fn end_write(&self, is_write: bool) {
-        if self.counted.load(Ordering::Relaxed) {
+    /// What was counted is all that the write has done that ends now.
+    #[inline]
+    pub(crate) fn end_write(&self) {
+        self.of_counted().into_iter().flatten().for_each(Work::end_write);
+    }
+
+    /// The same of a step of maintenance, which may be more than that of a write.
+    pub(crate) fn end_step(&self) {
+        self.of_counted().into_iter().flatten().for_each(|work| _ = work.end());
+    }
+
+    /// What was counted since the last time, if anything was.
+    #[inline]
+    fn of_counted(&self) -> Option<[&Work; 3]> {
+        let counted = self.counted.load(Ordering::Relaxed);
+        counted.then(|| {
             self.counted.store(false, Ordering::Relaxed);
-            [&self.lines, &self.blocks, &self.moved].into_iter().for_each(|work| work.end(is_write));
-        }
+            [&self.lines, &self.blocks, &self.moved]
+        })
     }
 
     /// What was done in all, but for the write that is going on.
@@ -174,13 +190,13 @@ mod tests {
         for lines in [[3, 4], [2, 1], [0, 0]] {
             lines.into_iter().for_each(|lines| upkeep.count_lines(lines));
             upkeep.count_moved(100);
-            upkeep.end_write(true);
+            upkeep.end_write();
         }
         upkeep.count_blocks(5);
         let (lines, moved) = (Figures { all: 10, most: 7 }, Figures { all: 300, most: 100 });
         assert_eq!(upkeep.done(), Done { lines, moved, ..Done::default() }, "the last write is still going on");
-        upkeep.end_write(true);
-        upkeep.end_write(true);
+        upkeep.end_write();
+        upkeep.end_write();
         assert_eq!(upkeep.done().blocks, Figures { all: 5, most: 5 });
     }
 
@@ -188,9 +204,9 @@ mod tests {
     fn what_is_no_write_counts_in_all_only() {
         let upkeep = Upkeep::default();
         upkeep.count_lines(1);
-        upkeep.end_write(true);
+        upkeep.end_write();
         upkeep.count_lines(1000);
-        upkeep.end_write(false);
+        upkeep.end_step();
         assert_eq!(upkeep.done().lines, Figures { all: 1001, most: 1 });
     }
 

@@ -10,7 +10,7 @@ use crate::file::layout::{
 };
 use crate::file::log::{Head, Walk};
 use crate::file::region::Region;
-use crate::file::totals;
+use crate::file::totals::{self, Banks};
 
 /// How many words of the [identity](live::IDENTITY) say that it is the same file, under the same kernel.
 pub(crate) const SAME_FILE: usize = 5;
@@ -141,7 +141,13 @@ impl LogTotals {
     /// Those that count, for the holder of the writer lock.
     #[inline]
     pub(crate) fn latest(region: &Region) -> Result<LogTotals> {
-        Ok(LogTotals::of_words(totals::latest(region, live::LOG_TOTALS)?))
+        Ok(LogTotals::of_words(LogTotals::banks(region)?.latest()))
+    }
+
+    /// Both banks of them, for the holder of the writer lock.
+    #[inline(always)]
+    pub(crate) fn banks(region: &Region) -> Result<Banks<'_, 4>> {
+        Banks::at(region, live::LOG_TOTALS)
     }
 
     /// Those as of `seq`; `None` if commits have overtaken the reader.
@@ -160,13 +166,13 @@ impl LogTotals {
         totals::reset(region, live::LOG_TOTALS, self.words())
     }
 
-    #[inline]
-    fn of_words([seq, bytes, records, live_bytes]: [u64; 4]) -> LogTotals {
+    #[inline(always)]
+    pub(crate) fn of_words([seq, bytes, records, live_bytes]: [u64; 4]) -> LogTotals {
         LogTotals { seq: Seq(seq), bytes, records, live_bytes }
     }
 
-    #[inline]
-    fn words(self) -> [u64; 4] {
+    #[inline(always)]
+    pub(crate) fn words(self) -> [u64; 4] {
         [self.seq.0, self.bytes, self.records, self.live_bytes]
     }
 }

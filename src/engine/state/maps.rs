@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{DEFAULT_MAP, MapId, live};
-use crate::file::table::MapTable;
+use crate::file::table::{MapTable, To};
 
 impl Engine {
     /// The map table.
@@ -15,7 +15,7 @@ impl Engine {
     /// The index of a map in force. `None` if there is no such map; one that was dropped may still have one.
     #[inline(always)]
     pub(crate) fn index(&self, map: MapId) -> Result<Option<Index<'_>>> {
-        match MapTable::region_of(&self.region, self.map_table_word()?, map, false)? {
+        match MapTable::region_of(&self.region, self.map_table_word()?, map, To::Read)? {
             Some(extent) => Index::of_extent(&self.region, extent).map(Some),
             None => Ok(None),
         }
@@ -28,9 +28,9 @@ impl Engine {
     }
 
     /// The same of a map that is to be changed: it must not have been dropped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn index_for_writing(&self, map: MapId) -> Result<Index<'_>> {
-        match MapTable::region_of(&self.region, self.map_table_word()?, map, true)? {
+        match MapTable::region_of(&self.region, self.map_table_word()?, map, To::Write)? {
             Some(extent) => Index::of_extent(&self.region, extent),
             None => Err(self.no_such_map(map)),
         }

@@ -19,6 +19,9 @@ pub(crate) struct Writer {
     /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store
     /// larger.
     pub(crate) on_reserve: bool,
+    /// Where the part of that extent begins that was not in memory since the file was made longer. Behind the end of
+    /// every file if there is none.
+    pub(crate) fresh: Offset,
     /// What makes the store smaller has found no room within the limit, and may exceed it.
     pub(crate) exceeds: bool,
     /// Nor has it found room by cleaning: it may use what is held back for that as well.
@@ -48,6 +51,7 @@ impl Writer {
             space: Space::unknown(),
             extent: (Offset::NONE, Offset::NONE),
             on_reserve: false,
+            fresh: Offset::MAX,
             exceeds: false,
             spends_all: false,
             longest: 0,
@@ -68,6 +72,7 @@ impl Writer {
     /// The log goes on in this extent.
     pub(crate) fn enter(&mut self, region: &Region, extent: Extent) {
         self.extent = (extent.offset, extent.end());
+        self.fresh = Offset::MAX;
         self.on_reserve = extent.kind == ExtentKind::ReserveLog || region.check_limit(0, 0, extent.end()).is_err();
     }
 }
@@ -95,7 +100,7 @@ pub(crate) struct Writing<'e> {
 
 impl Engine {
     /// The right to change the store, for a turn or an opening to lend.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lend_writing(&self) -> Writing<'_> {
         Writing { engine: self, writer: self.writer.lock().unwrap_or_else(PoisonError::into_inner) }
     }
@@ -120,11 +125,12 @@ impl Writing<'_> {
     }
 
     /// The place where the log goes on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tail(&self) -> Result<Tail> {
-        let at = self.engine.region.live_offset(live::TAIL)?;
-        let (chain, extent_end) = (self.engine.region.live(live::CHAIN)? as u32, self.writer.extent.1);
+        let front = self.engine.region.window();
+        let (at, chain) = (Offset(front.live(live::TAIL)), front.live(live::CHAIN) as u32);
+        let seq = Seq(front.live(live::VISIBLE)).next();
         let synced = self.engine.settings.durability == Durability::Synced;
-        Ok(Tail { at, chain, extent_end, seq: self.seq()?, synced })
+        Ok(Tail { at, chain, extent_end: self.writer.extent.1, seq, synced })
     }
 }

@@ -24,12 +24,16 @@ use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::writer::{Appended, Writer, Writing};
 use crate::engine::write::commit::Effect;
 use crate::engine::write::reserve::Room;
-use crate::engine::write::slots::Place;
+use crate::engine::write::slots::{Place, Tombstones};
 use crate::error::Result;
 use crate::file::index::Probe;
 use crate::file::layout::{BLOCK, ExtentKind, JUMP_LEN, KeyHash, Kind, Offset, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
 use crate::file::space::{Extent, LogPoint};
+
+/// For so many records at once, the lines of the index are fetched in which their keys are: a look at each of them is a
+/// wait for the memory, and all wait together.
+const AHEAD: usize = 32;
 
 /// How much of the log is to be cleaned.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +85,8 @@ struct Passed<'a> {
     dropped: bool,
     /// Extents that are passed as a whole.
     extents: Vec<Offset>,
+    /// The hashes of the keys that come next.
+    ahead: std::vec::IntoIter<KeyHash>,
 }
 
 impl Engine {
@@ -91,6 +97,26 @@ impl Engine {
             return Err(self.region.corrupt(to.head.at, "expected the record that follows the one before it (chain)"));
         }
         Ok(record)
+    }
+
+    /// The hashes of the keys of a record and of those that follow it, up to one without a key, along so many bytes.
+    /// The lines in which they are looked for are fetched.
+    fn hashes_ahead(&self, first: Record<'_>, bytes: u64, tail: Offset) -> Vec<KeyHash> {
+        let end = first.offset + bytes;
+        let mut hashes = Vec::with_capacity(AHEAD);
+        let mut next = Some(first);
+        while let Some(record) = next.filter(|record| matches!(record.kind(), Some(Kind::Put | Kind::Remove))) {
+            let hash = KeyHash::of(record.key(), self.seed);
+            if let Ok(Some(index)) = self.index(record.header.map()) {
+                index.prefetch(hash);
+            }
+            hashes.push(hash);
+            let at = record.end();
+            let goes_on = at < end && at != tail && hashes.len() < AHEAD;
+            // Whatever is wrong with it, is found when it is passed.
+            next = if goes_on { log::record(&self.region, at).ok() } else { None };
+        }
+        hashes
     }
 
     /// The smallest number that the record at the head may have.
@@ -180,6 +206,7 @@ impl<'e> Writing<'e> {
             moved: 0,
             dropped: false,
             extents: Vec::new(),
+            ahead: Vec::new().into_iter(),
         };
         let mut records = 0;
         while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
@@ -190,8 +217,13 @@ impl<'e> Writing<'e> {
             let record = self.engine.record_at_head(&passed.to)?;
             if matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
                 // A tombstone that is all there is takes the log to another extent.
-                let keeps_tombstone = portion.aim == Aim::Compaction && record.end() == tail && passed.moves.is_empty();
-                self.pass_record(&mut passed, record, keeps_tombstone)?;
+                let is_all_there_is = record.end() == tail && passed.moves.is_empty();
+                let keeps = portion.aim == Aim::Compaction && is_all_there_is;
+                let tombstones = if keeps { Tombstones::Kept } else { Tombstones::Dropped };
+                if passed.ahead.len() == 0 {
+                    passed.ahead = self.engine.hashes_ahead(record, portion.bytes - passed.bytes, tail).into_iter();
+                }
+                self.pass_record(&mut passed, record, tombstones)?;
             }
             if record.end() == tail && passed.moves.is_empty() {
                 break;
@@ -225,18 +257,17 @@ impl<'e> Writing<'e> {
     }
 
     /// Finds out whether a record has to be moved.
-    fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, keeps_tombstone: bool) -> Result<()> {
+    fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, tombstones: Tombstones) -> Result<()> {
         let map = record.header.map();
+        let hash = passed.ahead.next().unwrap_or_else(|| KeyHash::of(record.key(), self.engine.seed));
         // The records of a map that is gone are dead.
         let Some(index) = self.engine.index(map)? else { return Ok(()) };
-        let hash = KeyHash::of(record.key(), self.engine.seed);
-        let slot = self.engine.probe(&index, map, hash, record.key())?;
-        let Some(slot) = slot.filter(|slot| matches!(slot, Probe::Found(_, newest) if *newest == record.offset)) else {
-            return Ok(());
-        };
+        // It is needed if the slot of its key points at it. No slot of another key does, so no key need be compared.
+        let slot = index.probe(hash, |offset| Ok(offset == record.offset))?;
+        let Some(slot @ Probe::Found(..)) = slot else { return Ok(()) };
         let place = Place { index, map, hash, slot };
         let is_tombstone = record.kind() == Some(Kind::Remove);
-        if is_tombstone && !keeps_tombstone && self.is_unread(record.seq().count())? {
+        if is_tombstone && tombstones == Tombstones::Dropped && self.is_unread(record.seq().count())? {
             self.retire_slot(&place)?;
             passed.dropped = true;
             return Ok(());

@@ -188,7 +188,7 @@ impl Engine {
             }
         };
         writing.writer.run = None;
-        self.upkeep.end_write(false);
+        self.upkeep.end_step();
         drop(writing);
         drop(turn);
         done

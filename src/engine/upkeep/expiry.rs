@@ -18,12 +18,13 @@ const SAMPLE: u64 = 8;
 
 impl Engine {
     /// Takes a sample of the maps that were written to, if one is due.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn estimate_expired(&self, maps: &[MapId]) -> Result<()> {
+        if self.upkeep.expired.can_be() { self.estimate_if_due(maps) } else { Ok(()) }
+    }
+
+    fn estimate_if_due(&self, maps: &[MapId]) -> Result<()> {
         let expired = &self.upkeep.expired;
-        if !expired.can_be() {
-            return Ok(());
-        }
         let visible = self.region.live_seq(live::VISIBLE)?.count();
         if !expired.is_due(visible, self.settings.limits.commits_a_look) {
             return Ok(());

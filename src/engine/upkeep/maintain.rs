@@ -37,7 +37,7 @@ impl Engine {
                 let slice = Instant::now();
                 loop {
                     let more = writing.maintain_once();
-                    self.upkeep.end_write(false);
+                    self.upkeep.end_step();
                     match more? {
                         true if slice.elapsed() < SLICE => {}
                         more => break more,

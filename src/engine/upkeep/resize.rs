@@ -1,10 +1,10 @@
 //! Resize: an index grows, shrinks, or loses its dead slots, by being built anew beside the one in force.
 //!
-//! A small one is built in one go. A larger one is built by the writers, each of which zeroes a block of the new region
-//! or moves a few lines of the old one. The old one stays in force and up to date; a change of a slot is made in the
-//! new one as well if the line of the slot was moved already ([`slots`](crate::engine::write::slots)). When all lines
-//! are moved, one word of the map table switches. Since lines follow the order of hashes whatever their number, the new
-//! region is filled in order.
+//! A small one is built in one go. A larger one is built by the writers, each of which zeroes some blocks of the new
+//! region or moves a few lines of the old one. The old one stays in force and up to date; a change of a slot is made in
+//! the new one as well if the line of the slot was moved already ([`slots`](crate::engine::write::slots)). When all
+//! lines are moved, one word of the map table switches. Since lines follow the order of hashes whatever their number,
+//! the new region is filled in order.
 //!
 //! **The switch consumes a sequence number.** From that on the new region tells the truth; a reader from before goes on
 //! with the old one, which is retired. So tombstones and dead slots can be left behind whatever readers there are.
@@ -16,13 +16,14 @@
 //! **A step that is cut short is done again**, by whoever writes next: what is there already is the same, and is
 //! skipped.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::{Place, Tombstones, line_of, map_of, tombstones_of};
 use crate::error::{Error, Result};
-use crate::file::index::{self, Index, NewRegion, Placed, Probe, Totals};
-use crate::file::layout::{ExtentKind, Kind, MapId, Seq, live, resize_cursor};
+use crate::file::index::{self, Index, NewRegion, Probe, Totals};
+use crate::file::layout::{ExtentKind, Kind, MapId, SLOTS, Seq, live, resize_cursor};
 use crate::file::log;
 
 /// How far a resize is moved on at most.
@@ -122,24 +123,12 @@ impl<'e> Writing<'e> {
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
         let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
         let new = Index::create(&self.engine.region, new)?;
-        let mut moved = Totals::default();
-        for slot in old.iter() {
-            let slot = slot?;
-            let Some(record) = slot.record else { continue };
-            if tombstones == Tombstones::Dropped
-                && log::record(&self.engine.region, record)?.kind() == Some(Kind::Remove)
-            {
-                continue;
-            }
-            match new.probe(slot.hash, |_| Ok(false))? {
-                Some(Probe::Vacant(at, _)) => new.give(at, slot.hash, record)?,
-                _ => return Err(self.engine.region.corrupt(old.offset(), "the index has more slots than it counts")),
-            }
-            moved.slots += 1;
+        if !self.move_lines(&old, &new, 0..old.lines(), tombstones)? {
+            return Err(self.engine.region.corrupt(old.offset(), "the index has more slots than it counts"));
         }
         self.engine.upkeep.count_lines(old.lines());
         self.engine.upkeep.count_blocks(blocks);
-        self.switch(map, &old, &new, moved, seq)?;
+        self.switch(map, &old, &new, seq)?;
         self.cancel_stale_resize()?;
         Ok(new)
     }
@@ -175,35 +164,63 @@ impl<'e> Writing<'e> {
         let zeroed = self.engine.region.live(live::RESIZE_ZEROED)?;
         if zeroed < target.blocks() {
             let end = (zeroed + step.blocks).min(target.blocks());
-            (zeroed..end).try_for_each(|block| target.zero_block(block))?;
+            target.zero_blocks(zeroed..end)?;
             self.engine.region.store_live(live::RESIZE_ZEROED, end, Ordering::Release)?;
             self.engine.upkeep.count_blocks(end - zeroed);
             return Ok(Stepped::On);
         }
-        let drops = tombstones_of(cursor) == Tombstones::Dropped;
+        let tombstones = tombstones_of(cursor);
         let end = (line + step.lines).min(source.lines()).max(line);
-        for slot in source.slots_of_lines(line, end) {
-            let slot = slot?;
-            let Some(record) = slot.record else { continue };
-            if drops && log::record(&self.engine.region, record)?.kind() == Some(Kind::Remove) {
-                continue;
-            }
-            // What the new index has of the key is the same record.
-            if target.place(slot.hash, record, |offset| Ok(offset == record))? == Placed::Full {
-                return self.cancel_resize().map(|()| Stepped::Idle);
-            }
+        if !self.move_lines(&source, &target, line..end, tombstones)? {
+            return self.cancel_resize().map(|()| Stepped::Idle);
         }
         if target.totals()?.used() > target.hard_limit() {
             return self.cancel_resize().map(|()| Stepped::Idle);
         }
-        self.engine.region.store_live(live::RESIZE_CURSOR, resize_cursor(map, end, drops), Ordering::Release)?;
+        let cursor = resize_cursor(map, end, tombstones == Tombstones::Dropped);
+        self.engine.region.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)?;
         self.engine.upkeep.count_lines(end - line);
         if end < source.lines() {
             return Ok(Stepped::On);
         }
-        let moved = target.totals()?;
-        self.switch(map, &source, &target, moved, self.seq()?)?;
+        self.switch(map, &source, &target, self.seq()?)?;
         Ok(Stepped::Switched)
+    }
+
+    /// Gives slots of the new index to the keys of some lines of the old one, but for those that have one there. Says
+    /// whether there were enough.
+    fn move_lines(
+        &mut self,
+        source: &Index<'_>,
+        target: &Index<'_>,
+        lines: Range<u64>,
+        tombstones: Tombstones,
+    ) -> Result<bool> {
+        let Totals { slots, dead, .. } = target.totals()?;
+        // Counted before they are there: cut short, too many are counted, never too few.
+        let most = lines.end.saturating_sub(lines.start).saturating_mul(SLOTS as u64);
+        target.amend_slots(slots.saturating_add(most), dead)?;
+        let (mut given, mut revived) = (0, 0);
+        for slot in source.slots_of_lines(lines.start, lines.end) {
+            let slot = slot?;
+            let Some(record) = slot.record else { continue };
+            if tombstones == Tombstones::Dropped
+                && log::record(&self.engine.region, record)?.kind() == Some(Kind::Remove)
+            {
+                continue;
+            }
+            // What the new index has of the key is the same record.
+            match target.probe(slot.hash, |offset| Ok(offset == record))? {
+                Some(Probe::Found(..)) => {}
+                Some(Probe::Vacant(at, was_dead)) => {
+                    target.give(at, slot.hash, record)?;
+                    (given, revived) = (given + 1, revived + u64::from(was_dead));
+                }
+                None => return Ok(false),
+            }
+        }
+        target.amend_slots(slots.saturating_add(given), dead.saturating_sub(revived))?;
+        Ok(true)
     }
 
     /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same.
@@ -224,9 +241,9 @@ impl<'e> Writing<'e> {
         Ok(Some(index))
     }
 
-    /// Puts a new index in force.
-    fn switch(&mut self, map: MapId, old: &Index<'_>, new: &Index<'_>, moved: Totals, seq: Seq) -> Result<()> {
-        let Totals { keys, bytes, .. } = old.totals()?;
+    /// Puts a new index in force, in which all slots are given and counted.
+    fn switch(&mut self, map: MapId, old: &Index<'_>, new: &Index<'_>, seq: Seq) -> Result<()> {
+        let (Totals { keys, bytes, .. }, moved) = (old.totals()?, new.totals()?);
         new.reset_totals(Totals { seq: seq.before(), keys, bytes, slots: moved.slots, dead: moved.dead })?;
         new.set_since(seq)?;
         self.engine.map_table()?.set_region(map, new.extent())?;

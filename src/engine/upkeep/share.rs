@@ -1,10 +1,10 @@
 //! Upkeep: what each write does beyond its own commit, so that nothing ever has to be done at once.
 //!
-//! Behind its commit, and with the writer lock still held, a write moves a resize on by a few lines, and if more of the
-//! log is dead than shall be, cleans a piece of it at the head. The piece is so many times as long as what the write
-//! has appended that cleaning keeps up with writing whatever lies at the head, and longer the more is dead. When what
-//! was emptied is much compared to what is alive, it asks for a checkpoint, which the write takes when the lock is free
-//! again.
+//! Behind its commit, and with the writer lock still held, a write moves a resize on by a few lines. If more of the log
+//! is dead than shall be, the write that completes another 4 KiB of the log cleans a piece of it at the head. The piece
+//! is so many times as long as what was appended since the last one that cleaning keeps up with writing whatever lies
+//! at the head, and longer the more is dead. When what was emptied is much compared to what is alive, it asks for a
+//! checkpoint, which the write takes when the lock is free again.
 //!
 //! Upkeep that fails does not fail the write. On a full disk it is tried again; in any other case it
 //! [rests](crate::engine::state::rest) first.
@@ -104,25 +104,24 @@ impl Engine {
 impl<'e> Writing<'e> {
     /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
     /// said `before` until then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn upkeep_after(&mut self, maps: &[MapId], before: LogTotals, records: u64) {
         let done = self.upkeep_of_write(maps, before, records);
-        self.engine.upkeep.end_write(true);
+        self.engine.upkeep.end_write();
         match done {
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => self.engine.rest_from_upkeep(&error),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn upkeep_of_write(&mut self, maps: &[MapId], before: LogTotals, records: u64) -> Result<()> {
         let LogTotals { bytes: appended, live_bytes: live, .. } = self.engine.log_totals()?;
         if self.engine.resize_cursor()? != 0 {
             if !self.engine.leaves_resize(maps)? {
-                self.step(Step {
-                    blocks: records,
-                    lines: records.saturating_mul(self.engine.settings.limits.lines_a_step),
-                })?;
+                let limits = &self.engine.settings.limits;
+                let of_all = |of_one: u64| records.saturating_mul(of_one);
+                self.step(Step { blocks: of_all(limits.blocks_a_step), lines: of_all(limits.lines_a_step) })?;
             }
         } else if live < before.live_bytes {
             for &map in maps {
@@ -133,9 +132,21 @@ impl<'e> Writing<'e> {
             }
         }
         self.engine.estimate_expired(maps)?;
+        // Many writes share what a step costs whatever it passes. Where one is due shows in the log, so that no process
+        // owes one when it ends.
+        let step = self.engine.settings.limits.clean_every;
+        let due = (appended / step).saturating_sub(before.bytes / step).saturating_mul(step);
+        if due == 0 { Ok(()) } else { self.clean_if_worth_it(appended, due, live) }
+    }
+
+    /// Cleans as much as belongs to the `due` bytes that were appended since the last step, if enough is dead.
+    #[cold]
+    fn clean_if_worth_it(&mut self, appended: u64, due: u64, live: u64) -> Result<()> {
         let live = self.engine.upkeep.expired.alive_of(live);
-        let Some(excess) = self.excess(appended, live)? else { return Ok(()) };
-        self.clean_after(appended.saturating_sub(before.bytes), excess, live)
+        match self.excess(appended, live)? {
+            Some(excess) => self.clean_after(due, excess, live),
+            None => Ok(()),
+        }
     }
 
     /// Moves the resize on that is going on.
@@ -160,7 +171,6 @@ impl<'e> Writing<'e> {
 
     /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
     /// is alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
-    #[inline]
     pub(super) fn excess(&self, appended: u64, live: u64) -> Result<Option<f64>> {
         let Some(limit) = self.engine.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
         // Of a small store more may wait than is alive, and cleaning in haste would not make that less.

@@ -22,11 +22,12 @@ use crate::engine::lookup::protocol;
 use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
-use crate::file::index::{Index, Probe, Totals};
+use crate::file::index::{Counters, Index, Probe, Totals};
 use crate::file::layout::{
     CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MapId, Offset, Seq, Shortcut, commit_word, flags, live, seal,
 };
 use crate::file::log::{self, Entry, Record, Scan, Tail};
+use crate::file::region::Region;
 
 /// How a change of one key was recorded, or would be.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,58 @@ pub(crate) struct Change {
     pub(crate) flags: u8,
     /// The key has to be given a slot.
     pub(crate) new_slot: bool,
+    /// Bytes of the value's record that it replaces.
+    pub(crate) replaced: u64,
+}
+
+/// What a record adds to the counters, and takes from them.
+#[derive(Clone, Copy)]
+pub(crate) struct Tally {
+    pub(crate) kind: Kind,
+    /// The key had no value.
+    pub(crate) is_new: bool,
+    /// Nor had it a slot.
+    pub(crate) new_slot: bool,
+    /// Bytes of the record, as they are counted.
+    pub(crate) len: u64,
+    /// Bytes of the value's record that it replaces.
+    pub(crate) replaced: u64,
+}
+
+impl Tally {
+    /// That of a record that says it itself, by its own flags and the record that it replaces. `None` for a copy: the
+    /// same key, the same value, elsewhere.
+    #[inline]
+    fn of(region: &Region, record: Record<'_>) -> Option<Tally> {
+        if record.is_copy() {
+            return None;
+        }
+        let (is_new, prev) = (record.header.flags & flags::NEW != 0, record.header.prev_offset());
+        let replaced = if is_new || prev == Offset::NONE { None } else { log::record(region, prev).ok() };
+        Some(Tally {
+            kind: record.kind()?,
+            is_new,
+            new_slot: is_new && prev == Offset::NONE,
+            len: record.counted_len(),
+            // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
+            replaced: replaced.map_or(0, |replaced| replaced.counted_len()),
+        })
+    }
+
+    /// Counts it, for its map and for the log.
+    #[inline(always)]
+    fn count(self, totals: &mut Totals, appended: &mut Appended) {
+        appended.gone = appended.gone.saturating_add(self.replaced);
+        totals.bytes = totals.bytes.saturating_sub(self.replaced);
+        if self.kind == Kind::Put {
+            appended.live = appended.live.saturating_add(self.len);
+            totals.bytes = totals.bytes.saturating_add(self.len);
+            totals.keys = totals.keys.saturating_add(u64::from(self.is_new));
+            totals.slots = totals.slots.saturating_add(u64::from(self.new_slot));
+        } else {
+            totals.keys = totals.keys.saturating_sub(1);
+        }
+    }
 }
 
 /// Whether a commit changes anything that a user sees.
@@ -56,50 +109,23 @@ pub(crate) enum Clearing {
 }
 
 impl Engine {
-    /// Adds a record to the counters of its map and of the log, by its own flags and the record that it replaces.
-    #[inline]
-    pub(crate) fn count(&self, totals: &mut Totals, record: Record<'_>, appended: &mut Appended) {
-        let header = record.header;
-        if record.is_copy() {
-            // The same key, the same value, elsewhere.
-            return;
-        }
-        let is_new = header.flags & flags::NEW != 0;
-        let replaced = if is_new || header.prev_offset() == Offset::NONE {
-            None
-        } else {
-            log::record(&self.region, header.prev_offset()).ok()
-        };
-        // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
-        let replaced = replaced.map_or(0, |replaced| replaced.counted_len());
-        appended.gone = appended.gone.saturating_add(replaced);
-        totals.bytes = totals.bytes.saturating_sub(replaced);
-        if record.kind() == Some(Kind::Put) {
-            appended.live = appended.live.saturating_add(record.counted_len());
-            totals.bytes = totals.bytes.saturating_add(record.counted_len());
-            totals.keys = totals.keys.saturating_add(u64::from(is_new));
-            totals.slots = totals.slots.saturating_add(u64::from(is_new && header.prev_offset() == Offset::NONE));
-        } else {
-            totals.keys = totals.keys.saturating_sub(1);
-        }
-    }
-
     /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put_over(&self, newest: Option<Offset>) -> Result<Change> {
         let Some(prev) = newest else {
-            return Ok(Change { prev: Offset::NONE, shortcut: None, flags: flags::NEW, new_slot: true });
+            return Ok(Change { prev: Offset::NONE, shortcut: None, flags: flags::NEW, new_slot: true, replaced: 0 });
         };
         let newest = log::record(&self.region, prev)?;
-        let flags = if newest.kind() == Some(Kind::Remove) { flags::NEW } else { 0 };
-        Ok(Change { prev, shortcut: self.shortcut_over(newest)?, flags, new_slot: false })
+        let was_removed = newest.kind() == Some(Kind::Remove);
+        let (flags, replaced) = if was_removed { (flags::NEW, 0) } else { (0, newest.counted_len()) };
+        Ok(Change { prev, shortcut: self.shortcut_over(newest)?, flags, new_slot: false, replaced })
     }
 }
 
 impl Writing<'_> {
     /// Steps 4 to 6 of a commit whose records end at `tail`. `publish` publishes their slots, and says what they add to
     /// the counters of the log.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit(
         &mut self,
         tail: &Tail,
@@ -137,25 +163,28 @@ impl Writing<'_> {
             _ => self.publish_slot(&place, record.offset)?,
         }
         totals.dead = totals.dead.saturating_sub(u64::from(slot.is_dead()));
-        self.engine.count(totals, record, appended);
+        if let Some(tally) = Tally::of(&self.engine.region, record) {
+            tally.count(totals, appended);
+        }
         Ok(())
     }
 
     /// Adds to the counters of the whole log.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count_log(&mut self, seq: Seq, appended: Appended) -> Result<()> {
-        let LogTotals { seq: counted, bytes, records, live_bytes } = self.engine.log_totals()?;
+        let banks = LogTotals::banks(&self.engine.region)?;
+        let LogTotals { seq: counted, bytes, records, live_bytes } = LogTotals::of_words(banks.latest());
         if counted < seq {
             let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
             let live_bytes = live_bytes.saturating_add(appended.live).saturating_sub(appended.gone);
-            LogTotals { seq, bytes, records, live_bytes }.publish(&self.engine.region)?;
+            banks.publish(LogTotals { seq, bytes, records, live_bytes }.words())?;
         }
         Ok(())
     }
 
     /// The end of a commit: the counters of the log, the new tail and the CRC of the record before it, and then what
     /// makes it seen.
-    #[inline]
+    #[inline(always)]
     fn conclude(&mut self, tail: &Tail, effect: Effect, appended: Appended) -> Result<()> {
         let (engine, region) = (self.engine, &self.engine.region);
         if appended.records > 0 {
@@ -167,8 +196,9 @@ impl Writing<'_> {
         }
         // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
         // In the single total order, for those who go to sleep over it: see `changes`.
-        region.store_live(live::CHANGED, tail.seq.0, Ordering::SeqCst)?;
-        region.store_live(live::VISIBLE, tail.seq.0, Ordering::Release)?;
+        let door = region.door()?;
+        door.store_live(live::CHANGED, tail.seq.0, Ordering::SeqCst);
+        door.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
         engine.wake_watchers()
     }
 
@@ -271,21 +301,36 @@ impl Writing<'_> {
         self.skip_number()
     }
 
-    /// Steps 3 to 6 of a commit of one record, whose place in the index is known, in a map that counts so much.
-    #[inline]
-    pub(crate) fn commit_one(&mut self, place: &Place<'_>, mut totals: Totals, entry: &Entry<'_>) -> Result<()> {
-        let entry = Entry { flags: entry.flags | flags::COMMIT, ..*entry };
-        let mut tail = self.tail()?;
-        let jumped = self.make_log_room(&mut tail, entry.len(), Room::of(entry.kind))?;
-        let offset = tail.append(&self.engine.region, &entry)?;
+    /// Steps 3 to 6 of a commit of one record, whose place in the index is known, and which is complete but for its
+    /// number and the flag that makes it a commit. `replaced` are the bytes of the value's record that it replaces.
+    #[inline(always)]
+    pub(crate) fn commit_one(
+        &mut self,
+        place: &Place<'_>,
+        counters: Counters<'_>,
+        entry: &Entry<'_>,
+        replaced: u64,
+    ) -> Result<()> {
+        let (mut tail, len) = (self.tail()?, entry.len());
+        let jumped = self.make_log_room(&mut tail, len, Room::of(entry.kind))?;
+        let offset = tail.append(&self.engine.region, entry)?;
+        let is_new = entry.flags & flags::NEW != 0;
+        let tally = Tally {
+            kind: entry.kind,
+            is_new,
+            new_slot: is_new && entry.prev == Offset::NONE,
+            len: entry.counted_len(),
+            replaced,
+        };
+        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         self.commit(&tail, Effect::Seen, |writing| {
             writing.publish_slot(place, offset)?;
-            let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
-            let mut appended = Appended { bytes: entry.len() + jump_bytes, records: 1 + jumps, ..Appended::default() };
-            writing.engine.count(&mut totals, log::record(&writing.engine.region, offset)?, &mut appended);
+            let mut totals = counters.totals;
+            let mut appended = Appended { bytes: len + jump_bytes, records: 1 + jumps, ..Appended::default() };
+            tally.count(&mut totals, &mut appended);
             totals.seq = entry.seq;
             totals.dead = totals.dead.saturating_sub(u64::from(place.slot.is_dead()));
-            place.index.set_totals(totals)?;
+            counters.publish(totals)?;
             Ok(appended)
         })
     }

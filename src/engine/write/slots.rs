@@ -89,7 +89,7 @@ impl Engine {
 
 impl<'e> Writing<'e> {
     /// Points the slot of a key at its newest record; gives it one if it has none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish_slot(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         match place.slot {
             Probe::Found(at, _) => place.index.publish(at, place.hash, record)?,
@@ -99,7 +99,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Does in the index that is being built what was done in the one in force.
-    #[inline]
+    #[inline(always)]
     pub(super) fn mirror_slot(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         if self.engine.resize_cursor()? == 0 { Ok(()) } else { self.mirror_slowly(place, record) }
     }

@@ -3,11 +3,15 @@
 //! [`reserve`](super::reserve).
 
 use super::reserve::{Demand, REMOVAL_RESERVE, Room};
+use crate::engine::settings::Durability;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Seq, align_block, flags};
+use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Offset, Seq, align_block, flags};
 use crate::file::log::Tail;
 use crate::file::space::Extent;
+
+/// So many bytes are written ahead at once.
+const AHEAD: u64 = 128 << 10;
 
 /// What the tombstone of a record may have and the record has not.
 const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
@@ -15,15 +19,29 @@ const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
 impl<'e> Writing<'e> {
     /// Sees to it that a record of `len` bytes fits at the tail, which jumps to another extent if it does not fit
     /// into this one; says whether it did.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn make_log_room(&mut self, tail: &mut Tail, len: u64, room: Room) -> Result<bool> {
         let len = if room == Room::Growth { len.saturating_add(SHORTCUT_LEN) } else { len };
         let jumped = match tail.has_room(len) && (room != Room::Growth || !self.writer.on_reserve) {
             true => false,
             false => self.leave_extent(tail, len, room)?,
         };
+        if tail.at + len > self.writer.fresh {
+            self.write_ahead(tail, len);
+        }
         self.writer.longest = self.writer.longest.max(len);
         Ok(jumped)
+    }
+
+    /// Writes zeros ahead of a record of `len` bytes, in a part of the tail's extent that was never in memory: page by
+    /// page, as records are stored there, that would take longer than all the rest of a write. Nobody looks there,
+    /// whoever has appended in the meantime: it lies behind the tail, and in the tail's extent.
+    #[cold]
+    fn write_ahead(&mut self, tail: &Tail, len: u64) {
+        let from = tail.at.align(BLOCK).max(self.writer.fresh);
+        let to = (from.max(tail.at + len) + AHEAD).min(tail.extent_end);
+        self.engine.region.write_ahead(from, to.bytes_since(from));
+        self.writer.fresh = if to < tail.extent_end { to } else { Offset::MAX };
     }
 
     /// Goes on in another extent, in any case.
@@ -42,7 +60,7 @@ impl<'e> Writing<'e> {
                 }
             }
         }
-        let needed = len.saturating_add(JUMP_LEN);
+        let (needed, known_end) = (len.saturating_add(JUMP_LEN), Offset(self.engine.region.len()));
         let usual = match self.writer.run {
             Some((least, most)) if needed <= most => self.writer.space.lowest_run(align_block(needed).max(least), most),
             _ => self.writer.space.log_extent_len(needed, self.engine.settings.limits.log_extents()),
@@ -83,6 +101,10 @@ impl<'e> Writing<'e> {
         }
         self.writer.enter(&self.engine.region, extent);
         self.writer.on_reserve |= !within;
+        // What a synced commit flushes should be what it has appended, and no more.
+        if extent.end() > known_end && self.engine.settings.durability == Durability::Buffered {
+            self.writer.fresh = extent.offset.max(known_end);
+        }
         Ok(true)
     }
 

@@ -16,14 +16,18 @@ const SLICE_ONCE_MORE: u64 = 1 << 20;
 
 impl Engine {
     /// What is due after a turn at writing with the store's durability, when the lock is free again.
+    #[inline(always)]
     pub(crate) fn after_turn(&self, committed: bool) -> Result<()> {
         self.after_turn_with(committed, self.settings.durability)
     }
 
     /// The same with another durability. What a synced call saw is durable when it returns, also if it has changed
     /// nothing: that a key is not there may be news, too.
+    #[inline(always)]
     pub(crate) fn after_turn_with(&self, committed: bool, durability: Durability) -> Result<()> {
-        self.changed.fetch_or(committed, Ordering::Relaxed);
+        if committed && !self.changed.load(Ordering::Relaxed) {
+            self.changed.store(true, Ordering::Relaxed);
+        }
         match durability {
             Durability::Buffered => {}
             Durability::Synced => self.sync()?,
@@ -82,7 +86,7 @@ impl Engine {
 
     /// Takes a checkpoint if the log has grown enough since the last one, and keeps the disk busy until then. The
     /// commit that this follows is done, so a failure is not its failure; it is remembered.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn checkpoint_if_due(&self) {
         let Ok(LogTotals { bytes, .. }) = self.log_totals() else { return };
         let wanted = self.upkeep.wants_checkpoint();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::engine::Engine;
 use crate::engine::clock::now;
 use crate::engine::processes::gate::Refusal;
-use crate::engine::processes::lock_word;
+use crate::engine::processes::lock_word::{self, Handover};
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Numbers, Result};
 use crate::file::layout::{LAST_COUNT, Offset, Seq, live, writer_lock};
@@ -30,7 +30,7 @@ pub(crate) struct Turn<E: Deref<Target = Engine>> {
 }
 
 impl<E: Deref<Target = Engine>> Drop for Turn<E> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if self.engine.is_forked() {
             // It is the parent's.
@@ -42,7 +42,7 @@ impl<E: Deref<Target = Engine>> Drop for Turn<E> {
 
 impl<E: Deref<Target = Engine>> Turn<E> {
     /// Takes the writer lock and leaves nothing half done behind the caller.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(engine: E) -> Result<Turn<E>> {
         let timeout = engine.settings.lock_timeout;
         let turn = Turn::to_look(engine, timeout)?;
@@ -51,19 +51,19 @@ impl<E: Deref<Target = Engine>> Turn<E> {
     }
 
     /// The same to keep others from writing, and not to write, waiting at most `timeout`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn to_look(engine: E, timeout: Duration) -> Result<Turn<E>> {
         engine.check_not_forked()?;
         if engine.read_only {
             return Err(Error::ReadOnly { path: engine.region.path().to_owned() });
         }
-        let abandoned = match engine.take_lock(timeout) {
+        let handover = match engine.take_lock(timeout) {
             Err(Error::WouldDeadlock { .. }) => engine.take_lock_of_mine(timeout)?,
             taken => taken?,
         };
         let turn = Turn { engine };
-        if let Err(error) = turn.write().prepare(abandoned) {
-            if abandoned {
+        if let Err(error) = turn.write().prepare(handover) {
+            if handover == Handover::Abandoned {
                 turn.engine.left_something.store(true, Ordering::Relaxed);
             }
             return Err(error);
@@ -72,7 +72,7 @@ impl<E: Deref<Target = Engine>> Turn<E> {
     }
 
     /// Lends the right to change the store.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(&self) -> Writing<'_> {
         self.engine.lend_writing()
     }
@@ -127,7 +127,7 @@ impl Drop for LongTurn {
 
 impl Engine {
     /// A turn at writing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn turn(&self) -> Result<Turn<&Engine>> {
         Turn::take(self)
     }
@@ -147,7 +147,7 @@ impl Engine {
     }
 
     /// Gives the writer lock back. Only for a turn.
-    #[inline]
+    #[inline(always)]
     fn release(&self) {
         // What a writer has left behind who panics, or could not clean up, is left to the next one.
         let left_something = std::thread::panicking() || self.left_something.load(Ordering::Relaxed);
@@ -155,25 +155,30 @@ impl Engine {
             && let Ok(word) = self.region.live(live::WRITER_LOCK)
         {
             self.left_something.store(false, Ordering::Relaxed);
+            let how = if left_something { Handover::Abandoned } else { Handover::Orderly };
             // The word was just found, so storing it succeeds.
-            let _ = lock_word::give_back(self, word, left_something);
+            let _ = lock_word::give_back(self, word, how);
         }
         self.gate.release();
     }
 
     /// Takes the writer lock, and says whether its last holder has left something behind.
-    #[inline]
-    fn take_lock(&self, timeout: Duration) -> Result<bool> {
+    #[inline(always)]
+    fn take_lock(&self, timeout: Duration) -> Result<Handover> {
         if let Err(refusal) = self.gate.acquire(timeout) {
             return Err(self.refused(refusal));
         }
-        self.take_lock_word(timeout).inspect_err(|_| self.gate.release())
+        let taken = self.take_lock_word(timeout);
+        if taken.is_err() {
+            self.gate.release();
+        }
+        taken
     }
 
     /// The same where this thread seems to have it. A transaction that it has begun may have been sent away without a
     /// word. Where a value is, nobody can ask, so its new thread has some time to use it.
     #[cold]
-    fn take_lock_of_mine(&self, timeout: Duration) -> Result<bool> {
+    fn take_lock_of_mine(&self, timeout: Duration) -> Result<Handover> {
         let start = Instant::now();
         loop {
             match self.take_lock(timeout.saturating_sub(start.elapsed())) {
@@ -186,20 +191,18 @@ impl Engine {
     }
 
     /// Takes the lock word, and says whether its last holder has left something behind.
-    #[inline]
-    fn take_lock_word(&self, timeout: Duration) -> Result<bool> {
+    #[inline(always)]
+    fn take_lock_word(&self, timeout: Duration) -> Result<Handover> {
         if self.exclusive {
             let word = self.region.live(live::WRITER_LOCK)?;
             if writer_lock::holder(word) == self.process + 1 {
-                return Ok(false);
+                return Ok(Handover::Orderly);
             }
             self.region.store_live(live::WRITER_LOCK, writer_lock::taken(word, self.process), Ordering::Relaxed)?;
-            return Ok(writer_lock::holder(word) != writer_lock::FREE);
+            let was_free = writer_lock::holder(word) == writer_lock::FREE;
+            return Ok(if was_free { Handover::Orderly } else { Handover::Abandoned });
         }
-        match lock_word::take(self, self.process, timeout)? {
-            Some(taken) => Ok(taken == lock_word::Taken::Abandoned),
-            None => Err(self.lock_timeout(timeout)),
-        }
+        lock_word::take(self, self.process, timeout)?.ok_or_else(|| self.lock_timeout(timeout))
     }
 
     #[cold]
@@ -211,7 +214,7 @@ impl Engine {
     }
 
     /// What comes before the first change of a turn.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin_to_write(&self) -> Result<()> {
         if !self.has_numbers()? {
             return Err(self.numbers_exhausted(Numbers::Commits, LAST_COUNT));
@@ -222,15 +225,17 @@ impl Engine {
 
 impl Writing<'_> {
     /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
-    #[inline]
-    fn prepare(&mut self, abandoned: bool) -> Result<()> {
+    #[inline(always)]
+    fn prepare(&mut self, handover: Handover) -> Result<()> {
         let (engine, region) = (self.engine, &self.engine.region);
+        let abandoned = handover == Handover::Abandoned;
         if !self.writer.space.is_current(region)? {
             self.reload()?;
         }
-        let (visible, commit) = (region.live_seq(live::VISIBLE)?, region.live(live::COMMIT_POINT)?);
+        let front = region.window();
+        let (visible, commit) = (Seq(front.live(live::VISIBLE)), front.live(live::COMMIT_POINT));
         let half_done = Seq::of_commit_word(commit, visible) != visible
-            || Offset::of_commit_word(commit) != region.live_offset(live::TAIL)?;
+            || Offset::of_commit_word(commit) != Offset(front.live(live::TAIL));
         if (half_done || abandoned) && engine.closed.load(Ordering::Relaxed) {
             engine.clear_closed_flag()?;
         }

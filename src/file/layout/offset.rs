@@ -14,6 +14,8 @@ pub(crate) struct Offset(pub(crate) u64);
 impl Offset {
     /// Where no record and no region lies: in their place it says that there is none.
     pub(crate) const NONE: Offset = Offset(0);
+    /// Behind the end of every file.
+    pub(crate) const MAX: Offset = Offset(u64::MAX);
     /// Where the first extent begins.
     pub(crate) const EXTENTS: Offset = Offset(EXTENTS);
 
@@ -29,7 +31,7 @@ impl Offset {
         Offset(extent_offset(word))
     }
 
-    /// The record that a [`slot`](super::slot) points at.
+    /// The record that a [`slot`] points at.
     #[inline(always)]
     pub(crate) const fn of_slot(slot: u64) -> Offset {
         Offset(slot::offset(slot))
@@ -41,19 +43,19 @@ impl Offset {
         self.0.saturating_sub(other.0)
     }
 
-    /// Whether this is a multiple of so many bytes.
+    /// Whether this is a multiple of `to` bytes.
     #[inline(always)]
     pub(crate) const fn is_aligned(self, to: u64) -> bool {
         self.0.is_multiple_of(to)
     }
 
-    /// The next multiple of so many bytes, a power of two.
+    /// The next multiple of `to` bytes, a power of two.
     #[inline(always)]
     pub(crate) const fn align(self, to: u64) -> Offset {
         Offset((self.0 + to - 1) & !(to - 1))
     }
 
-    /// The last multiple of so many bytes, a power of two.
+    /// The last multiple of `to` bytes, a power of two.
     #[inline(always)]
     pub(crate) const fn align_down(self, to: u64) -> Offset {
         Offset(self.0 & !(to - 1))

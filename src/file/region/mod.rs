@@ -445,13 +445,20 @@ impl Region {
     /// The `N` words at `offset`, a multiple of 8.
     #[inline(always)]
     pub(crate) fn words<const N: usize>(&self, offset: u64) -> Result<&[Word; N]> {
+        let [words] = self.rows(offset)?;
+        Ok(words)
+    }
+
+    /// `M` rows of `N` words each, one behind the other, at `offset`, a multiple of 8.
+    #[inline(always)]
+    pub(crate) fn rows<const N: usize, const M: usize>(&self, offset: u64) -> Result<&[[Word; N]; M]> {
         if !offset.is_multiple_of(8) {
             return Err(self.misaligned(offset));
         }
-        let address = self.address(offset, 8 * N as u64)?;
-        // SAFETY: `address` points to `N` words of the mapping, which lives as long as `self`; mappings start at a page
-        // and `offset` is a multiple of 8, so they are aligned. Words are only ever accessed as atomics.
-        Ok(unsafe { &*address.cast::<[Word; N]>() })
+        let address = self.address(offset, 8 * (N * M) as u64)?;
+        // SAFETY: `address` points to `N * M` words of the mapping, which lives as long as `self`; mappings start at a
+        // page and `offset` is a multiple of 8, so they are aligned. Words are only ever accessed as atomics.
+        Ok(unsafe { &*address.cast::<[[Word; N]; M]>() })
     }
 
     /// Bytes that were published and can change no more.

@@ -79,10 +79,10 @@ impl Region {
         if self.seal_len() == 0 {
             return Ok(());
         }
-        self.check_writable()?;
+        let door = self.door()?;
         let at = self.live(live::SEAL_AT)?;
         // Release, where it says that something has changed: whatever made it so was stored before.
-        self.store_to(self.seal_word(at, word)?, at + word, value, Ordering::Release);
+        door.store(self.seal_word(at, word)?, at + word, value, Ordering::Release);
         Ok(())
     }
 
@@ -135,8 +135,9 @@ impl Region {
     }
 
     fn clear_seal(&self, at: u64) -> Result<()> {
+        let door = self.door()?;
         seal::WORDS.into_iter().try_for_each(|word| {
-            self.store_to(self.seal_word(at, word)?, at + word, 0, Ordering::Release);
+            door.store(self.seal_word(at, word)?, at + word, 0, Ordering::Release);
             Ok(())
         })
     }
@@ -149,10 +150,10 @@ impl Region {
         if self.seal_len() == 0 || from == to {
             return Ok(());
         }
-        let was_there = self.can_seal_at(from);
+        let (door, was_there) = (self.door()?, self.can_seal_at(from));
         for word in seal::WORDS {
             let value = if was_there { self.seal_word(from, word)?.load() } else { 0 };
-            self.store_to(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
+            door.store(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
         }
         // The words of the old one first, and never both: a copy whose front names the old place must not find it as it
         // was when others have committed since.

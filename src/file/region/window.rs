@@ -61,6 +61,13 @@ impl<'a> Window<'a> {
         Some(unsafe { address.cast::<[Word; N]>().as_ref() })
     }
 
+    /// The value of a word in front of the extents, which are in every window; see [`Word::load`]. Zero of one that is
+    /// not there.
+    #[inline(always)]
+    pub(crate) fn live(self, offset: u64) -> u64 {
+        self.words(offset).map_or(0, |[word]| word.load())
+    }
+
     /// `N` words among bytes that were published and can change no more, at `offset`, a multiple of 8; see
     /// [`Region::frozen`].
     #[inline(always)]

@@ -1,15 +1,51 @@
 //! The door: everything that changes the file, and nothing else does.
 
 use std::io;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{LazyLock, PoisonError};
 
 use super::*;
+
+/// Zeros to be written. Nobody writes to them, so the system keeps no memory for them.
+static ZEROS: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; 128 << 10].into_boxed_slice());
+
+/// The way to change words of a region that can be written to.
+#[derive(Clone, Copy)]
+pub(crate) struct Door<'r> {
+    region: &'r Region,
+    front: Window<'r>,
+}
+
+impl Door<'_> {
+    /// Stores a word of this region that was found at `offset`.
+    #[inline(always)]
+    pub(crate) fn store(self, word: &Word, offset: u64, value: u64, order: Ordering) {
+        #[cfg(test)]
+        self.region.record(|recorder| recorder.store(offset, value));
+        #[cfg(not(test))]
+        let _ = (self.region, offset);
+        word.0.store(value.to_le(), order);
+    }
+
+    /// Stores a word in front of the extents.
+    #[inline(always)]
+    pub(crate) fn store_live(self, offset: u64, value: u64, order: Ordering) {
+        if let Some([word]) = self.front.words(offset) {
+            self.store(word, offset, value, order);
+        }
+    }
+}
 
 impl Region {
     #[inline(always)]
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.is_read_only() { Err(self.read_only_error()) } else { Ok(()) }
+    }
+
+    /// The way to change words of this region that were found, if it can be written to.
+    #[inline(always)]
+    pub(crate) fn door(&self) -> Result<Door<'_>> {
+        self.check_writable().map(|()| Door { region: self, front: self.window() })
     }
 
     #[cold]
@@ -61,31 +97,40 @@ impl Region {
         Ok(())
     }
 
-    /// Stores zeros where nobody looks.
+    /// Stores zeros where nobody looks. Written and not stored, they take memory for a long piece at once; if the
+    /// system refuses that, they are stored.
     pub(crate) fn zero(&self, offset: Offset, len: u64) -> Result<()> {
-        static ZEROS: [u8; 1 << 14] = [0; 1 << 14];
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(ZEROS.len() as u64);
-            self.write(offset + done, &ZEROS[..piece as usize])?;
+            let zeros = &ZEROS[..piece as usize];
+            self.append(offset + done, zeros).or_else(|_| self.write(offset + done, zeros))?;
             done += piece;
         }
         Ok(())
     }
 
+    /// Writes zeros to a part of the file that was never in memory, so that the system takes memory for all of it at
+    /// once and not page by page as it is stored to. Nothing depends on it, nor is anything to be done where file and
+    /// mapping are not the same memory.
+    pub(crate) fn write_ahead(&self, offset: Offset, len: u64) {
+        if matches!(self.backing, Backing::File(_)) && self.coherent {
+            // The space is there, so that storing does not fail.
+            let _ = self.zero(offset, len);
+        }
+    }
+
     /// Stores a word in front of the extents.
     #[inline(always)]
     pub(crate) fn store_live(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
-        self.check_writable()?;
-        self.store_to(self.live_word(offset)?, offset, value, order);
+        self.door()?.store(self.live_word(offset)?, offset, value, order);
         Ok(())
     }
 
     /// Stores a word.
     #[inline(always)]
     pub(crate) fn store(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
-        self.check_writable()?;
-        self.store_to(self.word(offset)?, offset, value, order);
+        self.door()?.store(self.word(offset)?, offset, value, order);
         Ok(())
     }
 
@@ -93,18 +138,8 @@ impl Region {
     #[inline(always)]
     pub(crate) fn store_found(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
         if !self.is_read_only() {
-            self.store_to(word, offset, value, order);
+            Door { region: self, front: self.window() }.store(word, offset, value, order);
         }
-    }
-
-    /// Stores a word that was found at `offset`, in a region that can be written to.
-    #[inline(always)]
-    pub(super) fn store_to(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
-        #[cfg(test)]
-        self.record(|recorder| recorder.store(offset, value));
-        #[cfg(not(test))]
-        let _ = offset;
-        word.0.store(value.to_le(), order);
     }
 
     /// Replaces the word at `offset` by `new` if it is `current`; says whether it was.
