@@ -301,8 +301,9 @@ impl Writing<'_> {
         self.skip_number()
     }
 
-    /// Steps 3 to 6 of a commit of one record, whose place in the index is known, and which is complete but for its
-    /// number and the flag that makes it a commit. `replaced` are the bytes of the value's record that it replaces.
+    /// Steps 3 to 6 of a commit of one record, which is complete, the flag that makes it a commit included. Its place
+    /// in the index is known, and what its map counted before it. `replaced` are the bytes of the value's record that
+    /// it replaces.
     #[inline(always)]
     pub(crate) fn commit_one(
         &mut self,
