@@ -36,7 +36,7 @@ impl Background {
         let thread = std::thread::Builder::new()
             .name("slotlog upkeep".to_owned())
             .spawn(move || run(&of_thread, &ended_too))
-            .map_err(|e| Error::io(engine.region.path(), "start a thread", e))?;
+            .map_err(|e| Error::io(engine.mapping.path(), "start a thread", e))?;
         Ok(Background { engine: Arc::clone(engine), ended, thread: Some(thread) })
     }
 }

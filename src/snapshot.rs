@@ -53,7 +53,7 @@ impl Snapshot {
     fn index(&self) -> Result<Option<Index<'_>>> {
         let engine = self.pinned.engine();
         engine.check_not_forked()?;
-        self.region.map(|extent| Index::of_extent(&engine.region, extent)).transpose()
+        self.region.map(|extent| Index::of_extent(&engine.mapping, extent)).transpose()
     }
 
     #[inline(always)]

@@ -261,12 +261,12 @@ impl Stats {
         let writing = engine.writing()?;
         let pid = |entry| processes.iter().find(|process| process.entry == entry).map(|process| process.pid);
         Ok(Stats {
-            path: engine.region.path().to_owned(),
+            path: engine.mapping.path().to_owned(),
             uuid: uuid(superblock.uuid),
             format_version: VERSION,
             created: time(superblock.created.get()),
             opened: engine.opened,
-            file_len: engine.region.file_len()?,
+            file_len: engine.mapping.file_len()?,
             incarnation: visible.incarnation().saturating_sub(1),
             commits: visible.count(),
             log_records,
@@ -332,7 +332,7 @@ fn maps(engine: &Engine, visible: u64) -> Result<Vec<MapStats>> {
     for id in engine.map_ids()? {
         let (_pin, extent, totals) = Pin::with_totals(engine, id)?;
         let Some(extent) = extent else { continue };
-        let index = Index::of_extent(&engine.region, extent)?;
+        let index = Index::of_extent(&engine.mapping, extent)?;
         let slots = index.lines() * SLOTS as u64;
         let used_slots = totals.used();
         let (name, types, version) = match (id, named.remove(&id)) {
@@ -388,7 +388,7 @@ fn extents(engine: &Engine, visible: u64) -> Result<Vec<ExtentStats>> {
     }
     let (mut end, mut count, mut bytes) = (Offset::EXTENTS, 0, 0);
     let runs = used.iter().map(|extent| (extent.offset, extent.end()));
-    for (start, next) in runs.chain([(Offset(engine.region.len()), Offset::NONE)]) {
+    for (start, next) in runs.chain([(Offset(engine.mapping.len()), Offset::NONE)]) {
         if start > end {
             count += 1;
             bytes += start - end;

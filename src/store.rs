@@ -47,7 +47,7 @@ pub struct Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("path", &self.engine().region.path()).finish_non_exhaustive()
+        f.debug_struct("Store").field("path", &self.engine().mapping.path()).finish_non_exhaustive()
     }
 }
 
@@ -771,7 +771,7 @@ impl Store {
     /// and the file stays open until the others are. Of several threads that close the last handles at the same time,
     /// exactly one does not get this error. Those of [`sync`](Store::sync).
     pub fn close_last(self) -> Result<()> {
-        let path = self.engine().region.path().to_owned();
+        let path = self.engine().mapping.path().to_owned();
         match self.give_up()? {
             0 => Ok(()),
             handles => Err(Error::StillOpen { path, handles }),

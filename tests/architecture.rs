@@ -316,7 +316,7 @@ fn the_binaries_see_the_public_interface_only() {
 #[test]
 fn unsafe_stays_in_the_rooms_that_map_memory_and_lock_bytes() {
     for (name, source) in sources() {
-        if name.starts_with("file/region/") || name.starts_with("file/locks/") {
+        if name.starts_with("file/mapping/") || name.starts_with("file/locks/") {
             let lines: Vec<&str> = source.lines().collect();
             for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("unsafe {")) {
                 let above = &lines[number.saturating_sub(6)..=number];
@@ -341,11 +341,11 @@ fn who_writes_has_a_turn_or_opens_the_store() {
     }
 }
 
-/// The file changes through the door of the region only: nobody else writes to a file or gets at its memory.
+/// The file changes through the door of the mapping only: nobody else writes to a file or gets at its memory.
 #[test]
 fn the_file_changes_through_one_door() {
     for (name, source) in sources() {
-        let allowed = name.starts_with("file/region/") || name == "file/locks/os.rs" || name.starts_with("bin/");
+        let allowed = name.starts_with("file/mapping/") || name == "file/locks/os.rs" || name.starts_with("bin/");
         // Creating a file writes a mark before there is a mapping.
         let allowed = allowed || name == "engine/open/roads.rs";
         for line in code(&source) {

@@ -79,7 +79,7 @@ use state::writer::Writer;
 
 use crate::file::layout::Superblock;
 use crate::file::locks::Locks;
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 
 /// One open store: what all its handles, snapshots and transactions share.
 pub(crate) struct Engine {
@@ -87,9 +87,9 @@ pub(crate) struct Engine {
     /// copy of a file.
     locks: Option<Arc<Locks>>,
     /// What such a copy holds for as long as it lives, so that what it shows of the file does not change. Before the
-    /// region, since a fork needs its file as long as there are locks.
+    /// mapping, since a fork needs its file as long as there are locks.
     held: Option<Arc<Locks>>,
-    pub(crate) region: Region,
+    pub(crate) mapping: Mapping,
     pub(crate) settings: Settings,
     pub(crate) opened: Opened,
     /// Seed of the key hash.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::engine::settings::{OnRecovery, RecoveryPhase, RecoveryProgress, Settings};
 use crate::error::{OpenerStep, Result};
 use crate::file::layout::{live, opener};
-use crate::file::region::{self, Region};
+use crate::file::mapping::{self, Mapping};
 
 /// So many bytes of log lie between two calls.
 const EVERY: u64 = 4 << 20;
@@ -15,28 +15,28 @@ const EVERY: u64 = 4 << 20;
 const WORDS: [u64; 3] = [live::OPENER, live::OPENER_DONE, live::OPENER_TOTAL];
 
 /// Tells those who wait until an opening or closing is done who is at it and how far it is. It only informs.
-pub(crate) fn note(region: &Region, step: u64, done: u64, total: u64) {
+pub(crate) fn note(mapping: &Mapping, step: u64, done: u64, total: u64) {
     for (at, value) in WORDS.into_iter().zip([opener::word(std::process::id(), step), done, total]) {
-        let _ = region.store_live(at, value, Ordering::Relaxed);
+        let _ = mapping.store_live(at, value, Ordering::Relaxed);
     }
 }
 
 /// Takes back what is noted while it lives: should an opening come to nothing, it has not changed the file.
 struct Noting<'r> {
-    region: &'r Region,
+    mapping: &'r Mapping,
     before: [u64; 3],
 }
 
 impl<'r> Noting<'r> {
-    fn begin(region: &'r Region) -> Noting<'r> {
-        Noting { region, before: WORDS.map(|at| region.live(at).unwrap_or_default()) }
+    fn begin(mapping: &'r Mapping) -> Noting<'r> {
+        Noting { mapping, before: WORDS.map(|at| mapping.live(at).unwrap_or_default()) }
     }
 }
 
 impl Drop for Noting<'_> {
     fn drop(&mut self) {
         for (at, value) in WORDS.into_iter().zip(self.before) {
-            let _ = self.region.store_live(at, value, Ordering::Relaxed);
+            let _ = self.mapping.store_live(at, value, Ordering::Relaxed);
         }
     }
 }
@@ -44,7 +44,7 @@ impl Drop for Noting<'_> {
 /// Who opens or closes the store in this file, as far as it [says](note), and what it is at. The file may be anything.
 pub(crate) fn opener_of(file: &File) -> Option<(u32, OpenerStep)> {
     let mut words = [0; 24];
-    region::read_at(file, live::OPENER, &mut words).ok()?;
+    mapping::read_at(file, live::OPENER, &mut words).ok()?;
     let word = |number: usize| u64::from_le_bytes(std::array::from_fn(|byte| words[8 * number + byte]));
     let (pid, step) = opener::parts(word(0))?;
     let (done, total) = (word(1), word(2));
@@ -60,15 +60,15 @@ pub(crate) fn opener_of(file: &File) -> Option<(u32, OpenerStep)> {
 }
 
 /// Nobody opens or closes the store any more.
-pub(crate) fn note_the_end(region: &Region) -> Result<()> {
-    region.store_live(live::OPENER, 0, Ordering::Relaxed)
+pub(crate) fn note_the_end(mapping: &Mapping) -> Result<()> {
+    mapping.store_live(live::OPENER, 0, Ordering::Relaxed)
 }
 
 /// Flushes all of the file, and lets others see how far that is.
-pub(crate) fn flush_all(region: &Region, step: u64) -> Result<()> {
-    let (total, _noting) = (region.len(), Noting::begin(region));
-    region.write_back_all(|done| note(region, step, done, total))?;
-    region.flush_all()
+pub(crate) fn flush_all(mapping: &Mapping, step: u64) -> Result<()> {
+    let (total, _noting) = (mapping.len(), Noting::begin(mapping));
+    mapping.write_back_all(|done| note(mapping, step, done, total))?;
+    mapping.flush_all()
 }
 
 /// One phase of a recovery.
@@ -80,9 +80,9 @@ pub(crate) struct Phase<'r> {
 }
 
 impl<'r> Phase<'r> {
-    pub(crate) fn begin(region: &'r Region, settings: &Settings, phase: RecoveryPhase, total: u64) -> Phase<'r> {
+    pub(crate) fn begin(mapping: &'r Mapping, settings: &Settings, phase: RecoveryPhase, total: u64) -> Phase<'r> {
         let begun = Phase {
-            noting: Noting::begin(region),
+            noting: Noting::begin(mapping),
             on_recovery: settings.on_recovery.clone(),
             progress: RecoveryProgress { phase, done: 0, total },
             told: 0,
@@ -97,7 +97,7 @@ impl<'r> Phase<'r> {
             RecoveryPhase::Walking => opener::WALKING,
             RecoveryPhase::Indexing => opener::INDEXING,
         };
-        note(self.noting.region, step, done, total);
+        note(self.noting.mapping, step, done, total);
         if let Some(OnRecovery(call)) = &self.on_recovery {
             call(self.progress);
         }

@@ -12,7 +12,7 @@ use super::layout::{
     BLOCK, KeyHash, LINE, MAX_FILE_LEN, MapId, Offset, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS,
     Seq, extent_blocks, extent_offset, extent_word, lines_of_blocks, slot,
 };
-use super::region::{Region, Window, Word, tagged};
+use super::mapping::{Mapping, Window, Word, tagged};
 use super::totals::{self, Banks};
 use crate::error::Result;
 
@@ -147,7 +147,7 @@ pub(crate) struct NewRegion {
 /// One map's index.
 #[derive(Clone, Copy)]
 pub(crate) struct Index<'a> {
-    region: &'a Region,
+    mapping: &'a Mapping,
     offset: Offset,
     lines: u64,
     since: Seq,
@@ -158,41 +158,41 @@ impl<'a> Index<'a> {
     /// The index whose region is in the extent that a word of the map table names. A damaged one shows in what the
     /// searches find, as damaged slots do; nothing of the header is looked at but what a read needs.
     #[inline(always)]
-    pub(crate) fn of_extent(region: &'a Region, extent: u64) -> Result<Index<'a>> {
+    pub(crate) fn of_extent(mapping: &'a Mapping, extent: u64) -> Result<Index<'a>> {
         let offset = Offset::of_extent_word(extent);
-        let [since, previous] = region.words(offset.0 + SINCE)?;
+        let [since, previous] = mapping.words(offset.0 + SINCE)?;
         let lines = lines_of_blocks(extent_blocks(extent).max(1));
-        Ok(Index { region, offset, lines, since: Seq(since.load()), previous: Offset(previous.load()) })
+        Ok(Index { mapping, offset, lines, since: Seq(since.load()), previous: Offset(previous.load()) })
     }
 
     /// The index whose region is at `offset`, after a look at its header.
-    pub(crate) fn open(region: &'a Region, offset: Offset) -> Result<Index<'a>> {
+    pub(crate) fn open(mapping: &'a Mapping, offset: Offset) -> Result<Index<'a>> {
         // Word by word: a reader without a pin may come here when the region is something else already.
-        let word = |field: usize| region.load(offset.0.saturating_add(field as u64));
+        let word = |field: usize| mapping.load(offset.0.saturating_add(field as u64));
         let lines = word(std::mem::offset_of!(RegionHeader, lines))?;
         let magic = word(std::mem::offset_of!(RegionHeader, magic))?.to_le_bytes();
         let is_region = magic == REGION_MAGIC && offset.is_aligned(BLOCK);
         if !is_region || lines.wrapping_sub(1) >= MAX_FILE_LEN / LINE {
-            return Err(region.corrupt(offset, "expected the header of an index region"));
+            return Err(mapping.corrupt(offset, "expected the header of an index region"));
         }
         let previous = Offset(word(std::mem::offset_of!(RegionHeader, previous))?);
-        Ok(Index { region, offset, lines, since: Seq(word(SINCE as usize)?), previous })
+        Ok(Index { mapping, offset, lines, since: Seq(word(SINCE as usize)?), previous })
     }
 
     /// Makes an empty index.
-    pub(crate) fn create(region: &'a Region, new: NewRegion) -> Result<Index<'a>> {
-        region.zero(new.offset, new.blocks * BLOCK)?;
-        Index::write_header(region, new)
+    pub(crate) fn create(mapping: &'a Mapping, new: NewRegion) -> Result<Index<'a>> {
+        mapping.zero(new.offset, new.blocks * BLOCK)?;
+        Index::write_header(mapping, new)
     }
 
     /// Begins an index, to be filled from the one at `previous`. Only its first block can be used; the others have to
     /// be [zeroed](Index::zero_blocks) first.
-    pub(crate) fn begin(region: &'a Region, new: NewRegion) -> Result<Index<'a>> {
-        region.zero(new.offset, BLOCK)?;
-        Index::write_header(region, new)
+    pub(crate) fn begin(mapping: &'a Mapping, new: NewRegion) -> Result<Index<'a>> {
+        mapping.zero(new.offset, BLOCK)?;
+        Index::write_header(mapping, new)
     }
 
-    fn write_header(region: &'a Region, new: NewRegion) -> Result<Index<'a>> {
+    fn write_header(mapping: &'a Mapping, new: NewRegion) -> Result<Index<'a>> {
         let NewRegion { offset, blocks, map, since, previous, totals } = new;
         let lines = lines_of_blocks(blocks);
         let bank = [totals.seq.0, totals.keys, totals.bytes, totals.slots, totals.dead].map(Into::into);
@@ -205,19 +205,19 @@ impl<'a> Index<'a> {
             previous: previous.into(),
             totals: [bank, [0; 5].map(Into::into)],
         };
-        region.write(offset, header.as_bytes())?;
-        Ok(Index { region, offset, lines, since, previous })
+        mapping.write(offset, header.as_bytes())?;
+        Ok(Index { mapping, offset, lines, since, previous })
     }
 
     /// Makes blocks ready for use.
     pub(crate) fn zero_blocks(&self, blocks: Range<u64>) -> Result<()> {
         let (first, count) = (blocks.start, blocks.end.saturating_sub(blocks.start));
-        self.region.zero(self.offset + first * BLOCK, count * BLOCK)
+        self.mapping.zero(self.offset + first * BLOCK, count * BLOCK)
     }
 
     /// Says from which sequence number on this index tells the truth, before it is put in force.
     pub(crate) fn set_since(&self, since: Seq) -> Result<()> {
-        self.region.store(self.offset.0 + SINCE, since.0, Ordering::Relaxed)
+        self.mapping.store(self.offset.0 + SINCE, since.0, Ordering::Relaxed)
     }
 
     /// Blocks of the region.
@@ -259,7 +259,7 @@ impl<'a> Index<'a> {
 
     /// The index that readers below [`since`](Index::since) need, if there was one.
     pub(crate) fn previous(&self) -> Result<Option<Index<'a>>> {
-        if self.previous == Offset::NONE { Ok(None) } else { Index::open(self.region, self.previous).map(Some) }
+        if self.previous == Offset::NONE { Ok(None) } else { Index::open(self.mapping, self.previous).map(Some) }
     }
 
     /// Offset of the previous region, or zero.
@@ -275,7 +275,7 @@ impl<'a> Index<'a> {
     /// The counters, found once, for a commit that is to change them.
     #[inline(always)]
     pub(crate) fn counters(&self) -> Result<Counters<'a>> {
-        let banks = Banks::at(self.region, self.offset.0 + REGION_TOTALS)?;
+        let banks = Banks::at(self.mapping, self.offset.0 + REGION_TOTALS)?;
         let Totals { seq, keys, bytes, slots, dead } = banks.latest().into();
         // Damaged counters shall not make a larger index out of this one than its slots can fill.
         let most = self.lines * SLOTS as u64;
@@ -285,7 +285,7 @@ impl<'a> Index<'a> {
 
     /// The counters as of `seq`; `None` if commits have overtaken the reader.
     pub(crate) fn totals_at(&self, seq: Seq) -> Result<Option<Totals>> {
-        Ok(totals::at_most(self.region, self.offset.0 + REGION_TOTALS, seq.0)?.map(Totals::from))
+        Ok(totals::at_most(self.mapping, self.offset.0 + REGION_TOTALS, seq.0)?.map(Totals::from))
     }
 
     /// Makes these the counters that count.
@@ -296,14 +296,14 @@ impl<'a> Index<'a> {
     /// Makes these the counters of an index that nobody looks at yet.
     pub(crate) fn reset_totals(&self, totals: Totals) -> Result<()> {
         let Totals { seq, keys, bytes, slots, dead } = totals;
-        totals::reset(self.region, self.offset.0 + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
+        totals::reset(self.mapping, self.offset.0 + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
     }
 
     /// Corrects how many slots are in use and dead, the keys staying what they are. Cut short, it leaves too many of
     /// them counted, never too few.
     pub(crate) fn amend_slots(&self, slots: u64, dead: u64) -> Result<()> {
-        totals::amend::<5>(self.region, self.offset.0 + REGION_TOTALS, 4, dead)?;
-        totals::amend::<5>(self.region, self.offset.0 + REGION_TOTALS, 3, slots)
+        totals::amend::<5>(self.mapping, self.offset.0 + REGION_TOTALS, 4, dead)?;
+        totals::amend::<5>(self.mapping, self.offset.0 + REGION_TOTALS, 3, slots)
     }
 
     #[inline(always)]
@@ -313,12 +313,12 @@ impl<'a> Index<'a> {
 
     #[inline(always)]
     fn line(&self, line: u64) -> Result<&'a [Word; 8]> {
-        self.region.words(self.line_offset(line))
+        self.mapping.words(self.line_offset(line))
     }
 
     /// Fetches the first line of a key ahead of its use.
     pub(crate) fn prefetch(&self, hash: KeyHash) {
-        self.region.prefetch(Offset(self.line_offset(hash.line(self.lines))));
+        self.mapping.prefetch(Offset(self.line_offset(hash.line(self.lines))));
     }
 
     /// Its lines.
@@ -334,7 +334,7 @@ impl<'a> Index<'a> {
         hash: KeyHash,
         mut is_key: impl FnMut(Offset) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
-        self.as_lines().find(self.region, hash, &mut is_key)
+        self.as_lines().find(self.mapping, hash, &mut is_key)
     }
 
     /// The slot of a key, or the one to give to it, for the holder of the writer lock. `None` if every slot is in use.
@@ -375,7 +375,7 @@ impl<'a> Index<'a> {
     /// Gives a slot to a key: stores the further bits of its hash, and points the slot at its record.
     #[inline(always)]
     pub(crate) fn give(&self, at: SlotAt, hash: KeyHash, record: Offset) -> Result<()> {
-        let (line, offset, door) = (self.line(at.line)?, self.line_offset(at.line), self.region.door()?);
+        let (line, offset, door) = (self.line(at.line)?, self.line_offset(at.line), self.mapping.door()?);
         let place = at.place % SLOTS;
         let further = SLOTS + place / 3;
         let shift = KeyHash::FURTHER_BITS * (place % 3) as u32;
@@ -390,7 +390,7 @@ impl<'a> Index<'a> {
     #[inline(always)]
     pub(crate) fn publish(&self, at: SlotAt, hash: KeyHash, record: Offset) -> Result<()> {
         let slot = self.line_offset(at.line) + 8 * at.place as u64;
-        self.region.store(slot, slot::new(hash.tag(), record.0), Ordering::Release)
+        self.mapping.store(slot, slot::new(hash.tag(), record.0), Ordering::Release)
     }
 
     /// Gives a slot to the key of a record, unless it has one already, in an index that nobody reads yet. `is_key` says
@@ -427,7 +427,7 @@ impl<'a> Index<'a> {
 
     /// Marks a slot dead: its tombstone is older than every pin.
     pub(crate) fn retire(&self, at: SlotAt) -> Result<()> {
-        self.region.store(self.line_offset(at.line) + 8 * at.place as u64, slot::DEAD, Ordering::Release)
+        self.mapping.store(self.line_offset(at.line) + 8 * at.place as u64, slot::DEAD, Ordering::Release)
     }
 
     /// All slots that were ever used, in the order of their lines.
@@ -559,13 +559,13 @@ impl Lines {
     /// See [`Index::find`].
     pub(crate) fn find<T>(
         self,
-        region: &Region,
+        mapping: &Mapping,
         hash: KeyHash,
         is_key: &mut dyn FnMut(Offset) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let mut at = self.first_of(hash);
         for _ in 0..self.count {
-            let line = region.words::<8>(at)?;
+            let line = mapping.words::<8>(at)?;
             let mut tagged = tagged(line, hash.tag());
             while tagged != 0 {
                 let value = take_tagged(line, &mut tagged);
@@ -707,7 +707,7 @@ mod tests {
     fn find(index: &Index<'_>, hash: KeyHash, key: u64) -> Option<u64> {
         let found = index.find(hash, |offset| Ok((offset == Offset(key * 8)).then_some(key))).unwrap();
         let look = |offset| if offset == Offset(key * 8) { ControlFlow::Break(key) } else { ControlFlow::Continue(()) };
-        let searched = match index.as_lines().search(index.region.window(), hash, look) {
+        let searched = match index.as_lines().search(index.mapping.window(), hash, look) {
             Searched::Found(key) => Some(key),
             Searched::Absent => None,
             Searched::Beyond => panic!("the lines lie in the window"),
@@ -716,10 +716,10 @@ mod tests {
         found
     }
 
-    fn index(region: &Region, blocks: u64) -> Index<'_> {
+    fn index(mapping: &Mapping, blocks: u64) -> Index<'_> {
         let totals = Totals::default();
         Index::create(
-            region,
+            mapping,
             NewRegion { offset: Offset(0), blocks, map: MapId(1), since: Seq(1), previous: Offset::NONE, totals },
         )
         .unwrap()
@@ -731,8 +731,8 @@ mod tests {
 
     #[test]
     fn every_slot_can_be_used_and_found() {
-        let region = Region::in_memory(2 * BLOCK).unwrap();
-        let index = index(&region, 2);
+        let mapping = Mapping::in_memory(2 * BLOCK).unwrap();
+        let index = index(&mapping, 2);
         let all = index.lines() * SLOTS as u64;
         for key in 2..all + 2 {
             insert(&index, key, hash_of(key));
@@ -750,8 +750,8 @@ mod tests {
 
     #[test]
     fn a_dead_slot_is_passed_by_searches_and_taken_by_inserts() {
-        let region = Region::in_memory(BLOCK).unwrap();
-        let index = index(&region, 1);
+        let mapping = Mapping::in_memory(BLOCK).unwrap();
+        let index = index(&mapping, 1);
         // Seven keys of one line, so that the last one is in the next.
         let hash = |key| KeyHash::from_parts(3 + key, 0);
         for key in 2..9 {

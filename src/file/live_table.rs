@@ -9,7 +9,7 @@ use super::layout::{
     BLOCK, EXTENTS, Offset, PIN_EXTENTS, PIN_LEN, PIN_TABLE, PINS, PROCESS_EXTENTS, PROCESS_LEN, PROCESS_TABLE,
     PROCESSES, extent_blocks, extent_offset, live,
 };
-use super::region::Region;
+use super::mapping::Mapping;
 use crate::error::Result;
 
 /// One of the tables.
@@ -62,25 +62,25 @@ impl LiveTable {
 
     /// Where an entry is; `None` if the table does not go so far.
     #[inline]
-    pub(crate) fn place(&self, region: &Region, number: u64) -> Result<Option<u64>> {
+    pub(crate) fn place(&self, mapping: &Mapping, number: u64) -> Result<Option<u64>> {
         if number < self.first {
             return Ok(Some(self.at + number * self.len));
         }
-        Ok(self.parts(region)?.place(number))
+        Ok(self.parts(mapping)?.place(number))
     }
 
     /// Where all of it is.
-    pub(crate) fn parts(&self, region: &Region) -> Result<Parts<'_>> {
+    pub(crate) fn parts(&self, mapping: &Mapping) -> Result<Parts<'_>> {
         let mut parts = Parts { table: self, more: [0; MOST], count: 0 };
         for number in 0..self.most {
-            let word = region.live(self.words + 8 * number)?;
+            let word = mapping.live(self.words + 8 * number)?;
             if word == 0 {
                 break;
             }
             let (offset, blocks) = (extent_offset(word), extent_blocks(word));
-            let is_there = || region.word(offset + blocks * BLOCK - 8).is_ok();
+            let is_there = || mapping.word(offset + blocks * BLOCK - 8).is_ok();
             if offset < EXTENTS || blocks != self.blocks(number) || !is_there() {
-                return Err(region.corrupt(self.words + 8 * number, "expected where a table of the live area goes on"));
+                return Err(mapping.corrupt(self.words + 8 * number, "expected where a table of the live area goes on"));
             }
             parts.more[number as usize] = offset;
             parts.count += 1;
@@ -89,8 +89,8 @@ impl LiveTable {
     }
 
     /// The same of a live area that nobody has vouched for: as far as it can be so.
-    pub(crate) fn likely_parts(&self, region: &Region) -> Parts<'_> {
-        self.parts(region).unwrap_or(Parts { table: self, more: [0; MOST], count: 0 })
+    pub(crate) fn likely_parts(&self, mapping: &Mapping) -> Parts<'_> {
+        self.parts(mapping).unwrap_or(Parts { table: self, more: [0; MOST], count: 0 })
     }
 
     /// Blocks of the extent with this number.
@@ -154,17 +154,17 @@ mod tests {
 
     #[test]
     fn an_entry_of_any_number_has_a_place_of_its_own() {
-        let region = Region::in_memory(1 << 24).unwrap();
-        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 1000 * BLOCK).unwrap();
+        let mapping = Mapping::in_memory(1 << 24).unwrap();
+        mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 1000 * BLOCK).unwrap();
         for table in [&PIN, &PROCESS] {
             let mut end = EXTENTS;
             for parts in 0..4 {
-                let known = table.parts(&region).unwrap();
+                let known = table.parts(&mapping).unwrap();
                 assert_eq!(known.entries(), table.first() << parts);
                 let places: Vec<u64> = known.places().collect();
                 let of_numbers: Vec<u64> = (0..known.entries()).filter_map(|n| known.place(n)).collect();
                 assert_eq!(places, of_numbers);
-                assert!((0..known.entries()).all(|n| table.place(&region, n).unwrap() == known.place(n)));
+                assert!((0..known.entries()).all(|n| table.place(&mapping, n).unwrap() == known.place(n)));
                 assert_eq!(known.place(known.entries()), None);
                 let mut apart = places.clone();
                 apart.sort_unstable();
@@ -173,13 +173,13 @@ mod tests {
                 assert_eq!(ends.len(), parts);
                 let (blocks, word) = known.next().unwrap();
                 assert_eq!(blocks * BLOCK, known.entries() * table.len, "it doubles");
-                region.store_live(word, extent_word(end, blocks), Ordering::Relaxed).unwrap();
+                mapping.store_live(word, extent_word(end, blocks), Ordering::Relaxed).unwrap();
                 end += blocks * BLOCK;
             }
             // What cannot be is damage.
-            region.store_live(table.words + 8, extent_word(EXTENTS, 3), Ordering::Relaxed).unwrap();
-            assert!(table.parts(&region).is_err());
-            assert_eq!(table.likely_parts(&region).entries(), table.first());
+            mapping.store_live(table.words + 8, extent_word(EXTENTS, 3), Ordering::Relaxed).unwrap();
+            assert!(table.parts(&mapping).is_err());
+            assert_eq!(table.likely_parts(&mapping).entries(), table.first());
         }
     }
 }

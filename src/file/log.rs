@@ -14,7 +14,7 @@ use super::layout::{
     CATALOGUE, JUMP_LEN, Kind, MAX_COUNT, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, Shortcut, align8, flags,
     record_len,
 };
-use super::region::{Region, Window};
+use super::mapping::{Mapping, Window};
 use crate::error::{Error, Result};
 
 /// Records up to this length are put together in one buffer and stored at once.
@@ -123,12 +123,12 @@ impl<'a> Record<'a> {
 
 /// The record at `offset`. That it lies inside the file is checked, nothing else.
 #[inline(always)]
-pub(crate) fn record(region: &Region, offset: Offset) -> Result<Record<'_>> {
+pub(crate) fn record(mapping: &Mapping, offset: Offset) -> Result<Record<'_>> {
     if offset < Offset::EXTENTS || !offset.is_aligned(8) {
-        return Err(not_a_record(region, offset));
+        return Err(not_a_record(mapping, offset));
     }
-    let header: &RecordHeader = region.header(offset)?;
-    let bytes = region.frozen(offset, header.record_len())?;
+    let header: &RecordHeader = mapping.header(offset)?;
+    let bytes = mapping.frozen(offset, header.record_len())?;
     Ok(Record { offset, header, bytes })
 }
 
@@ -223,18 +223,18 @@ fn crc_of(bytes: &[u8]) -> u32 {
 }
 
 #[cold]
-fn not_a_record(region: &Region, offset: Offset) -> Error {
-    region.corrupt(offset, "a record was expected at this offset, and none can be")
+fn not_a_record(mapping: &Mapping, offset: Offset) -> Error {
+    mapping.corrupt(offset, "a record was expected at this offset, and none can be")
 }
 
 /// The header of what may be a record, for a reader without a pin: what is there may be overwritten at the same time,
 /// which the reader finds out afterwards.
-pub(crate) fn copy_header(region: &Region, offset: Offset) -> Result<RecordHeader> {
+pub(crate) fn copy_header(mapping: &Mapping, offset: Offset) -> Result<RecordHeader> {
     if offset < Offset::EXTENTS || !offset.is_aligned(8) {
-        return Err(not_a_record(region, offset));
+        return Err(not_a_record(mapping, offset));
     }
-    let bytes = region.copy(offset, RECORD_HEADER)?;
-    RecordHeader::read_from_bytes(&bytes).map_err(|_| not_a_record(region, offset))
+    let bytes = mapping.copy(offset, RECORD_HEADER)?;
+    RecordHeader::read_from_bytes(&bytes).map_err(|_| not_a_record(mapping, offset))
 }
 
 /// The place where the log goes on. Only the holder of the writer lock has one.
@@ -335,27 +335,27 @@ impl Tail {
 
     /// Appends a record that is complete: its flags are final. Returns its offset. There must be room.
     #[inline(always)]
-    pub(crate) fn append(&mut self, region: &Region, entry: &Entry<'_>) -> Result<Offset> {
+    pub(crate) fn append(&mut self, mapping: &Mapping, entry: &Entry<'_>) -> Result<Offset> {
         let len = entry.len();
         debug_assert!(len <= self.extent_end - self.at, "a record reaches beyond its extent");
         if len > SMALL {
-            let offset = self.append_open(region, entry)?;
-            self.seal(region, offset, 0)?;
+            let offset = self.append_open(mapping, entry)?;
+            self.seal(mapping, offset, 0)?;
             return Ok(offset);
         }
         if len > USUAL {
-            self.append_small(region, entry, &mut [0; SMALL as usize])
+            self.append_small(mapping, entry, &mut [0; SMALL as usize])
         } else {
-            self.append_small(region, entry, &mut [0; USUAL as usize])
+            self.append_small(mapping, entry, &mut [0; USUAL as usize])
         }
     }
 
     #[inline(always)]
-    fn append_small(&mut self, region: &Region, entry: &Entry<'_>, buffer: &mut [u8]) -> Result<Offset> {
+    fn append_small(&mut self, mapping: &Mapping, entry: &Entry<'_>, buffer: &mut [u8]) -> Result<Offset> {
         let bytes = entry.put_together(self.chain, buffer);
         let crc = crc_of(&bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
-        self.write(region, self.at, bytes)?;
+        self.write(mapping, self.at, bytes)?;
         let offset = self.at;
         self.at += bytes.len() as u64;
         self.chain = crc;
@@ -363,32 +363,32 @@ impl Tail {
     }
 
     #[inline]
-    fn write(&self, region: &Region, offset: Offset, bytes: &[u8]) -> Result<()> {
-        if self.synced { region.append(offset, bytes) } else { region.write(offset, bytes) }
+    fn write(&self, mapping: &Mapping, offset: Offset, bytes: &[u8]) -> Result<()> {
+        if self.synced { mapping.append(offset, bytes) } else { mapping.write(offset, bytes) }
     }
 
     /// Appends a record whose flags are not yet final, and returns its offset. It must be [sealed](Tail::seal) before
     /// the next one is appended.
-    pub(crate) fn append_open(&mut self, region: &Region, entry: &Entry<'_>) -> Result<Offset> {
+    pub(crate) fn append_open(&mut self, mapping: &Mapping, entry: &Entry<'_>) -> Result<Offset> {
         let offset = self.at;
         debug_assert!(entry.len() <= self.extent_end - offset, "a record reaches beyond its extent");
         let len = entry.len();
         if len <= SMALL {
             match len {
-                ..=USUAL => self.write(region, offset, entry.put_together(self.chain, &mut [0; USUAL as usize]))?,
-                _ => self.write(region, offset, entry.put_together(self.chain, &mut [0; SMALL as usize]))?,
+                ..=USUAL => self.write(mapping, offset, entry.put_together(self.chain, &mut [0; USUAL as usize]))?,
+                _ => self.write(mapping, offset, entry.put_together(self.chain, &mut [0; SMALL as usize]))?,
             }
             self.at += len;
             return Ok(offset);
         }
-        self.write(region, offset, entry.header(self.chain).as_bytes())?;
+        self.write(mapping, offset, entry.header(self.chain).as_bytes())?;
         let mut at = offset + RECORD_HEADER;
         let [expires, shortcut] = entry.optional();
         for part in [expires, shortcut, entry.key, entry.value] {
-            self.write(region, at, part)?;
+            self.write(mapping, at, part)?;
             at += part.len() as u64;
             let padding = (at.align(8) - at) as usize;
-            self.write(region, at, &[0; 8][..padding])?;
+            self.write(mapping, at, &[0; 8][..padding])?;
             at += padding as u64;
         }
         self.at = at;
@@ -396,38 +396,38 @@ impl Tail {
     }
 
     /// Completes the record at `offset`, the last one appended, with further flags and its CRC.
-    pub(crate) fn seal(&mut self, region: &Region, offset: Offset, further: u8) -> Result<()> {
+    pub(crate) fn seal(&mut self, mapping: &Mapping, offset: Offset, further: u8) -> Result<()> {
         const FLAGS: u64 = std::mem::offset_of!(RecordHeader, flags) as u64;
 
         if further != 0 {
-            let flags = record(region, offset)?.header.flags | further;
-            self.write(region, offset + FLAGS, &[flags])?;
+            let flags = record(mapping, offset)?.header.flags | further;
+            self.write(mapping, offset + FLAGS, &[flags])?;
         }
-        let crc = crc_of(&record(region, offset)?.bytes[4..]);
-        self.write(region, offset, &crc.to_le_bytes())?;
+        let crc = crc_of(&record(mapping, offset)?.bytes[4..]);
+        self.write(mapping, offset, &crc.to_le_bytes())?;
         self.chain = crc;
         Ok(())
     }
 
     /// Appends the jump to the extent from `start` to `end` and goes on there. For the jump there is always room.
-    pub(crate) fn jump(&mut self, region: &Region, start: Offset, end: Offset) -> Result<()> {
+    pub(crate) fn jump(&mut self, mapping: &Mapping, start: Offset, end: Offset) -> Result<()> {
         let target = start.0.to_le_bytes();
-        self.append(region, &Entry { value: &target, ..Entry::bare(Kind::Jump, self.seq) })?;
+        self.append(mapping, &Entry { value: &target, ..Entry::bare(Kind::Jump, self.seq) })?;
         self.at = start;
         self.extent_end = end;
         Ok(())
     }
 
     /// Wipes the head of whatever lies behind the tail, durably, so that no walk can take it for a commit.
-    pub(crate) fn wipe(&self, region: &Region) -> Result<()> {
-        region.write(self.at, &[0; RECORD_HEADER as usize])?;
-        region.flush(self.at, RECORD_HEADER)
+    pub(crate) fn wipe(&self, mapping: &Mapping) -> Result<()> {
+        mapping.write(self.at, &[0; RECORD_HEADER as usize])?;
+        mapping.flush(self.at, RECORD_HEADER)
     }
 }
 
 /// Goes over the records from `at` to `end`, which are known to be committed, and follows the jumps.
 pub(crate) struct Scan<'a> {
-    region: &'a Region,
+    mapping: &'a Mapping,
     at: Offset,
     end: Offset,
     left: u64,
@@ -435,8 +435,8 @@ pub(crate) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// The records from `at` to `end`.
-    pub(crate) fn new(region: &'a Region, at: Offset, end: Offset) -> Scan<'a> {
-        Scan { region, at, end, left: region.len() }
+    pub(crate) fn new(mapping: &'a Mapping, at: Offset, end: Offset) -> Scan<'a> {
+        Scan { mapping, at, end, left: mapping.len() }
     }
 
     /// Whether there is nothing more to come.
@@ -445,16 +445,16 @@ impl<'a> Scan<'a> {
     }
 
     fn step(&mut self) -> Result<Record<'a>> {
-        let record = record(self.region, self.at)?;
+        let record = record(self.mapping, self.at)?;
         // A chain of jumps that leads in circles is longer than the file.
         self.left = (self.left.checked_sub(record.len()))
-            .ok_or_else(|| self.region.corrupt(self.at, "the log runs in circles"))?;
+            .ok_or_else(|| self.mapping.corrupt(self.at, "the log runs in circles"))?;
         self.at = match record.kind() {
             Some(Kind::Jump) => {
-                record.target().ok_or_else(|| self.region.corrupt(record.offset, "a jump without target"))?
+                record.target().ok_or_else(|| self.mapping.corrupt(record.offset, "a jump without target"))?
             }
             Some(_) => record.end(),
-            None => return Err(self.region.corrupt(record.offset, "expected a record of the log")),
+            None => return Err(self.mapping.corrupt(record.offset, "expected a record of the log")),
         };
         Ok(record)
     }
@@ -486,7 +486,7 @@ pub(crate) struct Head {
 
 /// Goes over the log from its head, as far as it holds.
 pub(crate) struct Walk<'a> {
-    region: &'a Region,
+    mapping: &'a Mapping,
     at: Offset,
     chain: u32,
     /// The smallest sequence number that any record may have.
@@ -503,15 +503,15 @@ pub(crate) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// A walk from `head` to where the log ends, or to `end` if that is known.
-    pub(crate) fn new(region: &'a Region, head: Head, end: Option<Offset>) -> Walk<'a> {
+    pub(crate) fn new(mapping: &'a Mapping, head: Head, end: Option<Offset>) -> Walk<'a> {
         Walk {
-            region,
+            mapping,
             at: head.at,
             chain: head.chain,
             least: head.seq,
             last: head.seq.before(),
             open: None,
-            left: region.len(),
+            left: mapping.len(),
             stop: "",
             end,
         }
@@ -543,7 +543,7 @@ impl<'a> Walk<'a> {
     }
 
     fn check(&self) -> std::result::Result<Record<'a>, &'static str> {
-        let Ok(record) = record(self.region, self.at) else {
+        let Ok(record) = record(self.mapping, self.at) else {
             return Err("a record that lies inside the file was expected");
         };
         let Some(kind) = record.kind() else {

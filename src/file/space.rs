@@ -21,7 +21,7 @@ use super::layout::{
     BLOCK, COUNT_MASK, EXTENTS, ExtentKind, MAX_FILE_LEN, Offset, SPACE_ENTRY, SPACE_TABLE_MAGIC, Seq, TABLE_HEADER,
     TableHeader, align_block, entries_of_blocks, extent_blocks, live, seal, state_word, table_word,
 };
-use super::region::Region;
+use super::mapping::Mapping;
 use super::table::Table;
 use crate::error::{Error, FullReason, Result};
 
@@ -101,24 +101,24 @@ pub(crate) struct Space {
 
 impl Space {
     /// Reads the table that `word` names.
-    pub(crate) fn load(region: &Region, word: u64) -> Result<Space> {
-        let table = Table::open(region, word, SPACE_TABLE_MAGIC)?;
-        Space::of_entries(region, word, table.capacity(), |entry| {
+    pub(crate) fn load(mapping: &Mapping, word: u64) -> Result<Space> {
+        let table = Table::open(mapping, word, SPACE_TABLE_MAGIC)?;
+        Space::of_entries(mapping, word, table.capacity(), |entry| {
             let (place, state) = table.entry(entry)?;
             Ok((place, state, table.third(entry)?))
         })
     }
 
     /// Reads the table that `word` names through the file and not the mapping: it may be cut off the file meanwhile.
-    pub(crate) fn load_copy(region: &Region, word: u64) -> Result<Space> {
+    pub(crate) fn load_copy(mapping: &Mapping, word: u64) -> Result<Space> {
         let (offset, len) = (Offset::of_extent_word(word), extent_blocks(word).saturating_mul(BLOCK));
-        let damaged = || region.corrupt(offset, "expected the header of a table");
-        let file_end = region.refresh()?;
+        let damaged = || mapping.corrupt(offset, "expected the header of a table");
+        let file_end = mapping.refresh()?;
         if len == 0 || offset.0.checked_add(len).is_none_or(|end| end > file_end) {
             return Err(damaged());
         }
         let mut bytes = vec![0; len as usize];
-        region.read(offset, &mut bytes)?;
+        mapping.read(offset, &mut bytes)?;
         let word_at = |at: u64| bytes[at as usize..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let capacity = entries_of_blocks(extent_blocks(word), SPACE_ENTRY);
         if !bytes.starts_with(&SPACE_TABLE_MAGIC) || word_at(offset_of!(TableHeader, capacity) as u64) != capacity {
@@ -128,19 +128,19 @@ impl Space {
             let at = TABLE_HEADER + entry * SPACE_ENTRY;
             Ok((word_at(at), word_at(at + 8), word_at(at + 16)))
         };
-        Space::of_entries(region, word, capacity, entry)
+        Space::of_entries(mapping, word, capacity, entry)
     }
 
     fn of_entries(
-        region: &Region,
+        mapping: &Mapping,
         word: u64,
         capacity: u64,
         entry_at: impl Fn(u64) -> Result<(u64, u64, u64)>,
     ) -> Result<Space> {
-        let changes = region.live(live::SPACE_CHANGES)?;
+        let changes = mapping.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
         let mut listed = Vec::new();
-        let file_end = region.refresh()? / BLOCK * BLOCK;
+        let file_end = mapping.refresh()? / BLOCK * BLOCK;
         for entry in (0..capacity).rev() {
             let (place, state, ordinal) = entry_at(entry)?;
             if state == 0 {
@@ -153,7 +153,7 @@ impl Space {
             let has_place = |e: &Extent| e.offset >= Offset::EXTENTS && e.blocks > 0 && e.end().0 <= file_end;
             let has_order = |e: &Extent| e.ordinal < u64::MAX / 2 && (e.ordinal > 0 || !e.has_records());
             let Some(extent) = extent.filter(|e| has_place(e) && has_order(e)) else {
-                return Err(region
+                return Err(mapping
                     .corrupt(Offset::of_extent_word(word), format!("entry {entry} of the space table is damaged")));
             };
             space.last_ordinal = space.last_ordinal.max(ordinal);
@@ -172,7 +172,7 @@ impl Space {
                 space.half_cut = Some(extent.offset);
             }
             if extent.offset < last {
-                return Err(region.corrupt(extent.offset, "two extents of the space table overlap"));
+                return Err(mapping.corrupt(extent.offset, "two extents of the space table overlap"));
             }
             last = extent.end();
             space.extents.insert(extent);
@@ -202,14 +202,14 @@ impl Space {
     /// Whether the table in the file says what this does. For one who does not hold the writer lock that is news by the
     /// time that he hears it; but as of all that he loaded before this, it holds.
     #[inline]
-    pub(crate) fn is_current(&self, region: &Region) -> Result<bool> {
-        Ok(region.live(live::SPACE_CHANGES)? == self.changes && self.changes.is_multiple_of(2))
+    pub(crate) fn is_current(&self, mapping: &Mapping) -> Result<bool> {
+        Ok(mapping.live(live::SPACE_CHANGES)? == self.changes && self.changes.is_multiple_of(2))
     }
 
     /// Makes a table that lists `log`, the extents of the log in its order, and itself. The first one gets the ordinal
     /// `first`. Everything else is free.
-    pub(crate) fn create(region: &Region, log: &[LogExtent], first: u64, seq: Seq) -> Result<Space> {
-        let changes = region.live(live::SPACE_CHANGES)?;
+    pub(crate) fn create(mapping: &Mapping, log: &[LogExtent], first: u64, seq: Seq) -> Result<Space> {
+        let changes = mapping.live(live::SPACE_CHANGES)?;
         let mut space = Space::empty(changes);
         space.end = log.iter().map(|extent| extent.end).max().unwrap_or(Offset::EXTENTS);
         for (entry, &LogExtent { start: offset, end, seq }) in log.iter().enumerate() {
@@ -222,9 +222,9 @@ impl Space {
         let needed = log.len() as u64 * 2 + 16;
         let (place, lies_between) = space.lowest(blocks_of_table(needed) * BLOCK);
         if lies_between {
-            region.allocate(place, place + blocks_of_table(needed) * BLOCK)?;
+            mapping.allocate(place, place + blocks_of_table(needed) * BLOCK)?;
         }
-        space.replace_table(region, needed, seq)?;
+        space.replace_table(mapping, needed, seq)?;
         Ok(space)
     }
 
@@ -321,29 +321,29 @@ impl Space {
     ///
     /// # Errors
     /// [`Error::Full`] if there is no room; then nothing has changed but perhaps the place of the table.
-    pub(crate) fn allocate(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: Seq) -> Result<Extent> {
+    pub(crate) fn allocate(&mut self, mapping: &Mapping, blocks: u64, kind: ExtentKind, seq: Seq) -> Result<Extent> {
         // A table that is nearly full is replaced first: the new one needs an entry as well.
         if self.vacant.len() < 3 {
-            self.enlarge_table(region, seq)?;
+            self.enlarge_table(mapping, seq)?;
         }
-        self.take(region, blocks, kind, seq)
+        self.take(mapping, blocks, kind, seq)
     }
 
-    fn enlarge_table(&mut self, region: &Region, seq: Seq) -> Result<()> {
+    fn enlarge_table(&mut self, mapping: &Mapping, seq: Seq) -> Result<()> {
         let entries = self.extents.count() * 2 + 16;
-        self.replace_table(region, entries, seq)
+        self.replace_table(mapping, entries, seq)
     }
 
-    fn take(&mut self, region: &Region, blocks: u64, kind: ExtentKind, seq: Seq) -> Result<Extent> {
-        let offset = self.find_or_grow(region, blocks)?;
-        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+    fn take(&mut self, mapping: &Mapping, blocks: u64, kind: ExtentKind, seq: Seq) -> Result<Extent> {
+        let offset = self.find_or_grow(mapping, blocks)?;
+        let table = Table::open(mapping, mapping.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         let Some(entry) = self.vacant.pop() else {
-            return Err(region.corrupt(live::SPACE_TABLE, "the space table has no vacant entry"));
+            return Err(mapping.corrupt(live::SPACE_TABLE, "the space table has no vacant entry"));
         };
         let joins = matches!(kind, ExtentKind::Log | ExtentKind::ReserveLog);
         let ordinal = if joins { self.next_ordinal() } else { 0 };
         let extent = Extent { offset, blocks, kind, count: seq.count(), ordinal, entry };
-        self.change(region, |_| list(&table, &extent))?;
+        self.change(mapping, |_| list(&table, &extent))?;
         self.extents.insert(extent);
         Ok(extent)
     }
@@ -355,17 +355,17 @@ impl Space {
     }
 
     /// The lowest free run of `blocks` blocks, at the end of a longer file if there is none.
-    fn find_or_grow(&mut self, region: &Region, blocks: u64) -> Result<Offset> {
+    fn find_or_grow(&mut self, mapping: &Mapping, blocks: u64) -> Result<Offset> {
         let len = blocks.checked_mul(BLOCK).filter(|&len| len <= MAX_FILE_LEN);
         let Some(len) = len else {
-            let why = FullReason::AddressSpace(region.max_len());
-            return Err(Error::Full { path: region.path().to_owned(), needed: u64::MAX, why });
+            let why = FullReason::AddressSpace(mapping.max_len());
+            return Err(Error::Full { path: mapping.path().to_owned(), needed: u64::MAX, why });
         };
         let (free, fits) = self.lowest(len);
         // What lies beyond the limit counts before it.
-        region.check_limit(len, EXTENTS + self.used_bytes() + len, free + len)?;
+        mapping.check_limit(len, EXTENTS + self.used_bytes() + len, free + len)?;
         if !fits && self.end.bytes_since(free) < len {
-            region.allocate(self.end.max(free), free + len)?;
+            mapping.allocate(self.end.max(free), free + len)?;
             self.end = free + len;
         }
         Ok(free)
@@ -379,9 +379,9 @@ impl Space {
     }
 
     /// Moves the bounds of a listed extent: one store.
-    fn set_bounds(&mut self, region: &Region, offset: Offset, (start, end): (Offset, Offset)) -> Result<()> {
-        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
-        self.change(region, |space| {
+    fn set_bounds(&mut self, mapping: &Mapping, offset: Offset, (start, end): (Offset, Offset)) -> Result<()> {
+        let table = Table::open(mapping, mapping.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        self.change(mapping, |space| {
             if let Some(mut extent) = space.extents.remove(offset) {
                 (extent.offset, extent.blocks) = (start, (end - start) / BLOCK);
                 table.set_word(extent.entry, 0, extent.place())?;
@@ -396,60 +396,60 @@ impl Space {
     ///
     /// It is listed before the extent is shortened: somebody who dies in between leaves both listed, and whoever loads
     /// the table takes that for what it is.
-    pub(crate) fn cut(&mut self, region: &Region, offset: Offset, at: Offset, seq: Seq) -> Result<bool> {
+    pub(crate) fn cut(&mut self, mapping: &Mapping, offset: Offset, at: Offset, seq: Seq) -> Result<bool> {
         if self.vacant.len() < 3 {
-            match self.enlarge_table(region, seq) {
+            match self.enlarge_table(mapping, seq) {
                 Err(Error::Full { .. }) => return Ok(false),
                 enlarged => enlarged?,
             }
         }
-        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        let table = Table::open(mapping, mapping.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         let (Some(entry), Some(&extent)) = (self.vacant.pop(), self.extents.get(offset)) else {
-            return Err(region.corrupt(offset, "an extent of the log was expected here"));
+            return Err(mapping.corrupt(offset, "an extent of the log was expected here"));
         };
         let (kind, count, blocks) = (ExtentKind::Emptied, seq.count(), (at - offset) / BLOCK);
         let emptied = Extent { offset, blocks, kind, count, ordinal: extent.ordinal, entry };
-        self.change(region, |_| list(&table, &emptied))?;
-        self.set_bounds(region, offset, (at, extent.end()))?;
+        self.change(mapping, |_| list(&table, &emptied))?;
+        self.set_bounds(mapping, offset, (at, extent.end()))?;
         self.extents.insert(emptied);
         Ok(true)
     }
 
     /// Completes what somebody had begun who died. For the holder of the writer lock.
-    pub(crate) fn mend(&mut self, region: &Region) -> Result<()> {
+    pub(crate) fn mend(&mut self, mapping: &Mapping) -> Result<()> {
         let Some(extent) = self.half_cut.take().and_then(|offset| self.extents.get(offset).copied()) else {
             return Ok(());
         };
-        self.set_bounds(region, extent.offset, (extent.offset, extent.end()))
+        self.set_bounds(mapping, extent.offset, (extent.offset, extent.end()))
     }
 
     /// Makes an extent longer by what is free behind it, at least and at most so many bytes, and says where it ends
     /// then: where it did, if there is not as much, within the limit and in the file.
-    pub(crate) fn lengthen(&mut self, region: &Region, offset: Offset, (least, most): (u64, u64)) -> Result<Offset> {
+    pub(crate) fn lengthen(&mut self, mapping: &Mapping, offset: Offset, (least, most): (u64, u64)) -> Result<Offset> {
         let extent = self.extents.get(offset).copied();
-        let end = extent.ok_or_else(|| region.corrupt(offset, "an extent of the log was expected here"))?.end();
+        let end = extent.ok_or_else(|| mapping.corrupt(offset, "an extent of the log was expected here"))?.end();
         let behind = match end == self.extents.end() {
             true => self.end,
             false => self.extents.free().find(|&(start, _)| start == end).map_or(end, |(_, end)| end),
         };
         let longer = end + behind.bytes_since(end).min(most);
         let used = EXTENTS + self.used_bytes() + (longer - end);
-        if longer - end < least || region.check_limit(longer - end, used, longer).is_err() {
+        if longer - end < least || mapping.check_limit(longer - end, used, longer).is_err() {
             return Ok(end);
         }
-        self.set_bounds(region, offset, (offset, longer))?;
+        self.set_bounds(mapping, offset, (offset, longer))?;
         Ok(longer)
     }
 
     /// Gives back what lies behind `end` in an extent.
-    pub(crate) fn trim(&mut self, region: &Region, offset: Offset, end: Offset) -> Result<()> {
-        self.set_bounds(region, offset, (offset, end))
+    pub(crate) fn trim(&mut self, mapping: &Mapping, offset: Offset, end: Offset) -> Result<()> {
+        self.set_bounds(mapping, offset, (offset, end))
     }
 
     /// Gives an extent another kind.
-    pub(crate) fn set_kind(&mut self, region: &Region, offset: Offset, kind: ExtentKind, seq: Seq) -> Result<()> {
-        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
-        self.change(region, |space| {
+    pub(crate) fn set_kind(&mut self, mapping: &Mapping, offset: Offset, kind: ExtentKind, seq: Seq) -> Result<()> {
+        let table = Table::open(mapping, mapping.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        self.change(mapping, |space| {
             let changed = space.extents.change(offset, |extent| {
                 (extent.kind, extent.count) = (kind, seq.count());
             });
@@ -458,9 +458,9 @@ impl Space {
     }
 
     /// Frees an extent that nobody can be looking at.
-    pub(crate) fn free(&mut self, region: &Region, offset: Offset) -> Result<()> {
-        let table = Table::open(region, region.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
-        self.change(region, |space| {
+    pub(crate) fn free(&mut self, mapping: &Mapping, offset: Offset) -> Result<()> {
+        let table = Table::open(mapping, mapping.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
+        self.change(mapping, |space| {
             if let Some(extent) = space.extents.remove(offset) {
                 table.set_word(extent.entry, 1, 0)?;
                 space.vacant.push(extent.entry);
@@ -470,15 +470,15 @@ impl Space {
     }
 
     /// Makes one change of the table, between two steps of the counter of changes.
-    fn change<R>(&mut self, region: &Region, make: impl FnOnce(&mut Space) -> Result<R>) -> Result<R> {
+    fn change<R>(&mut self, mapping: &Mapping, make: impl FnOnce(&mut Space) -> Result<R>) -> Result<R> {
         // Odd already, if somebody died in the middle of a change.
-        let odd = region.live(live::SPACE_CHANGES)?.wrapping_add(1) | 1;
-        region.store_seal(seal::SPACE, odd.wrapping_add(1))?;
-        region.store_live(live::SPACE_CHANGES, odd, Ordering::Relaxed)?;
+        let odd = mapping.live(live::SPACE_CHANGES)?.wrapping_add(1) | 1;
+        mapping.store_seal(seal::SPACE, odd.wrapping_add(1))?;
+        mapping.store_live(live::SPACE_CHANGES, odd, Ordering::Relaxed)?;
         fence(Ordering::Release);
         let made = make(self);
         self.changes = odd.wrapping_add(1);
-        region.store_live(live::SPACE_CHANGES, self.changes, Ordering::Release)?;
+        mapping.store_live(live::SPACE_CHANGES, self.changes, Ordering::Release)?;
         made
     }
 
@@ -499,38 +499,38 @@ impl Space {
 
     /// Frees what nobody needs any more, knowing that no pin is below `unread_below` and that the flushed superblock
     /// has the log begin at `durable_head`. Says what has to wait.
-    pub(crate) fn reclaim(&mut self, region: &Region, unread_below: u64, durable_head: LogPoint) -> Result<Waiting> {
+    pub(crate) fn reclaim(&mut self, mapping: &Mapping, unread_below: u64, durable_head: LogPoint) -> Result<Waiting> {
         let (waiting, unused) = self.waiting(unread_below, durable_head);
-        unused.into_iter().try_for_each(|extent| self.free(region, extent.offset))?;
+        unused.into_iter().try_for_each(|extent| self.free(mapping, extent.offset))?;
         Ok(waiting)
     }
 
     /// Makes the file end behind the last extent in use, and says by how many bytes it is shorter. The caller knows
     /// that nobody looks behind that.
-    pub(crate) fn truncate(&mut self, region: &Region) -> Result<u64> {
+    pub(crate) fn truncate(&mut self, mapping: &Mapping) -> Result<u64> {
         let end = self.used_end();
         // Even if it cannot be made shorter now, somebody else may.
         self.end = self.end.min(end);
-        self.change(region, |_| region.truncate(end.0))
+        self.change(mapping, |_| mapping.truncate(end.0))
     }
 
     /// Moves the table to where there is a lower place for it.
-    pub(crate) fn settle_table(&mut self, region: &Region, seq: Seq) -> Result<()> {
+    pub(crate) fn settle_table(&mut self, mapping: &Mapping, seq: Seq) -> Result<()> {
         let entries = self.extents.count() + 16;
         let blocks = blocks_of_table(entries);
-        let old = region.live(live::SPACE_TABLE)?;
+        let old = mapping.live(live::SPACE_TABLE)?;
         if blocks < extent_blocks(old) || self.lowest(blocks * BLOCK).0 < Offset::of_extent_word(old) {
-            self.replace_table(region, entries, seq)?;
+            self.replace_table(mapping, entries, seq)?;
         }
         Ok(())
     }
 
     /// Moves the table to a new extent with room for `entries`. The old one is retired.
-    fn replace_table(&mut self, region: &Region, entries: u64, seq: Seq) -> Result<()> {
+    fn replace_table(&mut self, mapping: &Mapping, entries: u64, seq: Seq) -> Result<()> {
         let blocks = blocks_of_table(entries);
-        let offset = self.find_or_grow(region, blocks)?;
-        let table = Table::create(region, offset, blocks, SPACE_TABLE_MAGIC)?;
-        let old = region.live(live::SPACE_TABLE)?;
+        let offset = self.find_or_grow(mapping, blocks)?;
+        let table = Table::create(mapping, offset, blocks, SPACE_TABLE_MAGIC)?;
+        let old = mapping.live(live::SPACE_TABLE)?;
         for extent in self.extents.number() {
             list(&table, extent)?;
         }
@@ -540,9 +540,11 @@ impl Space {
         list(&table, &own)?;
         self.extents.insert(own);
         self.vacant = (entry + 1..table.capacity()).rev().collect();
-        self.change(region, |_| region.store_live(live::SPACE_TABLE, table_word(offset.0, blocks), Ordering::Release))?;
+        self.change(mapping, |_| {
+            mapping.store_live(live::SPACE_TABLE, table_word(offset.0, blocks), Ordering::Release)
+        })?;
         if old != 0 && self.extents.get(Offset::of_extent_word(old)).is_some() {
-            self.set_kind(region, Offset::of_extent_word(old), ExtentKind::Retired, seq)?;
+            self.set_kind(mapping, Offset::of_extent_word(old), ExtentKind::Retired, seq)?;
         }
         Ok(())
     }
@@ -560,15 +562,15 @@ fn list(table: &Table<'_>, extent: &Extent) -> Result<()> {
 
 /// What the table that `word` finds says at one moment, for one who does not hold the writer lock. `None` if it is
 /// being changed all the time, or by somebody who does not go on.
-pub(crate) fn read(region: &Region, word: impl Fn() -> Result<u64>) -> Result<Option<Space>> {
+pub(crate) fn read(mapping: &Mapping, word: impl Fn() -> Result<u64>) -> Result<Option<Space>> {
     for attempt in 0..ATTEMPTS {
         if attempt > 10 {
             std::thread::yield_now();
         }
-        let before = region.live(live::SPACE_CHANGES)?;
-        let space = Space::load_copy(region, word()?);
+        let before = mapping.live(live::SPACE_CHANGES)?;
+        let space = Space::load_copy(mapping, word()?);
         fence(Ordering::SeqCst);
-        if before.is_multiple_of(2) && region.live_word(live::SPACE_CHANGES)?.relaxed() == before {
+        if before.is_multiple_of(2) && mapping.live_word(live::SPACE_CHANGES)?.relaxed() == before {
             return space.map(Some);
         }
     }
@@ -589,55 +591,55 @@ mod tests {
 
     #[test]
     fn a_cut_that_was_begun_is_completed() {
-        let region = Region::in_memory(1 << 24).unwrap();
-        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 16 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[log_of(16)], 1, Seq(5)).unwrap();
+        let mapping = Mapping::in_memory(1 << 24).unwrap();
+        mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 16 * BLOCK).unwrap();
+        let mut space = Space::create(&mapping, &[log_of(16)], 1, Seq(5)).unwrap();
         // Somebody has listed what is cut off, and died.
-        let word = region.live(live::SPACE_TABLE).unwrap();
-        let table = Table::open(&region, word, SPACE_TABLE_MAGIC).unwrap();
+        let word = mapping.live(live::SPACE_TABLE).unwrap();
+        let table = Table::open(&mapping, word, SPACE_TABLE_MAGIC).unwrap();
         let entry = space.vacant.pop().unwrap();
         table.set_word(entry, 2, 1).unwrap();
         table.set(entry, (extent_word(EXTENTS, 4), state_word(ExtentKind::Emptied, 6)), 1).unwrap();
         let log = |space: &Space| space.extents().find(|extent| extent.is_log()).map(|log| (log.offset, log.end()));
         let cut = Some((Offset::EXTENTS + 4 * BLOCK, Offset::EXTENTS + 16 * BLOCK));
-        let mut space = Space::load(&region, word).unwrap();
+        let mut space = Space::load(&mapping, word).unwrap();
         assert_eq!(log(&space), cut);
-        space.mend(&region).unwrap();
+        space.mend(&mapping).unwrap();
         // When that is used again, the rest must not claim it any more.
-        space.free(&region, Offset::EXTENTS).unwrap();
-        space.allocate(&region, 4, ExtentKind::Table, Seq(7)).unwrap();
-        assert_eq!(log(&Space::load(&region, word).unwrap()), cut);
+        space.free(&mapping, Offset::EXTENTS).unwrap();
+        space.allocate(&mapping, 4, ExtentKind::Table, Seq(7)).unwrap();
+        assert_eq!(log(&Space::load(&mapping, word).unwrap()), cut);
     }
 
     #[test]
     fn what_lies_beyond_the_limit_is_not_for_growth() {
-        let region = Region::in_memory(EXTENTS + 16 * BLOCK).unwrap();
-        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 12 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[log_of(12)], 1, Seq(5)).unwrap();
+        let mapping = Mapping::in_memory(EXTENTS + 16 * BLOCK).unwrap();
+        mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 12 * BLOCK).unwrap();
+        let mut space = Space::create(&mapping, &[log_of(12)], 1, Seq(5)).unwrap();
         let is_full =
-            |space: &mut Space| matches!(space.allocate(&region, 2, ExtentKind::Log, Seq(6)), Err(Error::Full { .. }));
+            |space: &mut Space| matches!(space.allocate(&mapping, 2, ExtentKind::Log, Seq(6)), Err(Error::Full { .. }));
         while !is_full(&mut space) {}
-        let mut beyond = || space.allocate(&region, 2, ExtentKind::Index, Seq(7)).unwrap().offset;
-        let free = region.exceeding(8 * BLOCK, || [beyond(), beyond()][0]);
+        let mut beyond = || space.allocate(&mapping, 2, ExtentKind::Index, Seq(7)).unwrap().offset;
+        let free = mapping.exceeding(8 * BLOCK, || [beyond(), beyond()][0]);
         // A run in front of what is in use, and in a file that is long enough.
-        space.free(&region, free).unwrap();
+        space.free(&mapping, free).unwrap();
         assert!(is_full(&mut space));
         assert_eq!(
-            region.exceeding(8 * BLOCK, || space.allocate(&region, 2, ExtentKind::Log, Seq(8))).unwrap().offset,
+            mapping.exceeding(8 * BLOCK, || space.allocate(&mapping, 2, ExtentKind::Log, Seq(8))).unwrap().offset,
             free
         );
     }
 
     #[test]
     fn the_log_takes_shorter_runs_rather_than_a_longer_file() {
-        let region = Region::in_memory(1 << 25).unwrap();
-        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 128 * BLOCK).unwrap();
-        let mut space = Space::create(&region, &[log_of(128)], 1, Seq(5)).unwrap();
+        let mapping = Mapping::in_memory(1 << 25).unwrap();
+        mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 128 * BLOCK).unwrap();
+        let mut space = Space::create(&mapping, &[log_of(128)], 1, Seq(5)).unwrap();
         let usual = space.log_extent_len(100, (BLOCK, 8 * BLOCK));
         assert_eq!(usual, 8 * BLOCK);
-        let free = space.allocate(&region, 10, ExtentKind::Table, Seq(5)).unwrap();
-        space.allocate(&region, 1, ExtentKind::Table, Seq(5)).unwrap();
-        space.free(&region, free.offset).unwrap();
+        let free = space.allocate(&mapping, 10, ExtentKind::Table, Seq(5)).unwrap();
+        space.allocate(&mapping, 1, ExtentKind::Table, Seq(5)).unwrap();
+        space.free(&mapping, free.offset).unwrap();
         assert_eq!(space.log_extent_len(100, (BLOCK, 8 * BLOCK)), 8 * BLOCK);
         assert_eq!(space.log_extent_len(100, (BLOCK, 16 * BLOCK)), 16 * BLOCK, "it is too short");
         assert_eq!(
@@ -646,8 +648,8 @@ mod tests {
             "a long record has one of its own"
         );
         // Of an extent that is usually of 112 blocks, 14 are no long record, and longer than the run.
-        region.allocate(Offset::EXTENTS, Offset::EXTENTS + 7400 * BLOCK).unwrap();
-        space.allocate(&region, 7168 - 128, ExtentKind::Log, Seq(5)).unwrap();
+        mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 7400 * BLOCK).unwrap();
+        space.allocate(&mapping, 7168 - 128, ExtentKind::Log, Seq(5)).unwrap();
         assert_eq!(space.log_extent_len(9 * BLOCK, (BLOCK, 8 * BLOCK)), 10 * BLOCK);
         assert_eq!(
             space.log_extent_len(14 * BLOCK, (BLOCK, 8 * BLOCK)),

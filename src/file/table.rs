@@ -7,13 +7,13 @@ use super::layout::{
     BLOCK, DROPPED, MAP_ENTRY, MAP_TABLE_MAGIC, MAX_MAP, MapId, Offset, SPACE_ENTRY, TABLE_HEADER, TableHeader,
     entries_of_blocks, extent_blocks, extent_offset,
 };
-use super::region::{Region, Window};
+use super::mapping::{Mapping, Window};
 use crate::error::Result;
 
 /// One table, found and checked.
 #[derive(Clone, Copy)]
 pub(crate) struct Table<'a> {
-    region: &'a Region,
+    mapping: &'a Mapping,
     offset: u64,
     capacity: u64,
     entry_len: u64,
@@ -25,29 +25,29 @@ fn entry_len(magic: [u8; 8]) -> u64 {
 
 impl<'a> Table<'a> {
     /// The table that `word` (see [`table_word`](super::layout::table_word)) names.
-    pub(crate) fn open(region: &'a Region, word: u64, magic: [u8; 8]) -> Result<Table<'a>> {
+    pub(crate) fn open(mapping: &'a Mapping, word: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         let (offset, blocks) = (extent_offset(word), extent_blocks(word));
         // Word by word: who comes here without lock or pin may find that the table has moved and this is something
         // else.
-        let capacity = region.load(offset + std::mem::offset_of!(TableHeader, capacity) as u64)?;
+        let capacity = mapping.load(offset + std::mem::offset_of!(TableHeader, capacity) as u64)?;
         let entry_len = entry_len(magic);
-        let is_table = region.load(offset)? == u64::from_le_bytes(magic) && blocks > 0;
+        let is_table = mapping.load(offset)? == u64::from_le_bytes(magic) && blocks > 0;
         if !is_table || capacity != entries_of_blocks(blocks, entry_len) {
-            return Err(region.corrupt(offset, "expected the header of a table"));
+            return Err(mapping.corrupt(offset, "expected the header of a table"));
         }
-        Ok(Table { region, offset, capacity, entry_len })
+        Ok(Table { mapping, offset, capacity, entry_len })
     }
 
     /// Makes an empty table in an extent that nobody uses.
-    pub(crate) fn create(region: &'a Region, offset: Offset, blocks: u64, magic: [u8; 8]) -> Result<Table<'a>> {
+    pub(crate) fn create(mapping: &'a Mapping, offset: Offset, blocks: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         use zerocopy::IntoBytes;
 
         let entry_len = entry_len(magic);
         let capacity = entries_of_blocks(blocks, entry_len);
-        region.zero(offset, blocks * BLOCK)?;
+        mapping.zero(offset, blocks * BLOCK)?;
         let header = TableHeader { magic, capacity: capacity.into(), reserved: [0; 48] };
-        region.write(offset, header.as_bytes())?;
-        Ok(Table { region, offset: offset.0, capacity, entry_len })
+        mapping.write(offset, header.as_bytes())?;
+        Ok(Table { mapping, offset: offset.0, capacity, entry_len })
     }
 
     /// Entries that there is room for.
@@ -57,13 +57,13 @@ impl<'a> Table<'a> {
 
     /// The first two words of an entry.
     pub(crate) fn entry(&self, index: u64) -> Result<(u64, u64)> {
-        let [first, second] = self.region.words(self.at(index))?;
+        let [first, second] = self.mapping.words(self.at(index))?;
         Ok((first.load(), second.load()))
     }
 
     /// The third word of an entry of the space table.
     pub(crate) fn third(&self, index: u64) -> Result<u64> {
-        self.region.load(self.at(index) + 16)
+        self.mapping.load(self.at(index) + 16)
     }
 
     /// Writes the first two words of an entry so that a reader sees both words or a vacant entry: `last` is the word (0
@@ -71,13 +71,13 @@ impl<'a> Table<'a> {
     pub(crate) fn set(&self, index: u64, words: (u64, u64), last: u64) -> Result<()> {
         let at = self.at(index);
         let (first, value) = if last == 1 { (words.0, words.1) } else { (words.1, words.0) };
-        self.region.store(at + 8 * (1 - last), first, Ordering::Relaxed)?;
-        self.region.store(at + 8 * last, value, Ordering::Release)
+        self.mapping.store(at + 8 * (1 - last), first, Ordering::Relaxed)?;
+        self.mapping.store(at + 8 * last, value, Ordering::Release)
     }
 
     /// Replaces one word of an entry.
     pub(crate) fn set_word(&self, index: u64, word: u64, value: u64) -> Result<()> {
-        self.region.store(self.at(index) + 8 * word, value, Ordering::Release)
+        self.mapping.store(self.at(index) + 8 * word, value, Ordering::Release)
     }
 
     fn at(&self, index: u64) -> u64 {
@@ -98,27 +98,27 @@ pub(crate) struct MapTable<'a>(Table<'a>);
 
 impl<'a> MapTable<'a> {
     /// The map table that `word` names.
-    pub(crate) fn open(region: &'a Region, word: u64) -> Result<MapTable<'a>> {
-        Ok(MapTable(Table::open(region, word, MAP_TABLE_MAGIC)?))
+    pub(crate) fn open(mapping: &'a Mapping, word: u64) -> Result<MapTable<'a>> {
+        Ok(MapTable(Table::open(mapping, word, MAP_TABLE_MAGIC)?))
     }
 
     /// Makes an empty map table in an extent that nobody uses.
-    pub(crate) fn create(region: &'a Region, offset: Offset, blocks: u64) -> Result<MapTable<'a>> {
-        Ok(MapTable(Table::create(region, offset, blocks, MAP_TABLE_MAGIC)?))
+    pub(crate) fn create(mapping: &'a Mapping, offset: Offset, blocks: u64) -> Result<MapTable<'a>> {
+        Ok(MapTable(Table::create(mapping, offset, blocks, MAP_TABLE_MAGIC)?))
     }
 
     /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names; if it is
     /// to be written to, only of a map that was not dropped. Looks at nothing but the entry where most maps are, and
     /// goes on to search only if it is another's.
     #[inline(always)]
-    pub(crate) fn region_of(region: &'a Region, word: u64, map: MapId, to: To) -> Result<Option<u64>> {
+    pub(crate) fn region_of(mapping: &'a Mapping, word: u64, map: MapId, to: To) -> Result<Option<u64>> {
         let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1), MAP_ENTRY));
-        let [id, extent] = region.words(extent_offset(word) + TABLE_HEADER + place * MAP_ENTRY)?;
+        let [id, extent] = mapping.words(extent_offset(word) + TABLE_HEADER + place * MAP_ENTRY)?;
         let extent = extent.load();
         if id.load() == u64::from(map) + 1 {
             return Ok(Some(extent));
         }
-        MapTable::search(region, word, map, to)
+        MapTable::search(mapping, word, map, to)
     }
 
     /// The same at a glance: `None` if the entry of the map is not where it is looked for first.
@@ -131,8 +131,8 @@ impl<'a> MapTable<'a> {
     }
 
     #[cold]
-    fn search(region: &'a Region, word: u64, map: MapId, to: To) -> Result<Option<u64>> {
-        let found = MapTable::open(region, word)?.find(map)?;
+    fn search(mapping: &'a Mapping, word: u64, map: MapId, to: To) -> Result<Option<u64>> {
+        let found = MapTable::open(mapping, word)?.find(map)?;
         Ok(found.filter(|entry| !(entry.dropped && to == To::Write)).map(|entry| entry.extent))
     }
 
@@ -159,7 +159,7 @@ impl<'a> MapTable<'a> {
         let (id, extent) = self.0.entry(index)?;
         let Some(map) = (id & !DROPPED).checked_sub(1) else { return Ok(None) };
         if map > u64::from(MAX_MAP) {
-            return Err(self.0.region.corrupt(self.0.at(index), "the map table has an entry of no map"));
+            return Err(self.0.mapping.corrupt(self.0.at(index), "the map table has an entry of no map"));
         }
         Ok(Some(MapEntry { index, map: MapId(map as u32), extent, dropped: id & DROPPED != 0 }))
     }
@@ -266,9 +266,9 @@ mod tests {
 
     #[test]
     fn a_map_is_found_behind_one_that_was_forgotten() {
-        let region = Region::in_memory(1 << 20).unwrap();
-        region.allocate(Offset::EXTENTS, Offset::EXTENTS + BLOCK).unwrap();
-        let table = MapTable::create(&region, Offset::EXTENTS, 1).unwrap();
+        let mapping = Mapping::in_memory(1 << 20).unwrap();
+        mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + BLOCK).unwrap();
+        let table = MapTable::create(&mapping, Offset::EXTENTS, 1).unwrap();
         let capacity = table.0.capacity as u32;
         // All of them have the same first place.
         let maps = [5, 5 + capacity, 5 + 2 * capacity].map(MapId);

@@ -6,19 +6,19 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::region::{Region, Word};
+use super::mapping::{Mapping, Word};
 use crate::error::Result;
 
 /// The bank that counts, for the holder of the writer lock: `[seq, totals…]`.
 #[inline]
-pub(crate) fn latest<const N: usize>(region: &Region, at: u64) -> Result<[u64; N]> {
-    Ok(Banks::at(region, at)?.latest())
+pub(crate) fn latest<const N: usize>(mapping: &Mapping, at: u64) -> Result<[u64; N]> {
+    Ok(Banks::at(mapping, at)?.latest())
 }
 
 /// The newest bank that was counted at `seq` or before, for a reader whose view is that of `seq`. `None` if commits
 /// have overtaken the reader, who should then take a newer view.
-pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Result<Option<[u64; N]>> {
-    let banks = [region.words::<N>(at)?, region.words::<N>(at + 8 * N as u64)?];
+pub(crate) fn at_most<const N: usize>(mapping: &Mapping, at: u64, seq: u64) -> Result<Option<[u64; N]>> {
+    let banks = [mapping.words::<N>(at)?, mapping.words::<N>(at + 8 * N as u64)?];
     let mut best: Option<(&Word, [u64; N])> = None;
     for words in banks {
         let counted = words[0].load();
@@ -36,27 +36,27 @@ pub(crate) fn at_most<const N: usize>(region: &Region, at: u64, seq: u64) -> Res
 
 /// Makes `[seq, totals…]` the bank that counts. Only for the holder of the writer lock.
 #[inline]
-pub(crate) fn publish<const N: usize>(region: &Region, at: u64, bank: [u64; N]) -> Result<()> {
-    Banks::at(region, at)?.publish(bank)
+pub(crate) fn publish<const N: usize>(mapping: &Mapping, at: u64, bank: [u64; N]) -> Result<()> {
+    Banks::at(mapping, at)?.publish(bank)
 }
 
 /// Makes `[seq, totals…]` the only bank, where nobody looks yet.
-pub(crate) fn reset<const N: usize>(region: &Region, at: u64, bank: [u64; N]) -> Result<()> {
+pub(crate) fn reset<const N: usize>(mapping: &Mapping, at: u64, bank: [u64; N]) -> Result<()> {
     for (index, word) in bank.into_iter().chain([0; N]).enumerate() {
-        region.store(at + 8 * index as u64, word, Ordering::Relaxed)?;
+        mapping.store(at + 8 * index as u64, word, Ordering::Relaxed)?;
     }
     Ok(())
 }
 
 /// Corrects one word of the bank that counts, one that no reader looks at. Only for the holder of the writer lock.
-pub(crate) fn amend<const N: usize>(region: &Region, at: u64, word: u64, value: u64) -> Result<()> {
-    region.store(Banks::<N>::at(region, at)?.newest().0 + 8 * word, value, Ordering::Relaxed)
+pub(crate) fn amend<const N: usize>(mapping: &Mapping, at: u64, word: u64, value: u64) -> Result<()> {
+    mapping.store(Banks::<N>::at(mapping, at)?.newest().0 + 8 * word, value, Ordering::Relaxed)
 }
 
 /// Both banks, found once, for the holder of the writer lock: to see what counts, and to make something else count.
 #[derive(Clone, Copy)]
 pub(crate) struct Banks<'r, const N: usize> {
-    region: &'r Region,
+    mapping: &'r Mapping,
     at: u64,
     banks: &'r [[Word; N]; 2],
 }
@@ -64,8 +64,8 @@ pub(crate) struct Banks<'r, const N: usize> {
 impl<'r, const N: usize> Banks<'r, N> {
     /// Those that begin at `at`.
     #[inline(always)]
-    pub(crate) fn at(region: &'r Region, at: u64) -> Result<Banks<'r, N>> {
-        Ok(Banks { region, at, banks: region.rows(at)? })
+    pub(crate) fn at(mapping: &'r Mapping, at: u64) -> Result<Banks<'r, N>> {
+        Ok(Banks { mapping, at, banks: mapping.rows(at)? })
     }
 
     /// The bank that counts, and the other one, each with its offset.
@@ -92,7 +92,7 @@ impl<'r, const N: usize> Banks<'r, N> {
     #[inline(always)]
     pub(crate) fn publish(self, bank: [u64; N]) -> Result<()> {
         let [_, (start, words)] = self.in_order();
-        let door = self.region.door()?;
+        let door = self.mapping.door()?;
         door.store(&words[0], start, 0, Ordering::Relaxed);
         fence(Ordering::Release);
         for index in 1..N {
@@ -109,59 +109,59 @@ mod tests {
 
     #[test]
     fn readers_get_the_bank_of_their_view() {
-        let region = Region::in_memory(4096).unwrap();
-        assert_eq!(at_most::<3>(&region, 64, 9).unwrap(), None);
-        publish(&region, 64, [5, 10, 11]).unwrap();
-        publish(&region, 64, [7, 20, 21]).unwrap();
-        assert_eq!(latest(&region, 64).unwrap(), [7, 20, 21]);
-        assert_eq!(at_most(&region, 64, 9).unwrap(), Some([7, 20, 21]));
-        assert_eq!(at_most(&region, 64, 6).unwrap(), Some([5, 10, 11]));
-        assert_eq!(at_most::<3>(&region, 64, 4).unwrap(), None);
-        publish(&region, 64, [8, 30, 31]).unwrap();
-        assert_eq!(at_most::<3>(&region, 64, 6).unwrap(), None, "overtaken");
+        let mapping = Mapping::in_memory(4096).unwrap();
+        assert_eq!(at_most::<3>(&mapping, 64, 9).unwrap(), None);
+        publish(&mapping, 64, [5, 10, 11]).unwrap();
+        publish(&mapping, 64, [7, 20, 21]).unwrap();
+        assert_eq!(latest(&mapping, 64).unwrap(), [7, 20, 21]);
+        assert_eq!(at_most(&mapping, 64, 9).unwrap(), Some([7, 20, 21]));
+        assert_eq!(at_most(&mapping, 64, 6).unwrap(), Some([5, 10, 11]));
+        assert_eq!(at_most::<3>(&mapping, 64, 4).unwrap(), None);
+        publish(&mapping, 64, [8, 30, 31]).unwrap();
+        assert_eq!(at_most::<3>(&mapping, 64, 6).unwrap(), None, "overtaken");
     }
 
     #[test]
     fn a_reader_that_is_overtaken_between_the_banks_does_not_get_an_older_one() {
-        let region = Region::in_memory(1 << 16).unwrap();
-        publish(&region, 64, [1, 3, 5]).unwrap();
-        region.store(8, 1, Ordering::Release).unwrap();
+        let mapping = Mapping::in_memory(1 << 16).unwrap();
+        publish(&mapping, 64, [1, 3, 5]).unwrap();
+        mapping.store(8, 1, Ordering::Release).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut seq = 1;
-                while region.load(16).unwrap() == 0 {
+                while mapping.load(16).unwrap() == 0 {
                     seq += 1;
-                    publish(&region, 64, [seq, 3 * seq, 5 * seq]).unwrap();
-                    region.store(8, seq, Ordering::Release).unwrap();
+                    publish(&mapping, 64, [seq, 3 * seq, 5 * seq]).unwrap();
+                    mapping.store(8, seq, Ordering::Release).unwrap();
                 }
             });
             // As often as it takes for the two to have met many times, however busy the machine is.
             let (mut found, mut overtaken) = (0, 0);
             while found < 100_000 || overtaken < 1000 {
-                let visible = region.load(8).unwrap();
-                let bank = at_most::<3>(&region, 64, visible).unwrap();
+                let visible = mapping.load(8).unwrap();
+                let bank = at_most::<3>(&mapping, 64, visible).unwrap();
                 overtaken += u32::from(bank.is_none());
                 found += u32::from(bank.is_some());
                 if bank.is_some_and(|bank| bank != [visible, 3 * visible, 5 * visible]) {
                     // Else the other thread would go on for ever.
-                    region.store(16, 1, Ordering::Release).unwrap();
+                    mapping.store(16, 1, Ordering::Release).unwrap();
                     panic!("at {visible}: {bank:?}");
                 }
             }
-            region.store(16, 1, Ordering::Release).unwrap();
+            mapping.store(16, 1, Ordering::Release).unwrap();
         });
     }
 
     #[test]
     fn a_publication_cut_short_leaves_the_other_bank_counting() {
-        let region = Region::in_memory(4096).unwrap();
-        publish(&region, 64, [5, 10, 11]).unwrap();
-        publish(&region, 64, [7, 20, 21]).unwrap();
+        let mapping = Mapping::in_memory(4096).unwrap();
+        publish(&mapping, 64, [5, 10, 11]).unwrap();
+        publish(&mapping, 64, [7, 20, 21]).unwrap();
         // The next one goes to the second bank.
-        region.store(64 + 24, 0, Ordering::Relaxed).unwrap();
-        region.store(64 + 32, 99, Ordering::Relaxed).unwrap();
-        assert_eq!(latest(&region, 64).unwrap(), [7, 20, 21]);
-        publish(&region, 64, [8, 30, 31]).unwrap();
-        assert_eq!(latest(&region, 64).unwrap(), [8, 30, 31]);
+        mapping.store(64 + 24, 0, Ordering::Relaxed).unwrap();
+        mapping.store(64 + 32, 99, Ordering::Relaxed).unwrap();
+        assert_eq!(latest(&mapping, 64).unwrap(), [7, 20, 21]);
+        publish(&mapping, 64, [8, 30, 31]).unwrap();
+        assert_eq!(latest(&mapping, 64).unwrap(), [8, 30, 31]);
     }
 }

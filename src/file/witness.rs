@@ -79,7 +79,7 @@ mod standing {
         static STANDING: RefCell<Option<Arc<dyn Recorder>>> = const { RefCell::new(None) };
     }
 
-    /// As long as this lives, the recorder is asked about all calls of this thread, and every region that the thread
+    /// As long as this lives, the recorder is asked about all calls of this thread, and every mapping that the thread
     /// makes of a file to write to gets it.
     #[cfg(not(loom))]
     pub(crate) struct Standing(());

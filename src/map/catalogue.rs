@@ -162,7 +162,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     fn open(store: &Store, name: &str, version: u32) -> Result<Map<K, V>> {
         let engine = store.engine();
         let wanted = Named { id: CATALOGUE, version, types: format!("{} -> {}", K::name(), V::name()) };
-        let path = || engine.region.path().to_owned();
+        let path = || engine.mapping.path().to_owned();
         engine.check_name(name)?;
         let found = match engine.find_named(name)? {
             Some(found) => found,

@@ -43,7 +43,7 @@ impl<K: ?Sized, V: ?Sized> fmt::Debug for Typed<K, V> {
 
 impl<K: ?Sized, V: ?Sized> Typed<K, V> {
     pub(super) fn new(engine: &Engine, id: MapId, name: &str) -> Typed<K, V> {
-        Typed { id, name: name.into(), path: engine.region.path().into(), origin: engine.origin, types: PhantomData }
+        Typed { id, name: name.into(), path: engine.mapping.path().into(), origin: engine.origin, types: PhantomData }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -71,7 +71,7 @@ impl<K: ?Sized, V: ?Sized> Typed<K, V> {
 
     #[cold]
     fn foreign(&self, engine: &Engine) -> Error {
-        Error::ForeignMap { path: engine.region.path().to_owned(), map: self.name.to_string() }
+        Error::ForeignMap { path: engine.mapping.path().to_owned(), map: self.name.to_string() }
     }
 
     /// Removes the entries of which `is_doomed` says so, one after the other, and returns how many there were.

@@ -62,7 +62,7 @@ impl<V: View + ?Sized> ValueRef<V> {
     fn as_bytes(&self) -> &[u8] {
         match &self.bytes {
             // It was there when this was made, and a pinned commit does not change.
-            Bytes::InPlace { pinned, offset, len } => pinned.engine().region.frozen(*offset, *len).unwrap_or_default(),
+            Bytes::InPlace { pinned, offset, len } => pinned.engine().mapping.frozen(*offset, *len).unwrap_or_default(),
             Bytes::Copied { words, len } => &words.as_bytes()[..*len],
         }
     }

@@ -71,7 +71,7 @@ pub(crate) struct BatchCursor {
 }
 
 /// A transaction of fewer records than this, which is to be synced, is appended without the mapping; see
-/// [`Region::append`](crate::file::region::Region::append).
+/// [`Mapping::append`](crate::file::mapping::Mapping::append).
 const FEW: u64 = 16;
 
 /// The hash of a key of a map in the table of a batch: the same key of many maps comes to many places, and the bits
@@ -171,7 +171,7 @@ impl Batch {
                 _ => None,
             },
         };
-        offset.map(|offset| log::record(&engine.region, offset)).transpose()
+        offset.map(|offset| log::record(&engine.mapping, offset)).transpose()
     }
 
     /// The record that holds the value of a key as the batch sees it.
@@ -267,7 +267,7 @@ impl Batch {
             }
         }
         for offset in cursor.own.iter_mut().flatten() {
-            let record = log::record(&self.turn.engine().region, offset)?;
+            let record = log::record(&self.turn.engine().mapping, offset)?;
             let hash = KeyHash::of(record.key(), self.turn.engine().seed);
             if record.header.map() == cursor.map
                 && record.has_value(Moment::NOW)
@@ -296,9 +296,9 @@ impl Batch {
     fn append(&mut self, entry: &Entry<'_>) -> Result<Offset> {
         self.check_not_broken()?;
         self.touched = true;
-        let region = &self.turn.engine().region;
+        let mapping = &self.turn.engine().mapping;
         if let Some(last) = self.last {
-            self.tail.seal(region, last, 0)?;
+            self.tail.seal(mapping, last, 0)?;
         }
         let (room, len) = (Room::of(entry.kind), entry.len());
         let tail = &mut self.tail;
@@ -306,7 +306,7 @@ impl Batch {
         let jumped = self.turn.write().exceeding_at_last(room, make_room);
         self.refused |= room == Room::Removal && matches!(jumped, Err(Error::Full { .. }));
         let jumped = jumped?;
-        let record = self.tail.append_open(region, entry).inspect_err(|_| self.broken = jumped)?;
+        let record = self.tail.append_open(mapping, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
         self.records += 1;
         // For many records, what the flush writes too much is less than what so many system calls cost.
@@ -319,7 +319,7 @@ impl Batch {
             return Ok(());
         }
         let source = io::Error::other("an append of this transaction has failed before");
-        Err(Error::io(self.turn.engine().region.path(), "append to the log", source))
+        Err(Error::io(self.turn.engine().mapping.path(), "append to the log", source))
     }
 
     /// Makes all of it seen, at once, with the durability that the store's commits have.
@@ -338,7 +338,7 @@ impl Batch {
             let mut writing = self.turn.write();
             let before = engine.log_totals()?;
             writing.make_index_room_for(self.parts.values())?;
-            self.tail.seal(&engine.region, last, flags::COMMIT)?;
+            self.tail.seal(&engine.mapping, last, flags::COMMIT)?;
             writing.commit_as_recorded(&self.tail)?;
             let maps: Vec<MapId> = self.parts.keys().copied().collect();
             writing.upkeep_after(&maps, before, self.records);

@@ -70,7 +70,7 @@ impl Engine {
                 .filter(|named| named.id > DEFAULT_MAP && named.id <= MAX_MAP)
                 .filter(|named| named.fingerprint() == entry.fingerprint.get())
         });
-        found.ok_or_else(|| self.region.corrupt(offset, "expected an entry of the catalogue"))
+        found.ok_or_else(|| self.mapping.corrupt(offset, "expected an entry of the catalogue"))
     }
 
     /// Refuses what no map can be called.
@@ -80,7 +80,7 @@ impl Engine {
             len if len > MAX_KEY_LEN => "a name has at most 65,535 bytes; shorten it",
             _ => return Ok(()),
         };
-        Err(Error::InvalidName { path: self.region.path().to_owned(), name: name.to_owned(), what })
+        Err(Error::InvalidName { path: self.mapping.path().to_owned(), name: name.to_owned(), what })
     }
 
     /// The map of this name.
@@ -137,7 +137,7 @@ impl Engine {
         // A slot of a damaged index may lead to an older record, or to none.
         if id <= DEFAULT_MAP || self.index(id)?.is_some() {
             return Err(self
-                .region
+                .mapping
                 .corrupt(offset, format!("the next map would get the number {id}, which is in use")));
         }
         Ok(id)

@@ -90,7 +90,7 @@ impl Engine {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         let index = self.index_for_writing(map)?;
-        let mut cursor = Cursor::from_somewhere(map, Some(&index), self.region.live(live::VISIBLE)?);
+        let mut cursor = Cursor::from_somewhere(map, Some(&index), self.mapping.live(live::VISIBLE)?);
         let Some(found) = cursor.next(self, Seq::MAX, Moment::NOW) else {
             drop(turn);
             return self.after_turn(false).map(|()| None);
@@ -185,7 +185,7 @@ impl Writing<'_> {
             counters = index.counters()?;
         }
         let Some(slot) = probe else {
-            return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left"));
+            return Err(self.engine.mapping.corrupt(index.offset(), "the index has no slot left"));
         };
         let newest = if let Probe::Found(_, newest) = slot { Some(newest) } else { None };
         let Change { prev, shortcut, flags, replaced, .. } = self.engine.put_over(newest)?;
@@ -208,7 +208,7 @@ impl Writing<'_> {
         let Some(slot @ Probe::Found(_, prev)) = self.engine.probe(&index, map, hash, key)? else {
             return Ok(false);
         };
-        let record = log::record(&self.engine.region, prev)?;
+        let record = log::record(&self.engine.mapping, prev)?;
         if record.kind() == Some(Kind::Remove) {
             return Ok(false);
         }

@@ -31,7 +31,7 @@ impl Engine {
     /// The number of the last visible commit that has records; zero if others commit all the time, too fast to tell.
     fn last_recorded(&self) -> Result<Seq> {
         for _ in 0..LOOKS {
-            if let Some(totals) = LogTotals::at_most(&self.region, self.region.live_seq(live::VISIBLE)?)? {
+            if let Some(totals) = LogTotals::at_most(&self.mapping, self.mapping.live_seq(live::VISIBLE)?)? {
                 return Ok(totals.seq);
             }
         }
@@ -40,17 +40,17 @@ impl Engine {
 
     /// Says in the file that this commit is durable. A recovery has to come that far.
     fn note_synced(&self, seq: Seq) -> Result<()> {
-        self.region.update_live(live::SYNCED, |synced| synced.max(seq.0))
+        self.mapping.update_live(live::SYNCED, |synced| synced.max(seq.0))
     }
 
     /// Flushes a slice when nobody else of this process flushes.
     pub(crate) fn flush_slice(&self, (start, end): (Offset, Offset)) -> Result<()> {
-        self.flusher.flush_apart(|| self.flushing(live::STATE_LOG_UNSURE, || self.region.flush(start, end - start)))
+        self.flusher.flush_apart(|| self.flushing(live::STATE_LOG_UNSURE, || self.mapping.flush(start, end - start)))
     }
 
     /// How far the log is committed, and what has to be flushed for that to be durable, if it is as far as `durable`.
     pub(crate) fn unflushed_since(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
-        self.reach.unflushed(&self.region, durable, || self.space_now())
+        self.reach.unflushed(&self.mapping, durable, || self.space_now())
     }
 
     /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Says whether it
@@ -66,11 +66,11 @@ impl Engine {
         let next = Superblock {
             log_end: end.into(),
             next_seq: seq.next().into(),
-            file_len: self.region.file_len()?.into(),
+            file_len: self.mapping.file_len()?.into(),
             flags: 0.into(),
             ..head.put_into(*superblock)
         };
-        self.region.store_live(live::CHECKPOINT_BYTES, self.log_totals()?.bytes, Ordering::Relaxed)?;
+        self.mapping.store_live(live::CHECKPOINT_BYTES, self.log_totals()?.bytes, Ordering::Relaxed)?;
         self.write_superblock(&mut superblock, next).map(|()| true)
     }
 
@@ -80,14 +80,14 @@ impl Engine {
 
         let reached = || self.unflushed_since(self.once_more.opened()).map(|(reached, _)| reached);
         self.flusher.flush_all(reached, || {
-            let unsure = self.region.live(live::STATE)? & UNSURE != 0;
+            let unsure = self.mapping.live(live::STATE)? & UNSURE != 0;
             self.flushing(UNSURE, || {
                 if unsure {
-                    self.region.rewrite(Offset::EXTENTS, self.region.len() - EXTENTS)?;
+                    self.mapping.rewrite(Offset::EXTENTS, self.mapping.len() - EXTENTS)?;
                 }
-                progress::flush_all(&self.region, opener::CLOSING)
+                progress::flush_all(&self.mapping, opener::CLOSING)
             })?;
-            self.region.change_bits(live::STATE, 0, UNSURE)?;
+            self.mapping.change_bits(live::STATE, 0, UNSURE)?;
             self.note_synced(self.log_totals()?.seq)
         })
     }
@@ -96,11 +96,11 @@ impl Engine {
 /// What a flush needs of a store.
 impl Log for Engine {
     fn last_commit(&self) -> Result<Seq> {
-        self.region.live_seq(live::VISIBLE)
+        self.mapping.live_seq(live::VISIBLE)
     }
 
     fn is_flushable(&self) -> Result<bool> {
-        if self.is_poisoned() { Err(self.poisoned_error()) } else { Ok(!is_unsure(&self.region)?) }
+        if self.is_poisoned() { Err(self.poisoned_error()) } else { Ok(!is_unsure(&self.mapping)?) }
     }
 
     fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
@@ -109,8 +109,8 @@ impl Log for Engine {
 
     fn flush(&self, ranges: Option<Ranges>) -> Result<()> {
         self.flushing(live::STATE_LOG_UNSURE, || match ranges {
-            Some(ranges) => ranges.into_iter().try_for_each(|(from, end)| self.region.flush(from, end - from)),
-            None => self.region.flush_all(),
+            Some(ranges) => ranges.into_iter().try_for_each(|(from, end)| self.mapping.flush(from, end - from)),
+            None => self.mapping.flush_all(),
         })
     }
 }
@@ -119,12 +119,12 @@ impl<'e> Writing<'e> {
     /// The same for the holder of the writer lock, all at once.
     #[cold]
     pub(crate) fn write_once_more_in_turn(&self) -> Result<()> {
-        let region = &self.engine.region;
-        let mut rewriting = self.engine.once_more.begin(region)?;
-        while let Some(range) = rewriting.write_slice(region, &self.writer.space, u64::MAX)? {
+        let mapping = &self.engine.mapping;
+        let mut rewriting = self.engine.once_more.begin(mapping)?;
+        while let Some(range) = rewriting.write_slice(mapping, &self.writer.space, u64::MAX)? {
             self.engine.flush_slice(range)?;
         }
-        rewriting.end(region)
+        rewriting.end(mapping)
     }
 
     /// Takes a checkpoint for the holder of the writer lock, who waits at most `patience` for another's.

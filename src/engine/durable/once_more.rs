@@ -7,12 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::reach::Durable;
 use crate::error::Result;
 use crate::file::layout::{Offset, live};
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, LogPoint, Space};
 
 /// Whether somebody was killed while the log was flushed, and nobody has written it once more since.
-pub(crate) fn is_unsure(region: &Region) -> Result<bool> {
-    Ok(region.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
+pub(crate) fn is_unsure(mapping: &Mapping) -> Result<bool> {
+    Ok(mapping.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
 }
 
 /// What of the log has to be written once more, should it be unsure.
@@ -40,8 +40,8 @@ impl OnceMore {
     }
 
     /// Begins to write the log once more.
-    pub(crate) fn begin(&self, region: &Region) -> Result<Rewriting<'_>> {
-        Ok(Rewriting { opened: &self.opened, state: region.live(live::STATE)?, done: None })
+    pub(crate) fn begin(&self, mapping: &Mapping) -> Result<Rewriting<'_>> {
+        Ok(Rewriting { opened: &self.opened, state: mapping.live(live::STATE)?, done: None })
     }
 }
 
@@ -58,23 +58,23 @@ impl Rewriting<'_> {
     /// writer lock, who knows the space table.
     pub(crate) fn write_slice(
         &mut self,
-        region: &Region,
+        mapping: &Mapping,
         space: &Space,
         most: u64,
     ) -> Result<Option<(Offset, Offset)>> {
         let done = self.done.get_or_insert_with(|| self.opened.point(space));
         let Some((start, end)) = next_of(space.extents(), *done, most) else { return Ok(None) };
-        region.rewrite(start.at, end - start.at)?;
+        mapping.rewrite(start.at, end - start.at)?;
         *done = LogPoint { at: end, ..start };
         Ok(Some((start.at, end)))
     }
 
     /// Takes back that the log is unsure, if nobody has been killed in a flush since this was begun.
-    pub(crate) fn end(self, region: &Region) -> Result<()> {
-        let state = region.live(live::STATE)?;
+    pub(crate) fn end(self, mapping: &Mapping) -> Result<()> {
+        let state = mapping.live(live::STATE)?;
         if state / live::STATE_UNSURE_COUNT == self.state / live::STATE_UNSURE_COUNT {
             // If it changes meanwhile, it is done once more.
-            region.compare_exchange(live::STATE, state, state & !live::STATE_LOG_UNSURE, Ordering::SeqCst)?;
+            mapping.compare_exchange(live::STATE, state, state & !live::STATE_LOG_UNSURE, Ordering::SeqCst)?;
         }
         Ok(())
     }
@@ -122,36 +122,36 @@ mod tests {
         assert_eq!(slices(from, BLOCK), [(at(6) + 8, at(7) + 8), (at(7) + 8, at(8)), (at(0), at(1)), (at(1), at(2))]);
     }
 
-    /// A region with a log of eight blocks, of which the superblock vouches for the first.
-    fn unsure_log() -> (Region, Space, OnceMore) {
-        let region = Region::in_memory(1 << 24).unwrap();
-        region.allocate(Offset::EXTENTS, at(8)).unwrap();
+    /// A mapping with a log of eight blocks, of which the superblock vouches for the first.
+    fn unsure_log() -> (Mapping, Space, OnceMore) {
+        let mapping = Mapping::in_memory(1 << 24).unwrap();
+        mapping.allocate(Offset::EXTENTS, at(8)).unwrap();
         let seq = Seq::new(1, 0);
-        let space = Space::create(&region, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
-        region.change_bits(live::STATE, live::STATE_LOG_UNSURE, 0).unwrap();
-        (region, space, OnceMore::new(Durable::up_to(at(1), seq)))
+        let space = Space::create(&mapping, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
+        mapping.change_bits(live::STATE, live::STATE_LOG_UNSURE, 0).unwrap();
+        (mapping, space, OnceMore::new(Durable::up_to(at(1), seq)))
     }
 
     #[test]
     fn the_log_is_sure_when_all_of_it_was_written_once_more() {
-        let (region, space, once_more) = unsure_log();
-        let mut rewriting = once_more.begin(&region).unwrap();
-        let mut slice = || rewriting.write_slice(&region, &space, 4 * BLOCK).unwrap();
+        let (mapping, space, once_more) = unsure_log();
+        let mut rewriting = once_more.begin(&mapping).unwrap();
+        let mut slice = || rewriting.write_slice(&mapping, &space, 4 * BLOCK).unwrap();
         assert_eq!([slice(), slice(), slice()], [Some((at(1), at(5))), Some((at(5), at(8))), None]);
-        assert!(is_unsure(&region).unwrap(), "not before it is said so");
-        rewriting.end(&region).unwrap();
-        assert!(!is_unsure(&region).unwrap());
+        assert!(is_unsure(&mapping).unwrap(), "not before it is said so");
+        rewriting.end(&mapping).unwrap();
+        assert!(!is_unsure(&mapping).unwrap());
     }
 
     #[test]
     fn one_more_who_is_killed_meanwhile_leaves_the_log_unsure() {
-        let (region, _, once_more) = unsure_log();
-        let rewriting = once_more.begin(&region).unwrap();
+        let (mapping, _, once_more) = unsure_log();
+        let rewriting = once_more.begin(&mapping).unwrap();
         let killed = |state| (state + live::STATE_UNSURE_COUNT) | live::STATE_LOG_UNSURE;
-        region.update_live(live::STATE, killed).unwrap();
-        rewriting.end(&region).unwrap();
-        assert!(is_unsure(&region).unwrap());
-        once_more.begin(&region).unwrap().end(&region).unwrap();
-        assert!(!is_unsure(&region).unwrap());
+        mapping.update_live(live::STATE, killed).unwrap();
+        rewriting.end(&mapping).unwrap();
+        assert!(is_unsure(&mapping).unwrap());
+        once_more.begin(&mapping).unwrap().end(&mapping).unwrap();
+        assert!(!is_unsure(&mapping).unwrap());
     }
 }

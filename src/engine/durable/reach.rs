@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::file::layout::{Offset, Seq, live};
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, LogPoint, Space};
 
 /// Ranges of the file, as offsets of their starts and ends.
@@ -62,17 +62,17 @@ impl Reach {
     /// is still the same. To read it again takes a look at the file's length, which makes the flush a longer one.
     pub(crate) fn unflushed(
         &self,
-        region: &Region,
+        mapping: &Mapping,
         durable: Durable,
         read: impl FnOnce() -> Result<Option<Space>>,
     ) -> Result<(Durable, Option<Ranges>)> {
-        let visible = region.live_seq(live::VISIBLE)?;
-        let commit = region.live(live::COMMIT_POINT)?;
+        let visible = mapping.live_seq(live::VISIBLE)?;
+        let commit = mapping.live(live::COMMIT_POINT)?;
         let reached =
             Durable { end: Offset::of_commit_word(commit), seq: Seq::of_commit_word(commit, visible), ..durable };
         // Held for a few steps, and nothing else is waited for meanwhile.
         let mut space = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !space.is_current(region)? {
+        if !space.is_current(mapping)? {
             let Some(now) = read()? else { return Ok((reached, None)) };
             *space = now;
         }
@@ -155,33 +155,33 @@ mod tests {
     /// The table is read when it has changed; while it changes all the time, everything is flushed.
     #[test]
     fn the_space_table_is_read_only_if_it_has_changed() {
-        let region = Region::in_memory(1 << 24).unwrap();
-        region.allocate(Offset::EXTENTS, at(8)).unwrap();
+        let mapping = Mapping::in_memory(1 << 24).unwrap();
+        mapping.allocate(Offset::EXTENTS, at(8)).unwrap();
         let seq = Seq::new(1, 0);
         let commit = |seq: Seq, end: Offset| {
-            region.store_live(live::COMMIT_POINT, commit_word(end.0, seq.0), Ordering::Release).unwrap();
-            region.store_live(live::VISIBLE, seq.0, Ordering::Release).unwrap();
+            mapping.store_live(live::COMMIT_POINT, commit_word(end.0, seq.0), Ordering::Release).unwrap();
+            mapping.store_live(live::VISIBLE, seq.0, Ordering::Release).unwrap();
         };
-        Space::create(&region, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
-        let table = || Space::load(&region, region.live(live::SPACE_TABLE)?).map(Some);
+        Space::create(&mapping, &[LogExtent { start: at(0), end: at(8), seq }], 1, seq).unwrap();
+        let table = || Space::load(&mapping, mapping.live(live::SPACE_TABLE)?).map(Some);
         let reach = Reach::unknown();
         commit(seq.next(), at(0) + 80);
         let nothing = Durable::up_to(at(0), seq);
-        let (reached, ranges) = reach.unflushed(&region, nothing, || Ok(None)).unwrap();
+        let (reached, ranges) = reach.unflushed(&mapping, nothing, || Ok(None)).unwrap();
         assert_eq!(((reached.end, reached.seq), ranges), ((at(0) + 80, seq.next()), None), "it could not be read");
-        let (reached, ranges) = reach.unflushed(&region, nothing, table).unwrap();
+        let (reached, ranges) = reach.unflushed(&mapping, nothing, table).unwrap();
         assert_eq!((reached.from, ranges), (point(1, at(0) + 80), Some(vec![(at(0), at(0) + 80)])));
         commit(seq.next().next(), at(1));
-        let known = reach.unflushed(&region, reached, || unreachable!("it has not changed")).unwrap();
+        let known = reach.unflushed(&mapping, reached, || unreachable!("it has not changed")).unwrap();
         assert_eq!(known.1, Some(vec![(at(0) + 80, at(1))]));
-        let changes = region.live(live::SPACE_CHANGES).unwrap();
-        region.store_live(live::SPACE_CHANGES, changes + 2, Ordering::Release).unwrap();
+        let changes = mapping.live(live::SPACE_CHANGES).unwrap();
+        mapping.store_live(live::SPACE_CHANGES, changes + 2, Ordering::Release).unwrap();
         let mut read = 0;
         let counted = || {
             read += 1;
             table()
         };
-        assert_eq!(reach.unflushed(&region, reached, counted).unwrap(), known);
+        assert_eq!(reach.unflushed(&mapping, reached, counted).unwrap(), known);
         assert_eq!(read, 1);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::reach::{Durable, Ranges};
 use crate::error::Result;
 use crate::file::layout::{BLOCK, Offset};
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 
 /// A slice is a sixteenth of what makes a checkpoint due, and not more than this.
 const LARGEST: u64 = 256 << 10;
@@ -24,7 +24,7 @@ pub(crate) trait WritesBack {
     fn wait(&self, offset: Offset, len: u64) -> Result<()>;
 }
 
-impl WritesBack for Region {
+impl WritesBack for Mapping {
     fn begin(&self, offset: Offset, len: u64) -> Result<()> {
         self.begin_writing_back(offset, len)
     }

@@ -48,7 +48,7 @@ impl Engine {
 
     /// Locks the superblock in force, waiting at most `timeout` for another thread or process.
     pub(crate) fn lock_superblock(&self, timeout: Duration) -> Result<SuperblockGuard<'_>> {
-        let held = || Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Superblock };
+        let held = || Error::Locked { path: self.mapping.path().to_owned(), by: HeldBy::Superblock };
         let start = Instant::now();
         let mut superblock = None;
         let lock = || {
@@ -66,7 +66,7 @@ impl Engine {
         let Some(locks) = self.locks.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
             return Ok(guard);
         };
-        let lock = || locks.try_lock(CHECKPOINT, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e));
+        let lock = || locks.try_lock(CHECKPOINT, Sharing::Exclusive).map_err(|e| lock_error(&self.mapping, e));
         if !poll(timeout, lock)? {
             return Err(held());
         }
@@ -77,17 +77,17 @@ impl Engine {
 
     /// Writes a superblock over the one that is not in force, and puts it in force once it is flushed.
     pub(crate) fn write_superblock(&self, current: &mut SuperblockGuard<'_>, mut next: Superblock) -> Result<()> {
-        let in_force = self.region.live(live::SUPERBLOCK)?;
+        let in_force = self.mapping.live(live::SUPERBLOCK)?;
         let place = if in_force == SUPERBLOCK_A { SUPERBLOCK_B } else { SUPERBLOCK_A };
         next.generation = (current.generation.get() + 1).into();
         next.written = now().into();
         let next = next.sealed();
-        self.region.write(Offset(place), next.as_bytes())?;
-        self.region.flush(Offset(place), size_of::<Superblock>() as u64)?;
-        self.region.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
+        self.mapping.write(Offset(place), next.as_bytes())?;
+        self.mapping.flush(Offset(place), size_of::<Superblock>() as u64)?;
+        self.mapping.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
         // Behind it: nothing is reused that the superblock in force still has in the log.
-        self.region.store_live(live::DURABLE_HEAD, next.log_head.get(), Ordering::Release)?;
-        self.region.store_live(live::DURABLE_ORDINAL, next.head_ordinal.get(), Ordering::Release)?;
+        self.mapping.store_live(live::DURABLE_HEAD, next.log_head.get(), Ordering::Release)?;
+        self.mapping.store_live(live::DURABLE_ORDINAL, next.head_ordinal.get(), Ordering::Release)?;
         *current.superblock = next;
         self.closed.store(next.is_clean(), Ordering::Release);
         Ok(())
@@ -103,7 +103,7 @@ impl Engine {
             return Ok(());
         }
         // A copy whose front is still from before shall show what comes.
-        self.region.store_seal(seal::CLOSED, 0)?;
+        self.mapping.store_seal(seal::CLOSED, 0)?;
         let next = Superblock { flags: 0.into(), ..*superblock };
         self.write_superblock(&mut superblock, next)
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::file::layout::{COUNT_MASK, Seq, live, process};
 use crate::file::live_table::PROCESS;
 use crate::file::locks;
-use crate::file::region::barrier;
+use crate::file::mapping::barrier;
 
 /// What one reads at who has no pin.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ impl Engine {
     /// Where one who reads without a pin begins.
     pub(crate) fn reading_point(&self) -> Result<ReadingPoint> {
         let at_rest = self.at_rest()?;
-        let seq = at_rest.map_or_else(|| self.region.live_seq(live::VISIBLE), |at_rest| Ok(at_rest.visible))?;
+        let seq = at_rest.map_or_else(|| self.mapping.live_seq(live::VISIBLE), |at_rest| Ok(at_rest.visible))?;
         Ok(ReadingPoint { at_rest: at_rest.is_some(), seq })
     }
 
@@ -42,8 +42,8 @@ impl Engine {
     /// It is only ever raised to what is visible, and whoever sees it sees that too. So a reader who begins again at
     /// what is visible then comes to an end, or a file that says otherwise is damaged.
     fn horizon_has_passed(&self, seq: Seq) -> Result<bool> {
-        let horizon = self.region.live_seq(live::HORIZON)?;
-        if horizon > seq && horizon > self.region.live_seq(live::VISIBLE)? {
+        let horizon = self.mapping.live_seq(live::HORIZON)?;
+        if horizon > seq && horizon > self.mapping.live_seq(live::VISIBLE)? {
             return Err(protocol::Words::impossible(self));
         }
         Ok(horizon > seq)
@@ -51,8 +51,9 @@ impl Engine {
 
     /// Whether there are readers who leave the barrier to the reclaimer.
     fn some_need_a_barrier(&self) -> Result<bool> {
-        for at in PROCESS.parts(&self.region)?.places() {
-            if self.region.word(at + process::PID)?.seq_cst() != 0 && self.region.load(at + process::ASYMMETRIC)? != 0 {
+        for at in PROCESS.parts(&self.mapping)?.places() {
+            if self.mapping.word(at + process::PID)?.seq_cst() != 0 && self.mapping.load(at + process::ASYMMETRIC)? != 0
+            {
                 return Ok(true);
             }
         }
@@ -70,20 +71,20 @@ impl Engine {
         let pinned = self.pins_in_use()?.1.map(|held| held.count);
         let Some(locks) = &self.locks else { return Ok(pinned) };
         let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(pinned.unwrap_or(COUNT_MASK)));
-        let held = held.map_err(|e| lock_error(&self.region, e))?;
+        let held = held.map_err(|e| lock_error(&self.mapping, e))?;
         Ok(held.map_or(pinned, |place| Some(place - locks::snapshot(0))))
     }
 
     /// How many pins are in use, and the one with the lowest count.
     pub(crate) fn pins_in_use(&self) -> Result<(u64, Option<Held>)> {
-        if self.is_live()? { pin_table::in_use(&self.region) } else { Ok((0, None)) }
+        if self.is_live()? { pin_table::in_use(&self.mapping) } else { Ok((0, None)) }
     }
 }
 
 impl Writing<'_> {
     /// Raises the horizon to the visible sequence number and says below which count nobody reads any more.
     pub(crate) fn raise_horizon(&mut self) -> Result<u64> {
-        let visible = self.engine.region.live_seq(live::VISIBLE)?;
+        let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         protocol::raise(self.engine, visible)?;
         if self.engine.some_need_a_barrier()? {
             let is_refused = !barrier::everywhere();
@@ -99,10 +100,10 @@ impl Writing<'_> {
             true => self.engine.clear_up_after(owner).map(|_| ()),
             false => Ok(()),
         };
-        let mut lowest = pin_table::lowest(&self.engine.region, visible, clean)?;
+        let mut lowest = pin_table::lowest(&self.engine.mapping, visible, clean)?;
         if let Some(locks) = self.engine.locks.as_ref().filter(|_| !self.engine.exclusive) {
             let held = locks.lowest_held(locks::snapshot(0)..locks::snapshot(lowest));
-            if let Some(place) = held.map_err(|e| lock_error(&self.engine.region, e))? {
+            if let Some(place) = held.map_err(|e| lock_error(&self.engine.mapping, e))? {
                 lowest = place - locks::snapshot(0);
             }
         }
@@ -114,17 +115,17 @@ impl Writing<'_> {
 impl protocol::Words for Engine {
     #[inline(always)]
     fn load(&self, at: u64) -> Result<u64> {
-        Ok(self.region.live_word(at)?.seq_cst())
+        Ok(self.mapping.live_word(at)?.seq_cst())
     }
 
     #[inline(always)]
     fn store(&self, at: u64, value: u64) -> Result<()> {
-        pin_table::store(&self.region, at, value, Ordering::SeqCst)
+        pin_table::store(&self.mapping, at, value, Ordering::SeqCst)
     }
 
     #[inline(always)]
     fn publish(&self, at: u64, value: u64) -> Result<()> {
-        self.region.store_live(at, value, Ordering::Release)
+        self.mapping.store_live(at, value, Ordering::Release)
     }
 
     #[inline(always)]
@@ -139,6 +140,6 @@ impl protocol::Words for Engine {
 
     #[cold]
     fn impossible(&self) -> Error {
-        self.region.corrupt(live::HORIZON, "the horizon lies beyond the last visible commit")
+        self.mapping.corrupt(live::HORIZON, "the horizon lies beyond the last visible commit")
     }
 }

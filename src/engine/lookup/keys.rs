@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::file::index::{Index, Lines, Probe, Searched};
 use crate::file::layout::{KeyHash, Kind, MapId, Offset, Seq, live};
 use crate::file::log::{self, Glance, Record, Wanted};
-use crate::file::region::Window;
+use crate::file::mapping::Window;
 use crate::file::table::MapTable;
 
 /// How many keys are looked up side by side.
@@ -58,7 +58,7 @@ impl Engine {
     /// Whether the record at `offset` has this key.
     #[inline(always)]
     pub(crate) fn is_key(&self, map: MapId, key: &[u8], offset: Offset) -> Result<bool> {
-        let record = log::record(&self.region, offset)?;
+        let record = log::record(&self.mapping, offset)?;
         Ok(record.key() == key && record.header.map() == map)
     }
 
@@ -112,7 +112,7 @@ impl Engine {
     /// The value of a key at this time.
     #[inline(always)]
     pub(crate) fn value_of(&self, lines: Lines, wanted: Wanted<'_>, at: Moment) -> Result<Option<&[u8]>> {
-        match self.sight_of(self.region.window(), lines, wanted) {
+        match self.sight_of(self.mapping.window(), lines, wanted) {
             Sight::Value(value) => Ok(Some(value)),
             Sight::Nothing => Ok(None),
             Sight::Unclear => self.value_the_long_way(lines, (wanted.map, wanted.seq), wanted.key, at),
@@ -142,7 +142,7 @@ impl Engine {
         mut found: impl FnMut(Option<&'e [u8]>) -> Result<()>,
     ) -> Result<()> {
         for keys in keys.chunks(ABREAST) {
-            let window = self.region.window();
+            let window = self.mapping.window();
             let mut hashes = [KeyHash::from_parts(0, 0); ABREAST];
             for (key, hash) in keys.iter().zip(&mut hashes) {
                 *hash = KeyHash::of(key.as_ref(), self.seed);
@@ -167,8 +167,8 @@ impl Engine {
     /// The record that holds the value of a key at this time.
     pub(crate) fn lookup(&self, lines: Lines, wanted: Wanted<'_>, at: Moment) -> Result<Option<Record<'_>>> {
         let Wanted { map, key, seq } = wanted;
-        let newest = lines.find(&self.region, KeyHash::of(key, self.seed), &mut |offset| {
-            let record = log::record(&self.region, offset)?;
+        let newest = lines.find(&self.mapping, KeyHash::of(key, self.seed), &mut |offset| {
+            let record = log::record(&self.mapping, offset)?;
             Ok((record.key() == key && record.header.map() == map).then_some(record))
         })?;
         match newest {
@@ -203,14 +203,16 @@ impl Engine {
         } else {
             "expected a record with a key"
         };
-        self.region.corrupt(record.offset, what)
+        self.mapping.corrupt(record.offset, what)
     }
 
     /// The record that holds the value of a key, for the holder of the writer lock.
     pub(crate) fn value_in_turn(&self, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         let index = self.index_for_writing(map)?;
         match self.probe(&index, map, KeyHash::of(key, self.seed), key)? {
-            Some(Probe::Found(_, newest)) => self.version_at(log::record(&self.region, newest)?, Seq::MAX, Moment::NOW),
+            Some(Probe::Found(_, newest)) => {
+                self.version_at(log::record(&self.mapping, newest)?, Seq::MAX, Moment::NOW)
+            }
             _ => Ok(None),
         }
     }

@@ -8,28 +8,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::Result;
 use crate::file::layout::{COUNT_MASK, EXTENTS, Seq, pin};
 use crate::file::live_table::PIN;
-use crate::file::region::{Region, Word};
+use crate::file::mapping::{Mapping, Word};
 
 /// The claim of a pin, or when it was taken.
 #[inline(always)]
-pub(crate) fn word(region: &Region, place: u64) -> Result<&Word> {
-    if place < EXTENTS { region.live_word(place) } else { far_word(region, place) }
+pub(crate) fn word(mapping: &Mapping, place: u64) -> Result<&Word> {
+    if place < EXTENTS { mapping.live_word(place) } else { far_word(mapping, place) }
 }
 
 /// The same where the table goes on.
 #[cold]
-fn far_word(region: &Region, place: u64) -> Result<&Word> {
-    region.word(place)
+fn far_word(mapping: &Mapping, place: u64) -> Result<&Word> {
+    mapping.word(place)
 }
 
 #[inline(always)]
-pub(crate) fn store(region: &Region, place: u64, value: u64, order: Ordering) -> Result<()> {
-    if place < EXTENTS { region.store_live(place, value, order) } else { store_far(region, place, value, order) }
+pub(crate) fn store(mapping: &Mapping, place: u64, value: u64, order: Ordering) -> Result<()> {
+    if place < EXTENTS { mapping.store_live(place, value, order) } else { store_far(mapping, place, value, order) }
 }
 
 #[cold]
-fn store_far(region: &Region, place: u64, value: u64, order: Ordering) -> Result<()> {
-    region.store(place, value, order)
+fn store_far(mapping: &Mapping, place: u64, value: u64, order: Ordering) -> Result<()> {
+    mapping.store(place, value, order)
 }
 
 /// What the pins of one process say.
@@ -82,15 +82,15 @@ impl Search {
     }
 
     /// Claims a free pin.
-    pub(crate) fn claim(&self, region: &Region, claim: u64) -> Result<Found> {
-        let parts = PIN.parts(region)?;
+    pub(crate) fn claim(&self, mapping: &Mapping, claim: u64) -> Result<Found> {
+        let parts = PIN.parts(mapping)?;
         let entries = parts.entries();
         let first = self.next.load(Ordering::Relaxed) % entries;
         for number in (first..entries).chain(0..first) {
             #[cfg(test)]
             self.looked_at.fetch_add(1, Ordering::Relaxed);
             let Some(place) = parts.place(number) else { continue };
-            if word(region, place)?.load() == 0 && region.compare_exchange(place, 0, claim, Ordering::SeqCst)? {
+            if word(mapping, place)?.load() == 0 && mapping.compare_exchange(place, 0, claim, Ordering::SeqCst)? {
                 self.next.store(number + 1, Ordering::Relaxed);
                 return Ok(Found::Pin { place, number, entries });
             }
@@ -100,21 +100,21 @@ impl Search {
 }
 
 /// Whether most pins are taken.
-pub(crate) fn few_are_free(region: &Region) -> Result<bool> {
-    let parts = PIN.parts(region)?;
+pub(crate) fn few_are_free(mapping: &Mapping) -> Result<bool> {
+    let parts = PIN.parts(mapping)?;
     let mut free = 0;
     for place in parts.places() {
-        free += u64::from(word(region, place)?.relaxed() == 0);
+        free += u64::from(word(mapping, place)?.relaxed() == 0);
     }
     Ok(free < parts.entries() / 4)
 }
 
 /// The lowest count below `visible` that a pin is at, or else that. Only for one who has raised the horizon. Should the
 /// pins of a process stand in the way, `clean` cleans them if it is dead.
-pub(crate) fn lowest(region: &Region, visible: Seq, mut clean: impl FnMut(u64) -> Result<()>) -> Result<u64> {
+pub(crate) fn lowest(mapping: &Mapping, visible: Seq, mut clean: impl FnMut(u64) -> Result<()>) -> Result<u64> {
     let mut lowest = visible.count();
-    for place in PIN.parts(region)?.places() {
-        let word = word(region, place + pin::CLAIM)?;
+    for place in PIN.parts(mapping)?.places() {
+        let word = word(mapping, place + pin::CLAIM)?;
         let claim = word.seq_cst();
         if claim == 0 || pin::count(claim) >= lowest {
             continue;
@@ -139,13 +139,13 @@ pub(crate) struct Held {
 }
 
 /// How many pins are in use, and the one with the lowest count.
-pub(crate) fn in_use(region: &Region) -> Result<(u64, Option<Held>)> {
+pub(crate) fn in_use(mapping: &Mapping) -> Result<(u64, Option<Held>)> {
     let (mut used, mut oldest) = (0, None);
-    for place in PIN.parts(region)?.places() {
-        let claim = region.load(place + pin::CLAIM)?;
+    for place in PIN.parts(mapping)?.places() {
+        let claim = mapping.load(place + pin::CLAIM)?;
         if claim != 0 && pin::count(claim) != COUNT_MASK {
             used += 1;
-            let since = region.load(place + pin::SINCE)?;
+            let since = mapping.load(place + pin::SINCE)?;
             let held = Held { count: pin::count(claim), since, entry: pin::owner(claim) };
             oldest = Some(oldest.map_or(held, |oldest: Held| oldest.min(held)));
         }
@@ -161,45 +161,46 @@ mod tests {
     use super::*;
 
     /// A table of pins in front of the extents, and a search of the process with entry 3.
-    fn table() -> (Region, Search, u64) {
-        let region = Region::in_memory(1 << 24).unwrap();
-        let entries = PIN.parts(&region).unwrap().entries();
-        (region, Search::of(3), entries)
+    fn table() -> (Mapping, Search, u64) {
+        let mapping = Mapping::in_memory(1 << 24).unwrap();
+        let entries = PIN.parts(&mapping).unwrap().entries();
+        (mapping, Search::of(3), entries)
     }
 
-    fn claim(region: &Region, search: &Search, claim: u64) -> Option<u64> {
-        match search.claim(region, claim).unwrap() {
+    fn claim(mapping: &Mapping, search: &Search, claim: u64) -> Option<u64> {
+        match search.claim(mapping, claim).unwrap() {
             Found::Pin { place, .. } => Some(place),
             Found::Nothing { .. } => None,
         }
     }
 
-    fn clear(region: &Region, place: u64) {
-        store(region, place, 0, Ordering::SeqCst).unwrap();
+    fn clear(mapping: &Mapping, place: u64) {
+        store(mapping, place, 0, Ordering::SeqCst).unwrap();
     }
 
     #[test]
     fn each_search_finds_a_pin_of_its_own_and_begins_behind_the_last() {
-        let (region, search, entries) = table();
+        let (mapping, search, entries) = table();
         let claims = Claims::of(3);
-        let places: BTreeSet<u64> = (0..entries).map(|n| claim(&region, &search, claims.at(Seq(n))).unwrap()).collect();
+        let places: BTreeSet<u64> =
+            (0..entries).map(|n| claim(&mapping, &search, claims.at(Seq(n))).unwrap()).collect();
         assert_eq!(places.len() as u64, entries);
         assert_eq!(search.looked_at.load(Ordering::Relaxed), entries, "none was looked at twice");
-        assert_eq!(search.claim(&region, claims.idle).unwrap(), Found::Nothing { entries });
+        assert_eq!(search.claim(&mapping, claims.idle).unwrap(), Found::Nothing { entries });
         let free = *places.iter().nth(5).unwrap();
-        clear(&region, free);
-        assert_eq!(claim(&region, &search, claims.idle), Some(free), "it goes round");
-        assert_eq!(word(&region, free).unwrap().load(), claims.idle);
+        clear(&mapping, free);
+        assert_eq!(claim(&mapping, &search, claims.idle), Some(free), "it goes round");
+        assert_eq!(word(&mapping, free).unwrap().load(), claims.idle);
     }
 
     #[test]
     fn two_never_get_the_same_pin() {
-        let (region, search, entries) = table();
+        let (mapping, search, entries) = table();
         let other = Search::of(3);
         let found: Vec<u64> = std::thread::scope(|scope| {
             let threads = [&search, &other].map(|search| {
-                let region = &region;
-                scope.spawn(move || (0..entries / 2).filter_map(|n| claim(region, search, 1 + n)).collect::<Vec<_>>())
+                let mapping = &mapping;
+                scope.spawn(move || (0..entries / 2).filter_map(|n| claim(mapping, search, 1 + n)).collect::<Vec<_>>())
             });
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
@@ -209,40 +210,40 @@ mod tests {
 
     #[test]
     fn the_oldest_pin_is_found_and_one_that_is_not_used_holds_nothing_back() {
-        let (region, search, entries) = table();
+        let (mapping, search, entries) = table();
         let nobody_is_dead = |_| Ok(());
-        assert_eq!((in_use(&region).unwrap(), lowest(&region, Seq(100), nobody_is_dead).unwrap()), ((0, None), 100));
+        assert_eq!((in_use(&mapping).unwrap(), lowest(&mapping, Seq(100), nobody_is_dead).unwrap()), ((0, None), 100));
         let claims = Claims::of(3);
         let at = |count| Seq::new(5, count);
-        let places = [70, 50, 60].map(|count| claim(&region, &search, claims.at(at(count))).unwrap());
-        claim(&region, &search, claims.idle).unwrap();
-        store(&region, places[1] + pin::SINCE, 7, Ordering::Relaxed).unwrap();
+        let places = [70, 50, 60].map(|count| claim(&mapping, &search, claims.at(at(count))).unwrap());
+        claim(&mapping, &search, claims.idle).unwrap();
+        store(&mapping, places[1] + pin::SINCE, 7, Ordering::Relaxed).unwrap();
         let oldest = Held { count: 50, since: 7, entry: 3 };
-        assert_eq!(in_use(&region).unwrap(), (3, Some(oldest)));
-        assert_eq!(lowest(&region, at(100), nobody_is_dead).unwrap(), 50);
-        assert_eq!(lowest(&region, at(40), nobody_is_dead).unwrap(), 40, "those are of later commits");
-        clear(&region, places[1]);
-        assert_eq!(lowest(&region, at(100), nobody_is_dead).unwrap(), 60);
-        assert!(!few_are_free(&region).unwrap());
-        while claim(&region, &search, claims.idle).is_some() {}
-        assert!(few_are_free(&region).unwrap());
-        assert_eq!(in_use(&region).unwrap().0, 2, "of {entries}");
+        assert_eq!(in_use(&mapping).unwrap(), (3, Some(oldest)));
+        assert_eq!(lowest(&mapping, at(100), nobody_is_dead).unwrap(), 50);
+        assert_eq!(lowest(&mapping, at(40), nobody_is_dead).unwrap(), 40, "those are of later commits");
+        clear(&mapping, places[1]);
+        assert_eq!(lowest(&mapping, at(100), nobody_is_dead).unwrap(), 60);
+        assert!(!few_are_free(&mapping).unwrap());
+        while claim(&mapping, &search, claims.idle).is_some() {}
+        assert!(few_are_free(&mapping).unwrap());
+        assert_eq!(in_use(&mapping).unwrap().0, 2, "of {entries}");
     }
 
     #[test]
     fn the_pins_of_the_dead_hold_nothing_back() {
-        let (region, search, _) = table();
-        let dead = claim(&region, &search, Claims::of(8).at(Seq(20))).unwrap();
-        claim(&region, &search, Claims::of(9).at(Seq(30))).unwrap();
+        let (mapping, search, _) = table();
+        let dead = claim(&mapping, &search, Claims::of(8).at(Seq(20))).unwrap();
+        claim(&mapping, &search, Claims::of(9).at(Seq(30))).unwrap();
         let mut asked = Vec::new();
         let clean = |owner| {
             asked.push(owner);
             if owner == 8 {
-                clear(&region, dead);
+                clear(&mapping, dead);
             }
             Ok(())
         };
-        assert_eq!(lowest(&region, Seq(100), clean).unwrap(), 30);
+        assert_eq!(lowest(&mapping, Seq(100), clean).unwrap(), 30);
         assert_eq!(asked, [8, 9], "only those that stand in the way are asked");
     }
 }

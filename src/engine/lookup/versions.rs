@@ -79,11 +79,11 @@ impl Engine {
     /// The shortcut that is as long as that of `newest` and the one behind it together, and one more; `None` if the
     /// latter cannot be told.
     fn over_two(&self, newest: Record<'_>, first: &Shortcut) -> Result<Option<Shortcut>> {
-        if first.target_seq().count() <= self.region.live(live::REUSED_BELOW)? {
+        if first.target_seq().count() <= self.mapping.live(live::REUSED_BELOW)? {
             return Ok(None);
         }
         // In a damaged file it may be anything; then it is left alone.
-        let Ok(middle) = log::record(&self.region, first.target_offset()) else { return Ok(None) };
+        let Ok(middle) = log::record(&self.mapping, first.target_offset()) else { return Ok(None) };
         let second = middle.shortcut().filter(|second| {
             middle.seq() == first.target_seq()
                 && is_same_key(middle, newest)
@@ -97,12 +97,12 @@ impl Engine {
     pub(crate) fn older_version<'a>(&'a self, newest: Record<'a>, seq: Seq) -> Result<Option<Record<'a>>> {
         let mut record = newest;
         // Within one commit a key may have been written many times; a chain in circles would be longer than the file.
-        let mut left = self.region.len() / RECORD_HEADER;
+        let mut left = self.mapping.len() / RECORD_HEADER;
         while record.seq() > seq {
             let Some(older) = self.next_version(record, seq)? else { return Ok(None) };
             left = left.saturating_sub(1);
             if older.seq() > record.seq() || !is_same_key(older, record) || left == 0 {
-                return Err(self.region.corrupt(record.offset, "the version chain leads to another key"));
+                return Err(self.mapping.corrupt(record.offset, "the version chain leads to another key"));
             }
             record = older;
         }
@@ -112,15 +112,15 @@ impl Engine {
     /// One step down the version chain of a record, for a reader at `seq`, which is older.
     pub(crate) fn next_version<'a>(&'a self, record: Record<'a>, seq: Seq) -> Result<Option<Record<'a>>> {
         if let Some(shortcut) = record.shortcut().filter(|shortcut| shortcut.target_seq() > seq) {
-            let target = log::record(&self.region, shortcut.target_offset())?;
+            let target = log::record(&self.mapping, shortcut.target_offset())?;
             if target.seq() != shortcut.target_seq() {
-                return Err(self.region.corrupt(record.offset, "the shortcut of the record leads to another version"));
+                return Err(self.mapping.corrupt(record.offset, "the shortcut of the record leads to another version"));
             }
             return Ok(Some(target));
         }
         match record.header.prev_offset() {
             Offset::NONE => Ok(None),
-            prev => log::record(&self.region, prev).map(Some),
+            prev => log::record(&self.mapping, prev).map(Some),
         }
     }
 }
@@ -170,7 +170,7 @@ mod tests {
         let index = engine.index_in_force(DEFAULT_MAP).unwrap();
         let found = engine.probe(&index, DEFAULT_MAP, KeyHash::of(KEY, engine.seed), KEY).unwrap();
         let Some(Probe::Found(_, newest)) = found else { panic!("the key has no slot") };
-        let mut record = log::record(&engine.region, newest).unwrap();
+        let mut record = log::record(&engine.mapping, newest).unwrap();
         let mut steps = 0;
         while record.seq() > seq {
             record = engine.next_version(record, seq).unwrap().unwrap();
@@ -232,7 +232,7 @@ mod tests {
             let index = engine.index_in_force(DEFAULT_MAP).unwrap();
             let found = engine.probe(&index, DEFAULT_MAP, KeyHash::of(KEY, engine.seed), KEY).unwrap();
             let Some(Probe::Found(_, newest)) = found else { panic!("the key has no slot") };
-            log::record(&engine.region, newest).unwrap()
+            log::record(&engine.mapping, newest).unwrap()
         };
         while newest().shortcut().is_none_or(|shortcut| !ends_in_two(shortcut.depth()) || shortcut.depth() < 6) {
             engine.put(DEFAULT_MAP, KEY, b"1", None).unwrap();
@@ -243,7 +243,7 @@ mod tests {
         // As if what it leads to had been freed: what is there now may look like anything, even like a record of this
         // key.
         let visible = engine.visible().unwrap();
-        engine.region.store_live(live::REUSED_BELOW, visible.count(), Ordering::Relaxed).unwrap();
+        engine.mapping.store_live(live::REUSED_BELOW, visible.count(), Ordering::Relaxed).unwrap();
         let anew = engine.make_shortcut(newest()).unwrap().unwrap();
         assert_eq!((anew.depth(), anew.target_offset()), (1, newest().offset));
         drop(pin);
@@ -277,7 +277,7 @@ mod tests {
             }
         }
         assert!(shortcuts > 100, "there were long chains");
-        let reused_below = engine.region.live(live::REUSED_BELOW).unwrap();
+        let reused_below = engine.mapping.live(live::REUSED_BELOW).unwrap();
         assert!(reused_below > (engine.visible().unwrap().count()) / 2, "the log was used again");
     }
 

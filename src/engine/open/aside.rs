@@ -28,7 +28,7 @@ use crate::engine::processes::entries::lock_error;
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{LIVE, MAX_COUNT, MAX_FILE_LEN, Offset, Seq, live};
 use crate::file::locks::{Locks, OPENING, Sharing, aside_from, aside_until, snapshot};
-use crate::file::region::{self, Region};
+use crate::file::mapping::{self, Mapping};
 
 /// What a reader that has recovered the store in memory of its own knows of the file: the [number](live::OPENING_ID)
 /// that was found in it, or with which following came to nothing.
@@ -36,15 +36,15 @@ pub(crate) struct Aside(pub(super) AtomicU64);
 
 impl Aside {
     /// Before the reader has memory of its own, and while nobody can open the store for writing.
-    pub(crate) fn begin(region: &Region) -> Result<Aside> {
-        Ok(Aside(AtomicU64::new(region.live(live::OPENING_ID)?)))
+    pub(crate) fn begin(mapping: &Mapping) -> Result<Aside> {
+        Ok(Aside(AtomicU64::new(mapping.live(live::OPENING_ID)?)))
     }
 
     /// The number of a process that has come to write since, and has got so far that others can use the store.
     pub(super) fn newcomer(&self, file: &File) -> Option<u64> {
         let word = |at| {
             let mut bytes = [0; 8];
-            region::read_at(file, at, &mut bytes).ok().map(|()| u64::from_le_bytes(bytes))
+            mapping::read_at(file, at, &mut bytes).ok().map(|()| u64::from_le_bytes(bytes))
         };
         let id = word(live::OPENING_ID).filter(|&id| id != self.0.load(Ordering::Relaxed))?;
         (word(live::VERSION_WORD)? == live::VERSION).then_some(id)
@@ -73,17 +73,17 @@ impl Engine {
     /// own, from a log that begins at `head`.
     pub(super) fn step_aside(mut self, aside: Aside, head: Offset) -> Result<Engine> {
         let Some(locks) = &self.held else { return Ok(self) };
-        let locking = |error| lock_error(&self.region, error);
+        let locking = |error| lock_error(&self.mapping, error);
         let count = self.visible()?.count();
         for byte in [aside_from(head.0), aside_until(count), snapshot(0)] {
             if !locks.try_lock(byte, Sharing::Shared).map_err(locking)? {
-                return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
+                return Err(Error::Locked { path: self.mapping.path().to_owned(), by: HeldBy::Unknown });
             }
         }
         // The superblocks are written to by turns. Everything else but the log has been written anew here.
         let mut superblocks = vec![0; LIVE as usize];
-        self.region.read(Offset(0), &mut superblocks)?;
-        self.region.write(Offset(0), &superblocks)?;
+        self.mapping.read(Offset(0), &mut superblocks)?;
+        self.mapping.write(Offset(0), &superblocks)?;
         if !self.settings.exclusive {
             // Nobody has to be kept out any more.
             locks.unlock_whole().map_err(locking)?;

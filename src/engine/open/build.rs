@@ -29,17 +29,17 @@ pub(crate) struct LogFound {
 
 /// Sets the live area up anew around a log, with an empty map table and nothing allocated but the log.
 pub(crate) fn build(seated: Seated, opened: Opened, superblock: Superblock, log: &LogFound) -> Result<Engine> {
-    let region = &seated.region;
-    distrust_live(region)?;
-    region.zero(Offset(LIVE), EXTENTS - LIVE)?;
-    set_live(region, &superblock, log.end, log.chain, log.last)?;
+    let mapping = &seated.mapping;
+    distrust_live(mapping)?;
+    mapping.zero(Offset(LIVE), EXTENTS - LIVE)?;
+    set_live(mapping, &superblock, log.end, log.chain, log.last)?;
     // The first superblock of a new store goes to B; in any other case the word is set again.
-    region.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
+    mapping.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
     // A full store that is recovered may need more than its limit.
     let excess = if opened == Opened::Created { 0 } else { u64::MAX };
-    let create = || Space::create(region, &log.extents, superblock.head_ordinal.get(), log.last);
-    let space = region.exceeding(excess, create)?;
-    let writer = Writer::new(region, space, log.end)?;
+    let create = || Space::create(mapping, &log.extents, superblock.head_ordinal.get(), log.last);
+    let space = mapping.exceeding(excess, create)?;
+    let writer = Writer::new(mapping, space, log.end)?;
     let engine = Engine::assemble(seated, opened, superblock, writer)?;
     {
         let mut writing = engine.lend_writing();
@@ -48,15 +48,15 @@ pub(crate) fn build(seated: Seated, opened: Opened, superblock: Superblock, log:
     Ok(engine)
 }
 
-/// Makes an empty store of a region that has nothing behind the live area.
+/// Makes an empty store of a mapping that has nothing behind the live area.
 pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
-    let Seated { region, settings, .. } = &seated;
+    let Seated { mapping, settings, .. } = &seated;
     let seq = Seq::new(1, 1);
     let first_extent =
         LogExtent { start: Offset::EXTENTS, end: Offset::EXTENTS + settings.limits.smallest_log, seq: seq.before() };
-    region.allocate(first_extent.start, first_extent.end)?;
+    mapping.allocate(first_extent.start, first_extent.end)?;
     let mut random = [0; 24];
-    getrandom::fill(&mut random).map_err(|e| Error::io(region.path(), "get random bytes", io::Error::other(e)))?;
+    getrandom::fill(&mut random).map_err(|e| Error::io(mapping.path(), "get random bytes", io::Error::other(e)))?;
     let (uuid, seed) = random.split_at(16);
     let mut superblock = Superblock::new_zeroed_for(seq, now());
     superblock.uuid.copy_from_slice(uuid);
@@ -75,10 +75,10 @@ pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
     }
     writing.keep_reserve(0)?;
     drop(writing);
-    engine.region.flush_all()?;
+    engine.mapping.flush_all()?;
     {
         let mut superblock = engine.lock_new_superblock();
-        let next = Superblock { file_len: engine.region.file_len()?.into(), ..*superblock };
+        let next = Superblock { file_len: engine.mapping.file_len()?.into(), ..*superblock };
         engine.write_superblock(&mut superblock, next)?;
     }
     engine.trust_live()?;
@@ -87,30 +87,30 @@ pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
 
 /// Opens a store that was closed: there is nothing to do but to set the live area up.
 pub(super) fn open_clean(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
-    let region = &seated.region;
+    let mapping = &seated.mapping;
     let (end, last) = (superblock.log_end(), superblock.last_seq());
-    distrust_live(region)?;
-    region.zero(Offset(LIVE), EXTENTS - LIVE)?;
-    progress::note(region, opener::OPENING, 0, 0);
-    set_live(region, &superblock, end, superblock.end_chain.get(), last)?;
-    region.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
-    region.store_live(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;
-    region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
+    distrust_live(mapping)?;
+    mapping.zero(Offset(LIVE), EXTENTS - LIVE)?;
+    progress::note(mapping, opener::OPENING, 0, 0);
+    set_live(mapping, &superblock, end, superblock.end_chain.get(), last)?;
+    mapping.store_live(live::MAP_TABLE, superblock.map_table.get(), Ordering::Relaxed)?;
+    mapping.store_live(live::SPACE_TABLE, superblock.space_table.get(), Ordering::Relaxed)?;
+    mapping.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
     let (bytes, records) = (superblock.log_bytes.get(), superblock.log_records.get());
     let log_totals = LogTotals { seq: last, bytes, records, live_bytes: superblock.live_bytes.get() };
-    log_totals.publish(region)?;
+    log_totals.publish(mapping)?;
     for (word, value) in
         [live::RESIZE_CURSOR, live::RESIZE_TARGET, live::RESIZE_ZEROED].into_iter().zip(superblock.resize)
     {
-        region.store_live(word, value.get(), Ordering::Relaxed)?;
+        mapping.store_live(word, value.get(), Ordering::Relaxed)?;
     }
-    region.store_live(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
-    let space = Space::load(region, superblock.space_table.get())?;
-    let writer = Writer::new(region, space, end)?;
+    mapping.store_live(live::CHECKPOINT_BYTES, superblock.log_bytes.get(), Ordering::Relaxed)?;
+    let space = Space::load(mapping, superblock.space_table.get())?;
+    let writer = Writer::new(mapping, space, end)?;
     let engine = Engine::assemble(seated, Opened::Clean, superblock, writer)?;
     if superblock.counted_live_bytes().is_none() {
         let live_bytes = engine.sum_of_live_bytes()?;
-        LogTotals { live_bytes, ..log_totals }.reset(&engine.region)?;
+        LogTotals { live_bytes, ..log_totals }.reset(&engine.mapping)?;
     }
     // Whoever was the last one may have been in a table that had grown.
     if engine.writer().space.extents().any(|extent| extent.kind == ExtentKind::Live) {

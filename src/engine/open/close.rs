@@ -25,9 +25,9 @@ impl Engine {
     }
 
     fn leave(&self, locks: &Locks) -> Result<()> {
-        let lock = || locks.try_lock(OPENING, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e));
+        let lock = || locks.try_lock(OPENING, Sharing::Exclusive).map_err(|e| lock_error(&self.mapping, e));
         // Should somebody take too long to open it, that one is there after us.
-        let last = poll(self.settings.lock_timeout, lock)? && living(&self.region, locks)?.is_empty();
+        let last = poll(self.settings.lock_timeout, lock)? && living(&self.mapping, locks)?.is_empty();
         self.ready.store(true, Ordering::Release);
         let closed = if last {
             self.close_last()
@@ -38,7 +38,7 @@ impl Engine {
         };
         self.ready.store(false, Ordering::Release);
         if self.exclusive {
-            let word = self.region.live(live::WRITER_LOCK)?;
+            let word = self.mapping.live(live::WRITER_LOCK)?;
             if writer_lock::holder(word) == self.process + 1 && !std::thread::panicking() {
                 lock_word::give_back(self, word, Handover::Orderly)?;
             }
@@ -68,36 +68,36 @@ impl Engine {
             return Err(self.poisoned_error());
         }
         // A closer who is killed half-way must not leave a clean flag under later changes.
-        self.region.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
+        self.mapping.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
         let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
-        self.region.settle_seal()?;
+        self.mapping.settle_seal()?;
         self.flush_everything()?;
         let appended = self.log_totals()?.bytes;
-        self.region.store_live(live::CHECKPOINT_BYTES, appended, Ordering::Relaxed)?;
+        self.mapping.store_live(live::CHECKPOINT_BYTES, appended, Ordering::Relaxed)?;
         let log = self.log_size()?;
         let next = Superblock {
-            log_end: self.region.live_offset(live::TAIL)?.into(),
-            end_chain: (self.region.live(live::CHAIN)? as u32).into(),
+            log_end: self.mapping.live_offset(live::TAIL)?.into(),
+            end_chain: (self.mapping.live(live::CHAIN)? as u32).into(),
             next_seq: (self.visible()?.next()).into(),
-            file_len: self.region.file_len()?.into(),
-            map_table: self.region.live(live::MAP_TABLE)?.into(),
-            space_table: self.region.live(live::SPACE_TABLE)?.into(),
+            file_len: self.mapping.file_len()?.into(),
+            map_table: self.mapping.live(live::MAP_TABLE)?.into(),
+            space_table: self.mapping.live(live::SPACE_TABLE)?.into(),
             log_bytes: log.bytes.into(),
             log_records: log.records.into(),
             live_bytes: self.live_bytes()?.into(),
-            resize: resize_words(&self.region)?.map(Into::into),
+            resize: resize_words(&self.mapping)?.map(Into::into),
             flags: (superblock_flags::CLEAN | superblock_flags::COUNTED).into(),
             ..self.head()?.put_into(*superblock)
         };
-        self.region.store_seal(seal::CLOSED, superblock.generation.get() + 1)?;
-        self.region.flush_seal()?;
+        self.mapping.store_seal(seal::CLOSED, superblock.generation.get() + 1)?;
+        self.mapping.flush_seal()?;
         self.write_superblock(&mut superblock, next)?;
-        if self.region.identity().is_none() {
+        if self.mapping.identity().is_none() {
             // Where nobody could tell this memory from that of another boot, it is not to be believed.
-            distrust_live(&self.region)?;
+            distrust_live(&self.mapping)?;
         }
-        self.region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
-        progress::note_the_end(&self.region)
+        self.mapping.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
+        progress::note_the_end(&self.mapping)
     }
 }
 

@@ -32,37 +32,37 @@ use crate::file::layout::{
     RECORD_HEADER, SUPERBLOCK_B, Seq, Superblock, flags, live, opener, seal, writer_lock,
 };
 use crate::file::log::{self, Record, Scan, Tail, Walk};
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, LogExtent, LogPoint, Space};
 
 /// Takes over from a process that was killed. There may be others who read.
 pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> Result<Engine> {
-    let region = &seated.region;
-    let mut space = Space::load(region, region.live(live::SPACE_TABLE)?)?;
-    space.mend(region)?;
-    let writer = Writer::new(region, space, region.live_offset(live::TAIL)?)?;
+    let mapping = &seated.mapping;
+    let mut space = Space::load(mapping, mapping.live(live::SPACE_TABLE)?)?;
+    space.mend(mapping)?;
+    let writer = Writer::new(mapping, space, mapping.live_offset(live::TAIL)?)?;
     let engine = Engine::assemble(seated, Opened::AfterKill, superblock, writer)?;
-    let region = &engine.region;
-    progress::note(region, opener::OPENING, 0, 0);
-    forget_the_dead(region)?;
+    let mapping = &engine.mapping;
+    progress::note(mapping, opener::OPENING, 0, 0);
+    forget_the_dead(mapping)?;
     if state & live::STATE_CLOSING != 0 {
         // A superblock with the clean flag may be on its way to the disk, or there already and not in force yet. It is
         // the one that this writes over.
         let mut superblock = engine.lock_new_superblock();
         let next = Superblock { flags: 0.into(), ..*superblock };
         engine.write_superblock(&mut superblock, next)?;
-        region.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
+        mapping.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
     }
-    region.store_seal(seal::CLOSED, 0)?;
+    mapping.store_seal(seal::CLOSED, 0)?;
     let mut writing = engine.lend_writing();
     writing.finish()?;
-    let lock = region.live(live::WRITER_LOCK)?;
+    let lock = mapping.live(live::WRITER_LOCK)?;
     if writer_lock::holder(lock) != writer_lock::FREE {
         writing.bury()?;
     }
     writing.retire_unreferenced()?;
     writing.reclaim()?;
-    region.store_live(live::WRITER_LOCK, writer_lock::freed(lock, writer_lock::FREE), Ordering::Release)?;
+    mapping.store_live(live::WRITER_LOCK, writer_lock::freed(lock, writer_lock::FREE), Ordering::Release)?;
     drop(writing);
     engine.trust_live()?;
     Ok(engine)
@@ -70,50 +70,50 @@ pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> 
 
 /// Builds everything anew from the log.
 pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
-    let region = &seated.region;
-    region.unseal()?;
-    let (mut log, counted) = find_end(region, &superblock, &seated.settings)?;
+    let mapping = &seated.mapping;
+    mapping.unseal()?;
+    let (mut log, counted) = find_end(mapping, &superblock, &seated.settings)?;
     // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes
     // on.
-    let begins_a_life = region.file().is_some();
+    let begins_a_life = mapping.file().is_some();
     if begins_a_life && log.last.incarnation() >= MAX_INCARNATION {
-        let (path, what) = (region.path().to_owned(), Numbers::Recoveries);
+        let (path, what) = (mapping.path().to_owned(), Numbers::Recoveries);
         return Err(Error::NumbersExhausted { path, what, max: MAX_INCARNATION });
     }
     // How long the last extent was is not known, but it had room for a jump.
     if let Some(last) = log.extents.last_mut() {
         last.end = (log.end + JUMP_LEN).align(BLOCK);
     }
-    if region.file().is_some() {
-        if may_have_failed_to_flush(region)? {
+    if mapping.file().is_some() {
+        if may_have_failed_to_flush(mapping)? {
             // Of pages whose flush has failed, the system believes that they are on the disk. The superblock in force
             // is.
             let place = in_force as u64 * SUPERBLOCK_B;
-            if region.live(live::SUPERBLOCK)? != place {
-                region.rewrite(Offset(place), size_of::<Superblock>() as u64)?;
+            if mapping.live(live::SUPERBLOCK)? != place {
+                mapping.rewrite(Offset(place), size_of::<Superblock>() as u64)?;
             }
             for &LogExtent { start, end, .. } in &log.extents {
-                region.rewrite(start, end.min(Offset(region.len())) - start)?;
+                mapping.rewrite(start, end.min(Offset(mapping.len())) - start)?;
             }
         }
         // What was read may have lived in the page cache only.
-        progress::flush_all(region, opener::FLUSHING)?;
+        progress::flush_all(mapping, opener::FLUSHING)?;
         // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
-        distrust_live(region)?;
+        distrust_live(mapping)?;
     }
     let ranges: Vec<Range<Offset>> = log.extents.iter().map(|extent| extent.start..extent.end).collect();
-    region.seal_up(&ranges)?;
+    mapping.seal_up(&ranges)?;
     if superblock.is_clean() {
-        region.flush_seal()?;
+        mapping.flush_seal()?;
     }
     if let Some(last) = log.extents.last() {
         // What lies behind the end may have no space: the file may be a copy.
-        region.allocate(log.end.align(BLOCK).min(Offset(region.len())), last.end)?;
+        mapping.allocate(log.end.align(BLOCK).min(Offset(mapping.len())), last.end)?;
     }
 
     let LogFound { bytes, records, .. } = log;
     let engine = build(seated, Opened::AfterPowerCut { records, bytes }, superblock, &log)?;
-    engine.region.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
+    engine.mapping.store_live(live::SUPERBLOCK, in_force as u64 * SUPERBLOCK_B, Ordering::Relaxed)?;
     {
         let mut writing = engine.lend_writing();
         writing.writer.longest = counted.longest;
@@ -122,7 +122,7 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
     let keys = counted.keys.into_iter().map(|(map, (_, most))| (map, most)).collect();
     engine.rebuild_maps(keys, log.last, bytes)?;
     let live_bytes = engine.sum_of_live_bytes()?;
-    LogTotals { seq: log.last, bytes, records, live_bytes }.reset(&engine.region)?;
+    LogTotals { seq: log.last, bytes, records, live_bytes }.reset(&engine.mapping)?;
     if begins_a_life {
         engine.begin_incarnation(log.last)?;
     } else {
@@ -134,12 +134,12 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
 
 /// Whether a flush of this very page cache may have failed. Any other one holds what was read from the disk, or has
 /// still to write it.
-fn may_have_failed_to_flush(region: &Region) -> Result<bool> {
+fn may_have_failed_to_flush(mapping: &Mapping) -> Result<bool> {
     const FAILED: u64 = live::STATE_POISONED | live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
 
-    let identity = region.identity();
-    let same_cache = identity.is_none() || live_is_current(region, identity, SAME_FILE)?;
-    Ok(same_cache && (region.live(live::STATE)? & FAILED != 0 || some_were_flushing(region)?))
+    let identity = mapping.identity();
+    let same_cache = identity.is_none() || live_is_current(mapping, identity, SAME_FILE)?;
+    Ok(same_cache && (mapping.live(live::STATE)? & FAILED != 0 || some_were_flushing(mapping)?))
 }
 
 /// So many records are looked up at the same time.
@@ -193,9 +193,9 @@ impl Counted {
 }
 
 /// Walks the log to its end. Returns it, and what was counted.
-fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Result<(LogFound, Counted)> {
-    let mut phase = Phase::begin(region, settings, RecoveryPhase::Walking, region.len());
-    let mut walk = Walk::new(region, LogHead::of_superblock(superblock).head, None);
+fn find_end(mapping: &Mapping, superblock: &Superblock, settings: &Settings) -> Result<(LogFound, Counted)> {
+    let mut phase = Phase::begin(mapping, settings, RecoveryPhase::Walking, mapping.len());
+    let mut walk = Walk::new(mapping, LogHead::of_superblock(superblock).head, None);
     let durable_end = superblock.log_end();
     let mut reached = walk.at() == durable_end;
     let mut end = (walk.at(), walk.last_crc(), walk.last_seq());
@@ -226,7 +226,7 @@ fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Re
         }
     }
     let (end, chain, last) = end;
-    let missing = match synced(region, superblock)? {
+    let missing = match synced(mapping, superblock)? {
         _ if !reached => Some(format!("the last checkpoint, at offset {durable_end}")),
         Some(synced) if last < synced => {
             Some(format!("the last commit that was synced, number {synced} (it is at {last})"))
@@ -234,10 +234,10 @@ fn find_end(region: &Region, superblock: &Superblock, settings: &Settings) -> Re
         _ => None,
     };
     if let Some(missing) = missing {
-        return Err(region.corrupt(walk.at(), like_a_copy(&format!("the log ends before {missing}: {}", walk.stop()))));
+        return Err(mapping.corrupt(walk.at(), like_a_copy(&format!("the log ends before {missing}: {}", walk.stop()))));
     }
     extents.truncate(committed_extents);
-    check_extents(region, &extents, end)?;
+    check_extents(mapping, &extents, end)?;
     phase.end();
     Ok((LogFound { extents, end, chain, last, bytes: committed_bytes, records: committed_records }, counted))
 }
@@ -248,14 +248,14 @@ fn like_a_copy(what: &str) -> String {
 }
 
 /// Whether the extents of a log lie apart. In a copy, one may have been used again while it was made.
-fn check_extents(region: &Region, extents: &[LogExtent], end: Offset) -> Result<()> {
+fn check_extents(mapping: &Mapping, extents: &[LogExtent], end: Offset) -> Result<()> {
     let mut sorted = extents.to_vec();
     if let Some(last) = sorted.last_mut() {
         last.end = (end + JUMP_LEN).align(BLOCK);
     }
     sorted.sort_unstable_by_key(|extent| (extent.start, extent.end));
     match sorted.windows(2).find(|pair| pair[0].end > pair[1].start) {
-        Some(pair) => Err(region.corrupt(pair[1].start, like_a_copy("two extents of the log overlap"))),
+        Some(pair) => Err(mapping.corrupt(pair[1].start, like_a_copy("two extents of the log overlap"))),
         None => Ok(()),
     }
 }
@@ -294,7 +294,7 @@ impl Engine {
                 }
                 Ok(None) => {
                     // Nobody reads yet, so nothing has to wait.
-                    writing.writer.space.reclaim(&self.region, COUNT_MASK, LogPoint::default())?;
+                    writing.writer.space.reclaim(&self.mapping, COUNT_MASK, LogPoint::default())?;
                     if writing.refill_reserve()? || std::mem::replace(&mut fit, Fit::Tight) == Fit::Tight {
                         return Ok(());
                     }
@@ -306,7 +306,7 @@ impl Engine {
             table.iter()?.try_for_each(|entry| table.remove(entry))?;
             let made = |extent: &&Extent| matches!(extent.kind, ExtentKind::Index | ExtentKind::Retired);
             let made: Vec<Offset> = writing.writer.space.extents().filter(made).map(|extent| extent.offset).collect();
-            made.into_iter().try_for_each(|offset| writing.writer.space.free(&self.region, offset))?;
+            made.into_iter().try_for_each(|offset| writing.writer.space.free(&self.mapping, offset))?;
         }
     }
 
@@ -331,7 +331,7 @@ impl Engine {
                 index.prefetch(hash);
             }
             if record.header.prev_offset() != Offset::NONE {
-                self.region.prefetch(record.header.prev_offset());
+                self.mapping.prefetch(record.header.prev_offset());
             }
             batch.push((record, hash));
         }
@@ -351,7 +351,7 @@ impl Engine {
         let is_put = record.kind() == Some(Kind::Put);
         match self.probe(index, map, hash, key)? {
             Some(Probe::Found(at, newest)) => {
-                let newest = log::record(&self.region, newest)?;
+                let newest = log::record(&self.mapping, newest)?;
                 totals.keys -= 1;
                 totals.bytes -= newest.counted_len();
                 if is_put {
@@ -386,17 +386,17 @@ impl Engine {
         // A jump belongs to the life that ends here.
         let mut tail = Tail { seq: last, ..writing.tail()? };
         // A torn jump or incarnation record could become whole again under its own first words.
-        tail.wipe(&self.region)?;
+        tail.wipe(&self.mapping)?;
         let before = self.log_totals()?;
         writing.let_go_of_the_block()?;
         let tail_to = &mut tail;
         let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail_to, RECORD_HEADER, Room::Cleaning);
         let jumped = writing.exceeding(u64::MAX, make_room)?;
         let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::bare(Kind::Incarnation, seq) };
-        tail.append(&self.region, &entry)?;
+        tail.append(&self.mapping, &entry)?;
         let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         let (bytes, records) = (before.bytes + jump_bytes + RECORD_HEADER, before.records + jumps + 1);
-        LogTotals { seq, bytes, records, ..before }.publish(&self.region)?;
+        LogTotals { seq, bytes, records, ..before }.publish(&self.mapping)?;
         writing.store_commit_point(&Tail { seq, ..tail })?;
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),
@@ -406,7 +406,7 @@ impl Engine {
             (live::CHANGED, seq.0),
             (live::VISIBLE, seq.0),
         ] {
-            self.region.store(offset, value, Ordering::Release)?;
+            self.mapping.store(offset, value, Ordering::Release)?;
         }
         drop(writing);
         self.go_on()
@@ -439,15 +439,15 @@ impl<'e> Writing<'e> {
 
     /// Tries it with regions of these sizes. Says which map had no slot left, and how many it has.
     fn rebuild_once(&mut self, sizes: Sizes<'_>, seq: Seq, bytes: u64) -> Result<Option<(MapId, u64)>> {
-        let (start, end) = (self.engine.head()?.head.at, self.engine.region.live_offset(live::TAIL)?);
+        let (start, end) = (self.engine.head()?.head.at, self.engine.mapping.live_offset(live::TAIL)?);
         let mut maps = Maps::new();
         for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(sizes.keys.keys().copied()) {
             if let Entry::Vacant(entry) = maps.entry(map) {
                 entry.insert((self.recover_map(map, sizes, seq)?, Totals::default()));
             }
         }
-        let mut phase = Phase::begin(&self.engine.region, &self.engine.settings, RecoveryPhase::Indexing, bytes);
-        let mut scan = Scan::new(&self.engine.region, start, end);
+        let mut phase = Phase::begin(&self.engine.mapping, &self.engine.settings, RecoveryPhase::Indexing, bytes);
+        let mut scan = Scan::new(&self.engine.mapping, start, end);
         let mut batch = Vec::with_capacity(BATCH);
         while !scan.is_at_end() {
             self.engine.take_batch(&mut batch, &mut scan, &maps, &mut phase)?;
@@ -482,7 +482,7 @@ impl<'e> Writing<'e> {
             let blocks = (index.lines() * 64 + crate::file::layout::REGION_HEADER).div_ceil(BLOCK);
             let (offset, empty) = (index.offset(), Totals::default());
             let new = NewRegion { offset, blocks, map, since: seq, previous: Offset::NONE, totals: empty };
-            *index = Index::create(&self.engine.region, new)?;
+            *index = Index::create(&self.engine.mapping, new)?;
             *totals = Totals::default();
             return Ok(None);
         }
@@ -515,7 +515,7 @@ impl<'e> Writing<'e> {
         for entry in table.iter()?.filter(|entry| !known.contains(&entry.map)) {
             self.engine.check_was_made(entry.map)?;
             table.remove(entry)?;
-            self.writer.space.free(&self.engine.region, entry.region())?;
+            self.writer.space.free(&self.engine.mapping, entry.region())?;
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{BLOCK, CREATION_MAGIC, SUPERBLOCK_B, Seq, Superblock, live};
 use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing};
-use crate::file::region::{self, Protection, Region};
+use crate::file::mapping::{self, Mapping, Protection};
 
 /// What an opening believes of a store that was not closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,24 +74,24 @@ impl Engine {
 
     /// A store in memory.
     pub(crate) fn in_memory(settings: Settings) -> Result<Engine> {
-        let region = Region::in_memory(settings.max_size)?;
-        check_settings(region.path(), &settings)?;
+        let mapping = Mapping::in_memory(settings.max_size)?;
+        check_settings(mapping.path(), &settings)?;
         if settings.access == Access::ReadOnly {
             let what = "a store in memory that is read-only would stay empty; open it for writing";
-            return Err(Error::InvalidOptions { path: region.path().to_owned(), what });
+            return Err(Error::InvalidOptions { path: mapping.path().to_owned(), what });
         }
-        build_empty(Seated { region, seat: Seat::alone(None), settings })?.end_opening(Sharing::Shared)
+        build_empty(Seated { mapping, seat: Seat::alone(None), settings })?.end_opening(Sharing::Shared)
     }
 
     /// The store as those use it that have come to write since, if there are any. Should they be gone again, and have
     /// left what this process cannot take over, it is recovered once more.
     #[cold]
     pub(crate) fn follow(&self) -> Option<Engine> {
-        let (aside, file) = (self.aside.as_ref()?, self.region.file_behind()?);
+        let (aside, file) = (self.aside.as_ref()?, self.mapping.file_behind()?);
         let id = aside.newcomer(file)?;
         // This call does not wait for one that opens or closes the store.
         let settings = Settings { open_timeout: Some(Duration::ZERO), on_recovery: None, ..self.settings.clone() };
-        match Engine::open_again(file, self.region.path(), settings) {
+        match Engine::open_again(file, self.mapping.path(), settings) {
             Ok(mut next) => {
                 next.origin = self.origin;
                 Some(next)
@@ -225,21 +225,21 @@ impl<'s> Opening<'s> {
     }
 
     /// Takes a place among those who write.
-    fn seat(locks: Arc<Locks>, region: &Region, settings: &Settings) -> Result<Seat> {
-        let entry = entries::claim(region, &locks)?;
+    fn seat(locks: Arc<Locks>, mapping: &Mapping, settings: &Settings) -> Result<Seat> {
+        let entry = entries::claim(mapping, &locks)?;
         Ok(Seat { locks: Some(locks), held: None, entry, exclusive: settings.exclusive })
     }
 
     /// Takes a place in memory: the content of the file becomes that of this process, up to `max_len`, where nobody
     /// else is. As long as that lasts, nobody may write to the file: what was not copied yet would change.
-    fn seat_in_memory(region: Region, locks: Arc<Locks>, settings: &Settings, max_len: u64) -> Result<Seated> {
+    fn seat_in_memory(mapping: Mapping, locks: Arc<Locks>, settings: &Settings, max_len: u64) -> Result<Seated> {
         // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and
         // others need not wait until the opening has come to its end.
         (locks.try_lock(PRIVATE, Sharing::Shared))
             .and_then(|_| locks.unlock(OPENING))
-            .map_err(|e| entries::lock_error(&region, e))?;
-        let (region, seat) = (region.into_private(max_len)?, Seat::alone(Some(locks)));
-        Ok(Seated { region, seat, settings: settings.clone() })
+            .map_err(|e| entries::lock_error(&mapping, e))?;
+        let (mapping, seat) = (mapping.into_private(max_len)?, Seat::alone(Some(locks)));
+        Ok(Seated { mapping, seat, settings: settings.clone() })
     }
 
     /// Creates a store in an empty file.
@@ -250,7 +250,7 @@ impl<'s> Opening<'s> {
     pub(super) fn create(mut self) -> Result<Engine> {
         let (path, settings) = (&self.path, self.settings);
         // The mark itself must not be what runs into a limit.
-        region::check_file_size(path, settings.max_size, BLOCK)?;
+        mapping::check_file_size(path, settings.max_size, BLOCK)?;
         let mut mark = [0; BLOCK as usize];
         mark[..CREATION_MAGIC.len()].copy_from_slice(&CREATION_MAGIC);
         (self.file.set_len(0))
@@ -259,58 +259,58 @@ impl<'s> Opening<'s> {
             .and_then(|()| self.file.sync_all())
             .map_err(|e| creation_error(path, e))?;
         sync_folder(path)?;
-        let region = Region::of_file(self.file, self.path, Protection::ReadWrite, settings.max_size)?;
-        let seat = Opening::seat(self.locks, &region, settings)?;
-        build_empty(Seated { region, seat, settings: settings.clone() })
+        let mapping = Mapping::of_file(self.file, self.path, Protection::ReadWrite, settings.max_size)?;
+        let seat = Opening::seat(self.locks, &mapping, settings)?;
+        build_empty(Seated { mapping, seat, settings: settings.clone() })
     }
 
     /// Opens a file that is a store, for reading.
     fn open_for_reading(self, superblocks: Superblocks) -> Result<Engine> {
         let Opening { path, settings, file, locks, whole, .. } = self;
-        let region = Region::of_file(file, path, Protection::ReadOnly, settings.max_size)?;
-        let identity = region.identity();
-        let writers = entries::living(&region, &locks)?;
+        let mapping = Mapping::of_file(file, path, Protection::ReadOnly, settings.max_size)?;
+        let identity = mapping.identity();
+        let writers = entries::living(&mapping, &locks)?;
         let newest = newest(&superblocks);
         if settings.untrusted {
-            refuse_beside(&writers, &region)?;
+            refuse_beside(&writers, &mapping)?;
         }
         let has_writers = !writers.is_empty();
-        let is_current = live_is_vouched_for(&region, has_writers)?;
-        let (_, in_force) = in_force(&region)?;
+        let is_current = live_is_vouched_for(&mapping, has_writers)?;
+        let (_, in_force) = in_force(&mapping)?;
         let seat = |locks| Seat { locks: Some(locks), held: None, entry: 0, exclusive: settings.exclusive };
         let is_believed = is_current && !settings.untrusted;
-        let of_live = in_force.filter(|superblock| is_believed && live_counts(&region, superblock, has_writers));
+        let of_live = in_force.filter(|superblock| is_believed && live_counts(&mapping, superblock, has_writers));
         // With somebody there who writes, or the memory as a dead one left it, it tells what there is.
         if let Some(superblock) = of_live {
             if superblock.is_clean() {
-                check_len(&region, &superblock)?;
+                check_len(&mapping, &superblock)?;
             }
             let opened = if has_writers { Opened::Attached } else { Opened::AfterKill };
-            let is_closing = region.live(live::STATE)? & live::STATE_CLOSING != 0;
-            let is_closed = is_closed(&region, &superblock)? && !is_closing;
+            let is_closing = mapping.live(live::STATE)? & live::STATE_CLOSING != 0;
+            let is_closed = is_closed(&mapping, &superblock)? && !is_closing;
             let opened = if is_closed { Opened::Clean } else { opened };
-            let seated = Seated { region, seat: seat(locks), settings: settings.clone() };
+            let seated = Seated { mapping, seat: seat(locks), settings: settings.clone() };
             return Engine::assemble(seated, opened, superblock, Writer::unknowing())?.end_opening(whole);
         }
         let Some(superblock) = superblocks[newest] else {
-            return Err(region.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
+            return Err(mapping.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
         // Of a store that was closed, the live area tells when it is opened again; so it must not be there and be
         // wrong.
-        let is_closed = is_closed(&region, &superblock)? && !is_current && !settings.untrusted;
+        let is_closed = is_closed(&mapping, &superblock)? && !is_current && !settings.untrusted;
         if !is_closed {
             if superblock.is_clean() {
-                check_len(&region, &superblock)?;
+                check_len(&mapping, &superblock)?;
             }
             // It may not be written to, so it is recovered in memory of this process.
-            refuse_beside(&writers, &region)?;
+            refuse_beside(&writers, &mapping)?;
             if settings.untrusted {
                 // What others believe of it may be something else.
-                let seated = Opening::seat_in_memory(region, locks, settings, u64::MAX)?;
+                let seated = Opening::seat_in_memory(mapping, locks, settings, u64::MAX)?;
                 return recovery::after_power_cut(seated, superblock, newest)?.end_opening(whole);
             }
-            let (aside, seat) = (Aside::begin(&region)?, Seat::alone(Some(locks)));
-            let seated = Seated { region: region.into_private(u64::MAX)?, seat, settings: settings.clone() };
+            let (aside, seat) = (Aside::begin(&mapping)?, Seat::alone(Some(locks)));
+            let seated = Seated { mapping: mapping.into_private(u64::MAX)?, seat, settings: settings.clone() };
             return recovery::after_power_cut(seated, superblock, newest)?
                 .end_opening(whole)?
                 .step_aside(aside, superblock.log_head());
@@ -320,19 +320,19 @@ impl<'s> Opening<'s> {
             map_table: superblock.map_table.get(),
             space_table: superblock.space_table.get(),
             identity,
-            found: live_identity(&region)?,
+            found: live_identity(&mapping)?,
         };
-        let seated = Seated { region, seat: seat(locks), settings: settings.clone() };
+        let seated = Seated { mapping, seat: seat(locks), settings: settings.clone() };
         Engine::open_at_rest(seated, superblock, at_rest)?.end_opening(whole)
     }
 
     /// Opens a file that is a store, for changes that stay in memory of this process.
     fn open_copy(self, superblocks: Superblocks, trust: Trust) -> Result<Option<Engine>> {
         let Opening { path, settings, file, locks, .. } = self;
-        let region = Region::of_file(file, path, Protection::ReadOnly, settings.max_size)?;
-        refuse_beside(&entries::living(&region, &locks)?, &region)?;
-        let found = Found::in_file(&region, &superblocks, &[], settings)?;
-        let seated = Opening::seat_in_memory(region, locks, settings, settings.max_size)?;
+        let mapping = Mapping::of_file(file, path, Protection::ReadOnly, settings.max_size)?;
+        refuse_beside(&entries::living(&mapping, &locks)?, &mapping)?;
+        let found = Found::in_file(&mapping, &superblocks, &[], settings)?;
+        let seated = Opening::seat_in_memory(mapping, locks, settings, settings.max_size)?;
         // Whoever reads the file sees nothing of what happens here.
         found.take_up(seated, trust, Sharing::Exclusive)
     }
@@ -340,29 +340,29 @@ impl<'s> Opening<'s> {
     /// Opens a file that is a store, for reading and writing.
     fn open_for_writing(self, superblocks: Superblocks, trust: Trust) -> Result<Option<Engine>> {
         let Opening { path, settings, file, locks, whole, .. } = self;
-        let region = Region::of_file(file, path.clone(), Protection::ReadWrite, settings.max_size)?;
-        let writers = entries::living(&region, &locks)?;
+        let mapping = Mapping::of_file(file, path.clone(), Protection::ReadWrite, settings.max_size)?;
+        let writers = entries::living(&mapping, &locks)?;
         if whole == Sharing::Exclusive
             && let Some(other) = writers.first()
         {
             // The lock on the file does not reach them, but that on their entry does.
             return Err(Error::Locked { path, by: other.holder() });
         }
-        if locks.is_held(PRIVATE).map_err(|e| entries::lock_error(&region, e))? {
+        if locks.is_held(PRIVATE).map_err(|e| entries::lock_error(&mapping, e))? {
             return Err(Error::Locked { path, by: HeldBy::Private });
         }
         if settings.untrusted {
-            refuse_beside(&writers, &region)?;
+            refuse_beside(&writers, &mapping)?;
         }
-        let found = Found::in_file(&region, &superblocks, &writers, settings)?;
-        let seat = Opening::seat(locks, &region, settings)?;
-        let seated = Seated { region, seat, settings: settings.clone() };
+        let found = Found::in_file(&mapping, &superblocks, &writers, settings)?;
+        let seat = Opening::seat(locks, &mapping, settings)?;
+        let seated = Seated { mapping, seat, settings: settings.clone() };
         if !found.has_writers {
             return found.take_up(seated, trust, whole);
         }
         if !found.same_cache {
             let what = "other processes have the store open, and its live area says nothing that can be used";
-            return Err(seated.region.corrupt(live::VERSION_WORD, what));
+            return Err(seated.mapping.corrupt(live::VERSION_WORD, what));
         }
         attach(seated, Opened::Attached, found.superblock)?.end_opening(whole).map(Some)
     }
@@ -389,71 +389,71 @@ struct Found {
 impl Found {
     /// Looks at the file, which `writers` have open for writing. If it is not trusted, its live area says nothing.
     fn in_file(
-        region: &Region,
+        mapping: &Mapping,
         superblocks: &Superblocks,
         writers: &[entries::Process],
         settings: &Settings,
     ) -> Result<Found> {
-        let identity = region.identity();
+        let identity = mapping.identity();
         let has_writers = !writers.is_empty();
-        let current = !settings.untrusted && live_is_vouched_for(region, has_writers)?;
-        let (place, of_live) = in_force(region)?;
-        let of_live = of_live.filter(|superblock| current && live_counts(region, superblock, has_writers));
+        let current = !settings.untrusted && live_is_vouched_for(mapping, has_writers)?;
+        let (place, of_live) = in_force(mapping)?;
+        let of_live = of_live.filter(|superblock| current && live_counts(mapping, superblock, has_writers));
         let same_cache = of_live.is_some();
-        let state = if current { region.live(live::STATE)? } else { 0 };
+        let state = if current { mapping.live(live::STATE)? } else { 0 };
         let newest = newest(superblocks);
         let (in_force, superblock) = if same_cache { (which(place), of_live) } else { (newest, superblocks[newest]) };
         let Some(mut superblock) = superblock else {
-            return Err(region.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
+            return Err(mapping.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
         // What counts is whole.
-        let is_whole = same_cache || has_writers || live_is_whole(region, &superblock).unwrap_or(false);
-        let is_closed = is_closed(region, &superblock)? && state & live::STATE_CLOSING == 0;
+        let is_whole = same_cache || has_writers || live_is_whole(mapping, &superblock).unwrap_or(false);
+        let is_closed = is_closed(mapping, &superblock)? && state & live::STATE_CLOSING == 0;
         // The next one has to be newer than both.
         superblock.generation = generation(&superblocks[newest]).into();
 
         if superblock.is_clean() {
-            check_len(region, &superblock)?;
+            check_len(mapping, &superblock)?;
         }
         Ok(Found { superblock, in_force, has_writers, same_cache, is_whole, is_closed, state, identity })
     }
 
-    /// Takes up a store that nobody writes to, on the shortest road that is safe. The region is its file, or has the
+    /// Takes up a store that nobody writes to, on the shortest road that is safe. The mapping is its file, or has the
     /// same content. `whole`: how the whole of it is locked; exclusively, if nobody reads from it either. `None` if the
     /// memory that a dead process left cannot be trusted, and all has to be done again without.
     fn take_up(self, seated: Seated, trust: Trust, whole: Sharing) -> Result<Option<Engine>> {
         let Found { superblock, in_force, state, identity, .. } = self;
-        let Seated { region, seat, settings } = &seated;
+        let Seated { mapping, seat, settings } = &seated;
         let same_cache = self.same_cache && trust == Trust::Memory && !settings.untrusted;
         let is_closed = self.is_closed && !settings.untrusted;
         // Whatever it is that says so: to believe it costs only time.
-        let is_poisoned = region.live(live::STATE)? & live::STATE_POISONED != 0;
+        let is_poisoned = mapping.live(live::STATE)? & live::STATE_POISONED != 0;
         // Readers who look at the live area of a closed store shall not see it vanish. Where nothing tells this page
         // cache from another, that there are readers says that it may be theirs.
         let may_be_read = match identity {
-            Some(_) => live_is_current(region, identity, SAME_FILE)?,
+            Some(_) => live_is_current(mapping, identity, SAME_FILE)?,
             None => whole == Sharing::Shared,
         };
-        let as_closed = is_closed && self.is_whole && may_be_read && live_is_as_closed(region, &superblock)?;
+        let as_closed = is_closed && self.is_whole && may_be_read && live_is_as_closed(mapping, &superblock)?;
         let as_left = same_cache && !is_poisoned;
         if let Some(locks) = &seat.locks {
             // Those who have recovered it in memory of their own go on looking at the log.
             let stays = if is_closed {
                 aside::none_is_beyond(locks, superblock.last_seq())
             } else if as_left {
-                let visible = region.live_seq(live::VISIBLE)?;
-                aside::none_is_beyond(locks, Seq::of_commit_word(region.live(live::COMMIT_POINT)?, visible))
+                let visible = mapping.live_seq(live::VISIBLE)?;
+                aside::none_is_beyond(locks, Seq::of_commit_word(mapping.live(live::COMMIT_POINT)?, visible))
             } else {
                 aside::all_began_at(locks, superblock.log_head())
             };
-            if !stays.map_err(|e| entries::lock_error(region, e))? {
-                return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Private });
+            if !stays.map_err(|e| entries::lock_error(mapping, e))? {
+                return Err(Error::Locked { path: mapping.path().to_owned(), by: HeldBy::Private });
             }
         }
         let engine = if as_closed && trust == Trust::Memory && !is_poisoned {
-            forget_the_dead(region)?;
+            forget_the_dead(mapping)?;
             let engine = attach(seated, Opened::Clean, superblock)?;
-            if tables_have_grown(&engine.region)? {
+            if tables_have_grown(&engine.mapping)? {
                 engine.lend_writing().give_tables_back()?;
             }
             if identity.is_none() {
@@ -471,7 +471,7 @@ impl Found {
             recovery::after_power_cut(seated, superblock, in_force)?
         } else {
             // Everything is about to be written anew, under the eyes of those who read.
-            return Err(Error::Locked { path: region.path().to_owned(), by: HeldBy::Readers });
+            return Err(Error::Locked { path: mapping.path().to_owned(), by: HeldBy::Readers });
         };
         engine.end_opening(whole).map(Some)
     }
@@ -502,9 +502,9 @@ fn wait_for_opener(path: &Path, file: &File, patience: Duration, mut lock: impl 
 }
 
 /// Refuses to have a private copy of what somebody writes to.
-fn refuse_beside(writers: &[entries::Process], region: &Region) -> Result<()> {
+fn refuse_beside(writers: &[entries::Process], mapping: &Mapping) -> Result<()> {
     match writers.first() {
-        Some(writer) => Err(Error::Locked { path: region.path().to_owned(), by: writer.holder() }),
+        Some(writer) => Err(Error::Locked { path: mapping.path().to_owned(), by: writer.holder() }),
         None => Ok(()),
     }
 }
@@ -513,8 +513,8 @@ fn refuse_beside(writers: &[entries::Process], region: &Region) -> Result<()> {
 fn who_holds(path: &Path, file: &File, locks: &Locks, wanted: Sharing) -> HeldBy {
     let found = (|| {
         let file = file.try_clone().ok()?;
-        let region = Region::of_file(file, path.to_owned(), Protection::ReadOnly, u64::MAX).ok()?;
-        match entries::living(&region, locks) {
+        let mapping = Mapping::of_file(file, path.to_owned(), Protection::ReadOnly, u64::MAX).ok()?;
+        match entries::living(&mapping, locks) {
             Ok(writers) => writers.first().map(entries::Process::holder),
             Err(Error::Locked { by, .. }) => Some(by),
             Err(_) => None,
@@ -530,7 +530,7 @@ fn who_holds(path: &Path, file: &File, locks: &Locks, wanted: Sharing) -> HeldBy
 }
 
 /// Whether a store that was closed is as long as it was then.
-fn check_len(region: &Region, superblock: &Superblock) -> Result<()> {
-    let (len, expected) = (region.file_len()?, superblock.file_len.get());
-    if len < expected { Err(Error::Truncated { path: region.path().to_owned(), len, expected }) } else { Ok(()) }
+fn check_len(mapping: &Mapping, superblock: &Superblock) -> Result<()> {
+    let (len, expected) = (mapping.file_len()?, superblock.file_len.get());
+    if len < expected { Err(Error::Truncated { path: mapping.path().to_owned(), len, expected }) } else { Ok(()) }
 }

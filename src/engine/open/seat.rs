@@ -24,7 +24,7 @@ use crate::engine::{Engine, progress};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{Superblock, live, opener, process};
 use crate::file::locks::{Locks, OPENING, Sharing, fork};
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 use crate::file::space::Space;
 
 /// How many stores this process has opened.
@@ -49,9 +49,9 @@ impl Seat {
     }
 }
 
-/// A region with a seat at it: what each road of an opening begins with.
+/// A mapping with a seat at it: what each road of an opening begins with.
 pub(crate) struct Seated {
-    pub(crate) region: Region,
+    pub(crate) mapping: Mapping,
     pub(crate) seat: Seat,
     pub(crate) settings: Settings,
 }
@@ -59,9 +59,9 @@ pub(crate) struct Seated {
 impl Engine {
     /// Puts the pieces together. `writer`: what is known already of those that only writers need.
     pub(crate) fn assemble(seated: Seated, opened: Opened, superblock: Superblock, writer: Writer) -> Result<Engine> {
-        let Seated { region, seat, settings } = seated;
+        let Seated { mapping, seat, settings } = seated;
         let gate = match &seat.locks {
-            Some(locks) => Gate::listed(locks.id().map_err(|e| entries::lock_error(&region, e))?, seat.entry),
+            Some(locks) => Gate::listed(locks.id().map_err(|e| entries::lock_error(&mapping, e))?, seat.entry),
             None => Arc::default(),
         };
         // What the superblock does not vouch for counts as not flushed.
@@ -98,7 +98,7 @@ impl Engine {
             drops: AtomicBool::new(true),
             left_something: AtomicBool::new(false),
             ready: AtomicBool::new(false),
-            region,
+            mapping,
             settings,
             opened,
         })
@@ -107,8 +107,8 @@ impl Engine {
     /// An engine that reads a store that was closed, as it is at rest.
     pub(super) fn open_at_rest(seated: Seated, superblock: Superblock, at_rest: AtRest) -> Result<Engine> {
         // A damaged table shall show now.
-        let space = Space::load(&seated.region, at_rest.space_table)?;
-        let writer = Writer::new(&seated.region, space, superblock.log_end())?;
+        let space = Space::load(&seated.mapping, at_rest.space_table)?;
+        let writer = Writer::new(&seated.mapping, space, superblock.log_end())?;
         let mut engine = Engine::assemble(seated, Opened::Clean, superblock, writer)?;
         engine.at_rest = Some(at_rest);
         Ok(engine)
@@ -116,14 +116,14 @@ impl Engine {
 
     /// Says that the live area can be believed as long as this page cache lives.
     pub(crate) fn trust_live(&self) -> Result<()> {
-        let identity = match self.region.identity() {
+        let identity = match self.mapping.identity() {
             Some(identity) => identity,
-            None => random_identity(self.region.path())?,
+            None => random_identity(self.mapping.path())?,
         };
         for (index, word) in identity.into_iter().enumerate() {
-            self.region.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
+            self.mapping.store_live(live::IDENTITY + 8 * index as u64, word, Ordering::Relaxed)?;
         }
-        self.region.store_live(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
+        self.mapping.store_live(live::VERSION_WORD, live::VERSION, Ordering::Release)?;
         self.ready.store(true, Ordering::Release);
         Ok(())
     }
@@ -137,15 +137,15 @@ impl Engine {
             if !self.sweep()? {
                 self.lend_writing().give_tables_of_the_dead_back()?;
             }
-            self.region.mark();
+            self.mapping.mark();
         }
         if let Some(locks) = &self.locks {
-            let locking = |error| Error::io(self.region.path(), "lock the file", error);
+            let locking = |error| Error::io(self.mapping.path(), "lock the file", error);
             if whole == Sharing::Exclusive && !self.exclusive && !self.read_only {
                 // Nobody can come in between: that takes the lock for opening, which is still ours.
                 locks.unlock_whole().map_err(locking)?;
                 if !locks.try_whole(Sharing::Shared).map_err(locking)? {
-                    return Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown });
+                    return Err(Error::Locked { path: self.mapping.path().to_owned(), by: HeldBy::Unknown });
                 }
             }
         }
@@ -156,16 +156,16 @@ impl Engine {
         {
             self.ready.store(false, Ordering::Release);
             self.clean_entry(self.process)?;
-            progress::note_the_end(&self.region)?;
+            progress::note_the_end(&self.mapping)?;
             return Err(error);
         }
         if let Some(locks) = &self.locks {
             if !self.read_only {
-                let number = random(self.region.path())?;
-                self.region.store_live(live::OPENING_ID, number, Ordering::Release)?;
-                progress::note_the_end(&self.region)?;
+                let number = random(self.mapping.path())?;
+                self.mapping.store_live(live::OPENING_ID, number, Ordering::Release)?;
+                progress::note_the_end(&self.mapping)?;
             }
-            locks.unlock(OPENING).map_err(|error| Error::io(self.region.path(), "lock the file", error))?;
+            locks.unlock(OPENING).map_err(|error| Error::io(self.mapping.path(), "lock the file", error))?;
         }
         Ok(self)
     }
@@ -174,19 +174,19 @@ impl Engine {
     pub(crate) fn enter(&self) -> Result<()> {
         let at = self.entry()?;
         let mode = if self.exclusive { process::EXCLUSIVE } else { process::SHARED };
-        let region = &self.region;
-        region.store(at + process::SINCE, now(), Ordering::Relaxed)?;
-        region.store(at + process::MODE, mode, Ordering::Relaxed)?;
-        region.store(at + process::BOOT, region.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
-        region.store(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
-        region.store(at + process::REFUSED, 0, Ordering::Relaxed)?;
-        region.store(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
+        let mapping = &self.mapping;
+        mapping.store(at + process::SINCE, now(), Ordering::Relaxed)?;
+        mapping.store(at + process::MODE, mode, Ordering::Relaxed)?;
+        mapping.store(at + process::BOOT, mapping.identity().unwrap_or_default()[0], Ordering::Relaxed)?;
+        mapping.store(at + process::ASYMMETRIC, u64::from(self.kept_pins.is_asymmetric()), Ordering::Relaxed)?;
+        mapping.store(at + process::REFUSED, 0, Ordering::Relaxed)?;
+        mapping.store(at + process::PID, u64::from(std::process::id()) + 1, Ordering::SeqCst)
     }
 }
 
 /// Opens a store whose live area is as it should be, because others use it or have left it so.
 pub(super) fn attach(seated: Seated, opened: Opened, superblock: Superblock) -> Result<Engine> {
-    progress::note(&seated.region, opener::OPENING, 0, 0);
+    progress::note(&seated.mapping, opener::OPENING, 0, 0);
     // The space table changes while others write; it is read when the writer lock is held.
     Engine::assemble(seated, opened, superblock, Writer::unknowing())
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{COUNT_BITS, PROCESS_TABLE, live, pin, process, writer_lock};
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::locks::{self, Locks, Sharing};
-use crate::file::region::{Half, Region};
+use crate::file::mapping::{Half, Mapping};
 
 /// What a process says of itself.
 #[derive(Clone, Copy, Debug)]
@@ -45,23 +45,23 @@ impl Process {
 }
 
 /// What the entry says, if it says anything.
-pub(crate) fn read(region: &Region, entry: u64) -> Result<Option<Process>> {
-    PROCESS.place(region, entry)?.map_or(Ok(None), |at| read_at(region, entry, at))
+pub(crate) fn read(mapping: &Mapping, entry: u64) -> Result<Option<Process>> {
+    PROCESS.place(mapping, entry)?.map_or(Ok(None), |at| read_at(mapping, entry, at))
 }
 
 /// The same of the entry at this place.
-fn read_at(region: &Region, entry: u64, at: u64) -> Result<Option<Process>> {
-    let pid = region.load(at + process::PID)?;
+fn read_at(mapping: &Mapping, entry: u64, at: u64) -> Result<Option<Process>> {
+    let pid = mapping.load(at + process::PID)?;
     if pid == 0 {
         return Ok(None);
     }
     Ok(Some(Process {
         entry,
         pid: (pid - 1) as u32,
-        since: region.load(at + process::SINCE)?,
-        exclusive: region.load(at + process::MODE)? == process::EXCLUSIVE,
-        is_refused: region.load(at + process::REFUSED)? != 0,
-        boot: region.load(at + process::BOOT)?,
+        since: mapping.load(at + process::SINCE)?,
+        exclusive: mapping.load(at + process::MODE)? == process::EXCLUSIVE,
+        is_refused: mapping.load(at + process::REFUSED)? != 0,
+        boot: mapping.load(at + process::BOOT)?,
     }))
 }
 
@@ -69,21 +69,21 @@ fn read_at(region: &Region, entry: u64, at: u64) -> Result<Option<Process>> {
 ///
 /// # Errors
 /// [`Error::Locked`] if one of them runs under another kernel: its memory and ours are not the same.
-pub(crate) fn living(region: &Region, locks: &Locks) -> Result<Vec<Process>> {
-    let boot = region.identity().unwrap_or_default()[0];
+pub(crate) fn living(mapping: &Mapping, locks: &Locks) -> Result<Vec<Process>> {
+    let boot = mapping.identity().unwrap_or_default()[0];
     let mut living = Vec::new();
     // The table may be one that nobody vouches for. Who lives holds a lock, whatever it says.
-    let parts = PROCESS.likely_parts(region);
+    let parts = PROCESS.likely_parts(mapping);
     for (entry, at) in (0..).zip(parts.places()) {
-        let Ok(Some(process)) = read_at(region, entry, at) else { continue };
-        if !locks.is_held(locks::entry(entry)).map_err(|e| lock_error(region, e))? {
+        let Ok(Some(process)) = read_at(mapping, entry, at) else { continue };
+        if !locks.is_held(locks::entry(entry)).map_err(|e| lock_error(mapping, e))? {
             continue;
         }
         // Unknown is not another: the boot id cannot be read without a descriptor, or where `/proc/sys` is not to be
         // seen.
         if process.boot != boot && process.boot != 0 && boot != 0 {
             let by = HeldBy::OtherSystem { pid: process.pid };
-            return Err(Error::Locked { path: region.path().to_owned(), by });
+            return Err(Error::Locked { path: mapping.path().to_owned(), by });
         }
         living.push(process);
     }
@@ -91,18 +91,18 @@ pub(crate) fn living(region: &Region, locks: &Locks) -> Result<Vec<Process>> {
 }
 
 /// Takes the lock of an entry that nobody has. It may be the first one for which the table has no room yet.
-pub(crate) fn claim(region: &Region, locks: &Locks) -> Result<u64> {
+pub(crate) fn claim(mapping: &Mapping, locks: &Locks) -> Result<u64> {
     for entry in 0..PROCESS.limit() {
-        if locks.try_lock(locks::entry(entry), Sharing::Exclusive).map_err(|e| lock_error(region, e))? {
+        if locks.try_lock(locks::entry(entry), Sharing::Exclusive).map_err(|e| lock_error(mapping, e))? {
             return Ok(entry);
         }
     }
-    Err(Error::ProcessesExhausted { path: region.path().to_owned(), max: PROCESS.limit() })
+    Err(Error::ProcessesExhausted { path: mapping.path().to_owned(), max: PROCESS.limit() })
 }
 
 /// The error of a lock call that failed, rather than finding the lock taken.
-pub(crate) fn lock_error(region: &Region, error: io::Error) -> Error {
-    Error::io(region.path(), "lock a byte of the lock table", error)
+pub(crate) fn lock_error(mapping: &Mapping, error: io::Error) -> Error {
+    Error::io(mapping.path(), "lock a byte of the lock table", error)
 }
 
 /// Tries until it is done or the time is over. For locks that are held for a moment.
@@ -123,11 +123,11 @@ pub(crate) fn poll(timeout: Duration, mut step: impl FnMut() -> Result<bool>) ->
 }
 
 /// Whether somebody was killed in the middle of a flush.
-pub(crate) fn some_were_flushing(region: &Region) -> Result<bool> {
+pub(crate) fn some_were_flushing(mapping: &Mapping) -> Result<bool> {
     // Where nobody can tell, some may have been.
-    let Ok(parts) = PROCESS.parts(region) else { return Ok(true) };
+    let Ok(parts) = PROCESS.parts(mapping) else { return Ok(true) };
     for at in parts.places() {
-        if region.load(at + process::FLUSHING)? != 0 {
+        if mapping.load(at + process::FLUSHING)? != 0 {
             return Ok(true);
         }
     }
@@ -137,58 +137,58 @@ pub(crate) fn some_were_flushing(region: &Region) -> Result<bool> {
 impl Engine {
     /// Where our entry is.
     pub(crate) fn entry(&self) -> Result<u64> {
-        let at = PROCESS.place(&self.region, self.process)?;
-        at.ok_or_else(|| self.region.corrupt(PROCESS_TABLE, "the table of processes has become shorter"))
+        let at = PROCESS.place(&self.mapping, self.process)?;
+        at.ok_or_else(|| self.mapping.corrupt(PROCESS_TABLE, "the table of processes has become shorter"))
     }
 
     /// Writes down whether we can have the barrier that readers rely on, for those who wonder why nothing is reused.
     pub(crate) fn note_refusal(&self, is_refused: bool) -> Result<()> {
         let at = self.entry()? + process::REFUSED;
-        if (self.region.load(at)? != 0) != is_refused {
-            self.region.store(at, u64::from(is_refused), Ordering::Relaxed)?;
+        if (self.mapping.load(at)? != 0) != is_refused {
+            self.mapping.store(at, u64::from(is_refused), Ordering::Relaxed)?;
         }
         Ok(())
     }
 
     /// Whether we reuse no space, since the system refuses us the barrier that readers rely on.
     pub(crate) fn is_refused(&self) -> Result<bool> {
-        Ok(self.region.load(self.entry()? + process::REFUSED)? != 0)
+        Ok(self.mapping.load(self.entry()? + process::REFUSED)? != 0)
     }
 
     /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one. Who died before the
     /// table had room for him can have left lock and pins all the same.
     pub(crate) fn clean_entry(&self, entry: u64) -> Result<()> {
-        let place = PROCESS.place(&self.region, entry)?;
+        let place = PROCESS.place(&self.mapping, entry)?;
         if let Some(at) = place {
-            let unsure = self.region.load(at + process::FLUSHING)?;
+            let unsure = self.mapping.load(at + process::FLUSHING)?;
             if unsure != 0 {
                 self.note_unsure(unsure & (live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE))?;
-                self.region.store(at + process::FLUSHING, 0, Ordering::Release)?;
+                self.mapping.store(at + process::FLUSHING, 0, Ordering::Release)?;
             }
         }
         lock_word::disown(self, entry)?;
-        for at in PIN.parts(&self.region)?.places() {
-            let claim = self.region.load(at + pin::CLAIM)?;
+        for at in PIN.parts(&self.mapping)?.places() {
+            let claim = self.mapping.load(at + pin::CLAIM)?;
             if claim >> COUNT_BITS == entry + 1 {
-                self.region.store(at + pin::SINCE, 0, Ordering::Relaxed)?;
-                self.region.store(at + pin::CLAIM, 0, Ordering::Release)?;
+                self.mapping.store(at + pin::SINCE, 0, Ordering::Relaxed)?;
+                self.mapping.store(at + pin::CLAIM, 0, Ordering::Release)?;
             }
         }
-        place.map_or(Ok(()), |at| self.region.store(at + process::PID, 0, Ordering::Release))
+        place.map_or(Ok(()), |at| self.mapping.store(at + process::PID, 0, Ordering::Release))
     }
 
     /// Writes down that a flush may have failed and nobody was told, and counts that.
     pub(crate) fn note_unsure(&self, bits: u64) -> Result<()> {
-        self.region.update_live(live::STATE, |state| (state | bits).wrapping_add(live::STATE_UNSURE_COUNT))
+        self.mapping.update_live(live::STATE, |state| (state | bits).wrapping_add(live::STATE_UNSURE_COUNT))
     }
 
     /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told,
     /// whoever cleans up behind it knows that it may have.
     pub(crate) fn flushing(&self, unsure: u64, step: impl FnOnce() -> Result<()>) -> Result<()> {
         let at = self.entry()? + process::FLUSHING;
-        self.region.store(at, unsure, Ordering::Release)?;
+        self.mapping.store(at, unsure, Ordering::Release)?;
         let done = step();
-        self.region.store(at, 0, Ordering::Release)?;
+        self.mapping.store(at, 0, Ordering::Release)?;
         done
     }
 
@@ -200,26 +200,26 @@ impl Engine {
         }
         if entry >= PROCESS.limit() {
             return Err(self
-                .region
+                .mapping
                 .corrupt(PROCESS_TABLE, "the live area names a process that the table has no entry for"));
         }
         // With nobody to share the memory, whoever else is named there is dead.
         let Some(locks) = &self.locks else { return self.clean_entry(entry).map(|()| true) };
         let byte = locks::entry(entry);
-        if !locks.try_lock(byte, Sharing::Exclusive).map_err(|e| lock_error(&self.region, e))? {
+        if !locks.try_lock(byte, Sharing::Exclusive).map_err(|e| lock_error(&self.mapping, e))? {
             return Ok(false);
         }
         let cleaned = self.clean_entry(entry);
-        locks.unlock(byte).map_err(|e| lock_error(&self.region, e))?;
+        locks.unlock(byte).map_err(|e| lock_error(&self.mapping, e))?;
         cleaned.map(|()| true)
     }
 
     /// Cleans the entries of all who are dead, and says whether somebody else is alive.
     pub(crate) fn sweep(&self) -> Result<bool> {
-        let parts = PROCESS.parts(&self.region)?;
+        let parts = PROCESS.parts(&self.mapping)?;
         let mut others = false;
         for (entry, at) in (0..).zip(parts.places()) {
-            if entry != self.process && read_at(&self.region, entry, at)?.is_some() {
+            if entry != self.process && read_at(&self.mapping, entry, at)?.is_some() {
                 others |= !self.clear_up_after(entry)?;
             }
         }
@@ -229,11 +229,11 @@ impl Engine {
     /// Who has the store open for writing, ourselves included.
     pub(crate) fn processes(&self) -> Result<Vec<Process>> {
         let mut processes = match &self.locks {
-            Some(locks) if self.is_live()? => living(&self.region, locks)?,
+            Some(locks) if self.is_live()? => living(&self.mapping, locks)?,
             _ => Vec::new(),
         };
         if !self.read_only {
-            processes.extend(read(&self.region, self.process)?);
+            processes.extend(read(&self.mapping, self.process)?);
             processes.sort_by_key(|process| process.entry);
         }
         Ok(processes)
@@ -245,23 +245,23 @@ impl Engine {
         if !self.is_live()? {
             return Ok(None);
         }
-        let word = self.region.live(live::WRITER_LOCK)?;
+        let word = self.mapping.live(live::WRITER_LOCK)?;
         // Who is alone holds it all the time.
         let at_rest = self.exclusive && !self.gate.is_held();
         let holder = (!writer_lock::is_free(word) && !at_rest).then(|| writer_lock::holder(word) - 1);
-        Ok(holder.zip(Some(self.region.live(live::WRITING_SINCE)?)))
+        Ok(holder.zip(Some(self.mapping.live(live::WRITING_SINCE)?)))
     }
 
     /// The error of one who has waited too long for the writer lock. Who holds it now may be somebody else than all the
     /// time; so this is what can be said.
     #[cold]
     pub(crate) fn lock_timeout(&self, waited: Duration) -> Error {
-        let path = self.region.path().to_owned();
-        let word = self.region.live(live::WRITER_LOCK).unwrap_or(0);
+        let path = self.mapping.path().to_owned();
+        let word = self.mapping.live(live::WRITER_LOCK).unwrap_or(0);
         let entry = writer_lock::holder(word).wrapping_sub(1);
-        let holder = read(&self.region, entry).ok().flatten();
+        let holder = read(&self.mapping, entry).ok().flatten();
         let pid = holder.map_or_else(std::process::id, |process| process.pid);
-        let since = self.region.live(live::WRITING_SINCE).unwrap_or(0);
+        let since = self.mapping.live(live::WRITING_SINCE).unwrap_or(0);
         let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
         Error::LockTimeout { path, waited, pid, held }
     }
@@ -271,17 +271,17 @@ impl Engine {
 impl lock_word::Shared for Engine {
     #[inline]
     fn load(&self, at: u64) -> Result<u64> {
-        Ok(self.region.live_word(at)?.seq_cst())
+        Ok(self.mapping.live_word(at)?.seq_cst())
     }
 
     #[inline]
     fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool> {
-        self.region.compare_exchange(at, current, new, Ordering::SeqCst)
+        self.mapping.compare_exchange(at, current, new, Ordering::SeqCst)
     }
 
     #[inline]
     fn swap(&self, at: u64, new: u64) -> Result<u64> {
-        self.region.swap_live(at, new)
+        self.mapping.swap_live(at, new)
     }
 
     fn clear_up_after(&self, entry: u64) -> Result<bool> {
@@ -290,17 +290,17 @@ impl lock_word::Shared for Engine {
             && let Ok(file) = locks.id()
             && gate::is_own_turn(file, entry)
         {
-            return Err(Error::WouldDeadlock { path: self.region.path().to_owned() });
+            return Err(Error::WouldDeadlock { path: self.mapping.path().to_owned() });
         }
         Engine::clear_up_after(self, entry)
     }
 
     fn sleep(&self, seen: u64, timeout: Duration) -> Result<()> {
-        self.region.sleep(live::WRITER_LOCK, Half::High, (seen >> 32) as u32, timeout)
+        self.mapping.sleep(live::WRITER_LOCK, Half::High, (seen >> 32) as u32, timeout)
     }
 
     fn wake(&self) -> Result<()> {
-        self.region.wake(live::WRITER_LOCK, Half::High)
+        self.mapping.wake(live::WRITER_LOCK, Half::High)
     }
 
     fn clock(&self) -> Duration {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::file::layout::{Seq, live};
-use crate::file::region::Half;
+use crate::file::mapping::Half;
 
 /// How often a waiter looks who cannot be woken: a reader must not write that it waits.
 const POLL: Duration = Duration::from_millis(2);
@@ -23,13 +23,13 @@ impl Engine {
     /// Wakes those who wait for a change that was just stored.
     #[inline]
     pub(crate) fn wake_watchers(&self) -> Result<()> {
-        if self.region.live_word(live::WATCHERS)?.seq_cst() != 0 { self.wake_slowly() } else { Ok(()) }
+        if self.mapping.live_word(live::WATCHERS)?.seq_cst() != 0 { self.wake_slowly() } else { Ok(()) }
     }
 
     #[cold]
     fn wake_slowly(&self) -> Result<()> {
-        self.region.swap_live(live::WATCHERS, 0)?;
-        self.region.wake(live::CHANGED, Half::Low)
+        self.mapping.swap_live(live::WATCHERS, 0)?;
+        self.mapping.wake(live::CHANGED, Half::Low)
     }
 
     /// Waits until a commit that changed something and is newer than `seq` is visible, and says whether there is one.
@@ -40,8 +40,8 @@ impl Engine {
             let (changed, visible) = match self.at_rest()? {
                 Some(at_rest) => (at_rest.visible, at_rest.visible),
                 None => {
-                    let changed = self.region.live_seq(live::CHANGED)?;
-                    (changed, self.region.live_seq(live::VISIBLE)?)
+                    let changed = self.mapping.live_seq(live::CHANGED)?;
+                    (changed, self.mapping.live_seq(live::VISIBLE)?)
                 }
             };
             if changed > seq && visible >= changed {
@@ -57,10 +57,10 @@ impl Engine {
                 // Stored, and about to be seen: unless its writer died, and then the next one goes on from there.
                 std::thread::sleep(Duration::from_micros(50).min(left));
             } else {
-                self.region.swap_live(live::WATCHERS, 1)?;
+                self.mapping.swap_live(live::WATCHERS, 1)?;
                 fence(Ordering::SeqCst);
-                if self.region.live_word(live::CHANGED)?.seq_cst() == changed.0 {
-                    self.region.sleep(live::CHANGED, Half::Low, changed.0 as u32, left.min(LONGEST))?;
+                if self.mapping.live_word(live::CHANGED)?.seq_cst() == changed.0 {
+                    self.mapping.sleep(live::CHANGED, Half::Low, changed.0 as u32, left.min(LONGEST))?;
                 }
             }
         }

@@ -95,7 +95,7 @@ impl Cursor {
     #[inline(never)]
     fn look_ahead(&mut self, engine: &Engine) -> bool {
         let Some(extent) = self.extent else { return true };
-        let (window, lines) = (engine.region.window(), Lines::of_extent(extent));
+        let (window, lines) = (engine.mapping.window(), Lines::of_extent(extent));
         while self.ahead.len < RECORDS_AHEAD && self.left > 0 {
             lines.prefetch(window, self.line + LINES_AHEAD);
             let ask = |record, hash| {
@@ -120,7 +120,7 @@ impl Cursor {
         let Some(extent) = self.extent else { return Ok(()) };
         let line = self.line;
         self.pass_line(Lines::of_extent(extent));
-        for slot in Index::of_extent(&engine.region, extent)?.slots_of_lines(line, line + 1) {
+        for slot in Index::of_extent(&engine.mapping, extent)?.slots_of_lines(line, line + 1) {
             let slot = slot?;
             if let Some(record) = slot.record {
                 self.ahead.enqueue(record, slot.hash);
@@ -136,7 +136,7 @@ impl Cursor {
             return Step::Unclear;
         }
         let Some((record, hash)) = self.ahead.first() else { return Step::End };
-        match log::glance_at_entry(engine.region.window(), record, self.map, seq) {
+        match log::glance_at_entry(engine.mapping.window(), record, self.map, seq) {
             // Here nobody asks for a key, so it is the slot that says whether the record has the right one.
             Some((key, value)) if KeyHash::of(key, engine.seed) == hash => {
                 self.ahead.take_first();
@@ -155,12 +155,12 @@ impl Cursor {
         }
         let (offset, hash) = self.ahead.first()?;
         self.ahead.take_first();
-        let newest = log::record(&engine.region, offset).and_then(|newest| {
+        let newest = log::record(&engine.mapping, offset).and_then(|newest| {
             // As above.
             if KeyHash::of(newest.key(), engine.seed) == hash && newest.header.map() == self.map {
                 Ok(newest)
             } else {
-                Err(engine.region.corrupt(offset, "the record has another key, or map, than its slot says"))
+                Err(engine.mapping.corrupt(offset, "the record has another key, or map, than its slot says"))
             }
         });
         Some(newest)

@@ -28,7 +28,7 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn read<R>(&self, map: MapId, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
         let Some(view) = self.kept_view() else { return self.read_under_any_pin(map, key, f) };
-        let window = self.region.window();
+        let window = self.mapping.window();
         let sight = match self.lines_at_a_glance(window, map, view.seq()) {
             Some(lines) => self.sight_of(window, lines, Wanted { map, key, seq: view.seq() }),
             None => Sight::Unclear,
@@ -88,7 +88,7 @@ impl<E: Deref<Target = Engine> + Clone> Pin<E> {
             }
             // Two commits came in between: begin again with a newer view.
             if engine.visible()? == pin.seq() {
-                return Err(engine.region.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
+                return Err(engine.mapping.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
             }
         }
     }

@@ -55,11 +55,11 @@ impl Engine {
     /// The part of the log that has everything that was committed after one sequence number, and up to another, at
     /// which the caller has a pin.
     pub(crate) fn history(&self, after: Seq, until: Seq) -> Result<History> {
-        let path = || self.region.path().to_owned();
+        let path = || self.mapping.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after.0 };
         let end = match self.at_rest()? {
             Some(_) => self.superblock()?.log_end(),
-            None => Offset::of_commit_word(self.region.live(live::COMMIT_POINT)?),
+            None => Offset::of_commit_word(self.mapping.live(live::COMMIT_POINT)?),
         };
         let (head, space) = self.head_and_space()?;
         let (head, behind) = (head.head.at, head.behind);
@@ -80,7 +80,7 @@ impl Engine {
         } else if after != Seq::ZERO {
             // Of an earlier life. What it had after that may have been undone by the power cut that ended it.
             let mut last = Seq::ZERO;
-            for record in Scan::new(&self.region, head, end) {
+            for record in Scan::new(&self.mapping, head, end) {
                 let record = record?;
                 if record.seq().incarnation() > after.incarnation() {
                     break;
@@ -110,7 +110,7 @@ impl Engine {
     /// The changes of a map in a part of the log.
     pub(crate) fn changes<'e>(&'e self, history: &History, map: MapId) -> Changed<'e> {
         let History { start, end, after, until } = *history;
-        Changed { scan: Scan::new(&self.region, start, end), map, after, until }
+        Changed { scan: Scan::new(&self.mapping, start, end), map, after, until }
     }
 }
 

@@ -9,7 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::file::region::barrier;
+use crate::file::mapping::barrier;
 
 /// The pins of a store that threads keep between their reads.
 pub(crate) struct KeptPins {

@@ -37,7 +37,7 @@ use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{Seq, live, pin};
 use crate::file::live_table::PIN;
 use crate::file::locks::{self, Sharing};
-use crate::file::region::Word;
+use crate::file::mapping::Word;
 
 /// How often all pins are looked through before a reader gives up, where there can be no more of them. A read inside a
 /// read holds one for a short time, so after this only snapshots and threads can be what holds them.
@@ -93,7 +93,7 @@ impl<E: Deref<Target = Engine>> Drop for Pin<E> {
         match whose {
             Whose::Thread => {
                 // A place was checked when the pin was taken, and a file only grows.
-                let _ = pin_table::store(&engine.region, place, engine.claims.idle, Ordering::Release);
+                let _ = pin_table::store(&engine.mapping, place, engine.claims.idle, Ordering::Release);
             }
             Whose::Share(share) => engine.shared_pins.leave(engine, share, seq),
             Whose::Lock => engine.unlock_snapshot(seq),
@@ -118,9 +118,9 @@ impl<E: Deref<Target = Engine>> Pin<E> {
     pub(crate) fn date(&self, since: u64) -> Result<()> {
         let place = self.claimed.place + pin::SINCE;
         // It only informs, so it does not matter whose time it is if two are the first.
-        let region = &self.engine.region;
-        if self.claimed.place != 0 && pin_table::word(region, place)?.relaxed() == 0 {
-            pin_table::store(region, place, since, Ordering::Relaxed)?;
+        let mapping = &self.engine.mapping;
+        if self.claimed.place != 0 && pin_table::word(mapping, place)?.relaxed() == 0 {
+            pin_table::store(mapping, place, since, Ordering::Relaxed)?;
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl<'e> Hold<'e> {
         let _below = if pin.claimed.place == 0 {
             Some(engine.pin_by_lock(below)?)
         } else {
-            pin_table::store(&engine.region, pin.claimed.place, engine.claims.at(below), Ordering::SeqCst)?;
+            pin_table::store(&engine.mapping, pin.claimed.place, engine.claims.at(below), Ordering::SeqCst)?;
             None
         };
         fence(Ordering::SeqCst);
@@ -212,7 +212,7 @@ impl Drop for KeptView<'_> {
         // In a forked child it is the parent's.
         if !self.engine.is_forked() {
             let idle = self.engine.claims.idle;
-            self.engine.region.store_found(self.pin, self.place, idle, Ordering::Release);
+            self.engine.mapping.store_found(self.pin, self.place, idle, Ordering::Release);
         }
     }
 }
@@ -231,7 +231,7 @@ impl Engine {
         if self.is_forked() {
             return None;
         }
-        let window = self.region.window();
+        let window = self.mapping.window();
         let [pin] = window.words(place)?;
         if pin.relaxed() != self.claims.idle {
             return None;
@@ -239,7 +239,7 @@ impl Engine {
         let [visible] = window.words(live::VISIBLE)?;
         let seq = Seq(visible.load());
         // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
-        self.region.store_found(pin, place, self.claims.at(seq), Ordering::Release);
+        self.mapping.store_found(pin, place, self.claims.at(seq), Ordering::Release);
         self.barrier_behind_kept();
         let view = KeptView { engine: self, pin, place, seq, stays: PhantomData };
         // If it is not, the long way finds a newer number, or what is wrong.
@@ -250,13 +250,13 @@ impl Engine {
     fn pin_here(&self) -> Result<Pin<&Engine>> {
         self.check_not_forked()?;
         let Some(place) = self.kept_pins.last() else { return self.pin_from_elsewhere() };
-        if pin_table::word(&self.region, place)?.relaxed() != self.claims.idle {
+        if pin_table::word(&self.mapping, place)?.relaxed() != self.claims.idle {
             // A read inside a read.
             return self.pin();
         }
-        let seq = self.region.live_seq(live::VISIBLE)?;
+        let seq = self.mapping.live_seq(live::VISIBLE)?;
         // Release: as above.
-        pin_table::store(&self.region, place, self.claims.at(seq), Ordering::Release)?;
+        pin_table::store(&self.mapping, place, self.claims.at(seq), Ordering::Release)?;
         let mut pin = Pin { engine: self, claimed: Claimed { place, seq, whose: Whose::Thread } };
         self.barrier_behind_kept();
         pin.claimed.seq = protocol::settle(self, place, seq)?;
@@ -328,14 +328,14 @@ impl Engine {
     fn pin_by_lock(&self, seq: Seq) -> Result<Pin<&Engine>> {
         if let Some(locks) = &self.locks {
             let place = locks::snapshot(seq.count());
-            let lock = || locks.try_lock(place, Sharing::Shared).map_err(|e| lock_error(&self.region, e));
+            let lock = || locks.try_lock(place, Sharing::Shared).map_err(|e| lock_error(&self.mapping, e));
             self.snapshot_locks.hold(seq.count(), || {
                 // Nobody takes one of these exclusively, but where one has to try in order to find out whether it is
                 // held.
                 if poll(self.settings.lock_timeout.max(LONGEST_LOOK), lock)? {
                     return Ok(());
                 }
-                Err(Error::Locked { path: self.region.path().to_owned(), by: HeldBy::Unknown })
+                Err(Error::Locked { path: self.mapping.path().to_owned(), by: HeldBy::Unknown })
             })?;
         }
         Ok(Pin { engine: self, claimed: Claimed { place: 0, seq, whose: Whose::Lock } })
@@ -356,7 +356,7 @@ impl Engine {
         let start = Instant::now();
         let mut attempts = 0;
         loop {
-            let entries = match self.pin_search.claim(&self.region, claim)? {
+            let entries = match self.pin_search.claim(&self.mapping, claim)? {
                 Found::Pin { place, number, entries } => {
                     if number.is_multiple_of(LOOKS_AROUND) && self.is_crowded()? {
                         // It will be tried again when there is no free one left.
@@ -367,7 +367,7 @@ impl Engine {
                 Found::Nothing { entries } => entries,
             };
             if let Some(place) = self.shared_pins.take_idle() {
-                pin_table::store(&self.region, place, claim, Ordering::SeqCst)?;
+                pin_table::store(&self.mapping, place, claim, Ordering::SeqCst)?;
                 return Ok(place);
             }
             attempts += 1;
@@ -382,7 +382,7 @@ impl Engine {
                 Lengthened::NotMine | Lengthened::NoRoom => attempts > ATTEMPTS,
             };
             if given_up {
-                return Err(Error::PinsExhausted { path: self.region.path().to_owned(), max: entries });
+                return Err(Error::PinsExhausted { path: self.mapping.path().to_owned(), max: entries });
             }
             std::thread::yield_now();
         }
@@ -390,9 +390,9 @@ impl Engine {
 
     /// Whether most pins are taken, and not by the dead.
     fn is_crowded(&self) -> Result<bool> {
-        Ok(pin_table::few_are_free(&self.region)? && {
+        Ok(pin_table::few_are_free(&self.mapping)? && {
             self.sweep()?;
-            pin_table::few_are_free(&self.region)?
+            pin_table::few_are_free(&self.mapping)?
         })
     }
 }
@@ -405,9 +405,9 @@ impl Table for Engine {
 
     fn let_go(&self, place: u64, stays: bool) {
         // A place was checked when the pin was taken, and a file only grows.
-        let _ = pin_table::store(&self.region, place + pin::SINCE, 0, Ordering::Relaxed);
+        let _ = pin_table::store(&self.mapping, place + pin::SINCE, 0, Ordering::Relaxed);
         let claim = if stays { self.claims.idle } else { 0 };
-        let _ = pin_table::store(&self.region, place, claim, Ordering::Release);
+        let _ = pin_table::store(&self.mapping, place, claim, Ordering::Release);
     }
 }
 
@@ -527,7 +527,7 @@ mod tests {
         let engine = in_memory();
         let held = hold(&engine, 2000);
         assert_eq!(engine.pins_in_use().unwrap().0, 2000);
-        assert!(PIN.parts(&engine.region).unwrap().entries() > 2000);
+        assert!(PIN.parts(&engine.mapping).unwrap().entries() > 2000);
         let lowest = held.iter().map(|pin| pin.seq().count()).min();
         assert_eq!(engine.lend_writing().raise_horizon().unwrap(), lowest.unwrap());
         let mut held = held;

@@ -43,7 +43,7 @@ impl Engine {
                 // Two commits came in between.
                 (seq, None) if self.visible()? != seq => {}
                 (_, None) => {
-                    return Err(self.region.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
+                    return Err(self.mapping.corrupt(live::MAP_TABLE, format!("map {map} has lost its counters")));
                 }
             }
         }
@@ -52,50 +52,50 @@ impl Engine {
     fn copy_at(&self, map: MapId, key: &[u8], seq: Seq) -> Result<Option<(Vec<u8>, Option<u64>)>> {
         let Some(index) = self.index_at(map, seq)? else { return Ok(None) };
         let newest = index.find(KeyHash::of(key, self.seed), |offset| {
-            let header = log::copy_header(&self.region, offset)?;
+            let header = log::copy_header(&self.mapping, offset)?;
             Ok(self.has_key(offset, &header, map, key)?.then_some((offset, header)))
         })?;
         let Some((mut offset, mut header)) = newest else { return Ok(None) };
         // A chain in circles would be longer than the file.
-        let mut left = self.region.len() / RECORD_HEADER;
+        let mut left = self.mapping.len() / RECORD_HEADER;
         while Seq::from(header.seq) > seq {
             if header.prev_offset() == Offset::NONE {
                 return Ok(None);
             }
             let newer = offset;
             offset = header.prev_offset();
-            header = log::copy_header(&self.region, offset)?;
+            header = log::copy_header(&self.mapping, offset)?;
             left -= 1;
             if left == 0 || !self.has_key(offset, &header, map, key)? {
-                return Err(self.region.corrupt(newer, "the version chain leads to another key"));
+                return Err(self.mapping.corrupt(newer, "the version chain leads to another key"));
             }
         }
         let expires = match header.expires_len() {
             0 => None,
-            len => self.region.copy(offset + RECORD_HEADER, len)?.try_into().ok().map(u64::from_le_bytes),
+            len => self.mapping.copy(offset + RECORD_HEADER, len)?.try_into().ok().map(u64::from_le_bytes),
         };
         match Kind::from_u8(header.kind) {
             Some(Kind::Put) if expires.is_some_and(|deadline| deadline <= now()) => Ok(None),
             Some(Kind::Put) if self.settings.verify_reads => {
-                let record = self.region.copy(offset, header.record_len())?;
+                let record = self.mapping.copy(offset, header.record_len())?;
                 if crc32fast::hash(&record[4..]) != header.crc.get() {
-                    return Err(self.region.corrupt(offset, "the CRC of the record does not hold"));
+                    return Err(self.mapping.corrupt(offset, "the CRC of the record does not hold"));
                 }
                 let start = header.value_start() as usize;
                 Ok(Some((record[start..start + header.value_len.get() as usize].to_vec(), expires)))
             }
             Some(Kind::Put) => {
-                let value = self.region.copy(offset + header.value_start(), u64::from(header.value_len.get()))?;
+                let value = self.mapping.copy(offset + header.value_start(), u64::from(header.value_len.get()))?;
                 Ok(Some((value, expires)))
             }
             Some(Kind::Remove) => Ok(None),
-            _ => Err(self.region.corrupt(offset, "expected a record with a key")),
+            _ => Err(self.mapping.corrupt(offset, "expected a record with a key")),
         }
     }
 
     fn has_key(&self, offset: Offset, header: &RecordHeader, map: MapId, key: &[u8]) -> Result<bool> {
         Ok(header.map() == map
             && usize::from(header.key_len.get()) == key.len()
-            && self.region.copy(offset + header.key_start(), key.len() as u64)? == key)
+            && self.mapping.copy(offset + header.key_start(), key.len() as u64)? == key)
     }
 }

@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::file::layout::{Offset, Seq, Superblock, head, live};
 use crate::file::log::Head;
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 use crate::file::totals;
 
 /// How often one looks who does not hold the writer lock.
@@ -63,18 +63,18 @@ pub(super) fn of_words(words: [u64; live::HEAD_WORDS as usize]) -> LogHead {
 }
 
 /// The head of the log as the live area says it.
-pub(crate) fn read(region: &Region) -> Result<LogHead> {
+pub(crate) fn read(mapping: &Mapping) -> Result<LogHead> {
     for _ in 0..ATTEMPTS {
-        if let Some(words) = totals::at_most(region, live::HEAD, u64::MAX)? {
+        if let Some(words) = totals::at_most(mapping, live::HEAD, u64::MAX)? {
             return Ok(of_words(words));
         }
     }
-    Err(region.corrupt(live::HEAD, "the live area does not say where the log begins"))
+    Err(mapping.corrupt(live::HEAD, "the live area does not say where the log begins"))
 }
 
 /// Moves the head of the log. Only for the holder of the writer lock.
-pub(crate) fn publish(region: &Region, to: &LogHead) -> Result<()> {
-    let [number, ..] = totals::latest::<{ live::HEAD_WORDS as usize }>(region, live::HEAD)?;
+pub(crate) fn publish(mapping: &Mapping, to: &LogHead) -> Result<()> {
+    let [number, ..] = totals::latest::<{ live::HEAD_WORDS as usize }>(mapping, live::HEAD)?;
     let mut words = [0; live::HEAD_WORDS as usize];
     words[head::NUMBER] = number.wrapping_add(1).max(1);
     words[head::AT] = to.head.at.0;
@@ -84,5 +84,5 @@ pub(crate) fn publish(region: &Region, to: &LogHead) -> Result<()> {
     words[head::BEHIND] = to.behind.0;
     words[head::BYTES] = to.bytes;
     words[head::RECORDS] = to.records;
-    totals::publish(region, live::HEAD, words)
+    totals::publish(mapping, live::HEAD, words)
 }

@@ -9,7 +9,7 @@ use crate::file::layout::{
     Offset, PIN_LEN, PIN_TABLE, PINS, Seq, Superblock, commit_seq, commit_word, live, pin, seal, writer_lock,
 };
 use crate::file::log::{Head, Walk};
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 use crate::file::totals::{self, Banks};
 
 /// How many words of the [identity](live::IDENTITY) say that it is the same file, under the same kernel.
@@ -19,12 +19,12 @@ pub(crate) const SAME_FILE: usize = 5;
 const SAME_MOUNT: usize = 6;
 
 /// Whether somebody has vouched for the live area, under this very page cache as far as `words` of the identity tell.
-pub(crate) fn live_is_current(region: &Region, identity: Option<[u64; 6]>, words: usize) -> Result<bool> {
-    if region.live(live::VERSION_WORD)? != live::VERSION {
+pub(crate) fn live_is_current(mapping: &Mapping, identity: Option<[u64; 6]>, words: usize) -> Result<bool> {
+    if mapping.live(live::VERSION_WORD)? != live::VERSION {
         return Ok(false);
     }
     for (index, word) in identity.into_iter().flatten().take(words).enumerate() {
-        if region.live(live::IDENTITY + 8 * index as u64)? != word {
+        if mapping.live(live::IDENTITY + 8 * index as u64)? != word {
             return Ok(false);
         }
     }
@@ -32,21 +32,21 @@ pub(crate) fn live_is_current(region: &Region, identity: Option<[u64; 6]>, words
 }
 
 /// The identity that the live area has.
-pub(crate) fn live_identity(region: &Region) -> Result<[u64; 6]> {
+pub(crate) fn live_identity(mapping: &Mapping) -> Result<[u64; 6]> {
     let mut identity = [0; 6];
     for (index, word) in identity.iter_mut().enumerate() {
-        *word = region.live(live::IDENTITY + 8 * index as u64)?;
+        *word = mapping.live(live::IDENTITY + 8 * index as u64)?;
     }
     Ok(identity)
 }
 
 /// Whether the live area can be that of the store whose superblock is in force.
-fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
+fn live_is_sane(mapping: &Mapping, superblock: &Superblock) -> Result<bool> {
     // What is visible comes last: others may commit meanwhile, and neither the horizon nor the head ever passes that.
-    let Ok(head) = head::read(region) else { return Ok(false) };
-    let horizon = region.live_seq(live::HORIZON)?;
-    let commit = region.live(live::COMMIT_POINT)?;
-    let visible = region.live_seq(live::VISIBLE)?;
+    let Ok(head) = head::read(mapping) else { return Ok(false) };
+    let horizon = mapping.live_seq(live::HORIZON)?;
+    let commit = mapping.live(live::COMMIT_POINT)?;
+    let visible = mapping.live_seq(live::VISIBLE)?;
     // A superblock can say more than is visible: a commit whose writer was stopped or killed before he showed it.
     let is_ahead = Seq::of_commit_word(commit, visible) == visible.next() && visible.next() >= superblock.last_seq();
     Ok(is_sane(visible)
@@ -54,74 +54,74 @@ fn live_is_sane(region: &Region, superblock: &Superblock) -> Result<bool> {
         && visible.incarnation() == superblock.next_seq().incarnation()
         && horizon <= visible
         && fields_are_sane(&Superblock { next_seq: visible.next().into(), ..head.put_into(*superblock) })
-        && region.live_offset(live::TAIL)? >= Offset::EXTENTS)
+        && mapping.live_offset(live::TAIL)? >= Offset::EXTENTS)
 }
 
 /// Whether the live area that a killed process left belongs to all of the file: nothing was committed, and no space was
 /// given away, between the moments at which the front and the end of the file were read, should it be a copy.
-pub(crate) fn live_is_whole(region: &Region, superblock: &Superblock) -> Result<bool> {
-    let commit = region.live(live::COMMIT_POINT)?;
-    let visible = region.live_seq(live::VISIBLE)?;
-    let changes = region.live(live::SPACE_CHANGES)?;
+pub(crate) fn live_is_whole(mapping: &Mapping, superblock: &Superblock) -> Result<bool> {
+    let commit = mapping.live(live::COMMIT_POINT)?;
+    let visible = mapping.live_seq(live::VISIBLE)?;
+    let changes = mapping.live(live::SPACE_CHANGES)?;
     let agrees = is_sane(visible)
-        && region.ends_with_a_block()?
-        && region.seal_in_force(seal::COMMIT)? == commit_seq(commit, visible.0)
+        && mapping.ends_with_a_block()?
+        && mapping.seal_in_force(seal::COMMIT)? == commit_seq(commit, visible.0)
         // Odd, if it was killed in the middle of a change.
-        && region.seal_in_force(seal::SPACE)? == changes.wrapping_add(changes & 1)
+        && mapping.seal_in_force(seal::SPACE)? == changes.wrapping_add(changes & 1)
         // The same place may have been the head of the log before.
-        && region.live_offset(live::DURABLE_HEAD)? == superblock.log_head()
-        && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
+        && mapping.live_offset(live::DURABLE_HEAD)? == superblock.log_head()
+        && mapping.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
         // Before the first change of a store that was closed, the clean flag goes.
-        && (!superblock.is_clean() || head::read(region)?.head == LogHead::of_superblock(superblock).head);
-    Ok(agrees && (!is_at_rest(region)? || ends_the_log(region)?))
+        && (!superblock.is_clean() || head::read(mapping)?.head == LogHead::of_superblock(superblock).head);
+    Ok(agrees && (!is_at_rest(mapping)? || ends_the_log(mapping)?))
 }
 
 /// Whether the live area is that of this page cache, to be believed if it [counts](live_counts). Somebody who is alive
 /// vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that was pulled out and
 /// plugged in again: it is in the same mount, or, seen from another namespace, bears the mark that is kept with a page
 /// cache alone.
-pub(crate) fn live_is_vouched_for(region: &Region, has_writers: bool) -> Result<bool> {
+pub(crate) fn live_is_vouched_for(mapping: &Mapping, has_writers: bool) -> Result<bool> {
     if has_writers {
-        return live_is_current(region, None, 0);
+        return live_is_current(mapping, None, 0);
     }
-    let identity = region.identity();
-    let words = if region.is_marked() { SAME_FILE } else { SAME_MOUNT };
-    Ok(identity.is_some() && live_is_current(region, identity, words)?)
+    let identity = mapping.identity();
+    let words = if mapping.is_marked() { SAME_FILE } else { SAME_MOUNT };
+    Ok(identity.is_some() && live_is_current(mapping, identity, words)?)
 }
 
 /// Whether what the live area says can be, and belongs to all of the file.
-pub(crate) fn live_counts(region: &Region, superblock: &Superblock, has_writers: bool) -> bool {
-    live_is_sane(region, superblock).unwrap_or(false)
-        && (has_writers || live_is_whole(region, superblock).unwrap_or(false))
+pub(crate) fn live_counts(mapping: &Mapping, superblock: &Superblock, has_writers: bool) -> bool {
+    live_is_sane(mapping, superblock).unwrap_or(false)
+        && (has_writers || live_is_whole(mapping, superblock).unwrap_or(false))
 }
 
 /// Whether nobody was writing, nor has left anything for the next writer to look at.
-fn is_at_rest(region: &Region) -> Result<bool> {
-    Ok(writer_lock::holder(region.live(live::WRITER_LOCK)?) == writer_lock::FREE)
+fn is_at_rest(mapping: &Mapping) -> Result<bool> {
+    Ok(writer_lock::holder(mapping.live(live::WRITER_LOCK)?) == writer_lock::FREE)
 }
 
 /// Whether the log ends where the live area of a store at rest says, and no record of a later commit follows.
-fn ends_the_log(region: &Region) -> Result<bool> {
-    let (at, visible) = (region.live_offset(live::TAIL)?, region.live_seq(live::VISIBLE)?);
-    let tail = Head { at, chain: region.live(live::CHAIN)? as u32, seq: visible.next() };
-    let goes_on = Walk::new(region, tail, None).next().is_some_and(|record| record.seq() > visible);
-    Ok(!goes_on && region.live(live::COMMIT_POINT)? == commit_word(at.0, visible.0))
+fn ends_the_log(mapping: &Mapping) -> Result<bool> {
+    let (at, visible) = (mapping.live_offset(live::TAIL)?, mapping.live_seq(live::VISIBLE)?);
+    let tail = Head { at, chain: mapping.live(live::CHAIN)? as u32, seq: visible.next() };
+    let goes_on = Walk::new(mapping, tail, None).next().is_some_and(|record| record.seq() > visible);
+    Ok(!goes_on && mapping.live(live::COMMIT_POINT)? == commit_word(at.0, visible.0))
 }
 
 /// Whether the store was closed with this superblock, and not changed since.
-pub(crate) fn is_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
+pub(crate) fn is_closed(mapping: &Mapping, superblock: &Superblock) -> Result<bool> {
     Ok(superblock.is_clean()
-        && region.ends_with_a_block()?
-        && region.file_len()? == superblock.file_len.get()
-        && region.seal(seal::CLOSED)? == superblock.generation.get())
+        && mapping.ends_with_a_block()?
+        && mapping.file_len()? == superblock.file_len.get()
+        && mapping.seal(seal::CLOSED)? == superblock.generation.get())
 }
 
 /// The commit that is known to be durable, beyond those that the superblock vouches for. Nothing else of the live area
 /// is believed then: after a power cut this is true if it is there.
-pub(crate) fn synced(region: &Region, superblock: &Superblock) -> Result<Option<Seq>> {
-    let (synced, next) = (region.live_seq(live::SYNCED)?, superblock.next_seq());
+pub(crate) fn synced(mapping: &Mapping, superblock: &Superblock) -> Result<Option<Seq>> {
+    let (synced, next) = (mapping.live_seq(live::SYNCED)?, superblock.next_seq());
     let is_of_now = synced.incarnation() == next.incarnation() && is_sane(synced);
-    Ok((live_is_current(region, None, 0)? && is_of_now && synced >= next).then_some(synced))
+    Ok((live_is_current(mapping, None, 0)? && is_of_now && synced >= next).then_some(synced))
 }
 
 /// The counters of the whole log.
@@ -140,30 +140,30 @@ pub(crate) struct LogTotals {
 impl LogTotals {
     /// Those that count, for the holder of the writer lock.
     #[inline]
-    pub(crate) fn latest(region: &Region) -> Result<LogTotals> {
-        Ok(LogTotals::of_words(LogTotals::banks(region)?.latest()))
+    pub(crate) fn latest(mapping: &Mapping) -> Result<LogTotals> {
+        Ok(LogTotals::of_words(LogTotals::banks(mapping)?.latest()))
     }
 
     /// Both banks of them, for the holder of the writer lock.
     #[inline(always)]
-    pub(crate) fn banks(region: &Region) -> Result<Banks<'_, 4>> {
-        Banks::at(region, live::LOG_TOTALS)
+    pub(crate) fn banks(mapping: &Mapping) -> Result<Banks<'_, 4>> {
+        Banks::at(mapping, live::LOG_TOTALS)
     }
 
     /// Those as of `seq`; `None` if commits have overtaken the reader.
-    pub(crate) fn at_most(region: &Region, seq: Seq) -> Result<Option<LogTotals>> {
-        Ok(totals::at_most(region, live::LOG_TOTALS, seq.0)?.map(LogTotals::of_words))
+    pub(crate) fn at_most(mapping: &Mapping, seq: Seq) -> Result<Option<LogTotals>> {
+        Ok(totals::at_most(mapping, live::LOG_TOTALS, seq.0)?.map(LogTotals::of_words))
     }
 
     /// Makes these the counters that count. Only for the holder of the writer lock.
     #[inline]
-    pub(crate) fn publish(self, region: &Region) -> Result<()> {
-        totals::publish(region, live::LOG_TOTALS, self.words())
+    pub(crate) fn publish(self, mapping: &Mapping) -> Result<()> {
+        totals::publish(mapping, live::LOG_TOTALS, self.words())
     }
 
     /// Makes these the only counters, where nobody looks yet.
-    pub(crate) fn reset(self, region: &Region) -> Result<()> {
-        totals::reset(region, live::LOG_TOTALS, self.words())
+    pub(crate) fn reset(self, mapping: &Mapping) -> Result<()> {
+        totals::reset(mapping, live::LOG_TOTALS, self.words())
     }
 
     #[inline(always)]
@@ -178,42 +178,42 @@ impl LogTotals {
 }
 
 /// Whether the live area says what the superblock of a closed store does.
-pub(crate) fn live_is_as_closed(region: &Region, superblock: &Superblock) -> Result<bool> {
-    let LogTotals { seq: counted, bytes, records, live_bytes } = LogTotals::latest(region)?;
-    let Ok(head) = head::read(region) else { return Ok(false) };
+pub(crate) fn live_is_as_closed(mapping: &Mapping, superblock: &Superblock) -> Result<bool> {
+    let LogTotals { seq: counted, bytes, records, live_bytes } = LogTotals::latest(mapping)?;
+    let Ok(head) = head::read(mapping) else { return Ok(false) };
     let size = (bytes.wrapping_sub(head.bytes), records.wrapping_sub(head.records), live_bytes);
     let last = superblock.last_seq();
-    Ok(region.live_seq(live::VISIBLE)? == last
-        && region.live_offset(live::TAIL)? == superblock.log_end()
-        && region.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last.0)
-        && region.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
+    Ok(mapping.live_seq(live::VISIBLE)? == last
+        && mapping.live_offset(live::TAIL)? == superblock.log_end()
+        && mapping.live(live::COMMIT_POINT)? == commit_word(superblock.log_end.get(), last.0)
+        && mapping.live(live::CHAIN)? == u64::from(superblock.end_chain.get())
         && LogHead { bytes: 0, records: 0, ..head } == LogHead::of_superblock(superblock)
-        && region.live_offset(live::DURABLE_HEAD)? == superblock.log_head()
-        && region.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
-        && resize_words(region)? == superblock.resize.map(|word| word.get())
-        && region.live(live::MAP_TABLE)? == superblock.map_table.get()
-        && region.live(live::SPACE_TABLE)? == superblock.space_table.get()
-        && region.live_seq(live::HORIZON)? <= last
-        && region.live_seq(live::CHANGED)? <= last
+        && mapping.live_offset(live::DURABLE_HEAD)? == superblock.log_head()
+        && mapping.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
+        && resize_words(mapping)? == superblock.resize.map(|word| word.get())
+        && mapping.live(live::MAP_TABLE)? == superblock.map_table.get()
+        && mapping.live(live::SPACE_TABLE)? == superblock.space_table.get()
+        && mapping.live_seq(live::HORIZON)? <= last
+        && mapping.live_seq(live::CHANGED)? <= last
         && counted <= last
         && size == (superblock.log_bytes.get(), superblock.log_records.get(), superblock.live_bytes.get()))
 }
 
 /// The words of a resize that goes on, as a superblock keeps them.
-pub(crate) fn resize_words(region: &Region) -> Result<[u64; 3]> {
-    Ok([region.live(live::RESIZE_CURSOR)?, region.live(live::RESIZE_TARGET)?, region.live(live::RESIZE_ZEROED)?])
+pub(crate) fn resize_words(mapping: &Mapping) -> Result<[u64; 3]> {
+    Ok([mapping.live(live::RESIZE_CURSOR)?, mapping.live(live::RESIZE_TARGET)?, mapping.live(live::RESIZE_ZEROED)?])
 }
 
 /// Says that the live area must not be believed: it is about to be rebuilt.
-pub(crate) fn distrust_live(region: &Region) -> Result<()> {
-    region.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
+pub(crate) fn distrust_live(mapping: &Mapping) -> Result<()> {
+    mapping.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
 }
 
 /// Writes the words of the live area that every road sets alike.
-pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: Offset, chain: u32, last: Seq) -> Result<()> {
-    region.find_seal()?;
-    region.store_seal(seal::COMMIT, last.0)?;
-    region.store_seal(seal::SPACE, region.live(live::SPACE_CHANGES)?)?;
+pub(crate) fn set_live(mapping: &Mapping, superblock: &Superblock, end: Offset, chain: u32, last: Seq) -> Result<()> {
+    mapping.find_seal()?;
+    mapping.store_seal(seal::COMMIT, last.0)?;
+    mapping.store_seal(seal::SPACE, mapping.live(live::SPACE_CHANGES)?)?;
     for (offset, value) in [
         (live::HORIZON, last.0),
         (live::REUSED_BELOW, last.count()),
@@ -225,26 +225,26 @@ pub(crate) fn set_live(region: &Region, superblock: &Superblock, end: Offset, ch
         (live::CHANGED, last.0),
         (live::VISIBLE, last.0),
     ] {
-        region.store(offset, value, Ordering::Release)?;
+        mapping.store(offset, value, Ordering::Release)?;
     }
-    head::publish(region, &LogHead::of_superblock(superblock))
+    head::publish(mapping, &LogHead::of_superblock(superblock))
 }
 
 /// Clears what says who writes and who reads, where nobody can: before anybody else is let in. Where the pin table has
 /// gone on is for [another](crate::engine::state::writer::Writing) to say.
-pub(crate) fn forget_the_dead(region: &Region) -> Result<()> {
+pub(crate) fn forget_the_dead(mapping: &Mapping) -> Result<()> {
     for number in 0..PINS {
-        region.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
+        mapping.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
     }
-    let word = region.live(live::WRITER_LOCK)?;
+    let word = mapping.live(live::WRITER_LOCK)?;
     if writer_lock::holder(word) != writer_lock::FREE {
-        region.store_live(live::WRITER_LOCK, writer_lock::freed(word, writer_lock::ABANDONED), Ordering::Relaxed)?;
+        mapping.store_live(live::WRITER_LOCK, writer_lock::freed(word, writer_lock::ABANDONED), Ordering::Relaxed)?;
     }
     for word in [live::NEXT_TURN, live::WRITING_SINCE, live::WATCHERS] {
-        region.store_live(word, 0, Ordering::Relaxed)?;
+        mapping.store_live(word, 0, Ordering::Relaxed)?;
     }
-    let changes = region.live(live::SPACE_CHANGES)?;
-    region.store_live(live::SPACE_CHANGES, changes.wrapping_add(changes & 1), Ordering::Release)
+    let changes = mapping.live(live::SPACE_CHANGES)?;
+    mapping.store_live(live::SPACE_CHANGES, changes.wrapping_add(changes & 1), Ordering::Release)
 }
 
 #[cfg(test)]
@@ -260,26 +260,26 @@ mod tests {
     #[allow(clippy::unwrap_used)]
     fn a_live_area_is_sane_while_others_commit() {
         let engine = Engine::in_memory(Settings::default()).unwrap();
-        let (region, superblock) = (&engine.region, engine.superblock().unwrap());
-        let first = region.live_seq(live::VISIBLE).unwrap();
+        let (mapping, superblock) = (&engine.mapping, engine.superblock().unwrap());
+        let first = mapping.live_seq(live::VISIBLE).unwrap();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             // As a commit does, and after it whoever reuses space.
             scope.spawn(|| {
                 for seq in first.0.. {
-                    region.store_live(live::VISIBLE, seq, Ordering::Release).unwrap();
-                    region.store_live(live::HORIZON, seq, Ordering::Release).unwrap();
+                    mapping.store_live(live::VISIBLE, seq, Ordering::Release).unwrap();
+                    mapping.store_live(live::HORIZON, seq, Ordering::Release).unwrap();
                     if done.load(Ordering::Relaxed) {
                         break;
                     }
                 }
             });
             for _ in 0..200_000 {
-                assert!(live_is_sane(region, &superblock).unwrap());
+                assert!(live_is_sane(mapping, &superblock).unwrap());
             }
             done.store(true, Ordering::Relaxed);
         });
-        region.store_live(live::HORIZON, first.0, Ordering::Release).unwrap();
-        region.store_live(live::VISIBLE, first.0, Ordering::Release).unwrap();
+        mapping.store_live(live::HORIZON, first.0, Ordering::Release).unwrap();
+        mapping.store_live(live::VISIBLE, first.0, Ordering::Release).unwrap();
     }
 }

@@ -9,14 +9,14 @@ use crate::file::table::{MapTable, To};
 impl Engine {
     /// The map table.
     pub(crate) fn map_table(&self) -> Result<MapTable<'_>> {
-        MapTable::open(&self.region, self.map_table_word()?)
+        MapTable::open(&self.mapping, self.map_table_word()?)
     }
 
     /// The index of a map in force. `None` if there is no such map; one that was dropped may still have one.
     #[inline(always)]
     pub(crate) fn index(&self, map: MapId) -> Result<Option<Index<'_>>> {
-        match MapTable::region_of(&self.region, self.map_table_word()?, map, To::Read)? {
-            Some(extent) => Index::of_extent(&self.region, extent).map(Some),
+        match MapTable::region_of(&self.mapping, self.map_table_word()?, map, To::Read)? {
+            Some(extent) => Index::of_extent(&self.mapping, extent).map(Some),
             None => Ok(None),
         }
     }
@@ -24,14 +24,14 @@ impl Engine {
     /// The index in force of a map that must be there, for the holder of the writer lock.
     #[inline]
     pub(crate) fn index_in_force(&self, map: MapId) -> Result<Index<'_>> {
-        self.index(map)?.ok_or_else(|| self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region")))
+        self.index(map)?.ok_or_else(|| self.mapping.corrupt(live::MAP_TABLE, format!("map {map} has no region")))
     }
 
     /// The same of a map that is to be changed: it must not have been dropped.
     #[inline(always)]
     pub(crate) fn index_for_writing(&self, map: MapId) -> Result<Index<'_>> {
-        match MapTable::region_of(&self.region, self.map_table_word()?, map, To::Write)? {
-            Some(extent) => Index::of_extent(&self.region, extent),
+        match MapTable::region_of(&self.mapping, self.map_table_word()?, map, To::Write)? {
+            Some(extent) => Index::of_extent(&self.mapping, extent),
             None => Err(self.no_such_map(map)),
         }
     }
@@ -39,9 +39,9 @@ impl Engine {
     #[cold]
     fn no_such_map(&self, map: MapId) -> Error {
         if map <= DEFAULT_MAP {
-            return self.region.corrupt(live::MAP_TABLE, format!("map {map} has no region"));
+            return self.mapping.corrupt(live::MAP_TABLE, format!("map {map} has no region"));
         }
-        Error::NoSuchMap { path: self.region.path().to_owned(), map: format!("number {map}") }
+        Error::NoSuchMap { path: self.mapping.path().to_owned(), map: format!("number {map}") }
     }
 
     /// All maps, with their indexes in force.
@@ -49,7 +49,7 @@ impl Engine {
         let entries = self.map_table()?.iter()?;
         entries
             .map(|entry| {
-                let index = Index::of_extent(&self.region, entry.extent)?;
+                let index = Index::of_extent(&self.mapping, entry.extent)?;
                 self.check_header(entry.map, &index).map(|()| (entry.map, index))
             })
             .collect()
@@ -58,12 +58,12 @@ impl Engine {
     /// Looks at the header of a region. Reads go by what the map table says; who is about to go over all lines makes
     /// sure first that they are some.
     pub(crate) fn check_header(&self, map: MapId, index: &Index<'_>) -> Result<()> {
-        let header = Index::open(&self.region, index.offset())?;
+        let header = Index::open(&self.mapping, index.offset())?;
         if header.extent() == index.extent() {
             return Ok(());
         }
         let what = format!("map {map}: the map table and the region differ in its size");
-        Err(self.region.corrupt(index.offset(), what))
+        Err(self.mapping.corrupt(index.offset(), what))
     }
 
     /// Bytes of the records that hold a value, over all maps.

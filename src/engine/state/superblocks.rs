@@ -11,7 +11,7 @@ use crate::file::layout::{
     BLOCK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, Offset, SUPERBLOCK_A, SUPERBLOCK_B, Seq,
     Superblock, VERSION, live,
 };
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 
 /// The two superblocks of a store, those of them that are valid.
 pub(crate) type Superblocks = [Option<Superblock>; 2];
@@ -31,9 +31,9 @@ pub(crate) fn which(place: u64) -> usize {
 }
 
 /// The superblock at this place of the file, if it holds.
-fn superblock_at(region: &Region, place: u64) -> Result<Option<Superblock>> {
+fn superblock_at(mapping: &Mapping, place: u64) -> Result<Option<Superblock>> {
     let mut bytes = [0; size_of::<Superblock>()];
-    region.read(Offset(place), &mut bytes)?;
+    mapping.read(Offset(place), &mut bytes)?;
     Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
 }
 
@@ -43,13 +43,13 @@ const TRIES: u32 = 3;
 /// The superblock in force, and its place. It needs no lock: the one in force is never written over, and a word says
 /// which one that is. What was read while the word stayed the same was in force, and is whole unless it is damaged, or
 /// the reader was held up for two checkpoints: then the word is the same again, and a second look tells.
-pub(crate) fn in_force(region: &Region) -> Result<(u64, Option<Superblock>)> {
+pub(crate) fn in_force(mapping: &Mapping) -> Result<(u64, Option<Superblock>)> {
     let mut tries = TRIES;
     loop {
-        let place = region.live(live::SUPERBLOCK)?;
-        let read = if let SUPERBLOCK_A | SUPERBLOCK_B = place { superblock_at(region, place)? } else { None };
+        let place = mapping.live(live::SUPERBLOCK)?;
+        let read = if let SUPERBLOCK_A | SUPERBLOCK_B = place { superblock_at(mapping, place)? } else { None };
         // Another one took its place meanwhile, which takes a flush; so this does not go on for long.
-        if region.live(live::SUPERBLOCK)? == place {
+        if mapping.live(live::SUPERBLOCK)? == place {
             tries -= 1;
             if read.is_some() || tries == 0 {
                 return Ok((place, read));

@@ -47,7 +47,7 @@ impl Engine {
 
     #[cold]
     fn forked(&self) -> Error {
-        Error::Forked { path: self.region.path().to_owned() }
+        Error::Forked { path: self.mapping.path().to_owned() }
     }
 
     /// What to read of a closed store, if it still is one. Once somebody has opened it for writing, the live area says
@@ -59,8 +59,8 @@ impl Engine {
             return Ok(None);
         }
         // Where nothing tells one page cache from another, whoever opens it changes what is in that place.
-        let current = live_area::live_is_current(&self.region, at_rest.identity, live_area::SAME_FILE)?
-            && (at_rest.identity.is_some() || live_area::live_identity(&self.region)? != at_rest.found);
+        let current = live_area::live_is_current(&self.mapping, at_rest.identity, live_area::SAME_FILE)?
+            && (at_rest.identity.is_some() || live_area::live_identity(&self.mapping)? != at_rest.found);
         if current {
             self.woken.store(true, Ordering::Release);
             return Ok(None);
@@ -77,19 +77,19 @@ impl Engine {
     pub(crate) fn visible(&self) -> Result<Seq> {
         match self.at_rest()? {
             Some(at_rest) => Ok(at_rest.visible),
-            None => self.region.live_seq(live::VISIBLE),
+            None => self.mapping.live_seq(live::VISIBLE),
         }
     }
 
     /// Whether there are sequence numbers left for those who write.
     #[inline]
     pub(crate) fn has_numbers(&self) -> Result<bool> {
-        Ok(self.region.live_seq(live::VISIBLE)?.count() < LAST_COUNT)
+        Ok(self.mapping.live_seq(live::VISIBLE)?.count() < LAST_COUNT)
     }
 
     #[cold]
     pub(crate) fn numbers_exhausted(&self, what: Numbers, max: u64) -> Error {
-        Error::NumbersExhausted { path: self.region.path().to_owned(), what, max }
+        Error::NumbersExhausted { path: self.mapping.path().to_owned(), what, max }
     }
 
     /// The word that says where the map table is.
@@ -100,27 +100,27 @@ impl Engine {
         {
             return Ok(at_rest.map_table);
         }
-        self.region.live(live::MAP_TABLE)
+        self.mapping.live(live::MAP_TABLE)
     }
 
     /// The word that says where the space table is.
     pub(crate) fn space_table_word(&self) -> Result<u64> {
         match self.at_rest()? {
             Some(at_rest) => Ok(at_rest.space_table),
-            None => self.region.live(live::SPACE_TABLE),
+            None => self.mapping.live(live::SPACE_TABLE),
         }
     }
 
     /// What the space table says now.
     pub(crate) fn space_now(&self) -> Result<Option<Space>> {
         if let Some(at_rest) = self.at_rest()? {
-            let space = Space::load(&self.region, at_rest.space_table);
+            let space = Space::load(&self.mapping, at_rest.space_table);
             // Nobody changes the table of a closed store, and the counter of changes says nothing there.
             if !self.is_live()? {
                 return space.map(Some);
             }
         }
-        space::read(&self.region, || self.region.live(live::SPACE_TABLE))
+        space::read(&self.mapping, || self.mapping.live(live::SPACE_TABLE))
     }
 
     /// The extents in use, by offset. None if they change faster than they can be read.
@@ -133,7 +133,7 @@ impl Engine {
         if !self.is_live()? {
             return Ok(Vec::new());
         }
-        let (pins, processes) = (PIN.parts(&self.region)?, PROCESS.parts(&self.region)?);
+        let (pins, processes) = (PIN.parts(&self.mapping)?, PROCESS.parts(&self.mapping)?);
         Ok(pins.extents().chain(processes.extents()).collect())
     }
 
@@ -141,15 +141,15 @@ impl Engine {
     /// waits for nobody.
     pub(crate) fn superblock(&self) -> Result<Superblock> {
         // Where there is no file to read it from, the copy that it was written from.
-        if self.region.file().is_none() || !self.is_live()? || !self.ready.load(Ordering::Acquire) {
+        if self.mapping.file().is_none() || !self.is_live()? || !self.ready.load(Ordering::Acquire) {
             return Ok(*self.superblock.lock().unwrap_or_else(PoisonError::into_inner));
         }
         self.superblock_in_force()
     }
 
     pub(crate) fn superblock_in_force(&self) -> Result<Superblock> {
-        let (place, read) = in_force(&self.region)?;
-        read.ok_or_else(|| self.region.corrupt(place, "the superblock in force is damaged"))
+        let (place, read) = in_force(&self.mapping)?;
+        read.ok_or_else(|| self.mapping.corrupt(place, "the superblock in force is damaged"))
     }
 
     /// Whether the superblock in force says, to our knowledge, that the store is closed: the first change writes
@@ -163,20 +163,20 @@ impl Engine {
     pub(crate) fn head(&self) -> Result<LogHead> {
         match self.at_rest()? {
             Some(_) => Ok(LogHead::of_superblock(&self.superblock()?)),
-            None => head::read(&self.region),
+            None => head::read(&self.mapping),
         }
     }
 
     /// Where the log begins, for the holder of the writer lock.
     #[inline]
     pub(crate) fn head_for_writing(&self) -> Result<LogHead> {
-        Ok(head::of_words(totals::latest(&self.region, live::HEAD)?))
+        Ok(head::of_words(totals::latest(&self.mapping, live::HEAD)?))
     }
 
     /// The counters of the whole log.
     #[inline]
     pub(crate) fn log_totals(&self) -> Result<LogTotals> {
-        LogTotals::latest(&self.region)
+        LogTotals::latest(&self.mapping)
     }
 
     /// How much lies between the head of the log and its end.
@@ -193,7 +193,7 @@ impl Engine {
     /// How many bytes the head will have left behind when it comes to where the log ends now. There cannot be more of
     /// them than the file has.
     pub(crate) fn end_of_log(&self) -> Result<u64> {
-        Ok(self.log_totals()?.bytes.min(self.head()?.bytes.saturating_add(self.region.len())))
+        Ok(self.log_totals()?.bytes.min(self.head()?.bytes.saturating_add(self.mapping.len())))
     }
 
     /// Bytes of log since the last checkpoint.
@@ -201,19 +201,19 @@ impl Engine {
         if !self.is_live()? {
             return Ok(0);
         }
-        Ok(self.log_totals()?.bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?))
+        Ok(self.log_totals()?.bytes.saturating_sub(self.mapping.live(live::CHECKPOINT_BYTES)?))
     }
 
     /// Whether a flush has failed.
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.region.flush_failed()
+        self.mapping.flush_failed()
             || self.is_live().unwrap_or(false)
-                && self.region.live(live::STATE).is_ok_and(|state| state & live::STATE_POISONED != 0)
+                && self.mapping.live(live::STATE).is_ok_and(|state| state & live::STATE_POISONED != 0)
     }
 
     /// The error of a store whose flush has failed.
     pub(crate) fn poisoned_error(&self) -> Error {
-        Error::Poisoned { path: self.region.path().to_owned() }
+        Error::Poisoned { path: self.mapping.path().to_owned() }
     }
 
     /// Refuses a commit that could not be called durable, before it is made.

@@ -8,7 +8,7 @@ use crate::engine::settings::Durability;
 use crate::error::Result;
 use crate::file::layout::{ExtentKind, Offset, Seq, live};
 use crate::file::log::Tail;
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, Space, Waiting};
 
 /// What the holder of the writer lock knows beyond the live words.
@@ -39,9 +39,9 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer's knowledge of a store whose log goes on at `tail`.
-    pub(crate) fn new(region: &Region, space: Space, tail: Offset) -> Result<Writer> {
+    pub(crate) fn new(mapping: &Mapping, space: Space, tail: Offset) -> Result<Writer> {
         let mut writer = Writer { space, ..Writer::unknowing() };
-        writer.settle(region, tail)?;
+        writer.settle(mapping, tail)?;
         Ok(writer)
     }
 
@@ -62,18 +62,18 @@ impl Writer {
     }
 
     /// Finds the extent that the tail is in.
-    pub(crate) fn settle(&mut self, region: &Region, tail: Offset) -> Result<()> {
+    pub(crate) fn settle(&mut self, mapping: &Mapping, tail: Offset) -> Result<()> {
         let extent = self.space.log_extent_of(tail).copied();
-        let extent = extent.ok_or_else(|| region.corrupt(tail, "the tail of the log lies in no extent"))?;
-        self.enter(region, extent);
+        let extent = extent.ok_or_else(|| mapping.corrupt(tail, "the tail of the log lies in no extent"))?;
+        self.enter(mapping, extent);
         Ok(())
     }
 
     /// The log goes on in this extent.
-    pub(crate) fn enter(&mut self, region: &Region, extent: Extent) {
+    pub(crate) fn enter(&mut self, mapping: &Mapping, extent: Extent) {
         self.extent = (extent.offset, extent.end());
         self.fresh = Offset::MAX;
-        self.on_reserve = extent.kind == ExtentKind::ReserveLog || region.check_limit(0, 0, extent.end()).is_err();
+        self.on_reserve = extent.kind == ExtentKind::ReserveLog || mapping.check_limit(0, 0, extent.end()).is_err();
     }
 }
 
@@ -115,19 +115,19 @@ impl Writing<'_> {
     /// The number of the commit that is being made, or that comes next.
     #[inline]
     pub(crate) fn seq(&self) -> Result<Seq> {
-        Ok(self.engine.region.live_seq(live::VISIBLE)?.next())
+        Ok(self.engine.mapping.live_seq(live::VISIBLE)?.next())
     }
 
     /// Takes a step that may make the store by so many bytes longer than its owner has set.
     pub(crate) fn exceeding<R>(&mut self, bytes: u64, step: impl FnOnce(&mut Self) -> R) -> R {
-        let region = &self.engine.region;
-        region.exceeding(bytes, || step(self))
+        let mapping = &self.engine.mapping;
+        mapping.exceeding(bytes, || step(self))
     }
 
     /// The place where the log goes on.
     #[inline(always)]
     pub(crate) fn tail(&self) -> Result<Tail> {
-        let front = self.engine.region.window();
+        let front = self.engine.mapping.window();
         let (at, chain) = (Offset(front.live(live::TAIL)), front.live(live::CHAIN) as u32);
         let seq = Seq(front.live(live::VISIBLE)).next();
         let synced = self.engine.settings.durability == Durability::Synced;

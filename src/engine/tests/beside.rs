@@ -22,7 +22,7 @@ fn a_file_does_not_become_shorter_below_a_reader_that_has_recovered_it() {
     let (_folder, path) = scratch();
     let engine = open(&path);
     some_log(&engine);
-    let (cut, len) = (copied(&path), engine.region.len());
+    let (cut, len) = (copied(&path), engine.mapping.len());
     drop(engine);
     // The power was cut when it had become longer and nothing was there yet.
     File::options().write(true).open(&cut).unwrap().set_len(len + (2 << 20)).unwrap();
@@ -114,7 +114,7 @@ fn copy_across_a_growth(next: Settings, found: impl Fn(Opened) -> bool, killed_a
     let expected = content(&engine);
     let tape = Arc::new(Tape::default());
     let base = fs::read(&path).unwrap();
-    engine.region.set_recorder(tape.clone());
+    engine.mapping.set_recorder(tape.clone());
     engine.put(DEFAULT_MAP, b"long", &vec![1; 3_000_000], None).unwrap();
     let events = tape.0.lock().unwrap().clone();
     drop(engine);
@@ -227,7 +227,7 @@ fn copies_in_pieces_across_a_kill() {
         engine.checkpoint().unwrap();
         let base = fs::read(&path).unwrap();
         let tape = Arc::new(Tape::default());
-        engine.region.set_recorder(tape.clone());
+        engine.mapping.set_recorder(tape.clone());
         contents.push(content(&engine));
         let ops = 3 + below(8);
         live(&engine, &mut contents, &mut below, ops);
@@ -359,7 +359,7 @@ fn a_file_that_was_to_be_shorter_keeps_no_old_seal() {
     let before = content(&engine);
     let base = fs::read(&path).unwrap();
     let tape = Arc::new(Tape::default());
-    engine.region.set_recorder(tape.clone());
+    engine.mapping.set_recorder(tape.clone());
     engine.compact(&mut |_| ControlFlow::Continue(())).unwrap();
     let events = tape.0.lock().unwrap().clone();
     let last_cut = events.iter().rposition(|event| matches!(event, Event::SetLen(_))).unwrap();
@@ -454,7 +454,7 @@ fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
     let (folder, path) = scratch();
     let store = open(&path);
     some_keys(&store);
-    if store.region.identity().is_none() {
+    if store.mapping.identity().is_none() {
         // There every opener would recover.
         return;
     }
@@ -500,10 +500,10 @@ fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
     let next = reader.follow().unwrap();
     assert_eq!(next.origin, reader.origin);
     assert!(!next.is_aside() && content(&next) == content(&writer));
-    let len = writer.region.len();
+    let len = writer.mapping.len();
     drop(reader);
     writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
     drop(next);
     writer.compact(&mut |_| ControlFlow::Continue(())).unwrap();
-    assert!(writer.region.len() < len / 2, "{} of {len} bytes", writer.region.len());
+    assert!(writer.mapping.len() < len / 2, "{} of {len} bytes", writer.mapping.len());
 }

@@ -85,7 +85,7 @@ fn damage_of_either_superblock_is_found() {
             engine.checkpoint().unwrap();
         }
         assert!(engine.verify().unwrap().is_clean());
-        engine.region.write(Offset(place + 200), b"damage").unwrap();
+        engine.mapping.write(Offset(place + 200), b"damage").unwrap();
         let report = engine.verify().unwrap();
         assert_eq!(report.findings().iter().map(|finding| finding.offset).collect::<Vec<_>>(), [place]);
     }
@@ -98,11 +98,11 @@ fn verify_finds_a_region_of_another_size_than_the_map_table_says() {
     let engine = open(&path);
     some_keys(&engine);
     assert!(engine.verify().unwrap().is_clean());
-    let table = crate::file::layout::extent_offset(engine.region.live(live::MAP_TABLE).unwrap());
+    let table = crate::file::layout::extent_offset(engine.mapping.live(live::MAP_TABLE).unwrap());
     // The entry of the default map, its second word, the block count.
     let word = table + crate::file::layout::TABLE_HEADER + crate::file::layout::MAP_ENTRY + 8;
-    let damaged = engine.region.load(word).unwrap() + (1 << 32);
-    engine.region.store(word, damaged, Ordering::Release).unwrap();
+    let damaged = engine.mapping.load(word).unwrap() + (1 << 32);
+    engine.mapping.store(word, damaged, Ordering::Release).unwrap();
     assert!(!engine.verify().unwrap().is_clean());
 }
 
@@ -114,8 +114,8 @@ fn verify_finds_a_chain_that_the_next_commit_would_break() {
     assert!(engine.verify().unwrap().is_clean(), "an empty log");
     some_keys(&engine);
     assert!(engine.verify().unwrap().is_clean());
-    let chain = engine.region.live(live::CHAIN).unwrap();
-    engine.region.store_live(live::CHAIN, chain ^ 1, Ordering::Release).unwrap();
+    let chain = engine.mapping.live(live::CHAIN).unwrap();
+    engine.mapping.store_live(live::CHAIN, chain ^ 1, Ordering::Release).unwrap();
     assert!(!engine.verify().unwrap().is_clean());
 }
 

@@ -23,16 +23,16 @@ fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
     let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
     let (one, other) = (open(&path), Engine::open(&path, settings).unwrap());
     let flushes = Arc::new(Flushes::default());
-    one.region.set_recorder(flushes.clone());
+    one.mapping.set_recorder(flushes.clone());
     one.put(DEFAULT_MAP, b"key", &[1; 2000], None).unwrap();
     one.sync().unwrap();
-    let (ended, seq) = (one.region.live_offset(live::TAIL).unwrap(), one.visible().unwrap());
+    let (ended, seq) = (one.mapping.live_offset(live::TAIL).unwrap(), one.visible().unwrap());
     let mut number = 0;
     let again = loop {
         other.put(DEFAULT_MAP, &key(number % 5), &[2; 100], None).unwrap();
         other.checkpoint().unwrap();
         number += 1;
-        let tail = other.region.live_offset(live::TAIL).unwrap();
+        let tail = other.mapping.live_offset(live::TAIL).unwrap();
         let extent = *other.space_now().unwrap().unwrap().log_extent_of(tail).unwrap();
         if extent.count > seq.count() && extent.contains(ended) && tail > ended {
             break extent;
@@ -100,9 +100,9 @@ fn a_checkpoint_vouches_for_all_that_was_moved_from_before_its_head() {
     let settings = Settings { limits: Limits::tiny(), auto_compact: None, ..Settings::default() };
     let engine = Arc::new(Engine::open(&path, settings).unwrap());
     some_log(&engine);
-    let (head, tail) = (engine.head().unwrap(), engine.region.live_offset(live::TAIL).unwrap());
+    let (head, tail) = (engine.head().unwrap(), engine.mapping.live_offset(live::TAIL).unwrap());
     let recorder = Arc::new(CleansInFlush { engine: OnceLock::new(), done: AtomicBool::new(false) });
-    engine.region.set_recorder(recorder.clone());
+    engine.mapping.set_recorder(recorder.clone());
     recorder.engine.set(Arc::downgrade(&engine)).unwrap();
     engine.checkpoint().unwrap();
     assert_ne!(engine.head().unwrap(), head, "it was cleaned meanwhile");

@@ -85,7 +85,7 @@ fn emptied(seed: u64, class: Option<Class>, between: Between) -> (String, Option
     let mut disk = None;
     let mut refused = 0;
     while refused < 60 {
-        if disk.is_none() && engine.region.len() >= size {
+        if disk.is_none() && engine.mapping.len() >= size {
             disk = Some(witness::stand(Arc::new(witness::FullDisk)));
         }
         let key = if keys.is_empty() || !random.one_in(4) {
@@ -268,7 +268,7 @@ fn a_full_store_of_several_maps_is_opened_after_a_power_cut() {
         let mut disk = None;
         let mut keys = Vec::new();
         while refused < 60 {
-            if disk.is_none() && engine.region.len() >= size {
+            if disk.is_none() && engine.mapping.len() >= size {
                 disk = Some(witness::stand(Arc::new(witness::FullDisk)));
             }
             number += 1;

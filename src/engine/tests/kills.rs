@@ -28,7 +28,7 @@ fn killed_with(
     let before = content(&engine);
     let base = fs::read(&path).unwrap();
     let tape = Arc::new(Tape::default());
-    engine.region.set_recorder(tape.clone());
+    engine.mapping.set_recorder(tape.clone());
     change(&engine);
     let events = tape.0.lock().unwrap().clone();
     let after = content(&engine);
@@ -67,7 +67,7 @@ fn killed_with(
             match engine.opened {
                 Opened::AfterKill => assert!(!power_cut && !in_doubt, "{note}"),
                 Opened::AfterPowerCut { .. } => {
-                    assert!(power_cut || in_doubt || engine.region.identity().is_none(), "{note}");
+                    assert!(power_cut || in_doubt || engine.mapping.identity().is_none(), "{note}");
                 }
                 other => panic!("{note}: {other:?}"),
             }
@@ -174,7 +174,7 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
     let prepare_half_a_step = |engine: &Engine| {
         prepare(engine);
         let cursor = crate::file::layout::resize_cursor(DEFAULT_MAP, LAST_STEP.start, true);
-        engine.region.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release).unwrap();
+        engine.mapping.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release).unwrap();
     };
     let changes: [fn(&Engine); 6] = [
         |engine| engine.put(DEFAULT_MAP, &key_of_lines(engine, &LAST_STEP), b"another", None).unwrap(),
@@ -214,7 +214,7 @@ fn a_kill_at_any_store_of_cleaning() {
 #[test]
 fn a_kill_at_any_store_of_cleaning_with_checkpoints_and_reuse() {
     killed_in_upkeep(some_log, |engine| {
-        let before = engine.region.len();
+        let before = engine.mapping.len();
         for _ in 0..5 {
             let turn = engine.turn().unwrap();
             let mut writing = engine.lend_writing();
@@ -224,7 +224,7 @@ fn a_kill_at_any_store_of_cleaning_with_checkpoints_and_reuse() {
             drop(turn);
             engine.checkpoint().unwrap();
         }
-        assert!(engine.region.len() <= before + 8192, "what was emptied is used again");
+        assert!(engine.mapping.len() <= before + 8192, "what was emptied is used again");
     });
 }
 

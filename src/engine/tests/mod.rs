@@ -40,7 +40,7 @@ use crate::file::layout::{
 };
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::log;
-use crate::file::region::{Protection, Region};
+use crate::file::mapping::{Mapping, Protection};
 use crate::file::witness::{self, Recorder};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -52,9 +52,9 @@ fn open(path: &Path) -> Engine {
 fn content(engine: &Engine) -> Content {
     let mut content = Content::new();
     let (pin, extent, totals) = Pin::with_totals(engine, DEFAULT_MAP).unwrap();
-    for slot in Index::of_extent(&engine.region, extent.unwrap()).unwrap().iter() {
+    for slot in Index::of_extent(&engine.mapping, extent.unwrap()).unwrap().iter() {
         let Some(offset) = slot.unwrap().record else { continue };
-        let newest = log::record(&engine.region, offset).unwrap();
+        let newest = log::record(&engine.mapping, offset).unwrap();
         if let Some(record) = engine.version_at(newest, pin.seq(), Moment::NOW).unwrap() {
             content.insert(record.key().to_vec(), record.value().to_vec());
         }
@@ -115,7 +115,7 @@ fn put_back(path: &Path, image: &[u8]) {
     let mut image = image.to_vec();
     fs::write(path, &image).unwrap();
     let file = File::options().read(true).write(true).open(path).unwrap();
-    let identity = Region::of_file(file, path.to_owned(), Protection::ReadOnly, u64::MAX).unwrap().identity();
+    let identity = Mapping::of_file(file, path.to_owned(), Protection::ReadOnly, u64::MAX).unwrap().identity();
     for (word, at) in identity.unwrap_or_default().into_iter().zip((live::IDENTITY as usize..).step_by(8)) {
         image[at..at + 8].copy_from_slice(&word.to_le_bytes());
     }

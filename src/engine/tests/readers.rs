@@ -39,7 +39,7 @@ fn a_reader_between_any_two_stores_sees_all_of_a_commit_or_nothing() {
     let before = content(&engine);
     let onlooker =
         Arc::new(Onlooker { engine: OnceLock::new(), seen: Mutex::default(), looking: AtomicBool::new(false) });
-    engine.region.set_recorder(onlooker.clone());
+    engine.mapping.set_recorder(onlooker.clone());
     onlooker.engine.set(Arc::downgrade(&engine)).unwrap();
     let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
     for number in 0..300 {
@@ -88,7 +88,7 @@ struct AtFirstPin {
 impl AtFirstPin {
     fn watch(engine: &Arc<Engine>, action: fn(&Engine)) -> Arc<AtFirstPin> {
         let watch = Arc::new(AtFirstPin { engine: OnceLock::new(), action, done: AtomicBool::new(false) });
-        engine.region.set_recorder(watch.clone());
+        engine.mapping.set_recorder(watch.clone());
         watch.engine.set(Arc::downgrade(engine)).unwrap();
         watch
     }
@@ -109,13 +109,13 @@ fn a_reader_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     some_keys(&engine);
     // As if a commit had been made and space reclaimed after it, with no pin yet in sight.
     let watch = AtFirstPin::watch(&engine, |engine| {
-        let newer = engine.region.live_seq(live::VISIBLE).unwrap().next();
-        engine.region.store_live(live::VISIBLE, newer.0, Ordering::SeqCst).unwrap();
-        engine.region.store_live(live::HORIZON, newer.0, Ordering::SeqCst).unwrap();
+        let newer = engine.mapping.live_seq(live::VISIBLE).unwrap().next();
+        engine.mapping.store_live(live::VISIBLE, newer.0, Ordering::SeqCst).unwrap();
+        engine.mapping.store_live(live::HORIZON, newer.0, Ordering::SeqCst).unwrap();
     });
     let pin = engine.pin().unwrap();
     assert!(watch.done.load(Ordering::SeqCst));
-    assert!(pin.seq() >= engine.region.live_seq(live::HORIZON).unwrap(), "a reader below the horizon");
+    assert!(pin.seq() >= engine.mapping.live_seq(live::HORIZON).unwrap(), "a reader below the horizon");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_short_read_sees_what_a_pin_sees_between_any_two_stores() {
     some_keys(&engine);
     let found = Default::default();
     let watch = Arc::new(BothWays { engine: OnceLock::new(), looking: AtomicBool::new(false), found });
-    engine.region.set_recorder(watch.clone());
+    engine.mapping.set_recorder(watch.clone());
     watch.engine.set(Arc::downgrade(&engine)).unwrap();
     let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
     for number in 0..300 {
@@ -184,7 +184,7 @@ fn a_short_read_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     some_keys(&engine);
     let pin_and_horizon = || {
         let oldest = engine.pins_in_use().unwrap().1.unwrap();
-        (oldest.count, engine.region.live_seq(live::HORIZON).unwrap().count())
+        (oldest.count, engine.mapping.live_seq(live::HORIZON).unwrap().count())
     };
     let read = || engine.read(DEFAULT_MAP, &key(1), |_, _| pin_and_horizon()).unwrap().unwrap();
     let (_, before) = read();

@@ -18,14 +18,14 @@ fn a_growth_that_was_cut_short_is_completed() {
     let killed = folder.path().join("killed");
     put_back(&killed, &image);
     let engine = open(&killed);
-    let is_known = engine.region.identity().is_some();
+    let is_known = engine.mapping.identity().is_some();
     assert!(!is_known || engine.opened == Opened::AfterKill, "{:?}", engine.opened);
     engine.put(DEFAULT_MAP, b"more", b"value", None).unwrap();
     assert!(engine.verify().unwrap().is_clean());
     // Beside a reader, what was taken for nothing is not given back.
     let reader = Engine::open(&killed, Settings { access: Access::ReadOnly, ..Settings::default() }).unwrap();
     engine.close().unwrap();
-    assert!(engine.region.len() > before);
+    assert!(engine.mapping.len() > before);
     drop(reader);
     // Of the live area nothing is believed in another page cache.
     let mut image = fs::read(&killed).unwrap();
@@ -43,7 +43,7 @@ fn what_a_reader_has_recovered_is_not_undone() {
     some_keys(&engine);
     let tape = Arc::new(Tape::default());
     let mut image = fs::read(&path).unwrap();
-    engine.region.set_recorder(tape.clone());
+    engine.mapping.set_recorder(tape.clone());
     engine.put(DEFAULT_MAP, b"appended", b"value", None).unwrap();
     // All that comes before the seal and the commit point.
     for event in &*tape.0.lock().unwrap() {
@@ -60,8 +60,8 @@ fn what_a_reader_has_recovered_is_not_undone() {
     assert!(content(&reader).contains_key(&b"appended"[..]));
     let mut file = File::options().read(true).write(true).open(&killed).unwrap();
     let again = file.try_clone().unwrap();
-    let region = Region::of_file(again, killed.clone(), Protection::ReadOnly, u64::MAX).unwrap();
-    let Some(identity) = region.identity() else { return };
+    let mapping = Mapping::of_file(again, killed.clone(), Protection::ReadOnly, u64::MAX).unwrap();
+    let Some(identity) = mapping.identity() else { return };
     file.seek(SeekFrom::Start(live::IDENTITY)).unwrap();
     identity.into_iter().for_each(|word| file.write_all(&word.to_le_bytes()).unwrap());
     let refused = Engine::open(&killed, Settings::default()).err().unwrap();
@@ -80,20 +80,20 @@ fn a_private_copy_forgets_the_dead() {
     some_keys(&store);
     other.put(DEFAULT_MAP, b"of the other", b"value", None).unwrap();
     let pin = other.pin().unwrap();
-    if store.region.identity().is_none() {
+    if store.mapping.identity().is_none() {
         // There every opener would recover.
         return;
     }
     let killed = folder.path().join("killed");
     put_back(&killed, &fs::read(&path).unwrap());
     let before = fs::read(&killed).unwrap();
-    let entries = |region: &Region| -> Vec<u64> {
-        (0..PROCESSES).filter(|&entry| entries::read(region, entry).unwrap().is_some()).collect()
+    let entries = |mapping: &Mapping| -> Vec<u64> {
+        (0..PROCESSES).filter(|&entry| entries::read(mapping, entry).unwrap().is_some()).collect()
     };
-    assert_eq!(entries(&store.region), [0, 1]);
+    assert_eq!(entries(&store.mapping), [0, 1]);
     let settings = Settings { access: settings::Access::CopyOnWrite, ..Settings::default() };
     let copy = Engine::open(&killed, settings).unwrap();
-    assert_eq!((copy.opened, entries(&copy.region)), (Opened::AfterKill, vec![0]), "only its own");
+    assert_eq!((copy.opened, entries(&copy.mapping)), (Opened::AfterKill, vec![0]), "only its own");
     assert_eq!(copy.pins_in_use().unwrap().0, 0);
     assert_eq!(content(&copy), content(&store));
     copy.close().unwrap();
@@ -124,7 +124,7 @@ fn a_walk_stops_at_a_record_of_another_chain() {
         key,
         value,
     };
-    tail.append(&engine.region, &stale).unwrap();
+    tail.append(&engine.mapping, &stale).unwrap();
     let copy = open(&copied(&path));
     assert_eq!(content(&copy), expected);
 }
@@ -154,7 +154,7 @@ fn a_change_takes_the_clean_flag_from_the_disk_first() {
     let engine = open(&path);
     assert_eq!(engine.opened, Opened::Clean);
     let tape = Arc::new(Tape::default());
-    engine.region.set_recorder(tape.clone());
+    engine.mapping.set_recorder(tape.clone());
     engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap();
     let events = tape.0.lock().unwrap().clone();
     let flush = events.iter().position(|event| matches!(event, Event::Flush)).unwrap();
@@ -189,7 +189,7 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
         key: b"dead",
         value: b"dead",
     };
-    tail.append(&engine.region, &dead).unwrap();
+    tail.append(&engine.mapping, &dead).unwrap();
     // The lock word says what it says when somebody has cleaned up behind a dead one; the lock of this process goes on.
     engine.left_something.store(true, Ordering::SeqCst);
     drop(turn);
@@ -273,7 +273,7 @@ fn a_recovery_counts_a_key_once() {
     {
         let turn = engine.turn().unwrap();
         let mut writing = turn.write();
-        let (end, head) = (engine.region.live_offset(live::TAIL).unwrap(), engine.head().unwrap().head.at);
+        let (end, head) = (engine.mapping.live_offset(live::TAIL).unwrap(), engine.head().unwrap().head.at);
         let portion = clean::Portion { bytes: 1 << 20, aim: clean::Aim::Compaction };
         while (head..end).contains(&engine.head().unwrap().head.at) {
             writing.clean(portion).unwrap();
@@ -297,12 +297,12 @@ fn the_log_may_begin_with_a_new_life() {
     let settings = Settings { limits, auto_compact: None, ..Settings::default() };
     let engine = Engine::open(&path, settings.clone()).unwrap();
     some_log(&engine);
-    let tail = engine.region.live(live::TAIL).unwrap();
+    let tail = engine.mapping.live(live::TAIL).unwrap();
     // So that 48 bytes are left of a block behind the record of the clear, which has 40.
     let filler = (4096 - 48 - 40 - 40 + 4096 - tail % 4096) % 4096;
     engine.put(DEFAULT_MAP, b"filler", &vec![1; filler as usize], None).unwrap();
     engine.clear(DEFAULT_MAP).unwrap();
-    assert_eq!(engine.region.live(live::TAIL).unwrap() % 4096, 4048);
+    assert_eq!(engine.mapping.live(live::TAIL).unwrap() % 4096, 4048);
     let copy = folder.path().join("copy");
     fs::copy(&path, &copy).unwrap();
     let engine = Engine::open(&copy, settings.clone()).unwrap();
@@ -312,7 +312,7 @@ fn the_log_may_begin_with_a_new_life() {
         let portion = clean::Portion { bytes: 1 << 20, aim: clean::Aim::Upkeep };
         while writing.clean(portion).unwrap().passed > 0 {}
     }
-    let first = log::record(&engine.region, engine.head().unwrap().head.at).unwrap();
+    let first = log::record(&engine.mapping, engine.head().unwrap().head.at).unwrap();
     assert_eq!(first.kind(), Some(Kind::Incarnation));
     engine.checkpoint().unwrap();
     assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
@@ -334,7 +334,7 @@ fn a_superblock_may_say_more_than_is_visible() {
     engine.put(DEFAULT_MAP, b"key", b"old", None).unwrap();
     let visible = engine.visible().unwrap();
     engine.put(DEFAULT_MAP, b"key", b"new", None).unwrap();
-    engine.region.store_live(live::VISIBLE, visible.0, Ordering::SeqCst).unwrap();
+    engine.mapping.store_live(live::VISIBLE, visible.0, Ordering::SeqCst).unwrap();
     engine.checkpoint().unwrap();
     assert_eq!(engine.superblock().unwrap().next_seq(), visible.next().next());
 

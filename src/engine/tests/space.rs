@@ -12,7 +12,7 @@ fn space_is_not_reused_below_the_pin_of_a_snapshot() {
     grow_index(&engine, 0..2000);
     assert!(retired(&engine) >= 2, "the index grew, and the pin holds what it was");
     let seen = |slot: Result<crate::file::index::Slot>| {
-        let newest = log::record(&engine.region, slot.unwrap().record.unwrap()).unwrap();
+        let newest = log::record(&engine.mapping, slot.unwrap().record.unwrap()).unwrap();
         engine.version_at(newest, pin.seq(), Moment::NOW).unwrap().is_some()
     };
     assert_eq!(old.iter().map(seen).filter(|&seen| seen).count(), 19, "what the pin holds is still there");
@@ -69,7 +69,7 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
     let (_folder, path) = scratch();
     let engine = Arc::new(Engine::open(&path, Settings { limits: Limits::tiny(), ..Settings::default() }).unwrap());
     for (word, rounds) in [(live::SPACE_TABLE, 400), (live::MAP_TABLE, 300)] {
-        let before = engine.region.live(word).unwrap();
+        let before = engine.mapping.live(word).unwrap();
         let pin = engine.pin().unwrap();
         let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
         for number in 0..rounds {
@@ -86,7 +86,7 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
                 engine.map_table().unwrap().remove(entry).unwrap();
             }
         }
-        let after = engine.region.live(word).unwrap();
+        let after = engine.mapping.live(word).unwrap();
         assert_ne!(after, before, "it has moved");
         drop(batch);
         let kind = |word| {

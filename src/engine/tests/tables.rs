@@ -12,7 +12,7 @@ fn tables_grow_under_a_transaction() {
         let before = content(&engine);
         let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
         batch.put(DEFAULT_MAP, b"before", b"value", None).unwrap();
-        let entries = PIN.parts(&engine.region).unwrap().entries();
+        let entries = PIN.parts(&engine.mapping).unwrap().entries();
         assert_eq!(engine.lengthen(&PIN, entries, Duration::ZERO).unwrap(), Lengthened::Done);
         batch.put(DEFAULT_MAP, b"after", b"value", None).unwrap();
         let elsewhere = std::thread::scope(|scope| {
@@ -26,7 +26,7 @@ fn tables_grow_under_a_transaction() {
             drop(batch);
             assert_eq!(content(&engine), before);
         }
-        assert_eq!(PIN.parts(&engine.region).unwrap().entries(), 2 * entries);
+        assert_eq!(PIN.parts(&engine.mapping).unwrap().entries(), 2 * entries);
         assert!(engine.verify().unwrap().is_clean());
     }
 }
@@ -43,10 +43,10 @@ fn tables_are_small_again_when_nobody_is_there() {
     let small = |engine: &Engine, opened: &str| {
         assert!(format!("{:?}", engine.opened).starts_with(opened), "{:?}", engine.opened);
         assert_eq!((kinds(engine, ExtentKind::Live), content(engine)), (0, expected.clone()), "{opened}");
-        assert_eq!(PIN.parts(&engine.region).unwrap().entries(), PIN.first());
+        assert_eq!(PIN.parts(&engine.mapping).unwrap().entries(), PIN.first());
         assert!(engine.verify().unwrap().is_clean());
     };
-    if engine.region.identity().is_some() {
+    if engine.mapping.identity().is_some() {
         let killed = folder.path().join("killed");
         put_back(&killed, &image);
         small(&open(&killed), "AfterKill");
@@ -68,8 +68,8 @@ fn a_table_in_which_a_pin_is_kept_is_not_given_back() {
     let engine = open(&path);
     some_keys(&engine);
     lengthen_tables(&engine, 1);
-    for place in PIN.parts(&engine.region).unwrap().places().take(PIN.first() as usize) {
-        engine.region.store_live(place, crate::file::layout::pin::claim(5, 1), Ordering::Relaxed).unwrap();
+    for place in PIN.parts(&engine.mapping).unwrap().places().take(PIN.first() as usize) {
+        engine.mapping.store_live(place, crate::file::layout::pin::claim(5, 1), Ordering::Relaxed).unwrap();
     }
     let killed = folder.path().join("killed");
     put_back(&killed, &fs::read(&path).unwrap());
@@ -83,9 +83,9 @@ fn a_table_in_which_a_pin_is_kept_is_not_given_back() {
             // As if it had been so in the recovery.
             let _view = engine.view().unwrap();
             lengthen_tables(&engine, 1);
-            let place = PIN.parts(&engine.region).unwrap().places().last().unwrap();
+            let place = PIN.parts(&engine.mapping).unwrap().places().last().unwrap();
             let claim = crate::file::layout::pin::claim(0, COUNT_MASK);
-            engine.region.store(place, claim, Ordering::Relaxed).unwrap();
+            engine.mapping.store(place, claim, Ordering::Relaxed).unwrap();
         }
         engine.lend_writing().give_tables_of_the_dead_back().unwrap();
         assert_eq!(kinds(&engine, ExtentKind::Live), if pins_early { 2 } else { 0 });

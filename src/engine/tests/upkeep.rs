@@ -29,14 +29,14 @@ fn only_a_small_store_is_compacted_when_it_is_closed() {
         for number in 0..values / 2 {
             engine.remove(DEFAULT_MAP, format!("{number}").as_bytes()).unwrap();
         }
-        let file_len = engine.region.file_len().unwrap();
+        let file_len = engine.mapping.file_len().unwrap();
         assert_eq!(engine.head().unwrap().bytes, 0, "nothing was cleaned yet");
         engine.close().unwrap();
         let passed = engine.head().unwrap().bytes;
         let live = (values / 2 * len) as u64;
         assert_eq!(passed > 0, is_small, "{passed} bytes were passed");
-        assert!(!is_small || engine.region.file_len().unwrap() < live * 3 / 2);
-        assert!(engine.region.file_len().unwrap() <= file_len);
+        assert!(!is_small || engine.mapping.file_len().unwrap() < live * 3 / 2);
+        assert!(engine.mapping.file_len().unwrap() <= file_len);
         let engine = Engine::open(&path, Settings::default()).unwrap();
         assert_eq!(content(&engine).len(), values / 2);
         assert!(engine.verify().unwrap().is_clean());

@@ -91,10 +91,10 @@ struct Passed<'a> {
 
 impl Engine {
     fn record_at_head(&self, to: &LogHead) -> Result<Record<'_>> {
-        let record = log::record(&self.region, to.head.at)?;
+        let record = log::record(&self.mapping, to.head.at)?;
         // It costs next to nothing, and tells a record from what a damaged length has led to.
         if record.header.chain.get() != to.head.chain || record.kind().is_none() {
-            return Err(self.region.corrupt(to.head.at, "expected the record that follows the one before it (chain)"));
+            return Err(self.mapping.corrupt(to.head.at, "expected the record that follows the one before it (chain)"));
         }
         Ok(record)
     }
@@ -114,14 +114,14 @@ impl Engine {
             let at = record.end();
             let goes_on = at < end && at != tail && hashes.len() < AHEAD;
             // Whatever is wrong with it, is found when it is passed.
-            next = if goes_on { log::record(&self.region, at).ok() } else { None };
+            next = if goes_on { log::record(&self.mapping, at).ok() } else { None };
         }
         hashes
     }
 
     /// The smallest number that the record at the head may have.
     fn first_seq(&self, at: Offset, behind: Seq) -> Result<Seq> {
-        let first = log::record(&self.region, at)?;
+        let first = log::record(&self.mapping, at)?;
         // The number of an incarnation record declares its incarnation, so before it that of the one before counts.
         Ok(if first.kind() == Some(Kind::Incarnation) { behind.next() } else { first.seq() })
     }
@@ -157,23 +157,23 @@ impl<'e> Writing<'e> {
         let mut to = passed.to;
         let (extent, ordinal) = self.extent_of_head(to.head.at)?;
         to.ordinal = ordinal;
-        let visible = self.engine.region.live_seq(live::VISIBLE)?;
+        let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         for &offset in &passed.extents {
             cleaned.emptied += self.writer.space.extent(offset).map_or(0, |extent| extent.len());
-            self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Emptied, visible)?;
+            self.writer.space.set_kind(&self.engine.mapping, offset, ExtentKind::Emptied, visible)?;
         }
         self.mark_again(&from, visible)?;
         let cut = to.head.at.align_down(BLOCK);
         if is_worth_cutting(&self.writer, extent, cut, self.engine.least_cut(portion.aim)) {
             cleaned.emptied += cut - extent;
-            if self.writer.space.cut(&self.engine.region, extent, cut, visible)?
+            if self.writer.space.cut(&self.engine.mapping, extent, cut, visible)?
                 && self.writer.extent.0 < cut
                 && cut < self.writer.extent.1
             {
                 self.writer.extent.0 = cut;
             }
         }
-        head::publish(&self.engine.region, &to)?;
+        head::publish(&self.engine.mapping, &to)?;
         self.engine.upkeep.count_moved(cleaned.moved);
         Ok(cleaned)
     }
@@ -189,7 +189,7 @@ impl<'e> Writing<'e> {
         let left = LogPoint { ordinal: from.ordinal, at: from.head.at };
         let again = self.writer.space.extents().filter(emptied).filter(|extent| left.rest_of(extent).is_some());
         for offset in again.map(|extent| extent.offset).collect::<Vec<_>>() {
-            self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Emptied, visible)?;
+            self.writer.space.set_kind(&self.engine.mapping, offset, ExtentKind::Emptied, visible)?;
         }
         Ok(())
     }
@@ -197,7 +197,7 @@ impl<'e> Writing<'e> {
     /// Looks at the records at the head and finds which are still needed. Drops tombstones.
     fn pass(&mut self, from: &LogHead, portion: Portion) -> Result<Passed<'e>> {
         let limits = &self.engine.settings.limits;
-        let tail = self.engine.region.live_offset(live::TAIL)?;
+        let tail = self.engine.mapping.live_offset(live::TAIL)?;
         let mut passed = Passed {
             at: Moment::fixed(now()),
             to: *from,
@@ -242,7 +242,7 @@ impl<'e> Writing<'e> {
     /// It does not come to the tail by that: then there would be no record to say what the next one follows.
     fn pass_what_has_no_key(&self, passed: &mut Passed<'_>, tail: Offset) -> Result<()> {
         // Jumps that lead in circles are more than there are blocks.
-        for _ in 0..=self.engine.region.len() / BLOCK {
+        for _ in 0..=self.engine.mapping.len() / BLOCK {
             if passed.to.head.at == tail {
                 break;
             }
@@ -274,7 +274,7 @@ impl<'e> Writing<'e> {
         }
         if !record.crc_holds() {
             // A copy would have a CRC that holds.
-            return Err(self.engine.region.corrupt(record.offset, "the CRC of the record does not hold"));
+            return Err(self.engine.mapping.corrupt(record.offset, "the CRC of the record does not hold"));
         }
         let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
         if record.expires().is_some() {
@@ -288,7 +288,7 @@ impl<'e> Writing<'e> {
     /// Whether nobody reads below this count. Looks at the pins if it is not known and enough has happened since the
     /// last look.
     fn is_unread(&mut self, count: u64) -> Result<bool> {
-        let visible = self.engine.region.live_seq(live::VISIBLE)?.count();
+        let visible = self.engine.mapping.live_seq(live::VISIBLE)?.count();
         let (unread_below, looked) = self.writer.unread_below;
         if count > unread_below && visible >= looked.saturating_add(self.engine.settings.limits.commits_a_look) {
             self.writer.unread_below = (self.raise_horizon()?, visible);
@@ -307,7 +307,7 @@ impl<'e> Writing<'e> {
         head.at = record.end();
         if record.kind() == Some(Kind::Jump) {
             let target = record.target().filter(|target| target.is_aligned(BLOCK));
-            head.at = target.ok_or_else(|| self.engine.region.corrupt(record.offset, "a jump without target"))?;
+            head.at = target.ok_or_else(|| self.engine.mapping.corrupt(record.offset, "a jump without target"))?;
             // Of one that was cut when somebody was killed, the head may not have left the part that was cut off.
             passed.extents.extend(self.writer.space.log_extent_of(record.offset).map(|extent| extent.offset));
         } else {
@@ -319,7 +319,7 @@ impl<'e> Writing<'e> {
     /// Where the extent begins that the head lies in, and its ordinal.
     fn extent_of_head(&self, at: Offset) -> Result<(Offset, u64)> {
         let extent = self.writer.space.extent_of(at).filter(|extent| extent.has_records());
-        let extent = extent.ok_or_else(|| self.engine.region.corrupt(at, "the head of the log lies in no extent"))?;
+        let extent = extent.ok_or_else(|| self.engine.mapping.corrupt(at, "the head of the log lies in no extent"))?;
         Ok((extent.offset, extent.ordinal))
     }
 
@@ -345,7 +345,7 @@ impl<'e> Writing<'e> {
             } else {
                 self.make_log_room(&mut tail, entry.len(), Room::Cleaning)?
             };
-            copies.push(tail.append(&self.engine.region, &entry)?);
+            copies.push(tail.append(&self.engine.mapping, &entry)?);
             appended.bytes += entry.len() + if jumped { JUMP_LEN } else { 0 };
             appended.records += 1 + u64::from(jumped);
         }

@@ -147,7 +147,7 @@ impl Engine {
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<CompactReport> {
         self.check_not_forked()?;
-        let before = self.region.file_len()?;
+        let before = self.mapping.file_len()?;
         self.sweep_dropped_maps()?;
         self.sample_all()?;
         let mut report = CompactReport::default();
@@ -170,7 +170,7 @@ impl Engine {
         let kept = self.writer().waiting.pins;
         report.held_back = self.held_back(kept)?;
         report.reuse_refused = self.is_refused()?;
-        report.file_len = self.region.file_len()?;
+        report.file_len = self.mapping.file_len()?;
         report.freed_bytes = before.saturating_sub(report.file_len);
         report.finished = ended == Ended::AtTheEnd;
         Ok(report)
@@ -349,10 +349,10 @@ impl Engine {
             }
             writing.skip_number()?;
             writing.reclaim()?;
-            let end = (self.region.live_offset(live::TAIL)? + JUMP_LEN).align(BLOCK);
+            let end = (self.mapping.live_offset(live::TAIL)? + JUMP_LEN).align(BLOCK);
             if end < writing.writer.extent.1 {
                 let start = writing.writer.extent.0;
-                writing.writer.space.trim(&self.region, start, end)?;
+                writing.writer.space.trim(&self.mapping, start, end)?;
                 writing.writer.extent.1 = end;
             }
             writing.truncate()?;
@@ -392,7 +392,7 @@ impl<'e> Writing<'e> {
         for (map, index) in self.engine.maps()? {
             needed += self.engine.fitting_blocks(map, &index, Purpose::Closing)?.min(index.blocks()) * BLOCK;
         }
-        Ok(self.engine.region.len().saturating_sub(needed) > LEAST_TRIM.max((needed - EXTENTS) / 8))
+        Ok(self.engine.mapping.len().saturating_sub(needed) > LEAST_TRIM.max((needed - EXTENTS) / 8))
     }
 
     /// Whether an index that needs so many blocks is as small and as low as it can be.

@@ -25,7 +25,7 @@ impl Engine {
 
     fn estimate_if_due(&self, maps: &[MapId]) -> Result<()> {
         let expired = &self.upkeep.expired;
-        let visible = self.region.live_seq(live::VISIBLE)?.count();
+        let visible = self.mapping.live_seq(live::VISIBLE)?.count();
         if !expired.is_due(visible, self.settings.limits.commits_a_look) {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl Engine {
             let line = number * part + seed.wrapping_add(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) % part;
             for slot in index.slots_of_lines(line, line + 1) {
                 let Some(offset) = slot?.record else { continue };
-                let record = log::record(&self.region, offset)?;
+                let record = log::record(&self.mapping, offset)?;
                 if record.kind() == Some(Kind::Put) {
                     all += record.len();
                     expired += if record.is_expired(at) { record.len() } else { 0 };
@@ -75,7 +75,7 @@ impl Engine {
     /// Takes a sample of every map.
     pub(crate) fn sample_all(&self) -> Result<()> {
         let _view = self.view()?;
-        let seed = self.region.live_seq(live::VISIBLE)?.count();
+        let seed = self.mapping.live_seq(live::VISIBLE)?.count();
         self.map_table()?.iter()?.try_for_each(|entry| self.sample_expired(entry.map, seed))
     }
 }

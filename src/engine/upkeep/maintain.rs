@@ -118,7 +118,7 @@ impl<'e> Writing<'e> {
             }
         }
         let every = self.engine.settings.checkpoint_every;
-        if appended.saturating_sub(self.engine.region.live(live::CHECKPOINT_BYTES)?) >= every {
+        if appended.saturating_sub(self.engine.mapping.live(live::CHECKPOINT_BYTES)?) >= every {
             self.engine.upkeep.want_checkpoint();
         }
         self.sweep_in_turn()?;

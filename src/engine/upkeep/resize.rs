@@ -53,7 +53,7 @@ impl<'e> Writing<'e> {
         for slot in index.iter() {
             let slot = slot?;
             let Some(offset) = slot.record else { continue };
-            let record = log::record(&self.engine.region, offset)?;
+            let record = log::record(&self.engine.mapping, offset)?;
             if record.kind() == Some(Kind::Remove) && record.seq().count() <= unread_below {
                 let slot = Place { index: *index, map, hash: slot.hash, slot: Probe::Found(slot.at, offset) };
                 self.retire_slot(&slot)?;
@@ -80,7 +80,7 @@ impl<'e> Writing<'e> {
         let slots = if tombstones == Tombstones::Dropped { totals.keys } else { totals.slots };
         let needed = slots.saturating_add(new);
         if is_mine {
-            let target = Index::of_extent(&self.engine.region, self.engine.region.live(live::RESIZE_TARGET)?)?;
+            let target = Index::of_extent(&self.engine.mapping, self.engine.mapping.live(live::RESIZE_TARGET)?)?;
             if needed.max(totals.slots.saturating_add(new)) <= target.limit()
                 && let Some(index) = self.complete_resize(map, kept_tombstones.unwrap_or(0))?
             {
@@ -122,9 +122,9 @@ impl<'e> Writing<'e> {
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
         let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
-        let new = Index::create(&self.engine.region, new)?;
+        let new = Index::create(&self.engine.mapping, new)?;
         if !self.move_lines(&old, &new, 0..old.lines(), tombstones)? {
-            return Err(self.engine.region.corrupt(old.offset(), "the index has more slots than it counts"));
+            return Err(self.engine.mapping.corrupt(old.offset(), "the index has more slots than it counts"));
         }
         self.engine.upkeep.count_lines(old.lines());
         self.engine.upkeep.count_blocks(blocks);
@@ -141,11 +141,11 @@ impl<'e> Writing<'e> {
         // It tells the truth from no number on.
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
         let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
-        let target = Index::begin(&self.engine.region, new)?;
-        self.engine.region.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;
-        self.engine.region.store_live(live::RESIZE_ZEROED, 1, Ordering::Relaxed)?;
+        let target = Index::begin(&self.engine.mapping, new)?;
+        self.engine.mapping.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;
+        self.engine.mapping.store_live(live::RESIZE_ZEROED, 1, Ordering::Relaxed)?;
         let cursor = resize_cursor(map, 0, tombstones == Tombstones::Dropped);
-        self.engine.region.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)
+        self.engine.mapping.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)
     }
 
     /// Zeroes blocks of the region that is being built, or moves lines to it. With the last line it switches, from the
@@ -160,12 +160,12 @@ impl<'e> Writing<'e> {
         else {
             return self.cancel_resize().map(|()| Stepped::Idle);
         };
-        let target = Index::of_extent(&self.engine.region, self.engine.region.live(live::RESIZE_TARGET)?)?;
-        let zeroed = self.engine.region.live(live::RESIZE_ZEROED)?;
+        let target = Index::of_extent(&self.engine.mapping, self.engine.mapping.live(live::RESIZE_TARGET)?)?;
+        let zeroed = self.engine.mapping.live(live::RESIZE_ZEROED)?;
         if zeroed < target.blocks() {
             let end = (zeroed + step.blocks).min(target.blocks());
             target.zero_blocks(zeroed..end)?;
-            self.engine.region.store_live(live::RESIZE_ZEROED, end, Ordering::Release)?;
+            self.engine.mapping.store_live(live::RESIZE_ZEROED, end, Ordering::Release)?;
             self.engine.upkeep.count_blocks(end - zeroed);
             return Ok(Stepped::On);
         }
@@ -178,7 +178,7 @@ impl<'e> Writing<'e> {
             return self.cancel_resize().map(|()| Stepped::Idle);
         }
         let cursor = resize_cursor(map, end, tombstones == Tombstones::Dropped);
-        self.engine.region.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)?;
+        self.engine.mapping.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)?;
         self.engine.upkeep.count_lines(end - line);
         if end < source.lines() {
             return Ok(Stepped::On);
@@ -205,7 +205,7 @@ impl<'e> Writing<'e> {
             let slot = slot?;
             let Some(record) = slot.record else { continue };
             if tombstones == Tombstones::Dropped
-                && log::record(&self.engine.region, record)?.kind() == Some(Kind::Remove)
+                && log::record(&self.engine.mapping, record)?.kind() == Some(Kind::Remove)
             {
                 continue;
             }
@@ -248,9 +248,9 @@ impl<'e> Writing<'e> {
         new.set_since(seq)?;
         self.engine.map_table()?.set_region(map, new.extent())?;
         if self.engine.resize_target()? == Some(new.offset()) {
-            self.engine.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
+            self.engine.mapping.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
         }
-        self.writer.space.set_kind(&self.engine.region, old.offset(), ExtentKind::Retired, seq)
+        self.writer.space.set_kind(&self.engine.mapping, old.offset(), ExtentKind::Retired, seq)
     }
 
     /// Begins to build a smaller index, or one without dead slots, if most of the map was removed.

@@ -299,7 +299,7 @@ impl<'e> Writing<'e> {
         }
         let enough = self.writer.space.log_extent_len(0, self.engine.settings.limits.log_extents());
         // Tombstones are dropped as soon as they can be.
-        self.writer.unread_below = (self.raise_horizon()?, self.engine.region.live_seq(live::VISIBLE)?.count());
+        self.writer.unread_below = (self.raise_horizon()?, self.engine.mapping.live_seq(live::VISIBLE)?.count());
         let most = self.engine.settings.limits.most_bytes;
         let mut bytes = most;
         let mut freed = 0;

@@ -39,7 +39,7 @@ impl<'e> Writing<'e> {
         for entry in dropped {
             if self.engine.index_in_force(entry.map)?.since().count() <= unread_below {
                 table.remove(entry)?;
-                self.writer.space.set_kind(&self.engine.region, entry.region(), ExtentKind::Retired, seq)?;
+                self.writer.space.set_kind(&self.engine.mapping, entry.region(), ExtentKind::Retired, seq)?;
                 swept = true;
             }
         }

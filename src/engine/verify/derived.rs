@@ -55,7 +55,7 @@ impl Deriving {
             }
             Some(found) => {
                 // What `prev` leads to may be gone, and a newer record of the key in its place.
-                let seq = log::record(&engine.region, found)?.seq();
+                let seq = log::record(&engine.mapping, found)?.seq();
                 if seq < record.seq() || seq == record.seq() && found == record.header.prev_offset() {
                     report.add(record.offset, "the slot points at a record that this one replaces");
                 }

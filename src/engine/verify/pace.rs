@@ -67,7 +67,7 @@ impl<'a> Pace<'a> {
         let taken = times_taken(engine)?;
         // Whoever has it now says so in the same word.
         if turn.is_none() && engine.is_live()? {
-            let word = engine.region.live(live::WRITER_LOCK)?;
+            let word = engine.mapping.live(live::WRITER_LOCK)?;
             if !writer_lock::is_free(word) || word as u32 != taken as u32 {
                 return Err(Halt::Disturbed);
             }
@@ -147,5 +147,5 @@ fn times_taken(engine: &Engine) -> Result<u64> {
     if engine.exclusive && !engine.read_only {
         return Ok(engine.gate.times_taken());
     }
-    if engine.is_live()? { Ok(engine.region.live(live::WRITER_LOCK)? & 0xffff_ffff) } else { Ok(0) }
+    if engine.is_live()? { Ok(engine.mapping.live(live::WRITER_LOCK)? & 0xffff_ffff) } else { Ok(0) }
 }

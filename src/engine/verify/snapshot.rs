@@ -80,7 +80,7 @@ impl Engine {
         let start = Instant::now();
         for attempt in 0u32.. {
             let hold = Hold::take(self)?;
-            let head = head::read(&self.region)?;
+            let head = head::read(&self.mapping)?;
             fence(Ordering::Acquire);
             if self.visible()? == hold.seq() {
                 let seen = self.see_at(hold, head)?;
@@ -100,11 +100,11 @@ impl Engine {
 
     fn see_at<'e>(&'e self, hold: Hold<'e>, head: LogHead) -> Result<Seen<'e>> {
         let seq = hold.seq();
-        let tail = self.region.live_offset(live::TAIL)?;
-        let log = LogTotals::at_most(&self.region, seq)?;
+        let tail = self.mapping.live_offset(live::TAIL)?;
+        let log = LogTotals::at_most(&self.mapping, seq)?;
         let mut maps = BTreeMap::new();
         for entry in self.map_table()?.iter()? {
-            let index = Index::of_extent(&self.region, entry.extent)?;
+            let index = Index::of_extent(&self.mapping, entry.extent)?;
             let index = if index.since() > seq { self.older_index(index, seq)? } else { Some(index) };
             // A map that was made later has none.
             let Some(index) = index else { continue };
@@ -113,7 +113,7 @@ impl Engine {
             maps.insert(entry.map, MapSeen { map: entry.map, index, totals });
         }
         // The log may have outgrown what is mapped.
-        self.region.refresh()?;
+        self.mapping.refresh()?;
         Ok(Seen { hold, head, tail, log, maps })
     }
 
@@ -128,7 +128,7 @@ impl Engine {
         let space = self.space_now()?;
         let mut deriving = Deriving::default();
         let (mut bytes, mut records, mut ordinal) = (0, 0, 0);
-        let mut walk = Walk::new(&self.region, seen.head.head, Some(seen.tail));
+        let mut walk = Walk::new(&self.mapping, seen.head.head, Some(seen.tail));
         for record in walk.by_ref() {
             pace.step(record.len())?;
             report.records += 1;
@@ -185,7 +185,7 @@ impl Engine {
         hash: KeyHash,
     ) -> Result<Option<Offset>> {
         let newest = index.find(hash, |offset| {
-            let found = log::record(&self.region, offset)?;
+            let found = log::record(&self.mapping, offset)?;
             Ok((found.key() == record.key() && found.header.map() == record.header.map()).then_some(found))
         })?;
         let version = newest.map(|newest| self.older_version(newest, seen.hold.seq())).transpose()?.flatten();
@@ -209,7 +209,7 @@ impl Engine {
             let slot = slot?;
             pace.step(LINE)?;
             let Some(offset) = slot.record else { continue };
-            let newest = log::record(&self.region, offset)?;
+            let newest = log::record(&self.mapping, offset)?;
             let Some(version) = self.older_version(newest, seq)? else { continue };
             slots += 1;
             if version.kind() != Some(Kind::Put) {
@@ -341,20 +341,20 @@ mod tests {
         found("counts 300 keys");
         index.reset_totals(totals).unwrap();
         let log = engine.log_totals().unwrap();
-        LogTotals { records: log.records + 1, ..log }.reset(&engine.region).unwrap();
+        LogTotals { records: log.records + 1, ..log }.reset(&engine.mapping).unwrap();
         found("and counts");
-        LogTotals { live_bytes: log.live_bytes + 8, ..log }.reset(&engine.region).unwrap();
+        LogTotals { live_bytes: log.live_bytes + 8, ..log }.reset(&engine.mapping).unwrap();
         found("and the log counts");
-        log.reset(&engine.region).unwrap();
+        log.reset(&engine.mapping).unwrap();
         assert_eq!(findings(&engine), [""; 0]);
 
         // An older version of a key, which a newer one replaces.
         put(&engine, 9);
         index.publish(at, hash, record).unwrap();
         found("a record that this one replaces");
-        index.publish(at, hash, engine.region.live_offset(live::TAIL).unwrap() - 144).unwrap();
+        index.publish(at, hash, engine.mapping.live_offset(live::TAIL).unwrap() - 144).unwrap();
         assert_eq!(findings(&engine), [""; 0]);
-        engine.region.write(record + 60, b"damage").unwrap();
+        engine.mapping.write(record + 60, b"damage").unwrap();
         found("the CRC of the record does not hold");
     }
 
@@ -394,7 +394,7 @@ mod tests {
         let head = engine.head().unwrap();
         let extent = engine.extents().unwrap().into_iter().find(|extent| extent.ordinal == head.ordinal).unwrap();
         let seq = engine.visible().unwrap();
-        engine.lend_writing().writer.space.set_kind(&engine.region, extent.offset, ExtentKind::Emptied, seq).unwrap();
+        engine.lend_writing().writer.space.set_kind(&engine.mapping, extent.offset, ExtentKind::Emptied, seq).unwrap();
         put(&engine, 0);
         put(&engine, 1);
         let seen = engine.see().unwrap();

@@ -103,7 +103,7 @@ impl Engine {
         let mut visited = BTreeSet::new();
         let mut reached = head.head.at == end;
         let mut ordinal = 0;
-        let mut walk = Walk::new(&self.region, durable.head, Some(end));
+        let mut walk = Walk::new(&self.mapping, durable.head, Some(end));
         for record in walk.by_ref() {
             pace.step(record.len())?;
             let extent_of = |at| space.extent_of(at).filter(|extent| extent.has_records());
@@ -176,7 +176,8 @@ impl Engine {
             };
             slots += 1;
             // A search looks at the tag only, a rebuild of the index at all the bits.
-            if log::record(&self.region, offset).is_ok_and(|record| KeyHash::of(record.key(), self.seed) != slot.hash) {
+            if log::record(&self.mapping, offset).is_ok_and(|record| KeyHash::of(record.key(), self.seed) != slot.hash)
+            {
                 report.add(at, format!("map {map}: the slot of the record at offset {offset} has another key's hash"));
             }
         }
@@ -231,7 +232,7 @@ impl Engine {
             pace.step(LINE)?;
             let Some(offset) = slot.record else { continue };
             let there = target.probe(slot.hash, |moved| Ok(moved == offset))?;
-            let may_lack = log::record(&self.region, offset)?.kind() == Some(Kind::Remove);
+            let may_lack = log::record(&self.mapping, offset)?.kind() == Some(Kind::Remove);
             if !may_lack && !matches!(there, Some(Probe::Found(..))) {
                 report.add(at, format!("map {map}: the index that is being built does not lead to offset {offset}"));
             }

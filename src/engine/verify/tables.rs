@@ -61,7 +61,7 @@ impl Engine {
             };
         }
         for _ in 0..LOOKS {
-            let before = self.region.live(live::WRITER_LOCK)?;
+            let before = self.mapping.live(live::WRITER_LOCK)?;
             if writer_lock::is_free(before)
                 && let Some(space) = self.space_now()?
             {
@@ -69,7 +69,7 @@ impl Engine {
                 let found = look(&space);
                 drop(pin);
                 fence(Ordering::Acquire);
-                if self.region.live(live::WRITER_LOCK)? as u32 == before as u32 {
+                if self.mapping.live(live::WRITER_LOCK)? as u32 == before as u32 {
                     report.append(found?);
                     return Ok(true);
                 }
@@ -81,11 +81,11 @@ impl Engine {
 
     /// What the table of extents says, for the holder of the writer lock.
     pub(super) fn known_space(&self) -> Result<Space> {
-        Space::load(&self.region, self.space_table_word()?)
+        Space::load(&self.mapping, self.space_table_word()?)
     }
 
     pub(super) fn verify_superblocks(&self, report: &mut VerifyReport) -> Result<()> {
-        if self.superblock()?.is_clean() || self.region.file().is_none() {
+        if self.superblock()?.is_clean() || self.mapping.file().is_none() {
             // The other one may be torn: the power was cut while it was written. The first change writes over it; and
             // where the file was recovered into memory, nobody does.
             return Ok(());
@@ -94,7 +94,7 @@ impl Engine {
             // The next checkpoint writes over one of them: then it is looked at again.
             let mut before = None;
             for _ in 0..LOOKS {
-                let bytes = self.region.copy(Offset(offset), size_of::<Superblock>() as u64)?;
+                let bytes = self.mapping.copy(Offset(offset), size_of::<Superblock>() as u64)?;
                 if is_superblock(offset, &bytes) {
                     break;
                 }
@@ -122,7 +122,7 @@ impl Engine {
             }
             last = extent.end();
         }
-        if last.0 > self.region.refresh()? {
+        if last.0 > self.mapping.refresh()? {
             report.add(last, "an extent reaches beyond the end of the file");
         }
         // Whoever writes has given back what a dead one has left; and gives back what this says of others.
@@ -210,7 +210,7 @@ impl Engine {
         let mut next = (live::MAP_TABLE, DEFAULT_MAP.next());
         for slot in self.index_in_force(CATALOGUE)?.iter() {
             let Some(offset) = slot?.record else { continue };
-            let record = log::record(&self.region, offset)?;
+            let record = log::record(&self.mapping, offset)?;
             if record.kind() != Some(Kind::Put) {
                 continue;
             }
@@ -303,7 +303,7 @@ impl Engine {
         let at = index.offset();
         let visible = self.visible()?;
         // Word by word: the counters among them change, and in a store that is opened for reading, at any time.
-        let word = |field: usize| self.region.load(at.0 + field as u64);
+        let word = |field: usize| self.mapping.load(at.0 + field as u64);
         let (of_map, blocks) = (word(offset_of!(RegionHeader, map))?, word(offset_of!(RegionHeader, blocks))?);
         let extent = space.extent(at);
         if of_map != u64::from(map) {
@@ -325,7 +325,7 @@ impl Engine {
         if !self.is_live()? {
             return Ok(self.superblock()?.end_chain.get());
         }
-        Ok(self.region.live(live::CHAIN)? as u32)
+        Ok(self.mapping.live(live::CHAIN)? as u32)
     }
 
     pub(super) fn log_bounds(&self) -> Result<LogBounds> {
@@ -333,7 +333,11 @@ impl Engine {
         if let Some(at_rest) = self.at_rest()? {
             return Ok(LogBounds { head, end: self.superblock()?.log_end(), visible: at_rest.visible });
         }
-        Ok(LogBounds { head, end: self.region.live_offset(live::TAIL)?, visible: self.region.live_seq(live::VISIBLE)? })
+        Ok(LogBounds {
+            head,
+            end: self.mapping.live_offset(live::TAIL)?,
+            visible: self.mapping.live_seq(live::VISIBLE)?,
+        })
     }
 }
 

@@ -27,7 +27,7 @@ use crate::file::layout::{
     CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MapId, Offset, Seq, Shortcut, commit_word, flags, live, seal,
 };
 use crate::file::log::{self, Entry, Record, Scan, Tail};
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 
 /// How a change of one key was recorded, or would be.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +59,12 @@ impl Tally {
     /// That of a record that says it itself, by its own flags and the record that it replaces. `None` for a copy: the
     /// same key, the same value, elsewhere.
     #[inline]
-    fn of(region: &Region, record: Record<'_>) -> Option<Tally> {
+    fn of(mapping: &Mapping, record: Record<'_>) -> Option<Tally> {
         if record.is_copy() {
             return None;
         }
         let (is_new, prev) = (record.header.flags & flags::NEW != 0, record.header.prev_offset());
-        let replaced = if is_new || prev == Offset::NONE { None } else { log::record(region, prev).ok() };
+        let replaced = if is_new || prev == Offset::NONE { None } else { log::record(mapping, prev).ok() };
         Some(Tally {
             kind: record.kind()?,
             is_new,
@@ -115,7 +115,7 @@ impl Engine {
         let Some(prev) = newest else {
             return Ok(Change { prev: Offset::NONE, shortcut: None, flags: flags::NEW, new_slot: true, replaced: 0 });
         };
-        let newest = log::record(&self.region, prev)?;
+        let newest = log::record(&self.mapping, prev)?;
         let was_removed = newest.kind() == Some(Kind::Remove);
         let (flags, replaced) = if was_removed { (flags::NEW, 0) } else { (0, newest.counted_len()) };
         Ok(Change { prev, shortcut: self.shortcut_over(newest)?, flags, new_slot: false, replaced })
@@ -155,7 +155,7 @@ impl Writing<'_> {
         let (key, map) = (record.key(), record.header.map());
         let hash = KeyHash::of(key, self.engine.seed);
         let Some(slot) = self.engine.probe(&index, map, hash, key)? else {
-            return Err(self.engine.region.corrupt(index.offset(), "the index has no slot left"));
+            return Err(self.engine.mapping.corrupt(index.offset(), "the index has no slot left"));
         };
         let place = Place { index, map, hash, slot };
         match slot {
@@ -163,7 +163,7 @@ impl Writing<'_> {
             _ => self.publish_slot(&place, record.offset)?,
         }
         totals.dead = totals.dead.saturating_sub(u64::from(slot.is_dead()));
-        if let Some(tally) = Tally::of(&self.engine.region, record) {
+        if let Some(tally) = Tally::of(&self.engine.mapping, record) {
             tally.count(totals, appended);
         }
         Ok(())
@@ -172,7 +172,7 @@ impl Writing<'_> {
     /// Adds to the counters of the whole log.
     #[inline(always)]
     pub(crate) fn count_log(&mut self, seq: Seq, appended: Appended) -> Result<()> {
-        let banks = LogTotals::banks(&self.engine.region)?;
+        let banks = LogTotals::banks(&self.engine.mapping)?;
         let LogTotals { seq: counted, bytes, records, live_bytes } = LogTotals::of_words(banks.latest());
         if counted < seq {
             let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
@@ -186,17 +186,17 @@ impl Writing<'_> {
     /// makes it seen.
     #[inline(always)]
     fn conclude(&mut self, tail: &Tail, effect: Effect, appended: Appended) -> Result<()> {
-        let (engine, region) = (self.engine, &self.engine.region);
+        let (engine, mapping) = (self.engine, &self.engine.mapping);
         if appended.records > 0 {
             self.count_log(tail.seq, appended)?;
         }
         protocol::move_tail(engine, tail.at, tail.chain)?;
         if effect == Effect::Unseen {
-            return region.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
+            return mapping.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
         }
         // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
         // In the single total order, for those who go to sleep over it: see `changes`.
-        let door = region.door()?;
+        let door = mapping.door()?;
         door.store_live(live::CHANGED, tail.seq.0, Ordering::SeqCst);
         door.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
         engine.wake_watchers()
@@ -206,8 +206,8 @@ impl Writing<'_> {
     /// that.
     #[inline(always)]
     pub(crate) fn store_commit_point(&mut self, tail: &Tail) -> Result<()> {
-        self.engine.region.store_seal(seal::COMMIT, tail.seq.0)?;
-        self.engine.region.store_live(live::COMMIT_POINT, commit_word(tail.at.0, tail.seq.0), Ordering::Release)
+        self.engine.mapping.store_seal(seal::COMMIT, tail.seq.0)?;
+        self.engine.mapping.store_live(live::COMMIT_POINT, commit_word(tail.at.0, tail.seq.0), Ordering::Release)
     }
 
     /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
@@ -215,16 +215,16 @@ impl Writing<'_> {
     pub(crate) fn skip_number(&mut self) -> Result<()> {
         let tail = self.tail()?;
         self.store_commit_point(&tail)?;
-        self.engine.region.store_live(live::VISIBLE, tail.seq.0, Ordering::Release)
+        self.engine.mapping.store_live(live::VISIBLE, tail.seq.0, Ordering::Release)
     }
 
     /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
     /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
     #[cold]
     pub(crate) fn bury(&mut self) -> Result<()> {
-        self.engine.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
+        self.engine.mapping.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
         self.writer.exceeds = false;
-        self.tail()?.wipe(&self.engine.region)?;
+        self.tail()?.wipe(&self.engine.mapping)?;
         self.abandon()?;
         self.retire_unreferenced()
     }
@@ -232,15 +232,15 @@ impl Writing<'_> {
     /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
     /// derived from the records, and doing it twice does no harm.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        let visible = self.engine.region.live_seq(live::VISIBLE)?;
-        let commit = self.engine.region.live(live::COMMIT_POINT)?;
+        let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
+        let commit = self.engine.mapping.live(live::COMMIT_POINT)?;
         let mut tail = self.tail()?;
         let (start, end) = (tail.at, Offset::of_commit_word(commit));
         (tail.at, tail.seq) = (end, Seq::of_commit_word(commit, visible));
         let mut maps: BTreeMap<MapId, (Index<'_>, Totals)> = BTreeMap::new();
         let mut appended = Appended::default();
         let mut effect = Effect::Unseen;
-        for record in Scan::new(&self.engine.region, start, end) {
+        for record in Scan::new(&self.engine.mapping, start, end) {
             let record = record?;
             appended.bytes += record.len();
             appended.records += 1;
@@ -279,7 +279,7 @@ impl Writing<'_> {
                 index.set_totals(totals)?;
             }
         }
-        self.writer.settle(&self.engine.region, end)?;
+        self.writer.settle(&self.engine.mapping, end)?;
         self.conclude(&tail, effect, appended)
     }
 
@@ -290,14 +290,14 @@ impl Writing<'_> {
     }
 
     fn forget_uncommitted(&mut self) -> Result<()> {
-        let visible = self.engine.region.live_seq(live::VISIBLE)?;
-        let commit = self.engine.region.live(live::COMMIT_POINT)?;
+        let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
+        let commit = self.engine.mapping.live(live::COMMIT_POINT)?;
         if Seq::of_commit_word(commit, visible) != visible {
             // It had passed the commit point; it only has to be finished.
             return self.finish();
         }
         self.return_uncommitted(visible)?;
-        self.writer.settle(&self.engine.region, self.engine.region.live_offset(live::TAIL)?)?;
+        self.writer.settle(&self.engine.mapping, self.engine.mapping.live_offset(live::TAIL)?)?;
         self.skip_number()
     }
 
@@ -314,7 +314,7 @@ impl Writing<'_> {
     ) -> Result<()> {
         let (mut tail, len) = (self.tail()?, entry.len());
         let jumped = self.make_log_room(&mut tail, len, Room::of(entry.kind))?;
-        let offset = tail.append(&self.engine.region, entry)?;
+        let offset = tail.append(&self.engine.mapping, entry)?;
         let is_new = entry.flags & flags::NEW != 0;
         let tally = Tally {
             kind: entry.kind,
@@ -363,7 +363,7 @@ impl Writing<'_> {
             Clearing::Keys => self.make_log_room(&mut tail, entry.len(), Room::Removal)?,
             Clearing::Log => self.leave_extent(&mut tail, entry.len(), Room::Cleaning)?,
         };
-        tail.append(&self.engine.region, &entry)?;
+        tail.append(&self.engine.mapping, &entry)?;
         self.commit_as_recorded(&tail)
     }
 }

@@ -27,8 +27,8 @@ impl Engine {
     /// Where the log begins as the superblock in force says it, or one before it.
     pub(crate) fn durable_head(&self) -> Result<LogPoint> {
         // The ordinal first, since it is stored last.
-        let ordinal = self.region.live(live::DURABLE_ORDINAL)?;
-        Ok(LogPoint { ordinal, at: self.region.live_offset(live::DURABLE_HEAD)? })
+        let ordinal = self.mapping.live(live::DURABLE_ORDINAL)?;
+        Ok(LogPoint { ordinal, at: self.mapping.live_offset(live::DURABLE_HEAD)? })
     }
 }
 
@@ -42,9 +42,9 @@ impl<'e> Writing<'e> {
         let unread_below = self.raise_horizon()?;
         let durable = self.engine.durable_head()?;
         // Before anything is freed: writers follow version chains as far down as this says.
-        let reused_below = self.engine.region.live(live::REUSED_BELOW)?.max(unread_below);
-        self.engine.region.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
-        self.writer.waiting = self.writer.space.reclaim(&self.engine.region, unread_below, durable)?;
+        let reused_below = self.engine.mapping.live(live::REUSED_BELOW)?.max(unread_below);
+        self.engine.mapping.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
+        self.writer.waiting = self.writer.space.reclaim(&self.engine.mapping, unread_below, durable)?;
         Ok(())
     }
 
@@ -53,14 +53,14 @@ impl<'e> Writing<'e> {
     pub(crate) fn allocate(&mut self, blocks: u64, kind: ExtentKind) -> Result<Extent> {
         self.reclaim()?;
         let seq = self.seq()?;
-        match self.writer.space.allocate(&self.engine.region, blocks, kind, seq) {
+        match self.writer.space.allocate(&self.engine.mapping, blocks, kind, seq) {
             Err(full @ Error::Full { .. }) if self.writer.waiting.checkpoint > 0 => {
                 // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
                 if self.checkpoint_in_turn(self.engine.settings.lock_timeout).is_err() {
                     return Err(full);
                 }
                 self.reclaim()?;
-                self.writer.space.allocate(&self.engine.region, blocks, kind, seq)
+                self.writer.space.allocate(&self.engine.mapping, blocks, kind, seq)
             }
             taken => taken,
         }
@@ -68,18 +68,18 @@ impl<'e> Writing<'e> {
 
     /// Makes the file shorter if enough of it is free at its end.
     pub(crate) fn truncate_if_worth_it(&mut self) -> Result<u64> {
-        let (len, end) = (self.engine.region.len(), self.writer.space.used_end());
+        let (len, end) = (self.engine.mapping.len(), self.writer.space.used_end());
         if len.saturating_sub(end.0) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate() }
     }
 
     /// Makes the file as short as it can be, unless somebody might look behind that. Says by how many bytes.
     pub(crate) fn truncate(&mut self) -> Result<u64> {
-        let Some(locks) = &self.engine.locks else { return self.writer.space.truncate(&self.engine.region) };
-        if !locks.try_lock(READERS, Sharing::Exclusive).map_err(|e| lock_error(&self.engine.region, e))? {
+        let Some(locks) = &self.engine.locks else { return self.writer.space.truncate(&self.engine.mapping) };
+        if !locks.try_lock(READERS, Sharing::Exclusive).map_err(|e| lock_error(&self.engine.mapping, e))? {
             return Ok(0);
         }
-        let shorter = self.writer.space.truncate(&self.engine.region);
-        locks.unlock(READERS).map_err(|e| lock_error(&self.engine.region, e))?;
+        let shorter = self.writer.space.truncate(&self.engine.mapping);
+        locks.unlock(READERS).map_err(|e| lock_error(&self.engine.mapping, e))?;
         shorter
     }
 }

@@ -28,7 +28,7 @@ impl Engine {
     pub(crate) fn named_extents(&self) -> Result<BTreeSet<Offset>> {
         let mut named: BTreeSet<Offset> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         for table in [live::MAP_TABLE, live::SPACE_TABLE] {
-            named.insert(Offset::of_extent_word(self.region.live(table)?));
+            named.insert(Offset::of_extent_word(self.mapping.live(table)?));
         }
         named.extend(self.resize_target()?);
         named.extend(self.live_extents()?);
@@ -38,7 +38,7 @@ impl Engine {
     /// What was taken for commits after the visible one, and is not in force.
     pub(crate) fn uncommitted(&self, space: &Space, visible: Seq) -> Result<Vec<Extent>> {
         let named = self.named_extents()?;
-        let tail = self.region.live_offset(live::TAIL)?;
+        let tail = self.mapping.live_offset(live::TAIL)?;
         let uncommitted = |extent: &&Extent| {
             let is_in_force = match extent.kind {
                 ExtentKind::Log | ExtentKind::ReserveLog => extent.contains(tail),
@@ -55,7 +55,7 @@ impl Engine {
         let mut ids = BTreeSet::new();
         for slot in self.index_in_force(CATALOGUE)?.iter() {
             let Some(offset) = slot?.record else { continue };
-            let record = log::record(&self.region, offset)?;
+            let record = log::record(&self.mapping, offset)?;
             let entry =
                 entry_of(record.value()).filter(|_| record.kind() == Some(Kind::Put) && record.key() != NEXT_ID);
             ids.extend(entry.map(|(entry, _)| entry.id()));
@@ -69,7 +69,9 @@ impl Engine {
         if map < next {
             return Ok(());
         }
-        Err(self.region.corrupt(offset, format!("the log has records of map {map}, and the next one would get {next}")))
+        Err(self
+            .mapping
+            .corrupt(offset, format!("the log has records of map {map}, and the next one would get {next}")))
     }
 
     /// The next id, of the record that has it if there is one, and where that is.
@@ -83,7 +85,7 @@ impl Engine {
         if record.crc_holds() {
             return Ok(());
         }
-        Err(self.region.corrupt(record.offset, "the CRC of a record of the catalogue does not hold"))
+        Err(self.mapping.corrupt(record.offset, "the CRC of a record of the catalogue does not hold"))
     }
 }
 
@@ -91,7 +93,7 @@ impl<'e> Writing<'e> {
     /// Puts the [first region](Writing::first_region) of a map in force, unless that was done.
     pub(crate) fn put_in_force(&mut self, map: MapId, first: Offset) -> Result<()> {
         if self.engine.index(map)?.is_none() {
-            let index = Index::open(&self.engine.region, first)?;
+            let index = Index::open(&self.engine.mapping, first)?;
             // There was made room for it.
             self.engine.map_table()?.set_region(map, index.extent())?;
         }
@@ -106,7 +108,7 @@ impl<'e> Writing<'e> {
         };
         let before = match record.header.prev_offset() {
             Offset::NONE => None,
-            prev => entry(log::record(&self.engine.region, prev)?).map(|entry| entry.id()),
+            prev => entry(log::record(&self.engine.mapping, prev)?).map(|entry| entry.id()),
         };
         let now = entry(record);
         let table = self.engine.map_table()?;
@@ -130,7 +132,7 @@ impl<'e> Writing<'e> {
         let offset = match self.allocate(REGION_RESERVE, ExtentKind::Index) {
             Err(full @ Error::Full { .. }) => match Reserve::of(&self.writer).region {
                 Some(held) => {
-                    self.writer.space.set_kind(&self.engine.region, held.offset, ExtentKind::Index, seq)?;
+                    self.writer.space.set_kind(&self.engine.mapping, held.offset, ExtentKind::Index, seq)?;
                     held.offset
                 }
                 None if self.writer.exceeds => {
@@ -145,21 +147,21 @@ impl<'e> Writing<'e> {
         // One before the clear, so that whatever else the commit holds counts from here.
         let totals = Totals { seq: seq.before(), ..Totals::default() };
         let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous, totals };
-        Index::create(&self.engine.region, new)?;
+        Index::create(&self.engine.mapping, new)?;
         Ok(offset)
     }
 
     /// Switches a map to the fresh region that the record of a clear names, unless that was done.
     pub(crate) fn switch_to_fresh(&mut self, clear: Record<'_>) -> Result<Index<'e>> {
         let fresh =
-            clear.target().ok_or_else(|| self.engine.region.corrupt(clear.offset, "a clear without a region"))?;
+            clear.target().ok_or_else(|| self.engine.mapping.corrupt(clear.offset, "a clear without a region"))?;
         let (map, old) = (clear.header.map(), self.engine.index_in_force(clear.header.map())?.offset());
         if old != fresh {
             self.engine.map_table()?.set_region(map, extent_word(fresh.0, REGION_RESERVE))?;
-            self.writer.space.set_kind(&self.engine.region, old, ExtentKind::Retired, clear.seq())?;
+            self.writer.space.set_kind(&self.engine.mapping, old, ExtentKind::Retired, clear.seq())?;
             self.cancel_stale_resize()?;
         }
-        Index::open(&self.engine.region, fresh)
+        Index::open(&self.engine.mapping, fresh)
     }
 
     /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
@@ -169,7 +171,7 @@ impl<'e> Writing<'e> {
         let totals = Totals { seq: seq.before(), ..Totals::default() };
         let offset = extent.offset;
         let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous: Offset::NONE, totals };
-        Index::create(&self.engine.region, new)?;
+        Index::create(&self.engine.mapping, new)?;
         Ok(offset)
     }
 
@@ -178,7 +180,7 @@ impl<'e> Writing<'e> {
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         let (offset, blocks, totals) = (extent.offset, extent.blocks, Totals { seq, ..Totals::default() });
         let new = NewRegion { offset, blocks, map, since: seq, previous: Offset::NONE, totals };
-        let index = Index::create(&self.engine.region, new)?;
+        let index = Index::create(&self.engine.mapping, new)?;
         if !self.engine.map_table()?.set_region(map, index.extent())? {
             self.grow_map_table()?;
             self.engine.map_table()?.set_region(map, index.extent())?;
@@ -189,8 +191,8 @@ impl<'e> Writing<'e> {
     /// Makes the first map table.
     pub(crate) fn create_map_table(&mut self) -> Result<()> {
         let extent = self.allocate(1, ExtentKind::Table)?;
-        MapTable::create(&self.engine.region, extent.offset, 1)?;
-        self.engine.region.store_live(live::MAP_TABLE, table_word(extent.offset.0, 1), Ordering::Release)
+        MapTable::create(&self.engine.mapping, extent.offset, 1)?;
+        self.engine.mapping.store_live(live::MAP_TABLE, table_word(extent.offset.0, 1), Ordering::Release)
     }
 
     /// Sees to it that a map can be entered into the map table.
@@ -199,30 +201,30 @@ impl<'e> Writing<'e> {
     }
 
     fn grow_map_table(&mut self) -> Result<()> {
-        let blocks = extent_blocks(self.engine.region.live(live::MAP_TABLE)?) * 2;
+        let blocks = extent_blocks(self.engine.mapping.live(live::MAP_TABLE)?) * 2;
         self.move_map_table(blocks)
     }
 
     /// Moves the map table to a new extent. The old one is retired.
     fn move_map_table(&mut self, blocks: u64) -> Result<()> {
-        let old_word = self.engine.region.live(live::MAP_TABLE)?;
-        let old = MapTable::open(&self.engine.region, old_word)?;
+        let old_word = self.engine.mapping.live(live::MAP_TABLE)?;
+        let old = MapTable::open(&self.engine.mapping, old_word)?;
         let extent = self.allocate(blocks, ExtentKind::Table)?;
-        MapTable::create(&self.engine.region, extent.offset, blocks)?.take_over(&old)?;
-        self.engine.region.store_live(live::MAP_TABLE, table_word(extent.offset.0, blocks), Ordering::Release)?;
+        MapTable::create(&self.engine.mapping, extent.offset, blocks)?.take_over(&old)?;
+        self.engine.mapping.store_live(live::MAP_TABLE, table_word(extent.offset.0, blocks), Ordering::Release)?;
         let seq = self.seq()?;
-        self.writer.space.set_kind(&self.engine.region, Offset::of_extent_word(old_word), ExtentKind::Retired, seq)
+        self.writer.space.set_kind(&self.engine.mapping, Offset::of_extent_word(old_word), ExtentKind::Retired, seq)
     }
 
     /// Moves the tables and what is held back to lower places, where there are such.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        let word = self.engine.region.live(live::MAP_TABLE)?;
+        let word = self.engine.mapping.live(live::MAP_TABLE)?;
         let blocks = extent_blocks(word);
         if self.writer.space.lowest(blocks * BLOCK).0 < Offset::of_extent_word(word) {
             self.move_map_table(blocks)?;
         }
         let seq = self.seq()?;
-        self.writer.space.settle_table(&self.engine.region, seq)?;
+        self.writer.space.settle_table(&self.engine.mapping, seq)?;
         self.settle_reserve()
     }
 
@@ -237,7 +239,7 @@ impl<'e> Writing<'e> {
     /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may
     /// still be reading that.
     pub(crate) fn retire_unreferenced(&mut self) -> Result<()> {
-        let visible = self.engine.region.live_seq(live::VISIBLE)?;
+        let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         self.return_uncommitted(visible)?;
         let named = self.engine.named_extents()?;
         let unused = |extent: &&Extent| {
@@ -245,7 +247,7 @@ impl<'e> Writing<'e> {
                 && !named.contains(&extent.offset)
         };
         let unused: Vec<Offset> = self.writer.space.extents().filter(unused).map(|extent| extent.offset).collect();
-        let retire = |offset| self.writer.space.set_kind(&self.engine.region, offset, ExtentKind::Retired, visible);
+        let retire = |offset| self.writer.space.set_kind(&self.engine.mapping, offset, ExtentKind::Retired, visible);
         unused.into_iter().try_for_each(retire)
     }
 }

@@ -134,7 +134,7 @@ impl Writing<'_> {
             self.allocate(needs.removals, ExtentKind::Reserve)?;
             // Not before: where there is no room for a longer one, the shorter ones stay.
             for extent in held.log {
-                self.writer.space.free(&self.engine.region, extent.offset)?;
+                self.writer.space.free(&self.engine.mapping, extent.offset)?;
             }
         }
         let missing = needs.blocks().saturating_sub(Reserve::of(&self.writer).blocks());
@@ -154,7 +154,7 @@ impl Writing<'_> {
         }
         // What is held back in pieces may be part of longer free runs by now.
         for held in Reserve::of(&self.writer).log {
-            self.writer.space.free(&self.engine.region, held.offset)?;
+            self.writer.space.free(&self.engine.mapping, held.offset)?;
         }
         let needs = Needs::of(&self.writer, 0);
         let mut missing = needs.blocks();
@@ -176,7 +176,7 @@ impl Writing<'_> {
     pub(super) fn settle_reserve(&mut self) -> Result<()> {
         let Reserve { log, region } = Reserve::of(&self.writer);
         for held in log.into_iter().chain(region) {
-            self.writer.space.free(&self.engine.region, held.offset)?;
+            self.writer.space.free(&self.engine.mapping, held.offset)?;
         }
         match self.hold_in_pieces() {
             // There was as much before, but perhaps in other pieces.
@@ -224,9 +224,9 @@ impl Writing<'_> {
         let Some(held) = fitting else { return Ok(None) };
         let taken = spare(held).min(needed.max(demand.usual / BLOCK));
         if taken < held.blocks {
-            self.writer.space.trim(&self.engine.region, held.offset, held.end() - taken * BLOCK)?;
+            self.writer.space.trim(&self.engine.mapping, held.offset, held.end() - taken * BLOCK)?;
         } else {
-            self.writer.space.free(&self.engine.region, held.offset)?;
+            self.writer.space.free(&self.engine.mapping, held.offset)?;
         }
         // It was in use already, so that no limit can be in the way.
         let take = |writing: &mut Self| writing.allocate(taken, ExtentKind::ReserveLog);
@@ -260,7 +260,7 @@ impl Writing<'_> {
     /// Frees what [`hold_a_block`](Writing::hold_a_block) has held back.
     pub(crate) fn let_go_of_the_block(&mut self) -> Result<()> {
         match Reserve::of(&self.writer).region {
-            Some(held) => self.writer.space.free(&self.engine.region, held.offset),
+            Some(held) => self.writer.space.free(&self.engine.mapping, held.offset),
             None => Ok(()),
         }
     }

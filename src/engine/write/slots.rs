@@ -46,12 +46,12 @@ impl Engine {
     /// The word that says what resize is going on; zero if there is none.
     #[inline]
     pub(crate) fn resize_cursor(&self) -> Result<u64> {
-        self.region.live(live::RESIZE_CURSOR)
+        self.mapping.live(live::RESIZE_CURSOR)
     }
 
     /// Offset of the region that is being built.
     pub(crate) fn resize_target(&self) -> Result<Option<Offset>> {
-        Ok((self.resize_cursor()? != 0).then_some(Offset::of_extent_word(self.region.live(live::RESIZE_TARGET)?)))
+        Ok((self.resize_cursor()? != 0).then_some(Offset::of_extent_word(self.mapping.live(live::RESIZE_TARGET)?)))
     }
 
     /// The index that is being built beside `index`, and the line up to which the old one is moved; `None` if there is
@@ -61,11 +61,11 @@ impl Engine {
         if cursor == 0 || map_of(cursor) != map {
             return Ok(None);
         }
-        let target = self.region.live(live::RESIZE_TARGET)?;
-        if self.region.live(live::RESIZE_ZEROED)? < extent_blocks(target) {
+        let target = self.mapping.live(live::RESIZE_TARGET)?;
+        if self.mapping.live(live::RESIZE_ZEROED)? < extent_blocks(target) {
             return Ok(None);
         }
-        let target = Index::of_extent(&self.region, target)?;
+        let target = Index::of_extent(&self.mapping, target)?;
         // A clear may have put another one in force.
         Ok((target.previous_offset() == index.offset()).then_some((target, line_of(cursor))))
     }
@@ -80,7 +80,7 @@ impl Engine {
             return Ok(None);
         }
         let target_lines =
-            crate::file::layout::lines_of_blocks(extent_blocks(self.region.live(live::RESIZE_TARGET)?).max(1));
+            crate::file::layout::lines_of_blocks(extent_blocks(self.mapping.live(live::RESIZE_TARGET)?).max(1));
         let map = map_of(cursor);
         let Some(index) = self.index(map)? else { return Ok(None) };
         Ok(Some(ResizeProgress { map, lines: index.lines(), moved: line_of(cursor), target_lines }))
@@ -108,7 +108,7 @@ impl<'e> Writing<'e> {
     fn mirror_slowly(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         let &Place { ref index, map, hash, slot } = place;
         let Some((target, cursor)) = self.engine.resize_to_mirror(index, map)? else { return Ok(()) };
-        let key = log::record(&self.engine.region, record)?.key();
+        let key = log::record(&self.engine.mapping, record)?.key();
         let is_key = |offset| self.engine.is_key(map, key, offset);
         if slot.at().line() < cursor {
             // A tombstone may have been left out that has a value now.
@@ -138,31 +138,31 @@ impl<'e> Writing<'e> {
     #[cold]
     pub(crate) fn give_up_resize(&mut self) -> Result<()> {
         self.engine.left_something.store(true, Ordering::Relaxed);
-        self.engine.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)
+        self.engine.mapping.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)
     }
 }
 
 impl<'e> Writing<'e> {
     /// Whether the resize that goes on builds from this index, in an extent that is there for it.
     pub(crate) fn resize_is_current(&self, index: &Index<'_>) -> Result<bool> {
-        let word = self.engine.region.live(live::RESIZE_TARGET)?;
+        let word = self.engine.mapping.live(live::RESIZE_TARGET)?;
         let (offset, blocks) = (Offset::of_extent_word(word), extent_blocks(word));
         let extent = self.writer.space.extent(offset).filter(|extent| extent.kind == ExtentKind::Index);
         if offset == index.offset() || extent.is_none_or(|extent| extent.blocks != blocks) {
             return Ok(false);
         }
-        let target = Index::of_extent(&self.engine.region, word)?;
+        let target = Index::of_extent(&self.engine.mapping, word)?;
         Ok(target.previous_offset() == index.offset())
     }
 
     /// Gives up a resize of which nobody has seen anything.
     pub(crate) fn cancel_resize(&mut self) -> Result<()> {
         let Some(target) = self.engine.resize_target()? else { return Ok(()) };
-        self.engine.region.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
+        self.engine.mapping.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
         // One that was killed after the switch has put it in force.
         let in_force = self.engine.map_table()?.iter()?.any(|entry| entry.region() == target);
         let is_index = self.writer.space.extent(target).is_some_and(|extent| extent.kind == ExtentKind::Index);
-        if in_force || !is_index { Ok(()) } else { self.writer.space.free(&self.engine.region, target) }
+        if in_force || !is_index { Ok(()) } else { self.writer.space.free(&self.engine.mapping, target) }
     }
 
     /// Gives up a resize of an index that is not in force any more.

@@ -40,7 +40,7 @@ impl<'e> Writing<'e> {
     fn write_ahead(&mut self, tail: &Tail, len: u64) {
         let from = tail.at.align(BLOCK).max(self.writer.fresh);
         let to = (from.max(tail.at + len) + AHEAD).min(tail.extent_end);
-        self.engine.region.write_ahead(from, to.bytes_since(from));
+        self.engine.mapping.write_ahead(from, to.bytes_since(from));
         self.writer.fresh = if to < tail.extent_end { to } else { Offset::MAX };
     }
 
@@ -51,16 +51,16 @@ impl<'e> Writing<'e> {
         if self.writer.on_reserve && room == Room::Growth {
             // There may be room again, for a new reserve; then this extent is one like any other.
             self.keep_reserve(0)?;
-            if self.engine.region.check_limit(0, 0, self.writer.extent.1).is_ok() {
+            if self.engine.mapping.check_limit(0, 0, self.writer.extent.1).is_ok() {
                 let extent = self.writer.extent.0;
-                self.writer.space.set_kind(&self.engine.region, extent, ExtentKind::Log, seq)?;
+                self.writer.space.set_kind(&self.engine.mapping, extent, ExtentKind::Log, seq)?;
                 self.writer.on_reserve = false;
                 if tail.has_room(len) {
                     return Ok(false);
                 }
             }
         }
-        let (needed, known_end) = (len.saturating_add(JUMP_LEN), Offset(self.engine.region.len()));
+        let (needed, known_end) = (len.saturating_add(JUMP_LEN), Offset(self.engine.mapping.len()));
         let usual = match self.writer.run {
             Some((least, most)) if needed <= most => self.writer.space.lowest_run(align_block(needed).max(least), most),
             _ => self.writer.space.log_extent_len(needed, self.engine.settings.limits.log_extents()),
@@ -93,13 +93,13 @@ impl<'e> Writing<'e> {
                     Err(error) => return Err(error),
                 }
             }
-            tail.jump(&self.engine.region, extent.offset, extent.end())
+            tail.jump(&self.engine.mapping, extent.offset, extent.end())
         })();
         if let Err(error) = jumped {
             self.return_extent(&extent, seq)?;
             return Err(error);
         }
-        self.writer.enter(&self.engine.region, extent);
+        self.writer.enter(&self.engine.mapping, extent);
         self.writer.on_reserve |= !within;
         // What a synced commit flushes should be what it has appended, and no more.
         if extent.end() > known_end && self.engine.settings.durability == Durability::Buffered {
@@ -151,7 +151,7 @@ impl<'e> Writing<'e> {
             }
         }
         let extent = self.writer.extent.0;
-        self.writer.extent.1 = self.writer.space.lengthen(&self.engine.region, extent, (missing, most))?;
+        self.writer.extent.1 = self.writer.space.lengthen(&self.engine.mapping, extent, (missing, most))?;
         tail.extent_end = self.writer.extent.1;
         Ok(demand.needed <= tail.extent_end - tail.at)
     }
@@ -199,16 +199,16 @@ impl<'e> Writing<'e> {
         let (free, _) = self.writer.space.lowest(REMOVAL_RESERVE * BLOCK);
         let (used, end) =
             (EXTENTS + self.writer.space.used_bytes() + REMOVAL_RESERVE * BLOCK, free + REMOVAL_RESERVE * BLOCK);
-        self.engine.region.exceeding(excess, || self.engine.region.check_limit(0, used, end)).is_ok()
+        self.engine.mapping.exceeding(excess, || self.engine.mapping.check_limit(0, used, end)).is_ok()
     }
 
     /// Gives back an extent that nobody has put to use.
     pub(super) fn return_extent(&mut self, extent: &Extent, seq: Seq) -> Result<()> {
         match extent.kind {
             ExtentKind::ReserveLog => {
-                self.writer.space.set_kind(&self.engine.region, extent.offset, ExtentKind::Reserve, seq)
+                self.writer.space.set_kind(&self.engine.mapping, extent.offset, ExtentKind::Reserve, seq)
             }
-            _ => self.writer.space.free(&self.engine.region, extent.offset),
+            _ => self.writer.space.free(&self.engine.mapping, extent.offset),
         }
     }
 }

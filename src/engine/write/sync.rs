@@ -58,14 +58,14 @@ impl Engine {
     #[cold]
     fn write_once_more(&self) -> Result<()> {
         let _alone = self.once_more.alone();
-        let mut rewriting = self.once_more.begin(&self.region)?;
-        while is_unsure(&self.region)? {
+        let mut rewriting = self.once_more.begin(&self.mapping)?;
+        while is_unsure(&self.mapping)? {
             let turn = self.turn_to_look(self.settings.lock_timeout)?;
-            let written = rewriting.write_slice(&self.region, &turn.write().writer.space, SLICE_ONCE_MORE)?;
+            let written = rewriting.write_slice(&self.mapping, &turn.write().writer.space, SLICE_ONCE_MORE)?;
             drop(turn);
             match written {
                 Some(range) => self.flush_slice(range)?,
-                None => return rewriting.end(&self.region),
+                None => return rewriting.end(&self.mapping),
             }
         }
         Ok(())
@@ -101,7 +101,7 @@ impl Engine {
     #[cold]
     fn write_back(&self, bytes: u64, wanted: bool) -> Result<()> {
         let every = self.settings.checkpoint_every;
-        let is_due = wanted || bytes.saturating_sub(self.region.live(live::CHECKPOINT_BYTES)?) >= every;
+        let is_due = wanted || bytes.saturating_sub(self.mapping.live(live::CHECKPOINT_BYTES)?) >= every;
         if is_due {
             // If somebody else is at it, it is done.
             match self.lock_superblock(Duration::ZERO) {
@@ -121,8 +121,8 @@ impl Engine {
             self.upkeep.count_flushed(slice.was_flushed(bytes));
             return Ok(());
         }
-        self.upkeep.count_flushed(slice.begin(&self.region, ranges.unwrap_or_default(), bytes)?);
-        slice.wait_for_oldest(&self.region)
+        self.upkeep.count_flushed(slice.begin(&self.mapping, ranges.unwrap_or_default(), bytes)?);
+        slice.wait_for_oldest(&self.mapping)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::layout::{COUNT_BITS, ExtentKind, Offset, extent_word, live, pin};
 use crate::file::live_table::{LiveTable, PIN, PROCESS};
-use crate::file::region::Region;
+use crate::file::mapping::Mapping;
 use crate::file::space::Space;
 
 /// So long an opener waits for a turn without letting others open or close the store: longer than a single commit
@@ -76,16 +76,16 @@ impl Engine {
     /// Sees to it that the process table has room for our entry, as one who opens the store. Nobody else can open or
     /// close it meanwhile, so a turn that does not come soon is waited for elsewhere.
     pub(crate) fn make_room_for_entry(&self) -> Result<()> {
-        let mut entries = PROCESS.parts(&self.region)?.entries();
+        let mut entries = PROCESS.parts(&self.mapping)?.entries();
         while self.process >= entries {
-            let (path, timeout) = (|| self.region.path().to_owned(), WHILE_OPENING.min(self.settings.lock_timeout));
+            let (path, timeout) = (|| self.mapping.path().to_owned(), WHILE_OPENING.min(self.settings.lock_timeout));
             match self.lengthen(&PROCESS, entries, timeout)? {
                 Lengthened::Done => {}
                 Lengthened::Busy => return Err(self.lock_timeout(timeout)),
                 Lengthened::NotMine => return Err(Error::WouldDeadlock { path: path() }),
                 Lengthened::NoRoom => return Err(Error::ProcessesExhausted { path: path(), max: entries }),
             }
-            entries = PROCESS.parts(&self.region)?.entries();
+            entries = PROCESS.parts(&self.mapping)?.entries();
         }
         Ok(())
     }
@@ -93,23 +93,23 @@ impl Engine {
 
 impl Writing<'_> {
     fn lengthen(&mut self, table: &LiveTable, known: u64) -> Result<Lengthened> {
-        let parts = table.parts(&self.engine.region)?;
+        let parts = table.parts(&self.engine.mapping)?;
         if parts.entries() > known {
             return Ok(Lengthened::Done);
         }
         let Some((blocks, word)) = parts.next() else { return Ok(Lengthened::NoRoom) };
         self.engine.begin_to_write()?;
         let seq = self.seq()?;
-        let extent = self.writer.space.allocate(&self.engine.region, blocks, ExtentKind::Live, seq)?;
-        self.engine.region.zero(extent.offset, extent.len())?;
-        self.engine.region.store_live(word, extent_word(extent.offset.0, blocks), Ordering::SeqCst)?;
+        let extent = self.writer.space.allocate(&self.engine.mapping, blocks, ExtentKind::Live, seq)?;
+        self.engine.mapping.zero(extent.offset, extent.len())?;
+        self.engine.mapping.store_live(word, extent_word(extent.offset.0, blocks), Ordering::SeqCst)?;
         Ok(Lengthened::Done)
     }
 
     /// Gives back what the tables have grown by, as one who opens the store and has found nobody else.
     pub(crate) fn give_tables_back(&mut self) -> Result<()> {
-        let mut space = Space::load(&self.engine.region, self.engine.region.live(live::SPACE_TABLE)?)?;
-        free_tables(&self.engine.region, &mut space)?;
+        let mut space = Space::load(&self.engine.mapping, self.engine.mapping.live(live::SPACE_TABLE)?)?;
+        free_tables(&self.engine.mapping, &mut space)?;
         // Whoever writes next reads it anew, and mends what the dead have left.
         self.writer.space = Space::unknown();
         Ok(())
@@ -120,8 +120,8 @@ impl Writing<'_> {
         if self.engine.live_extents()?.is_empty() || self.engine.process >= PROCESS.first() {
             return Ok(());
         }
-        for at in PIN.parts(&self.engine.region)?.places().skip(PIN.first() as usize) {
-            if self.engine.region.load(at + pin::CLAIM)? >> COUNT_BITS == self.engine.process + 1 {
+        for at in PIN.parts(&self.engine.mapping)?.places().skip(PIN.first() as usize) {
+            if self.engine.mapping.load(at + pin::CLAIM)? >> COUNT_BITS == self.engine.process + 1 {
                 return Ok(());
             }
         }
@@ -133,25 +133,25 @@ impl Writing<'_> {
         if self.engine.process >= PROCESS.first() {
             return Ok(());
         }
-        free_tables(&self.engine.region, &mut self.writer.space)
+        free_tables(&self.engine.mapping, &mut self.writer.space)
     }
 }
 
 /// Frees the extents of the tables, and then clears the words that name them.
-fn free_tables(region: &Region, space: &mut Space) -> Result<()> {
+fn free_tables(mapping: &Mapping, space: &mut Space) -> Result<()> {
     let extents = space.extents().filter(|extent| extent.kind == ExtentKind::Live);
     let extents: Vec<Offset> = extents.map(|extent| extent.offset).collect();
-    extents.into_iter().try_for_each(|offset| space.free(region, offset))?;
+    extents.into_iter().try_for_each(|offset| space.free(mapping, offset))?;
     for table in [&PIN, &PROCESS] {
-        table.words().try_for_each(|word| region.store_live(word, 0, Ordering::Release))?;
+        table.words().try_for_each(|word| mapping.store_live(word, 0, Ordering::Release))?;
     }
     Ok(())
 }
 
 /// Whether a table may have grown.
-pub(crate) fn tables_have_grown(region: &Region) -> Result<bool> {
+pub(crate) fn tables_have_grown(mapping: &Mapping) -> Result<bool> {
     for word in PIN.words().chain(PROCESS.words()) {
-        if region.live(word)? != 0 {
+        if mapping.live(word)? != 0 {
             return Ok(true);
         }
     }

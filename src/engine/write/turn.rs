@@ -55,7 +55,7 @@ impl<E: Deref<Target = Engine>> Turn<E> {
     pub(super) fn to_look(engine: E, timeout: Duration) -> Result<Turn<E>> {
         engine.check_not_forked()?;
         if engine.read_only {
-            return Err(Error::ReadOnly { path: engine.region.path().to_owned() });
+            return Err(Error::ReadOnly { path: engine.mapping.path().to_owned() });
         }
         let handover = match engine.take_lock(timeout) {
             Err(Error::WouldDeadlock { .. }) => engine.take_lock_of_mine(timeout)?,
@@ -86,7 +86,7 @@ impl LongTurn {
     pub(crate) fn take(engine: Arc<Engine>) -> Result<LongTurn> {
         let turn = Turn::take(engine)?;
         // It only informs.
-        let _ = turn.engine.region.store_live(live::WRITING_SINCE, now(), Ordering::Relaxed);
+        let _ = turn.engine.mapping.store_live(live::WRITING_SINCE, now(), Ordering::Relaxed);
         Ok(LongTurn(turn))
     }
 
@@ -120,7 +120,7 @@ impl Drop for LongTurn {
             // The thread that it came from may be making a table longer in this turn.
             self.adopt();
             drop(self.write());
-            let _ = self.0.engine.region.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
+            let _ = self.0.engine.mapping.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
         }
     }
 }
@@ -152,7 +152,7 @@ impl Engine {
         // What a writer has left behind who panics, or could not clean up, is left to the next one.
         let left_something = std::thread::panicking() || self.left_something.load(Ordering::Relaxed);
         if (left_something || !self.exclusive)
-            && let Ok(word) = self.region.live(live::WRITER_LOCK)
+            && let Ok(word) = self.mapping.live(live::WRITER_LOCK)
         {
             self.left_something.store(false, Ordering::Relaxed);
             let how = if left_something { Handover::Abandoned } else { Handover::Orderly };
@@ -194,11 +194,11 @@ impl Engine {
     #[inline(always)]
     fn take_lock_word(&self, timeout: Duration) -> Result<Handover> {
         if self.exclusive {
-            let word = self.region.live(live::WRITER_LOCK)?;
+            let word = self.mapping.live(live::WRITER_LOCK)?;
             if writer_lock::holder(word) == self.process + 1 {
                 return Ok(Handover::Orderly);
             }
-            self.region.store_live(live::WRITER_LOCK, writer_lock::taken(word, self.process), Ordering::Relaxed)?;
+            self.mapping.store_live(live::WRITER_LOCK, writer_lock::taken(word, self.process), Ordering::Relaxed)?;
             let was_free = writer_lock::holder(word) == writer_lock::FREE;
             return Ok(if was_free { Handover::Orderly } else { Handover::Abandoned });
         }
@@ -208,7 +208,7 @@ impl Engine {
     #[cold]
     fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
-            Refusal::Mine => Error::WouldDeadlock { path: self.region.path().to_owned() },
+            Refusal::Mine => Error::WouldDeadlock { path: self.mapping.path().to_owned() },
             Refusal::TimedOut(waited) => self.lock_timeout(waited),
         }
     }
@@ -227,12 +227,12 @@ impl Writing<'_> {
     /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
     #[inline(always)]
     fn prepare(&mut self, handover: Handover) -> Result<()> {
-        let (engine, region) = (self.engine, &self.engine.region);
+        let (engine, mapping) = (self.engine, &self.engine.mapping);
         let abandoned = handover == Handover::Abandoned;
-        if !self.writer.space.is_current(region)? {
+        if !self.writer.space.is_current(mapping)? {
             self.reload()?;
         }
-        let front = region.window();
+        let front = mapping.window();
         let (visible, commit) = (Seq(front.live(live::VISIBLE)), front.live(live::COMMIT_POINT));
         let half_done = Seq::of_commit_word(commit, visible) != visible
             || Offset::of_commit_word(commit) != Offset(front.live(live::TAIL));
@@ -248,10 +248,10 @@ impl Writing<'_> {
     /// Learns anew what extents there are: another process has changed that.
     #[cold]
     fn reload(&mut self) -> Result<()> {
-        let region = &self.engine.region;
-        let mut space = Space::load(region, region.live(live::SPACE_TABLE)?)?;
-        space.mend(region)?;
+        let mapping = &self.engine.mapping;
+        let mut space = Space::load(mapping, mapping.live(live::SPACE_TABLE)?)?;
+        space.mend(mapping)?;
         self.writer.space = space;
-        self.writer.settle(region, region.live_offset(live::TAIL)?)
+        self.writer.settle(mapping, mapping.live_offset(live::TAIL)?)
     }
 }

@@ -238,13 +238,13 @@ fn a_copy_with_the_superblock_of_a_closed_store_is_not_as_a_killed_process_left_
     put(&engine, 1, (1, 100)).unwrap();
     drop(engine);
     engine = Arc::new(Engine::open(&path, settings()).unwrap());
-    let place = engine.region.live(live::SUPERBLOCK).unwrap() as usize;
+    let place = engine.mapping.live(live::SUPERBLOCK).unwrap() as usize;
     for number in 2..20 {
         put(&engine, number, (number.into(), 100)).unwrap();
     }
     let before = fs::read(&path).unwrap();
     engine.checkpoint().unwrap();
-    assert_eq!(engine.region.live(live::SUPERBLOCK).unwrap() as usize, place);
+    assert_eq!(engine.mapping.live(live::SUPERBLOCK).unwrap() as usize, place);
     engine.lend_writing().clean(Portion { bytes: 1, aim: Aim::Compaction }).unwrap();
     let expected = content(&engine).unwrap();
     let mut image = fs::read(&path).unwrap();
@@ -266,7 +266,7 @@ fn a_copy_without_what_was_synced_is_refused() {
         let engine = Arc::new(Engine::open(&path, settings()).unwrap());
         put(&engine, 1, (1, 100)).unwrap();
         engine.checkpoint().unwrap();
-        let tail = engine.region.live(live::TAIL).unwrap() as usize;
+        let tail = engine.mapping.live(live::TAIL).unwrap() as usize;
         put(&engine, 2, (2, 100)).unwrap();
         // It says nothing of numbers that have no records.
         engine.lend_writing().skip_number().unwrap();

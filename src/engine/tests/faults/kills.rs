@@ -131,7 +131,7 @@ fn child() {
     let engine = Arc::new(Engine::open(&path, Settings::default()).unwrap());
     before().iter().zip(0..).for_each(|(commit, number)| make(&engine, commit, number));
     let left = AtomicU64::new(std::env::var(STORES).unwrap().parse().unwrap());
-    engine.region.set_recorder(Arc::new(Stop { left }));
+    engine.mapping.set_recorder(Arc::new(Stop { left }));
     for (commit, number) in commits().iter().zip(1000..) {
         make(&engine, commit, number);
         support::say(&number.to_string());
@@ -179,7 +179,7 @@ fn a_kill_at_every_store() {
         let agrees = seal_agrees(&std::fs::read(&path).unwrap());
         doubts += u64::from(!agrees);
         let engine = Engine::open(&path, Settings::default()).unwrap();
-        let expected = engine.region.identity().is_some() && agrees;
+        let expected = engine.mapping.identity().is_some() && agrees;
         assert_eq!(engine.opened == Opened::AfterKill, expected, "{:?}", engine.opened);
         let found = content(&engine).unwrap();
         let half = contents.get(reported + 1).is_some_and(|next| *next == found);

@@ -387,7 +387,7 @@ impl Life<'_> {
                     let settings = &engine.settings;
                     let small = settings.checkpoint_every.min(settings.limits.least_waiting) < 1 << 20;
                     // Nor does one that takes a checkpoint, since so much waits for that.
-                    let waits = engine.region.len() > 1 << 20;
+                    let waits = engine.mapping.len() > 1 << 20;
                     if settings.durability == Durability::Synced || small || waits {
                         return;
                     }

@@ -138,7 +138,7 @@ fn of_map(engine: &Engine, seq: Seq, map: MapId) -> std::result::Result<Content,
     let index = engine.index_at(map, seq).map_err(text)?;
     for slot in index.ok_or_else(|| format!("map {map} has no region"))?.iter() {
         let Some(offset) = slot.map_err(text)?.record else { continue };
-        let newest = log::record(&engine.region, offset).map_err(text)?;
+        let newest = log::record(&engine.mapping, offset).map_err(text)?;
         let Some(record) = engine.version_at(newest, seq, Moment::NOW).map_err(text)? else { continue };
         if record.kind() != Some(Kind::Put) {
             continue;

@@ -28,23 +28,23 @@ fn open(path: &Path, settings: &Settings) -> Arc<Engine> {
 /// A snapshot, and what it has to show as long as it is held.
 struct Held {
     pin: Pin<Arc<Engine>>,
-    region: u64,
+    mapping: u64,
     content: Content,
 }
 
 impl Held {
     fn take(engine: &Arc<Engine>, content: &Content) -> Held {
-        let (pin, region, _) = Pin::with_totals(Arc::clone(engine), DEFAULT_MAP).unwrap();
-        Held { pin, region: region.unwrap(), content: content.clone() }
+        let (pin, mapping, _) = Pin::with_totals(Arc::clone(engine), DEFAULT_MAP).unwrap();
+        Held { pin, mapping: mapping.unwrap(), content: content.clone() }
     }
 
     fn check(&self) {
         let engine = self.pin.engine();
-        let index = crate::file::index::Index::of_extent(&engine.region, self.region).unwrap();
+        let index = crate::file::index::Index::of_extent(&engine.mapping, self.mapping).unwrap();
         let mut found = Content::new();
         for slot in index.iter() {
             let Some(offset) = slot.unwrap().record else { continue };
-            let newest = log::record(&engine.region, offset).unwrap();
+            let newest = log::record(&engine.mapping, offset).unwrap();
             let Some(record) = engine.version_at(newest, self.pin.seq(), Moment::NOW).unwrap() else { continue };
             assert_eq!(record.kind(), Some(Kind::Put));
             let number = u16::from_le_bytes(*record.key().first_chunk().unwrap()) & 0x7fff;

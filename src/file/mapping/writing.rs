@@ -9,21 +9,21 @@ use super::*;
 /// Zeros to be written. Nobody writes to them, so the system keeps no memory for them.
 static ZEROS: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; 128 << 10].into_boxed_slice());
 
-/// The way to change words of a region that can be written to.
+/// The way to change words of a mapping that can be written to.
 #[derive(Clone, Copy)]
 pub(crate) struct Door<'r> {
-    region: &'r Region,
+    mapping: &'r Mapping,
     front: Window<'r>,
 }
 
 impl Door<'_> {
-    /// Stores a word of this region that was found at `offset`.
+    /// Stores a word of this mapping that was found at `offset`.
     #[inline(always)]
     pub(crate) fn store(self, word: &Word, offset: u64, value: u64, order: Ordering) {
         #[cfg(test)]
-        self.region.record(|recorder| recorder.store(offset, value));
+        self.mapping.record(|recorder| recorder.store(offset, value));
         #[cfg(not(test))]
-        let _ = (self.region, offset);
+        let _ = (self.mapping, offset);
         word.0.store(value.to_le(), order);
     }
 
@@ -36,16 +36,16 @@ impl Door<'_> {
     }
 }
 
-impl Region {
+impl Mapping {
     #[inline(always)]
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.is_read_only() { Err(self.read_only_error()) } else { Ok(()) }
     }
 
-    /// The way to change words of this region that were found, if it can be written to.
+    /// The way to change words of this mapping that were found, if it can be written to.
     #[inline(always)]
     pub(crate) fn door(&self) -> Result<Door<'_>> {
-        self.check_writable().map(|()| Door { region: self, front: self.window() })
+        self.check_writable().map(|()| Door { mapping: self, front: self.window() })
     }
 
     #[cold]
@@ -60,14 +60,14 @@ impl Region {
         let address = self.address(offset.0, bytes.len() as u64)?;
         #[cfg(test)]
         self.record(|recorder| recorder.write(offset.0, bytes));
-        // SAFETY: `address` points to as many bytes of a writable mapping, which `bytes` does not overlap, since what
+        // SAFETY: `address` points to as many bytes of a writable span, which `bytes` does not overlap, since what
         // is borrowed from the mapping is frozen and this range is not. Only the holder of the writer lock gets here,
         // with bytes that are not published, so nobody reads or writes them meanwhile.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address, bytes.len()) };
         Ok(())
     }
 
-    /// As [`write`](Region::write), for bytes that are to be flushed at once. A store through the mapping dirties the
+    /// As [`write`](Mapping::write), for bytes that are to be flushed at once. A store through the mapping dirties the
     /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only, where file and mapping
     /// are the same memory.
     #[inline]
@@ -134,11 +134,11 @@ impl Region {
         Ok(())
     }
 
-    /// Stores a word of this region that was found at `offset`. Nothing happens in one that cannot be written to.
+    /// Stores a word of this mapping that was found at `offset`. Nothing happens in one that cannot be written to.
     #[inline(always)]
     pub(crate) fn store_found(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
         if !self.is_read_only() {
-            Door { region: self, front: self.window() }.store(word, offset, value, order);
+            Door { mapping: self, front: self.window() }.store(word, offset, value, order);
         }
     }
 
@@ -204,9 +204,9 @@ impl Region {
             if let Some(recorder) = self.recorder.get() {
                 return recorder.flush(offset, len);
             }
-            // The mapping is kept by a count of its own, so that a flush never holds up growth.
-            let mapping = self.mappings.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
-            mapping.map_or(Ok(()), |mapping| mapping.flush_range(offset as usize, len as usize))?;
+            // The span is kept by a count of its own, so that a flush never holds up growth.
+            let span = self.spans.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
+            span.map_or(Ok(()), |span| span.flush_range(offset as usize, len as usize))?;
             // On Linux and Windows the call above reaches the medium. Elsewhere it may end in the drive's cache.
             if cfg!(not(any(target_os = "linux", windows))) { file.sync_data() } else { Ok(()) }
         })
@@ -257,8 +257,8 @@ impl Region {
         })
     }
 
-    /// Waits until what was [begun](Region::begin_writing_back) is written. That does not make it durable: it may be in
-    /// the drive's cache, but a flush then has little left to do.
+    /// Waits until what was [begun](Mapping::begin_writing_back) is written. That does not make it durable: it may be
+    /// in the drive's cache, but a flush then has little left to do.
     pub(crate) fn wait_for_writing_back(&self, offset: Offset, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         self.noting_failure("write back", || {
@@ -271,13 +271,13 @@ impl Region {
     fn noting_failure(&self, doing: &'static str, step: impl FnOnce() -> io::Result<()>) -> Result<()> {
         step().map_err(|error| {
             self.flush_failed.store(true, Ordering::Release);
-            // The word is always there, and this is a region that can be written to.
+            // The word is always there, and this is a mapping that can be written to.
             let _ = self.change_bits(live::STATE, live::STATE_POISONED, 0);
             Error::io(&self.path, doing, error)
         })
     }
 
-    /// Whether a flush has failed since the region was made.
+    /// Whether a flush has failed since the mapping was made.
     pub(crate) fn flush_failed(&self) -> bool {
         self.flush_failed.load(Ordering::Acquire)
     }
@@ -307,24 +307,23 @@ impl Region {
         if needed > 0 {
             self.check_limit(needed, 0, Offset(to))?;
         }
-        let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
             Backing::Memory { behind } => {
-                if let Some(mapping) = mappings.last().filter(|mapping| to > mapping.len() as u64) {
-                    grow(mapping, Shown::Memory, to)
-                        .map_err(|e| unmapped(&self.path, needed, mapping.len() as u64, e))?;
+                if let Some(span) = spans.last().filter(|span| to > span.len() as u64) {
+                    grow(span, Shown::Memory, to).map_err(|e| unmapped(&self.path, needed, span.len() as u64, e))?;
                 }
                 if to > old && behind.as_ref().is_some_and(|(_, whole)| old < *whole) {
                     // What was the seal of the file.
-                    os::discard(mappings.last(), old, BLOCK.min(to - old));
+                    os::discard(spans.last(), old, BLOCK.min(to - old));
                 }
             }
             Backing::File(file) => {
                 let end = if needed > 0 { to + seal } else { to };
                 os::extend(file, from.min(old + seal), old + seal, end)
                     .map_err(|refused| refusal(&self.path, needed, refused))?;
-                if let Err(error) = self.cover(&mut mappings, file, end) {
+                if let Err(error) = self.cover(&mut spans, file, end) {
                     os::set_len(file, old + seal).map_err(|e| Error::io(&self.path, "shorten the file", e))?;
                     return Err(unmapped(&self.path, needed, old, error));
                 }
@@ -347,10 +346,10 @@ impl Region {
         if len >= old || len < EXTENTS {
             return Ok(0);
         }
-        let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.backing {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
-            Backing::Memory { .. } => os::discard(mappings.last(), len, old - len),
+            Backing::Memory { .. } => os::discard(spans.last(), len, old - len),
             Backing::File(file) => {
                 // There may be a hole where the seal comes to lie.
                 match os::extend(file, len, old + BLOCK, len + BLOCK) {

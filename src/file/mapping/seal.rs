@@ -1,7 +1,7 @@
 //! The seal: the last block of a file, which says what was committed last. See [the
 //! format](crate::file::layout#the-seal).
 //!
-//! A region that is no file has none: nobody can copy it. Nor has one whose power was cut, until its log was followed
+//! A mapping that is no file has none: nobody can copy it. Nor has one whose power was cut, until its log was followed
 //! to the end: the file may be shorter than it was, and what looks like the seal be the end of the log.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::file::layout::{align_block, seal};
 
-impl Region {
+impl Mapping {
     /// Bytes of the seal, which lies behind those that can be accessed.
     #[inline]
     pub(super) fn seal_len(&self) -> u64 {
@@ -92,7 +92,7 @@ impl Region {
         self.flush_range(file, self.live(live::SEAL_AT)?, BLOCK)
     }
 
-    /// Takes the last block for a part of the log, until the file is [sealed up](Region::seal_up).
+    /// Takes the last block for a part of the log, until the file is [sealed up](Mapping::seal_up).
     pub(crate) fn unseal(&self) -> Result<()> {
         if let Backing::Memory { behind: Some((_, whole)) } = &self.backing {
             self.len.store(*whole, Ordering::Release);

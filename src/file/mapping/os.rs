@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use super::mapping::Mapping;
+use super::span::Span;
 use crate::error::FullReason;
 use crate::file::witness::{self, Call};
 
@@ -112,16 +112,16 @@ pub(super) fn is_mapped_elsewhere(error: &io::Error) -> bool {
 
 /// Turns a range that nobody uses, of a mapping that is memory of this process, to zeros, and gives its whole pages
 /// back. Behind a file it is not enough to drop the pages: the content of the file would come up again.
-pub(super) fn discard(mapping: Option<&std::sync::Arc<Mapping>>, offset: u64, len: u64) {
-    let Some(mapping) = mapping.filter(|mapping| offset + len <= mapping.len() as u64) else { return };
+pub(super) fn discard(span: Option<&std::sync::Arc<Span>>, offset: u64, len: u64) {
+    let Some(span) = span.filter(|span| offset + len <= span.len() as u64) else { return };
     let (start, end) = (offset as usize, (offset + len) as usize);
     let zero = |from: usize, to: usize| {
         // SAFETY: `from..to` lies in the mapping (looked at above), which can be written to. It is a part of a free
         // range of the store, into which no reference points.
-        unsafe { mapping.as_mut_ptr().add(from).write_bytes(0, to - from) };
+        unsafe { span.as_mut_ptr().add(from).write_bytes(0, to - from) };
     };
     let whole = whole_pages(start..end, page_size());
-    if !whole.is_empty() && renew(mapping, whole.start, whole.len()) {
+    if !whole.is_empty() && renew(span, whole.start, whole.len()) {
         zero(start, whole.start);
         zero(whole.end, end);
     } else {
@@ -129,16 +129,16 @@ pub(super) fn discard(mapping: Option<&std::sync::Arc<Mapping>>, offset: u64, le
     }
 }
 
-/// Puts new memory, all zeros, in place of whole pages of a mapping that nobody has a reference into. `false` if the
+/// Puts new memory, all zeros, in place of whole pages of a span that nobody has a reference into. `false` if the
 /// system does not offer that; then they are as they were.
 #[cfg(unix)]
-fn renew(mapping: &Mapping, offset: usize, len: usize) -> bool {
-    assert!(offset + len <= mapping.len(), "the pages lie in the mapping");
+fn renew(span: &Span, offset: usize, len: usize) -> bool {
+    assert!(offset + len <= span.len(), "the pages lie in the span");
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED);
-    // SAFETY: `MAP_FIXED` replaces only pages of `mapping` (asserted), in one step, and no reference points into them.
-    // They are unmapped with the rest of it when `mapping` is dropped.
+    // SAFETY: `MAP_FIXED` replaces only pages of `span` (asserted), in one step, and no reference points into them.
+    // They are unmapped with the rest of it when `span` is dropped.
     let mapped = unsafe {
-        let at = mapping.as_mut_ptr().add(offset).cast();
+        let at = span.as_mut_ptr().add(offset).cast();
         libc::mmap(at, len, access, flags | NO_RESERVE, -1, 0)
     };
     mapped != libc::MAP_FAILED
@@ -151,7 +151,7 @@ pub(super) fn whole_pages(range: std::ops::Range<usize>, page: usize) -> std::op
 }
 
 #[cfg(not(unix))]
-fn renew(_mapping: &Mapping, _offset: usize, _len: usize) -> bool {
+fn renew(_span: &Span, _offset: usize, _len: usize) -> bool {
     false
 }
 
@@ -387,40 +387,40 @@ pub(super) fn wait_for_writing_back(file: &File, _offset: u64, _len: u64) -> io:
 }
 
 /// Puts the first `len` bytes of a file, a multiple of the page size or all of it, in place of the first bytes of a
-/// mapping that is at least as long. What is written to them stays in this process.
+/// span that is at least as long. What is written to them stays in this process.
 #[cfg(unix)]
-pub(super) fn put_private(mapping: &Mapping, file: &File, len: u64) -> io::Result<()> {
+pub(super) fn put_private(span: &Span, file: &File, len: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    assert!(len <= mapping.len() as u64, "the file fits into the mapping");
+    assert!(len <= span.len() as u64, "the file fits into the mapping");
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED | NO_RESERVE);
-    let at = mapping.as_mut_ptr().cast();
-    // SAFETY: `MAP_FIXED` replaces only pages of `mapping`, from its start, which is that of a page, and no further
-    // than its end (asserted); nobody has a reference into it yet. It is unmapped as a whole when `mapping` is dropped.
+    let at = span.as_mut_ptr().cast();
+    // SAFETY: `MAP_FIXED` replaces only pages of `span`, from its start, which is that of a page, and no further
+    // than its end (asserted); nobody has a reference into it yet. It is unmapped as a whole when `span` is dropped.
     let mapped = unsafe { libc::mmap(at, len as usize, access, flags, file.as_raw_fd(), 0) };
     if mapped == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
     // The last page may show more of the file than that, where pages are larger than blocks.
-    let end = (len as usize).next_multiple_of(page_size()).min(mapping.len());
-    // SAFETY: the bytes belong to the page of the last byte of `len`, so to the file and to the mapping, which is
+    let end = (len as usize).next_multiple_of(page_size()).min(span.len());
+    // SAFETY: the bytes belong to the page of the last byte of `len`, so to the file and to the span, which is
     // private to this process and which nobody has a reference into yet.
-    unsafe { mapping.as_mut_ptr().add(len as usize).write_bytes(0, end - len as usize) };
+    unsafe { span.as_mut_ptr().add(len as usize).write_bytes(0, end - len as usize) };
     Ok(())
 }
 
-/// Here a mapping cannot be put in place of a part of another, so the file is read.
+/// Here a span cannot be put in place of a part of another, so the file is read.
 #[cfg(not(unix))]
-pub(super) fn put_private(mapping: &Mapping, file: &File, len: u64) -> io::Result<()> {
-    assert!(len <= mapping.len() as u64, "the file fits into the mapping");
+pub(super) fn put_private(span: &Span, file: &File, len: u64) -> io::Result<()> {
+    assert!(len <= span.len() as u64, "the file fits into the mapping");
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     while at < len {
         let piece = (len - at).min(buffer.len() as u64) as usize;
         read_at(file, at, &mut buffer[..piece])?;
-        // SAFETY: `at + piece` is at most `len`, and the mapping, which is private to this process and which nobody has
+        // SAFETY: `at + piece` is at most `len`, and the span, which is private to this process and which nobody has
         // a reference into yet, is at least that long.
-        unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), mapping.as_mut_ptr().add(at as usize), piece) };
+        unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), span.as_mut_ptr().add(at as usize), piece) };
         at += piece as u64;
     }
     Ok(())

@@ -1,22 +1,22 @@
-//! A mapping: a run of addresses that shows a file, or memory of this process, and can grow where it is.
+//! A span: a run of addresses that shows a file, or memory of this process, and can grow where it is.
 //!
 //! Addresses are taken when they are needed and no sooner: a limit on them (`ulimit -v`) counts what is reserved as
 //! well, what a process [locks](https://man7.org/linux/man-pages/man2/mlock.2.html) in memory beforehand takes up real
-//! memory as soon as it is mapped, and a thousand stores that reserve a TiB each find none. So a mapping is as long as
-//! it has to be, and lies [apart](Mapping::apart): far from all others, so that the addresses behind it are free when
+//! memory as soon as it is mapped, and a thousand stores that reserve a TiB each find none. So a span is as long as
+//! it has to be, and lies [apart](Span::apart): far from all others, so that the addresses behind it are free when
 //! it is to grow.
 
 use std::fs::File;
 use std::io;
 
-/// What can be done with a mapping of a file.
+/// What can be done with a span of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protection {
     ReadOnly,
     ReadWrite,
 }
 
-/// What a mapping shows.
+/// What a span shows.
 #[derive(Clone, Copy)]
 pub(super) enum Shown<'f> {
     /// A file as everybody sees it.
@@ -26,7 +26,7 @@ pub(super) enum Shown<'f> {
     Memory,
 }
 
-pub(super) use system::Mapping;
+pub(super) use system::Span;
 
 fn no_addresses() -> io::Error {
     io::ErrorKind::OutOfMemory.into()
@@ -43,32 +43,32 @@ mod system {
     use super::super::os::{NO_RESERVE, page_size};
     use super::*;
 
-    pub(in super::super) struct Mapping {
+    pub(in super::super) struct Span {
         base: *mut u8,
         /// A multiple of the page size.
         len: AtomicUsize,
     }
 
-    // SAFETY: a mapping is a range of addresses, which any thread may use and unmap; who accesses what in it is for the
-    // region to say.
-    unsafe impl Send for Mapping {}
+    // SAFETY: a span is a range of addresses, which any thread may use and unmap; who accesses what in it is for the
+    // mapping to say.
+    unsafe impl Send for Span {}
     // SAFETY: as above.
-    unsafe impl Sync for Mapping {}
+    unsafe impl Sync for Span {}
 
-    /// The mappings that lie apart, as the addresses of their starts and ends.
+    /// The spans that lie apart, as the addresses of their starts and ends.
     static APART: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
-    impl Mapping {
+    impl Span {
         /// Maps `len` bytes wherever the system puts them.
-        pub(in super::super) fn anywhere(shown: Shown<'_>, len: u64) -> io::Result<Mapping> {
+        pub(in super::super) fn anywhere(shown: Shown<'_>, len: u64) -> io::Result<Span> {
             let len = whole_pages(len)?;
             let base = map(std::ptr::null_mut(), len, shown, 0)?;
-            Ok(Mapping { base, len: AtomicUsize::new(len) })
+            Ok(Span { base, len: AtomicUsize::new(len) })
         }
 
         /// Maps `len` bytes in the middle of the longest run of addresses that is free, as far as this process knows.
         /// Fails where there are too few addresses for that, or the system takes no wishes.
-        pub(in super::super) fn apart(shown: Shown<'_>, len: u64) -> io::Result<Mapping> {
+        pub(in super::super) fn apart(shown: Shown<'_>, len: u64) -> io::Result<Span> {
             let len = whole_pages(len)?;
             let mut apart = APART.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(Range { start: from, end: to }) = longest_gap(&apart).filter(|gap| gap.end - gap.start > len)
@@ -80,7 +80,7 @@ mod system {
                 let at = (from + (to - from) / 8 * eighth) & !(HUGE_PAGE - 1);
                 if let Some(base) = map_at(at as *mut u8, len, shown, 0)? {
                     apart.insert(at, at + len);
-                    return Ok(Mapping { base, len: AtomicUsize::new(len) });
+                    return Ok(Span { base, len: AtomicUsize::new(len) });
                 }
             }
             Err(no_addresses())
@@ -116,7 +116,7 @@ mod system {
             let end = offset + len;
             assert!(end <= self.len(), "the range lies in the mapping");
             let start = offset / page_size() * page_size();
-            // SAFETY: the range lies in this mapping (asserted), and begins at a page. The call changes nothing of it.
+            // SAFETY: the range lies in this span (asserted), and begins at a page. The call changes nothing of it.
             match unsafe { libc::msync(self.base.add(start).cast(), end - start, libc::MS_SYNC) } {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),
@@ -124,11 +124,11 @@ mod system {
         }
     }
 
-    impl Drop for Mapping {
+    impl Drop for Span {
         fn drop(&mut self) {
             let len = *self.len.get_mut();
             let mut apart = APART.lock().unwrap_or_else(PoisonError::into_inner);
-            // SAFETY: `len` bytes from `base` on are ours and nobody's else; who borrows from them keeps the mapping.
+            // SAFETY: `len` bytes from `base` on are ours and nobody's else; who borrows from them keeps the span.
             unsafe { libc::munmap(self.base.cast(), len) };
             apart.remove(&self.base.addr());
         }
@@ -177,7 +177,7 @@ mod system {
     /// above, and programs with their heaps either above or below.
     const PLACES: Range<u64> = 0x1000_0000_0000..0x5000_0000_0000;
 
-    /// The longest run of addresses between mappings that lie apart. Where it begins is random, so that nobody can tell
+    /// The longest run of addresses between spans that lie apart. Where it begins is random, so that nobody can tell
     /// beforehand at which address the content of a file lies.
     fn longest_gap(apart: &BTreeMap<usize, usize>) -> Option<Range<usize>> {
         static BEGIN: OnceLock<u64> = OnceLock::new();
@@ -198,10 +198,10 @@ mod system {
 
     use super::*;
 
-    pub(in super::super) struct Mapping(MmapRaw);
+    pub(in super::super) struct Span(MmapRaw);
 
-    impl Mapping {
-        pub(in super::super) fn anywhere(shown: Shown<'_>, len: u64) -> io::Result<Mapping> {
+    impl Span {
+        pub(in super::super) fn anywhere(shown: Shown<'_>, len: u64) -> io::Result<Span> {
             let len = usize::try_from(len).map_err(|_| no_addresses())?;
             let options = MmapOptions::new().len(len).clone();
             let mapped = match shown {
@@ -209,11 +209,11 @@ mod system {
                 Shown::File(file, Protection::ReadWrite) => options.map_raw(file)?,
                 Shown::Memory => options.map_anon()?.into(),
             };
-            Ok(Mapping(mapped))
+            Ok(Span(mapped))
         }
 
         /// The system has no call for that.
-        pub(in super::super) fn apart(_shown: Shown<'_>, _len: u64) -> io::Result<Mapping> {
+        pub(in super::super) fn apart(_shown: Shown<'_>, _len: u64) -> io::Result<Span> {
             Err(no_addresses())
         }
 

@@ -1,4 +1,4 @@
-//! A window: where the bytes of a region are at one time, for one who takes several steps among them.
+//! A window: where the bytes of a mapping are at one time, for one who takes several steps among them.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use zerocopy::little_endian::U64;
 
-use super::{EXTENTS, Offset, Region, Word};
+use super::{EXTENTS, Mapping, Offset, Word};
 
-/// Address and length of a region, loaded once. Each access is checked against that length, so what was added since
-/// lies beyond; whoever finds that asks the [`Region`], which looks again.
+/// Address and length of a mapping, loaded once. Each access is checked against that length, so what was added since
+/// lies beyond; whoever finds that asks the [`Mapping`], which looks again.
 ///
 /// It is taken for a few steps and not kept, since a file can become shorter where nobody looks.
 #[derive(Clone, Copy)]
@@ -17,25 +17,25 @@ pub(crate) struct Window<'a> {
     base: NonNull<u8>,
     /// At least [`EXTENTS`].
     len: u64,
-    region: PhantomData<&'a Region>,
+    mapping: PhantomData<&'a Mapping>,
 }
 
-impl Region {
+impl Mapping {
     /// What there is now.
     #[inline(always)]
     pub(crate) fn window(&self) -> Window<'_> {
         // Length before base: a base that is newer than the length covers it all the same.
         let len = self.len.load(Ordering::Acquire);
         let base = self.base.load(Ordering::Acquire);
-        // SAFETY: no mapping begins at address zero. Said twice, since the compiler forgets it of a `NonNull`.
+        // SAFETY: no span begins at address zero. Said twice, since the compiler forgets it of a `NonNull`.
         let base = unsafe {
             std::hint::assert_unchecked(!base.is_null());
             NonNull::new_unchecked(base)
         };
-        // SAFETY: no region is ever shorter (see `Mapped`, `refresh`, `truncate` and the seal). So nothing is left
+        // SAFETY: no mapping is ever shorter (see `Mapped`, `refresh`, `truncate` and the seal). So nothing is left
         // to check of a word in front of the extents.
         unsafe { std::hint::assert_unchecked(len >= EXTENTS) };
-        Window { base, len, region: PhantomData }
+        Window { base, len, mapping: PhantomData }
     }
 }
 
@@ -43,20 +43,20 @@ impl<'a> Window<'a> {
     /// The address of `N` words, if they lie in the window and `offset` is a multiple of 8.
     #[inline(always)]
     fn address_of_words<const N: usize>(self, offset: u64) -> Option<NonNull<u8>> {
-        const { assert!(N as u64 * 8 <= EXTENTS, "no region is shorter than that") };
+        const { assert!(N as u64 * 8 <= EXTENTS, "no mapping is shorter than that") };
         if offset > self.len - N as u64 * 8 || !offset.is_multiple_of(8) {
             return None;
         }
         // SAFETY: the length is at least `EXTENTS` (see `Mapped`), so the difference is that; `offset + 8 * N` is
-        // at most the length, so the result lies inside the mapping that `base` belongs to and inside the file.
+        // at most the length, so the result lies inside the span that `base` belongs to and inside the file.
         Some(unsafe { self.base.add(offset as usize) })
     }
 
-    /// The `N` words at `offset`, a multiple of 8; see [`Region::words`].
+    /// The `N` words at `offset`, a multiple of 8; see [`Mapping::words`].
     #[inline(always)]
     pub(crate) fn words<const N: usize>(self, offset: u64) -> Option<&'a [Word; N]> {
         let address = self.address_of_words::<N>(offset)?;
-        // SAFETY: `address` points to `N` words of a mapping that lives as long as the region; mappings start at a page
+        // SAFETY: `address` points to `N` words of a span that lives as long as the mapping; spans start at a page
         // and `offset` is a multiple of 8, so they are aligned. Words are only ever accessed as atomics.
         Some(unsafe { address.cast::<[Word; N]>().as_ref() })
     }
@@ -69,23 +69,23 @@ impl<'a> Window<'a> {
     }
 
     /// `N` words among bytes that were published and can change no more, at `offset`, a multiple of 8; see
-    /// [`Region::frozen`].
+    /// [`Mapping::frozen`].
     #[inline(always)]
     pub(crate) fn frozen_words<const N: usize>(self, offset: Offset) -> Option<&'a [U64; N]> {
         let address = self.address_of_words::<N>(offset.0)?;
-        // SAFETY: `address` points to `8 * N` bytes of a mapping that lives as long as the region, any bytes are a
+        // SAFETY: `address` points to `8 * N` bytes of a span that lives as long as the mapping, any bytes are a
         // `U64`, which needs no alignment, and these do not change while borrowed: see the module's documentation.
         Some(unsafe { address.cast::<[U64; N]>().as_ref() })
     }
 
-    /// Bytes that were published and can change no more; see [`Region::frozen`].
+    /// Bytes that were published and can change no more; see [`Mapping::frozen`].
     #[inline(always)]
     pub(crate) fn frozen(self, offset: Offset, len: u64) -> Option<&'a [u8]> {
         if offset.0.checked_add(len)? > self.len {
             return None;
         }
-        // SAFETY: `offset + len` is at most the length, so these bytes lie inside the mapping that `base` belongs to,
-        // which lives as long as the region, and inside the file; so `len` fits into a `usize`. They do not change
+        // SAFETY: `offset + len` is at most the length, so these bytes lie inside the span that `base` belongs to,
+        // which lives as long as the mapping, and inside the file; so `len` fits into a `usize`. They do not change
         // while borrowed: see the module's documentation.
         Some(unsafe { std::slice::from_raw_parts(self.base.add(offset.0 as usize).as_ptr(), len as usize) })
     }

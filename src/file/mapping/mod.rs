@@ -1,17 +1,17 @@
 //! The mapping: the file as memory, and the one door through which it changes.
 //!
-//! Readers get three things from here: atomic words ([`Region::word`], [`Region::words`]; a [`Word`] can only be
-//! loaded), bytes that can change no more ([`Region::frozen`]) and headers among them ([`Region::header`]). Every
-//! access is checked against the length of the file. Writers go through the door, the methods [`write`](Region::write),
-//! [`store`](Region::store), [`append`](Region::append), [`compare_exchange`](Region::compare_exchange),
-//! [`flush`](Region::flush) and [`allocate`](Region::allocate), and nothing else changes the file; a test build can put
-//! a [recorder](super::witness) behind it.
+//! Readers get three things from here: atomic words ([`Mapping::word`], [`Mapping::words`]; a [`Word`] can only be
+//! loaded), bytes that can change no more ([`Mapping::frozen`]) and headers among them ([`Mapping::header`]). Every
+//! access is checked against the length of the file. Writers go through the door, the methods
+//! [`write`](Mapping::write), [`store`](Mapping::store), [`append`](Mapping::append),
+//! [`compare_exchange`](Mapping::compare_exchange), [`flush`](Mapping::flush) and [`allocate`](Mapping::allocate), and
+//! nothing else changes the file; a test build can put a [recorder](super::witness) behind it.
 //!
 //! # Why the references are sound
 //!
-//! * The base pointer belongs to a mapping that stays mapped as long as the `Region` lives. It grows where it is; where
-//!   the addresses behind it are taken, a file is mapped anew, and the old mappings stay. Those grow geometrically, so
-//!   they are few.
+//! * The base pointer belongs to a [span] that stays mapped as long as the `Mapping` lives. It grows where it is; where
+//!   the addresses behind it are taken, a file is mapped anew, and the old spans stay. Those grow geometrically, so they
+//!   are few.
 //! * The last block of a file is the [seal](super::layout#the-seal), and behind the length that callers see. The
 //!   mapping covers it as well.
 //! * The length is raised only after the file has been extended, by us or by another process, and the mapping covers
@@ -19,15 +19,15 @@
 //!   no pin covers it, and nobody has the store open who reads without pins. The mapping goes on behind its end.
 //! * Nothing hands out `&mut` to the mapping, nor `&` to what may still change, words excepted, and those are atomics.
 //! * The trust boundary, stated in the crate's documentation: nobody but slotlog changes or truncates the file while it
-//!   is open. Within that, callers of [`Region::frozen`] ask only for bytes that were published, by a release store of
+//!   is open. Within that, callers of [`Mapping::frozen`] ask only for bytes that were published, by a release store of
 //!   the slot or the commit point through which they found them, and that are not reused while they look (they hold a
 //!   pin or the writer lock).
 #![allow(unsafe_code)]
 
 pub(crate) mod barrier;
-mod mapping;
 mod os;
 mod seal;
+mod span;
 mod tags;
 mod window;
 mod writing;
@@ -45,8 +45,8 @@ use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, Offset, Seq, live};
 use super::locks::network_file_system;
 use super::witness::{self, Call};
 use crate::error::{Error, FullReason, Result};
-pub(crate) use mapping::Protection;
-use mapping::{Mapping, Shown};
+pub(crate) use span::Protection;
+use span::{Shown, Span};
 pub(crate) use tags::tagged;
 pub(crate) use window::Window;
 
@@ -120,13 +120,13 @@ fn before_seal(len: u64) -> u64 {
 }
 
 /// The file, or memory in its place, as one run of bytes that can grow.
-pub(crate) struct Region {
+pub(crate) struct Mapping {
     base: AtomicPtr<u8>,
     len: AtomicU64,
-    /// Every mapping made, with its length; the last one is in use, the others may still be borrowed from.
-    mappings: Mutex<Vec<Arc<Mapping>>>,
+    /// Every span made, with its length; the last one is in use, the others may still be borrowed from.
+    spans: Mutex<Vec<Arc<Span>>>,
     backing: Backing,
-    /// The last block is the seal. A region that is no file has none, nor is one looked for in a recovery.
+    /// The last block is the seal. A mapping that is no file has none, nor is one looked for in a recovery.
     sealed: AtomicBool,
     path: PathBuf,
     max_len: u64,
@@ -150,19 +150,19 @@ enum Backing {
     },
 }
 
-/// What is mapped when a region begins.
+/// What is there when a mapping begins.
 struct Mapped {
-    mapping: Mapping,
+    span: Span,
     /// So many bytes mapping and file have at least, and that is at least [`EXTENTS`].
     len: u64,
-    /// Mapping and file have a block more, the seal.
+    /// Span and file have a block more, the seal.
     sealed: bool,
 }
 
-impl Region {
+impl Mapping {
     /// Maps `file`. One that is to be written to gets real space behind all of it; a shorter one is made as long as the
     /// part in front of the extents and the seal.
-    pub(crate) fn of_file(file: File, path: PathBuf, protection: Protection, max_len: u64) -> Result<Region> {
+    pub(crate) fn of_file(file: File, path: PathBuf, protection: Protection, max_len: u64) -> Result<Mapping> {
         let read_only = protection == Protection::ReadOnly;
         let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         if len < EXTENTS && !read_only {
@@ -186,28 +186,28 @@ impl Region {
                 os::fill_holes(&file, 0, len).map_err(|refused| refusal(&path, missing, refused))?;
             }
         }
-        let mapping = map_file(&file, len, protection);
-        let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
+        let span = map_file(&file, len, protection);
+        let span = span.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
         let backing = if read_only { Backing::ReadOnlyFile(file) } else { Backing::File(file) };
-        let mapped = Mapped { mapping, len: before_seal(len), sealed: len >= LEAST_FILE };
-        Ok(Region::new(mapped, backing, path, max_len))
+        let mapped = Mapped { span, len: before_seal(len), sealed: len >= LEAST_FILE };
+        Ok(Mapping::new(mapped, backing, path, max_len))
     }
 
     /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the
     /// system has that much to promise.
-    pub(crate) fn in_memory(max_len: u64) -> Result<Region> {
+    pub(crate) fn in_memory(max_len: u64) -> Result<Mapping> {
         let path = PathBuf::from("(in memory)");
-        let mapping = map_memory(EXTENTS, max_len).map_err(|e| unmapped(&path, EXTENTS, 0, e))?;
-        let mapped = Mapped { mapping, len: EXTENTS, sealed: false };
-        Ok(Region::new(mapped, Backing::Memory { behind: None }, path, max_len))
+        let span = map_memory(EXTENTS, max_len).map_err(|e| unmapped(&path, EXTENTS, 0, e))?;
+        let mapped = Mapped { span, len: EXTENTS, sealed: false };
+        Ok(Mapping::new(mapped, Backing::Memory { behind: None }, path, max_len))
     }
 
     /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added,
     /// up to `max_len`, stays here. Nobody else may change the file meanwhile.
-    pub(crate) fn into_private(self, max_len: u64) -> Result<Region> {
-        let Region { backing, path, mappings, .. } = self;
+    pub(crate) fn into_private(self, max_len: u64) -> Result<Mapping> {
+        let Mapping { backing, path, spans, .. } = self;
         // There may not be addresses for both.
-        drop(mappings);
+        drop(spans);
         let Backing::ReadOnlyFile(file) = backing else { return Err(Error::ReadOnly { path }) };
         let len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
         // The seal as well: see `unseal`.
@@ -215,17 +215,17 @@ impl Region {
         if whole < EXTENTS {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
-        let mapping = map_memory(whole, max_len).and_then(|mapping| {
-            os::put_private(&mapping, &file, whole)?;
-            Ok(mapping)
+        let span = map_memory(whole, max_len).and_then(|span| {
+            os::put_private(&span, &file, whole)?;
+            Ok(span)
         });
-        let mapping = mapping.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
-        let mapped = Mapped { mapping, len: before_seal(whole), sealed: false };
-        Ok(Region::new(mapped, Backing::Memory { behind: Some((file, whole)) }, path, max_len))
+        let span = span.map_err(|e| Error::io(&path, "map the file into memory", os::naming_limit(e)))?;
+        let mapped = Mapped { span, len: before_seal(whole), sealed: false };
+        Ok(Mapping::new(mapped, Backing::Memory { behind: Some((file, whole)) }, path, max_len))
     }
 
-    fn new(mapped: Mapped, backing: Backing, path: PathBuf, max_len: u64) -> Region {
-        let Mapped { mapping, len, sealed } = mapped;
+    fn new(mapped: Mapped, backing: Backing, path: PathBuf, max_len: u64) -> Mapping {
+        let Mapped { span, len, sealed } = mapped;
         // Of the file systems that other machines may have open, not all keep file and mapping the same.
         let coherent = match &backing {
             Backing::File(file) => {
@@ -233,11 +233,11 @@ impl Region {
             }
             _ => false,
         };
-        let region = Region {
+        let mapping = Mapping {
             sealed: AtomicBool::new(sealed),
-            base: AtomicPtr::new(mapping.as_mut_ptr()),
+            base: AtomicPtr::new(span.as_mut_ptr()),
             len: AtomicU64::new(len),
-            mappings: Mutex::new(vec![Arc::new(mapping)]),
+            spans: Mutex::new(vec![Arc::new(span)]),
             backing,
             path,
             max_len: max_len.min(MAX_FILE_LEN),
@@ -248,10 +248,10 @@ impl Region {
             recorder: std::sync::OnceLock::new(),
         };
         #[cfg(test)]
-        if let (Backing::File(_), Some(recorder)) = (&region.backing, witness::recorder()) {
-            region.set_recorder(recorder);
+        if let (Backing::File(_), Some(recorder)) = (&mapping.backing, witness::recorder()) {
+            mapping.set_recorder(recorder);
         }
-        region
+        mapping
     }
 
     /// Name of the file, for messages.
@@ -323,7 +323,7 @@ impl Region {
         }
     }
 
-    /// Whether the file was [marked](Region::mark) since it came into memory.
+    /// Whether the file was [marked](Mapping::mark) since it came into memory.
     pub(crate) fn is_marked(&self) -> bool {
         self.file().is_some_and(os::is_marked)
     }
@@ -351,7 +351,7 @@ impl Region {
         // Length before base: a base that is newer than the length covers it all the same.
         let valid = self.len.load(Ordering::Acquire);
         match offset.checked_add(len) {
-            // SAFETY: offset + len is at most `valid`, so the result lies inside the mapping that `base` belongs to
+            // SAFETY: offset + len is at most `valid`, so the result lies inside the span that `base` belongs to
             // (see the module's documentation) and inside the file.
             Some(end) if end <= valid => Ok(unsafe { self.base.load(Ordering::Acquire).add(offset as usize) }),
             _ => self.address_in_longer_file(offset, len),
@@ -374,11 +374,11 @@ impl Region {
     /// seal.
     pub(crate) fn refresh(&self) -> Result<u64> {
         let Some(file) = self.file() else { return Ok(self.len()) };
-        let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         let whole = os::len(file).map_err(|e| Error::io(&self.path, "read the length", e))?;
         let len = if self.seal_len() > 0 { before_seal(whole) } else { whole };
         if len != self.len() && len >= EXTENTS {
-            let covered = self.cover(&mut mappings, file, whole);
+            let covered = self.cover(&mut spans, file, whole);
             covered.map_err(|e| Error::io(&self.path, "map the longer file into memory", os::naming_limit(e)))?;
             // Release: whoever sees the new length sees a base that covers it.
             self.len.store(len, Ordering::Release);
@@ -386,28 +386,28 @@ impl Region {
         Ok(len)
     }
 
-    /// Sees to it that the mapping in use has at least `len` bytes.
-    fn cover(&self, mappings: &mut Vec<Arc<Mapping>>, file: &File, len: u64) -> io::Result<()> {
+    /// Sees to it that the span in use has at least `len` bytes.
+    fn cover(&self, spans: &mut Vec<Arc<Span>>, file: &File, len: u64) -> io::Result<()> {
         let shown = Shown::File(file, self.protection());
-        if let Some(mapping) = mappings.last()
-            && (mapping.len() as u64 >= len || grow(mapping, shown, len).is_ok())
+        if let Some(span) = spans.last()
+            && (span.len() as u64 >= len || grow(span, shown, len).is_ok())
         {
             return Ok(());
         }
-        let mapping = map_file(file, len, self.protection())?;
-        self.base.store(mapping.as_mut_ptr(), Ordering::Release);
-        mappings.push(Arc::new(mapping));
+        let span = map_file(file, len, self.protection())?;
+        self.base.store(span.as_mut_ptr(), Ordering::Release);
+        spans.push(Arc::new(span));
         Ok(())
     }
 
-    /// The word at `offset`, a multiple of 8, in front of the extents. Every region is at least that long, so for an
+    /// The word at `offset`, a multiple of 8, in front of the extents. Every mapping is at least that long, so for an
     /// offset that the compiler knows nothing is left to check.
     #[inline(always)]
     pub(crate) fn live_word(&self, offset: u64) -> Result<&Word> {
         if !offset.is_multiple_of(8) || offset >= EXTENTS {
             return Err(self.misaligned(offset));
         }
-        // SAFETY: the mapping that `base` belongs to has at least `EXTENTS` bytes, which is a multiple of 8, and so
+        // SAFETY: the span that `base` belongs to has at least `EXTENTS` bytes, which is a multiple of 8, and so
         // does the file (see `Mapped`); `offset` is a smaller multiple of 8. The rest as in `words`.
         Ok(unsafe { &*self.base.load(Ordering::Acquire).add(offset as usize).cast::<Word>() })
     }
@@ -456,7 +456,7 @@ impl Region {
             return Err(self.misaligned(offset));
         }
         let address = self.address(offset, 8 * (N * M) as u64)?;
-        // SAFETY: `address` points to `N * M` words of the mapping, which lives as long as `self`; mappings start at a
+        // SAFETY: `address` points to `N * M` words of a span, which lives as long as `self`; spans start at a
         // page and `offset` is a multiple of 8, so they are aligned. Words are only ever accessed as atomics.
         Ok(unsafe { &*address.cast::<[[Word; N]; M]>() })
     }
@@ -466,7 +466,7 @@ impl Region {
     pub(crate) fn frozen(&self, offset: Offset, len: u64) -> Result<&[u8]> {
         let address = self.address(offset.0, len)?;
         let len = usize::try_from(len).map_err(|_| self.outside(offset.0, len))?;
-        // SAFETY: `address` points to `len` bytes of the mapping, which lives as long as `self`. They do not change
+        // SAFETY: `address` points to `len` bytes of a span, which lives as long as `self`. They do not change
         // while borrowed: see the module's documentation.
         Ok(unsafe { std::slice::from_raw_parts(address, len) })
     }
@@ -509,14 +509,14 @@ impl Region {
     }
 
     /// Sleeps while one half of a word in front of the extents has the value `seen`, until somebody
-    /// [wakes](Region::wake) it or `timeout` is over; sometimes for no reason. Where the system cannot wake other
+    /// [wakes](Mapping::wake) it or `timeout` is over; sometimes for no reason. Where the system cannot wake other
     /// processes it sleeps a little.
     pub(crate) fn sleep(&self, offset: u64, half: Half, seen: u32, timeout: Duration) -> Result<()> {
         os::wait(self.half(offset, half)?, seen, timeout);
         Ok(())
     }
 
-    /// Wakes everybody, in all processes, who [sleeps](Region::sleep) on this half of this word.
+    /// Wakes everybody, in all processes, who [sleeps](Mapping::sleep) on this half of this word.
     pub(crate) fn wake(&self, offset: u64, half: Half) -> Result<()> {
         os::wake(self.half(offset, half)?);
         Ok(())
@@ -528,7 +528,7 @@ impl Region {
             Half::Low => 0,
             Half::High => 1,
         };
-        // SAFETY: a word is eight bytes, aligned to eight, in a mapping that lives as long as `self`; it is
+        // SAFETY: a word is eight bytes, aligned to eight, in a span that lives as long as `self`; it is
         // little-endian, so its low half comes first. It is given to the kernel only, which reads it atomically.
         Ok(unsafe { &*word.cast::<AtomicU32>().add(index) })
     }
@@ -571,11 +571,11 @@ fn unmapped(path: &Path, needed: u64, len: u64, error: io::Error) -> Error {
 }
 
 /// Maps a file.
-fn map_file(file: &File, len: u64, protection: Protection) -> io::Result<Mapping> {
+fn map_file(file: &File, len: u64, protection: Protection) -> io::Result<Span> {
     let most = match cfg!(target_pointer_width = "64") {
         _ if !cfg!(target_os = "linux") => len,
         true => len.saturating_mul(4).max(RESERVE),
-        // Old mappings stay: so many that all of them together are a few times as long as the file.
+        // Old spans stay: so many that all of them together are a few times as long as the file.
         false => len.saturating_add(len / 2),
     };
     map(Shown::File(file, protection), len, most)
@@ -583,23 +583,23 @@ fn map_file(file: &File, len: u64, protection: Protection) -> io::Result<Mapping
 
 /// Takes memory of this process. What makes a full store smaller may exceed its limit `max_len` for a while, and so may
 /// a recovery.
-fn map_memory(len: u64, max_len: u64) -> io::Result<Mapping> {
+fn map_memory(len: u64, max_len: u64) -> io::Result<Span> {
     map(Shown::Memory, len, max_len.saturating_mul(2).clamp(len, len.saturating_add(MOST_RESERVED)))
 }
 
 /// Maps `len` bytes where it can be more later. If there is no such place, up to `most`, as much of that as the system
 /// gives.
-fn map(shown: Shown<'_>, len: u64, most: u64) -> io::Result<Mapping> {
+fn map(shown: Shown<'_>, len: u64, most: u64) -> io::Result<Span> {
     for len in [with_room(shown, len), len] {
-        if let Ok(mapping) = witness::call(Call::Map).and_then(|()| Mapping::apart(shown, len)) {
-            return Ok(mapping);
+        if let Ok(span) = witness::call(Call::Map).and_then(|()| Span::apart(shown, len)) {
+            return Ok(span);
         }
     }
     let mut room = most;
     loop {
-        match witness::call(Call::Map).and_then(|()| Mapping::anywhere(shown, room)) {
+        match witness::call(Call::Map).and_then(|()| Span::anywhere(shown, room)) {
             Err(_) if room > len => room = (room / 2).max(len),
-            mapping => return mapping,
+            span => return span,
         }
     }
 }
@@ -609,13 +609,13 @@ pub(crate) fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<
     os::read_at(file, offset, bytes)
 }
 
-/// Makes a mapping longer, where it is. Under a tight limit, only as long as it has to be.
-fn grow(mapping: &Mapping, shown: Shown<'_>, len: u64) -> io::Result<()> {
-    let grow = |len| witness::call(Call::Map).and_then(|()| mapping.grow(shown, len));
+/// Makes a span longer, where it is. Under a tight limit, only as long as it has to be.
+fn grow(span: &Span, shown: Shown<'_>, len: u64) -> io::Result<()> {
+    let grow = |len| witness::call(Call::Map).and_then(|()| span.grow(shown, len));
     grow(with_room(shown, len)).or_else(|_| grow(len))
 }
 
-/// So that a mapping grows in few steps. Where the system does not allow it, a file is not mapped beyond its end.
+/// So that a span grows in few steps. Where the system does not allow it, a file is not mapped beyond its end.
 fn with_room(shown: Shown<'_>, len: u64) -> u64 {
     let may_be_longer = cfg!(target_os = "linux") || matches!(shown, Shown::Memory);
     if may_be_longer { len.saturating_add(len / 4) } else { len }
