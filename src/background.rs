@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::engine::Engine;
@@ -33,7 +33,7 @@ impl Background {
     pub(crate) fn start(engine: &Arc<Engine>) -> Result<Background> {
         let ended = Arc::new(AtomicBool::new(false));
         let (of_thread, ended_too) = (Arc::clone(engine), Arc::clone(&ended));
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("slotlog upkeep".to_owned())
             .spawn(move || run(&of_thread, &ended_too))
             .map_err(|e| Error::io(engine.mapping.path(), "start a thread", e))?;
@@ -42,6 +42,7 @@ impl Background {
 }
 
 fn run(engine: &Engine, ended: &AtomicBool) {
+    engine.upkeep.take_on();
     while !ended.load(Ordering::Acquire) {
         // What fails here fails again in a call that can report it.
         let more = engine.maintain(BUDGET, PATIENCE).unwrap_or(false);
@@ -50,9 +51,9 @@ fn run(engine: &Engine, ended: &AtomicBool) {
         }
         if more {
             // Writers come first.
-            std::thread::yield_now();
+            thread::yield_now();
         } else {
-            engine.upkeep.wait(LONGEST);
+            thread::park_timeout(LONGEST);
         }
     }
 }
@@ -65,7 +66,7 @@ impl Drop for Background {
         if self.engine.is_forked() {
             return;
         }
-        self.engine.upkeep.ring();
+        thread.thread().unpark();
         // If the thread panicked, the panic was reported.
         let _ = thread.join();
     }

@@ -1,8 +1,8 @@
 //! The ledger of upkeep: what this process knows of the work that is to be done and of what was done.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::{self, Thread};
 
 use super::expired::Expired;
 use super::rest::Rest;
@@ -63,31 +63,6 @@ pub(crate) struct Done {
     pub(crate) flushed: Figures,
 }
 
-/// What the thread that does the upkeep sleeps beside.
-#[derive(Debug, Default)]
-struct Bell {
-    /// There is something to do.
-    rung: Mutex<bool>,
-    heard: Condvar,
-}
-
-impl Bell {
-    fn ring(&self) {
-        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*rung {
-            *rung = true;
-            self.heard.notify_all();
-        }
-    }
-
-    /// Says whether it was rung.
-    fn wait(&self, timeout: Duration) -> bool {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let woken = self.heard.wait_timeout_while(rung, timeout, |rung| !*rung);
-        std::mem::take(&mut *woken.unwrap_or_else(PoisonError::into_inner).0)
-    }
-}
-
 /// What this process knows of the upkeep of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
@@ -101,7 +76,8 @@ pub(crate) struct Upkeep {
     moved: Work,
     flushed: Work,
     pub(crate) expired: Expired,
-    bell: Bell,
+    /// The thread that does the upkeep, if there is one.
+    thread: OnceLock<Thread>,
 }
 
 impl Upkeep {
@@ -165,21 +141,25 @@ impl Upkeep {
         Done { lines, blocks, moved, flushed }
     }
 
-    /// Wakes the thread that does the upkeep, if there is one.
-    pub(crate) fn ring(&self) {
-        self.bell.ring();
+    /// Makes the calling thread the one that does the upkeep.
+    pub(crate) fn take_on(&self) {
+        // A store starts one thread at most.
+        let _ = self.thread.set(thread::current());
     }
 
-    /// Sleeps until there is something to do, and not longer than `timeout`.
-    pub(crate) fn wait(&self, timeout: Duration) {
-        self.bell.wait(timeout);
+    /// Wakes the thread that does the upkeep from [`thread::park_timeout`], if there is such a thread; if it is awake, it
+    /// will not sleep the next time.
+    pub(crate) fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
     }
 }
 
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -233,28 +213,30 @@ mod tests {
     }
 
     #[test]
-    fn one_who_waits_is_woken_once_for_all_that_was_rung() {
+    fn a_thread_is_woken_for_what_came_before_it_slept() {
         const LONG: Duration = Duration::from_secs(3600);
 
-        let bell = Bell::default();
-        assert!(!bell.wait(Duration::ZERO));
-        bell.ring();
-        bell.ring();
-        assert!(bell.wait(LONG), "it was rung before");
-        assert!(!bell.wait(Duration::ZERO), "and that was heard");
-        let came = AtomicBool::new(false);
+        let upkeep = Upkeep::default();
+        upkeep.wake();
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| {
-                came.store(true, Ordering::SeqCst);
-                bell.wait(LONG)
+            scope.spawn(|| {
+                upkeep.take_on();
+                upkeep.wake();
+                thread::park_timeout(LONG);
             });
-            while !came.load(Ordering::SeqCst) {
+        });
+        let upkeep = Upkeep::default();
+        let awake = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                upkeep.take_on();
+                thread::park_timeout(LONG);
+                awake.store(true, Ordering::SeqCst);
+            });
+            while !awake.load(Ordering::SeqCst) {
+                upkeep.wake();
                 thread::yield_now();
             }
-            // By now it mostly sleeps.
-            (0..10_000).for_each(|_| thread::yield_now());
-            bell.ring();
-            assert!(waiter.join().unwrap());
         });
     }
 }

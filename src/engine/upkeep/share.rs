@@ -54,7 +54,7 @@ impl Engine {
         if !self.settings.background_maintenance {
             return Ok(false);
         }
-        self.upkeep.ring();
+        self.upkeep.wake();
         let is_far = |index: Index<'_>| Ok(index.totals()?.used() < index.limit().midpoint(index.hard_limit()));
         for &map in maps {
             if !self.index(map)?.map_or(Ok(true), is_far)? {
@@ -185,7 +185,7 @@ impl<'e> Writing<'e> {
     #[cold]
     fn clean_after(&mut self, appended: u64, excess: f64, live: u64) -> Result<()> {
         if self.engine.settings.background_maintenance && excess < LATE {
-            self.engine.upkeep.ring();
+            self.engine.upkeep.wake();
             return Ok(());
         }
         if self.engine.upkeep.rest.goes_on() || self.is_held_up(live) || self.engine.is_poisoned() {
