@@ -13,7 +13,7 @@ use loom::thread;
 
 use crate::engine::lookup::protocol::{self, Words};
 use crate::engine::processes::lock_word::{self, Handover, Shared};
-use crate::engine::read::sharing::{SharedPin, SharedPins, Table};
+use crate::engine::read::sharing::{SharedPin, SharedPins, Table, Unused};
 use crate::error::{Error, Result};
 use crate::file::layout::{Offset, Seq, live, writer_lock};
 
@@ -371,8 +371,12 @@ impl Table for Store {
         Ok(place)
     }
 
-    fn let_go(&self, place: u64, stays: bool) {
-        self.pins[(place - PIN) as usize].store(if stays { IDLE } else { 0 }, Ordering::Release);
+    fn let_go(&self, place: u64, unused: Unused) {
+        let claim = match unused {
+            Unused::Kept => IDLE,
+            Unused::Free => 0,
+        };
+        self.pins[(place - PIN) as usize].store(claim, Ordering::Release);
     }
 }
 

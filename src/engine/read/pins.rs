@@ -27,7 +27,7 @@ use std::sync::atomic::{Ordering, compiler_fence, fence};
 use std::time::{Duration, Instant};
 
 use super::kept::Here;
-use super::sharing::{SharedPin, Table};
+use super::sharing::{SharedPin, Table, Unused};
 use crate::engine::Engine;
 use crate::engine::lookup::pin_table::{self, Found};
 use crate::engine::lookup::protocol;
@@ -403,10 +403,13 @@ impl Table for Engine {
         self.search_pin(claim)
     }
 
-    fn let_go(&self, place: u64, stays: bool) {
+    fn let_go(&self, place: u64, unused: Unused) {
         // A place was checked when the pin was taken, and a file only grows.
         let _ = pin_table::store(&self.mapping, place + pin::SINCE, 0, Ordering::Relaxed);
-        let claim = if stays { self.claims.idle } else { 0 };
+        let claim = match unused {
+            Unused::Kept => self.claims.idle,
+            Unused::Free => 0,
+        };
         let _ = pin_table::store(&self.mapping, place, claim, Ordering::Release);
     }
 }

@@ -30,8 +30,17 @@ const SHARES: usize = 8;
 pub(crate) trait Table: Words {
     /// Claims a free pin.
     fn search(&self, claim: u64) -> Result<u64>;
-    /// Nobody of this process needs a pin any more. It may stay with the process all the same.
-    fn let_go(&self, place: u64, stays: bool);
+    /// This process looks at no commit with a pin any more.
+    fn let_go(&self, place: u64, unused: Unused);
+}
+
+/// What becomes of a pin that this process does not use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unused {
+    /// The process keeps it, for its next view.
+    Kept,
+    /// Any process may claim it.
+    Free,
 }
 
 /// A pin that several may share.
@@ -89,8 +98,7 @@ impl SharedPins {
     pub(crate) fn leave(&self, table: &impl Table, share: usize, seq: Seq) {
         let mut commits = self.lock(share);
         if let Some(place) = commits.leave(seq) {
-            let stays = commits.keep_idle(place);
-            table.let_go(place, stays);
+            table.let_go(place, commits.keep_idle(place));
         }
     }
 
@@ -125,8 +133,7 @@ impl<T: Table> Unlisted<'_, T> {
 impl<T: Table> Drop for Unlisted<'_, T> {
     fn drop(&mut self) {
         if !self.is_listed {
-            let stays = self.commits.keep_idle(self.place);
-            self.table.let_go(self.place, stays);
+            self.table.let_go(self.place, self.commits.keep_idle(self.place));
         }
     }
 }
@@ -227,13 +234,13 @@ impl Commits {
         self.idle.pop()
     }
 
-    /// Keeps a pin for whoever comes next, if there is reason to; only then it stays with this process.
-    pub(crate) fn keep_idle(&mut self, place: u64) -> bool {
-        let kept = self.idle.len() < MOST_IDLE;
-        if kept {
-            self.idle.push(place);
+    /// Keeps a pin for the next view, if there is reason to.
+    pub(crate) fn keep_idle(&mut self, place: u64) -> Unused {
+        if self.idle.len() == MOST_IDLE {
+            return Unused::Free;
         }
-        kept
+        self.idle.push(place);
+        Unused::Kept
     }
 }
 
@@ -253,7 +260,7 @@ mod tests {
         visible: AtomicU64,
         horizon: AtomicU64,
         pins: [AtomicU64; 6],
-        stays: AtomicU64,
+        kept: AtomicU64,
         searches: AtomicU64,
         /// What happens while a pin is searched for.
         meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -267,7 +274,7 @@ mod tests {
                 visible: AtomicU64::new(seq.0),
                 horizon: AtomicU64::new(0),
                 pins: Default::default(),
-                stays: AtomicU64::new(0),
+                kept: AtomicU64::new(0),
                 searches: AtomicU64::new(0),
                 meanwhile: Mutex::new(None),
             })
@@ -331,9 +338,15 @@ mod tests {
             place.map(|place| place as u64).ok_or(Error::PinsExhausted { path: PathBuf::new(), max: 6 })
         }
 
-        fn let_go(&self, place: u64, stays: bool) {
-            self.stays.fetch_add(u64::from(stays), Ordering::SeqCst);
-            self.word(place).store(if stays { IDLE } else { 0 }, Ordering::SeqCst);
+        fn let_go(&self, place: u64, unused: Unused) {
+            let claim = match unused {
+                Unused::Kept => {
+                    self.kept.fetch_add(1, Ordering::SeqCst);
+                    IDLE
+                }
+                Unused::Free => 0,
+            };
+            self.word(place).store(claim, Ordering::SeqCst);
         }
     }
 
@@ -399,7 +412,7 @@ mod tests {
             assert!(pins.join(&*table).is_err());
             assert_eq!(table.held(), [], "it holds nothing back");
             let idle = pins.take_idle().expect("and it stays with the process");
-            table.let_go(idle, false);
+            table.let_go(idle, Unused::Free);
         }
         table.horizon.store(8, Ordering::SeqCst);
         assert_eq!(pins.join(&*table).unwrap().seq, Seq(8));
@@ -468,7 +481,7 @@ mod tests {
     #[test]
     fn only_some_idle_pins_are_kept() {
         let mut commits = Commits::default();
-        let kept = (1..100).filter(|&place| commits.keep_idle(place)).count();
+        let kept = (1..100).filter(|&place| commits.keep_idle(place) == Unused::Kept).count();
         assert_eq!(kept, MOST_IDLE);
         assert_eq!(std::iter::from_fn(|| commits.take_idle()).count(), kept);
     }

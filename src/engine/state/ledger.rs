@@ -86,10 +86,15 @@ impl Upkeep {
         self.checkpoint.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a checkpoint is wanted. Who asks takes it.
+    /// Whether a checkpoint is wanted.
     #[inline]
     pub(crate) fn wants_checkpoint(&self) -> bool {
-        self.checkpoint.load(Ordering::Relaxed) && self.checkpoint.swap(false, Ordering::Relaxed)
+        self.checkpoint.load(Ordering::Relaxed)
+    }
+
+    /// The same; of all callers one gets the wish, and takes the checkpoint.
+    pub(crate) fn take_wish(&self) -> bool {
+        self.wants_checkpoint() && self.checkpoint.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn count_lines(&self, lines: u64) {
@@ -205,7 +210,7 @@ mod tests {
             upkeep.want_checkpoint();
             upkeep.want_checkpoint();
             let takers = thread::scope(|scope| {
-                let askers = [(); 3].map(|()| scope.spawn(|| upkeep.wants_checkpoint()));
+                let askers = [(); 3].map(|()| scope.spawn(|| upkeep.take_wish()));
                 askers.into_iter().map(|asker| asker.join().unwrap()).filter(|wants| *wants).count()
             });
             assert_eq!(takers, 1);

@@ -45,7 +45,7 @@ impl Engine {
                 }
             };
             // What it frees is reclaimed in another step.
-            let more = self.upkeep.wants_checkpoint() && self.checkpoint().map(|()| true)? || more;
+            let more = self.upkeep.take_wish() && self.checkpoint().map(|()| true)? || more;
             if start.elapsed() >= budget {
                 return Ok(more || self.is_sparse()?);
             }

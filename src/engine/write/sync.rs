@@ -89,19 +89,19 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn checkpoint_if_due(&self) {
         let Ok(LogTotals { bytes, .. }) = self.log_totals() else { return };
-        let wanted = self.upkeep.wants_checkpoint();
-        if wanted || self.slices.are_complete_at(bytes) {
+        if self.upkeep.wants_checkpoint() || self.slices.are_complete_at(bytes) {
             // A failed flush has poisoned the store, which every later sync reports.
-            let _ = self.write_back(bytes, wanted);
+            let _ = self.write_back(bytes);
         }
     }
 
     /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes
     /// the checkpoint if it is due.
     #[cold]
-    fn write_back(&self, bytes: u64, wanted: bool) -> Result<()> {
+    fn write_back(&self, bytes: u64) -> Result<()> {
         let every = self.settings.checkpoint_every;
-        let is_due = wanted || bytes.saturating_sub(self.mapping.live(live::CHECKPOINT_BYTES)?) >= every;
+        let is_due =
+            self.upkeep.take_wish() || bytes.saturating_sub(self.mapping.live(live::CHECKPOINT_BYTES)?) >= every;
         if is_due {
             // If somebody else is at it, it is done.
             match self.lock_superblock(Duration::ZERO) {
