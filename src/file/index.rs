@@ -59,11 +59,9 @@ impl Probe {
 /// What came of [placing](Index::place) a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
-    /// The key had a slot, which points at the record now.
+    /// The slot of the key points at the record.
     There,
-    /// The key was given one.
-    Anew,
-    /// There is none left to give.
+    /// The key has no slot, and none is left.
     Full,
 }
 
@@ -412,7 +410,7 @@ impl<'a> Index<'a> {
                 if was_dead {
                     self.amend_slots(totals.slots + 1, totals.dead.saturating_sub(1))?;
                 }
-                Ok(Placed::Anew)
+                Ok(Placed::There)
             }
             None => Ok(Placed::Full),
         }

@@ -22,7 +22,7 @@ use crate::engine::progress::{self, Phase};
 use crate::engine::settings::{Opened, RecoveryPhase, Settings};
 use crate::engine::state::head::LogHead;
 use crate::engine::state::live_area::{LogTotals, SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
-use crate::engine::state::writer::{Writer, Writing};
+use crate::engine::state::writer::{Appended, Writer, Writing};
 use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Numbers, Result};
@@ -387,16 +387,15 @@ impl Engine {
         let mut tail = Tail { seq: last, ..writing.tail()? };
         // A torn jump or incarnation record could become whole again under its own first words.
         tail.wipe(&self.mapping)?;
-        let before = self.log_totals()?;
         writing.let_go_of_the_block()?;
         let tail_to = &mut tail;
         let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail_to, RECORD_HEADER, Room::Cleaning);
         let jumped = writing.exceeding(u64::MAX, make_room)?;
         let entry = log::Entry { flags: flags::COMMIT, ..log::Entry::bare(Kind::Incarnation, seq) };
         tail.append(&self.mapping, &entry)?;
-        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
-        let (bytes, records) = (before.bytes + jump_bytes + RECORD_HEADER, before.records + jumps + 1);
-        LogTotals { seq, bytes, records, ..before }.publish(&self.mapping)?;
+        let mut appended = Appended::default();
+        appended.add(RECORD_HEADER, jumped);
+        writing.count_log(seq, appended)?;
         writing.store_commit_point(&Tail { seq, ..tail })?;
         for (offset, value) in [
             (live::CHAIN, u64::from(tail.chain)),

@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use crate::engine::Engine;
 use crate::engine::settings::Durability;
 use crate::error::Result;
-use crate::file::layout::{ExtentKind, Offset, Seq, live};
+use crate::file::layout::{ExtentKind, JUMP_LEN, Offset, Seq, live};
 use crate::file::log::Tail;
 use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, Space, Waiting};
@@ -87,6 +87,16 @@ pub(crate) struct Appended {
     pub(crate) live: u64,
     /// Bytes of records that held a value until then.
     pub(crate) gone: u64,
+}
+
+impl Appended {
+    /// Adds a record of `len` bytes, and the jump before it if the log had to go on elsewhere.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, len: u64, jumped: bool) {
+        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
+        self.bytes += len + jump_bytes;
+        self.records += 1 + jumps;
+    }
 }
 
 /// The right to change the store.

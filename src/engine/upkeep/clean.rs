@@ -27,7 +27,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Place, Tombstones};
 use crate::error::Result;
 use crate::file::index::Probe;
-use crate::file::layout::{BLOCK, ExtentKind, JUMP_LEN, KeyHash, Kind, Offset, Seq, flags, live};
+use crate::file::layout::{BLOCK, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
 use crate::file::space::{Extent, LogPoint};
 
@@ -346,8 +346,7 @@ impl<'e> Writing<'e> {
                 self.make_log_room(&mut tail, entry.len(), Room::Cleaning)?
             };
             copies.push(tail.append(&self.engine.mapping, &entry)?);
-            appended.bytes += entry.len() + if jumped { JUMP_LEN } else { 0 };
-            appended.records += 1 + u64::from(jumped);
+            appended.add(entry.len(), jumped);
         }
         if moves.iter().any(|a_move| a_move.expired) {
             // Removes count, and are seen.

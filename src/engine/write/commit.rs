@@ -24,7 +24,7 @@ use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
 use crate::file::index::{Counters, Index, Probe, Totals};
 use crate::file::layout::{
-    CATALOGUE, DEFAULT_MAP, JUMP_LEN, KeyHash, Kind, MapId, Offset, Seq, Shortcut, commit_word, flags, live, seal,
+    CATALOGUE, DEFAULT_MAP, KeyHash, Kind, MapId, Offset, Seq, Shortcut, commit_word, flags, live, seal,
 };
 use crate::file::log::{self, Entry, Record, Scan, Tail};
 use crate::file::mapping::Mapping;
@@ -323,11 +323,11 @@ impl Writing<'_> {
             len: entry.counted_len(),
             replaced,
         };
-        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
         self.commit(&tail, Effect::Seen, |writing| {
             writing.publish_slot(place, offset)?;
             let mut totals = counters.totals;
-            let mut appended = Appended { bytes: len + jump_bytes, records: 1 + jumps, ..Appended::default() };
+            let mut appended = Appended::default();
+            appended.add(len, jumped);
             tally.count(&mut totals, &mut appended);
             totals.seq = entry.seq;
             totals.dead = totals.dead.saturating_sub(u64::from(place.slot.is_dead()));
