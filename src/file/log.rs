@@ -296,14 +296,15 @@ impl<'a> Entry<'a> {
     /// Puts a small record together, but for its CRC, in a buffer of zeros.
     #[inline(always)]
     fn put_together<'b>(&self, chain: u32, buffer: &'b mut [u8]) -> &'b mut [u8] {
-        let [expires, shortcut] = self.optional();
-        let shortcut_at = RECORD_HEADER as usize + expires.len();
-        let key_at = shortcut_at + shortcut.len();
-        let value_at = key_at + align8(self.key.len() as u64) as usize;
         let bytes = &mut buffer[..self.len() as usize];
-        bytes[..RECORD_HEADER as usize].copy_from_slice(self.header(chain).as_bytes());
-        bytes[RECORD_HEADER as usize..shortcut_at].copy_from_slice(expires);
-        bytes[shortcut_at..key_at].copy_from_slice(shortcut);
+        let mut key_at = RECORD_HEADER as usize;
+        bytes[..key_at].copy_from_slice(self.header(chain).as_bytes());
+        // Most records have none of these.
+        for field in self.optional().into_iter().filter(|field| !field.is_empty()) {
+            bytes[key_at..key_at + field.len()].copy_from_slice(field);
+            key_at += field.len();
+        }
+        let value_at = key_at + align8(self.key.len() as u64) as usize;
         bytes[key_at..key_at + self.key.len()].copy_from_slice(self.key);
         bytes[value_at..value_at + self.value.len()].copy_from_slice(self.value);
         bytes

@@ -1,6 +1,7 @@
 //! Changes of one key, and of all: each a commit of one record.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::engine::Engine;
@@ -31,12 +32,17 @@ impl Engine {
     /// Takes a turn at writing for one change of a map, by a record of this kind, and does its share of upkeep behind
     /// it. `step` says whether it committed anything.
     #[inline(always)]
-    fn change(&self, map: MapId, kind: Kind, step: impl FnMut(&mut Writing<'_>) -> Result<bool>) -> Result<bool> {
-        let turn = self.turn()?;
-        self.check_can_be(self.settings.durability)?;
-        let done = turn.write().change(map, kind, step);
-        drop(turn);
-        let committed = done?;
+    fn change<F>(&self, map: MapId, kind: Kind, step: F) -> Result<bool>
+    where
+        F: FnMut(&mut Writing<'_>) -> Result<bool> + Copy,
+    {
+        let committed = self.in_turn(
+            #[inline(always)]
+            |writing| {
+                self.check_can_be(self.settings.durability)?;
+                writing.change(map, kind, step)
+            },
+        )?;
         self.after_turn(committed)?;
         Ok(committed)
     }
@@ -48,16 +54,16 @@ impl Engine {
             map,
             Kind::Put,
             #[inline(always)]
-            |writing| writing.put(map, key, value, expires),
+            move |writing| writing.put(map, key, value, expires),
         )
         .map(drop)
     }
 
     /// Removes one key and says whether it was there. If it was not, nothing is written.
     pub(crate) fn remove(&self, map: MapId, key: &[u8]) -> Result<bool> {
-        let mut was_there = false;
-        self.change(map, Kind::Remove, |writing| writing.remove(map, key, &mut was_there))?;
-        Ok(was_there)
+        let was_there = Cell::new(false);
+        self.change(map, Kind::Remove, |writing| writing.remove(map, key, &was_there))?;
+        Ok(was_there.get())
     }
 
     /// Does to one key what `decide` makes of its record, if it has a value, and returns what else that says. Nobody
@@ -78,7 +84,9 @@ impl Engine {
             Action::Keep => Ok(false),
             Action::Put(value, expires) => check_lengths(key, value)
                 .and_then(|()| turn.write().change(map, Kind::Put, |writing| writing.put(map, key, value, *expires))),
-            Action::Remove => turn.write().change(map, Kind::Remove, |writing| writing.remove(map, key, &mut false)),
+            Action::Remove => {
+                turn.write().change(map, Kind::Remove, |writing| writing.remove(map, key, &Cell::default()))
+            }
         };
         drop(turn);
         self.after_turn(done?)?;
@@ -100,7 +108,7 @@ impl Engine {
         self.check_not_forked()?;
         // A full store is cleaned before the removal is tried again, and the record may be what is cleaned away.
         let key = record.key().to_vec();
-        let done = turn.write().change(map, Kind::Remove, |writing| writing.remove(map, &key, &mut false));
+        let done = turn.write().change(map, Kind::Remove, |writing| writing.remove(map, &key, &Cell::default()));
         drop(turn);
         self.after_turn(done?)?;
         Ok(Some(answer))
@@ -128,10 +136,15 @@ impl Writing<'_> {
     /// Takes a step that commits a record of this kind to a map, once more if a full store has to be cleaned first, and
     /// does its share of upkeep behind it. `step` says whether it committed anything.
     #[inline(always)]
-    fn change(&mut self, map: MapId, kind: Kind, mut step: impl FnMut(&mut Self) -> Result<bool>) -> Result<bool> {
+    fn change<F>(&mut self, map: MapId, kind: Kind, step: F) -> Result<bool>
+    where
+        F: FnMut(&mut Self) -> Result<bool> + Copy,
+    {
         let before = self.engine.log_totals()?;
-        let done = match step(self) {
-            Err(error) => self.change_at_last(kind, error, &mut step)?,
+        // Each attempt has a copy of its own, so that the first one can stay in registers.
+        let (mut first, mut second) = (step, step);
+        let done = match first(self) {
+            Err(error) => self.change_at_last(kind, error, &mut second)?,
             Ok(done) => done,
         };
         if done {
@@ -201,7 +214,7 @@ impl Writing<'_> {
     }
 
     /// Says whether it has committed anything; `was_there`, whether the key had a value that had not expired.
-    fn remove(&mut self, map: MapId, key: &[u8], was_there: &mut bool) -> Result<bool> {
+    fn remove(&mut self, map: MapId, key: &[u8], was_there: &Cell<bool>) -> Result<bool> {
         let seq = self.seq()?;
         let hash = KeyHash::of(key, self.engine.seed);
         let index = self.engine.index_for_writing(map)?;
@@ -212,7 +225,7 @@ impl Writing<'_> {
         if record.kind() == Some(Kind::Remove) {
             return Ok(false);
         }
-        *was_there = record.has_value(Moment::NOW);
+        was_there.set(record.has_value(Moment::NOW));
         let place = Place { index, map, hash, slot };
         let shortcut = self.engine.shortcut_over(record)?;
         let entry = Entry { flags: flags::COMMIT, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) };

@@ -106,12 +106,11 @@ impl<'e> Writing<'e> {
     /// said `before` until then.
     #[inline(always)]
     pub(crate) fn upkeep_after(&mut self, maps: &[MapId], before: LogTotals, records: u64) {
-        let done = self.upkeep_of_write(maps, before, records);
-        self.engine.upkeep.end_write();
-        match done {
+        match self.upkeep_of_write(maps, before, records) {
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => self.engine.rest_from_upkeep(&error),
         }
+        self.engine.upkeep.end_write();
     }
 
     #[inline(always)]
@@ -135,8 +134,8 @@ impl<'e> Writing<'e> {
         // Many writes share what a step costs whatever it passes. Where one is due shows in the log, so that no process
         // owes one when it ends.
         let step = self.engine.settings.limits.clean_every;
-        let due = (appended / step).saturating_sub(before.bytes / step).saturating_mul(step);
-        if due == 0 { Ok(()) } else { self.clean_if_worth_it(appended, due, live) }
+        let since = (before.bytes % step).saturating_add(appended.saturating_sub(before.bytes));
+        if since < step { Ok(()) } else { self.clean_if_worth_it(appended, since - since % step, live) }
     }
 
     /// Cleans as much as belongs to the `due` bytes that were appended since the last step, if enough is dead.

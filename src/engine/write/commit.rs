@@ -323,17 +323,22 @@ impl Writing<'_> {
             len: entry.counted_len(),
             replaced,
         };
-        self.commit(&tail, Effect::Seen, |writing| {
-            writing.publish_slot(place, offset)?;
-            let mut totals = counters.totals;
-            let mut appended = Appended::default();
-            appended.add(len, jumped);
-            tally.count(&mut totals, &mut appended);
-            totals.seq = entry.seq;
-            totals.dead = totals.dead.saturating_sub(u64::from(place.slot.is_dead()));
-            counters.publish(totals)?;
-            Ok(appended)
-        })
+        self.commit(
+            &tail,
+            Effect::Seen,
+            #[inline(always)]
+            |writing| {
+                writing.publish_slot(place, offset)?;
+                let mut totals = counters.totals;
+                let mut appended = Appended::default();
+                appended.add(len, jumped);
+                tally.count(&mut totals, &mut appended);
+                totals.seq = entry.seq;
+                totals.dead = totals.dead.saturating_sub(u64::from(place.slot.is_dead()));
+                counters.publish(totals)?;
+                Ok(appended)
+            },
+        )
     }
 
     /// Clears the default map once more, if it is empty, in another extent of the log. Nobody sees a change.

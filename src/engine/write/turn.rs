@@ -42,7 +42,6 @@ impl<E: Deref<Target = Engine>> Drop for Turn<E> {
 
 impl<E: Deref<Target = Engine>> Turn<E> {
     /// Takes the writer lock and leaves nothing half done behind the caller.
-    #[inline(always)]
     pub(crate) fn take(engine: E) -> Result<Turn<E>> {
         let timeout = engine.settings.lock_timeout;
         let turn = Turn::to_look(engine, timeout)?;
@@ -51,24 +50,24 @@ impl<E: Deref<Target = Engine>> Turn<E> {
     }
 
     /// The same to keep others from writing, and not to write, waiting at most `timeout`.
-    #[inline(always)]
     pub(super) fn to_look(engine: E, timeout: Duration) -> Result<Turn<E>> {
+        let (turn, handover) = Turn::lock(engine, timeout)?;
+        turn.write().prepare(handover)?;
+        Ok(turn)
+    }
+
+    /// Takes the writer lock, and says how it was passed on: something may have been left half done.
+    #[inline(always)]
+    fn lock(engine: E, timeout: Duration) -> Result<(Turn<E>, Handover)> {
         engine.check_not_forked()?;
         if engine.read_only {
             return Err(Error::ReadOnly { path: engine.mapping.path().to_owned() });
         }
         let handover = match engine.take_lock(timeout) {
-            Err(Error::WouldDeadlock { .. }) => engine.take_lock_of_mine(timeout)?,
-            taken => taken?,
+            Ok(handover) => handover,
+            Err(error) => engine.take_lock_of_mine(error, timeout)?,
         };
-        let turn = Turn { engine };
-        if let Err(error) = turn.write().prepare(handover) {
-            if handover == Handover::Abandoned {
-                turn.engine.left_something.store(true, Ordering::Relaxed);
-            }
-            return Err(error);
-        }
-        Ok(turn)
+        Ok((Turn { engine }, handover))
     }
 
     /// Lends the right to change the store.
@@ -127,9 +126,18 @@ impl Drop for LongTurn {
 
 impl Engine {
     /// A turn at writing.
-    #[inline(always)]
     pub(crate) fn turn(&self) -> Result<Turn<&Engine>> {
         Turn::take(self)
+    }
+
+    /// A turn at writing for one step, which is lent the right to change the store once for all that it does.
+    #[inline(always)]
+    pub(crate) fn in_turn<R>(&self, step: impl FnOnce(&mut Writing<'_>) -> Result<R>) -> Result<R> {
+        let (turn, handover) = Turn::lock(self, self.settings.lock_timeout)?;
+        let mut writing = turn.write();
+        writing.prepare(handover)?;
+        self.begin_to_write()?;
+        step(&mut writing)
     }
 
     /// Whether a turn was refused because of somebody else's: be it that of this very thread, with another handle.
@@ -168,26 +176,26 @@ impl Engine {
         if let Err(refusal) = self.gate.acquire(timeout) {
             return Err(self.refused(refusal));
         }
-        let taken = self.take_lock_word(timeout);
-        if taken.is_err() {
-            self.gate.release();
-        }
-        taken
-    }
-
-    /// The same where this thread seems to have it. A transaction that it has begun may have been sent away without a
-    /// word. Where a value is, nobody can ask, so its new thread has some time to use it.
-    #[cold]
-    fn take_lock_of_mine(&self, timeout: Duration) -> Result<Handover> {
-        let start = Instant::now();
-        loop {
-            match self.take_lock(timeout.saturating_sub(start.elapsed())) {
-                Err(Error::WouldDeadlock { .. }) if start.elapsed() < SENDING.min(timeout) => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                taken => return taken,
+        match self.take_lock_word(timeout) {
+            Ok(handover) => Ok(handover),
+            Err(error) => {
+                self.gate.release();
+                Err(error)
             }
         }
+    }
+
+    /// The same when that was refused. Where this thread seems to have the lock, a transaction that it has begun may
+    /// have been sent away without a word. Where a value is, nobody can ask, so its new thread has some time to use it.
+    #[cold]
+    fn take_lock_of_mine(&self, refused: Error, timeout: Duration) -> Result<Handover> {
+        let start = Instant::now();
+        let mut taken = Err(refused);
+        while matches!(taken, Err(Error::WouldDeadlock { .. })) && start.elapsed() < SENDING.min(timeout) {
+            std::thread::sleep(Duration::from_millis(1));
+            taken = self.take_lock(timeout.saturating_sub(start.elapsed()));
+        }
+        taken
     }
 
     /// Takes the lock word, and says whether its last holder has left something behind.
@@ -227,6 +235,19 @@ impl Writing<'_> {
     /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
     #[inline(always)]
     fn prepare(&mut self, handover: Handover) -> Result<()> {
+        match self.finish_half_done(handover) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if handover == Handover::Abandoned {
+                    self.engine.left_something.store(true, Ordering::Relaxed);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish_half_done(&mut self, handover: Handover) -> Result<()> {
         let (engine, mapping) = (self.engine, &self.engine.mapping);
         let abandoned = handover == Handover::Abandoned;
         if !self.writer.space.is_current(mapping)? {
@@ -242,7 +263,10 @@ impl Writing<'_> {
         if half_done {
             self.finish()?;
         }
-        if abandoned { self.bury() } else { Ok(()) }
+        if abandoned {
+            self.bury()?;
+        }
+        Ok(())
     }
 
     /// Learns anew what extents there are: another process has changed that.
