@@ -334,15 +334,14 @@ impl Tail {
         len + JUMP_LEN <= self.extent_end - self.at
     }
 
-    /// Appends a record that is complete: its flags are final. Returns its offset. There must be room.
+    /// Appends a record, and returns its offset. There must be room. As long as it is the last one, it can still be
+    /// given the flag that makes it a commit; see [`Tail::seal`].
     #[inline(always)]
     pub(crate) fn append(&mut self, mapping: &Mapping, entry: &Entry<'_>) -> Result<Offset> {
         let len = entry.len();
         debug_assert!(len <= self.extent_end - self.at, "a record reaches beyond its extent");
         if len > SMALL {
-            let offset = self.append_open(mapping, entry)?;
-            self.seal(mapping, offset, 0)?;
-            return Ok(offset);
+            return self.append_large(mapping, entry);
         }
         if len > USUAL {
             self.append_small(mapping, entry, &mut [0; SMALL as usize])
@@ -368,20 +367,10 @@ impl Tail {
         if self.synced { mapping.append(offset, bytes) } else { mapping.write(offset, bytes) }
     }
 
-    /// Appends a record whose flags are not yet final, and returns its offset. It must be [sealed](Tail::seal) before
-    /// the next one is appended.
-    pub(crate) fn append_open(&mut self, mapping: &Mapping, entry: &Entry<'_>) -> Result<Offset> {
+    /// Appends a record in its parts.
+    #[cold]
+    fn append_large(&mut self, mapping: &Mapping, entry: &Entry<'_>) -> Result<Offset> {
         let offset = self.at;
-        debug_assert!(entry.len() <= self.extent_end - offset, "a record reaches beyond its extent");
-        let len = entry.len();
-        if len <= SMALL {
-            match len {
-                ..=USUAL => self.write(mapping, offset, entry.put_together(self.chain, &mut [0; USUAL as usize]))?,
-                _ => self.write(mapping, offset, entry.put_together(self.chain, &mut [0; SMALL as usize]))?,
-            }
-            self.at += len;
-            return Ok(offset);
-        }
         self.write(mapping, offset, entry.header(self.chain).as_bytes())?;
         let mut at = offset + RECORD_HEADER;
         let [expires, shortcut] = entry.optional();
@@ -392,6 +381,7 @@ impl Tail {
             self.write(mapping, at, &[0; 8][..padding])?;
             at += padding as u64;
         }
+        self.seal(mapping, offset, 0)?;
         self.at = at;
         Ok(offset)
     }

@@ -4,7 +4,7 @@
 //! for each key that was touched. All records of a batch have one sequence number, whatever maps they belong to. A
 //! batch that is not committed leaves bytes that nobody can reach, and the number is skipped.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{self, BTreeMap};
 use std::io;
 use std::sync::Arc;
 
@@ -42,11 +42,18 @@ pub(crate) struct Part {
     keys: u64,
 }
 
+impl Part {
+    fn untouched(engine: &Engine, map: MapId) -> Result<Part> {
+        let keys = engine.index_for_writing(map)?.totals()?.keys;
+        Ok(Part { map, new_slots: 0, over_tombstones: 0, keys })
+    }
+}
+
 /// A batch that is being written. It holds the writer lock.
 pub(crate) struct Batch {
     turn: LongTurn,
     tail: Tail,
-    /// The last record appended, whose flags are not final before the next one comes.
+    /// The last record appended, which the commit gives its flag.
     last: Option<Offset>,
     own: HashTable<Own>,
     /// What was done to each map.
@@ -126,15 +133,16 @@ impl Batch {
     fn part(&self, map: MapId) -> Result<Part> {
         match self.parts.get(&map) {
             Some(part) => Ok(*part),
-            None => {
-                let keys = self.turn.engine().index_for_writing(map)?.totals()?.keys;
-                Ok(Part { map, new_slots: 0, over_tombstones: 0, keys })
-            }
+            None => Part::untouched(self.turn.engine(), map),
         }
     }
 
-    fn set_part(&mut self, part: Part) {
-        self.parts.insert(part.map, part);
+    /// The same, to be changed. Taken before something is appended, since it may find damage.
+    fn take_part(&mut self, map: MapId) -> Result<&mut Part> {
+        match self.parts.entry(map) {
+            btree_map::Entry::Occupied(part) => Ok(part.into_mut()),
+            btree_map::Entry::Vacant(place) => Ok(place.insert(Part::untouched(self.turn.engine(), map)?)),
+        }
     }
 
     /// Keys that a map has, the batch's own changes included.
@@ -188,18 +196,18 @@ impl Batch {
         let hash = KeyHash::of(key, self.turn.engine().seed);
         let newest = self.newest(map, hash, key)?.map(|record| record.offset);
         let change = self.turn.engine().put_over(newest)?;
-        let mut part = self.part(map)?;
         let (kind, seq, prev, shortcut, flags) = (Kind::Put, self.tail.seq, change.prev, change.shortcut, change.flags);
         if expires.is_some() {
             self.turn.engine().upkeep.expired.note();
         }
         let expires = expires.map(Into::into);
+        self.take_part(map)?;
         self.append_for_key(hash, &Entry { kind, flags, seq, prev, map, expires, shortcut, key, value })?;
         let is_new = flags & flags::NEW != 0;
+        let part = self.take_part(map)?;
         part.new_slots += u64::from(change.new_slot);
         part.over_tombstones += u64::from(is_new && !change.new_slot);
         part.keys = part.keys.saturating_add(u64::from(is_new));
-        self.set_part(part);
         Ok(())
     }
 
@@ -211,11 +219,11 @@ impl Batch {
         let Some(newest) = newest else { return Ok(false) };
         let (prev, had_value) = (newest.offset, newest.has_value(Moment::NOW));
         let shortcut = self.turn.engine().shortcut_over(newest)?;
-        let mut part = self.part(map)?;
         let entry = Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, self.tail.seq) };
+        self.take_part(map)?;
         self.append_for_key(hash, &entry)?;
+        let part = self.take_part(map)?;
         part.keys = part.keys.saturating_sub(1);
-        self.set_part(part);
         Ok(had_value)
     }
 
@@ -223,15 +231,15 @@ impl Batch {
     /// done before it is dropped.
     pub(crate) fn clear_for_good(&mut self, map: MapId) -> Result<()> {
         self.adopt()?;
-        let part = Part { keys: 0, ..self.part(map)? };
         let engine = Arc::clone(self.turn.engine());
         let old = engine.index_for_writing(map)?.offset();
+        self.take_part(map)?;
         self.touched = true;
         let fresh = |writing: &mut Writing<'_>| writing.fresh_region(map, old);
         let fresh = self.turn.write().exceeding_at_last(Room::Removal, fresh)?;
         let target = fresh.0.to_le_bytes();
         self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.tail.seq) })?;
-        self.set_part(part);
+        self.take_part(map)?.keys = 0;
         Ok(())
     }
 
@@ -297,16 +305,13 @@ impl Batch {
         self.check_not_broken()?;
         self.touched = true;
         let mapping = &self.turn.engine().mapping;
-        if let Some(last) = self.last {
-            self.tail.seal(mapping, last, 0)?;
-        }
         let (room, len) = (Room::of(entry.kind), entry.len());
         let tail = &mut self.tail;
         let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail, len, room);
         let jumped = self.turn.write().exceeding_at_last(room, make_room);
         self.refused |= room == Room::Removal && matches!(jumped, Err(Error::Full { .. }));
         let jumped = jumped?;
-        let record = self.tail.append_open(mapping, entry).inspect_err(|_| self.broken = jumped)?;
+        let record = self.tail.append(mapping, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
         self.records += 1;
         // For many records, what the flush writes too much is less than what so many system calls cost.
