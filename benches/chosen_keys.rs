@@ -1,6 +1,6 @@
-//! What keys cost that somebody has chosen who can read the file: it holds the seed of the key hash, so keys can be
-//! found that all begin their search at one place of the index, however large that is. So many of these
-//! (`SLOTLOG_BENCH_KEYS`) are inserted and read, beside as many that nobody has chosen.
+//! The cost of keys chosen by a reader of the file: it contains the seed of the key hash, so keys can be found that all
+//! begin their search at one place of the index, however large that is. `SLOTLOG_BENCH_KEYS` of them are inserted and
+//! read, beside as many ordinary ones.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -14,10 +14,10 @@ use slotlog::Store;
 use slotlog::format::{KeyHash, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, Superblock};
 use slotlog::zerocopy::FromBytes;
 
-/// The keys that are chosen begin in one part of so many of the index.
+/// The chosen keys begin in one of this many parts of the index.
 const PARTS: u64 = 1 << 14;
 
-/// What anybody can read who can read the file.
+/// The hash seed, which every reader of the file can see.
 fn seed(path: &Path) -> u64 {
     let bytes = std::fs::read(path).unwrap();
     let superblocks =
@@ -25,7 +25,7 @@ fn seed(path: &Path) -> u64 {
     superblocks.iter().find(|superblock| superblock.magic == MAGIC).unwrap().hash_seed.get()
 }
 
-/// Nanoseconds for each insert of the last tenth of these keys, and for each read of any.
+/// Nanoseconds per insert of the last tenth of these keys, and per read of any.
 fn measure(store: &Store, keys: &[u64]) -> (f64, f64) {
     let (first, last) = keys.split_at(keys.len() / 10 * 9);
     let insert = |keys: &[u64]| keys.iter().for_each(|key| store.insert(key.to_le_bytes(), [7; 16]).unwrap());

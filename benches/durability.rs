@@ -1,9 +1,9 @@
-//! What it costs to survive a power cut: synced commits, beside a plain file that is written and flushed, and from
-//! several threads at once; and what checkpoints, and an index that grows, do to single buffered inserts.
+//! The cost of surviving a power cut: synced commits, beside a plain file that is written and flushed, and from several
+//! threads at once; and the effect of checkpoints, and of a growing index, on single buffered inserts.
 //!
-//! Keys of 16 bytes, values of 100. All variants take turns in short chunks, and medians are printed. The buffered
-//! inserts are `SLOTLOG_BENCH_KEYS`, a million unless it says otherwise. The files are in the usual folder for
-//! temporary files, or in `SLOTLOG_BENCH_DIR`: the figures say something only if that is on a disk.
+//! Keys of 16 bytes, values of 100. All variants take turns in short chunks, and medians are printed.
+//! `SLOTLOG_BENCH_KEYS` sets the number of buffered inserts, a million by default. The files are in the usual folder
+//! for temporary files, or in `SLOTLOG_BENCH_DIR`: the figures are meaningful only if that is on a disk.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -20,7 +20,7 @@ use slotlog::{Durability, Store};
 
 /// Rounds, in each of which every variant does a chunk.
 const ROUNDS: usize = 20;
-/// What a record takes in the log: its header, its key, and its value up to the next multiple of eight.
+/// Bytes of a record in the log: its header, its key, and its value up to the next multiple of eight.
 const RECORD: usize = 32 + 16 + 104;
 /// Buffered inserts of a chunk.
 const BUFFERED_CHUNK: usize = 10_000;
@@ -36,7 +36,7 @@ impl Plain {
         Plain { file: File::create_new(path).unwrap(), at: 0 }
     }
 
-    /// Its space is taken beforehand, as ours is.
+    /// Its space is allocated beforehand, as ours is.
     fn allocated(path: &Path, len: u64) -> Plain {
         let plain = Plain::new(path);
         fs2::FileExt::allocate(&plain.file, len).unwrap();
@@ -44,7 +44,7 @@ impl Plain {
         plain
     }
 
-    /// Its space was written once before, so that the file system has nothing to write down of its own.
+    /// Its space was written once before, so that the file system has no metadata to write.
     fn written(path: &Path, len: u64) -> Plain {
         let mut plain = Plain::new(path);
         plain.file.write_all(&vec![1; len as usize]).unwrap();
@@ -70,7 +70,7 @@ fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<()> {
 }
 
 fn synced(path: &Path, keys: usize) -> Store {
-    // An index that grows meanwhile is not what is asked here.
+    // A growing index is not measured here.
     Store::options().durability(Durability::Synced).initial_capacity(keys as u64).open(path).unwrap()
 }
 
@@ -117,7 +117,7 @@ fn single(folder: &Path, chunk: usize) {
     }
 }
 
-/// Seconds that it takes as many threads as there are pieces to insert theirs.
+/// Seconds until as many threads as there are pieces have inserted theirs.
 fn together(store: &Store, pieces: std::slice::Chunks<'_, Key>) -> f64 {
     let start = Barrier::new(pieces.len() + 1);
     thread::scope(|scope| {
@@ -126,7 +126,7 @@ fn together(store: &Store, pieces: std::slice::Chunks<'_, Key>) -> f64 {
             keys.iter().for_each(|key| store.insert(key, value(key, 0)).unwrap());
         };
         let threads: Vec<_> = pieces.map(|keys| scope.spawn(move || insert(keys))).collect();
-        // Before they begin, not after: this thread may be the last to go on.
+        // Before they begin, not after: this thread may be the last to continue.
         let begin = Instant::now();
         start.wait();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -158,7 +158,8 @@ fn threads(folder: &Path, chunk: usize) {
     }
 }
 
-/// What the machine itself does to a loop that only looks at the clock, a piece of that length at a time. Microseconds.
+/// Microseconds of pieces of a loop that only reads the clock, each `length` long: longer ones show the machine's
+/// effect.
 fn idle(pieces: usize, length: f64) -> impl Iterator<Item = f64> {
     let length = Duration::from_nanos((length * 1e3) as u64);
     (0..pieces).map(move |_| {
@@ -172,7 +173,7 @@ fn idle(pieces: usize, length: f64) -> impl Iterator<Item = f64> {
     })
 }
 
-/// How long single buffered inserts take: as usual, without checkpoints, and with an index that never has to grow.
+/// The duration of single buffered inserts: as usual, without checkpoints, and with an index that never has to grow.
 fn buffered(folder: &Path, count: usize) {
     let all = keys(0, count);
     let variants = [
@@ -186,7 +187,7 @@ fn buffered(folder: &Path, count: usize) {
         for (_, store, of_store) in &mut stores {
             of_store.extend(times(keys, |key| store.insert(key, value(key, 0)).unwrap()));
         }
-        // Pieces as long as an insert, so that as many of them are hit by whatever else the machine does.
+        // Pieces as long as an insert, so that equally many of them are hit by other work of the machine.
         let [(_, _, of_first), ..] = &stores;
         of_idle.extend(idle(keys.len(), median(&of_first[of_first.len() - keys.len()..])));
     }

@@ -1,16 +1,16 @@
-//! How many instructions an operation takes: a figure that, unlike a time, is the same in each run.
+//! Instructions of an operation: a figure that, unlike a time, is the same in each run.
 //!
 //! `valgrind --tool=callgrind` counts them, on a store of [`KEYS`] keys of 16 bytes with values of 100 bytes, whose
 //! hash seed is fixed. `instructions.json` has the record; a count that differs from it by more than the tolerance,
-//! upwards or downwards, is a failure. Where there is no valgrind, or the record is of another kind of machine, it
-//! says so and does nothing.
+//! upwards or downwards, is a failure. Without valgrind, or with a record from another kind of machine, it says so and
+//! does nothing.
 //!
 //! ```sh
 //! cargo bench --bench instructions              # compares
 //! cargo bench --bench instructions -- --renew   # writes the record anew, to be committed with what changed it
 //! ```
 //!
-//! What the system does on behalf of an operation is not counted, nor is how long the memory takes.
+//! The system's work on behalf of an operation is not counted, nor is the time of memory accesses.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -35,7 +35,7 @@ const MANY: usize = 64;
 /// Keys that are set in one transaction.
 const BATCH: usize = 10;
 
-/// The argument with which this program does the operation that is named behind it, and counts nothing.
+/// The argument with which this program runs the operation named after it, and counts nothing.
 const RUN: &str = "--run";
 
 /// A store that is always the same, in a file of its own.
@@ -48,7 +48,7 @@ struct Fixed {
 }
 
 impl Fixed {
-    /// One without keys.
+    /// A store without keys.
     fn empty(options: Options) -> Fixed {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fixed.slotlog");
@@ -59,7 +59,7 @@ impl Fixed {
         Fixed { store, shuffled: shuffled(&keys_there), absent: keys(KEYS, KEYS), keys: keys_there, _folder: folder }
     }
 
-    /// One with all keys.
+    /// A store with all keys.
     fn loaded(options: Options) -> Fixed {
         let fixed = Fixed::empty(options);
         fixed.insert_all(0);
@@ -75,7 +75,7 @@ impl Fixed {
     }
 }
 
-/// Gives a store without keys, which is closed, the hash seed that all have here.
+/// Gives a closed store without keys the hash seed that all stores have here.
 fn fix_seed(path: &Path) {
     let mut file = fs::read(path).unwrap();
     for at in [SUPERBLOCK_A, SUPERBLOCK_B] {
@@ -89,12 +89,12 @@ fn fix_seed(path: &Path) {
     fs::write(path, file).unwrap();
 }
 
-/// Neither the index nor what the log leaves behind gives a write anything to do but itself.
+/// Neither resizing nor compaction adds to a write.
 fn without_upkeep() -> Options {
     Store::options().initial_capacity(2 * KEYS as u64).auto_compact(None)
 }
 
-/// What is done to a store, and how often.
+/// An operation, and how often it is done.
 struct Operation {
     name: &'static str,
     times: usize,
@@ -158,7 +158,7 @@ fn operations() -> Vec<Operation> {
     ]
 }
 
-/// So often overwritten that each write moves what is alive, a little at a time.
+/// Overwritten so often that each write moves some live records.
 fn in_steady_state() -> Fixed {
     let fixed = Fixed::loaded(Store::options());
     (1..4).for_each(|version| fixed.overwrite_all(version));
@@ -169,11 +169,11 @@ fn in_steady_state() -> Fixed {
 #[inline(never)]
 fn counted(operation: &Operation, fixed: &Fixed) {
     (operation.work)(fixed);
-    // So that it is not left by a jump.
+    // So that it does not end in a tail call.
     black_box(fixed);
 }
 
-/// What valgrind runs.
+/// The part that valgrind runs.
 fn run(name: &str) {
     let operation = operations().into_iter().find(|operation| operation.name == name).unwrap();
     let fixed = (operation.prepare)();
@@ -183,9 +183,9 @@ fn run(name: &str) {
 /// The record.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    /// What compiled it: another compiler makes other instructions.
+    /// The compiler: another one makes other instructions.
     compiler: String,
-    /// By what part a count may differ.
+    /// The part by which a count may differ.
     tolerance: f64,
     /// Instructions of each operation.
     counts: BTreeMap<String, f64>,
@@ -201,7 +201,7 @@ fn compiler() -> String {
     String::from_utf8(said).unwrap().trim().to_owned()
 }
 
-/// Has valgrind count the instructions of an operation, each in a process of its own.
+/// Makes valgrind count the instructions of an operation, each in its own process.
 fn count(operation: &Operation) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("counts");
@@ -222,10 +222,10 @@ fn count(operation: &Operation) -> f64 {
     (count * 10.0).round() / 10.0
 }
 
-/// Prints both counts of each operation, and says whether they are the same but for the tolerance.
+/// Prints both counts of each operation, and says whether they agree within the tolerance.
 fn compare(record: &Record, counts: &BTreeMap<String, f64>) -> bool {
     println!("{:<28} {:>10} {:>10} {:>8}", "instructions", "recorded", "now", "change");
-    // One that is in the record alone is guarded no more.
+    // An operation that is only in the record is no longer guarded.
     let mut is_same = record.counts.keys().all(|name| counts.contains_key(name));
     let names = operations().into_iter().map(|operation| operation.name);
     for name in names {

@@ -1,8 +1,9 @@
-//! Loads many keys into a store and into two hash maps in memory, reads them back, and prints what each operation took.
+//! Loads many keys into a store and into two hash maps in memory, reads them back, and prints the time of each
+//! operation.
 //!
-//! There are `SLOTLOG_BENCH_KEYS` keys of 16 bytes, five million unless it says otherwise, with values of 100 bytes.
-//! The work is done in chunks, and with each chunk the maps take turns, so that what the machine does beside this falls
-//! on all of them alike. All values that are read are checked.
+//! There are `SLOTLOG_BENCH_KEYS` keys of 16 bytes, five million by default, with values of 100 bytes. The work is done
+//! in chunks, and the maps take turns with each chunk, so that other work of the machine affects all of them alike. All
+//! values that are read are checked.
 #![allow(clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -14,14 +15,14 @@ use common::{Hashbrown, Key, Peer, Slotlog, Std, is_try, is_value, key_count, ke
 
 /// Rounds, in each of which every map does one piece of the work.
 const CHUNKS: usize = 20;
-/// Rounds of what goes over everything each time.
+/// Rounds of operations that go over everything.
 const PASSES: usize = 5;
 /// Keys that are looked up at once.
 const MANY: usize = 32;
 /// Keys to a transaction.
 const BATCH: usize = 10_000;
 
-/// What one map took for one operation: nanoseconds, for each chunk.
+/// The times of one map for one operation: nanoseconds, for each chunk.
 struct Times {
     name: &'static str,
     chunks: Vec<f64>,
@@ -37,7 +38,7 @@ impl Times {
     }
 }
 
-/// One operation: what each map took.
+/// One operation: the times of each map.
 struct Measured {
     operation: &'static str,
     times: Vec<Times>,
@@ -59,7 +60,7 @@ impl Measured {
         }
     }
 
-    /// Prints a line for each map: medians and means, and how many times as long it took as the first one.
+    /// Prints a line for each map: medians and means, and the multiple of the first one's time.
     fn print(&self) {
         let first = &self.times[0];
         for times in &self.times {

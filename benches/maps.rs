@@ -1,11 +1,11 @@
-//! A typed map beside std's: what an operation on a `Map<u64, u64>` takes, as a multiple of what it takes on a
-//! `HashMap<u64, u64>` behind a mutex, which is how threads would share one.
+//! A typed map beside std's: the time of an operation on a `Map<u64, u64>`, as a multiple of that on a `HashMap<u64,
+//! u64>` inside a mutex, which is how threads would share one.
 //!
-//! There are `SLOTLOG_BENCH_KEYS` keys, a million unless it says otherwise. Both are measured in turn, chunk by chunk;
-//! printed are medians over the chunks.
+//! There are `SLOTLOG_BENCH_KEYS` keys, a million by default. Both are measured in turn, chunk by chunk; medians over
+//! the chunks are printed.
 //!
-//! And what many maps cost: to make them, a transaction over all of them, compaction and recovery. It is printed for
-//! each map, and as a multiple of what it is with the fewest maps: about 1, if it is linear.
+//! And the cost of many maps: creating them, a transaction over all of them, compaction and recovery. It is printed per
+//! map, and as a multiple of that with the fewest maps: about 1, if it is linear.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ const CHUNKS: usize = 21;
 /// Keys that are looked up at once.
 const MANY: usize = 32;
 
-/// Numbers in an order that has nothing to do with them (SplitMix64's finaliser: Steele, Lea and Flood, 2014).
+/// Numbers in a scrambled order (SplitMix64's finaliser: Steele, Lea and Flood, 2014).
 fn mix(number: u64) -> u64 {
     let z = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -49,7 +49,7 @@ fn compare(name: &str, keys: &[u64], mut ours: impl FnMut(&[u64]), mut std: impl
 /// The number of maps in each row, with a million keys for the rest.
 const MAPS: [u64; 3] = [5_000, 10_000, 20_000];
 
-/// What one row of maps takes: names of the steps, and microseconds for each map.
+/// Times of one row of maps: names of the steps, and microseconds per map.
 fn many_maps(maps: u64) -> [(&'static str, f64); 5] {
     let folder = tempfile::tempdir().unwrap();
     let (path, copy) = (folder.path().join("maps.slotlog"), folder.path().join("copy.slotlog"));
@@ -87,7 +87,7 @@ fn many_maps(maps: u64) -> [(&'static str, f64); 5] {
     ]
 }
 
-/// Prints how what many maps cost grows with their number.
+/// Prints how the cost of many maps grows with their number.
 fn print_many_maps(count: u64) {
     let rows = MAPS.map(|maps| (maps * count / 1_000_000).max(10));
     println!("\n{rows:?} maps; microseconds per map, and as a multiple of the first\n");

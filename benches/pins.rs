@@ -1,5 +1,5 @@
-//! What a look-up costs beside others: with one pin in use and with six hundred, in a thread that reads from one store
-//! and in one that reads from three hundred in turn; and what it costs to begin looking at a commit for longer.
+//! The cost of a look-up beside others: with one pin in use and with six hundred, in a thread that reads from one store
+//! and in one that reads from three hundred in turn; and the cost of starting to hold a commit.
 //!
 //! Nanoseconds for each, medians of rounds in which the variants take turns.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
@@ -19,7 +19,7 @@ const HELD: u64 = 600;
 const STORES: usize = 300;
 const KEY: &str = "the key";
 
-/// Nanoseconds of one of so many steps.
+/// Nanoseconds per step, of `steps` steps.
 fn nanoseconds(steps: usize, mut step: impl FnMut(usize)) -> f64 {
     let start = Instant::now();
     (0..steps).for_each(&mut step);
@@ -34,7 +34,7 @@ fn snapshot(store: &Store) {
     black_box(store.snapshot().unwrap());
 }
 
-/// Snapshots of so many commits.
+/// Snapshots of `count` commits.
 fn hold(store: &Store, count: u64) -> Vec<Snapshot> {
     let hold = |number: u64| {
         store.insert("changes", number.to_le_bytes()).unwrap();
@@ -56,7 +56,7 @@ fn main() {
     let held = hold(&other, HELD);
     let (mut few, mut crowded, mut in_turn) = (Vec::new(), Vec::new(), Vec::new());
     let (mut snapshots, mut shared) = (Vec::new(), Vec::new());
-    // A thread that comes when the others have their pins.
+    // A thread that starts when the others have their pins.
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..rounds {

@@ -1,8 +1,8 @@
-//! What it costs that other processes may have the store open: inserts into a shared store beside one that is opened
-//! for this process alone, and gets in one thread, two threads and two processes.
+//! The cost of sharing a store between processes: inserts into a shared store beside one opened for this process alone,
+//! and gets in one thread, two threads and two processes.
 //!
-//! `SLOTLOG_BENCH_KEYS` keys of 16 bytes, half a million unless it says otherwise, with values of 100 bytes. The
-//! variants take turns, chunk by chunk, and the medians of the chunks are printed, with their ratios.
+//! `SLOTLOG_BENCH_KEYS` keys of 16 bytes, half a million by default, with values of 100 bytes. The variants take turns,
+//! chunk by chunk, and the medians of the chunks are printed, with their ratios.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -20,10 +20,10 @@ use slotlog::{Access, Store};
 
 /// Keys of a chunk.
 const CHUNK: usize = 10_000;
-/// Names the store to a process that is to read from it.
+/// Names the store to a process that reads from it.
 const READ: &str = "SLOTLOG_BENCH_READ";
 
-/// Nanoseconds for each of so many keys, in the median of these times.
+/// Nanoseconds per key, for `keys` keys, in the median of these times.
 fn per_key(times: &[Duration], keys: usize) -> f64 {
     let times: Vec<f64> = times.iter().map(|time| time.as_nanos() as f64).collect();
     median(&times) / keys as f64
@@ -40,7 +40,7 @@ fn get_all(store: &Store, keys: &[Key]) {
     std::hint::black_box(sum);
 }
 
-/// A process of its own that reads a chunk each time it is told to, and says how long that took.
+/// A process that reads a chunk each time it is told to, and reports how long that took.
 struct Reader {
     child: Child,
     input: ChildStdin,
@@ -72,7 +72,7 @@ impl Reader {
     }
 }
 
-/// The part of a [`Reader`]'s process.
+/// The role of a [`Reader`]'s process.
 fn read(path: &Path) {
     let access = if env::args().any(|argument| argument == "read-only") { Access::ReadOnly } else { Access::ReadWrite };
     let store = Store::options().access(access).open(path).unwrap();

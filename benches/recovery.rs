@@ -1,10 +1,10 @@
-//! How long it takes to open a store that was not closed: after a kill, beside a store that was closed, and after a
-//! power cut, beside a plain read of the same file.
+//! The time to open a store that was not closed: after a kill, beside a store that was closed, and after a power cut,
+//! beside a plain read of the same file.
 //!
-//! There are stores of `SLOTLOG_BENCH_KEYS` keys with values of 100 bytes, five million unless it says otherwise, of a
-//! fiftieth of that, and of a tenth of it with values of 1 KiB. They take turns, round by round, and so does what
-//! stands beside them; medians of the rounds are printed. The files are in the usual folder for temporary files, or in
-//! `SLOTLOG_BENCH_DIR`: what is read from the disk says something only if that is on one.
+//! There are stores of `SLOTLOG_BENCH_KEYS` keys with values of 100 bytes, five million by default, of a fiftieth of
+//! that, and of a tenth of it with values of 1 KiB. They take turns with each other and with the comparisons, round by
+//! round; medians of the rounds are printed. The files are in the usual folder for temporary files, or in
+//! `SLOTLOG_BENCH_DIR`: figures of reading the disk are meaningful only if that is on one.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -24,12 +24,12 @@ use slotlog::{Opened, Store};
 const KILLS: usize = 15;
 /// Rounds of opening after a power cut.
 const CUTS: usize = 5;
-/// Names the store to a process that is to insert into it and to be killed.
+/// Names the store to a process that inserts into it and is killed.
 const INSERT: &str = "SLOTLOG_BENCH_INSERT";
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// What `work` returns, and how many seconds it took.
+/// Returns the result of `work`, and its time in seconds.
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let start = Instant::now();
     let result = work();
@@ -38,7 +38,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
 
 /// A store to be measured.
 struct Subject {
-    /// What it had when it was made.
+    /// Its content at first.
     name: String,
     path: PathBuf,
     keys: usize,
@@ -53,12 +53,12 @@ impl Subject {
         subject
     }
 
-    /// Has a process insert so many more keys, and kills it while it has the store open.
+    /// Makes a process insert `count` more keys, and kills it while it has the store open.
     fn insert_and_kill(&mut self, count: usize) {
         let mut command = Command::new(env::current_exe().unwrap());
         command.env(INSERT, &self.path).args([self.keys, count, self.value_len].map(|number| number.to_string()));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        // Its standard input stays open until it is dead, for when that closes it goes away by itself.
+        // Its standard input stays open until it is dead, since the process would end when that closes.
         let mut said = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
         assert_eq!(said.trim(), "inserted");
@@ -68,7 +68,7 @@ impl Subject {
     }
 }
 
-/// The part of a process that is to be killed.
+/// The role of a process that will be killed.
 fn insert(path: &Path) {
     let numbers: Vec<usize> = env::args().skip(1).map(|number| number.parse().unwrap()).collect();
     let store = Store::open(path).unwrap();
@@ -81,7 +81,7 @@ fn insert(path: &Path) {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// Opens a store that was left in a way, checks that it is all there, and says how many seconds the opening took.
+/// Opens a store that is in an expected state, checks that it is complete, and returns the seconds of the opening.
 fn open(path: &Path, keys: usize, is_expected: impl FnOnce(Opened) -> bool) -> f64 {
     let (store, seconds) = timed(|| Store::open(path).unwrap());
     assert!(is_expected(store.opened()), "{:?}", store.opened());
@@ -96,7 +96,7 @@ fn after_kill(subjects: &mut [&mut Subject]) {
     for _ in 0..KILLS {
         for (subject, (killed, closed)) in subjects.iter_mut().zip(&mut times) {
             killed.push(open(&subject.path, subject.keys, |opened| opened == Opened::AfterKill) * 1e3);
-            // The handle is gone, and with it the store was closed.
+            // The handle is gone, so the store was closed.
             closed.push(open(&subject.path, subject.keys, |opened| opened == Opened::Clean) * 1e3);
             // In the last round this leaves it as the other part needs it: not closed.
             subject.insert_and_kill(1);
@@ -126,7 +126,7 @@ const CACHES: [Cache; 2] = [Cache::Warm, Cache::Cold];
 #[cfg(not(target_os = "linux"))]
 const CACHES: [Cache; 1] = [Cache::Warm];
 
-/// Sees to it that nothing of a file waits to be written, and that it is in the page cache, or is not.
+/// Makes sure that nothing of a file waits to be written, and that it is in the page cache, or is not.
 fn settle(path: &Path, cache: Cache) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     file.sync_all().unwrap();
@@ -139,7 +139,7 @@ fn settle(path: &Path, cache: Cache) {
     }
 }
 
-/// Has the system take a file out of the page cache.
+/// Makes the system drop a file from the page cache.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the standard library does not have this call")]
 fn forget(file: &File) {
@@ -150,7 +150,7 @@ fn forget(file: &File) {
     assert_eq!(error, 0);
 }
 
-/// Reads a file from its beginning to its end, and says how many bytes it has.
+/// Reads a file from its beginning to its end, and returns its length.
 fn read(path: &Path) -> usize {
     let (mut file, mut buffer, mut sum) = (File::open(path).unwrap(), vec![0; 1 << 20], 0);
     loop {
@@ -162,14 +162,14 @@ fn read(path: &Path) -> usize {
     }
 }
 
-/// What was measured with one store in one state of the cache.
+/// The measurements of one store in one state of the cache.
 #[derive(Clone, Default)]
 struct Cut {
     log_mib: f64,
     seconds: Vec<f64>,
-    /// MiB of log in a second.
+    /// MiB of log per second.
     recovered: Vec<f64>,
-    /// MiB of the file in a second.
+    /// MiB of the file per second.
     read: Vec<f64>,
 }
 
@@ -210,9 +210,9 @@ fn after_power_cut(subjects: &[&Subject], folder: &Path) {
     for round in 0..CUTS {
         for (subject, cuts) in subjects.iter().zip(&mut cuts) {
             for (cache, cut) in CACHES.into_iter().zip(cuts) {
-                // A copy of a store that was not closed is taken for one whose power was cut.
+                // A copy of a store that was not closed is recovered as after a power cut.
                 fs::copy(&subject.path, &copy).unwrap();
-                // Each goes first every other time, for below this machine there may be another cache.
+                // Each goes first every other time, since a host may cache as well.
                 if round % 2 == 0 {
                     cut.read(&copy, cache);
                     cut.recover(&copy, subject.keys, cache);

@@ -1,12 +1,12 @@
-//! How much space a store takes for what is in it, and what it costs that space comes back.
+//! The space that a store takes for its content, and the cost of getting space back.
 //!
 //! First the life of a store of 200,000 keys (`SLOTLOG_BENCH_KEYS`) with values of 100 bytes: it is loaded, its keys
 //! are overwritten twenty times, nine tenths of them are removed, the rest is overwritten some more, and it is
-//! compacted. At each stage stands the length of the file for each byte of the keys and values that can be read, and
-//! the longest that it was since the stage before.
+//! compacted. For each stage it prints the length of the file per byte of readable keys and values, and the greatest
+//! length since the stage before.
 //!
-//! Then write amplification: bytes appended to the log for each byte that the overwrites themselves append, in steady
-//! state, with uniform and with zipfian keys (exponent 0.99), for different dead shares.
+//! Then write amplification: bytes appended to the log per byte that the overwrites themselves append, in steady state,
+//! with uniform and with zipfian keys (exponent 0.99), for different dead shares.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -30,7 +30,7 @@ enum Choice {
     Zipfian,
 }
 
-/// Overwrites keys, and looks how long the file gets.
+/// Overwrites keys, and keeps track of the longest file.
 struct Writer<'a> {
     store: &'a Store,
     path: &'a Path,
@@ -45,7 +45,7 @@ impl Writer<'_> {
         for number in 0..count {
             let chosen = match choice {
                 Choice::Uniform => self.random.random_range(0..self.keys.len()),
-                // The keys are in no order, so that rank and place have nothing to do with each other.
+                // The keys are in random order, so rank and place are independent.
                 Choice::Zipfian => zipf.sample(&mut self.random) as usize - 1,
             };
             let key = &self.keys[chosen];
@@ -60,7 +60,7 @@ impl Writer<'_> {
         self.longest = self.longest.max(fs::metadata(self.path).unwrap().len());
     }
 
-    /// Prints a row, and begins anew to look for the longest file.
+    /// Prints a row, and resets the longest file.
     fn stage(&mut self, name: &str) {
         self.look();
         let len = fs::metadata(self.path).unwrap().len();
@@ -108,7 +108,7 @@ fn life(count: usize) {
     println!("compact() moved {} bytes, and the file is shorter by {}", report.moved_bytes, report.freed_bytes);
 }
 
-/// Bytes appended for each byte of the overwrites, once the log is as long as it gets; and the longest file meanwhile.
+/// Bytes appended per byte of the overwrites, once the log has its full length; and the longest file meanwhile.
 fn amplification(count: usize, share: f64, choice: Choice) -> (f64, f64) {
     let (folder, keys) = (folder(), keys(0, count));
     let path = folder.path().join("amplification.slotlog");

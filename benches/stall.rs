@@ -1,10 +1,10 @@
-//! Whether anything stops the world: how long single inserts take, one by one, while a store grows from nothing to five
-//! million keys (`SLOTLOG_BENCH_KEYS`) with values of 100 bytes, and then how long single overwrites take, twice as
-//! many, with compaction going on.
+//! Whether anything stops the world: the time of single inserts, one by one, while a store grows from nothing to five
+//! million keys (`SLOTLOG_BENCH_KEYS`) with values of 100 bytes, and then the time of single overwrites, twice as many,
+//! during compaction.
 //!
-//! Beside it stands a standard `HashMap`, and a loop that does nothing but look at the clock and count: what *that*
-//! waits for is the machine. All three take turns, chunk by chunk, so that they see the same machine. The file is in
-//! the usual folder for temporary files, or in `SLOTLOG_BENCH_DIR`.
+//! For comparison there are a standard `HashMap`, and a loop that only reads the clock and counts: *its* waits are the
+//! machine's. All three take turns, chunk by chunk, so that they see the same machine. The file is in the usual folder
+//! for temporary files, or in `SLOTLOG_BENCH_DIR`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -38,7 +38,7 @@ impl Times {
     }
 }
 
-/// Something that takes about as long as an insert, and waits for nobody.
+/// Takes about as long as an insert, and waits for nothing.
 #[inline]
 fn idle(seed: u64) {
     let mut sum = seed;
@@ -53,7 +53,7 @@ struct Run {
 }
 
 impl Run {
-    /// Sets the values of keys, in the store and in the map, and prints how long each took.
+    /// Sets the values of keys, in the store and in the map, and prints the times of each.
     fn set_all(&mut self, what: &str, keys: &[Key], version: u8) {
         let (mut of_store, mut of_map, mut of_nothing) = (Times::default(), Times::default(), Times::default());
         for chunk in keys.chunks(CHUNK) {

@@ -1,8 +1,7 @@
 //! A store beside two hash maps in memory, one operation at a time.
 //!
-//! There are `SLOTLOG_BENCH_KEYS` keys of 16 bytes, a million unless it says otherwise, with values of 100 bytes. Keys
-//! are read in an order that has nothing to do with the one in which they were written. See `load` for a comparison
-//! with more of them.
+//! There are `SLOTLOG_BENCH_KEYS` keys of 16 bytes, a million by default, with values of 100 bytes. Keys are read in
+//! another order than they were written. See `load` for a comparison with more of them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -41,7 +40,7 @@ impl<'a> Cycle<'a> {
         key
     }
 
-    /// The time that `each` takes for so many keys in turn.
+    /// The time that `each` takes for `count` keys in turn.
     fn time(&mut self, count: u64, mut each: impl FnMut(&'a Key)) -> Duration {
         let start = Instant::now();
         (0..count).for_each(|_| each(self.next()));
@@ -55,7 +54,7 @@ fn loaded<P: Peer>(data: &Data) -> P {
     peer
 }
 
-/// Reads, and then changes, what was loaded.
+/// Reads, and then changes, the loaded keys.
 fn bench_loaded<P: Peer>(criterion: &mut Criterion, data: &Data) {
     let mut peer: P = loaded(data);
 
@@ -83,7 +82,7 @@ fn bench_loaded<P: Peer>(criterion: &mut Criterion, data: &Data) {
 
     let mut chunks = data.shuffled.chunks_exact(MANY.min(data.shuffled.len())).cycle();
     group(criterion, "get_many").bench_function(P::NAME, |bencher| {
-        // By the key, like all others.
+        // Per key, like all others.
         bencher.iter_custom(|count| {
             let start = Instant::now();
             let mut done = 0;
@@ -99,7 +98,7 @@ fn bench_loaded<P: Peer>(criterion: &mut Criterion, data: &Data) {
     });
 
     group(criterion, "iterate").bench_function(P::NAME, |bencher| {
-        // By the entry; only whole passes count.
+        // Per entry; only whole passes count.
         bencher.iter_custom(|count| {
             let start = Instant::now();
             let mut done = 0;
@@ -122,7 +121,7 @@ fn bench_loaded<P: Peer>(criterion: &mut Criterion, data: &Data) {
     });
 }
 
-/// Inserts keys until all are there, and then begins anew with an empty map, so that growing is part of it.
+/// Inserts keys until all are there, and then starts over with an empty map, so that growth is included.
 fn bench_insert<P: Peer>(criterion: &mut Criterion, data: &Data) {
     let mut peer = P::new();
     let mut at = 0;
@@ -145,7 +144,7 @@ fn bench_insert<P: Peer>(criterion: &mut Criterion, data: &Data) {
     });
 }
 
-/// Inserts as above, [`BATCH`] keys to a transaction. By the key.
+/// Inserts as above, [`BATCH`] keys to a transaction. Per key.
 fn bench_batch_insert(criterion: &mut Criterion, data: &Data) {
     let mut peer = Slotlog::new();
     let mut batches = data.keys.chunks(BATCH);

@@ -1,6 +1,6 @@
-//! What a snapshot that is held pays for what is written meanwhile: how long it takes to read a key that was
-//! overwritten ten million times since (`SLOTLOG_BENCH_VERSIONS`), beside a key that nobody has touched, and how many
-//! bytes an overwrite appends with a snapshot held and without.
+//! The cost of later writes for a held snapshot: the time to read a key that was overwritten ten million times since
+//! (`SLOTLOG_BENCH_VERSIONS`), beside a key that was not, and the bytes that an overwrite appends with a snapshot held
+//! and without.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod common;

@@ -1,6 +1,6 @@
 //! Keys are read and changed in the same way in a store, in a snapshot and in a transaction.
 //!
-//! The byte twins call this for the default map, the typed ones by way of what encodes and decodes.
+//! The default map of bytes calls this directly, the typed maps encode and decode around it.
 
 use crate::file::layout::MapId;
 use std::time::SystemTime;

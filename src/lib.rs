@@ -103,7 +103,7 @@
 //! # Ok::<(), slotlog::Error>(())
 //! ```
 
-// What all floors stand on; the bottom, the middle and the top; and what is on top of a store.
+// The errors, which every floor uses; the floors from the bottom up: file, engine, handles; the maps on top of a store.
 mod error;
 
 mod file;

@@ -30,7 +30,7 @@ pub(crate) enum Source {
 pub(crate) struct Following {
     opened: Opened,
     now: ArcSwap<Engine>,
-    /// Those before, as long as they have readers. Locked while the next one is opened.
+    /// The engines before, as long as they have readers. Locked while the next one is opened.
     before: Mutex<Vec<Weak<Engine>>>,
 }
 

@@ -243,7 +243,7 @@ pub struct MapStats {
     pub index_bytes: u64,
 }
 
-/// How many lines of each index the estimate of expired bytes looks at.
+/// Lines of each index in the sample that estimates expired bytes.
 const LINES: u64 = 64;
 
 impl Stats {

@@ -1,4 +1,4 @@
-//! Addresses: a store takes as many as it needs, and says so when it gets no more.
+//! Addresses: a store takes as many as it needs, and reports when it gets no more.
 #![cfg(target_os = "linux")]
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::print_stderr)]
 
@@ -12,14 +12,14 @@ use support::{assert_clean, folder, run_child, say};
 
 const MIB: u64 = 1 << 20;
 
-/// What the system says of this process, in bytes: `VmSize` are its addresses, `VmRSS` what of them is in memory.
+/// A figure of this process from the system, in bytes: `VmSize` counts its addresses, `VmRSS` those in memory.
 fn of_this_process(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// Allows this process so many addresses more than it has.
+/// Limits this process to `more` addresses more than it has.
 fn limit_addresses(more: u64) {
     let limit = of_this_process("VmSize") + more;
     let rlimit = libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY };
@@ -59,7 +59,7 @@ fn a_thousand_stores() {
     say(if has_room_for(512 * MIB) { "room for more" } else { "no room" });
 }
 
-/// What a snapshot has borrowed stays where it is while its store grows.
+/// What a snapshot has borrowed keeps its address while its store grows.
 #[test]
 fn a_store_in_memory_grows_around_what_is_borrowed() {
     let store = Store::in_memory().unwrap();
@@ -74,7 +74,7 @@ fn a_store_in_memory_grows_around_what_is_borrowed() {
     assert_eq!(snapshot.get("first").unwrap().unwrap().as_ptr(), before);
 }
 
-/// Memory that is locked as soon as it is mapped is there as soon as it is mapped.
+/// Memory that is locked as soon as it is mapped takes real memory at once.
 #[test]
 fn a_small_store_takes_little_of_what_is_locked_in_memory() {
     let folder = folder();
@@ -110,7 +110,7 @@ fn locked_in_memory(path: &Path) {
     say("as much as there is");
 }
 
-/// Fills a store up, and says with how many values of 64 KiB.
+/// Fills a store up, and returns how many values of 64 KiB that takes.
 #[track_caller]
 fn fill_up(store: &Store) -> u64 {
     for key in 0u64.. {
@@ -150,7 +150,7 @@ const ALLOWED: u64 = 256 * MIB;
 fn within_a_limit(store: Store) -> Store {
     let keys = fill_up(&store);
     let len = store.stats().unwrap().file_len;
-    // The program needs some for what it does meanwhile.
+    // The program itself needs some meanwhile.
     assert!(len > ALLOWED * 7 / 8 - 16 * MIB, "full at {} MiB of {}", len / MIB, ALLOWED / MIB);
     check_full(&store, keys);
     say("full of itself");
@@ -189,7 +189,7 @@ fn copy_within_a_limit(path: &Path) {
     within_a_limit(Store::options().access(Access::CopyOnWrite).open(path).unwrap());
 }
 
-/// A file that nearly takes all addresses is opened, and what does not fit says why.
+/// A file that takes nearly all addresses is opened, and the error about what does not fit gives the reason.
 #[test]
 fn a_file_is_opened_with_the_addresses_that_it_needs() {
     let folder = folder();

@@ -1,5 +1,5 @@
-//! The house rules that a compiler does not check: imports run down only, `unsafe` stays in its room, and nothing is
-//! left lying about.
+//! The house rules that a compiler does not check: imports run down only, `unsafe` stays in its room, no work is left
+//! behind, and files and functions stay short.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -31,12 +31,12 @@ fn sources() -> Vec<(String, String)> {
     found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The lines of code, without comments and without what follows the tests.
+/// The lines of code, without comments and without the tests at the end.
 fn code(source: &str) -> impl Iterator<Item = &str> {
     source.lines().take_while(|line| *line != "mod tests {").filter(|line| !line.trim_start().starts_with("//"))
 }
 
-/// The floor of a room: 0 below, 2 on top. The errors are what all floors stand on.
+/// The floor of a room: 0 below, 2 on top. All floors may use the errors.
 fn floor(room: &str) -> Option<u8> {
     match room.split('/').next()? {
         "error.rs" | "error" => None,
@@ -66,9 +66,8 @@ fn imports_run_down_only() {
     }
 }
 
-/// The rooms of the engine and of the top floor and the files in them, from the bottom to the top. Each uses what
-/// stands before it, and nothing that stands behind it; so there is no circle. `engine/mod.rs` is the frame that names
-/// a part of every room.
+/// The rooms of the engine and of the top floor and their files, from the bottom to the top. Each file uses only those
+/// before it; so there is no circle. `engine/mod.rs` is the frame that names a part of every room.
 const ROOMS: [(&str, &[&str]); 14] = [
     ("engine", &["settings", "clock", "progress"]),
     ("engine/state", &["rest", "expired", "ledger", "superblocks", "head", "live_area", "words", "writer", "maps"]),
@@ -94,16 +93,16 @@ fn ranks() -> BTreeMap<String, usize> {
     files.enumerate().map(|(rank, file)| (file, rank)).collect()
 }
 
-/// Methods that the standard library has as well: they tell something only if it is the engine that is called.
+/// Methods that the standard library has as well: they count only as calls of the engine.
 const OF_STD: [&str; 9] = ["chain", "clear", "drain", "find_map", "open", "pop", "read", "remove", "truncate"];
 
-/// The paths that a source mentions: those that it imports, by these words, and those that it spells out.
+/// The paths that a source mentions: those it imports, by these words, and those it spells out.
 fn paths(source: &str, import: &str) -> Vec<String> {
-    /// Writes the lists of an import out.
+    /// Expands the lists of an import.
     fn expand(prefix: &str, rest: &str, found: &mut Vec<String>) {
         let rest = rest.trim();
         let Some((before, list)) = rest.split_once('{') else {
-            // Nothing stands behind the last comma of a list.
+            // The last comma of a list is followed by nothing.
             if !rest.is_empty() {
                 found.push(format!("{prefix}{rest}"));
             }
@@ -147,7 +146,7 @@ fn definitions(source: &str) -> BTreeSet<String> {
     code(source).filter_map(after_fn).collect()
 }
 
-/// The methods that a source calls, and whether it is the engine, or itself, that it calls.
+/// The methods that a source calls, and whether it calls them on the engine or on itself.
 fn calls(source: &str) -> BTreeSet<(String, bool)> {
     let mut found = BTreeSet::new();
     for line in code(source) {
@@ -167,7 +166,7 @@ fn calls(source: &str) -> BTreeSet<(String, bool)> {
     found
 }
 
-/// The file that a path from the root of the crate leads to, if that has a place in the order.
+/// The file that a path from the root of the crate leads to, if it has a place in the order.
 fn file_of(path: &str, ranks: &BTreeMap<String, usize>) -> Option<String> {
     let parts: Vec<&str> = path.split("::").collect();
     let room = |len: usize| parts[..len].join("/");
@@ -176,7 +175,7 @@ fn file_of(path: &str, ranks: &BTreeMap<String, usize>) -> Option<String> {
     files.find(|file| ranks.contains_key(file))
 }
 
-/// Where the names of the public interface come from: they are re-exported at the root, and by their room.
+/// The homes of the names of the public interface, which are re-exported at the root, and by their room.
 fn homes_of_names(sources: &[(String, String)], ranks: &BTreeMap<String, usize>) -> BTreeMap<String, String> {
     let mut homes = BTreeMap::new();
     for (frame, room) in [("map/mod.rs", "map::"), ("lib.rs", "")] {
@@ -191,11 +190,10 @@ fn homes_of_names(sources: &[(String, String)], ranks: &BTreeMap<String, usize>)
     homes
 }
 
-/// The arrows between the files of the engine and of the top floor, by imports and by calls, each with what makes it
-/// one.
+/// The arrows between the files of the engine and of the top floor, by imports and by calls, each with its cause.
 ///
-/// A call is one of a function of the engine whose name only one file has. Of several files of the engine that have it,
-/// if it is the engine that is called, the lowest may be meant.
+/// A call counts if only one file has an engine function of that name. If several files of the engine have it, and the
+/// engine is called, the lowest may be meant.
 fn arrows(sources: &[(String, String)]) -> BTreeSet<(String, String, String)> {
     let ranks = ranks();
     let names = homes_of_names(sources, &ranks);
@@ -258,7 +256,7 @@ fn the_rooms_use_what_is_below_them_only() {
     assert!(up.is_empty(), "{} arrows run up:\n{}", up.len(), up.join("\n"));
 }
 
-/// The check sees what it is for.
+/// The check finds what it is meant to find.
 #[test]
 fn an_arrow_that_runs_up_is_found() {
     let sources = sources();
@@ -328,11 +326,11 @@ fn unsafe_stays_in_the_rooms_that_map_memory_and_lock_bytes() {
     }
 }
 
-/// A turn lends the right to change the store, and so does an opening; nobody else has it.
+/// Only a turn and an opening lend the right to change the store.
 #[test]
 fn who_writes_has_a_turn_or_opens_the_store() {
     for (name, source) in sources() {
-        // In the midst of somebody's turn a table is made longer, for a pin that he needs.
+        // A table may be made longer in the middle of a turn, for a pin that its holder needs.
         let lends = ["engine/state/writer.rs", "engine/write/turn.rs", "engine/write/tables.rs"];
         let lends = lends.contains(&name.as_str());
         let allowed = lends || name.starts_with("engine/open/");
@@ -341,7 +339,7 @@ fn who_writes_has_a_turn_or_opens_the_store() {
     }
 }
 
-/// The file changes through the door of the mapping only: nobody else writes to a file or gets at its memory.
+/// The file changes through the door of the mapping only: no other code writes to a file or accesses its memory.
 #[test]
 fn the_file_changes_through_one_door() {
     for (name, source) in sources() {
@@ -362,7 +360,7 @@ fn the_library_neither_prints_nor_starts_threads_nor_leaves_work_behind() {
             let loud = ["println!", "eprintln!", "print!(", "dbg!", "todo!", "unimplemented!", ".unwrap()"];
             let loud = loud.iter().find(|word| line.contains(**word));
             assert!(name.starts_with("bin/") || loud.is_none(), "{name}: {line}");
-            // One room has a thread, for those who ask for it.
+            // One room has the optional thread.
             let starts = ["thread::spawn", "thread::Builder", "thread::scope"].iter().any(|call| line.contains(call));
             assert!(name == "background.rs" || !starts, "{name} starts a thread: {line}");
         }
@@ -401,7 +399,7 @@ fn lines_have_at_most_120_columns() {
     }
 }
 
-/// What is longer becomes a folder with a file for each purpose.
+/// A longer file becomes a folder with a file for each purpose.
 #[test]
 fn files_have_at_most_1000_lines() {
     for folder in ["src", "tests", "benches", "examples", "fuzz"] {
@@ -411,7 +409,7 @@ fn files_have_at_most_1000_lines() {
     }
 }
 
-/// The functions that a source defines, with the number of their parameters but for `self`.
+/// The functions that a source defines, with the number of their parameters except `self`.
 fn parameters(source: &str) -> Vec<(String, usize)> {
     let code: String = code(source).flat_map(|line| [line, "\n"]).collect();
     let mut found = Vec::new();
@@ -435,7 +433,7 @@ fn parameters(source: &str) -> Vec<(String, usize)> {
             match inside.as_slice() {
                 ['('] if c == ',' => parts.push(String::new()),
                 ['(', ..] => parts.last_mut().unwrap().push(c),
-                // Those are the generic ones.
+                // Generic parameters.
                 ['<', ..] => {}
                 _ if c == '>' => {}
                 _ => break,
@@ -451,7 +449,7 @@ fn parameters(source: &str) -> Vec<(String, usize)> {
     found
 }
 
-/// Of many, two are mixed up, or one belongs to a thing that has no name yet.
+/// With more parameters, two get mixed up, or some belong to a thing that has no name yet.
 #[test]
 fn functions_have_at_most_5_parameters() {
     let sources = sources();
@@ -464,7 +462,7 @@ fn functions_have_at_most_5_parameters() {
     assert!(all > 1000, "{all} functions");
 }
 
-/// The check sees what it is for.
+/// The check finds what it is meant to find.
 #[test]
 fn parameters_are_counted() {
     for (source, count) in [
@@ -480,7 +478,7 @@ fn parameters_are_counted() {
     }
 }
 
-/// What does not fit on a screen is not seen whole.
+/// A longer function does not fit on a screen.
 #[test]
 fn functions_have_at_most_70_lines() {
     for (name, source) in files("src") {

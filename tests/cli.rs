@@ -20,11 +20,11 @@ use tempfile::TempDir;
 
 const STATS: &str = env!("CARGO_BIN_EXE_slotlog-stats");
 
-/// Makes the tests take turns. While one of them starts a program, that program has, until it really runs, every file
-/// that this process has open, and with it the lock of a store that another test is just closing.
+/// Makes the tests take turns. While one of them starts a program, that program has all open files of this process
+/// until it really runs, and with them the lock of a store that another test is just closing.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    // A test that failed is no reason for the others to fail.
+    // A failed test must not make the others fail.
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -32,7 +32,7 @@ fn turn() -> MutexGuard<'static, ()> {
 fn example_store() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("example.slotlog");
-    // What is closed with that is not compacted, which would take numbers and leave what is dead behind.
+    // Closing must not compact it, which would take numbers and drop dead records.
     let store = Store::options().auto_compact(None).open(&path).unwrap();
     for number in 0..1000 {
         store.insert(format!("key {number}"), format!("the value of {number}")).unwrap();
@@ -123,7 +123,7 @@ fn tables_show_what_is_in_a_store() {
     assert_eq!(dead[2], format!("{share:.1} %"));
     assert!((5.0..50.0).contains(&share), "200 of 1150 records are dead, not {share} %");
 
-    // Extents and free space are all there is behind the fixed pages, but for the seal.
+    // After the fixed pages there are only extents, free space, and the seal.
     let (_, extents) = text.split_once("\nextents").unwrap();
     let (extents, _) = extents.split_once("\n\n").unwrap();
     let bytes = extents.lines().skip(1).map(|line| line.split_whitespace().last().unwrap().parse::<u64>().unwrap());
@@ -296,7 +296,7 @@ fn verify_of_a_sound_store() {
     assert_eq!(printed["verify"], expected);
 }
 
-/// Flips a bit of the last byte of the only place in the file where `bytes` are, and returns where that is.
+/// Flips a bit of the last byte of the only occurrence of `bytes` in the file, and returns its offset.
 fn damage(path: &Path, bytes: &[u8]) -> u64 {
     let mut file = fs::read(path).unwrap();
     let places: Vec<usize> = file
@@ -324,7 +324,7 @@ fn verify_finds_damage_and_says_where() {
     let first = findings.lines().nth(1).unwrap().strip_prefix("  at offset ").unwrap();
     let (offset, what) = first.split_once(": ").unwrap();
     let offset: u64 = offset.parse().unwrap();
-    // Where the record of the value begins.
+    // The offset where the record of the value begins.
     assert!((flipped - 64..flipped).contains(&offset), "{first}, but the damage is at {flipped}");
     assert!(!what.is_empty());
     assert_eq!(line(&text, "(default)")[0], "950", "the figures can be read all the same");
@@ -476,7 +476,7 @@ fn output_that_cannot_be_written_is_an_error() {
     assert!(stderr(&output).starts_with("slotlog-stats: could not print: "), "{}", stderr(&output));
 }
 
-/// The example, ready to be run in `folder`.
+/// The example, ready to run in `folder`.
 fn wordcount(folder: &Path) -> Command {
     support::example("wordcount", folder)
 }
@@ -486,7 +486,8 @@ fn count(folder: &Path, word: &str) -> Option<u64> {
     store.get(word).unwrap().map(|value| u64::from_le_bytes(value.try_into().unwrap()))
 }
 
-/// A working directory with texts in it: three files with 21 words, 15 of them distinct, and two that are no text.
+/// A working directory with texts in it: three files with 21 words, 15 of them distinct, and two files that are not
+/// text.
 fn texts() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("texts/deep/er")).unwrap();
@@ -569,7 +570,7 @@ fn wordcount_says_what_is_wrong() {
     assert_eq!(stdout(&output), "");
     assert!(!folder.path().join("wordcount.slotlog").exists());
 
-    // A store in which something else is.
+    // A store with other content.
     let store = Store::options().exclusive(true).open(folder.path().join("wordcount.slotlog")).unwrap();
     store.insert("the", "text").unwrap();
     let output = wordcount(folder.path()).arg("texts").output().unwrap();
@@ -595,7 +596,7 @@ fn wordcount_killed_anywhere_has_counted_whole_files() {
     }
     let path = folder.path().join("wordcount.slotlog");
     let counted = || -> u64 {
-        // Opened as the next run would open it.
+        // Opened in the same way as by the next run.
         let store = Store::open(&path).unwrap();
         let snapshot = store.snapshot().unwrap();
         let counts: Vec<&[u8]> = snapshot.values().map(Result::unwrap).collect();

@@ -1,4 +1,4 @@
-//! Closing: what keeps a file open, and how a program finds out.
+//! Closing: what keeps a file open, and how a program learns of it.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -14,10 +14,10 @@ mod support;
 /// Something that keeps a store open.
 type Keeper = Box<dyn Any>;
 
-/// Gets one of its store.
+/// Gets one from a store.
 type Keep = fn(&Store) -> Keeper;
 
-/// All that a program can have of a store.
+/// Everything that a program can get from a store.
 fn keepers() -> [(&'static str, Keep); 6] {
     [
         ("a clone", |store| Box::new(store.clone())),
@@ -72,14 +72,14 @@ fn closing_one_of_many_is_no_error() {
     assert_eq!(Store::open(&path).unwrap().opened(), Opened::Clean);
 }
 
-/// Waits until all have come here. On a machine with two processors they go on within a few nanoseconds.
+/// Waits until all threads are here. With two processors they continue within a few nanoseconds of each other.
 fn meet(ready: &AtomicUsize, all: usize) {
     ready.fetch_add(1, Ordering::SeqCst);
     for looks in 0_u32.. {
         if ready.load(Ordering::SeqCst) >= all {
             break;
         }
-        // There may be only one, or others want it.
+        // There may be only one processor, or others want it.
         if looks % 1000 == 999 { thread::yield_now() } else { hint::spin_loop() }
     }
 }
@@ -121,17 +121,17 @@ fn of_several_who_close_the_last_handles_exactly_one_closes_the_store() {
     });
 }
 
-/// What closing a small store compacts, nobody can be told of any more.
+/// Closing a small store compacts it, which shortens the history that followers can read.
 #[test]
 fn closing_a_small_store_shortens_its_history_unless_it_is_not_to_be_compacted() {
     let folder = support::folder();
-    // Less than a log that writes would clean; and more in use than what closing compacts.
+    // Few enough dead bytes not to be cleaned by writes; or more in use than closing compacts.
     for (dead_share, values, is_shortened) in [(Some(0.5), 20, true), (None, 20, false), (Some(0.5), 4_000, false)] {
         let path = folder.path().join(format!("{dead_share:?} {values}"));
         let open = || Store::options().auto_compact(dead_share).open(&path).unwrap();
         let store = open();
         let seen = store.seq().unwrap();
-        // A third is dead in the end.
+        // A third is dead at the end.
         for number in (0..values).chain(0..values / 2) {
             store.insert(u32::to_le_bytes(number), [7; 3_000]).unwrap();
         }

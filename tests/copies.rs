@@ -1,10 +1,8 @@
-//! Copies of a store that were made while somebody wrote to it, or began to: put back over the file, or opened beside
-//! it.
+//! Copies made while a process wrote to the store, or began to: put back over the file, or opened beside it.
 //!
-//! A process of its own writes numbered commits, each of which changes several keys, and says after each sync how far
-//! it is. Meanwhile this one copies the file, at once or slowly. Whatever comes of such a copy, it opens as the content
-//! of one commit, and of none before the last sync before the copy began; or it is refused, with an error that says
-//! what it is.
+//! Another process writes numbered commits, each of which changes several keys, and reports its progress after each
+//! sync. Meanwhile this one copies the file, at once or slowly. Such a copy opens as the content of one commit, and of
+//! none before the last sync before the copy began; or it is refused, with an error that says what it is.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
@@ -29,7 +27,7 @@ fn rounds() -> u64 {
     setting("SLOTLOG_TEST_ROUNDS", 6)
 }
 
-/// What the commit with this number changes: keys, and the lengths of their values; `None` removes.
+/// The changes of the commit with this number: keys, and the lengths of their values; `None` removes.
 fn changes(number: u64) -> Vec<(u64, Option<usize>)> {
     let mut random = Random(number);
     (0..1 + random.below(6))
@@ -64,7 +62,7 @@ fn content_after(commit: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
     content
 }
 
-/// The number of the last commit, and whether the content is what it was after that.
+/// The number of the last commit, and whether the content is as expected after it.
 fn last_commit(store: &Store) -> Result<u64, String> {
     let text = |error: Error| error.to_string();
     let last = store.get(COUNTER).map_err(text)?.map_or(0, |value| u64::from_le_bytes(value[..8].try_into().unwrap()));
@@ -85,7 +83,7 @@ fn last_commit(store: &Store) -> Result<u64, String> {
     if report.is_clean() { Ok(last) } else { Err(format!("verify: {:?}", report.findings())) }
 }
 
-/// Commits on and on from where the store is, until it is told to stop; then it closes the store.
+/// Commits repeatedly from where the store is, until it is told to stop; then closes the store.
 fn write_on(path: &Path) {
     let stop = stop_flag();
     let store = Store::options().checkpoint_every(256 << 10).open(path).unwrap();
@@ -131,7 +129,7 @@ impl Writer {
         Writer { player, synced: 0 }
     }
 
-    /// Waits until it has synced so many commits.
+    /// Waits until it has synced `commits` commits.
     fn wait_for(&mut self, commits: u64) {
         while self.synced < commits {
             self.synced = self.player.next().parse().unwrap();
@@ -150,7 +148,7 @@ impl Writer {
         self.player.kill();
     }
 
-    /// Has it close the store. Returns its last commit.
+    /// Makes it close the store. Returns its last commit.
     fn stop(self) -> u64 {
         self.player.stop().last().map_or(self.synced, |last| last.parse().unwrap())
     }
@@ -190,7 +188,7 @@ fn put_back(copy: &Path, path: &Path) {
     file.write_all(&bytes).unwrap();
 }
 
-/// What came of the copies, and what is wrong with some.
+/// The outcomes of the copies, and the defects of some.
 #[derive(Default)]
 struct Outcomes {
     counts: BTreeMap<&'static str, u64>,
@@ -198,7 +196,7 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    /// Opens a copy, which may hold no less than commit `synced`.
+    /// Opens a copy, which must hold at least commit `synced`.
     fn look(&mut self, path: &Path, synced: u64) {
         let store = match Store::open(path) {
             Ok(store) => store,
@@ -237,8 +235,8 @@ impl Outcomes {
     }
 }
 
-/// Copies a store while somebody writes to it, once in each round. `end` says what becomes of the writer, of the store
-/// and of the copy beside it, and has one of them looked at.
+/// Copies a store in use, once in each round. `end` decides what becomes of the writer, of the store and of the copy
+/// beside it, and has one of them checked.
 fn copied_in_use(what: &str, seed: u64, end: impl Fn(Writer, &Path, &Path, &mut dyn FnMut(&Path))) {
     let folder = folder();
     let mut outcomes = Outcomes::default();

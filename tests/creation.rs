@@ -1,4 +1,4 @@
-//! A store is created wherever a file can be, with the permissions that were asked for, or nothing is left of it.
+//! A store is created wherever a file can be, with the requested permissions, or leaves nothing behind.
 #![cfg(unix)]
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::print_stderr)]
 
@@ -41,9 +41,9 @@ fn child() {
 
 // Permissions.
 
-/// Creates one store for each of some modes, and one without.
+/// Creates one store for each of some modes, and one with the default.
 fn with_umask(folder: &Path, mask: u32) {
-    // SAFETY: takes a number and always succeeds.
+    // SAFETY: `umask` takes a number and always succeeds.
     unsafe { libc::umask(mask as _) };
     let path = folder.join(format!("plain under {mask:o}"));
     Store::open(&path).unwrap();
@@ -110,13 +110,13 @@ fn a_link_that_leads_to_nothing_is_followed() {
     assert!(fs::symlink_metadata(&target).unwrap().is_file());
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && fs::symlink_metadata(&second).unwrap().is_symlink());
 
-    // One that fails leaves the links, and no target.
+    // A creation that fails leaves the links, and no target.
     fs::remove_file(&target).unwrap();
     assert!(matches!(Store::options().max_size(8192).open(&link), Err(Error::Full { .. })));
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && fs::symlink_metadata(&second).unwrap().is_symlink());
     assert!(fs::symlink_metadata(&target).is_err());
 
-    // A link into a folder that is not there, and one to itself.
+    // A link into a missing folder, and one to itself.
     for (name, to) in [("lost", "no/such/folder"), ("circle", "circle")] {
         let link = folder.path().join(name);
         symlink(to, &link).unwrap();
@@ -132,7 +132,7 @@ fn as_nobody(path: &Path) {
     say("created");
 }
 
-/// For root every folder can be read, so it is the child that gives up being root.
+/// Root can read every folder, so the child gives up being root.
 #[test]
 fn a_folder_that_may_not_be_read_gets_a_store() {
     let folder = folder();
@@ -143,7 +143,7 @@ fn a_folder_that_may_not_be_read_gets_a_store() {
     let said = run_child("nobody there", &inner.join("store"));
     fs::set_permissions(&inner, fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(said, ["created"]);
-    // Nobody but its owner reads the store.
+    // Only its owner can read the store.
     assert!(inner.join("store").exists());
 }
 
@@ -156,7 +156,7 @@ fn a_file_without_a_name_gets_a_store() {
     use std::os::unix::fs::OpenOptionsExt;
 
     let folder = folder();
-    // SAFETY: the name is a C string that lives during the call, and the descriptor, if there is one, is ours alone.
+    // SAFETY: the name is a C string that lives during the call, and only we own the descriptor, if there is one.
     let memory = unsafe { File::from_raw_fd(libc::memfd_create(c"store".as_ptr(), libc::MFD_CLOEXEC)) };
     let temporary = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(folder.path());
     let named = File::create(folder.path().join("named")).unwrap();
@@ -172,7 +172,7 @@ fn a_file_without_a_name_gets_a_store() {
         for path in ["/proc/self/fd", "/dev/fd"] {
             file.set_len(0).unwrap();
             let path = Path::new(path).join(file.as_raw_fd().to_string());
-            // One that fails leaves the file, which was not made for it.
+            // A creation that fails leaves the file, which existed before.
             assert!(matches!(Store::options().max_size(8192).open(&path), Err(Error::Full { .. })), "{what}");
             file.set_len(0).unwrap();
             create_and_find(&path);
@@ -187,7 +187,7 @@ fn a_file_without_a_name_gets_a_store() {
 // Failures.
 
 fn with_descriptors(path: &Path, left: u64) {
-    // What the test harness holds may have gaps; the next one is the lowest that is free.
+    // The descriptors of the test harness may have gaps; the next one is the lowest that is free.
     let mut held = Vec::new();
     // SAFETY: the struct consists of integers.
     let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
@@ -223,7 +223,7 @@ fn with_descriptors(path: &Path, left: u64) {
     say(said);
 }
 
-/// Whatever descriptor it is that is missing.
+/// Covers each of the descriptors that may be missing.
 #[test]
 fn a_creation_without_descriptors_leaves_nothing() {
     let folder = folder();

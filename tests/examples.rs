@@ -60,7 +60,7 @@ fn cache() {
     let words: Vec<&str> = first.split_whitespace().collect();
     let checksum = format!("{:08x}", crc32fast::hash(b"one\ntwo\n"));
     assert_eq!(words, ["read", "8", "bytes", "2", "lines", &checksum, "file"]);
-    // Within a minute, whatever the file has become.
+    // Within a minute, whatever happens to the file.
     std::fs::write(path.join("file"), "").unwrap();
     assert_eq!(run("cache", path, &["file"]), first.replace("read  ", "cached"));
     assert!(fails("cache", path, &["no such file"]).contains("no such file: "));

@@ -1,4 +1,4 @@
-//! Entries with a deadline: absent from it on for whoever looks, and gone from the file some time later.
+//! Entries with a deadline: reads no longer see them from then on, and the file drops them some time later.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -91,7 +91,7 @@ fn the_figures_of_a_map_whose_entries_have_expired() {
     assert_eq!((figures().entries, figures().expired_bytes), (0, 0));
 }
 
-/// Whoever changes an entry that has expired finds none.
+/// A change of an expired entry finds none.
 #[test]
 fn an_expired_entry_is_as_good_as_none() {
     let store = Store::in_memory().unwrap();
@@ -142,7 +142,7 @@ fn what_keeps_a_deadline_and_what_does_not() {
     assert_eq!((map.get("key").unwrap(), deadline()), (Some(7), Some(at)));
 }
 
-/// Deadlines are in the log: they survive kills, power cuts, being read only, and being moved by compaction.
+/// Deadlines are in the log: they survive kills, power cuts, read-only opening, and compaction.
 #[test]
 fn a_deadline_survives_what_its_entry_survives() {
     let folder = folder();
@@ -166,7 +166,7 @@ fn a_deadline_survives_what_its_entry_survives() {
     check(&Store::options().access(Access::ReadOnly).open(&path).unwrap());
     store.compact().unwrap();
     for round in 0..2000_u32 {
-        // Has everything moved, many times.
+        // Makes everything move, many times.
         store.insert((round % 7).to_le_bytes(), [7; 50]).unwrap();
     }
     check(&store);
@@ -196,7 +196,7 @@ fn compaction_drops_what_has_expired() {
     assert!(store.seq().unwrap() > before);
 }
 
-/// Who reads the log is told when what has expired is removed, like of any other remove.
+/// Followers of the log see the removal of an expired entry like any other remove.
 #[test]
 fn the_removal_is_a_change() {
     let folder = folder();
@@ -217,8 +217,8 @@ fn the_removal_is_a_change() {
     panic!("it was never removed");
 }
 
-/// A cache whose entries all expire does not grow, whether they are written over or not; nor does one with entries
-/// among them that stay.
+/// A cache whose entries all expire does not grow, whether they are overwritten or not; nor does one that also has
+/// lasting entries.
 #[test]
 fn a_cache_does_not_grow() {
     for permanent_every in [u32::MAX, 10] {
@@ -242,7 +242,7 @@ fn a_cache_does_not_grow() {
     }
 }
 
-/// Without a write, [`Store::maintain`] finds out that there is something to be had.
+/// Without a write, [`Store::maintain`] finds out that there is something to gain.
 #[test]
 fn maintenance_finds_what_has_expired() {
     let folder = folder();
@@ -272,8 +272,7 @@ fn maintenance_finds_what_has_expired() {
     assert_clean(&store);
 }
 
-/// What was believed to have expired in a map that is gone, or cleared by another process, is not held against what is
-/// left.
+/// The estimate of expired bytes in a map that was dropped, or cleared by another process, does not affect the rest.
 #[test]
 fn an_estimate_is_not_kept_when_the_map_is_gone() {
     for by_another in [false, true] {
@@ -294,7 +293,7 @@ fn an_estimate_is_not_kept_when_the_map_is_gone() {
         while SystemTime::now() < soon {
             thread::sleep(Duration::from_millis(10));
         }
-        // Now it is known how much has expired.
+        // Now the expired amount is known.
         map.insert(1, [1]).unwrap();
         if by_another {
             cache(&other).clear().unwrap();

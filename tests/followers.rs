@@ -1,5 +1,5 @@
-//! Readers that have recovered a store in memory of their own after a power cut, while others write to its file, are
-//! killed, close it and recover it in their turn.
+//! Readers that have recovered a store in their own memory after a power cut, while others write to its file, are
+//! killed, close it and recover it in turn.
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
@@ -19,14 +19,14 @@ fn options(random: &mut Random) -> Options {
 }
 
 fn is_aside(store: &Store) -> bool {
-    // Whoever follows is beside somebody who writes, or has written.
+    // A follower is beside a process that writes, or has written.
     store.stats().is_ok_and(|stats| matches!(stats.opened, Opened::AfterPowerCut { .. }))
 }
 
-/// What one says who is going to be killed at any time.
+/// Said by a process that may be killed at any time.
 const IN_THE_MIDDLE: &str = "in the middle";
 
-/// What anybody may do with a store.
+/// A random change of a store.
 fn change(store: &Store, random: &mut Random, count: u64) {
     let numbers: Map<u64, u64> = store.map("numbers").unwrap();
     for _ in 0..count {
@@ -94,7 +94,7 @@ fn child() {
             std::process::abort();
         }
         3 => {
-            // Again in the same process, beside oneself.
+            // Again in the same process, beside the first opening.
             let other = Store::open(&path).unwrap();
             change(&other, &mut random, count);
         }
@@ -102,13 +102,13 @@ fn child() {
     }
 }
 
-/// A reader, and what it has seen and not let go.
+/// A reader, and the snapshots it holds.
 struct Reader {
     store: Store,
     numbers: Map<u64, u64>,
     held: Vec<(Snapshot, Content)>,
     changes: Vec<(Changes, usize)>,
-    /// It only looks at what it has, so it does not find out who has come.
+    /// It only looks at its snapshots, so it does not notice newcomers.
     sleeps: bool,
 }
 
@@ -132,7 +132,7 @@ impl Reader {
         }
     }
 
-    /// What it holds is as it was.
+    /// Its snapshots are unchanged.
     fn check(&self, random: &mut Random) {
         for (snapshot, seen) in &self.held {
             if random.one_in(4) {
@@ -157,7 +157,7 @@ impl Reader {
     }
 }
 
-/// One round; says what was seen.
+/// One round; notes what was seen.
 fn round(seed: u64, seen: &mut BTreeSet<String>) {
     let mut random = Random(seed);
     let folder = folder();
@@ -183,7 +183,7 @@ fn round(seed: u64, seen: &mut BTreeSet<String>) {
         while life.try_wait().unwrap().is_none() {
             readers.iter().for_each(|reader| reader.check(&mut random));
             if random.one_in(30) && readers.len() < 4 {
-                // Beside one who opens or recovers it, it may have to wait too long.
+                // Beside an opener or a recovery, it may have to wait too long.
                 match read_only(&cut) {
                     Ok(store) if store.map::<u64, u64>("numbers").is_ok() => drop(store),
                     Ok(_) | Err(Error::Locked { .. }) => {}
@@ -198,8 +198,8 @@ fn round(seed: u64, seen: &mut BTreeSet<String>) {
         let is_in_the_middle = said.last().is_some_and(|said| said == IN_THE_MIDDLE);
         let said = said.first().unwrap_or_else(|| panic!("seed {seed}: {errors}"));
         let is_refused = said.starts_with("refused");
-        // Between the seal and the commit point, a kill leaves what only the log explains, and under the eyes of those
-        // who read nothing is written anew.
+        // A kill between the seal and the commit point leaves a state that only the log explains, and nothing is
+        // rebuilt under the eyes of readers.
         let may_be_refused =
             was_in_the_middle || ["refused 0", "refused 1", "refused 2"].contains(&&said[..9.min(said.len())]);
         assert!(!is_refused || may_be_refused, "seed {seed}: {said}");
@@ -208,7 +208,7 @@ fn round(seed: u64, seen: &mut BTreeSet<String>) {
 
         let other = read_only(&cut).unwrap();
         let now = content(&other);
-        // To one who has to follow the log, what was killed right before the commit point is a commit.
+        // A recovery from the log takes what was killed right before the commit point for a commit.
         let is_in_doubt = is_in_the_middle && matches!(other.opened(), Opened::AfterPowerCut { .. });
         for reader in &mut readers {
             reader.check(&mut random);
@@ -249,7 +249,7 @@ fn writers_come_and_go_beside_readers_that_have_recovered_for_themselves() {
     for seed in first..first + setting("SLOTLOG_TEST_ROUNDS", 30) {
         round(seed, &mut seen);
     }
-    // All that this is about came to pass.
+    // All situations of interest have occurred.
     for what in
         ["3 AfterPowerCut {", "3 AfterKill", "3 Clean", "1 AfterPowerCut {", "refused 1 ", "refused 0 ", "aside: false"]
     {

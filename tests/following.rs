@@ -1,5 +1,5 @@
-//! Readers that have recovered a store in memory of their own, and follow a writer: whatever they have in hand
-//! meanwhile, and wherever the file is by then.
+//! Readers that have recovered a store in their own memory, and follow a writer: whatever they hold meanwhile, and
+//! wherever the file is by then.
 #![cfg(target_os = "linux")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 #![allow(unsafe_code, reason = "forks, and a mount namespace of its own")]
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use slotlog::{Error, Opened, Store};
 use support::{Player, Random, folder, read_only, say, until_stopped};
 
-/// From here on this process cannot read the boot id, as under `ProcSubset=pid`, or in a container that hides it. Says
-/// whether it was allowed to do that.
+/// From here on this process cannot read the boot id, as under `ProcSubset=pid`, or in a container that hides it.
+/// Returns whether that was permitted.
 fn hide_boot_id() -> bool {
     let (none, hidden) = (std::ptr::null(), c"/proc/sys/kernel/random");
-    // SAFETY: takes an integer.
+    // SAFETY: `unshare` takes an integer.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
         return false;
     }
@@ -44,7 +44,7 @@ fn child() {
     store.close().unwrap();
 }
 
-/// A writer in a process of its own, which has written; `None` if it could not play its role.
+/// A writer in its own process, which has written; `None` if it could not play its role.
 fn start(role: &str, path: &Path) -> Option<Player> {
     let player = Player::start(role, "", path);
     let said = player.next();
@@ -69,8 +69,7 @@ fn cut_store(path: &Path, keys: u64) {
     fs::remove_file(source).unwrap();
 }
 
-/// The writer cannot read the boot id, so what it leaves as identity is random, and the reader takes it for that of
-/// another file.
+/// The writer cannot read the boot id, so it leaves a random identity, which the reader takes for that of another file.
 #[test]
 fn a_reader_follows_a_writer_that_cannot_read_the_boot_id() {
     let folder = folder();
@@ -122,7 +121,7 @@ fn a_check_that_a_writer_came_into_finds_no_damage() {
     assert_eq!(reader.get(3u64.to_le_bytes()).unwrap().unwrap()[0], 9);
 }
 
-/// Counting handles while others follow, with all kinds of views.
+/// Counts handles while others follow, with all kinds of views.
 #[test]
 fn handles_while_it_follows() {
     for round in 0..30u64 {
@@ -193,7 +192,7 @@ fn handles_while_it_follows() {
     }
 }
 
-/// The child of a fork that came while another thread looked whether somebody has come to write.
+/// A child that was forked while another thread checked for new writers.
 #[test]
 fn a_forked_child_is_told_so_at_once() {
     let folder = folder();
@@ -212,14 +211,15 @@ fn a_forked_child_is_told_so_at_once() {
             });
         }
         for _ in 0..50 {
-            // SAFETY: the child calls into the crate, which tells it that it is one, and then ends without unwinding.
+            // SAFETY: the child calls into the crate, which tells it that it is a child, and then ends without
+            // unwinding.
             let pid = unsafe { libc::fork() };
             if pid == 0 {
-                // SAFETY: takes an integer.
+                // SAFETY: `alarm` takes an integer.
                 unsafe { libc::alarm(20) };
                 let is_told = matches!(reader.get("new"), Err(Error::Forked { .. }))
                     && matches!(reader.clone().close(), Err(Error::Forked { .. }));
-                // SAFETY: takes an integer.
+                // SAFETY: `_exit` takes an integer.
                 unsafe { libc::_exit(i32::from(!is_told)) };
             }
             let mut status = 0;
@@ -229,11 +229,11 @@ fn a_forked_child_is_told_so_at_once() {
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    // Not before the threads have ended. One that hangs is ended by the alarm.
+    // Not before the threads have ended. The alarm ends a child that hangs.
     assert_eq!(statuses, vec![(true, true, 0); 50]);
 }
 
-/// A reader that sleeps until something changes, and what has happened to maps meanwhile.
+/// A reader that sleeps until something changes, and what happens to maps meanwhile.
 #[test]
 fn waiting_and_maps_across_following() {
     let folder = folder();

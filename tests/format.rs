@@ -213,7 +213,7 @@ fn the_hash_of_a_key() {
     assert_eq!(KeyHash::of(b"", 0).bits(), 0x5a0_d000_a71a);
 }
 
-/// The records of a new store, as they lie in the file. Neither its identity nor its hash seed goes into them.
+/// The records of a new store as bytes of the file. They contain neither its identity nor its hash seed.
 #[test]
 fn the_first_records_of_a_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -257,7 +257,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/version-2.slotlog")
 }
 
-/// What the golden file holds. It was written by `write_the_golden_file`.
+/// The content of the golden file, which `write_the_golden_file` has written.
 fn golden_content() -> Content {
     let mut content = Content::from([
         (Vec::new(), b"the empty key".to_vec()),
@@ -311,7 +311,7 @@ fn the_golden_file_opens_and_reads() {
     assert_eq!(store.verify().unwrap().findings(), []);
 }
 
-/// The log is the truth: with index, tables and live area wiped out, the golden file still reads.
+/// The log is the truth: with index, tables and live area wiped, the golden file still reads.
 #[test]
 fn the_golden_file_reads_from_its_log_alone() {
     let folder = tempfile::tempdir().unwrap();

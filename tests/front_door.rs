@@ -1,4 +1,5 @@
-//! What a stranger reads first is true: links and commands lead somewhere, and the README names functions that exist.
+//! The first pages a stranger reads are true: links and commands lead somewhere, and the README names functions that
+//! exist.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -19,7 +20,7 @@ fn pages() -> Vec<(String, String)> {
         ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(String::from).to_vec();
     for entry in fs::read_dir(root().join("docs")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        // Plots stand there as well.
+        // There are plots as well.
         if name.ends_with(".md") {
             names.push(format!("docs/{name}"));
         }
@@ -28,7 +29,7 @@ fn pages() -> Vec<(String, String)> {
     names.into_iter().map(|name| (read(&name), name)).map(|(text, name)| (name, text)).collect()
 }
 
-/// The sources whose documentation is public for the most part.
+/// The sources with mostly public documentation.
 fn sources() -> Vec<String> {
     let mut names = Vec::new();
     for folder in ["src", "src/map", "src/codec", "src/bin", "src/file/layout"] {
@@ -43,7 +44,7 @@ fn sources() -> Vec<String> {
     names
 }
 
-/// The prose of the doc comments of a source: all its lines, with those emptied that are anything else.
+/// The prose of the doc comments of a source: all its lines, with every other line emptied.
 fn doc_comments(source: &str) -> String {
     let mut in_code = false;
     let mut prose = Vec::new();
@@ -55,7 +56,7 @@ fn doc_comments(source: &str) -> String {
     prose.join("\n")
 }
 
-/// What stands between each pair of `open` and `close` in a line.
+/// The text between each pair of `open` and `close` in a line.
 fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines()
         .flat_map(move |line| line.split(open).skip(1).filter_map(move |rest| rest.find(close).map(|end| &rest[..end])))
@@ -67,7 +68,7 @@ fn prose(text: &str) -> String {
     parts.concat()
 }
 
-/// The anchor that a heading gets where Markdown is shown.
+/// The anchor that a heading gets where Markdown is rendered.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>().replace(' ', "-")
@@ -136,7 +137,7 @@ fn paths_in_the_prose_exist() {
         for (_, code) in prose.split('`').enumerate().filter(|(at, _)| at % 2 == 1) {
             let path = code.split(' ').next().unwrap();
             let rooms = ["src/", "tests/", "docs/", "examples/", "benches/", "fuzz/", ".ci/"];
-            // What is generated, and what stands for any name.
+            // Generated files, and placeholders.
             let any = ["fuzz/corpus", "<", "*", "…"].iter().any(|part| path.contains(part));
             if rooms.iter().any(|room| path.starts_with(room)) && !any {
                 assert!(root().join(path).exists(), "{name}: there is no {path}");
@@ -172,7 +173,7 @@ fn the_program_of_the_readme_is_the_example_visits() {
     assert!(words(&example).ends_with(&words(program)), "the README and examples/visits.rs differ");
 }
 
-/// English that was translated word by word: the subject is missing, or the field has a word of its own.
+/// Phrases that were translated word by word: the subject is missing, or the field has its own word.
 #[test]
 fn the_pages_are_in_plain_english() {
     let mut pages = pages();

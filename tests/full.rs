@@ -1,8 +1,8 @@
-//! A store that is full most of the time behaves like a map all the same: what does not fit is refused and harms
-//! nothing, and what is there can be read.
+//! A store that is full most of the time still behaves like a map: what does not fit is refused and harms nothing, and
+//! the rest can be read.
 //!
-//! Each case draws its limit, its lengths of keys and values and its steps from a seed. `SLOTLOG_FULL_CASES` sets how
-//! many cases each test tries, `SLOTLOG_FULL_SEED` with which seed it begins.
+//! Each case draws its limit, its lengths of keys and values and its steps from a seed. `SLOTLOG_FULL_CASES` sets the
+//! number of cases per test, `SLOTLOG_FULL_SEED` the first seed.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -14,14 +14,14 @@ use slotlog::{Error, FullReason, Opened, Options, Store};
 use support::{Random, assert_clean, folder, setting};
 use tempfile::TempDir;
 
-/// What a case does with its store.
+/// A case, with its store.
 struct Case {
     seed: u64,
     random: Random,
     /// `None` for a store in memory.
     folder: Option<TempDir>,
     max_size: u64,
-    /// The limit, or what a recovery has made of it.
+    /// The limit, or the size that a recovery has made of it.
     longest_file: u64,
     tiny: bool,
     longest_key: u64,
@@ -44,7 +44,7 @@ impl Case {
         let tiny = random.one_in(3);
         let longest_key = [8, 300, 5_000, 60_000][random.below(4) as usize];
         let longest_value = [1, 100, 8_100, 200_000][random.below(4) as usize];
-        // Else it takes too many steps until it is full.
+        // Otherwise it takes too many steps until it is full.
         let longest_value = if max_size > 1 << 20 { longest_value.max(8_100) } else { longest_value };
         let mut case = Case {
             seed,
@@ -126,7 +126,7 @@ impl Case {
         took_place
     }
 
-    /// Inserts until so many were refused.
+    /// Inserts until `refusals` inserts were refused.
     fn fill(&mut self, refusals: u64, longest: u64) {
         let until = self.refused + refusals;
         while self.refused < until {
@@ -157,7 +157,7 @@ impl Case {
         let store = self.store().clone();
         let mut transaction = store.begin().unwrap();
         let mut fits = true;
-        // Now and then as many as take the space table elsewhere.
+        // Now and then enough to move the space table.
         let most = if self.random.one_in(4) { 400 } else { 30 };
         for _ in 0..self.random.below(most) {
             let known = if self.random.one_in(2) { self.known_key() } else { None };
@@ -182,7 +182,7 @@ impl Case {
         }
     }
 
-    /// Makes a map, or drops it.
+    /// Creates a map, or drops it.
     fn other_map(&mut self) {
         let name = format!("map {}", self.random.below(40));
         if self.random.one_in(3) {
@@ -200,7 +200,7 @@ impl Case {
                 let (refusals, longest) = (1 + self.random.below(60), self.longest_value);
                 self.fill(refusals, longest);
             }
-            // What is smaller still fits.
+            // A smaller one still fits.
             5..=7 => {
                 let longest = self.longest_value / 10;
                 self.fill(3, longest);
@@ -236,11 +236,11 @@ impl Case {
         self.reopen_after(cut);
     }
 
-    /// Opens the store again, after it was closed or, as it seems to be, after a power cut.
+    /// Opens the store again, after a close or an apparent power cut.
     fn reopen_after(&mut self, cut: bool) {
         let path = self.folder.as_ref().unwrap().path().join("store");
         if cut {
-            // The copy of a store that is open is recovered from its log.
+            // The copy of an open store is recovered from its log.
             let copy = path.with_extension("copy");
             std::fs::copy(&path, &copy).unwrap();
             self.store = None;
@@ -251,7 +251,7 @@ impl Case {
         let store = self.open().unwrap_or_else(|error| panic!("seed {}: reopen: {error}", self.seed));
         assert!(matches!(store.opened(), Opened::Clean | Opened::AfterPowerCut { .. }), "seed {}", self.seed);
         if store.opened() != Opened::Clean {
-            // Indexes are built anew where there is room for them: that may take more than before.
+            // Indexes are rebuilt where there is room for them: that may take more than before.
             let stats = store.stats().unwrap();
             let index: u64 = stats.maps.iter().map(|map| map.index_bytes).sum();
             let most = self.longest_file + self.excess() + 2 * (index + 20 * BLOCK);
@@ -261,7 +261,7 @@ impl Case {
         self.store = Some(store);
     }
 
-    /// By how much what makes a full store smaller may exceed the limit.
+    /// By how much operations that make a full store smaller may exceed the limit.
     fn excess(&self) -> u64 {
         self.max_size / 2 + (512 << 10) + 2 * self.longest_value
     }
@@ -290,7 +290,7 @@ impl Case {
     }
 }
 
-/// What is built anew after a power cut finds other places than it had, which may be too few.
+/// A rebuild after a power cut uses other places than before, which may be too few.
 #[test]
 fn a_full_store_is_recovered_within_its_limit() {
     let first = setting("SLOTLOG_FULL_SEED", 1);
@@ -306,7 +306,7 @@ fn a_full_store_is_recovered_within_its_limit() {
     }
 }
 
-/// What makes a store no smaller keeps to its limit, however often it is cleaned for that.
+/// Operations that do not make a store smaller keep to its limit, however often it is cleaned for them.
 #[test]
 fn a_full_store_that_is_overwritten_keeps_to_its_limit() {
     for (seed, longest, keys) in
@@ -329,7 +329,7 @@ fn a_full_store_that_is_overwritten_keeps_to_its_limit() {
     }
 }
 
-/// Removing gets through, though what it takes is not there at first, and then the store is as small as before.
+/// Removals succeed, though their space is missing at first, and then the store is as small as before.
 #[test]
 fn a_full_store_is_emptied() {
     for in_file in [false, true] {

@@ -1,11 +1,11 @@
 //! Damaged and hostile files: whatever bytes a file has, the store gives an error or an answer, never a panic, a crash
 //! or an endless loop, and never another key's value.
 //!
-//! A small store is damaged in thousands of ways, the same ones each time: flipped bits, words that matter overwritten
-//! with words that matter, pieces copied from elsewhere in the file, superblocks and records whose CRC was made to hold
-//! again, truncation. After each, everything that the interface offers is tried on it.
+//! A small store is damaged in thousands of ways, the same ones each time: flipped bits, important words overwritten
+//! with important words, pieces copied from elsewhere in the file, superblocks and records with recomputed CRCs,
+//! truncation. After each, everything that the interface offers is tried on it.
 //!
-//! `SLOTLOG_HOSTILE_ROUNDS` sets how many ways per test, `SLOTLOG_HOSTILE_SEED` which ones.
+//! `SLOTLOG_HOSTILE_ROUNDS` sets the number of ways per test, `SLOTLOG_HOSTILE_SEED` the first of them.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr, clippy::single_range_in_vec_init)]
 
 mod support;
@@ -32,19 +32,19 @@ use zerocopy::{FromBytes, IntoBytes};
 /// The values that a key ever had, oldest first.
 type History = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
 
-/// A file to be damaged, and what is known of it.
+/// A file to damage, and the known facts about it.
 struct Image {
     bytes: Vec<u8>,
-    /// Ranges of the records in the log.
+    /// Byte ranges of the records in the log.
     records: Vec<Range<usize>>,
-    /// Where regions and tables begin.
+    /// Offsets of regions and tables.
     headers: Vec<usize>,
-    /// Where the slots of indexes are that lead to a record.
+    /// Offsets of the slots of indexes that point at a record.
     slots: Vec<usize>,
-    /// Pieces of 64 bytes that are not all zeros: where damage does something.
+    /// Pieces of 64 bytes that are not all zeros: where damage has an effect.
     interesting: Vec<usize>,
     history: History,
-    /// What the store held in the end.
+    /// The content of the store at the end.
     current: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -52,7 +52,7 @@ impl Image {
     fn of(bytes: Vec<u8>, history: History, current: BTreeMap<Vec<u8>, Vec<u8>>) -> Image {
         let interesting =
             (0..bytes.len()).step_by(64).filter(|&at| bytes[at..at + 64].iter().any(|&byte| byte != 0)).collect();
-        // The log begins where extents begin, and follows its jumps.
+        // The log begins at the first extent, and follows its jumps.
         let (mut records, mut at) = (Vec::new(), EXTENTS as usize);
         while let Ok((header, _)) = RecordHeader::ref_from_prefix(&bytes[at..]) {
             if Kind::from_u8(header.kind).is_none() {
@@ -91,7 +91,7 @@ fn read_word(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// Makes an empty store whose keys have the same hashes each time, so that damage can be repeated: recovery takes the
-/// seed of the hash from the superblock.
+/// hash seed from the superblock.
 fn create(path: &Path) {
     let template = path.with_extension("template");
     let store = Store::open(&template).unwrap();
@@ -108,8 +108,8 @@ fn create(path: &Path) {
 }
 
 /// A store with a bit of everything: keys written once and often, removed, cleared, in transactions, an empty key, an
-/// empty value, and a value that fills several blocks; a map that has a name, one that was renamed, one that was
-/// dropped, and entries with a deadline.
+/// empty value, and a value that fills several blocks; a named map, a renamed one, a dropped one, and entries with a
+/// deadline.
 fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
     let mut history = History::new();
     let mut current = BTreeMap::new();
@@ -160,14 +160,14 @@ fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
     (history, current)
 }
 
-/// What was done to a file.
+/// The damage done to a file.
 #[derive(Debug, Default)]
 struct Damage {
-    /// What kind of damage.
+    /// Its kind.
     what: &'static str,
-    /// Where, unless it is a truncation.
+    /// Its places, unless it is a truncation.
     ranges: Vec<Range<usize>>,
-    /// CRCs were made to hold again, so the damage may be a valid store that says something else.
+    /// CRCs were recomputed, so the file may be a valid store with other content.
     sealed: bool,
 }
 
@@ -181,7 +181,7 @@ impl Damage {
     }
 }
 
-/// A place to damage: mostly one where there is something.
+/// A place to damage: usually one that is in use.
 fn place(image: &Image, random: &mut Random) -> usize {
     match random.below(10) {
         0 => random.below(image.bytes.len() as u64 / 8) as usize * 8,
@@ -195,7 +195,7 @@ fn place(image: &Image, random: &mut Random) -> usize {
     }
 }
 
-/// A word that is likelier than others to lead astray.
+/// A word that is likelier than others to mislead.
 fn word(image: &Image, random: &mut Random) -> u64 {
     match random.below(10) {
         0 => 0,
@@ -217,11 +217,11 @@ fn word(image: &Image, random: &mut Random) -> u64 {
 /// Damages `bytes`, a copy of the image's.
 fn damage(image: &Image, bytes: &mut Vec<u8>, random: &mut Random) -> Damage {
     let at = place(image, random).min(bytes.len() - 64);
-    // Where another record begins, in the form that offsets have.
+    // The offset of another record, in the form of an offset field.
     let another = image.records[random.below(image.records.len() as u64) as usize].start as u64 / 8;
     match random.below(13) {
         11 => {
-            // A slot that says "here is your key", and there is another's.
+            // A slot that says "here is your key", but points at another's.
             let at = image.slots[random.below(image.slots.len() as u64) as usize];
             let slot = read_word(bytes, at) & !OFFSET | another;
             bytes[at..at + 8].copy_from_slice(&slot.to_le_bytes());
@@ -253,7 +253,7 @@ fn damage(image: &Image, bytes: &mut Vec<u8>, random: &mut Random) -> Damage {
             Damage { what: "truncated", ..Damage::default() }
         }
         9 | 10 => {
-            // Hostile superblocks: any field, and a CRC that holds. Word 1 is the version, which has tests of its own.
+            // Hostile superblocks: any field, with a valid CRC. Word 1 is the version, which has its own tests.
             let field = 16 + 8 * random.below(21) as usize;
             let value = word(image, random);
             let places = [SUPERBLOCK_A as usize, SUPERBLOCK_B as usize];
@@ -266,12 +266,12 @@ fn damage(image: &Image, bytes: &mut Vec<u8>, random: &mut Random) -> Damage {
             Damage { what: "superblocks with a CRC that holds", ranges: vec![0..512, 4096..4608], sealed: true }
         }
         _ => {
-            // A hostile record, and a log that holds: this record and all behind it get the CRC that belongs to them.
+            // A hostile record in a valid log: this record and all after it get valid CRCs.
             let victim = random.below(image.records.len() as u64) as usize;
             let header = image.records[victim].start;
             match random.below(5) {
                 4 => {
-                    // Too new for any reader, and what it says to have replaced is another key's.
+                    // Too new for any reader, and the record it claims to replace is another key's.
                     bytes[header + 23] = 0x7f;
                     let prev = read_word(bytes, header + 24) & !OFFSET | another;
                     bytes[header + 24..header + 32].copy_from_slice(&prev.to_le_bytes());
@@ -303,18 +303,18 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| (crc >> 8) ^ table[((crc ^ u32::from(byte)) & 0xff) as usize])
 }
 
-/// Whether `value` is an answer that a get of `key` may give.
+/// Whether a get of `key` may return `value`.
 fn may_be_value(image: &Image, damage: &Damage, history: &History, verified: bool, key: &[u8], value: &[u8]) -> bool {
     let Some(values) = history.get(key) else { return false };
-    // Whoever can make a CRC hold can turn a removal into an empty value.
+    // With a valid CRC, a removal can be turned into an empty value.
     if values.iter().any(|stored| stored == value) || (damage.sealed && value.is_empty()) {
         return true;
     }
     if verified {
-        // The CRC of the record was looked at.
+        // The CRC of the record was checked.
         return false;
     }
-    // Bytes that the medium changed within a value show as such, nothing else.
+    // Bytes of a value that the medium has changed show as changed, nothing else.
     let len_damaged = image.records.iter().any(|record| damage.touches(record.start + 8..record.start + 16));
     let damaged_bytes: usize = damage.ranges.iter().map(ExactSizeIterator::len).sum();
     len_damaged
@@ -324,7 +324,7 @@ fn may_be_value(image: &Image, damage: &Damage, history: &History, verified: boo
         })
 }
 
-/// Reads everything there is. What cannot be read is an error, what can be read is what was once written.
+/// Reads everything there is. A failed read is an error, and a successful one returns what was once written.
 fn read_all(store: &Store, image: &Image, damage: &Damage, history: &History, verified: bool) {
     let check = |how: &str, key: &[u8], value: &[u8]| {
         assert!(
@@ -366,7 +366,7 @@ fn read_all(store: &Store, image: &Image, damage: &Damage, history: &History, ve
     // An index can name one record many times, but has no more slots than the file has words.
     for entry in snapshot.iter().take(image.bytes.len() / 8 * 4) {
         let Ok((key, value)) = entry else { continue };
-        // Unverified, a key whose bytes are damaged is another key, be it one that exists.
+        // Without verification, a key with damaged bytes is another key, even an existing one.
         let key_damaged = image.records.iter().any(|record| damage.touches(record.start + 32..record.start + 48));
         if verified || (history.contains_key(key) && !key_damaged) {
             check("iterate", key, value);
@@ -384,7 +384,7 @@ fn change(store: &Store, history: &mut History, random: &mut Random) {
         history.entry(key.clone()).or_default().push(value.clone());
         let written = store.insert(key, &value);
         if let (Ok(()), Ok(Some(found))) = (written, store.get(key)) {
-            // Not always what was just written: a damaged index can lead readers to an older one of its values.
+            // Not always the last value written: a damaged index can lead readers to an older one.
             let values = &history[key];
             assert!(values.contains(&found), "just wrote {value:?}, and {found:?} is no value of {key:?}");
         }
@@ -435,7 +435,7 @@ fn change(store: &Store, history: &mut History, random: &mut Random) {
 fn exercise(path: &Path, image: &Image, damage: &Damage, random: &mut Random) {
     let mut history = image.history.clone();
     let verified = random.one_in(2);
-    // Damage must not make a store of a few hundred KiB fill the disk; the limit is there so that this test does not.
+    // Damage must not make a store of a few hundred KiB fill the disk; the limit keeps this test from doing that.
     let options = Store::options().verify_reads(verified).max_size(256 << 20);
     exercise_with(&options, verified, path, image, damage, &mut history, random);
     let len = fs::metadata(path).unwrap().len();
@@ -459,7 +459,7 @@ fn exercise_with(
     read_all(&store, image, damage, history, verified);
     let report = store.verify();
     if !damage.sealed && store.opened() == Opened::Clean && report.is_ok_and(|report| report.is_clean()) {
-        // The damage hit nothing that matters, so nothing that matters has changed.
+        // The damage hit nothing of importance, so the content has not changed.
         let found: BTreeMap<Vec<u8>, Vec<u8>> =
             store.snapshot().unwrap().iter().map(|entry| entry.unwrap()).map(|(k, v)| (k.into(), v.into())).collect();
         // Not `assert_eq!`, which would print all of it.
@@ -470,7 +470,7 @@ fn exercise_with(
         }
     }
     if !damage.sealed && matches!(store.opened(), Opened::AfterPowerCut { .. }) {
-        // A recovery takes over only what holds, and builds everything else anew. One superblock may still be damaged.
+        // A recovery takes over only valid parts, and rebuilds everything else. One superblock may still be damaged.
         let report = store.verify().unwrap();
         let of_log: Vec<_> = report.findings().iter().filter(|finding| finding.offset >= LIVE).collect();
         assert!(of_log.is_empty(), "recovery has taken damage over: {of_log:?}");
@@ -492,7 +492,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
 
-/// Damages the image in many ways and tries everything on each. `write` puts the bytes where `exercise` finds them.
+/// Damages the image in many ways and tries everything on each. `write` stores the bytes where `exercise` finds them.
 fn many_ways(test: &'static str, image: &Image, path: &Path, write: impl Fn(&[u8])) {
     let rounds = number("SLOTLOG_HOSTILE_ROUNDS", 1000);
     let first = number("SLOTLOG_HOSTILE_SEED", 1);
@@ -516,7 +516,7 @@ fn many_ways(test: &'static str, image: &Image, path: &Path, write: impl Fn(&[u8
     assert!(rounds < 1000 || kinds.len() == 8, "all kinds of damage were done: {kinds:?}");
 }
 
-/// Ends the process if a round takes so long that it has to be an endless loop, which no assertion can see.
+/// Ends the process if a round takes so long that it must be an endless loop, which no assertion can detect.
 fn watch(test: &'static str, seed: Arc<AtomicU64>) {
     std::thread::spawn(move || {
         let mut last = u64::MAX;
@@ -525,7 +525,7 @@ fn watch(test: &'static str, seed: Arc<AtomicU64>) {
             match seed.load(Ordering::Relaxed) {
                 u64::MAX => return,
                 now if now == last => {
-                    // Not `eprintln!`: the test harness would keep it until the test ends, which it will not.
+                    // Not `eprintln!`: the test harness would hold that back until the test ends, which it will not.
                     let _ = writeln!(std::io::stderr(), "{test}: SLOTLOG_HOSTILE_SEED={now} does not end");
                     std::process::abort();
                 }
@@ -535,7 +535,7 @@ fn watch(test: &'static str, seed: Arc<AtomicU64>) {
     });
 }
 
-/// Puts bytes into a new file: not the one that a store was open in, so nothing of the live area is believed.
+/// Puts bytes into a new file: not one in which a store was open, so the live area is not believed.
 fn anew(path: &Path) -> impl Fn(&[u8]) {
     move |bytes| {
         let _ = fs::remove_file(path);
@@ -567,7 +567,7 @@ fn a_damaged_copy_of_an_open_store_is_recovered_or_refused() {
     many_ways("copied", &image, &path, anew(&path));
 }
 
-/// Here the live area is believed, since it is the very file that the killed process had open.
+/// Here the live area is believed, since it is the same file that the killed process had open.
 #[test]
 fn a_damaged_store_whose_process_was_killed_is_taken_over_or_refused() {
     let folder = folder();
@@ -578,7 +578,7 @@ fn a_damaged_store_whose_process_was_killed_is_taken_over_or_refused() {
     let memory = Store::in_memory().unwrap();
     let (history, current) = fill(&memory);
     let image = Image::of(fs::read(&path).unwrap(), history, current);
-    // Into the same file, so that it stays the same to the store.
+    // Into the same file, so that the store takes it for the same.
     let write = |bytes: &[u8]| {
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(0).unwrap();
@@ -625,13 +625,13 @@ fn an_undamaged_store_passes_the_same_exercise() {
     assert_eq!(align8(live::VISIBLE), live::VISIBLE);
 }
 
-/// Where the first block of a table is.
+/// Offset of the first block of a table.
 fn table_in(bytes: &[u8], magic: [u8; 8]) -> usize {
     let mut blocks = (EXTENTS as usize..bytes.len()).step_by(BLOCK as usize);
     blocks.find(|&at| bytes[at..].starts_with(&magic)).unwrap()
 }
 
-/// Where the entries in the first block of the space table are.
+/// Offsets of the entries in the first block of the space table.
 fn space_entries(bytes: &[u8]) -> impl Iterator<Item = usize> + use<> {
     let table = table_in(bytes, SPACE_TABLE_MAGIC);
     let first = table + TABLE_HEADER as usize;
@@ -646,7 +646,8 @@ fn is_damage<T>(result: slotlog::Result<T>, what: &str) {
     }
 }
 
-/// Readers without a pin begin again until the horizon lies where they read. Beyond what is visible it never does.
+/// Readers without a pin begin again until the horizon is where they read. In a valid file it is never past the visible
+/// number.
 #[test]
 fn a_reader_gives_up_if_the_horizon_lies_beyond_what_is_visible() {
     let folder = folder();
@@ -676,7 +677,7 @@ fn a_reader_gives_up_if_the_horizon_lies_beyond_what_is_visible() {
     running.store(u64::MAX, Ordering::Relaxed);
 }
 
-/// What the next superblock will say of the head of the log, a walk from there has to accept.
+/// A walk must accept the start that the next superblock will record for the head of the log.
 #[test]
 fn verify_looks_at_the_numbers_of_head_and_counters() {
     let folder = folder();
@@ -706,15 +707,14 @@ fn verify_looks_at_the_numbers_of_head_and_counters() {
         overwrite(&path, at, &read_word(&bytes, at as usize).to_le_bytes());
     }
     assert_clean(&store);
-    // Of the counters of the log, the bank with the largest number counts: that of a commit to come would go on
-    // counting.
+    // The bank of the log's counters with the largest number counts: one of a future commit would continue to count.
     let at = [live::LOG_TOTALS, live::LOG_TOTALS + 8 * live::LOG_TOTALS_WORDS];
     let at = at.into_iter().max_by_key(|&at| read_word(&bytes, at as usize)).unwrap();
     overwrite(&path, at, &u64::MAX.to_le_bytes());
     assert!(!store.verify().unwrap().is_clean(), "the counters of the log have a number that is still to come");
 }
 
-/// What stands in the catalogue decides which maps there are, and which number the next one gets.
+/// The entries of the catalogue decide which maps there are, and which id the next one gets.
 #[test]
 fn verify_looks_at_the_entries_of_the_catalogue() {
     let folder = folder();
@@ -738,7 +738,7 @@ fn verify_looks_at_the_entries_of_the_catalogue() {
     for record in records.iter().copied().filter(of_catalogue) {
         let mut bytes = image.clone();
         let value = record + RecordHeader::read_from_prefix(&bytes[record..]).unwrap().0.value_start() as usize;
-        // The number of the map, or of the next one.
+        // The id of the map, or of the next one.
         bytes[value] = 0;
         let mut chain = bytes[record + 4..record + 8].to_vec();
         for &at in records.iter().filter(|at| **at >= record) {
@@ -761,7 +761,7 @@ fn verify_looks_at_the_entries_of_the_catalogue() {
     }
 }
 
-/// What a length promises and the file does not have is damage before it is memory.
+/// A length beyond the end of the file is found to be damage before memory is allocated for it.
 #[test]
 fn a_value_that_is_longer_than_the_file_takes_no_memory() {
     let folder = folder();
@@ -781,22 +781,22 @@ fn a_value_that_is_longer_than_the_file_takes_no_memory() {
     assert!(largest < 256 << 20, "{largest} bytes were taken at once");
 }
 
-/// The largest piece of memory that was asked for.
+/// The largest piece of memory that was requested.
 static LARGEST: AtomicU64 = AtomicU64::new(0);
 
 struct Watched;
 
-// SAFETY: it hands all calls on to the system's allocator.
+// SAFETY: it passes all calls on to the system's allocator.
 #[allow(unsafe_code, reason = "an allocator cannot be watched otherwise")]
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size() as u64, Ordering::Relaxed);
-        // SAFETY: the caller's promise is that of the system's allocator.
+        // SAFETY: the caller upholds the contract of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: it comes from `alloc` above.
+        // SAFETY: `memory` comes from `alloc` above.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -804,7 +804,8 @@ unsafe impl GlobalAlloc for Watched {
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-/// An extent of the log whose ordinal cannot be: what comes after it would have none, and a sync would flush nothing.
+/// An extent of the log with an impossible ordinal: the extents after it would have none, and a sync would flush
+/// nothing.
 #[test]
 fn an_ordinal_that_cannot_be_is_refused() {
     let folder = folder();
@@ -824,7 +825,7 @@ fn an_ordinal_that_cannot_be_is_refused() {
     }
 }
 
-/// The map table has each map once, and not those of the file that have no name as dropped.
+/// An extent of the log may not be from a commit that was never made.
 #[test]
 fn verify_looks_at_the_numbers_of_extents() {
     let folder = folder();
@@ -852,6 +853,7 @@ fn verify_looks_at_the_numbers_of_extents() {
     assert!(report.findings().iter().any(|finding| finding.what.contains("never made")), "{:?}", report.findings());
 }
 
+/// The map table has each map once, and marks as dropped only maps without a name.
 #[test]
 fn verify_looks_at_the_entries_of_the_map_table() {
     let folder = folder();
@@ -876,7 +878,7 @@ fn verify_looks_at_the_entries_of_the_map_table() {
     }
 }
 
-/// A visible number that cannot be says nothing of the live area: the log decides.
+/// An impossible visible number discredits the live area: the log decides.
 #[test]
 fn a_visible_number_that_cannot_be_is_not_believed() {
     let folder = folder();

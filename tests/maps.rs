@@ -1,6 +1,6 @@
-//! A `Map` behaves like a `std::collections::HashMap`: long random sequences of everything that can be done to a few
-//! maps of one store, alone and in transactions, checked step by step against `HashMap`s, with snapshots, reopening,
-//! power cuts, renaming and dropping in between. `PROPTEST_CASES` sets how many sequences are tried.
+//! A `Map` behaves like a `std::collections::HashMap`: long random sequences of all operations on a few maps of one
+//! store, alone and in transactions, checked step by step against `HashMap`s, with snapshots, reopening, power cuts,
+//! renaming and dropping in between. `PROPTEST_CASES` sets the number of sequences.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
-/// What a map should hold.
+/// The expected content of a map.
 #[derive(Clone, Debug, Default)]
 struct Model {
     entries: HashMap<String, u32>,
@@ -45,7 +45,7 @@ enum Deadline {
     Future,
 }
 
-/// What is done to one map, alone or in a transaction.
+/// An operation on one map, alone or in a transaction.
 #[derive(Clone, Debug)]
 enum Change {
     Insert(u8, u32, Deadline),
@@ -54,7 +54,7 @@ enum Change {
     Take(u8),
     Get(u8),
     RetainOdd,
-    /// So many keys, more than fit into a small index.
+    /// This many keys, more than fit into a small index.
     Burst(u16),
     Clear,
     Iterate,
@@ -65,7 +65,7 @@ enum Operation {
     Change(Change),
     /// Adds to a value, or makes one; removes it if there was one and the sum is divisible by three.
     Update(u8, u32),
-    /// What it is compared with: the value that is there, plus this. Zero of an absent key stands for `None`.
+    /// The expected value: the current one plus this. Zero of an absent key stands for `None`.
     CompareExchange(u8, Option<u32>, Option<u32>),
     OrInsert(u8, u32),
     OrInsertWith(u8, u32),
@@ -144,10 +144,10 @@ fn key(number: u8) -> String {
     format!("key {}{number}", "x".repeat(number as usize % 11))
 }
 
-/// A snapshot, the maps that had the names when it was taken, and what it has to show of them.
+/// A snapshot, the maps that had the names when it was taken, and their contents at that time.
 type Held = (Snapshot, [Map<str, u32>; 3], [Model; 3]);
 
-/// A store that is held against maps in memory.
+/// A store that is compared with maps in memory.
 struct World {
     folder: TempDir,
     path: PathBuf,
@@ -200,7 +200,7 @@ impl World {
                 let result = map.compare_exchange(key(*number), current.as_ref(), new.as_ref()).unwrap();
                 if there == current {
                     assert_eq!(result, Ok(()));
-                    // What had expired may be gone by now.
+                    // An expired entry may be gone by now.
                     if there.is_some() || new.is_some() {
                         self.models[which].set(&key(*number), new);
                     }

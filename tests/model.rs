@@ -1,13 +1,13 @@
-//! A store behaves like a `HashMap<Vec<u8>, Vec<u8>>`: long random sequences of everything that can be done to one,
-//! checked step by step against that map.
+//! A store behaves like a `HashMap<Vec<u8>, Vec<u8>>`: long random sequences of all operations, checked step by step
+//! against that map.
 //!
-//! The keys are few, so that they are overwritten, removed and made again, and there are bursts of many new ones, so
-//! that file and index have to grow. Snapshots are held over all that follows, and have to keep showing the map as it
-//! was. A power cut is played by copying the file while the store is open: a copy is recovered from its log alone.
-//! Several openings of one file, which are to each other what processes are, take turns at all this.
+//! The keys are few, so that they are overwritten, removed and inserted again, and there are bursts of many new ones,
+//! so that file and index have to grow. Snapshots are held over all that follows, and must keep showing the map as it
+//! was. A power cut is simulated by copying the file while the store is open: a copy is recovered from its log alone.
+//! Several openings of one file, which act towards each other like processes, take turns at all this.
 //!
-//! `PROPTEST_CASES` sets how many sequences are tried. The last test goes on for as long as `SLOTLOG_SOAK_SECONDS`
-//! says; run it with `cargo test --release --test model -- --ignored --nocapture`.
+//! `PROPTEST_CASES` sets the number of sequences. The last test runs for `SLOTLOG_SOAK_SECONDS`; run it with `cargo
+//! test --release --test model -- --ignored --nocapture`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;
@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 type Map = HashMap<Vec<u8>, Vec<u8>>;
 
-/// Which key, in a form that shrinks well.
+/// A key, in a form that shrinks well.
 #[derive(Clone, Copy, Debug)]
 enum Key {
     Empty,
@@ -38,7 +38,7 @@ impl Key {
     fn bytes(self) -> Vec<u8> {
         match self {
             Key::Empty => Vec::new(),
-            // Of different lengths, and some the beginnings of others.
+            // Of different lengths, and some are prefixes of others.
             Key::Few(number) => {
                 format!("key {}", "x".repeat(number as usize % 9)).into_bytes().into_iter().chain([number]).collect()
             }
@@ -47,7 +47,7 @@ impl Key {
     }
 }
 
-/// Which value.
+/// A value.
 #[derive(Clone, Copy, Debug)]
 struct Value {
     seed: u8,
@@ -66,7 +66,7 @@ enum Change {
     Insert(Key, Value),
     Remove(Key),
     Get(Key),
-    /// As many new keys, or keys of an earlier burst.
+    /// This many new keys, or keys of an earlier burst.
     Burst(u8, u16),
 }
 
@@ -75,26 +75,26 @@ enum Operation {
     Insert(Key, Value),
     Remove(Key),
     Get(Key),
-    /// So many inserts of keys that belong to burst number `.0`, each a commit of its own.
+    /// This many inserts of keys that belong to burst number `.0`, each a commit of its own.
     Burst(u8, u16),
-    /// So many removals of the keys of a burst.
+    /// This many removals of the keys of a burst.
     BurstGone(u8, u16),
     Clear,
     /// Changes at once; committed, or given up.
     Transaction(Vec<Change>, Ending),
-    /// Takes a snapshot to be looked at much later; at most a few are held.
+    /// Takes a snapshot to be checked much later; at most a few are held.
     TakeSnapshot,
-    /// Looks at a held snapshot, and drops it.
+    /// Checks a held snapshot, and drops it.
     CheckSnapshot(u8),
-    /// Looks at everything.
+    /// Checks everything.
     Iterate,
     Sync,
     Checkpoint,
     Reopen,
-    /// Copies the file and goes on with the copy; perhaps in the middle of a transaction that is then lost.
+    /// Copies the file and continues with the copy; perhaps in the middle of a transaction that is then lost.
     PowerCut(bool),
     Verify,
-    /// Compacts, and stops when that has asked so often whether to go on.
+    /// Compacts, and stops after this many progress calls.
     Compact(u8),
     /// Does pending upkeep.
     Maintain,
@@ -120,7 +120,7 @@ fn values() -> impl Strategy<Value = Value> {
     let len = prop_oneof![
         2 => Just(0),
         20 => 0..200_u32,
-        // Around the length up to which records are put together in one piece.
+        // Around the length up to which records are assembled in one piece.
         3 => 900..1100_u32,
         2 => 1000..20_000_u32,
         // Longer than the smallest extent of the log.
@@ -175,7 +175,7 @@ fn burst_key(burst: u8, number: u16) -> Vec<u8> {
     format!("burst {burst} key {number}").into_bytes()
 }
 
-/// Where a store is, if it is anywhere.
+/// The place of a store, if it has one.
 struct Place {
     folder: TempDir,
     copies: u32,
@@ -187,7 +187,7 @@ impl Place {
     }
 }
 
-/// A store and the map that it has to be like.
+/// A store and the map that it must be like.
 struct Pair {
     /// `None` only while it is being reopened.
     store: Option<Store>,
@@ -198,7 +198,7 @@ struct Pair {
     map: Map,
     held: Vec<(Snapshot, Map)>,
     operations: u64,
-    /// Resize and compaction go in the smallest steps, and so all the time.
+    /// Resize and compaction go in the smallest steps, so some is always under way.
     tiny: bool,
 }
 
@@ -210,13 +210,13 @@ impl Pair {
         Pair { store: Some(store), place: Some(place), ..pair }
     }
 
-    /// How the store is opened for writing: with a checkpoint now and then on its own account.
+    /// The options for writing, with automatic checkpoints now and then.
     fn options(&self) -> Options {
         let options = Store::options().checkpoint_every(1 << 20);
         if self.tiny { options.tiny_steps() } else { options }
     }
 
-    /// With others that have the file open as well.
+    /// With other openings of the same file.
     fn among_others(tiny: bool) -> Pair {
         let mut pair = Pair::on_disk(tiny);
         pair.invite();
@@ -371,7 +371,7 @@ impl Pair {
         self.map = map;
     }
 
-    /// Closes the store, by name or by dropping it, and opens it again.
+    /// Closes the store, explicitly or by dropping it, and opens it again.
     fn reopen(&mut self) {
         let Some(path) = self.place.as_ref().map(Place::path) else { return };
         self.check_held();
@@ -382,7 +382,7 @@ impl Pair {
             drop(store)
         }
         if self.operations.is_multiple_of(3) {
-            // The others, too; but not the one that reads.
+            // The others as well, but not the reader.
             self.beside.clear();
         }
         let store = self.options().open(path).unwrap();
@@ -396,7 +396,7 @@ impl Pair {
         self.verify();
     }
 
-    /// Goes on with a copy of the file, made while the store was open, perhaps with a transaction half done.
+    /// Continues with a copy of the file, made while the store was open, perhaps with a transaction half done.
     fn cut_power(&mut self, in_transaction: bool) {
         let Some(place) = &mut self.place else { return };
         let old = place.path();
@@ -420,7 +420,7 @@ impl Pair {
         self.reader = None;
         std::fs::remove_file(old).unwrap();
         let store = self.options().open(new).unwrap();
-        // Right after a reopening there is nothing to recover: the copy is one of a closed store.
+        // Right after reopening, the copy is one of a closed store, and needs no recovery.
         assert!(in_transaction || matches!(store.opened(), Opened::AfterPowerCut { .. } | Opened::Clean));
         self.store = Some(store);
         if invited {
@@ -430,7 +430,7 @@ impl Pair {
         self.verify();
     }
 
-    /// Looks at all snapshots that are held, and drops them.
+    /// Checks all held snapshots, and drops them.
     fn check_held(&mut self) {
         for (snapshot, map) in self.held.drain(..) {
             compare(&snapshot, &map);
@@ -449,9 +449,9 @@ impl Pair {
         assert_eq!((stats.live_bytes, map.live_bytes, map.entries), (live, live, self.map.len() as u64));
         assert_eq!(stats.log_bytes, stats.live_bytes + stats.dead_bytes);
         assert_eq!(stats.log_records, report.records());
-        // One for each commit.
+        // One pin for each commit.
         let pins = self.held.iter().map(|(snapshot, _)| snapshot.seq()).collect::<BTreeSet<_>>().len() as u64;
-        // The snapshots of one who only reads are locks, not pins.
+        // The snapshots of a reader are locks, not pins.
         assert!(stats.pins == pins || self.reader.is_some() && stats.pins < pins, "{} pins", stats.pins);
         assert!(map.used_slots >= map.entries && map.used_slots < map.slots, "{map:?}");
         let extents: u64 = stats.extents.iter().map(|extent| extent.bytes).sum();
@@ -471,7 +471,7 @@ impl Pair {
     }
 }
 
-/// Whether a snapshot shows exactly this map, whichever way it is asked.
+/// Checks that a snapshot shows exactly this map, by every method.
 fn compare(snapshot: &Snapshot, map: &Map) {
     assert_eq!(snapshot.len(), map.len() as u64);
     let mut count = 0;
@@ -539,7 +539,7 @@ proptest! {
     }
 }
 
-/// One long life instead of many short ones: what only shows after hours of growth, churn and reopening.
+/// One long life instead of many short ones, for defects that show only after hours of growth, churn and reopening.
 #[test]
 #[ignore = "takes as long as SLOTLOG_SOAK_SECONDS says, 60 by default"]
 fn a_store_is_like_a_map_for_a_long_time() {

@@ -1,5 +1,5 @@
-//! Stores that have counted as far as their file format goes: they can be read in each way, and tell whoever wants to
-//! write what to do.
+//! Stores that have used up the numbers of their file format: they can be read in each way, and a write gets an error
+//! that says what to do.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -30,7 +30,7 @@ fn craft(path: &Path, change: impl Fn(&mut Superblock)) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A closed store with a key, whose next commit counts `count`.
+/// A closed store with a key, whose next commit has the count `count`.
 fn counted(count: u64) -> (TempDir, PathBuf) {
     let folder = folder();
     let path = folder.path().join("store");
@@ -103,7 +103,7 @@ fn commits_end_and_reading_goes_on() {
     store.close().unwrap();
 
     for (path, closed) in [(&path, true), (&copy, false)] {
-        // Those who change nothing first.
+        // Those that change nothing first.
         for access in [Access::ReadOnly, Access::CopyOnWrite, Access::ReadWrite] {
             let store = Store::options().access(access).open(path).unwrap();
             assert_eq!(store.opened() == Opened::Clean, closed, "{access:?}");
@@ -147,7 +147,7 @@ fn recoveries_end_and_reading_goes_on() {
     let last = cut(&path, "last life");
     drop(store);
 
-    // A recovery in memory begins no life of the file, as often as it is done.
+    // A recovery in memory begins no life of the file, however often it is done.
     for access in [Access::ReadOnly, Access::CopyOnWrite].into_iter().cycle().take(6) {
         let store = Store::options().access(access).open(&last).unwrap();
         assert!(matches!(store.opened(), Opened::AfterPowerCut { records: 1, .. }));
@@ -158,7 +158,7 @@ fn recoveries_end_and_reading_goes_on() {
     assert_eq!(store.seq().unwrap() >> COUNT_BITS, MAX_INCARNATION);
     store.insert("in the last life", "value").unwrap();
     let over = cut(&last, "no life left");
-    // As long as the power is not cut, it goes on.
+    // It works until the power is cut.
     store.close().unwrap();
     let store = Store::open(&last).unwrap();
     store.insert("more", "value").unwrap();

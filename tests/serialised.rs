@@ -41,7 +41,7 @@ proptest! {
         assert_eq!(map.iter().unwrap().filter(|entry| entry.is_ok()).count(), shapes.len());
     }
 
-    /// Never a panic, and no memory for what is not there.
+    /// Never a panic, and no memory for missing bytes.
     #[test]
     fn whatever_the_bytes_are(bytes in any::<Vec<u8>>()) {
         let _ = Serde::<Shape>::decode(&bytes);
@@ -53,7 +53,7 @@ proptest! {
 fn what_does_not_decode_is_an_error() {
     let store = Store::in_memory().unwrap();
     store.map::<u8, Serde<u64>>("map").unwrap().insert(1, 1 << 40).unwrap();
-    // All serde types have one name, so this is for a version to tell.
+    // All serde types have one name, so a version must tell them apart.
     let other = store.map::<u8, Serde<(u64, u64)>>("map").unwrap();
     assert!(matches!(other.get(1), Err(Error::Codec { .. })));
     assert!(matches!(store.map_versioned::<u8, Serde<u64>>("map", 1), Err(Error::TypeMismatch { .. })));

@@ -1,4 +1,4 @@
-//! What is atomic in a `Map` is so across processes: nothing is lost, whoever else changes the same keys.
+//! The atomic operations of a `Map` are atomic across processes: nothing is lost, even if others change the same keys.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -17,7 +17,7 @@ fn counters(store: &Store) -> Map<str, u64> {
     store.map("counters").unwrap()
 }
 
-/// What another test starts in a process of its own.
+/// The roles that other tests start in their own processes.
 #[test]
 #[ignore = "what another test starts in a process of its own"]
 fn child_process() {
@@ -93,7 +93,7 @@ fn run(roles: &[&str], path: &std::path::Path) {
     }
 }
 
-/// 100,000 increments by 4 processes, each in another way.
+/// 100,000 increments by 4 processes, each in a different way.
 #[test]
 fn no_increment_is_lost() {
     let folder = folder();
@@ -130,7 +130,7 @@ fn each_entry_is_popped_or_drained_once() {
     assert_eq!(counters(&store).get("sum").unwrap(), Some(all * (all + 1) / 2));
 }
 
-/// What is committed while a drain waits for its turn is drained, too.
+/// Commits made while a drain waits for its turn are drained, too.
 #[test]
 fn a_drain_takes_what_there_is_when_its_turn_comes() {
     let store = Store::in_memory().unwrap();
@@ -147,7 +147,7 @@ fn a_drain_takes_what_there_is_when_its_turn_comes() {
     assert!(jobs.is_empty().unwrap());
 }
 
-/// Who opens the same maps at the same time gets the same ones.
+/// Processes that open the same maps at the same time get the same ones.
 #[test]
 fn maps_are_created_once() {
     let folder = folder();

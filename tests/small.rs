@@ -1,5 +1,4 @@
-//! Small stores are small: what little there is takes little space, and a store that was closed is not much longer than
-//! what is in it.
+//! Small stores are small: little content takes little space, and a closed store is not much longer than its content.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;
@@ -14,7 +13,7 @@ fn len(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()
 }
 
-/// Counts words that are as frequent as those of a text, one by one.
+/// Counts words with the frequencies of a text, one by one.
 fn count_words(store: &Store, random: &mut Random, words: u64, times: u64) {
     for number in 0..times {
         // Each of them once, the rest by Zipf's law.
@@ -38,7 +37,7 @@ fn one_entry_takes_96_kib_at_most() {
     eprintln!("one entry: {} KiB, closed {} KiB", open >> 10, closed >> 10);
     assert!(open <= 96 << 10, "{open} bytes");
     assert!(closed <= open);
-    // Nor does it grow by being used.
+    // Nor does it grow through use.
     for number in 0..20u64 {
         let store = Store::open(&path).unwrap();
         store.insert("key", number.to_le_bytes()).unwrap();

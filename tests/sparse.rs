@@ -1,5 +1,4 @@
-//! Sparse files: a copy that has holes where there are zeros is read as it is, and gets real space before it is written
-//! to.
+//! Sparse files: a copy with holes in place of zeros reads the same, and gets real space before it is written to.
 #![cfg(target_os = "linux")]
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::print_stderr)]
 
@@ -16,7 +15,7 @@ use slotlog::format::BLOCK;
 use slotlog::{Access, Error, FullReason, Opened, Store};
 use support::{assert_clean, folder, run_child, say};
 
-/// Length of what lies in front of the extents.
+/// Length of the part before the extents.
 const EXTENTS: usize = 65536;
 
 fn is_zero(block: &[u8]) -> bool {
@@ -60,7 +59,7 @@ fn a_sparse_copy_gets_real_space_when_it_is_opened_for_writing() {
             let store = Store::options().access(access).open(&copy).unwrap();
             assert_eq!(store.get("zeros").unwrap().unwrap(), [0; 100_000]);
         }
-        // Of a file in memory, what is read gets space.
+        // In a file in memory, reading allocates space.
         copy_sparsely(&path, &copy);
         let store = Store::open(&copy).unwrap();
         assert!(!has_holes(&copy));
@@ -82,8 +81,8 @@ fn a_sparse_copy_on_a_full_disk_is_an_error_and_not_a_signal() {
     }
 }
 
-/// On a disk in memory a hole takes space when it is read. The log may end where one begins, and then there is space
-/// for what lies in front of the extents, and for nothing else.
+/// On a disk in memory a hole takes space when it is read. The log may end at a hole, and then there is space for the
+/// part before the extents, and for nothing else.
 #[test]
 fn a_sparse_copy_is_not_looked_at_before_it_has_real_space() {
     let folder = folder();
@@ -118,7 +117,7 @@ fn mount_small(kind: &str, folder: &Path) -> io::Result<()> {
     done(unsafe { libc::mount(kind, name.as_ptr(), kind, 0, size) })
 }
 
-/// Takes all space that is left.
+/// Takes all remaining space.
 fn take_the_rest(other: &Path) {
     let mut file = File::create(other).unwrap();
     for piece in [64 << 10, 4 << 10] {
@@ -146,7 +145,7 @@ fn on_a_full_disk(kind: &str, folder: &Path) {
         let error = Store::open(copy).unwrap_err();
         assert!(matches!(error, Error::Full { why: FullReason::Disk, needed, .. } if needed >= 500_000), "{error}");
         assert!(fs::read(copy).unwrap() == before, "a refused file has changed");
-        // A file in memory takes space for what is read.
+        // In a file in memory, reading allocates space.
         if kind != "tmpfs" {
             let store = Store::options().access(Access::ReadOnly).open(copy).unwrap();
             assert_eq!(store.get("zeros").unwrap().unwrap(), [0; 100_000]);
@@ -183,7 +182,7 @@ fn with_space_for_the_front(folder: &Path) {
         (image.windows(record.len()).position(|bytes| bytes == record).unwrap() + record.len(), image)
     };
     let block = BLOCK as usize;
-    // The log is to end with a block, and to go on in the next one: not with the end of an extent.
+    // The log must end with a block, and continue in the next one: not with the end of an extent.
     let image = (1..100).step_by(3).find_map(|key| {
         let (first, second) = (end_of(key, 32).0, end_of(key + 1, 32).0);
         let (end, image) = end_of(key + 2, block - (2 * second - first.min(second) - 32) % block);

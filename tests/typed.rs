@@ -1,5 +1,5 @@
-//! Codecs, and the types of maps: what goes in comes out, what does not decode is an error, and a map is opened with
-//! the types that it has.
+//! Codecs, and the types of maps: values come out as they went in, undecodable bytes are an error, and a map is opened
+//! with its own types.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -21,7 +21,7 @@ fn round_trip<T: Codec<Owned = T> + Borrow<T::Borrowed> + PartialEq + Debug>(val
     }
 }
 
-/// It must not panic, and what it accepts must be what encoding would make.
+/// It must not panic, and the bytes it accepts must equal the encoding of the result.
 fn decode_anything<T: Codec<Owned = T> + Borrow<T::Borrowed>>(bytes: &[u8]) {
     if let Ok(value) = T::decode(bytes) {
         assert_eq!(T::encode(value.borrow()).unwrap().as_ref(), bytes, "{} has two encodings", T::name());
@@ -103,7 +103,7 @@ fn plain_old_data_is_read_in_place() {
     let samples = store.map::<str, Pod<Sample>>("samples").unwrap();
     let series = store.map::<(u8, u8, u8), Pod<[f64]>>("series").unwrap();
     for number in 0..50_u64 {
-        // Keys of all lengths: wherever the value comes to lie, it is aligned.
+        // Keys of all lengths: wherever the value lies, it is aligned.
         samples.insert("k".repeat(number as usize), Sample { time: number, value: number as f64 / 4.0 }).unwrap();
     }
     let numbers: Vec<f64> = (0..1000).map(f64::from).collect();
@@ -132,7 +132,7 @@ fn plain_old_data_is_read_in_place() {
 
 const YEAR: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
-/// What is borrowed stays as it is, whatever becomes of the entry, the map and the store.
+/// Borrowed values stay as they are, whatever becomes of the entry, the map and the store.
 #[test]
 fn a_borrowed_value_stays() {
     let folder = folder();
@@ -199,7 +199,7 @@ fn a_store_that_is_read_only_creates_no_map() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
-/// From one type to another, with a process killed at the worst moment: the old map is there until the new one is.
+/// From one type to another, with a process killed at the worst moment: the old map exists until the new one does.
 #[test]
 fn a_map_goes_over_to_another_type() {
     let store = Store::in_memory().unwrap();
@@ -310,12 +310,12 @@ fn names() {
     for name in names {
         assert_eq!(store.map::<str, str>(name).unwrap().get("name").unwrap().as_deref(), Some(name));
     }
-    // The default map has nothing to do with it.
+    // The default map is not affected.
     assert_eq!(store.len().unwrap(), 0);
     assert_clean(&store);
 }
 
-/// A map has an index of its own, of one block to begin with.
+/// Each map has its own index, of one block at first.
 #[test]
 fn thousands_of_small_maps() {
     let folder = folder();
@@ -332,7 +332,7 @@ fn thousands_of_small_maps() {
     for number in (0..MAPS).step_by(2) {
         assert!(store.drop_map(&name(number)).unwrap());
     }
-    // Numbers are not used again, but places in the tables are.
+    // Ids are not reused, but places in the tables are.
     for number in MAPS..MAPS + MAPS / 2 {
         store.map::<u32, u32>(&name(number)).unwrap().extend((0..3).map(|key| (key, number))).unwrap();
     }
@@ -364,7 +364,7 @@ fn thousands_of_small_maps() {
 
 fn views<T: View<Borrowed: PartialEq + Debug> + ?Sized>(store: &Store, value: &T::Borrowed) {
     let map = store.map::<str, T>(&format!("views of {}", T::name())).unwrap();
-    // The types that are stored alike share one.
+    // Types with the same encoding share one.
     map.insert("value", value).unwrap();
     assert_eq!(&*map.get_ref("value").unwrap().unwrap(), value);
     assert_eq!(store.snapshot().unwrap().of(&map).get_ref("value").unwrap(), Some(value));
@@ -384,7 +384,7 @@ fn values_in_place() {
     views::<Pod<[u16]>>(&store, &[1, 2, 3]);
 }
 
-/// The changes of one map, in transactions over several, too, and through compaction, which changes nothing.
+/// The history of one map, including transactions over several maps, and through compaction, which changes nothing.
 #[test]
 fn the_changes_of_a_map_are_its_own() {
     use slotlog::MapChange::{Clear, Insert, Remove};
@@ -415,7 +415,8 @@ fn the_changes_of_a_map_are_its_own() {
     assert_eq!(of_map(middle), [&end[..], &[Clear]].concat());
 }
 
-/// Handles, iterators and borrowed values go from thread to thread, whatever the types: nothing of them is in a handle.
+/// Handles, iterators and borrowed values can be sent between threads, whatever the types: a handle contains no key or
+/// value.
 #[test]
 fn handles_can_be_sent_and_shared() {
     fn everywhere<T: Send + Sync>() {}

@@ -1,5 +1,4 @@
-//! Files that somebody made up, with checksums that hold: what is promised for them without and with
-//! `Options::untrusted`.
+//! Forged files with valid checksums: the guarantees for them without and with `Options::untrusted`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -14,8 +13,8 @@ mod support;
 
 use support::{assert_clean, folder};
 
-/// A closed store whose superblock ends the log before the record of the key "victim", to which the index leads. The
-/// next record that is appended goes over it.
+/// A closed store whose superblock ends the log before the record of the key "victim", which the index points at. The
+/// next record that is appended overwrites it.
 fn make_up(path: &Path) {
     let store = Store::open(path).unwrap();
     store.insert("first", "value").unwrap();
@@ -35,7 +34,7 @@ fn make_up(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// The superblock is a lie that only a look at the whole log would show. This is what the trust boundary is about.
+/// Only a walk along the whole log would show the lie of the superblock. This is what the trust boundary is about.
 #[test]
 fn a_made_up_end_of_the_log_is_believed_without_the_option() {
     let folder = folder();

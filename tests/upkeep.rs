@@ -1,4 +1,4 @@
-//! Upkeep as a user sees it: space comes back, nothing has to be done at once, and nobody who reads is disturbed.
+//! Upkeep as users see it: space comes back, no large piece of work is due at once, and readers are not disturbed.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;
@@ -47,7 +47,7 @@ fn overwrite(store: &Store, path: &Path, keys: u64, times: u64, random: &mut Ran
     longest
 }
 
-/// From nothing to so many keys that the index is resized many times: what one write does of that is counted.
+/// From nothing to enough keys for many resizes of the index: the share of each write is counted.
 #[test]
 fn no_write_does_more_than_its_share_of_a_growth() {
     let keys = setting("SLOTLOG_TEST_KEYS", 5_000_000);
@@ -86,17 +86,17 @@ fn no_write_cleans_more_than_its_share() {
     let upkeep = store.stats().unwrap().upkeep;
     let record = slotlog::format::record_len(16, 100);
     assert!(upkeep.moved_bytes > 1 << 20, "{upkeep:?}");
-    // A step is due each 4 KiB, and for the record that goes beyond.
+    // A step is due every 4 KiB, and moves at most one record more.
     assert!(upkeep.most_moved_bytes <= 19 * (record + (4 << 10)), "{upkeep:?}");
     assert!(upkeep.most_flushed_bytes <= 17 * ((256 << 10) + 4000), "{upkeep:?}");
-    // A large value among small ones is paid for by itself.
+    // A large value among small ones pays for itself.
     store.insert("large", vec![7; 1 << 20]).unwrap();
     store.insert("large", vec![8; 1 << 20]).unwrap();
     assert!(store.stats().unwrap().upkeep.most_moved_bytes <= 19 << 20);
     assert_clean(&store);
 }
 
-/// Steps are due where the log has grown by so much, whoever has made it grow.
+/// Steps are due wherever the log has grown by a certain amount, whichever process made it grow.
 #[test]
 fn openers_that_write_one_value_each_clean_as_well() {
     let folder = folder();
@@ -120,13 +120,13 @@ fn openers_that_write_one_value_each_clean_as_well() {
 /// The bench `space` has the figures for more keys; these are the limits that it must keep to.
 #[test]
 fn space_comes_back_by_itself_and_all_of_it_on_request() {
-    // How densely a file can be packed is a matter of chance, a little.
+    // How densely a file can be packed depends a little on chance.
     let ratios = [2, 3, 4].map(|seed| compacted_after_overwriting(&mut Random(seed)));
     let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
     assert!(mean <= 1.61, "{ratios:?} bytes of file for each byte of keys and values after compaction");
 }
 
-/// Bytes of the file for each byte of keys and values when most was removed and what is left is compacted.
+/// Bytes of the file per byte of keys and values after most were removed and the rest was compacted.
 fn compacted_after_overwriting(random: &mut Random) -> f64 {
     let folder = folder();
     let path = folder.path().join("store");
@@ -149,7 +149,7 @@ fn compacted_after_overwriting(random: &mut Random) -> f64 {
     assert_eq!(report.file_len, len(&path));
     assert_eq!(store.len().unwrap(), left);
     assert_clean(&store);
-    // What is compacted stays so.
+    // A compacted store stays compact.
     let again = store.compact().unwrap();
     assert!(again.file_len <= report.file_len, "{report:?}, then {again:?}");
     report.file_len as f64 / (left * PAYLOAD) as f64
@@ -164,7 +164,7 @@ fn a_tiny_store_stays_tiny() {
     for round in 0..100_000u64 {
         store.insert(key(round % 10), value(round, round)).unwrap();
     }
-    // What may be dead, what waits for a checkpoint, and that for which it is not worth while.
+    // The permitted dead share, space that waits for a checkpoint, and remainders not worth cleaning.
     assert!(len(&path) < 2 << 20, "{}", len(&path));
     store.compact().unwrap();
     assert!(len(&path) < 300 << 10, "{}", len(&path));
@@ -191,7 +191,7 @@ fn cleared_space_comes_back() {
     assert_clean(&store);
 }
 
-/// An index of many keys that are gone is built anew in a fitting size; one that was asked for beforehand stays.
+/// An index with many removed keys is rebuilt in a fitting size; one of requested capacity stays.
 #[test]
 fn an_index_that_is_much_too_large_shrinks() {
     let folder = folder();
@@ -244,7 +244,7 @@ fn a_resize_goes_on_when_the_store_is_opened_again() {
     }
 }
 
-/// Whoever reads without pins may look behind the end of the file; so that stays as long as there is such a one.
+/// Readers without pins may look past the new end of the file; so it is not cut while there are any.
 #[test]
 fn the_file_is_not_cut_under_one_who_only_reads() {
     let folder = folder();
@@ -314,7 +314,7 @@ fn the_figures_tell_all_that_a_snapshot_holds_back() {
     let (before, waiting) = (len(&path), store.stats().unwrap().waiting);
     let report = store.compact().unwrap();
     assert!(!report.finished, "{report:?}");
-    // What compaction moves meanwhile waits, too.
+    // Space that compaction empties meanwhile waits, too.
     let of_reader = Store::options().access(slotlog::Access::ReadOnly).open(&path).unwrap().stats().unwrap().waiting;
     drop(snapshot);
     let freed = before - store.compact().unwrap().file_len;
@@ -387,13 +387,13 @@ fn a_thread_does_the_upkeep_for_those_who_ask_for_one() {
     store.close().unwrap();
     clone.insert("still", "open").unwrap();
     clone.close().unwrap();
-    // The thread was no reason to leave it open.
+    // The thread did not keep it open.
     let store = Store::open(&path).unwrap();
     assert_eq!(store.opened(), slotlog::Opened::Clean);
     assert_clean(&store);
 }
 
-/// Who gives up the store while a transaction is open does not wait for a thread that waits for the transaction.
+/// Dropping the store while a transaction is open must not wait for a thread that waits for the transaction.
 #[test]
 fn the_thread_ends_although_somebody_writes() {
     let folder = folder();
@@ -431,7 +431,7 @@ fn what_compaction_has_left_behind_is_no_history() {
     assert!(!store.wait_for_change(seen, Duration::ZERO).unwrap());
 }
 
-/// A copy would have a CRC that holds; so what is damaged is not moved, and what cannot be moved keeps all behind it.
+/// A copy would get a valid CRC; so damage is not moved, and nothing after it can be cleaned.
 #[test]
 fn damage_is_not_moved_and_holds_nobody_up() {
     let folder = folder();
@@ -447,7 +447,7 @@ fn damage_is_not_moved_and_holds_nobody_up() {
     }
     assert!(store.get("damaged").unwrap().is_some());
     store.insert("key", "value").unwrap();
-    // Gone with the value, the damage is no hindrance any more.
+    // With the value removed, the damage does no more harm.
     assert!(store.remove("damaged").unwrap());
     assert!(store.compact().unwrap().finished);
     assert_clean(&store);
@@ -463,7 +463,7 @@ fn shares_that_make_no_sense_are_refused() {
     }
 }
 
-/// A smaller index is being built for what is left of a map, and then there is much more than fits into it.
+/// A smaller index is being built for the rest of a map, and then much more is inserted than fits into it.
 #[test]
 fn an_emptied_map_is_filled_again_before_its_index_has_shrunk() {
     for at_once in [false, true] {

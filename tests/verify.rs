@@ -1,4 +1,4 @@
-//! Verifying a store that others use: it holds nobody up, nobody holds it up, and what it finds is true.
+//! Verifying a store in use: it does not block others, they do not block it, and its findings are true.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use support::Random;
 
 mod support;
 
-/// What a writer does all the time: keys that come and go, values of all lengths, transactions, another map.
+/// A step of a constant writer: keys that come and go, values of all lengths, transactions, another map.
 fn write(store: &Store, random: &mut Random) -> slotlog::Result<()> {
     let key = random.below(4000).to_le_bytes();
     let len = random.below(400) as usize;
@@ -44,7 +44,7 @@ fn open(path: &std::path::Path, access: Access) -> Store {
     Store::options().access(access).lock_timeout(Duration::from_millis(200)).open(path).unwrap()
 }
 
-/// A thread that makes one write, or a few, whenever it is told to, and says that it is done with it.
+/// A thread that makes one write, or a few, whenever it is told to, and reports when it is done.
 fn served_by_a_writer(store: &Store, verify: impl FnOnce(&dyn Fn())) {
     let (order, orders) = mpsc::channel::<()>();
     let (tell, done) = mpsc::channel();
@@ -91,7 +91,7 @@ fn writes_go_on_while_a_store_is_verified() {
         });
         assert!(calls >= 5 && last > 1 << 20, "{calls} calls, the last one at {last}");
     }
-    // The same handle, another thread; and nobody else.
+    // The same handle, another thread, and no other process.
     for store in [writer.clone(), Store::in_memory().unwrap()] {
         filled(&store, &mut Random(2));
         served_by_a_writer(&store, |write| {
@@ -163,7 +163,7 @@ fn a_store_that_never_rests_is_found_clean() {
             scope.spawn(move || {
                 let mut random = Random(seed);
                 while !stop.load(Ordering::Relaxed) {
-                    // It may have to wait for the other one longer than it likes.
+                    // It may have to wait for the other writer longer than its timeout.
                     let _ = write(writer, &mut random);
                     if random.one_in(5000) {
                         let _ = writer.compact();
@@ -180,7 +180,7 @@ fn a_store_that_never_rests_is_found_clean() {
                 let report = open(&path, access).verify().unwrap();
                 assert_eq!(report.findings(), [], "{access:?}");
                 scopes.push(report.scope());
-                // So that each check sees another store.
+                // So that each check sees a different store.
                 while written.load(Ordering::Relaxed) < before + 3000 {
                     thread::yield_now();
                 }
@@ -210,7 +210,7 @@ fn a_check_can_be_stopped() {
     // Nothing is left behind: neither a lock nor a pin.
     store.insert("key", "value").unwrap();
     assert_eq!(store.stats().unwrap().pins, 0);
-    // And while somebody writes.
+    // And while another thread writes.
     let report = store
         .verify_with(|progress| {
             calls += 1;

@@ -1,4 +1,4 @@
-//! What the benches use: the data, and the maps that stand beside a store.
+//! Shared by the benches: the data, and the maps that are compared with a store.
 #![allow(dead_code, reason = "each bench uses its part of it")]
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ pub(crate) type Key = [u8; 16];
 /// A value.
 pub(crate) type Value = [u8; 100];
 
-/// How many keys there are, unless the environment says otherwise.
+/// The number of keys, `usual` unless the environment sets another.
 pub(crate) fn key_count(usual: usize) -> usize {
     match env::var("SLOTLOG_BENCH_KEYS") {
         Ok(count) => count.parse().expect("SLOTLOG_BENCH_KEYS is a number of keys"),
@@ -22,13 +22,13 @@ pub(crate) fn key_count(usual: usize) -> usize {
     }
 }
 
-/// Whether the bench is only to be tried, with next to no keys: what `cargo bench -- --test` asks for.
+/// Whether the bench is only tried out, with next to no keys, as `cargo bench -- --test` does.
 pub(crate) fn is_try() -> bool {
     env::args().any(|argument| argument == "--test")
 }
 
-/// A folder for the files of a bench that is about the disk. Where temporary files are in memory it has to be told of
-/// another place, with `SLOTLOG_BENCH_DIR`.
+/// A folder for the files of a bench that is about the disk. Where temporary files are in memory, `SLOTLOG_BENCH_DIR`
+/// must name another place.
 pub(crate) fn folder() -> TempDir {
     let folder = match env::var_os("SLOTLOG_BENCH_DIR") {
         Some(place) => tempfile::tempdir_in(place),
@@ -44,7 +44,7 @@ pub(crate) fn median(figures: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// The `number`th of a row of 64-bit numbers without any order (SplitMix64: Steele, Lea and Flood, 2014).
+/// Element `number` of a sequence of random 64-bit numbers (SplitMix64: Steele, Lea and Flood, 2014).
 fn scrambled(number: u64) -> u64 {
     let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -52,7 +52,7 @@ fn scrambled(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// So many keys from `first` on, in no order. Different numbers give different keys.
+/// `count` keys from `first` on, in random order. Different numbers give different keys.
 pub(crate) fn keys(first: usize, count: usize) -> Vec<Key> {
     let key = |number: usize| {
         let mut key = [0; 16];
@@ -63,7 +63,7 @@ pub(crate) fn keys(first: usize, count: usize) -> Vec<Key> {
     (first..first + count).map(key).collect()
 }
 
-/// The same keys in another order, so that nothing is read in the order in which it was written.
+/// The same keys in another order, so that they are not read in the order in which they were written.
 pub(crate) fn shuffled(keys: &[Key]) -> Vec<Key> {
     let mut keys = keys.to_vec();
     for last in (1..keys.len()).rev() {
@@ -72,7 +72,7 @@ pub(crate) fn shuffled(keys: &[Key]) -> Vec<Key> {
     keys
 }
 
-/// The value of a key: its first and last bytes tell whose it is, and which version of it.
+/// The value of a key: its first and last bytes identify the key and the version.
 pub(crate) fn value(key: &Key, version: u8) -> Value {
     let mut value = [version; 100];
     value[1..9].copy_from_slice(&key[..8]);
@@ -80,7 +80,7 @@ pub(crate) fn value(key: &Key, version: u8) -> Value {
     value
 }
 
-/// Whether these are the bytes of the value of that key. Looks at both ends, as a user would who needs all of it.
+/// Whether these bytes are the value of that key. Reads both ends, like a user that needs all of it.
 pub(crate) fn is_value(bytes: &[u8], key: &Key, version: u8) -> bool {
     bytes.len() == 100
         && bytes[0] == version
@@ -89,29 +89,29 @@ pub(crate) fn is_value(bytes: &[u8], key: &Key, version: u8) -> bool {
         && bytes[91..99] == key[..8]
 }
 
-/// What reading a value in place comes to: its first and its last byte are looked at.
+/// The work of reading a value in place: reads its first and its last byte.
 pub(crate) fn ends(value: &[u8]) -> u64 {
     u64::from(value[0]) + u64::from(value[value.len() - 1])
 }
 
 /// A map to be measured.
 pub(crate) trait Peer {
-    /// What it is called in the results.
+    /// Its name in the results.
     const NAME: &'static str;
 
     fn new() -> Self;
     fn insert(&mut self, key: &Key, value: &Value);
     /// The value, copied.
     fn get(&self, key: &Key) -> Option<Vec<u8>>;
-    /// What `f` makes of the value where it is.
+    /// Returns the result of `f` on the value in place.
     fn get_with<R>(&self, key: &Key, f: impl FnOnce(&[u8]) -> R) -> Option<R>;
-    /// Calls `f` with every key and value, and says how many there are.
+    /// Calls `f` with every key and value, and returns how many there are.
     fn for_each(&self, f: impl FnMut(&[u8], &[u8])) -> usize;
     /// Looks up these keys and calls `f` with each value in turn.
     fn get_many(&self, keys: &[Key], f: impl FnMut(Option<&[u8]>));
 }
 
-/// A store in a file of its own, in the usual folder for temporary files.
+/// A store in its own file, in the usual folder for temporary files.
 pub(crate) struct Slotlog {
     pub(crate) store: Store,
     folder: TempDir,
@@ -216,7 +216,7 @@ impl Peer for Std {
     }
 }
 
-/// A map as fast as one can be had: hashbrown with the fast hash function that is its default.
+/// The fastest map available: hashbrown with the fast hash function that is its default.
 pub(crate) struct Hashbrown(hashbrown::HashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>);
 
 impl Peer for Hashbrown {

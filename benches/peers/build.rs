@@ -1,9 +1,10 @@
-//! Says what to install where a feature needs a library that the system does not have, before anything is built.
+//! Reports, before anything is built, which package to install if a feature needs a library that the system does not
+//! have.
 
 use std::env;
 use std::process::Command;
 
-/// Features, the libraries that they need, and the packages in which Debian has them.
+/// Features, the libraries that they need, and their Debian packages.
 const LIBRARIES: [(&str, &str, &str); 3] = [
     ("kyoto", "kyotocabinet", "libkyotocabinet-dev"),
     ("tkrzw", "tkrzw", "libtkrzw-dev"),

@@ -1,13 +1,12 @@
 //! A file whose bytes change while it is opened for reading.
 //!
-//! A reader without a pin copies what others may be writing, so what it meets can be a mixture of anything. It may give
-//! a wrong answer or an error; it may not crash, take memory by a length that it did not check, or go on for ever.
-//! First another thread changes words back and forth, then some changes stay.
+//! A reader without a pin copies bytes that others may be writing, so it may see any mixture. It may give a wrong
+//! answer or an error; it must not crash, allocate by an unchecked length, or run for ever. First another thread
+//! changes words back and forth, then some changes stay.
 //!
-//! An input: four bytes of [`damaged`], the number of changes that come and go, and changes; those that are left over
-//! stay.
+//! An input: four bytes of [`damaged`], the number of changes that come and go, and changes; the remaining ones stay.
 //!
-//! Reading in place, as snapshots do, and writing are left out: whoever does that trusts the others, see the crate's
+//! Reading in place, as snapshots do, and writing are left out: both trust the other processes, see the crate's
 //! documentation.
 #![no_main]
 
@@ -46,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
     let (original, image) = damaged([base[0], base[1] & !seal::LEN, 0, 0], &[]);
     let places = |program: &[u8]| -> Places {
         let changes = instructions(program).take(8).map(|change| original.change(&image, change));
-        // A file that is made longer is another matter.
+        // Changes that make the file longer are another matter.
         changes.filter(|(at, bytes)| at.saturating_add(bytes.len() as u64) <= image.len() as u64).collect()
     };
     let (moving, staying) = (places(moving), places(staying));

@@ -1,10 +1,10 @@
 //! Damaged and hostile files.
 //!
-//! Whatever the bytes of a file, opening and using it may report damage; it may not panic, hang or read what is not its
-//! own. What `verify` calls clean has to be readable, and to stay clean whatever is done with it. A file that is not
+//! Whatever the bytes of a file, opening and using it may report damage; it must not panic, hang or read other memory.
+//! A file that `verify` calls clean must be readable, and stay clean whatever is done with it. A file that is not
 //! opened for writing stays as it is.
 //!
-//! An input: four bytes of [`damaged`], the number of changes, the changes, and [what is done](slotlog_fuzz::uses).
+//! An input: four bytes of [`damaged`], the number of changes, the changes, and [the uses](slotlog_fuzz::uses).
 #![no_main]
 
 use std::fs;
@@ -16,20 +16,20 @@ use slotlog_fuzz::image::{PATH, damaged, seal};
 use slotlog_fuzz::uses::{Used, apply, not_damaged, verify};
 use slotlog_fuzz::{head, instructions, scratch, split};
 
-/// At most so many uses: more of them find nothing that fewer do not.
+/// The most uses: further ones find nothing more.
 const USES: usize = 40;
 
-/// What is known of a store that goes through several openings.
+/// The known state of a store that goes through several openings.
 struct Run {
     bits: u8,
     used: Used,
-    /// It was called clean.
+    /// `verify` called it clean.
     clean: bool,
 }
 
 impl Run {
     fn new(bits: u8) -> Run {
-        // A sealed record may say that it expires.
+        // A sealed record may have a deadline.
         Run { bits, used: Used { expiring: bits & seal::RECORDS != 0 }, clean: false }
     }
 
@@ -38,7 +38,7 @@ impl Run {
         options.verify_reads(self.bits & seal::VERIFY_READS != 0)
     }
 
-    /// Opens the store; what was clean can be opened again.
+    /// Opens the store; a clean one must open again.
     fn open(&self, access: Access) -> Option<Store> {
         match self.options(access).open(&*PATH) {
             Ok(store) => Some(store),
@@ -68,7 +68,7 @@ impl Run {
     }
 }
 
-/// Opens the file in a way that leaves it as it is.
+/// Opens the file without changing it.
 fn look(bits: u8, access: Access, image: &[u8], uses: &[u8]) {
     let mut run = Run::new(bits);
     let Some(store) = run.open(access) else { return };
@@ -97,7 +97,7 @@ fuzz_target!(|input: &[u8]| {
     let mut run = Run::new(bits);
     let Some(mut store) = run.open(Access::ReadWrite) else { return };
     run.verify(&store);
-    // What a private copy was called says nothing of the file, which is as it was before.
+    // The verdict on a private copy says nothing of the file, which is as it was before.
     let mut of_file = None;
     for step in instructions(uses).take(USES) {
         if let Some(access) = run.apply(&store, *step) {

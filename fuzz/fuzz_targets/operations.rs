@@ -1,8 +1,8 @@
-//! Histories of calls, held against a `BTreeMap` for each map.
+//! Histories of calls, compared with a `BTreeMap` for each map.
 //!
-//! A history goes on through closing, killing, copying and several openings of the file: after each the store has to
-//! hold exactly what was committed, and to verify clean. Snapshots are kept and read later, against what the maps were
-//! when they were taken.
+//! A history continues through closing, killing, copying and several openings of the file: after each the store must
+//! hold exactly what was committed, and verify clean. Snapshots are kept and read later, and compared with the maps at
+//! the time they were taken.
 //!
 //! An input: four bytes of a head (the bits of [`bits`], limit of the size, capacity) and steps of four bytes. While a
 //! transaction is open, changes go to it.
@@ -26,26 +26,26 @@ mod bits {
     pub const TINY: u8 = 1;
     pub const OFTEN: u8 = 2;
     pub const VERIFY_READS: u8 = 4;
-    /// The size of the file is limited, to so many blocks more than an empty store has as the second byte says.
+    /// The size of the file is limited: the second byte is the number of blocks beyond an empty store.
     pub const LIMIT: u8 = 8;
     pub const SYNCED: u8 = 16;
     pub const NOT_COMPACTED: u8 = 32;
 }
 
-/// At most so many steps.
+/// The most steps.
 const STEPS: usize = 120;
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The default map and two that have a name.
+/// The default map and two named ones.
 const MAPS: usize = 3;
 const NAMES: [&str; MAPS] = ["", "one", "two"];
 
-/// What was committed.
+/// The committed content.
 #[derive(Clone, Default)]
 struct Model {
     content: [Content; MAPS],
-    /// Keys that were written so that they had expired at once: counted until they are removed.
+    /// Keys that were written with a deadline in the past: counted until they are removed.
     expired: [BTreeSet<Vec<u8>>; MAPS],
 }
 
@@ -69,7 +69,7 @@ impl Model {
         self.expired[map].clear();
     }
 
-    /// Whether a map may count so many keys.
+    /// Whether a map may count `len` keys.
     fn counts(&self, map: usize, len: u64) {
         let least = self.content[map].len() as u64;
         let most = least + self.expired[map].len() as u64;
@@ -77,7 +77,7 @@ impl Model {
     }
 }
 
-/// What the file is called now, and what its next copy will be called.
+/// The current path of the file, and that of its next copy.
 static PATHS: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
     let folder = scratch::folder();
     [folder.join("a.slotlog"), folder.join("b.slotlog")]
@@ -85,7 +85,7 @@ static PATHS: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
 
 type Bytes = Map<[u8], [u8]>;
 
-/// One opening of the file, and the maps that it knows.
+/// One opening of the file, and its map handles.
 struct Opening {
     store: Store,
     maps: [Option<Bytes>; MAPS],
@@ -96,7 +96,7 @@ impl Opening {
         Opening { store, maps: [None, None, None] }
     }
 
-    /// A map that has a name, which is made if it is not there.
+    /// A named map, which is created if it is missing.
     fn map(&mut self, map: usize) -> Result<Bytes> {
         if self.maps[map].is_none() {
             self.maps[map] = Some(self.store.map(NAMES[map])?);
@@ -113,11 +113,11 @@ struct Run {
     at: usize,
     model: Model,
     snapshots: Vec<(Snapshot, [Option<Bytes>; MAPS], Model)>,
-    /// An open transaction, the opening that it belongs to, and what the maps are when it commits.
+    /// An open transaction, its opening, and the maps as they will be when it commits.
     transaction: Option<(Transaction, usize, Model)>,
 }
 
-/// The key that a byte stands for: of one map's keys, many are in a row, and some are long.
+/// The key that a byte stands for: many keys of a map are in a row, and some are long.
 fn key(number: u8) -> Vec<u8> {
     match number {
         0 => Vec::new(),
@@ -150,7 +150,7 @@ impl Run {
         }
     }
 
-    /// Does one change of a map in the store or the open transaction.
+    /// Makes one change of a map in the store or the open transaction.
     fn change<T>(
         &mut self,
         number: usize,
@@ -220,7 +220,7 @@ impl Run {
             2 => self.remove(number, map, &key(a)),
             3 => row(a, b).for_each(|key| self.insert(number, map, key, vec![b; usize::from(c / 3)])),
             4 => row(a, b).for_each(|key| self.remove(number, map, &key)),
-            // In a transaction, only maps with a name can be cleared.
+            // In a transaction, only named maps can be cleared.
             5 if idle || map > 0 => self.change(
                 number,
                 map,
@@ -302,7 +302,7 @@ impl Run {
                 self.open(|opened| matches!(opened, Opened::Clean));
             }
             27 => {
-                // A transaction that is open is not in it.
+                // An open transaction is not in it.
                 let image = self.image();
                 self.close();
                 write(&PATHS[self.at], &image);
@@ -344,7 +344,7 @@ impl Run {
 
     fn get(&mut self, number: usize, map: usize, key: &[u8]) {
         let opening = &mut self.openings[number];
-        // Others do not see what a transaction does.
+        // Others do not see changes of the transaction.
         let expected = self.model.content[map].get(key);
         if map == 0 {
             assert_eq!(opening.store.get(key).unwrap().as_ref(), expected);
@@ -379,7 +379,7 @@ impl Run {
         }
     }
 
-    /// Closes the store, unless a copy can be looked at beside it, and looks at it without a way to change it.
+    /// Closes the store, unless a copy can be checked beside it, and checks it without a way to change it.
     fn look(&mut self, how: u8) {
         let access = if how & 1 == 0 { Access::ReadOnly } else { Access::CopyOnWrite };
         let beside = access == Access::ReadOnly && how & 2 != 0 && self.transaction.is_none();
@@ -410,11 +410,11 @@ impl Run {
                 self.model.clear(map);
             }
         } else {
-            // There and back, or not at all.
+            // Renamed and back, or not at all.
             let store = &self.openings[number].store;
             if let Some(true) = self.made(store.rename_map(NAMES[map], "elsewhere")) {
                 while self.made(store.rename_map("elsewhere", NAMES[map])).is_none() {
-                    // Full: a name more or less has to fit.
+                    // Full: the room for one more name may be missing.
                     return self.lost_a_name(map);
                 }
             }
@@ -422,7 +422,7 @@ impl Run {
         self.openings.iter_mut().for_each(|opening| opening.maps[map] = None);
     }
 
-    /// A map could not be given its name back: it goes on without.
+    /// A map could not get its name back: the history continues without it.
     fn lost_a_name(&mut self, map: usize) {
         let dropped = self.openings[0].store.drop_map("elsewhere");
         self.made(dropped);
@@ -430,7 +430,7 @@ impl Run {
         self.openings.iter_mut().for_each(|opening| opening.maps[map] = None);
     }
 
-    /// The file as it is now.
+    /// The file in its current state.
     fn image(&self) -> Vec<u8> {
         fs::read(&PATHS[self.at]).unwrap()
     }
@@ -452,7 +452,7 @@ impl Run {
         verify(&store);
         let mut opening = Opening::new(store);
         for map in 1..MAPS {
-            // One that was dropped must not come to be by being looked at.
+            // A look must not create a dropped map again.
             if opening.store.maps().unwrap().iter().any(|info| info.name == NAMES[map]) {
                 opening.map(map).unwrap();
             } else {
@@ -469,7 +469,7 @@ fn verify(store: &Store) {
     assert!(report.is_clean(), "{:#?}", report.findings());
 }
 
-/// Whether a snapshot sees what the model has, no more and no less.
+/// Checks that a snapshot sees exactly the model.
 fn compare(snapshot: &Snapshot, maps: &[Option<Bytes>; MAPS], model: &Model) {
     model.counts(0, snapshot.len());
     let mut found = Content::new();
@@ -518,7 +518,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let limited = has(bits::LIMIT);
     if limited {
-        // An empty store has at least 38 blocks; with a capacity it has more, and then may not come to be.
+        // An empty store has at least 38 blocks; with a capacity it has more, and may not be created then.
         options = options.max_size((38 + u64::from(blocks)) * slotlog::format::BLOCK);
     }
     let store = match options.clone().open(path) {

@@ -1,8 +1,8 @@
-//! A log of forged records, whose CRCs and chain hold.
+//! A log of forged records, with valid CRCs and a valid chain.
 //!
-//! A recovery believes what the log says. Whatever that is, it comes out as an error or as a store that is clean, stays
-//! so, and is the same however it is opened. Only what it says of the catalogue is not made true by a recovery, but
-//! verify sees it.
+//! A recovery believes the log. Whatever it contains, the result is an error, or a store that is clean, stays so, and
+//! is the same however it is opened. Only forged entries of the catalogue are not corrected by a recovery, but verify
+//! sees them.
 //!
 //! An input: two bytes of a head (the bits [`options`](bits), and the number of the record where the last checkpoint
 //! ended), then a record for each 16 bytes:
@@ -16,7 +16,7 @@
 //! | 4..8 | length of the value |
 //! | 8..10 | how much larger the sequence number is than the last one |
 //! | 10..12 | map |
-//! | 12 | the record that it replaces: so many before it |
+//! | 12 | the record that it replaces: how many records before it |
 //! | 13 | block that a jump leads to |
 //! | 14 | by how much the incarnation is raised |
 //! | 15 | what the value consists of |
@@ -42,7 +42,7 @@ mod bits {
     pub const VERIFY_READS: u8 = 1;
     pub const NOT_READ: u8 = 2;
     pub const NOT_ASIDE: u8 = 4;
-    /// The last checkpoint ended where the second byte says, and not where the log begins.
+    /// The last checkpoint ended at the record in the second byte, and not at the beginning of the log.
     pub const END: u8 = 8;
     /// The size of the store is limited, so that little is left.
     pub const LIMIT: u8 = 16;
@@ -52,22 +52,22 @@ mod bits {
 mod odd {
     pub const CRC: u8 = 1;
     pub const CHAIN: u8 = 2;
-    /// The value has less bytes than it should.
+    /// The value has fewer bytes than it should.
     pub const SHORT: u8 = 4;
-    /// The sequence number is smaller by that much.
+    /// The sequence number is smaller by that amount.
     pub const BACK: u8 = 8;
-    /// A jump leads to eight bytes behind the start of the block.
+    /// A jump leads to eight bytes past the start of the block.
     pub const UNALIGNED: u8 = 16;
-    /// The key is as long as the map's number says.
+    /// The length of the key is the number of the map.
     pub const KEY_LEN: u8 = 32;
-    /// The record that is replaced is no record.
+    /// The offset of the replaced record is wrong.
     pub const PREV: u8 = 64;
 }
 
-/// Blocks of the image behind the fixed part.
+/// Blocks of the image after the fixed part.
 const BLOCKS: u64 = 40;
 
-/// Writes a log, and says where its records are.
+/// Writes a log, and keeps the places of its records.
 struct Forge {
     image: Vec<u8>,
     at: u64,
@@ -118,7 +118,7 @@ impl Forge {
             return;
         }
         put(&mut self.image, self.at, &bytes);
-        // What is shorter than it says goes on with what lies behind it.
+        // A record shorter than it claims continues with the bytes after it.
         let len = header.record_len().min(self.image.len() as u64 - self.at) as usize;
         let crc = crc32fast::hash(&self.image[self.at as usize..][4..len]) ^ u32::from(is(odd::CRC));
         put(&mut self.image, self.at, &crc.to_le_bytes());
@@ -152,7 +152,7 @@ fn forge(bits: u8, checkpoint: u8, records: &[u8]) -> Vec<u8> {
     image
 }
 
-/// What the default map holds.
+/// The content of the default map.
 fn content(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let snapshot = store.snapshot().unwrap();
     let entries = snapshot.iter().map(|entry| entry.unwrap());
@@ -193,10 +193,10 @@ fuzz_target!(|input: &[u8]| {
     let Ok(store) = open(Access::ReadWrite) else { return };
     assert!(matches!(store.opened(), Opened::AfterPowerCut { .. }), "{:?}", store.opened());
     let clean = check(&store, "recovered");
-    // What expires does so at a time of its own, but none of these times comes just now.
+    // Deadlines pass at different times, but none of them during the check.
     assert!(seen.iter().all(|seen| *seen == content(&store)), "another opening had another content");
     let mut used = Used { expiring: true };
-    // The records serve as the program that works on what came of them.
+    // The records also serve as the program that works on the result.
     for step in instructions(records).take(24) {
         if let Err(error) = apply(&store, &mut used, *step)
             && clean

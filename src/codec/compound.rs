@@ -1,4 +1,4 @@
-//! Values made of several others: options, slices, arrays, tuples.
+//! Values composed of others: options, slices, arrays, tuples.
 
 use std::borrow::{Borrow, Cow};
 
@@ -32,7 +32,7 @@ impl<T: Codec<Owned = T>> Codec for Option<T> {
     }
 }
 
-/// Appends a value that others come after: behind its length, unless that is fixed.
+/// Appends a value that is not the last one: after its length, unless its size is fixed.
 fn put<T: Codec>(value: &T::Owned, out: &mut Vec<u8>) -> Result<(), CodecError> {
     let bytes = T::encode(value.borrow())?;
     let bytes = bytes.as_ref();
@@ -44,13 +44,13 @@ fn put<T: Codec>(value: &T::Owned, out: &mut Vec<u8>) -> Result<(), CodecError> 
     Ok(())
 }
 
-/// Appends the last value, which ends where all do.
+/// Appends the last value, which needs no length: it ends where the bytes end.
 fn put_last<T: Codec>(value: &T::Owned, out: &mut Vec<u8>) -> Result<(), CodecError> {
     out.extend_from_slice(T::encode(value.borrow())?.as_ref());
     Ok(())
 }
 
-/// Splits off a value that others come after.
+/// Splits off a value that is not the last one.
 fn take<T: Codec>(bytes: &mut &[u8]) -> Result<T::Owned, CodecError> {
     let len = match T::SIZE {
         Some(size) => size,
@@ -59,7 +59,7 @@ fn take<T: Codec>(bytes: &mut &[u8]) -> Result<T::Owned, CodecError> {
     T::decode(split_off(bytes, len)?)
 }
 
-/// All that is left is the last value.
+/// Takes all remaining bytes as the last value.
 fn take_last<T: Codec>(bytes: &[u8]) -> Result<T::Owned, CodecError> {
     match T::SIZE {
         Some(size) if size != bytes.len() => Err(wrong_size(size, bytes.len())),

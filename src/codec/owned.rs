@@ -1,4 +1,4 @@
-//! Strings and vectors, which are stored like what they lend.
+//! Strings and vectors, which are stored like their borrowed forms.
 
 use super::{Codec, View};
 use crate::error::CodecError;

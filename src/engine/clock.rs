@@ -1,4 +1,4 @@
-//! Time: what it is, and which entries are over.
+//! Time: the clock, and which entries have expired.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,10 +10,10 @@ use crate::file::log::Record;
 pub(crate) struct Moment(u64);
 
 impl Moment {
-    /// Whatever the clock says when it matters: only records with a deadline cost a look at it.
+    /// The present time, read only when it matters: only records with a deadline cost a look at the clock.
     pub(crate) const NOW: Moment = Moment(0);
 
-    /// The same time for all that is read.
+    /// One time for all that is read.
     pub(crate) fn fixed(milliseconds: u64) -> Moment {
         Moment(milliseconds)
     }
@@ -24,7 +24,7 @@ impl Moment {
 }
 
 impl Record<'_> {
-    /// Whether its deadline is over.
+    /// Whether its deadline has passed.
     #[inline(always)]
     pub(crate) fn is_expired(&self, at: Moment) -> bool {
         self.expires().is_some_and(|deadline| deadline <= at.milliseconds())
@@ -42,14 +42,14 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// The time that is so many milliseconds after the beginning of 1970.
+/// The time this many milliseconds after the beginning of 1970.
 pub(crate) fn time(milliseconds: u64) -> SystemTime {
-    // A damaged one can be later than the system has times.
+    // A damaged one can be later than the latest time of the system.
     UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }
 
-/// A deadline as the log has it, in milliseconds since 1970, rounded down: from it on nobody sees the entry. One from
-/// before that is long over.
+/// A deadline as the log has it, in milliseconds since 1970, rounded down: from then on the entry is invisible. A
+/// deadline before 1970 has long passed.
 pub(crate) fn deadline(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
 }

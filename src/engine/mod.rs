@@ -23,16 +23,16 @@
 //!    ([`processes::gate`], [`processes::lock_word`]) and finishes what a dead writer left ([`write::commit`]).
 //! 2. It looks the key up ([`lookup::keys`]); a map without a free slot gets more ([`upkeep::resize`]).
 //! 3. [`write::commit`] makes room in the log ([`write::space`]), appends, stores the commit point, publishes the slot
-//!    ([`write::slots`]) and shows the commit ([`processes::notice`] wakes who waits).
+//!    ([`write::slots`]) and shows the commit ([`processes::notice`] wakes the waiters).
 //! 4. The write does its share of upkeep ([`upkeep::share`]), and gives the turn back.
-//! 5. What is to be durable, or due for a checkpoint, is flushed ([`write::sync`], [`durable`]).
+//! 5. The log is flushed if the commit has to be durable, or a checkpoint is due ([`write::sync`], [`durable`]).
 //!
 //! A read takes a pin ([`read::pins`]), finds the index of that commit and the record in it ([`lookup::keys`],
 //! [`lookup::versions`]), and gives the pin back.
 //!
-//! What one may do is a value, and is given back when that is dropped:
+//! A right is a value, and is given back when that is dropped:
 //!
-//! * [`Engine`] is the frame: it names a part of every room, and each room adds methods to it. Anybody may look at
+//! * [`Engine`] is the frame: it names a part of every room, and each room adds methods to it. Any code may look at
 //!   words through it, at any time.
 //! * A [`View`](read::pins::View) holds a pin: it may read one commit.
 //! * A [`Turn`](write::turn::Turn) holds the writer lock. It lends a [`Writing`](state::writer::Writing), whose methods
@@ -83,31 +83,31 @@ use crate::file::mapping::Mapping;
 
 /// One open store: what all its handles, snapshots and transactions share.
 pub(crate) struct Engine {
-    /// What keeps other openers of the file apart from us; a store in memory has none, nor has one that is a private
-    /// copy of a file.
+    /// The locks that keep other openers of the file apart from us; a store in memory has none, nor has a private copy
+    /// of a file.
     locks: Option<Arc<Locks>>,
-    /// What such a copy holds for as long as it lives, so that what it shows of the file does not change. Before the
-    /// mapping, since a fork needs its file as long as there are locks.
+    /// The locks that a private copy holds as long as it lives, so that what it shows of the file does not change.
+    /// Before the mapping, since a fork needs its file as long as there are locks.
     held: Option<Arc<Locks>>,
     pub(crate) mapping: Mapping,
     pub(crate) settings: Settings,
     pub(crate) opened: Opened,
     /// Seed of the key hash.
     pub(crate) seed: u64,
-    /// How often this process was forked from another when the store was opened.
+    /// The fork generation of this process when the store was opened.
     generation: u64,
     /// Our entry of the process table; of no meaning in a read-only store.
     process: u64,
-    /// Nobody else can have the store open. Then the writer lock is ours for good.
+    /// No other opener can have the store. Then the writer lock is ours for good.
     exclusive: bool,
     pub(crate) read_only: bool,
-    /// Set if the store was opened for reading while nobody vouched for its live area.
+    /// Set if the store was opened for reading while its live area could not be trusted.
     at_rest: Option<AtRest>,
-    /// Somebody does by now.
+    /// The live area can be trusted by now.
     woken: AtomicBool,
     /// Set if it was recovered in memory of this process and others may write to the file.
     aside: Option<Aside>,
-    /// The number of the opening that this is of: that of the one in whose place it is, if there is one.
+    /// The number of the opening; a store opened in place of another keeps that one's number.
     pub(crate) origin: u64,
     claims: Claims,
     pin_search: Search,
@@ -115,9 +115,9 @@ pub(crate) struct Engine {
     shared_pins: SharedPins,
     snapshot_locks: SnapshotLocks,
     gate: Arc<Gate>,
-    /// What those who write here know of readers of older commits.
+    /// What the writers of this process know of readers of older commits.
     old_readers: OldReaders,
-    /// Taken for each step of a change by the holder of the gate, who hardly ever waits for it.
+    /// Taken for each step of a change by the holder of the gate, which hardly ever waits for it.
     writer: Mutex<Writer>,
     flusher: Flusher,
     slices: Slices,
@@ -132,8 +132,8 @@ pub(crate) struct Engine {
     changed: AtomicBool,
     /// Maps that this process has dropped, or found so when it opened the store, may still be in the map table.
     drops: AtomicBool,
-    /// The holder of the writer lock could not clean up behind itself; whoever takes it next has to.
+    /// The last holder of the writer lock could not clean up after itself; the next one has to.
     left_something: AtomicBool,
-    /// Opening has come to its end. An engine that is given up before that must not close what it never understood.
+    /// Opening has ended. An engine that is given up before that must not close what it never understood.
     ready: AtomicBool,
 }

@@ -1,6 +1,6 @@
 //! Models of the protocols among processes: `loom` goes through the orders in which the steps of their threads can be
-//! taken and their memory accesses take effect. The protocols are the ones that the store runs, word for word; what
-//! is modelled is what they run on.
+//! taken and their memory accesses take effect. The protocols are those that the store runs, word for word; only their
+//! surroundings are modelled.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib models`
 
@@ -34,7 +34,7 @@ struct World {
     /// The byte of each entry, and whether its owner has died without its entry having been cleaned.
     bytes: [Mutex<()>; PROCESSES],
     dead: [AtomicBool; PROCESSES],
-    /// What only the holder touches: loom sees if two do.
+    /// Only the holder touches this: loom sees if two do.
     held: UnsafeCell<()>,
     cleaned: AtomicU64,
 }
@@ -60,7 +60,7 @@ impl World {
 struct Process {
     world: Arc<World>,
     me: u64,
-    /// Each look at the clock takes some of it, so that all that depends on time comes to pass.
+    /// Each look at the clock takes some of it, so that all that depends on time happens.
     time: Cell<u64>,
 }
 
@@ -154,7 +154,7 @@ fn two_writers_exclude_each_other() {
 fn the_lock_of_a_dead_one_is_taken_once_and_never_that_of_a_living_one() {
     check(|| {
         let world = World::new();
-        // Dies with the lock in its hands.
+        // Dies while it holds the lock.
         let dying = Process::new(&world, 2);
         assert_eq!(dying.take(), Some(Handover::Orderly));
         let death = thread::spawn(move || {
@@ -179,7 +179,7 @@ fn the_lock_of_a_dead_one_is_taken_once_and_never_that_of_a_living_one() {
         let cleaned = world.cleaned.load(Ordering::SeqCst);
         assert!(cleaned <= 1);
         assert_eq!(abandoned, cleaned.min(abandoned), "abandoned without a death");
-        // Whoever comes first after the cleaning is told, and nobody else.
+        // The first to come after the cleaning is told, and no other.
         assert!(outcomes.iter().all(|taken| taken.is_none()) || abandoned == 1, "{outcomes:?}");
     });
 }
@@ -192,7 +192,7 @@ fn an_entry_that_was_given_to_another_is_not_taken_for_the_dead_one() {
         assert_eq!(dead.take(), Some(Handover::Orderly));
         dead.world.touch();
         dead.die();
-        // Somebody new cleans the entry and keeps it.
+        // A new process cleans the entry and keeps it.
         let newcomer = Process::new(&world, 2);
         let newcomer = thread::spawn(move || {
             let world = Arc::clone(&newcomer.world);
@@ -218,19 +218,19 @@ fn an_entry_that_was_given_to_another_is_not_taken_for_the_dead_one() {
 const GARBAGE: u64 = 99;
 /// The place of the first pin.
 const PIN: u64 = 1;
-/// What a pin says that is kept and not used.
+/// The claim of a pin that is kept and not used.
 const IDLE: u64 = u64::MAX;
 
-/// A store with one key, of which commit 1 wrote value 1, in index 0; and pins.
+/// A store with one key, in index 0, with value 1 of commit 1; and pins.
 struct Store {
     visible: AtomicU64,
     horizon: AtomicU64,
     pins: [AtomicU64; 2],
     /// Which index is in force.
     index: AtomicU64,
-    /// The space of each index. Loom sees if it is written while somebody reads it.
+    /// The space of each index. Loom sees if it is written during a read.
     indexes: [UnsafeCell<()>; 2],
-    /// What each index says of the key: the number of its newest record.
+    /// The slot of the key in each index: the number of its newest record.
     slots: [AtomicU64; 2],
     /// The space of the first record, which commit 2 replaces.
     first_record: UnsafeCell<()>,
@@ -357,8 +357,8 @@ fn a_snapshot_stays_what_it_is_while_the_index_is_switched() {
     });
 }
 
-/// Loom takes an access in the total order for one that acquires and releases. For a pin that is written so before the
-/// horizon is loaded, this does the rest.
+/// Loom takes an access in the total order for one that acquires and releases. This adds the rest, for a pin that is
+/// written in that order before the horizon is loaded.
 fn in_the_total_order() {
     fence(Ordering::SeqCst);
 }
@@ -380,7 +380,7 @@ impl Table for Store {
     }
 }
 
-/// All of them are in one list.
+/// All pins are in one list.
 fn join(store: &Store, pins: &SharedPins) -> SharedPin {
     pins.join_in(0, store).unwrap()
 }
@@ -398,13 +398,13 @@ fn nothing_is_reused_under_one_who_shares_a_pin() {
         let writer = Arc::clone(&store);
         let writer = thread::spawn(move || writer.commit_with_a_new_index());
         let (other_store, other_pins) = (Arc::clone(&store), Arc::clone(&pins));
-        // Leaves while somebody joins: it, one that stayed behind, or a new one.
+        // Leaves while another joins: the same pin, one that stayed behind, or a new one.
         let other = thread::spawn(move || leave(&other_store, &other_pins, first));
         let pin = join(&store, &pins);
         assert_eq!(store.get(pin.seq), pin.seq, "the view of commit {}", pin.seq);
         leave(&store, &pins, pin);
         other.join().unwrap();
-        // Nobody is there any more: the pin is settled anew.
+        // No holder is left: the pin is settled anew.
         let pin = join(&store, &pins);
         assert_eq!(store.get(pin.seq), pin.seq, "the view of commit {}", pin.seq);
         leave(&store, &pins, pin);
@@ -415,7 +415,7 @@ fn nothing_is_reused_under_one_who_shares_a_pin() {
 
 // The end of a commit.
 
-/// The words that say where the log goes on.
+/// The words that say where the log continues.
 struct End {
     commit_point: AtomicU64,
     chain: AtomicU64,
@@ -459,7 +459,7 @@ impl Words for End {
     }
 }
 
-/// What somebody finds who looks at any time is what a writer leaves who is killed then.
+/// A look at any time finds what a writer killed at that time would leave.
 #[test]
 fn who_finds_the_tail_of_a_commit_finds_its_crc_and_its_commit_point() {
     check(|| {

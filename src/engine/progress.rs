@@ -1,4 +1,4 @@
-//! What a long recovery tells of itself.
+//! Progress of a long recovery.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -8,20 +8,20 @@ use crate::error::{OpenerStep, Result};
 use crate::file::layout::{live, opener};
 use crate::file::mapping::{self, Mapping};
 
-/// So many bytes of log lie between two calls.
+/// Bytes of log between two calls.
 const EVERY: u64 = 4 << 20;
 
-/// The words that tell who opens or closes the store and how far it is.
+/// The words that tell which process opens or closes the store, and how far it is.
 const WORDS: [u64; 3] = [live::OPENER, live::OPENER_DONE, live::OPENER_TOTAL];
 
-/// Tells those who wait until an opening or closing is done who is at it and how far it is. It only informs.
+/// Tells waiting openers which process opens or closes the store, and how far it is. It only informs.
 pub(crate) fn note(mapping: &Mapping, step: u64, done: u64, total: u64) {
     for (at, value) in WORDS.into_iter().zip([opener::word(std::process::id(), step), done, total]) {
         let _ = mapping.store_live(at, value, Ordering::Relaxed);
     }
 }
 
-/// Takes back what is noted while it lives: should an opening come to nothing, it has not changed the file.
+/// Takes back on drop what was noted: an opening that fails has then not changed the file.
 struct Noting<'r> {
     mapping: &'r Mapping,
     before: [u64; 3],
@@ -41,7 +41,7 @@ impl Drop for Noting<'_> {
     }
 }
 
-/// Who opens or closes the store in this file, as far as it [says](note), and what it is at. The file may be anything.
+/// The process that opens or closes the store in this file, and its step, as [noted](note). The file may be anything.
 pub(crate) fn opener_of(file: &File) -> Option<(u32, OpenerStep)> {
     let mut words = [0; 24];
     mapping::read_at(file, live::OPENER, &mut words).ok()?;
@@ -59,12 +59,12 @@ pub(crate) fn opener_of(file: &File) -> Option<(u32, OpenerStep)> {
     Some((pid, step))
 }
 
-/// Nobody opens or closes the store any more.
+/// Notes that no process opens or closes the store any more.
 pub(crate) fn note_the_end(mapping: &Mapping) -> Result<()> {
     mapping.store_live(live::OPENER, 0, Ordering::Relaxed)
 }
 
-/// Flushes all of the file, and lets others see how far that is.
+/// Flushes all of the file, and lets others see the progress.
 pub(crate) fn flush_all(mapping: &Mapping, step: u64) -> Result<()> {
     let (total, _noting) = (mapping.len(), Noting::begin(mapping));
     mapping.write_back_all(|done| note(mapping, step, done, total))?;
@@ -103,7 +103,7 @@ impl<'r> Phase<'r> {
         }
     }
 
-    /// So many more bytes are done.
+    /// This many more bytes are done.
     #[inline]
     pub(crate) fn advance(&mut self, bytes: u64) {
         self.progress.done += bytes;

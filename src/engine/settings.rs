@@ -126,13 +126,13 @@ pub(crate) struct Limits {
     pub(crate) most_records: u64,
     /// Bytes that are appended from one step to the next.
     pub(crate) clean_every: u64,
-    /// Less space than this never waits long enough for a checkpoint to get one of its own.
+    /// Less waiting space than this gets no checkpoint of its own.
     pub(crate) least_waiting: u64,
     /// An index of up to this many lines is rebuilt by one write.
     pub(crate) lines_at_once: u64,
     /// Lines of a larger index that one write moves.
     pub(crate) lines_a_step: u64,
-    /// Blocks of one that is being built that one write zeroes.
+    /// Blocks of an index being built that one write zeroes.
     pub(crate) blocks_a_step: u64,
     /// How many commits lie between two scans of all pins for the sake of a tombstone.
     pub(crate) commits_a_look: u64,
@@ -158,7 +158,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes of the smallest extents of a log: the first, and those of one that is longer.
+    /// Bytes of the smallest extents of a log: of the first, and of those in a longer log.
     pub(crate) fn log_extents(&self) -> (u64, u64) {
         (self.smallest_log, self.usual_log.max(self.smallest_log))
     }
@@ -290,7 +290,7 @@ pub enum RecoveryPhase {
     Indexing,
 }
 
-/// What is called now and then in a recovery.
+/// The callback of a recovery, called now and then.
 #[derive(Clone)]
 pub(crate) struct OnRecovery(pub(crate) Arc<dyn Fn(RecoveryProgress) + Send + Sync>);
 

@@ -1,7 +1,7 @@
-//! Extents: what the space table lists, by place, and what is free between them.
+//! Extents: those that the space table lists, by offset, and the free runs between them.
 //!
-//! Whoever takes an extent asks for the lowest free run that is long enough, and how much there is in all. Both are
-//! kept up to date with each change, so that neither costs more the more extents there are.
+//! Taking an extent needs the lowest free run that is long enough, and the number of bytes in use. Both are kept up to
+//! date with each change, so neither gets slower with more extents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,20 +18,20 @@ pub(crate) struct Extent {
     pub(crate) kind: ExtentKind,
     /// The counting part of the sequence number at which it got its kind.
     pub(crate) count: u64,
-    /// Its place in the order of the log, which what is cut off it inherits; zero if it never was in the log.
+    /// Its place in the order of the log; a piece cut off it inherits it. Zero if it never was in the log.
     pub(crate) ordinal: u64,
     /// Its entry of the space table.
     pub(super) entry: u64,
 }
 
 impl Extent {
-    /// One that no table lists.
+    /// An extent that no table lists.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn unlisted(offset: Offset, blocks: u64, kind: ExtentKind, count: u64, ordinal: u64) -> Extent {
         Extent { offset, blocks, kind, count, ordinal, entry: 0 }
     }
 
-    /// Offset behind the last byte.
+    /// Offset after the last byte.
     pub(crate) fn end(&self) -> Offset {
         self.offset + self.blocks * BLOCK
     }
@@ -51,7 +51,7 @@ impl Extent {
         self.is_log() || self.kind == ExtentKind::Emptied
     }
 
-    /// Whether it lies in here.
+    /// Whether it contains `offset`.
     pub(crate) fn contains(&self, offset: Offset) -> bool {
         (self.offset..self.end()).contains(&offset)
     }
@@ -67,15 +67,15 @@ impl Extent {
     }
 }
 
-/// The extents that are listed. They lie apart.
+/// The listed extents. They do not overlap.
 #[derive(Debug, Default)]
 pub(super) struct Extents {
     by_offset: BTreeMap<Offset, Extent>,
-    /// The ends of the free runs in front of the last extent, by their starts.
+    /// The ends of the free runs before the last extent, by their starts.
     free: BTreeMap<Offset, Offset>,
-    /// Those that are neither in use nor free.
+    /// The extents that are neither in use nor free.
     waiting: BTreeSet<Offset>,
-    /// Bytes of all.
+    /// Bytes of all extents.
     used: u64,
 }
 
@@ -89,7 +89,7 @@ impl Extents {
                 self.add_run(start, extent.offset);
                 self.add_run(extent.end(), end);
             }
-            // Behind the last one.
+            // After the last extent.
             None => self.add_run(self.end_before(extent.offset), extent.offset),
         }
         self.used += extent.len();
@@ -114,7 +114,7 @@ impl Extents {
         Some(extent)
     }
 
-    /// Where the last extent in use in front of an offset ends.
+    /// Where the last extent in use before an offset ends.
     fn end_before(&self, offset: Offset) -> Offset {
         self.by_offset.range(..offset).next_back().map_or(Offset::EXTENTS, |(_, before)| before.end())
     }
@@ -154,7 +154,7 @@ impl Extents {
         self.by_offset.values()
     }
 
-    /// Those that begin in a range of offsets.
+    /// The extents that begin in a range of offsets.
     pub(super) fn range(&self, range: impl std::ops::RangeBounds<Offset>) -> impl DoubleEndedIterator<Item = &Extent> {
         self.by_offset.range(range).map(|(_, extent)| extent)
     }
@@ -163,7 +163,7 @@ impl Extents {
         self.by_offset.get(&offset)
     }
 
-    /// The one that an offset lies in.
+    /// The extent that contains an offset.
     pub(super) fn of(&self, offset: Offset) -> Option<&Extent> {
         self.range(..=offset).next_back().filter(|extent| extent.contains(offset))
     }
@@ -173,7 +173,7 @@ impl Extents {
         self.iter().next_back()
     }
 
-    /// Offset behind that.
+    /// Offset after the last extent.
     pub(super) fn end(&self) -> Offset {
         self.last().map_or(Offset::EXTENTS, Extent::end)
     }
@@ -183,17 +183,17 @@ impl Extents {
         self.used
     }
 
-    /// The free runs in front of the last one in use, as offsets of their starts and ends, the lowest first.
+    /// The free runs before the last one in use, as offsets of their starts and ends, the lowest first.
     pub(super) fn free(&self) -> impl Iterator<Item = (Offset, Offset)> {
         self.free.iter().map(|(&start, &end)| (start, end))
     }
 
-    /// Those that are neither in use nor free.
+    /// The extents that are neither in use nor free.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Extent> {
         self.waiting.iter().filter_map(|offset| self.by_offset.get(offset))
     }
 
-    /// Whether there are such.
+    /// Whether any extent is neither in use nor free.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -211,7 +211,7 @@ mod tests {
         Extent { offset: Offset::EXTENTS + block * BLOCK, blocks, kind, count: 0, ordinal: 0, entry: 0 }
     }
 
-    /// What is kept is what the extents say, found out anew.
+    /// The values kept up to date equal those computed anew from the extents.
     fn check(extents: &Extents) {
         let (mut free, mut runs) = (Offset::EXTENTS, Vec::new());
         for extent in extents.iter() {

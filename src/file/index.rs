@@ -1,7 +1,7 @@
 //! The index: lines of six slots, open addressing from line to line.
 //!
-//! It knows hashes and offsets and nothing of records: whether the record that a slot points at has the key in
-//! question, it asks through a closure. What a slot may and may not do stands with [`slot`].
+//! It knows hashes and offsets, not records: a closure tells it whether the record that a slot points at has the wanted
+//! key. [`slot`] states the invariants of a slot.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
@@ -36,12 +36,12 @@ impl SlotAt {
 pub(crate) enum Probe {
     /// The key's slot, and the record that it points at.
     Found(SlotAt, Offset),
-    /// The key has no slot; this is the one to give to it, and whether it is a dead one.
+    /// The key has no slot; this is the slot to give to it, and whether that slot is dead.
     Vacant(SlotAt, bool),
 }
 
 impl Probe {
-    /// The slot, be it the key's or the one to give to it.
+    /// The slot: the key's own, or the one to give to it.
     #[inline]
     pub(crate) fn at(self) -> SlotAt {
         match self {
@@ -56,7 +56,7 @@ impl Probe {
     }
 }
 
-/// What came of [placing](Index::place) a record.
+/// The outcome of [placing](Index::place) a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
     /// The slot of the key points at the record.
@@ -67,7 +67,7 @@ pub(crate) enum Placed {
 
 /// What a [lean search](Lines::search) found.
 pub(crate) enum Searched<T> {
-    /// What the closure broke off with.
+    /// The value that the closure stopped with.
     Found(T),
     /// The key has no slot.
     Absent,
@@ -98,11 +98,11 @@ impl Totals {
     }
 }
 
-/// The counters of a map, found in its region once, for the holder of the writer lock.
+/// The counters of a map, located in its region once.
 #[derive(Clone, Copy)]
 pub(crate) struct Counters<'a> {
     banks: Banks<'a, 5>,
-    /// What counted when they were found.
+    /// The totals in force at that time.
     pub(crate) totals: Totals,
 }
 
@@ -125,20 +125,20 @@ impl From<[u64; 5]> for Totals {
 /// Offset of the field `since` in a region's header; `previous` follows it.
 const SINCE: u64 = std::mem::offset_of!(RegionHeader, since) as u64;
 
-/// The region of an index that is to be made.
+/// The region of a new index.
 #[derive(Clone, Copy)]
 pub(crate) struct NewRegion {
-    /// Where the extent begins that it gets, which nobody uses.
+    /// Offset of its extent, which is not in use.
     pub(crate) offset: Offset,
-    /// How long that is.
+    /// Blocks of that extent.
     pub(crate) blocks: u64,
-    /// The map whose keys it leads to.
+    /// The map whose keys it indexes.
     pub(crate) map: MapId,
-    /// The sequence number from which on the index tells the truth.
+    /// The sequence number from which on the index is complete.
     pub(crate) since: Seq,
-    /// Offset of the region that readers from before need, or zero.
+    /// Offset of the region that readers of earlier commits need, or zero.
     pub(crate) previous: Offset,
-    /// What it counts to begin with.
+    /// Its initial counters.
     pub(crate) totals: Totals,
 }
 
@@ -153,8 +153,8 @@ pub(crate) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    /// The index whose region is in the extent that a word of the map table names. A damaged one shows in what the
-    /// searches find, as damaged slots do; nothing of the header is looked at but what a read needs.
+    /// The index whose region is in the extent that a word of the map table names. Only the header fields that a read
+    /// needs are looked at; a damaged header shows in what searches find, as damaged slots do.
     #[inline(always)]
     pub(crate) fn of_extent(mapping: &'a Mapping, extent: u64) -> Result<Index<'a>> {
         let offset = Offset::of_extent_word(extent);
@@ -163,9 +163,9 @@ impl<'a> Index<'a> {
         Ok(Index { mapping, offset, lines, since: Seq(since.load()), previous: Offset(previous.load()) })
     }
 
-    /// The index whose region is at `offset`, after a look at its header.
+    /// The index whose region is at `offset`, after a check of its header.
     pub(crate) fn open(mapping: &'a Mapping, offset: Offset) -> Result<Index<'a>> {
-        // Word by word: a reader without a pin may come here when the region is something else already.
+        // Word by word: for a reader without a pin, the region may have been reused by now.
         let word = |field: usize| mapping.load(offset.0.saturating_add(field as u64));
         let lines = word(std::mem::offset_of!(RegionHeader, lines))?;
         let magic = word(std::mem::offset_of!(RegionHeader, magic))?.to_le_bytes();
@@ -183,8 +183,8 @@ impl<'a> Index<'a> {
         Index::write_header(mapping, new)
     }
 
-    /// Begins an index, to be filled from the one at `previous`. Only its first block can be used; the others have to
-    /// be [zeroed](Index::zero_blocks) first.
+    /// Begins an index that will be filled from the one at `previous`. Only its first block can be used; the others
+    /// have to be [zeroed](Index::zero_blocks) first.
     pub(crate) fn begin(mapping: &'a Mapping, new: NewRegion) -> Result<Index<'a>> {
         mapping.zero(new.offset, BLOCK)?;
         Index::write_header(mapping, new)
@@ -213,7 +213,7 @@ impl<'a> Index<'a> {
         self.mapping.zero(self.offset + first * BLOCK, count * BLOCK)
     }
 
-    /// Says from which sequence number on this index tells the truth, before it is put in force.
+    /// Sets the sequence number from which on this index is complete, before it is put in force.
     pub(crate) fn set_since(&self, since: Seq) -> Result<()> {
         self.mapping.store(self.offset.0 + SINCE, since.0, Ordering::Relaxed)
     }
@@ -238,18 +238,18 @@ impl<'a> Index<'a> {
         self.lines
     }
 
-    /// Slots that there is room for before a search becomes slow: three quarters of all.
+    /// Slots that may be in use before searches become slow: three quarters of all.
     #[inline]
     pub(crate) fn limit(&self) -> u64 {
         limit_of_lines(self.lines)
     }
 
-    /// Slots that there is room for if it must be: one in sixteen stays empty.
+    /// Slots that may be in use at most: one in sixteen stays empty.
     pub(crate) fn hard_limit(&self) -> u64 {
         self.lines * SLOTS as u64 / 16 * 15
     }
 
-    /// The sequence number from which on the index tells the truth.
+    /// The sequence number from which on the index is complete.
     #[inline]
     pub(crate) fn since(&self) -> Seq {
         self.since
@@ -265,17 +265,17 @@ impl<'a> Index<'a> {
         self.previous
     }
 
-    /// The counters that count, for the holder of the writer lock.
+    /// The counters in force. The caller holds the writer lock.
     pub(crate) fn totals(&self) -> Result<Totals> {
         Ok(self.counters()?.totals)
     }
 
-    /// The counters, found once, for a commit that is to change them.
+    /// The counters, located once, for a commit that will change them. The caller holds the writer lock.
     #[inline(always)]
     pub(crate) fn counters(&self) -> Result<Counters<'a>> {
         let banks = Banks::at(self.mapping, self.offset.0 + REGION_TOTALS)?;
         let Totals { seq, keys, bytes, slots, dead } = banks.latest().into();
-        // Damaged counters shall not make a larger index out of this one than its slots can fill.
+        // Damaged counters must not lead to an index larger than these slots can fill.
         let most = self.lines * SLOTS as u64;
         let totals = Totals { seq, bytes, keys: keys.min(most), slots: slots.min(most), dead: dead.min(most) };
         Ok(Counters { banks, totals })
@@ -291,14 +291,14 @@ impl<'a> Index<'a> {
         self.counters()?.publish(totals)
     }
 
-    /// Makes these the counters of an index that nobody looks at yet.
+    /// Sets the counters of an index that is not in force yet.
     pub(crate) fn reset_totals(&self, totals: Totals) -> Result<()> {
         let Totals { seq, keys, bytes, slots, dead } = totals;
         totals::reset(self.mapping, self.offset.0 + REGION_TOTALS, [seq.0, keys, bytes, slots, dead])
     }
 
-    /// Corrects how many slots are in use and dead, the keys staying what they are. Cut short, it leaves too many of
-    /// them counted, never too few.
+    /// Corrects the numbers of used and dead slots; the keys stay as they are. Cut short, it leaves too many counted,
+    /// never too few.
     pub(crate) fn amend_slots(&self, slots: u64, dead: u64) -> Result<()> {
         totals::amend::<5>(self.mapping, self.offset.0 + REGION_TOTALS, 4, dead)?;
         totals::amend::<5>(self.mapping, self.offset.0 + REGION_TOTALS, 3, slots)
@@ -325,8 +325,8 @@ impl<'a> Index<'a> {
         Lines { block: self.offset.0 / BLOCK, count: self.lines }
     }
 
-    /// What `is_key` makes of the newest record of a key, for a reader. It is given the offset of a record and says
-    /// whether that has the key, by returning something.
+    /// The result of `is_key` for the newest record of a key, for a reader. `is_key` is given the offset of a record
+    /// and returns something if the record has the key.
     pub(crate) fn find<T>(
         &self,
         hash: KeyHash,
@@ -335,7 +335,7 @@ impl<'a> Index<'a> {
         self.as_lines().find(self.mapping, hash, &mut is_key)
     }
 
-    /// The slot of a key, or the one to give to it, for the holder of the writer lock. `None` if every slot is in use.
+    /// The slot of a key, or the slot to give to it. `None` if all are in use. The caller holds the writer lock.
     #[inline(always)]
     pub(crate) fn probe(&self, hash: KeyHash, mut is_key: impl FnMut(Offset) -> Result<bool>) -> Result<Option<Probe>> {
         let mut line = hash.line(self.lines);
@@ -391,8 +391,8 @@ impl<'a> Index<'a> {
         self.mapping.store(slot, slot::new(hash.tag(), record.0), Ordering::Release)
     }
 
-    /// Gives a slot to the key of a record, unless it has one already, in an index that nobody reads yet. `is_key` says
-    /// whether another record is of the same key.
+    /// Gives a slot to the key of a record, unless it has one already, in an index that is not in force yet. `is_key`
+    /// tells whether another record has the same key.
     pub(crate) fn place(
         &self,
         hash: KeyHash,
@@ -433,7 +433,7 @@ impl<'a> Index<'a> {
         self.slots_of_lines(0, self.lines)
     }
 
-    /// Those of the lines from `line` on that are in front of `end`.
+    /// The used slots of the lines from `line` up to `end`.
     pub(crate) fn slots_of_lines(&self, line: u64, end: u64) -> Slots<'a> {
         Slots { index: *self, line, end: end.min(self.lines), place: 0, words: None }
     }
@@ -448,14 +448,14 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Those of the region in the extent that a word of the map table names.
+    /// The lines of the region in the extent that a word of the map table names.
     #[inline(always)]
     pub(crate) fn of_extent(extent: u64) -> Lines {
         let block = extent_offset(extent) / BLOCK;
         Lines { block, count: lines_of_blocks(extent_blocks(extent).max(1)) }
     }
 
-    /// The same, if they tell the truth at `seq` and lie in the window.
+    /// The same, if the region is complete at `seq` and its header lies in the window.
     #[inline(always)]
     pub(crate) fn in_force_at(window: Window<'_>, extent: u64, seq: Seq) -> Option<Lines> {
         let [since] = window.words(extent_offset(extent) + SINCE)?;
@@ -517,8 +517,8 @@ impl Lines {
         Some(())
     }
 
-    /// Goes through the records whose slots have the tag of a key, until `look`, which is given their offsets, breaks
-    /// off. What it is given may lie in front of all records.
+    /// Passes the offsets of the records whose slots have the tag of a key to `look`, until it breaks. An offset may
+    /// lie before all records.
     #[inline(always)]
     pub(crate) fn search<T>(
         self,
@@ -546,7 +546,7 @@ impl Lines {
     }
 
     /// The record of the first slot of its first line whose tag fits a key; it is nearly always the right one. It may
-    /// lie in front of all records.
+    /// lie before all records.
     #[inline(always)]
     pub(crate) fn guess(self, window: Window<'_>, hash: KeyHash) -> Option<Offset> {
         let line = window.words::<8>(self.first_of(hash))?;
@@ -590,8 +590,8 @@ fn hash_of_slot(words: &[Word; 8], place: usize, value: u64) -> KeyHash {
     KeyHash::from_parts(slot::tag(value), further & ((1 << KeyHash::FURTHER_BITS) - 1))
 }
 
-/// The first of the slots that have the tag, which is then one of them no more. It is loaded again, so that the offset
-/// is one that was published, whatever happened since.
+/// Takes the first of the tagged slots off `tagged`. It is loaded again, so that its offset is one that was published,
+/// whatever has happened since.
 #[inline(always)]
 fn take_tagged(line: &[Word; 8], tagged: &mut u32) -> u64 {
     let place = tagged.trailing_zeros() as usize % 8;
@@ -599,7 +599,7 @@ fn take_tagged(line: &[Word; 8], tagged: &mut u32) -> u64 {
     line[place].load()
 }
 
-/// How many slots of a region of so many lines may be in use.
+/// How many slots of a region of this many lines may be in use.
 fn limit_of_lines(lines: u64) -> u64 {
     lines * SLOTS as u64 * 3 / 4
 }
@@ -610,15 +610,15 @@ pub(crate) fn blocks_for(slots: u64) -> u64 {
     lines.saturating_mul(LINE).saturating_add(REGION_HEADER).div_ceil(BLOCK)
 }
 
-/// Up to so many slots an index doubles; beyond it grows by half.
+/// An index of up to this many slots doubles; a larger one grows by half.
 const SMALL_INDEX: u64 = 1 << 20;
 
-/// How many slots an index should have room for that needs so many now.
+/// How many slots to make room for in an index that needs `slots` now.
 pub(crate) fn roomy(slots: u64) -> u64 {
     if slots < SMALL_INDEX { slots * 2 } else { slots.saturating_add(slots / 2) }
 }
 
-/// How many blocks a region needs so that `slots` of it can be in use if it must be: one in sixteen stays empty.
+/// The fewest blocks of a region that can have `slots` in use: one in sixteen stays empty.
 pub(crate) fn tight_blocks_for(slots: u64) -> u64 {
     blocks_for(slots.saturating_mul(3 * 16) / (4 * 15) + 1)
 }
@@ -631,7 +631,7 @@ pub(crate) struct Slot {
     pub(crate) hash: KeyHash,
     /// Offset of the record; `None` if the slot is dead.
     pub(crate) record: Option<Offset>,
-    /// How many lines behind its first line the key was found, plus one: what a search for it loads.
+    /// The number of lines from the key's first line to this one: what a search for it loads.
     pub(crate) probes: u64,
 }
 

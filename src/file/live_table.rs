@@ -1,9 +1,8 @@
-//! The tables of the live area: processes and pins. They begin in front of the extents, and go on in extents when they
-//! are full.
+//! The tables of the live area: processes and pins. They begin before the extents; a full one continues in an extent.
 //!
 //! **Invariant.** Only the holder of the writer lock adds a part, zeroed before the word that names it is stored; and a
-//! part stays until nobody has the store open for writing. So whoever has found an entry may go on using its place.
-//! Whoever raises the horizon holds the writer lock too, and so finds all parts that a pin can be in.
+//! part stays until no process has the store open for writing. So the place of an entry, once found, stays valid. The
+//! horizon is raised under the writer lock too, by a process that therefore finds every part that a pin can be in.
 
 use super::layout::{
     BLOCK, EXTENTS, Offset, PIN_EXTENTS, PIN_LEN, PIN_TABLE, PINS, PROCESS_EXTENTS, PROCESS_LEN, PROCESS_TABLE,
@@ -17,7 +16,7 @@ use crate::error::Result;
 pub(crate) struct LiveTable {
     /// Offset of the first part.
     at: u64,
-    /// Entries of the first part, and bytes of an entry: a multiple of blocks together.
+    /// Entries of the first part, and bytes of an entry: their product is a multiple of a block.
     first: u64,
     len: u64,
     /// Offset of the words that name the other parts, and how many there can be.
@@ -37,30 +36,30 @@ pub(crate) const PROCESS: LiveTable = LiveTable {
     most: PROCESS_EXTENTS,
 };
 
-/// No part has more than that many others behind the first.
+/// The most parts of a table after the first.
 const MOST: usize = 12;
 const _: () = assert!(PIN_EXTENTS as usize <= MOST && PROCESS_EXTENTS as usize <= MOST);
 const _: () = assert!(live::PIN_EXTENTS + 8 * PIN_EXTENTS <= live::PROCESS_EXTENTS);
 const _: () = assert!((PINS * PIN_LEN).is_multiple_of(BLOCK) && (PROCESSES * PROCESS_LEN).is_multiple_of(BLOCK));
 
 impl LiveTable {
-    /// More entries than that there cannot be.
+    /// The most entries that there can be.
     pub(crate) const fn limit(&self) -> u64 {
         self.first << self.most
     }
 
-    /// How many entries there are in front of the extents.
+    /// How many entries there are before the extents.
     pub(crate) const fn first(&self) -> u64 {
         self.first
     }
 
-    /// The words that name the extents in which it goes on.
+    /// The words that name the extents in which it continues.
     pub(crate) fn words(&self) -> impl Iterator<Item = u64> + use<> {
         let words = self.words;
         (0..self.most).map(move |number| words + 8 * number)
     }
 
-    /// Where an entry is; `None` if the table does not go so far.
+    /// Where an entry is; `None` if the table has fewer entries.
     #[inline]
     pub(crate) fn place(&self, mapping: &Mapping, number: u64) -> Result<Option<u64>> {
         if number < self.first {
@@ -69,7 +68,7 @@ impl LiveTable {
         Ok(self.parts(mapping)?.place(number))
     }
 
-    /// Where all of it is.
+    /// Where all of its parts are.
     pub(crate) fn parts(&self, mapping: &Mapping) -> Result<Parts<'_>> {
         let mut parts = Parts { table: self, more: [0; MOST], count: 0 };
         for number in 0..self.most {
@@ -88,7 +87,7 @@ impl LiveTable {
         Ok(parts)
     }
 
-    /// The same of a live area that nobody has vouched for: as far as it can be so.
+    /// The same for a live area that is not trusted yet: the first part alone if a word is damaged.
     pub(crate) fn likely_parts(&self, mapping: &Mapping) -> Parts<'_> {
         self.parts(mapping).unwrap_or(Parts { table: self, more: [0; MOST], count: 0 })
     }
@@ -103,7 +102,7 @@ impl LiveTable {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'t> {
     table: &'t LiveTable,
-    /// Offsets of the extents in which it goes on.
+    /// Offsets of the extents in which it continues.
     more: [u64; MOST],
     count: u32,
 }
@@ -132,12 +131,12 @@ impl Parts<'_> {
         std::iter::once((at, first)).chain(parts).flat_map(move |(at, entries)| (0..entries).map(move |n| at + n * len))
     }
 
-    /// The extents in which it goes on.
+    /// The extents in which it continues.
     pub(crate) fn extents(&self) -> impl Iterator<Item = Offset> {
         self.more.into_iter().take(self.count as usize).map(Offset)
     }
 
-    /// Of the extent that the table would go on in next: its blocks, and the word that is to name it. `None` if there
+    /// The blocks of the next extent that the table would continue in, and the word that would name it. `None` if there
     /// can be no more.
     pub(crate) fn next(&self) -> Option<(u64, u64)> {
         let number = u64::from(self.count);
@@ -176,7 +175,7 @@ mod tests {
                 mapping.store_live(word, extent_word(end, blocks), Ordering::Relaxed).unwrap();
                 end += blocks * BLOCK;
             }
-            // What cannot be is damage.
+            // An impossible word is damage.
             mapping.store_live(table.words + 8, extent_word(EXTENTS, 3), Ordering::Relaxed).unwrap();
             assert!(table.parts(&mapping).is_err());
             assert_eq!(table.likely_parts(&mapping).entries(), table.first());

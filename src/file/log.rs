@@ -1,7 +1,7 @@
-//! The log: records one behind the other, in a chain of extents.
+//! The log: records one after the other, in a chain of extents.
 //!
-//! [`record`] reads one in place. [`Tail`] appends. Two ways lead along the log: a [`Walk`] believes nothing and checks
-//! everything that [`layout`](super::layout) says a walk accepts; a [`Scan`] goes over records that are known to be
+//! [`record`] reads one in place. [`Tail`] appends. Two iterators follow the log: a [`Walk`] trusts nothing and checks
+//! everything that [`layout`](super::layout) says a walk accepts; a [`Scan`] reads records that are known to be
 //! committed.
 
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 
 /// Records up to this length are put together in one buffer and stored at once.
 const SMALL: u64 = 1024;
-/// For most, a shorter buffer will do, which is cleared in less time.
+/// A shorter buffer does for most of them, and is cleared faster.
 const USUAL: u64 = 256;
 
 /// A record, read in place.
@@ -85,14 +85,14 @@ impl<'a> Record<'a> {
         self.bytes.len() as u64
     }
 
-    /// Its length without a shortcut, as the counters of live bytes have it: a copy need not have the one of the
-    /// original.
+    /// Its length without a shortcut, as the counters of live bytes count it: a copy need not have the original's
+    /// shortcut.
     #[inline]
     pub(crate) fn counted_len(&self) -> u64 {
         self.len() - self.header.shortcut_len()
     }
 
-    /// Offset of what comes behind it.
+    /// Offset after its last byte.
     #[inline]
     pub(crate) fn end(&self) -> Offset {
         self.offset + self.len()
@@ -121,7 +121,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The record at `offset`. That it lies inside the file is checked, nothing else.
+/// The record at `offset`. Only that it lies inside the file is checked.
 #[inline(always)]
 pub(crate) fn record(mapping: &Mapping, offset: Offset) -> Result<Record<'_>> {
     if offset < Offset::EXTENTS || !offset.is_aligned(8) {
@@ -132,7 +132,7 @@ pub(crate) fn record(mapping: &Mapping, offset: Offset) -> Result<Record<'_>> {
     Ok(Record { offset, header, bytes })
 }
 
-/// A key that one looks for who reads at `seq`.
+/// A key that a reader at `seq` looks for.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'k> {
     pub(crate) map: MapId,
@@ -140,7 +140,7 @@ pub(crate) struct Wanted<'k> {
     pub(crate) seq: Seq,
 }
 
-/// What a glance at a record tells one who looks for a key.
+/// What a glance at a record tells a search for a key.
 pub(crate) enum Glance<'a> {
     /// The value of the key.
     Value(&'a [u8]),
@@ -151,12 +151,12 @@ pub(crate) enum Glance<'a> {
     Unclear,
 }
 
-/// The word of a record's header with its lengths, its kind and its flags, but for the length of the value and the
-/// flags that a reader does not care about.
+/// Mask of the header word with lengths, kind and flags, without the length of the value and the flags that readers
+/// ignore.
 const WHAT: u64 = !((flags::COMMIT | flags::NEW | flags::COPY) as u64) << 56 | 0xff_ffff << 32;
 
-/// Looks at the record at `offset` the short way, which most reads take: the header tells by one comparison whether it
-/// is a usual one.
+/// Looks at the record at `offset` the short way, which most reads take: one comparison of the header tells whether the
+/// record is a usual one.
 #[inline(always)]
 pub(crate) fn glance<'a>(window: Window<'a>, offset: Offset, wanted: Wanted<'_>) -> Glance<'a> {
     if offset < Offset::EXTENTS {
@@ -212,7 +212,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
     words.fold(end, |differs, (one, other)| differs | differ(one, other)) == 0
 }
 
-/// The CRC-32 of a record behind its first field. What the processor can do for it is found out once.
+/// The CRC-32 of a record after its first field. The processor's support for it is detected once.
 #[inline]
 fn crc_of(bytes: &[u8]) -> u32 {
     static BEGUN: LazyLock<Hasher> = LazyLock::new(Hasher::new);
@@ -227,8 +227,8 @@ fn not_a_record(mapping: &Mapping, offset: Offset) -> Error {
     mapping.corrupt(offset, "a record was expected at this offset, and none can be")
 }
 
-/// The header of what may be a record, for a reader without a pin: what is there may be overwritten at the same time,
-/// which the reader finds out afterwards.
+/// The header of what may be a record, for a reader without a pin: it may be overwritten meanwhile, which the reader
+/// finds out afterwards.
 pub(crate) fn copy_header(mapping: &Mapping, offset: Offset) -> Result<RecordHeader> {
     if offset < Offset::EXTENTS || !offset.is_aligned(8) {
         return Err(not_a_record(mapping, offset));
@@ -237,7 +237,7 @@ pub(crate) fn copy_header(mapping: &Mapping, offset: Offset) -> Result<RecordHea
     RecordHeader::read_from_bytes(&bytes).map_err(|_| not_a_record(mapping, offset))
 }
 
-/// The place where the log goes on. Only the holder of the writer lock has one.
+/// The place where the log continues. Only the holder of the writer lock has one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail {
     /// Where the next record goes.
@@ -248,7 +248,7 @@ pub(crate) struct Tail {
     pub(crate) extent_end: Offset,
     /// The number of the commit that is being appended, for the jumps between its records.
     pub(crate) seq: Seq,
-    /// What is appended is going to be flushed at once.
+    /// Appended records are flushed at once.
     pub(crate) synced: bool,
 }
 
@@ -262,7 +262,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) map: MapId,
     /// When the entry expires, in milliseconds since 1970; `None` for never.
     pub(crate) expires: Option<U64>,
-    /// A way to an older version than `prev`.
+    /// A link to an older version than `prev`.
     pub(crate) shortcut: Option<Shortcut>,
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
@@ -287,13 +287,13 @@ impl<'a> Entry<'a> {
         self.len() - self.shortcut.as_ref().map_or(0, |shortcut| shortcut.as_bytes().len() as u64)
     }
 
-    /// The optional fields, in front of the key.
+    /// The optional fields, before the key.
     #[inline(always)]
     fn optional(&self) -> [&[u8]; 2] {
         [self.expires.as_ref().map_or(&[], U64::as_bytes), self.shortcut.as_ref().map_or(&[], Shortcut::as_bytes)]
     }
 
-    /// Puts a small record together, but for its CRC, in a buffer of zeros.
+    /// Puts a small record together, except for its CRC, in a buffer of zeros.
     #[inline(always)]
     fn put_together<'b>(&self, chain: u32, buffer: &'b mut [u8]) -> &'b mut [u8] {
         let bytes = &mut buffer[..self.len() as usize];
@@ -328,7 +328,7 @@ impl<'a> Entry<'a> {
 }
 
 impl Tail {
-    /// Whether a record of so many bytes fits into the extent, with the jump that may have to follow it.
+    /// Whether a record of `len` bytes fits into the extent, with the jump that may have to follow it.
     #[inline]
     pub(crate) fn has_room(&self, len: u64) -> bool {
         len + JUMP_LEN <= self.extent_end - self.at
@@ -400,7 +400,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Appends the jump to the extent from `start` to `end` and goes on there. For the jump there is always room.
+    /// Appends the jump to the extent from `start` to `end` and continues there. There is always room for the jump.
     pub(crate) fn jump(&mut self, mapping: &Mapping, start: Offset, end: Offset) -> Result<()> {
         let target = start.0.to_le_bytes();
         self.append(mapping, &Entry { value: &target, ..Entry::bare(Kind::Jump, self.seq) })?;
@@ -409,14 +409,14 @@ impl Tail {
         Ok(())
     }
 
-    /// Wipes the head of whatever lies behind the tail, durably, so that no walk can take it for a commit.
+    /// Wipes the bytes after the tail that a walk would read as a header, durably, so that it finds no commit there.
     pub(crate) fn wipe(&self, mapping: &Mapping) -> Result<()> {
         mapping.write(self.at, &[0; RECORD_HEADER as usize])?;
         mapping.flush(self.at, RECORD_HEADER)
     }
 }
 
-/// Goes over the records from `at` to `end`, which are known to be committed, and follows the jumps.
+/// Iterates over the records from `at` to `end`, which are known to be committed, and follows the jumps.
 pub(crate) struct Scan<'a> {
     mapping: &'a Mapping,
     at: Offset,
@@ -430,7 +430,7 @@ impl<'a> Scan<'a> {
         Scan { mapping, at, end, left: mapping.len() }
     }
 
-    /// Whether there is nothing more to come.
+    /// Whether no record is left.
     pub(crate) fn is_at_end(&self) -> bool {
         self.at == self.end
     }
@@ -466,7 +466,7 @@ impl<'a> Iterator for Scan<'a> {
     }
 }
 
-/// Where a walk begins: what the superblock says of the head of the log.
+/// Where a walk begins: the head of the log, by the superblock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) at: Offset,
@@ -475,7 +475,7 @@ pub(crate) struct Head {
     pub(crate) seq: Seq,
 }
 
-/// Goes over the log from its head, as far as it holds.
+/// Iterates over the log from its head, as far as it holds.
 pub(crate) struct Walk<'a> {
     mapping: &'a Mapping,
     at: Offset,
@@ -508,7 +508,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Where the walk is: behind the last record that it accepted, and behind its jump if it was one.
+    /// Where the walk is: after the last record that it accepted, or at its target if it was a jump.
     pub(crate) fn at(&self) -> Offset {
         self.at
     }
@@ -528,7 +528,7 @@ impl<'a> Walk<'a> {
         self.open.is_none()
     }
 
-    /// What did not hold about the record at which the walk ended.
+    /// Why the record at which the walk ended does not hold.
     pub(crate) fn stop(&self) -> &'static str {
         self.stop
     }
@@ -557,8 +557,8 @@ impl<'a> Walk<'a> {
             (None, Kind::Jump) => seq >= self.last && declared,
             (None, _) => seq > self.last && declared,
         };
-        // A jump may have the number of the commit before it; but the first record has none before it. And no store
-        // counts beyond the last number that there is.
+        // A jump may have the number of the commit before it, but there is none before the first record. And no store
+        // counts past the last number.
         if !in_order || seq < self.least || seq.count() > MAX_COUNT {
             return Err("the sequence number of the record is not the next");
         }

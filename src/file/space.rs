@@ -1,16 +1,15 @@
 //! Space: which blocks of the file belong to what.
 //!
-//! The space table in the file lists the extents in use; what it does not list is free. Each change is the store of
-//! one word, so a process that dies in the middle leaves at most an extent that nobody refers to.
+//! The space table in the file lists the extents in use; what it does not list is free. Each change is the store of one
+//! word, so a process that dies in the middle leaves at most an extent that nothing refers to.
 //!
-//! Who holds the writer lock keeps a copy of what the table says. A counter of changes tells when another process has
-//! changed the table since. It is odd while the table is being changed, so that one who reads the table without the
-//! lock knows whether it was the same all the time (a seqlock).
+//! The holder of the writer lock keeps a copy of the table. A counter of changes tells when another process has changed
+//! the table since. It is odd during a change, so that a reader without the lock knows whether the table stayed the
+//! same meanwhile (a seqlock).
 //!
-//! **Invariants.** Space is handed out from the lowest free run that fits, else the file grows, with real allocation
-//! behind the new range. A retired extent becomes free only when no pin is below the sequence number at which it was
-//! retired; one of the log that compaction has emptied, only when besides the flushed superblock has the log begin
-//! behind it.
+//! **Invariants.** Space comes from the lowest free run that fits; else the file grows, with real space for the new
+//! range. A retired extent becomes free only when no pin is below the sequence number at which it was retired; a log
+//! extent that compaction has emptied, only when the log of the flushed superblock also begins after it.
 
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
@@ -28,7 +27,7 @@ use crate::error::{Error, FullReason, Result};
 /// The largest extent of the log, records longer than that excepted.
 const LARGEST_LOG: u64 = 64 << 20;
 
-/// An extent of the log is so many times smaller than all of it.
+/// The log is this many times as long as its usual extent.
 const LOG_EXTENTS: u64 = 64;
 
 /// A point of the log.
@@ -41,8 +40,8 @@ pub(crate) struct LogPoint {
 }
 
 impl LogPoint {
-    /// What of an extent that has records lies behind the point, as offsets of its start and end; `None` if nothing
-    /// does.
+    /// The part of an extent with records that lies after the point, as offsets of its start and end; `None` if there
+    /// is none.
     pub(crate) fn rest_of(self, extent: &Extent) -> Option<(Offset, Offset)> {
         match extent.ordinal.cmp(&self.ordinal) {
             std::cmp::Ordering::Less => None,
@@ -53,7 +52,7 @@ impl LogPoint {
         }
     }
 
-    /// What of a range of an extent that has records lies before the point. It may be empty.
+    /// The part of a range of an extent with records that lies before the point. It may be empty.
     pub(crate) fn part_of(self, extent: &Extent, (start, end): (Offset, Offset)) -> (Offset, Offset) {
         match extent.ordinal.cmp(&self.ordinal) {
             std::cmp::Ordering::Less => (start, end),
@@ -63,7 +62,7 @@ impl LogPoint {
     }
 }
 
-/// An extent of a log that was followed.
+/// An extent found by following a log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogExtent {
     pub(crate) start: Offset,
@@ -72,12 +71,12 @@ pub(crate) struct LogExtent {
     pub(crate) seq: Seq,
 }
 
-/// Bytes that are not in use any more and not yet free, by what they wait for.
+/// Bytes that are no longer in use and not yet free, by what they wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
-    /// For a superblock that has the log begin behind them.
+    /// For a superblock whose log begins after them.
     pub(crate) checkpoint: u64,
-    /// For readers who may be looking at them.
+    /// For readers that may be using them.
     pub(crate) pins: u64,
 }
 
@@ -88,14 +87,13 @@ pub(crate) struct Space {
     extents: Extents,
     /// Entries of the table that are vacant, the lowest last.
     vacant: Vec<u64>,
-    /// How far the file is known to have real space behind it.
+    /// How far the file is known to have real space.
     end: Offset,
-    /// The counter of changes that this is the table of.
+    /// The counter of changes at which this was the table.
     changes: u64,
-    /// An extent of the log that was being cut when somebody died.
+    /// An extent of the log that was being cut when a process died.
     half_cut: Option<Offset>,
-    /// The largest ordinal of all. The extent that the log ends in has it, or one that was taken for a commit that is
-    /// being made.
+    /// The largest ordinal. It belongs to the extent that the log ends in, or to one taken for a commit under way.
     last_ordinal: u64,
 }
 
@@ -177,14 +175,14 @@ impl Space {
             last = extent.end();
             space.extents.insert(extent);
         }
-        // What lies behind the last extent in use may have been allocated or not, by somebody who died.
+        // Space after the last extent in use may or may not have been allocated, by a process that died.
         space.end = last;
         Ok(space)
     }
 
-    /// Of a table that was not looked at yet.
+    /// For a table that was not read yet.
     pub(crate) fn unknown() -> Space {
-        // An odd counter is that of no table.
+        // No table has an odd counter.
         Space::empty(u64::MAX)
     }
 
@@ -199,8 +197,8 @@ impl Space {
         }
     }
 
-    /// Whether the table in the file says what this does. For one who does not hold the writer lock that is news by the
-    /// time that he hears it; but as of all that he loaded before this, it holds.
+    /// Whether the table in the file equals this. Without the writer lock, the answer may be outdated on arrival; but
+    /// it is true of everything loaded before the call.
     #[inline]
     pub(crate) fn is_current(&self, mapping: &Mapping) -> Result<bool> {
         Ok(mapping.live(live::SPACE_CHANGES)? == self.changes && self.changes.is_multiple_of(2))
@@ -233,12 +231,12 @@ impl Space {
         self.extents.iter()
     }
 
-    /// Offset behind the last extent in use.
+    /// Offset after the last extent in use.
     pub(crate) fn used_end(&self) -> Offset {
         self.extents.end()
     }
 
-    /// Offset behind the last extent that can be moved. Pins and processes stay where they are while they are in use.
+    /// Offset after the last extent that can be moved. Pins and processes stay where they are while they are in use.
     pub(crate) fn movable_end(&self) -> Offset {
         match self.extents.last() {
             Some(last) if last.kind == ExtentKind::Live => {
@@ -284,23 +282,23 @@ impl Space {
         self.extents.iter().filter(|extent| extent.is_log()).map(Extent::len).sum()
     }
 
-    /// How long the next extent of the log should be that has to hold `needed` bytes. Longer logs get longer ones, a
-    /// small one as much again as it has, but none shorter than the `smallest` or, but for a small one, than `least`;
-    /// what is large itself gets one of its own, so that little is left over. Rather than make the file longer, it
-    /// takes a free run that is somewhat shorter.
+    /// The length of the next extent of the log, which has to hold `needed` bytes. It grows with the log, and doubles a
+    /// small one. It is never less than `smallest`, nor, unless the log is small, than `least`. A long record gets an
+    /// extent of its own, so that little is left over. A somewhat shorter free run is taken before the file is
+    /// extended.
     pub(crate) fn log_extent_len(&self, needed: u64, (smallest, least): (u64, u64)) -> u64 {
         let log = self.log_bytes();
         let least = log.clamp(smallest, least);
         let usual = align_block((log / LOG_EXTENTS).clamp(least, LARGEST_LOG));
         if needed > usual / 8 {
-            // Of such records, the least would hold one and leave the rest unused.
+            // An extent of the least length would hold one such record and leave the rest unused.
             return if needed > least / 2 { align_block(needed) } else { least };
         }
         if self.lowest(usual).1 {
             return usual;
         }
         let longest = self.longest_run();
-        // What is needed may be more than the least, or than the sixteenth.
+        // `needed` may exceed `least` and a sixteenth of the usual length.
         if longest >= needed.max(least).max(usual / 16) { longest.min(usual) } else { usual }
     }
 
@@ -310,7 +308,7 @@ impl Space {
         self.extents.free().map(|(start, end)| end - start).max().unwrap_or(0).max(last)
     }
 
-    /// How long an extent has to be to fill the lowest free run of at least `least` bytes: `most`, if that is longer or
+    /// The length of an extent that fills the lowest free run of at least `least` bytes; `most` if the run is longer or
     /// there is none.
     pub(crate) fn lowest_run(&self, least: u64, most: u64) -> u64 {
         let mut runs = self.extents.free().map(|(start, end)| end - start);
@@ -362,7 +360,7 @@ impl Space {
             return Err(Error::Full { path: mapping.path().to_owned(), needed: u64::MAX, why });
         };
         let (free, fits) = self.lowest(len);
-        // What lies beyond the limit counts before it.
+        // Bytes in use past the limit count against it too.
         mapping.check_limit(len, EXTENTS + self.used_bytes() + len, free + len)?;
         if !fits && self.end.bytes_since(free) < len {
             mapping.allocate(self.end.max(free), free + len)?;
@@ -371,8 +369,8 @@ impl Space {
         Ok(free)
     }
 
-    /// The lowest free run of `len` bytes, and whether it lies in front of an extent in use: behind the last one it may
-    /// have to be made first.
+    /// The lowest free run of `len` bytes, and whether it lies before an extent in use: after the last one, it may have
+    /// to be allocated first.
     pub(crate) fn lowest(&self, len: u64) -> (Offset, bool) {
         let run = self.extents.free().find(|&(start, end)| end - start >= len);
         run.map_or((self.extents.end(), false), |(start, _)| (start, true))
@@ -391,11 +389,11 @@ impl Space {
         })
     }
 
-    /// Cuts what lies before `at` off an extent of the log, as one that is emptied. Says whether there was room for
-    /// that in the table.
+    /// Cuts the part before `at` off an extent of the log and lists it as emptied. `false` if the table has no room for
+    /// that.
     ///
-    /// It is listed before the extent is shortened: somebody who dies in between leaves both listed, and whoever loads
-    /// the table takes that for what it is.
+    /// It is listed before the extent is shortened: a process that dies in between leaves both listed, which loading
+    /// the table recognises.
     pub(crate) fn cut(&mut self, mapping: &Mapping, offset: Offset, at: Offset, seq: Seq) -> Result<bool> {
         if self.vacant.len() < 3 {
             match self.enlarge_table(mapping, seq) {
@@ -415,7 +413,7 @@ impl Space {
         Ok(true)
     }
 
-    /// Completes what somebody had begun who died. For the holder of the writer lock.
+    /// Completes a cut that a dead process had begun. The caller holds the writer lock.
     pub(crate) fn mend(&mut self, mapping: &Mapping) -> Result<()> {
         let Some(extent) = self.half_cut.take().and_then(|offset| self.extents.get(offset).copied()) else {
             return Ok(());
@@ -423,8 +421,8 @@ impl Space {
         self.set_bounds(mapping, extent.offset, (extent.offset, extent.end()))
     }
 
-    /// Makes an extent longer by what is free behind it, at least and at most so many bytes, and says where it ends
-    /// then: where it did, if there is not as much, within the limit and in the file.
+    /// Lengthens an extent by free space after it, by at least `least` and at most `most` bytes, and returns its new
+    /// end: the old one, if there is less within the limit and the file.
     pub(crate) fn lengthen(&mut self, mapping: &Mapping, offset: Offset, (least, most): (u64, u64)) -> Result<Offset> {
         let extent = self.extents.get(offset).copied();
         let end = extent.ok_or_else(|| mapping.corrupt(offset, "an extent of the log was expected here"))?.end();
@@ -441,7 +439,7 @@ impl Space {
         Ok(longer)
     }
 
-    /// Gives back what lies behind `end` in an extent.
+    /// Frees the part of an extent after `end`.
     pub(crate) fn trim(&mut self, mapping: &Mapping, offset: Offset, end: Offset) -> Result<()> {
         self.set_bounds(mapping, offset, (offset, end))
     }
@@ -457,7 +455,7 @@ impl Space {
         })
     }
 
-    /// Frees an extent that nobody can be looking at.
+    /// Frees an extent that no reader can be using.
     pub(crate) fn free(&mut self, mapping: &Mapping, offset: Offset) -> Result<()> {
         let table = Table::open(mapping, mapping.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         self.change(mapping, |space| {
@@ -471,7 +469,7 @@ impl Space {
 
     /// Makes one change of the table, between two steps of the counter of changes.
     fn change<R>(&mut self, mapping: &Mapping, make: impl FnOnce(&mut Space) -> Result<R>) -> Result<R> {
-        // Odd already, if somebody died in the middle of a change.
+        // Odd already, if a process died in the middle of a change.
         let odd = mapping.live(live::SPACE_CHANGES)?.wrapping_add(1) | 1;
         mapping.store_seal(seal::SPACE, odd.wrapping_add(1))?;
         mapping.store_live(live::SPACE_CHANGES, odd, Ordering::Relaxed)?;
@@ -482,8 +480,8 @@ impl Space {
         made
     }
 
-    /// What is neither in use nor free, if no pin is below `unread_below` and the flushed superblock has the log begin
-    /// at `durable_head`; and the extents among it that wait for nothing.
+    /// The bytes that wait, given that no pin is below `unread_below` and the log of the flushed superblock begins at
+    /// `durable_head`; and the extents that need not wait any longer.
     pub(crate) fn waiting(&self, unread_below: u64, durable_head: LogPoint) -> (Waiting, Vec<Extent>) {
         let mut waiting = Waiting::default();
         let mut unused = Vec::new();
@@ -497,24 +495,24 @@ impl Space {
         (waiting, unused)
     }
 
-    /// Frees what nobody needs any more, knowing that no pin is below `unread_below` and that the flushed superblock
-    /// has the log begin at `durable_head`. Says what has to wait.
+    /// Frees the extents that need not wait any longer, given that no pin is below `unread_below` and the log of the
+    /// flushed superblock begins at `durable_head`. Returns what has to wait.
     pub(crate) fn reclaim(&mut self, mapping: &Mapping, unread_below: u64, durable_head: LogPoint) -> Result<Waiting> {
         let (waiting, unused) = self.waiting(unread_below, durable_head);
         unused.into_iter().try_for_each(|extent| self.free(mapping, extent.offset))?;
         Ok(waiting)
     }
 
-    /// Makes the file end behind the last extent in use, and says by how many bytes it is shorter. The caller knows
-    /// that nobody looks behind that.
+    /// Makes the file end after the last extent in use; returns how many bytes shorter it is. Nothing is read past that
+    /// end.
     pub(crate) fn truncate(&mut self, mapping: &Mapping) -> Result<u64> {
         let end = self.used_end();
-        // Even if it cannot be made shorter now, somebody else may.
+        // Even if the file cannot be shortened now, another process may shorten it.
         self.end = self.end.min(end);
         self.change(mapping, |_| mapping.truncate(end.0))
     }
 
-    /// Moves the table to where there is a lower place for it.
+    /// Moves the table to a lower place if there is one.
     pub(crate) fn settle_table(&mut self, mapping: &Mapping, seq: Seq) -> Result<()> {
         let entries = self.extents.count() + 16;
         let blocks = blocks_of_table(entries);
@@ -560,8 +558,8 @@ fn list(table: &Table<'_>, extent: &Extent) -> Result<()> {
     table.set(extent.entry, (extent.place(), state_word(extent.kind, extent.count)), 1)
 }
 
-/// What the table that `word` finds says at one moment, for one who does not hold the writer lock. `None` if it is
-/// being changed all the time, or by somebody who does not go on.
+/// The content of the table that `word` finds at one moment, for a caller without the writer lock. `None` if it keeps
+/// changing, or a change does not end.
 pub(crate) fn read(mapping: &Mapping, word: impl Fn() -> Result<u64>) -> Result<Option<Space>> {
     for attempt in 0..ATTEMPTS {
         if attempt > 10 {
@@ -594,7 +592,7 @@ mod tests {
         let mapping = Mapping::in_memory(1 << 24).unwrap();
         mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 16 * BLOCK).unwrap();
         let mut space = Space::create(&mapping, &[log_of(16)], 1, Seq(5)).unwrap();
-        // Somebody has listed what is cut off, and died.
+        // A process has listed the part to cut off, and died.
         let word = mapping.live(live::SPACE_TABLE).unwrap();
         let table = Table::open(&mapping, word, SPACE_TABLE_MAGIC).unwrap();
         let entry = space.vacant.pop().unwrap();
@@ -621,7 +619,7 @@ mod tests {
         while !is_full(&mut space) {}
         let mut beyond = || space.allocate(&mapping, 2, ExtentKind::Index, Seq(7)).unwrap().offset;
         let free = mapping.exceeding(8 * BLOCK, || [beyond(), beyond()][0]);
-        // A run in front of what is in use, and in a file that is long enough.
+        // A run before what is in use, and in a file that is long enough.
         space.free(&mapping, free).unwrap();
         assert!(is_full(&mut space));
         assert_eq!(
@@ -647,7 +645,7 @@ mod tests {
             50 * BLOCK,
             "a long record has one of its own"
         );
-        // Of an extent that is usually of 112 blocks, 14 are no long record, and longer than the run.
+        // With extents of usually 112 blocks, a record of 14 is not long, but longer than the run.
         mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 7400 * BLOCK).unwrap();
         space.allocate(&mapping, 7168 - 128, ExtentKind::Log, Seq(5)).unwrap();
         assert_eq!(space.log_extent_len(9 * BLOCK, (BLOCK, 8 * BLOCK)), 10 * BLOCK);

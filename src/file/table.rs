@@ -27,8 +27,7 @@ impl<'a> Table<'a> {
     /// The table that `word` (see [`table_word`](super::layout::table_word)) names.
     pub(crate) fn open(mapping: &'a Mapping, word: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         let (offset, blocks) = (extent_offset(word), extent_blocks(word));
-        // Word by word: who comes here without lock or pin may find that the table has moved and this is something
-        // else.
+        // Word by word: for a caller without lock or pin, the table may have moved and this may be something else.
         let capacity = mapping.load(offset + std::mem::offset_of!(TableHeader, capacity) as u64)?;
         let entry_len = entry_len(magic);
         let is_table = mapping.load(offset)? == u64::from_le_bytes(magic) && blocks > 0;
@@ -38,7 +37,7 @@ impl<'a> Table<'a> {
         Ok(Table { mapping, offset, capacity, entry_len })
     }
 
-    /// Makes an empty table in an extent that nobody uses.
+    /// Makes an empty table in an unused extent.
     pub(crate) fn create(mapping: &'a Mapping, offset: Offset, blocks: u64, magic: [u8; 8]) -> Result<Table<'a>> {
         use zerocopy::IntoBytes;
 
@@ -85,7 +84,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// What the region of a map is looked for.
+/// Why the region of a map is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum To {
     Read,
@@ -102,14 +101,14 @@ impl<'a> MapTable<'a> {
         Ok(MapTable(Table::open(mapping, word, MAP_TABLE_MAGIC)?))
     }
 
-    /// Makes an empty map table in an extent that nobody uses.
+    /// Makes an empty map table in an unused extent.
     pub(crate) fn create(mapping: &'a Mapping, offset: Offset, blocks: u64) -> Result<MapTable<'a>> {
         Ok(MapTable(Table::create(mapping, offset, blocks, MAP_TABLE_MAGIC)?))
     }
 
-    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names; if it is
-    /// to be written to, only of a map that was not dropped. Looks at nothing but the entry where most maps are, and
-    /// goes on to search only if it is another's.
+    /// The [`extent_word`](super::layout::extent_word) of the region of `map` in the table that `word` names; for
+    /// writing, only of a map that was not dropped. Looks only at the entry where most maps are, and searches on if it
+    /// is another map's.
     #[inline(always)]
     pub(crate) fn region_of(mapping: &'a Mapping, word: u64, map: MapId, to: To) -> Result<Option<u64>> {
         let place = first_place(map, entries_of_blocks(extent_blocks(word).max(1), MAP_ENTRY));
@@ -141,7 +140,7 @@ impl<'a> MapTable<'a> {
         for index in self.places(map) {
             match self.get(index)? {
                 Some(entry) if entry.map == map => return Ok(Some(entry)),
-                // Where none ever was, none was passed on to the next place.
+                // No map was ever here, so none was placed further on.
                 None if self.0.entry(index)?.0 == 0 => break,
                 _ => {}
             }
@@ -173,8 +172,8 @@ impl<'a> MapTable<'a> {
         Ok(entries.into_iter())
     }
 
-    /// Says where the region of `map` is from now on: the one store that switches an index. `false` if the map is new
-    /// and the table full.
+    /// Sets the place of the region of `map`: the one store that switches an index. `false` if the map is new and the
+    /// table full.
     pub(crate) fn set_region(&self, map: MapId, extent: u64) -> Result<bool> {
         if let Some(entry) = self.find(map)? {
             return self.0.set_word(entry.index, 1, extent).map(|()| true);
@@ -204,19 +203,18 @@ impl<'a> MapTable<'a> {
         Ok(None)
     }
 
-    /// Says whether a map that is in the table is dropped.
+    /// Marks a map in the table as dropped, or as not dropped.
     pub(crate) fn set_dropped(&self, map: MapId, dropped: bool) -> Result<()> {
         let Some(entry) = self.find(map)?.filter(|entry| entry.dropped != dropped) else { return Ok(()) };
         self.0.set_word(entry.index, 0, (u64::from(map) + 1) | if dropped { DROPPED } else { 0 })
     }
 
-    /// Forgets a map. Its place is vacant, and not as if there had never been one: those behind it are still to be
-    /// found.
+    /// Forgets a map. Its place becomes vacant, not never used: searches for the maps after it pass it.
     pub(crate) fn remove(&self, entry: MapEntry) -> Result<()> {
         self.0.set_word(entry.index, 0, DROPPED)
     }
 
-    /// Takes over the entries of a table that is not larger, into this one, which is empty.
+    /// Copies the entries of a table that is not larger into this one, which is empty.
     pub(crate) fn take_over(&self, from: &MapTable<'_>) -> Result<()> {
         for entry in from.iter()? {
             self.set_region(entry.map, entry.extent)?;
@@ -233,7 +231,7 @@ fn first_place(map: MapId, capacity: u64) -> u64 {
     if map < capacity { map } else { modulo(map, capacity) }
 }
 
-/// On its own, so that no read comes to divide: the compiler would see that the remainder is right for a small id as
+/// A function of its own, so that no read divides: the compiler would see that the remainder is right for a small id as
 /// well.
 #[cold]
 #[inline(never)]
@@ -249,7 +247,7 @@ pub(crate) struct MapEntry {
     pub(crate) map: MapId,
     /// Where its region is, as an [`extent_word`](super::layout::extent_word).
     pub(crate) extent: u64,
-    /// It is in the catalogue no more.
+    /// It is no longer in the catalogue.
     pub(crate) dropped: bool,
 }
 

@@ -1,22 +1,22 @@
 //! Counters that survive a kill: two banks of words, the first of each the sequence number it was counted at.
 //!
-//! A commit writes the bank that does not count: its number to zero, the totals, then its new number. Whoever is killed
-//! in between leaves the other bank counting, and whoever finishes the commit sees by the number whether it was done.
-//! For readers this is a seqlock (Boehm, *Can Seqlocks Get Along With Programming Language Memory Models?*, 2012).
+//! A commit writes the bank that does not count: its number to zero, the totals, then its new number. A kill in between
+//! leaves the other bank counting, and the process that finishes the commit sees by the number whether it was done. For
+//! readers this is a seqlock (Boehm, *Can Seqlocks Get Along With Programming Language Memory Models?*, 2012).
 
 use std::sync::atomic::{Ordering, fence};
 
 use super::mapping::{Mapping, Word};
 use crate::error::Result;
 
-/// The bank that counts, for the holder of the writer lock: `[seq, totals…]`.
+/// The bank that counts: `[seq, totals…]`. The caller holds the writer lock.
 #[inline]
 pub(crate) fn latest<const N: usize>(mapping: &Mapping, at: u64) -> Result<[u64; N]> {
     Ok(Banks::at(mapping, at)?.latest())
 }
 
-/// The newest bank that was counted at `seq` or before, for a reader whose view is that of `seq`. `None` if commits
-/// have overtaken the reader, who should then take a newer view.
+/// The newest bank that was counted at `seq` or before, for a reader at `seq`. `None` if commits have overtaken the
+/// reader, which should then take a newer view.
 pub(crate) fn at_most<const N: usize>(mapping: &Mapping, at: u64, seq: u64) -> Result<Option<[u64; N]>> {
     let banks = [mapping.words::<N>(at)?, mapping.words::<N>(at + 8 * N as u64)?];
     let mut best: Option<(&Word, [u64; N])> = None;
@@ -34,13 +34,13 @@ pub(crate) fn at_most<const N: usize>(mapping: &Mapping, at: u64, seq: u64) -> R
     Ok(best.filter(|(number, bank)| number.relaxed() == bank[0]).map(|(_, bank)| bank))
 }
 
-/// Makes `[seq, totals…]` the bank that counts. Only for the holder of the writer lock.
+/// Makes `[seq, totals…]` the bank that counts. The caller holds the writer lock.
 #[inline]
 pub(crate) fn publish<const N: usize>(mapping: &Mapping, at: u64, bank: [u64; N]) -> Result<()> {
     Banks::at(mapping, at)?.publish(bank)
 }
 
-/// Makes `[seq, totals…]` the only bank, where nobody looks yet.
+/// Makes `[seq, totals…]` the only bank, before any reader looks.
 pub(crate) fn reset<const N: usize>(mapping: &Mapping, at: u64, bank: [u64; N]) -> Result<()> {
     for (index, word) in bank.into_iter().chain([0; N]).enumerate() {
         mapping.store(at + 8 * index as u64, word, Ordering::Relaxed)?;
@@ -48,12 +48,12 @@ pub(crate) fn reset<const N: usize>(mapping: &Mapping, at: u64, bank: [u64; N]) 
     Ok(())
 }
 
-/// Corrects one word of the bank that counts, one that no reader looks at. Only for the holder of the writer lock.
+/// Corrects one word of the bank that counts, which no reader looks at. The caller holds the writer lock.
 pub(crate) fn amend<const N: usize>(mapping: &Mapping, at: u64, word: u64, value: u64) -> Result<()> {
     mapping.store(Banks::<N>::at(mapping, at)?.newest().0 + 8 * word, value, Ordering::Relaxed)
 }
 
-/// Both banks, found once, for the holder of the writer lock: to see what counts, and to make something else count.
+/// Both banks, located once, to read the one that counts and to replace it. The caller holds the writer lock.
 #[derive(Clone, Copy)]
 pub(crate) struct Banks<'r, const N: usize> {
     mapping: &'r Mapping,
@@ -62,7 +62,7 @@ pub(crate) struct Banks<'r, const N: usize> {
 }
 
 impl<'r, const N: usize> Banks<'r, N> {
-    /// Those that begin at `at`.
+    /// The banks that begin at `at`.
     #[inline(always)]
     pub(crate) fn at(mapping: &'r Mapping, at: u64) -> Result<Banks<'r, N>> {
         Ok(Banks { mapping, at, banks: mapping.rows(at)? })

@@ -1,6 +1,6 @@
-//! The witness: what a test puts behind everything that changes the file, and before every call that can fail.
+//! The witness: a test's hook on everything that changes the file, and on every call that can fail.
 //!
-//! In a build that is no test, nothing of this is there: [`call`] says "go on", and the compiler forgets it.
+//! Other builds have none of this: [`call`] always agrees, and the compiler removes it.
 
 use std::fs::File;
 use std::io;
@@ -28,21 +28,21 @@ pub(crate) enum Call {
     Barrier,
 }
 
-/// Asks whether this call is to be made. A test may have it fail.
+/// Asks whether to make this call. A test may make it fail.
 #[cfg(not(test))]
 #[inline(always)]
 pub(crate) fn call(_call: Call) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for real space behind a range of this file that ends at `to`.
+/// The same for real space for a range of this file that ends at `to`.
 #[cfg(not(test))]
 #[inline(always)]
 pub(crate) fn allocate(_file: &File, _to: u64) -> io::Result<()> {
     call(Call::Allocate)
 }
 
-// The models stand nowhere.
+// The loom models do not use these.
 #[cfg(all(test, not(loom)))]
 pub(crate) use standing::{FullDisk, stand};
 #[cfg(test)]
@@ -55,12 +55,11 @@ mod standing {
 
     use super::*;
 
-    /// Sees every change of the file before it happens. The place for a test to stand that wants to know what a power
-    /// cut could leave behind.
+    /// Sees every change of the file before it happens. A test uses it to know what a power cut could leave.
     pub(crate) trait Recorder: Send + Sync {
         fn write(&self, _offset: u64, _bytes: &[u8]) {}
         fn store(&self, _offset: u64, _value: u64) {}
-        /// The range is to be durable when this returns. As long as there is a recorder, nothing else does it.
+        /// The range has to be durable when this returns. While there is a recorder, nothing else flushes.
         fn flush(&self, _offset: u64, _len: u64) -> io::Result<()> {
             Ok(())
         }
@@ -69,7 +68,7 @@ mod standing {
         fn call(&self, _call: Call) -> io::Result<()> {
             Ok(())
         }
-        /// Real space is about to be allocated behind a range of this file that ends at `to`.
+        /// Real space is about to be allocated for a range of this file that ends at `to`.
         fn allocate(&self, _file: &File, _to: u64) -> io::Result<()> {
             self.call(Call::Allocate)
         }
@@ -91,7 +90,7 @@ mod standing {
         }
     }
 
-    /// Says that the disk is full. A file has the space that it has, though: one without holes may be told so again.
+    /// Says that the disk is full, but lets a file without holes allocate again the space that it has.
     #[cfg(not(loom))]
     pub(crate) struct FullDisk;
 
@@ -121,7 +120,7 @@ mod standing {
         Standing(())
     }
 
-    /// The recorder that stands behind what this thread does.
+    /// The recorder of this thread.
     pub(crate) fn recorder() -> Option<Arc<dyn Recorder>> {
         STANDING.with_borrow(Option::clone)
     }

@@ -164,7 +164,7 @@ impl<'m, K: Codec + ?Sized, V: Codec + ?Sized> Entry<'m, K, V> {
         self.finish(Some, || Ok((Action::Keep, None)))
     }
 
-    /// Makes the changes and answers with the value that comes of them, or does what `absent` says.
+    /// Makes the changes and returns the resulting value, or follows `absent` if there is none.
     fn finish<R>(
         self,
         answer: impl FnOnce(V::Owned) -> R,

@@ -469,7 +469,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         })
     }
 
-    /// Applies what `decide` returns for the record of a key, if that has a value.
+    /// Applies the action that `decide` returns for the record of a key, if the key has a value.
     fn modify<'a, R>(
         &self,
         key: &K::Borrowed,
@@ -486,7 +486,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.typed.named(self.store.engine().modify(self.typed.id, key, decide))
     }
 
-    /// What gives a key this value, or none, and leaves its deadline: nothing, if its value is the same.
+    /// The action that gives a key this value, or none, and keeps its deadline: no change if the value stays the same.
     pub(super) fn change_to(&self, new: Option<&V::Borrowed>, old: Option<Record<'_>>) -> Result<Action<'static>> {
         let new = new.map(|new| self.typed.encode_value(new)).transpose()?;
         Ok(match new.as_ref().map(AsRef::as_ref) {

@@ -55,7 +55,7 @@ impl Snapshot {
 }
 
 impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
-    /// What it sees, unless the map is one of another store.
+    /// The pinned commit, unless the map belongs to another store.
     fn pinned(&self) -> Result<&'s Pinned> {
         self.typed.check_is_of(self.pinned.engine()).map(|()| self.pinned)
     }

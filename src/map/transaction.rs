@@ -61,12 +61,12 @@ impl Transaction {
 }
 
 impl<K: ?Sized, V: ?Sized> TransactionMap<'_, K, V> {
-    /// What it sees, unless the map is one of another store.
+    /// The batch, unless the map belongs to another store.
     fn batch(&self) -> Result<&Batch> {
         self.typed.check_is_of(self.batch.engine()).map(|()| &*self.batch)
     }
 
-    /// The same, for a change, and the map.
+    /// The same for a change, with the map.
     fn parts(&mut self) -> Result<(&mut Batch, &Typed<K, V>)> {
         self.typed.check_is_of(self.batch.engine()).map(|()| (&mut *self.batch, &self.typed))
     }

@@ -1,5 +1,5 @@
-//! What a typed map, its views and its iterators have in common: its types, errors that name the map, and all that is
-//! done in the same way in the newest commit, in a snapshot and in a transaction.
+//! The common part of a typed map, its views and its iterators: its types, errors that name the map, and the operations
+//! that are the same in the newest commit, in a snapshot and in a transaction.
 
 use crate::file::layout::MapId;
 use std::fmt;
@@ -23,7 +23,7 @@ pub(super) struct Typed<K: ?Sized, V: ?Sized> {
     name: Arc<str>,
     /// The file of the store, for messages.
     path: Arc<Path>,
-    /// Which opening of the store it is of.
+    /// The opening of the store that it belongs to.
     origin: u64,
     types: PhantomData<fn(&K, &V)>,
 }
@@ -74,7 +74,7 @@ impl<K: ?Sized, V: ?Sized> Typed<K, V> {
         Error::ForeignMap { path: engine.mapping.path().to_owned(), map: self.name.to_string() }
     }
 
-    /// Removes the entries of which `is_doomed` says so, one after the other, and returns how many there were.
+    /// Removes the entries for which `is_doomed` returns `true`, one after the other, and returns how many there were.
     pub(super) fn remove_if(
         &self,
         batch: &mut Batch,

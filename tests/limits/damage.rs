@@ -1,4 +1,4 @@
-//! What is damaged is reported with its place, and a recovery tells how far it has come.
+//! Damage is reported with its place, and a recovery reports its progress.
 
 use std::sync::{Arc, Mutex};
 
@@ -43,7 +43,7 @@ fn a_file_that_something_was_appended_to_opens_and_goes_on() {
             store.insert(format!("more {key}"), [1; 100]).unwrap();
         }
         assert_clean(&store);
-        // A copy has to be recovered through the log, which now goes on in what was appended.
+        // A copy must be recovered through the log, which now continues in what was appended.
         let copy = folder.path().join("copy");
         fs::copy(&path, &copy).unwrap();
         let copy = Store::open(copy).unwrap();
@@ -114,8 +114,8 @@ fn a_damaged_value_is_reported_with_its_place_if_reads_are_verified() {
     assert!(!store.verify().unwrap().is_clean(), "and verify finds it all the same");
 }
 
-/// A record that nobody can make sense of costs its key, not the store: whoever overwrites it must not get stuck half
-/// way between the commit point and the end of the commit.
+/// An unintelligible record costs its key, not the store: a change of that key must not get stuck half way between the
+/// commit point and the end of the commit.
 #[test]
 fn a_damaged_length_does_not_stop_later_writes() {
     let folder = folder();

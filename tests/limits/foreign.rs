@@ -1,4 +1,4 @@
-//! Files that are something else, or not yet anything.
+//! Files that are something else, or not complete yet.
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn an_empty_file_is_a_store_to_be() {
 fn a_creation_that_was_cut_short_is_begun_anew() {
     let folder = folder();
     let path = folder.path().join("store");
-    // As long as a new file is before each step of its creation, and some lengths in between.
+    // The length of a new file before each step of its creation, and some lengths in between.
     for len in [0, 4096, 8192, 65536, 131_072, 200_000, 225_280] {
         for mark in [true, false] {
             if !mark && len > 4096 {
@@ -58,7 +58,7 @@ fn a_creation_that_was_cut_short_is_begun_anew() {
             if mark && len > 0 {
                 bytes[..8].copy_from_slice(&CREATION_MAGIC);
             }
-            // What was built by then is of no value, wherever it got to; the superblocks come last.
+            // The parts built by then have no value, however many; the superblocks come last.
             if len > 16384 {
                 bytes[LIVE as usize..12288].fill(7);
                 bytes[len - 100..].fill(9);
@@ -84,7 +84,7 @@ fn a_creation_that_fails_leaves_nothing() {
     assert_eq!(Store::open(&path).unwrap().opened(), Opened::Created);
 }
 
-/// One that fails takes its file away again, but never one in which somebody else has begun a store meanwhile.
+/// A creation that fails removes its file, but never one in which another process has begun a store meanwhile.
 #[test]
 fn a_creation_that_fails_does_not_take_away_the_store_of_another() {
     let folder = folder();
@@ -119,7 +119,7 @@ fn a_newer_version_is_refused() {
     assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 2, .. }), "{error}");
 }
 
-/// Only its first bytes have reached the disk, where there was something else before: that is none of another version.
+/// Only its first bytes have reached the disk, over other data: that is not a superblock of another version.
 #[test]
 fn a_superblock_cut_short_is_not_believed_in_its_version() {
     let folder = folder();

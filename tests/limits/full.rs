@@ -1,10 +1,10 @@
-//! A full store: by its own limit, by that of the disk, or by that of the system on files.
+//! A full store: by its own limit, by the disk, or by the system's limit on file sizes.
 
 use super::support::Random;
 use super::*;
 
-/// Inserts until there is no room, neither for new keys in the index nor for records in the log. Returns how many keys
-/// went in, and the first error.
+/// Inserts until there is no room, neither for new keys in the index nor for records in the log. Returns the number of
+/// keys inserted, and the first error.
 fn fill_up(store: &Store, value: &[u8]) -> (u32, Error) {
     let (keys, error) =
         (0..).find_map(|key| store.insert(format!("fill {key:08}"), value).err().map(|error| (key, error))).unwrap();
@@ -22,7 +22,7 @@ fn check_full(store: &Store, keys: u32, value: &[u8]) {
         assert_eq!(store.get(format!("fill {key:08}")).unwrap().unwrap(), value, "key {key}");
     }
     assert_clean(store);
-    // A transaction that runs into the wall, and is given up.
+    // A transaction that runs out of room, and is given up.
     let mut transaction = store.begin().unwrap();
     assert!(transaction.remove("fill 00000000").unwrap());
     let refused = (0..10_000).find_map(|n| transaction.insert(format!("in transaction {n}"), [0; 1000]).err());
@@ -30,7 +30,7 @@ fn check_full(store: &Store, keys: u32, value: &[u8]) {
     transaction.rollback();
     assert_eq!(store.len().unwrap(), u64::from(keys), "rolled back");
     assert_clean(store);
-    // And one that is committed without what did not fit.
+    // And a transaction that is committed without the change that did not fit.
     let mut transaction = store.begin().unwrap();
     assert!(transaction.remove("fill 00000001").unwrap());
     assert!(transaction.insert("does not fit", vec![0; 1 << 20]).is_err());
@@ -73,16 +73,16 @@ fn a_store_at_max_size_is_full_and_unharmed() {
         assert!(content(&store) == expected, "nothing is half-written after reopening");
         assert_clean(&store);
         drop(store);
-        // A full store can be recovered too, in the space that it has.
+        // A full store can be recovered too, in its existing space.
         let store = open(&copy);
         assert!(matches!(store.opened(), Opened::AfterPowerCut { .. }));
         assert!(content(&store) == expected, "nothing is half-written in a copy");
         assert_clean(&store);
-        // And all of it can be let go.
+        // And all of it can be cleared.
         store.clear().unwrap();
         assert!(store.is_empty().unwrap());
         assert_clean(&store);
-        // With a higher limit it goes on.
+        // With a higher limit it continues.
         drop(store);
         let store = Store::open(&path).unwrap();
         store.insert("one more", &value).unwrap();
@@ -91,7 +91,7 @@ fn a_store_at_max_size_is_full_and_unharmed() {
     }
 }
 
-/// Keys that come and go leave a long log and few keys; recovery must not need more room than the store ever had.
+/// Churn leaves a long log and few keys; recovery must not need more room than the store ever had.
 #[test]
 fn a_store_that_churn_has_filled_can_be_recovered_at_its_max_size() {
     let folder = folder();
@@ -115,7 +115,7 @@ fn a_store_that_churn_has_filled_can_be_recovered_at_its_max_size() {
     assert_clean(&store);
 }
 
-/// What is replaced and removed makes room for what comes, for ever.
+/// Replaced and removed records make room for new ones, for ever.
 #[test]
 fn a_store_of_limited_size_takes_changes_without_end() {
     for durability in [Durability::Buffered, Durability::Synced] {
@@ -166,7 +166,7 @@ fn a_full_disk_is_reported_and_does_no_harm() {
     let Some(_unmount) = mount(folder.path(), "2m") else { return };
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
-    // Somebody else takes all the rest.
+    // Another file takes all the rest.
     let other = folder.path().join("other");
     let mut room = vec![0; 2 << 20];
     while fs::write(&other, &room).is_err() {
@@ -183,13 +183,13 @@ fn a_full_disk_is_reported_and_does_no_harm() {
     let outcome = Store::open(folder.path().join("new"));
     assert!(matches!(outcome, Err(Error::Full { why: FullReason::Disk, .. })), "{outcome:?}");
     assert!(!folder.path().join("new").exists());
-    // When there is room again, the store goes on by itself.
+    // When there is room again, the store continues by itself.
     fs::remove_file(other).unwrap();
     store.insert("one more", [1; 100]).unwrap();
     assert_clean(&store);
 }
 
-/// On a disk of 6 MiB, a store of records of all sizes is emptied, and goes on.
+/// On a disk of 6 MiB, a store of records of all sizes is emptied, and continues.
 #[test]
 fn a_store_on_a_full_disk_is_emptied_and_goes_on() {
     if !is_root() {
@@ -209,7 +209,7 @@ fn a_store_on_a_full_disk_is_emptied_and_goes_on() {
     }
 }
 
-/// Mounts a small file system; says so where that is not possible.
+/// Mounts a small file system, or prints why it cannot.
 fn mount<'a>(folder: &'a Path, size: &str) -> Option<Unmount<'a>> {
     let mut mount = std::process::Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "slotlog-test"]).arg(folder);
@@ -276,7 +276,7 @@ fn a_limit_on_the_size_of_files_is_an_error_and_not_a_signal() {
     assert!(store.len().unwrap() > 100);
 }
 
-/// A file may be longer than the limit by the time that there is one.
+/// A file may be longer than a limit that is set later.
 #[test]
 fn what_has_outgrown_a_limit_on_the_size_of_files_is_still_written_to() {
     let folder = folder();

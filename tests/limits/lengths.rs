@@ -9,7 +9,7 @@ fn keys_have_at_most_65535_bytes() {
     store.insert(&longest, "value").unwrap();
     assert_eq!(store.get(&longest).unwrap().unwrap(), b"value");
     assert!(matches!(store.insert(&too_long, "value"), Err(Error::KeyTooLong { len: 65_536, max: 65_535 })));
-    // What cannot be there is not there, and asking is no mistake.
+    // A key that is too long is absent, and asking for it is no error.
     assert_eq!(store.get(&too_long).unwrap(), None);
     assert!(!store.contains_key(&too_long).unwrap());
     assert!(!store.remove(&too_long).unwrap());

@@ -1,5 +1,5 @@
-//! Bad input and hard limits: what is not a store is refused by name and not touched, what is damaged is reported with
-//! its place, what does not fit is refused and harms nothing.
+//! Bad input and hard limits: a file that is not a store is refused with a specific error and not touched, damage is
+//! reported with its place, and what does not fit is refused and harms nothing.
 #![cfg(unix)]
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::print_stderr)]
 

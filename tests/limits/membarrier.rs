@@ -1,11 +1,11 @@
-//! A process that the system refuses the memory barrier.
+//! A process to which the system denies the memory barrier.
 
 use super::*;
 
-/// From now on the system refuses this process the call `membarrier`, as a sandbox does. `false` if it cannot be had.
+/// From now on the system denies this process the call `membarrier`, as a sandbox does. `false` if that is impossible.
 fn refuse_membarrier() -> bool {
     let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
-    // The number of the call is the first word of what the filter is given.
+    // The number of the call is the first word of the filter's input.
     let mut filter = [
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, libc::SYS_membarrier as u32),
@@ -20,7 +20,7 @@ fn refuse_membarrier() -> bool {
     }
 }
 
-/// Overwrites a few keys, eight megabytes of values in all, and says how long the file is then.
+/// Overwrites a few keys, eight megabytes of values in all, and returns the length of the file after that.
 fn write_over(store: &Store) -> u64 {
     for number in 0..8000 {
         store.insert(format!("key {}", number % 10), vec![7; 1000]).unwrap();
@@ -40,7 +40,7 @@ pub(super) fn without_membarrier(path: &Path) {
     assert!(after > before + 4_000_000, "{before} {after}");
     assert!(reuse_refused(&store) && store.compact().unwrap().reuse_refused);
     say(&std::process::id().to_string());
-    // The one who started this maintains the store.
+    // The parent process maintains the store.
     std::io::stdin().read_line(&mut String::new()).unwrap();
     let after = store.stats().unwrap().file_len;
     store.close().unwrap();
@@ -67,7 +67,7 @@ fn a_process_that_is_refused_the_barrier_is_named() {
         processes.iter().filter(|process| process.reuse_refused).map(|process| process.pid).collect::<Vec<_>>()
     };
     assert_eq!(named(&store), [said.parse::<u32>().unwrap()]);
-    // Who may have the barrier reuses space for both.
+    // A process that has the barrier reuses space for both.
     let before = store.stats().unwrap().file_len;
     let report = store.compact().unwrap();
     assert!(!report.reuse_refused && report.file_len < before / 4, "{before} {report:?}");

@@ -1,4 +1,4 @@
-//! What a path may lead to, and who may open it.
+//! Where a path may lead, and with which rights it can be opened.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn a_file_that_may_not_be_opened_is_permission_denied() {
     let path = folder.path().join("store");
     make(&path, 3);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
-    // For root everything is permitted, so it is the child that gives up being root.
+    // Root may do everything, so the child gives up being root.
     assert_eq!(run_child("without rights", &path), ["denied", "3 keys", "denied"]);
 }
 

@@ -32,7 +32,7 @@ fn a_read_only_store_refuses_every_change_and_changes_nothing() {
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), modified);
 }
 
-/// After a power cut, which a copy of an open store stands for here, a reader may not write to the file and recovers
+/// After a power cut, for which a copy of an open store stands here, a reader may not write to the file and recovers
 /// the store in its own memory, until a writer comes.
 #[test]
 fn a_reader_recovers_for_itself_and_follows_a_writer() {

@@ -1,7 +1,7 @@
-//! In how many ways a store can be opened, and what each of them promises: first the recipe of memory mapping, row by
-//! row, then who goes together with whom.
+//! The modes of opening a store, and what each promises: first the recipe of memory mapping, row by row, then which
+//! modes go together.
 //!
-//! Elsewhere: paths and what is not a store (`limits`), many processes that write (`processes`), what `sync` and
+//! Elsewhere: paths and files that are not a store (`limits`), many writing processes (`processes`), what `sync` and
 //! `close` report when a flush fails (`src/engine/tests/faults`), that dropping closes (`threads`).
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
@@ -38,7 +38,7 @@ fn copy_on_write(path: &Path) -> Store {
     with(Access::CopyOnWrite).open(path).unwrap()
 }
 
-/// Writes keys that come and go.
+/// Inserts keys, and removes some.
 fn fill(store: &Store, keys: u32) {
     for key in 0..keys {
         store.insert(format!("key {key}"), format!("value {key}")).unwrap();
@@ -55,13 +55,13 @@ fn make(path: &Path, keys: u32) {
     store.close().unwrap();
 }
 
-/// All that a mode could change of a file: its bytes, its length, how much space it takes, when it was changed.
+/// All that a mode could change of a file: its bytes, its length, its allocated space, its times.
 #[derive(PartialEq)]
 struct FileState {
     bytes: Vec<u8>,
     blocks: u64,
     modified: SystemTime,
-    /// When anything of it was changed, its rights included.
+    /// When anything of it was changed, its permissions included.
     changed: (i64, i64),
 }
 

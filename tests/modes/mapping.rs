@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A map for reading and writing: changes go to the file, others see them at once, and they are there after a close.
+/// A map for reading and writing: changes go to the file, other processes see them at once, and they survive a close.
 #[test]
 fn read_write_changes_the_file_for_everybody() {
     let folder = folder();
@@ -71,7 +71,7 @@ fn read_only_changes_nothing_beside_a_living_writer() {
     writer.stop();
 }
 
-/// The rights of the file are enough for what a mode does, and no more than that is asked for.
+/// A mode needs the file permissions for what it does, and no more.
 #[test]
 fn a_file_without_write_permission_is_read_and_copied() {
     let folder = folder();
@@ -116,7 +116,7 @@ pub(super) fn modes_of_the_unwritable(path: &Path) {
     store.close().unwrap();
 }
 
-/// A whole file system that nobody may write to. Only root can make one, in a namespace of its own.
+/// A whole file system that is read-only. Only root can make one, in its own namespace.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_read_only_mount_is_read_and_copied() {
@@ -141,7 +141,7 @@ pub(super) fn on_a_read_only_mount(path: &Path) {
             _ => Err(std::io::Error::last_os_error()),
         }
     };
-    // What is mounted here vanishes with this process.
+    // This mount vanishes with the process.
     // SAFETY: takes an integer.
     let alone = match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
         0 => Ok(()),
@@ -157,7 +157,7 @@ pub(super) fn on_a_read_only_mount(path: &Path) {
     }
 }
 
-/// Opens the store in a mount namespace of its own, and says how it was found, by a reader and by a writer.
+/// Opens the store in its own mount namespace, and says in which state a reader and a writer found it.
 #[cfg(target_os = "linux")]
 pub(super) fn in_another_namespace(path: &Path) {
     // SAFETY: takes an integer.
@@ -175,8 +175,8 @@ pub(super) fn in_another_namespace(path: &Path) {
     }
 }
 
-/// Each start of a container has mounts of its own. What a file is marked with is kept with its page cache and nowhere
-/// else: by that, one is known that was there all the time.
+/// Each start of a container has its own mounts. A mark on the file lives only as long as its page cache, so it proves
+/// that this page cache was there all the time.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_killed_store_is_opened_at_once_in_another_mount_namespace() {
@@ -215,7 +215,7 @@ fn a_killed_store_is_opened_at_once_in_another_mount_namespace() {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn on_a_read_only_mount(_path: &Path) {}
 
-/// A file of a given size first: the space is real, and no index grows until so many keys are there.
+/// A file of a given size first: the space is real, and no index grows until that many keys are there.
 #[test]
 fn initial_capacity_is_really_allocated() {
     const KEYS: u64 = 300_000;
@@ -240,7 +240,7 @@ fn initial_capacity_is_really_allocated() {
     let small = folder.path().join("small");
     drop(Store::open(&small).unwrap());
     assert!(fs::metadata(&small).unwrap().len() < 1 << 20);
-    // No effect on a store that exists.
+    // No effect on an existing store.
     drop(Store::options().initial_capacity(KEYS).open(&small).unwrap());
     assert!(fs::metadata(&small).unwrap().len() < 1 << 20);
 }
@@ -263,7 +263,7 @@ fn values_are_borrowed_from_the_mapping() {
     }
 }
 
-/// How often this process has called the system to read something.
+/// How many read calls this process has made to the system.
 pub(super) fn reads() -> u64 {
     let counters = fs::read_to_string("/proc/self/io").unwrap();
     counters.lines().find_map(|line| line.strip_prefix("syscr: ")).unwrap().parse().unwrap()
@@ -278,7 +278,7 @@ pub(super) fn count_reads(path: &Path) {
         }
         assert_eq!((store.len().unwrap(), content(&store).len()), (800, 800));
     };
-    // What counting costs by itself.
+    // The cost of counting itself.
     let cost = reads().abs_diff(reads());
     let before = reads();
     look();
@@ -286,7 +286,7 @@ pub(super) fn count_reads(path: &Path) {
     say("no read");
 }
 
-/// Values are changed by `update`, and written and seen as typed numbers, where they are.
+/// Values are changed by `update`, and written and read as typed numbers, in place.
 #[test]
 fn values_change_atomically_and_show_as_typed_numbers() {
     let folder = folder();
@@ -340,7 +340,7 @@ fn opening_touches_as_little_of_a_large_store_as_of_a_small_one() {
     });
     let pages = fs::metadata(&paths[1]).unwrap().len() as libc::c_long / 4096;
     for access in [Access::ReadWrite, Access::ReadOnly, Access::CopyOnWrite] {
-        // Once before, for what the first opening in a process costs.
+        // Once before, for the cost of the first opening in a process.
         drop(with(access).open(&paths[0]).unwrap());
         let [small, large] = paths.each_ref().map(|path| {
             let before = faults();
@@ -354,7 +354,7 @@ fn opening_touches_as_little_of_a_large_store_as_of_a_small_one() {
     }
 }
 
-/// An anonymous map: nothing on the disk, and all the settings that make sense for it.
+/// An anonymous map: nothing on the disk, and all applicable settings.
 #[test]
 fn in_memory_knows_the_settings() {
     let store = Store::in_memory().unwrap();
@@ -378,7 +378,7 @@ fn in_memory_knows_the_settings() {
     let roomy = Store::options().initial_capacity(100_000).in_memory().unwrap();
     assert!(slots(&roomy) >= 100_000 && slots(&store) < 10_000);
 
-    // Overwriting makes it longer only if it is not compacted.
+    // Overwriting makes it longer only without compaction.
     let overwritten = |share| {
         let store = Store::options().auto_compact(share).background_maintenance(share.is_some()).in_memory().unwrap();
         for round in 0..50_000_u32 {

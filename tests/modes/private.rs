@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Does in a private copy all that can be done in a store, and looks after each step whether the file is as it was.
+/// Does everything possible in a private copy, and checks after each step that the file is unchanged.
 #[track_caller]
 pub(super) fn change_everything(path: &Path, options: Options, opened: fn(Opened) -> bool) {
     let before = state(path);
@@ -65,7 +65,7 @@ pub(super) fn change_everything(path: &Path, options: Options, opened: fn(Opened
         !goes
     });
     let report = store.compact().unwrap();
-    // Where there is a thread for that, it may have freed all of it before.
+    // The optional thread may have freed all of it before.
     assert!(report.finished && report.file_len < target / 2, "{report:?}");
     assert!(content(&store) == expected);
     assert_clean(&store);
@@ -73,7 +73,7 @@ pub(super) fn change_everything(path: &Path, options: Options, opened: fn(Opened
     while store.maintain(Duration::from_millis(20)).unwrap() {}
     unchanged("maintenance");
 
-    // What was given back is used again.
+    // Freed space is reused.
     for round in 0..3 {
         store.clear().unwrap();
         store.compact().unwrap();
@@ -112,11 +112,11 @@ fn a_private_copy_of_a_closed_store_never_changes_the_file() {
     change_everything(&path, Store::options(), |opened| opened == Opened::Clean);
     change_everything(&path, Store::options().background_maintenance(true), |opened| opened == Opened::Clean);
     change_everything(&path, Store::options().tiny_steps().exclusive(true), |opened| opened == Opened::Clean);
-    // Of another page cache, where nobody vouches for the live area.
+    // In another page cache, for which the live area is not vouched for.
     let copy = folder.path().join("copy");
     fs::copy(&path, &copy).unwrap();
     change_everything(&copy, Store::options().durability(Durability::Synced), |opened| opened == Opened::Clean);
-    // The file is as good as ever for the others.
+    // For others the file is as good as ever.
     let store = Store::open(&path).unwrap();
     assert_eq!((store.opened(), store.len().unwrap()), (Opened::Clean, 800));
     assert_clean(&store);
@@ -149,7 +149,7 @@ fn a_private_copy_of_a_killed_store_never_changes_the_file() {
     change_everything(&path, Store::options(), as_killed);
     change_everything(&path, Store::options().tiny_steps(), as_killed);
 
-    // The pin of the dead does not keep the space of the copy from being used again.
+    // The pin of the dead process does not keep the space of the copy from being reused.
     let trial = copy_on_write(&path);
     for round in 0..20_000_u32 {
         trial.insert((round % 100).to_le_bytes(), [7; 100]).unwrap();
@@ -198,20 +198,20 @@ fn private_copies_do_not_see_each_other() {
     two.remove("key 8").unwrap();
     assert_eq!(content(&one), BTreeMap::from([(b"one".to_vec(), b"value".to_vec())]));
     assert!(content(&reader) == expected && content(&two).len() == expected.len());
-    // One that comes later begins with the file.
+    // A later one begins with the file's content.
     assert!(content(&copy_on_write(&path)) == expected);
     drop(one);
     assert!(two.contains_key("two").unwrap());
 }
 
-/// The limit is that of the file's length, and what is full is full in the same way.
+/// The limit applies to the file's length, and a full copy behaves like a full file.
 #[test]
 fn a_private_copy_has_the_size_of_a_file() {
     let folder = folder();
     let path = folder.path().join("store");
     let max = 1 << 20;
     let store = Store::options().max_size(max).open(&path).unwrap();
-    // How many more keys fit in, until it is full.
+    // The number of further keys until it is full.
     let fill_up = |store: &Store, from: u64| {
         let (key, error) = (from..from + 10_000)
             .find_map(|key| Some((key, store.insert(key.to_le_bytes(), [7; 1000]).err()?)))
@@ -237,7 +237,7 @@ fn a_private_copy_has_the_size_of_a_file() {
         assert_eq!(fill_up(&store, keys), fill_up(&file, keys), "it is full when the file is");
         assert!(store.stats().unwrap().file_len <= max);
         assert_clean(&store);
-        // What is possible in the one is possible in the other, in a full store that had to be recovered as well.
+        // What is possible in one is possible in the other, even in a full store that had to be recovered.
         for key in 0..keys / 2 {
             let removed = [&store, &file].map(|store| store.remove(key.to_le_bytes()).is_ok());
             assert_eq!(removed[0], removed[1], "key {key}");
@@ -256,7 +256,7 @@ fn a_private_copy_has_the_size_of_a_file() {
         assert!(store.stats().unwrap().file_len > 8 * max, "with a higher limit it goes on");
         assert_clean(&store);
         drop(store);
-        // A file that is longer than the limit opens all the same.
+        // A file that is longer than the limit still opens.
         if !cut {
             let store = copy().max_size(max / 2).open(path).unwrap();
             assert_eq!(store.len().unwrap(), keys);
@@ -266,7 +266,7 @@ fn a_private_copy_has_the_size_of_a_file() {
     }
 }
 
-/// It needs something to begin with, and never makes it.
+/// It needs an existing store, and never makes one.
 #[test]
 fn a_private_copy_is_of_a_store_that_exists() {
     let folder = folder();
@@ -285,7 +285,7 @@ fn a_private_copy_is_of_a_store_that_exists() {
     assert!(matches!(copy().open(&path), Err(Error::NotAStore { .. })));
 }
 
-/// Damage is told of as it is in any other mode.
+/// Damage is reported as in any other mode.
 #[test]
 fn a_private_copy_of_a_damaged_store_is_refused() {
     let folder = folder();

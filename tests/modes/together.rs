@@ -44,13 +44,13 @@ impl Mode {
         !self.exclusive && !other.exclusive && !writes_under_a_copy
     }
 
-    /// Whether `by` is what is to be said of this mode, in a process with this number.
+    /// Whether `by` is the right name for this mode, in a process with this number.
     fn is_named_by(self, by: HeldBy, process: u32) -> bool {
         match (self.access, by) {
             (Access::ReadWrite, HeldBy::Exclusive { pid, .. }) => self.exclusive && pid == process,
             (Access::ReadWrite, HeldBy::Writer { pid, .. }) => !self.exclusive && pid == process,
             (Access::ReadOnly, HeldBy::Readers) => true,
-            // Who reads and leaves no trace cannot be told from another program.
+            // A reader that leaves no trace cannot be told from another program.
             (Access::ReadOnly, HeldBy::Unknown) => self.exclusive,
             (Access::CopyOnWrite, HeldBy::Private) => true,
             _ => false,
@@ -58,7 +58,7 @@ impl Mode {
     }
 }
 
-/// Opens the store in all modes, beside `first`, which a process with this number has.
+/// Opens the store in all modes, beside `first` in the process with this number.
 pub(super) fn try_all_beside(first: Mode, process: u32, path: &Path) {
     for second in Mode::ALL {
         let pair = format!("{}, then {}", first.name(), second.name());
@@ -109,7 +109,7 @@ fn who_goes_together_with_whom_in_two_processes() {
     }
 }
 
-/// What is refused says who is in the way, and goes as soon as they do, however they end.
+/// The error names the side in the way, and disappears when that does, however it ends.
 #[test]
 fn a_writer_is_kept_out_as_long_as_there_is_a_private_copy() {
     let folder = folder();
@@ -135,7 +135,7 @@ fn a_writer_is_kept_out_as_long_as_there_is_a_private_copy() {
     assert_eq!(copy_on_write(&path).len().unwrap(), 81);
 }
 
-/// A program that looks at a store for a moment does not make a writer fail.
+/// A program that reads a store for a moment does not make a writer fail.
 #[test]
 fn a_writer_waits_a_moment_for_a_private_copy_to_go() {
     let folder = folder();
@@ -153,21 +153,21 @@ fn a_writer_waits_a_moment_for_a_private_copy_to_go() {
 
 pub(super) fn fork_and_live(path: &Path) {
     let (copy, reader) = (copy_on_write(path), read_only(path).unwrap());
-    // SAFETY: the child sleeps, and ends without going back.
+    // SAFETY: the child sleeps, and ends without returning.
     if unsafe { libc::fork() } == 0 {
         assert!(matches!(copy.get("key 8"), Err(Error::Forked { .. })));
         assert!(matches!(copy.insert("key", "value"), Err(Error::Forked { .. })));
-        // Said here and not by the parent: as long as this process has not run at all, it holds everything.
+        // Said here and not by the parent: until this process has run, it holds all inherited files.
         say(&std::process::id().to_string());
         thread::sleep(LONG);
-        // SAFETY: ends this process, and nothing of what it has inherited is cleaned up.
+        // SAFETY: ends this process; nothing it has inherited is cleaned up.
         unsafe { libc::_exit(0) };
     }
     until_stopped();
     drop((copy, reader));
 }
 
-/// Of one whose copy was recovered, too: it has the file in memory of its own as well.
+/// Also if the copy was recovered: it has the file in its own memory as well.
 #[test]
 fn a_forked_child_does_not_keep_writers_out() {
     let folder = folder();
@@ -182,7 +182,7 @@ fn a_forked_child_does_not_keep_writers_out() {
         let grandchild: libc::pid_t = parent.next().parse().unwrap();
         assert!(matches!(Store::open(&path), Err(Error::Locked { by: HeldBy::Private, .. })));
         parent.kill_alone();
-        // SAFETY: asks whether the process is there, which sleeps for a minute and is nobody's child any more.
+        // SAFETY: asks whether the process exists, which sleeps for a minute and is no child of ours any more.
         assert_eq!(unsafe { libc::kill(grandchild, 0) }, 0, "the child was to live on");
         let opened = Store::open(&path);
         // SAFETY: ends that process.
@@ -191,13 +191,13 @@ fn a_forked_child_does_not_keep_writers_out() {
     }
 }
 
-/// An opening waits for another one as long as it is told to, and longer while that one makes progress.
+/// An opening waits for another one for its timeout, and longer while the other makes progress.
 #[test]
 fn an_opening_waits_for_another_as_long_as_that_makes_progress() {
     let folder = folder();
     let path = folder.path().join("store");
     let open = Store::open(&path).unwrap();
-    // Progress is told each four megabytes.
+    // Progress is reported every four megabytes.
     for number in 0..20u32 {
         open.insert(number.to_le_bytes(), vec![7; 1 << 20]).unwrap();
     }
@@ -215,7 +215,7 @@ fn an_opening_waits_for_another_as_long_as_that_makes_progress() {
         let recovering = scope.spawn(|| Store::options().on_recovery(on_recovery).open(&cut).unwrap());
         let mut steps = vec![told.recv_timeout(LONG).unwrap()];
         let start = Instant::now();
-        // Nobody says more about a recovery than how far it is.
+        // For a recovery, only its progress is reported.
         let waiting = scope.spawn(|| Store::options().open_timeout(patience).open(&cut));
         let mut goes_on = true;
         while goes_on {
@@ -247,14 +247,14 @@ fn an_opening_waits_for_another_as_long_as_that_makes_progress() {
     });
 }
 
-/// A change waits for another one as long as it is told to, and so does an opening that is told nothing else.
+/// A change waits for another one for its timeout, and so does an opening without a timeout of its own.
 #[test]
 fn lock_timeout_is_how_long_an_opening_and_a_change_wait() {
     let folder = folder();
     let path = folder.path().join("store");
     store_with_a_key(&path);
     let options = || Store::options().lock_timeout(Duration::from_millis(10));
-    // A recovery goes on until this test says so.
+    // A recovery continues until this test allows it.
     let open = Store::open(&path).unwrap();
     open.insert("key", "value").unwrap();
     let cut: PathBuf = folder.path().join("cut");
@@ -289,7 +289,7 @@ fn lock_timeout_is_how_long_an_opening_and_a_change_wait() {
     assert!(waited >= Duration::from_millis(10) && waited < Duration::from_secs(10), "not the default: {waited:?}");
     drop(transaction);
     impatient.insert("key", "new").unwrap();
-    // In a private copy only its own threads can be in the way.
+    // A private copy can be blocked by its own threads only.
     drop((open, impatient));
     let copy = options().access(Access::CopyOnWrite).open(&path).unwrap();
     let transaction = copy.begin().unwrap();

@@ -2,15 +2,14 @@
 
 use super::*;
 
-/// Plays `child` in a forked process. What it holds stays with the parent, too, and is given back.
+/// Plays `child` in a forked process. The parent keeps `child` with its captures, and gets it back.
 #[cfg(unix)]
 pub(super) fn fork<F: FnOnce() -> bool>(child: F) -> (libc::pid_t, F) {
-    // SAFETY: the child does what it is given, in a process that had no thread that mattered, and ends without going
-    // back.
+    // SAFETY: the process has no other thread of importance, and the child runs `child` and ends without returning.
     match unsafe { libc::fork() } {
         0 => {
             let good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(false);
-            // SAFETY: ends this process, and nothing of what it has inherited is cleaned up.
+            // SAFETY: ends this process; nothing it has inherited is cleaned up.
             unsafe { libc::_exit(i32::from(!good)) }
         }
         pid => {
@@ -65,7 +64,7 @@ pub(super) fn fork_and_try(path: &Path) {
         let closed = forked(store.close());
         let anew = Store::options().lock_timeout(Duration::from_millis(50)).open(&inherited).unwrap();
         let reads = anew.get("key").unwrap().as_deref() == Some(b"parent");
-        // The parent has a transaction open.
+        // The parent has an open transaction.
         let waits = matches!(anew.insert("child", "x"), Err(Error::LockTimeout { .. }));
         drop(anew);
         all && closed && reads && waits
@@ -94,11 +93,11 @@ fn a_forked_child_leaves_the_store_to_its_parent() {
     assert_eq!(store.get("after").unwrap().unwrap(), b"all");
 }
 
-/// Forks; the child goes on where this was called. `None` there.
+/// Forks; the child continues at the call, with `None`.
 #[cfg(unix)]
 pub(super) fn fork_here() -> Option<libc::pid_t> {
-    // SAFETY: the child goes back as far as where `unless_child` ends it, and allocates and reads memory, which the C
-    // library allows it.
+    // SAFETY: the child returns only as far as `unless_child`, which ends it, and allocates and reads memory, which the
+    // C library permits.
     match unsafe { libc::fork() } {
         0 => None,
         pid => {
@@ -108,16 +107,16 @@ pub(super) fn fork_here() -> Option<libc::pid_t> {
     }
 }
 
-/// Ends the process if it is the child of a fork, well if what it saw was good.
+/// Ends the process if it is the child of a fork, successfully if what it saw was right.
 #[cfg(unix)]
 pub(super) fn unless_child(child: Option<bool>) {
     if let Some(good) = child {
-        // SAFETY: ends this process, and nothing of what it has inherited is cleaned up.
+        // SAFETY: ends this process; nothing it has inherited is cleaned up.
         unsafe { libc::_exit(i32::from(!good)) }
     }
 }
 
-/// What a reader has borrowed stays as it is in a process that has a child, whatever else the child does, and whatever
+/// A reader's borrowed values stay intact in a process that has a child, whatever else the child does, and whatever
 /// others write.
 #[cfg(unix)]
 pub(super) fn fork_and_look(path: &Path) {
@@ -145,7 +144,7 @@ pub(super) fn fork_and_look(path: &Path) {
         let stays = look(&mut |bytes| {
             let before = bytes.to_vec();
             child = fork_here();
-            // The child leaves at once, and its parent goes on when it is done.
+            // The child leaves at once, and its parent continues when it is done.
             thread::scope(|scope| {
                 let Some(child) = child else { return true };
                 assert!(ended_well(child));
@@ -187,13 +186,13 @@ pub(super) fn fork_and_look(path: &Path) {
     drop((snapshot, value, entries, changes));
     assert_eq!(store.stats().unwrap().pins, 0);
 
-    // In the middle of a change: the child has no turn, and makes none of it.
+    // In the middle of a change: the child has no turn, and changes nothing.
     store.insert("key", "before").unwrap();
     map.insert("key", *b"before").unwrap();
     let mut child = None;
     let updated = map.update("key", |value| {
         child = fork_here();
-        // What the child still does, it has done before its parent goes on.
+        // The child has finished all it does before its parent continues.
         assert!(child.is_none_or(ended_well));
         value.map(|_| b"updated".to_vec())
     });
@@ -256,7 +255,7 @@ pub(super) fn fork_in_memory() {
     until_stopped();
 }
 
-/// Although that process has no file whose descriptors it would have to mind.
+/// Although that process has no file whose descriptors it would have to watch.
 #[cfg(unix)]
 #[test]
 fn a_forked_child_is_told_so_of_a_store_in_memory() {
@@ -271,7 +270,7 @@ pub(super) fn fork_and_live(path: &Path) {
     let store = Store::options().exclusive(true).open(path).unwrap();
     store.insert("key", "parent").unwrap();
     let (_, _) = fork(|| {
-        // Said here and not by the parent: as long as this process has not run at all, it holds everything.
+        // Said here and not by the parent: until this process has run, it holds all inherited files.
         say(&std::process::id().to_string());
         thread::sleep(LONG);
         true
@@ -289,7 +288,7 @@ fn the_locks_of_a_dead_parent_do_not_live_on_in_its_child() {
     let grandchild: libc::pid_t = player.next().parse().unwrap();
     assert!(matches!(Store::open(&path), Err(Error::Locked { .. })));
     player.kill_alone();
-    // SAFETY: asks whether the process is there, which sleeps for a minute and is nobody's child any more.
+    // SAFETY: asks whether the process exists, which sleeps for a minute and is no child of ours any more.
     assert_eq!(unsafe { libc::kill(grandchild, 0) }, 0, "the child was to live on");
     let alone = Store::options().exclusive(true).open(&path);
     // SAFETY: ends that process.

@@ -27,7 +27,7 @@ pub(super) fn grow(path: &Path) {
     for n in 0..40_000 {
         store.insert(format!("key {n}"), value(n)).unwrap();
     }
-    // Long values make the file larger than what anybody has mapped.
+    // Long values make the file larger than any process has mapped.
     store.insert("long", vec![7; 300 << 20]).unwrap();
     store.remove("long").unwrap();
 }
@@ -61,7 +61,7 @@ fn each_of_two_goes_on_behind_what_the_other_has_appended() {
         long
     };
     let mut keys = 0_u64;
-    // Of all lengths, so that one begins anywhere in an extent that the other has come to first.
+    // Of all lengths, so that one begins anywhere in an extent that the other has reached first.
     for turn in 0..200 {
         for _ in 0..1 + turn * 7919 % 400 {
             stores[turn % 2].insert(keys.to_le_bytes(), long(keys)).unwrap();

@@ -1,4 +1,4 @@
-//! Many processes, one file. Each test here starts this program several times over, and some of it gets killed.
+//! Many processes, one file. Each test here starts this program several times, and kills some of the processes.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![allow(unsafe_code, reason = "signals, forks and a clock that processes share")]
@@ -79,7 +79,7 @@ fn child() {
 /// A signal to a process that plays a role.
 #[cfg(unix)]
 fn signal(player: &Player, signal: libc::c_int) {
-    // SAFETY: a signal to a child that nobody has waited for yet, so that the number is still its.
+    // SAFETY: a signal to a child that was not waited for yet, so the number is still its own.
     assert_eq!(unsafe { libc::kill(player.child.id() as libc::pid_t, signal) }, 0);
 }
 

@@ -34,7 +34,7 @@ fn waiters_are_woken_by_commits_and_by_nothing_else() {
         store.insert("key", &value).unwrap();
         let start = Instant::now();
         for waiter in &waiters {
-            // One that was woken by the rollback would say the last number again.
+            // A waiter woken by the rollback would repeat the last number.
             assert_eq!(waiter.next(), value);
         }
         assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
@@ -46,12 +46,12 @@ fn waiters_are_woken_by_commits_and_by_nothing_else() {
     }
 }
 
-/// Compaction leaves of the history what is still needed.
+/// Without compaction, which keeps only a part of the history.
 pub(super) fn whole_history() -> Options {
     Store::options().auto_compact(None)
 }
 
-/// Changes keys that belong to it alone at random, and says what it did.
+/// Changes its own keys at random, and reports each change.
 pub(super) fn change_at_random(path: &Path, seed: u64) {
     let store = whole_history().open(path).unwrap();
     let mut random = Random(seed);
@@ -68,7 +68,7 @@ pub(super) fn change_at_random(path: &Path, seed: u64) {
     }
 }
 
-/// What a part of the changes says of the keys of one process, in the words of [`change_at_random`].
+/// The changes of one process's keys in a part of the history, in the words of [`change_at_random`].
 pub(super) fn told(store: &Store, since: u64, prefix: &str) -> Vec<String> {
     let changes = store.changes_since(since).unwrap();
     let mut last = since;
@@ -117,7 +117,7 @@ fn the_changes_since_are_what_was_done() {
     assert!(matches!(cleared.iter().next(), Some(Ok(change)) if change.kind == ChangeKind::Clear));
 }
 
-/// What a power cut has undone did happen to whoever saw it.
+/// Followers may have seen changes that a power cut has undone.
 #[test]
 fn changes_of_a_life_that_was_cut_short_are_told_apart() {
     let folder = folder();

@@ -10,7 +10,7 @@ pub(super) fn hold_snapshots(path: &Path, count: usize) {
     drop(snapshots);
 }
 
-/// Snapshots of so many commits.
+/// Snapshots of `count` commits.
 pub(super) fn snapshots_of_commits(store: &Store, count: usize) -> Vec<Snapshot> {
     let snapshot = |number: usize| {
         store.insert("number", number.to_le_bytes()).unwrap();
@@ -43,7 +43,7 @@ fn pins_of_the_dead_are_free_again() {
     for holder in holders {
         holder.kill();
     }
-    // The pins of the dead are used before the table grows any more.
+    // The pins of the dead are reused before the table grows further.
     let again = snapshots_of_commits(&store, 1000);
     assert_eq!((store.stats().unwrap().pins, live_bytes(&store)), (1010, grown));
     assert_eq!(again[999].get("key").unwrap().unwrap(), b"newer");
@@ -77,7 +77,7 @@ fn space_does_not_wait_for_the_dead() {
     let oldest = store.stats().unwrap().oldest_pin.unwrap();
     assert_eq!(oldest.pid, Some(holder.child.id()), "and who it is shows");
     assert!(oldest.since.is_some() && oldest.behind >= 5000, "{oldest:?}");
-    // Ours are not taken for those of a dead one, although the kernel says that nobody else holds our lock.
+    // Ours are not mistaken for a dead process's, although the kernel says that no other process holds our lock.
     let mine = store.snapshot().unwrap();
     holder.kill();
     insert(40_000);

@@ -5,7 +5,7 @@ use super::*;
 /// Nanoseconds of the clock that all processes of the system share.
 #[cfg(not(unix))]
 pub(super) fn clock() -> u64 {
-    // Nobody sets it during the test.
+    // The clock is not set during the test.
     std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64
 }
 
@@ -20,7 +20,7 @@ pub(super) fn clock() -> u64 {
 
 pub(super) const REGISTERS: u64 = 3;
 
-/// Operations on a few keys, each said when it begins and when it has returned.
+/// Operations on a few keys, each reported at its call and at its return.
 pub(super) fn use_registers(path: &Path, seed: u64) {
     let access = if seed.is_multiple_of(4) { Access::ReadOnly } else { Access::ReadWrite };
     let store = Store::options().tiny_steps().access(access).open(path).unwrap();

@@ -1,4 +1,4 @@
-//! A process that holds the writer lock, or opens the store, and does not go on.
+//! A process that holds the writer lock, or opens the store, and is stopped.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn a_stopped_holder_is_named_and_a_dead_one_replaced() {
     let store = Store::options().lock_timeout(Duration::from_millis(200)).open(&path).unwrap();
     let holder = Player::start("transaction", "", &path);
     assert_eq!(holder.next(), "holding");
-    // It does nothing anyway; stopped, it could not even.
+    // It is idle anyway; stopped, it cannot even act.
     #[cfg(unix)]
     signal(&holder, libc::SIGSTOP);
     for _ in 0..2 {
@@ -52,7 +52,7 @@ pub(super) fn open_again_and_again(path: &Path, access: &str) {
     }
 }
 
-/// Wherever it is stopped.
+/// At whatever step it is stopped.
 #[cfg(unix)]
 #[test]
 fn a_stopped_opener_is_in_nobodys_way() {

@@ -14,7 +14,7 @@ fn an_opener_on_another_system_is_refused() {
         let Err(Error::Locked { by, .. }) = open_as(&path, how) else { panic!("{how}") };
         assert_eq!(by, HeldBy::OtherSystem { pid: player.child.id() }, "{how}");
     }
-    // One who could not find out under which kernel it runs is not under another.
+    // A process that could not determine its kernel does not count as running under another.
     overwrite(&path, format::PROCESS_TABLE + format::process::BOOT, &[0; 8]);
     assert_eq!(open_as(&path, "shared").unwrap().opened(), Opened::Attached);
     player.kill();
@@ -41,7 +41,7 @@ fn there_is_room_for_many_openers() {
     assert_eq!(live_bytes(&stores[150]), format::PROCESSES * format::PROCESS_LEN, "the table goes on in one extent");
     let reader = Store::options().access(Access::ReadOnly).open(&path).unwrap();
     assert_eq!((reader.stats().unwrap().processes.len() as u64, reader.len().unwrap()), (MANY, MANY));
-    // Those whose entries lie in front of the extents go first, and a newcomer takes one of these.
+    // The processes with entries before the extents leave first, and a newcomer takes one of these.
     stores.drain(..100);
     assert_eq!(Store::open(&path).unwrap().opened(), Opened::Attached);
     assert!(matches!(Store::options().exclusive(true).open(&path), Err(Error::Locked { .. })));
@@ -52,7 +52,7 @@ fn there_is_room_for_many_openers() {
     assert_eq!((store.opened(), store.len().unwrap(), live_bytes(&store)), (Opened::Clean, MANY, 0));
 }
 
-/// A table goes on by an extent, and only who has the turn knows what is free.
+/// A table grows by an extent, and only the holder of the turn knows the free space.
 #[test]
 fn the_tables_do_not_grow_in_the_turn_of_another_opening() {
     let folder = folder();
@@ -69,7 +69,7 @@ fn the_tables_do_not_grow_in_the_turn_of_another_opening() {
         }
     };
     write(&mut transaction, 0);
-    // This thread has the turn, so it cannot wait for it; and what another opening knows of the file's space is old.
+    // This thread has the turn, so it cannot wait for it; and another opening's knowledge of the free space is stale.
     snapshots.extend(stores[1..].iter().map(|store| store.snapshot().unwrap()));
     assert!(matches!(Store::open(&path), Err(Error::WouldDeadlock { .. })));
     let open = || Store::options().lock_timeout(Duration::from_millis(100)).open(&path).map(drop);
@@ -85,8 +85,8 @@ fn the_tables_do_not_grow_in_the_turn_of_another_opening() {
     }
 }
 
-/// Whoever needs a longer table of processes needs a turn for it. Others who open or close the store do not wait for
-/// that.
+/// An opener that needs a longer table of processes needs a turn for it. Others that open or close the store do not
+/// wait for that.
 #[test]
 fn one_who_waits_for_an_entry_holds_nobody_up_who_needs_none() {
     let folder = folder();
@@ -104,7 +104,7 @@ fn one_who_waits_for_an_entry_holds_nobody_up_who_needs_none() {
             reader().unwrap();
         }
         assert!(!waiting.is_finished());
-        // It gets the entry of one who goes, whoever writes.
+        // It gets the entry of an opener that leaves, even while another one writes.
         stores.swap_remove(5).close().unwrap();
         stores.push(waiting.join().unwrap());
         let waiting = scope.spawn(one_more);

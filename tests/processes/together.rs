@@ -55,7 +55,7 @@ fn a_reader_changes_not_a_byte() {
         store.insert(n.to_le_bytes(), value(n)).unwrap();
     }
     store.checkpoint().unwrap();
-    // A root user may write to it all the same; what counts is that nothing tries.
+    // Root may write to it nevertheless; what counts is that no attempt is made.
     // (Wine does not change the attributes of a file that is mapped.)
     #[cfg(unix)]
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
@@ -76,13 +76,13 @@ fn a_reader_changes_not_a_byte() {
     assert!(state() == before);
 }
 
-/// A reader came when the store was closed, and somebody opens it for writing under its eyes.
+/// A reader came while the store was closed, and then it is opened for writing.
 #[test]
 fn a_reader_of_a_closed_store_sees_it_come_to_life() {
     let folder = folder();
     let path = folder.path().join("store");
     Store::open(&path).unwrap().insert("key", "old").unwrap();
-    // Nobody vouches for the live area of a copy.
+    // For a copy the live area is not vouched for.
     let copy = folder.path().join("copy");
     fs::copy(&path, &copy).unwrap();
     let reader = Store::options().access(Access::ReadOnly).open(&copy).unwrap();

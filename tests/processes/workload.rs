@@ -4,11 +4,11 @@ use super::*;
 
 pub(super) const COUNTERS: u64 = 16;
 
-/// What step `n` of a writer does.
+/// Step `n` of a writer.
 pub(super) enum Step {
     Insert,
     Remove(u64),
-    /// Besides inserting, raises this counter and sets this pair, all in one transaction.
+    /// In addition to an insert, raises this counter and sets this pair, all in one transaction.
     Transaction(u64),
 }
 
@@ -24,7 +24,7 @@ pub(super) fn own(writer: &str, n: u64) -> String {
     format!("own:{writer}:{n}")
 }
 
-/// Processor time of this thread, if the system tells it: other work on the same cores does not count.
+/// Processor time of this thread, if the system provides it: other work on the same cores does not count.
 #[cfg(unix)]
 pub(super) fn thread_time() -> Option<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -38,8 +38,8 @@ pub(super) fn thread_time() -> Option<Duration> {
     None
 }
 
-/// Says if an operation was slow: if it took much processor time, or waited for very long. Many processes share few
-/// cores here, so how long it takes by the clock says little.
+/// Reports an operation that was slow: that took much processor time, or waited for very long. Many processes share few
+/// cores here, so wall-clock time means little.
 pub(super) fn timed<T>(what: &str, operation: impl FnOnce() -> T) -> T {
     let (start, begun) = (Instant::now(), thread_time());
     let result = operation();
@@ -53,7 +53,7 @@ pub(super) fn timed<T>(what: &str, operation: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Does its steps until it is stopped, and says the number of each when that has returned.
+/// Runs its steps until it is stopped, and reports the number of each when it has returned.
 pub(super) fn write_on(path: &Path, name: &str) {
     let stop = stop_flag();
     let store = Store::options().tiny_steps().open(path).unwrap();
@@ -76,8 +76,8 @@ pub(super) fn write_on(path: &Path, name: &str) {
             }
         });
         say(&n.to_string());
-        // What there is to be read must not grow with the time that all of this takes on a busy machine. Most writers
-        // are killed before they come here.
+        // On a busy machine the content must not grow too long to be read. Most writers are killed before they come
+        // here.
         if n > 5000 {
             thread::sleep(Duration::from_millis(1));
         }
@@ -126,7 +126,7 @@ pub(super) fn read_on(path: &Path, access: Access) {
         thread::sleep(Duration::from_millis(random.below(5)));
         assert!(content() == first, "a snapshot has changed");
         rounds += 1;
-        // One that is asked to stop before it had a turn at the processor does its first round all the same.
+        // A reader that is told to stop before it ran at all does its first round nevertheless.
         if stop.load(Ordering::SeqCst) {
             break;
         }
@@ -134,7 +134,7 @@ pub(super) fn read_on(path: &Path, access: Access) {
     say(&format!("rounds {rounds}"));
 }
 
-/// What the writers are known to have done: the number of the last step that had returned.
+/// The known progress of the writers: the number of the last step that had returned.
 #[derive(Default)]
 pub(super) struct Done(BTreeMap<String, Option<u64>>);
 
@@ -146,7 +146,7 @@ impl Done {
         }
     }
 
-    /// Holds the content against it: nothing that had returned is missing, the step after that is there or not.
+    /// Compares the content with that: no returned step is missing, and the next step is there or not.
     fn check(&self, store: &Store) {
         assert_clean(store);
         let snapshot = store.snapshot().unwrap();
@@ -217,7 +217,7 @@ fn writers_and_readers_of_many_processes() {
     done.check(&store);
 }
 
-/// Kills players of a never-ending game, and stops some for a while.
+/// Kills players of a never-ending workload, and stops some for a while.
 pub(super) fn kill_at_random(kills: u64, seed: u64) {
     let mut random = Random(seed);
     let folder = folder();
@@ -229,7 +229,7 @@ pub(super) fn kill_at_random(kills: u64, seed: u64) {
         let name = names.next().unwrap().to_string();
         (name.clone(), Player::start(role, name, &path))
     };
-    // An index grows in one go, which all writers wait for: that is not what is timed here.
+    // An index grows in one go, which all writers wait for: that is not timed here.
     drop(Store::options().initial_capacity(2_000_000).open(&path).unwrap());
     let mut players: Vec<_> = roles.iter().map(|role| start(role)).collect();
     let mut hear = |index: usize, name: &str, said: &[String]| {
@@ -282,7 +282,7 @@ fn killing_any_of_them_hurts_nobody() {
     }
 }
 
-/// Increments a counter of everybody's, so many times.
+/// Increments a shared counter `times` times.
 pub(super) fn increment(path: &Path, times: u64) {
     let store = Store::options().tiny_steps().open(path).unwrap();
     for _ in 0..times {

@@ -1,5 +1,5 @@
-//! Folders, random numbers that can be repeated, settings, and pieces of a test that run in a process of their own: for
-//! the tests of the public interface and for those of the engine.
+//! Folders, repeatable random numbers, settings, and parts of a test that run in their own process: for the tests of
+//! the public interface and of the engine.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::ffi::OsStr;
@@ -11,8 +11,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// A folder in memory if the system has such a thing: what these tests do is not about the disk, and flushes of a real
-/// one would take most of their time.
+/// A folder in memory if the system has one: these tests are not about the disk, and real flushes would take most of
+/// their time.
 pub(crate) fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
@@ -55,20 +55,20 @@ const RUNNER: &str = "SLOTLOG_TEST_RUNNER";
 const ROLE: &str = "SLOTLOG_TEST_ROLE";
 const STORE: &str = "SLOTLOG_TEST_STORE";
 
-/// This very test program, about to play `role` with the store at `path` in a process of its own. The test file has to
-/// have a test named `child` for that, which does what [`role`] says and is ignored otherwise.
+/// This test program, about to play `role` with the store at `path` in its own process. The test file must have a test
+/// named `child` for that, which acts on [`role`] and is ignored otherwise.
 pub(crate) fn child(role: &str, path: &Path) -> Command {
     child_of("child", role, path)
 }
 
-/// As [`child`], where the test that plays the role has another name.
+/// Like [`child`], if the test that plays the role has another name.
 pub(crate) fn child_of(test: &str, role: &str, path: &Path) -> Command {
     let mut command = command(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]).env(ROLE, role).env(STORE, path);
     command
 }
 
-/// A program that was built for the same machine as this one: where that is emulated, only the emulator can start it.
+/// A program built for the same machine as this one: if that is emulated, only the emulator can start it.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let runner = std::env::var(RUNNER).unwrap_or_default();
     let mut words = runner.split_whitespace();
@@ -105,12 +105,12 @@ pub(crate) fn example(name: &str, folder: &Path) -> Command {
     command
 }
 
-/// A number from the environment, for tests that can be longer than they usually are.
+/// A number from the environment, for tests that can run longer than usual.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect(name))
 }
 
-/// Which role this process plays and with which store; `None` in the process that the user started.
+/// The role of this process and its store; `None` in the process that the user started.
 pub(crate) fn role() -> Option<(String, std::path::PathBuf)> {
     Some((std::env::var(ROLE).ok()?, std::env::var_os(STORE)?.into()))
 }
@@ -124,14 +124,14 @@ pub(crate) fn run_child(role: &str, path: &Path) -> Vec<String> {
     stdout.lines().filter_map(said).map(str::to_owned).collect()
 }
 
-/// Waits until the process that started this one closes the pipe, or is gone.
+/// Waits until the parent process closes the pipe, or is gone.
 pub(crate) fn until_stopped() {
     use std::io::Read;
 
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-/// Becomes true when the process that started this one wants it to stop, or is gone.
+/// Becomes true when the parent process wants this one to stop, or is gone.
 pub(crate) fn stop_flag() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
@@ -142,7 +142,7 @@ pub(crate) fn stop_flag() -> Arc<AtomicBool> {
     stop
 }
 
-/// Says something to the process that started this one.
+/// Says something to the parent process.
 pub(crate) fn say(what: &str) {
     use std::io::Write;
 
@@ -152,14 +152,14 @@ pub(crate) fn say(what: &str) {
     out.flush().unwrap();
 }
 
-/// What a child that was started with a pipe for its output says, as it says it.
+/// Receives what a child says, as it says it. Its output must be a pipe.
 pub(crate) fn listen(child: &mut Child) -> Receiver<String> {
     let out = BufReader::new(child.stdout.take().unwrap());
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
         for line in out.lines().map_while(Result::ok) {
             if let Some(said) = said(&line) {
-                // Nobody may be listening any more.
+                // There may be no receiver any more.
                 let _ = sender.send(said.to_owned());
             }
         }
@@ -167,12 +167,12 @@ pub(crate) fn listen(child: &mut Child) -> Receiver<String> {
     lines
 }
 
-/// What a line of a child's output says, if it is one from [`say`].
+/// The content of a line of a child's output, if [`say`] has written it.
 pub(crate) fn said(line: &str) -> Option<&str> {
     line.strip_prefix('>')
 }
 
-/// Writes these bytes over what is in a file.
+/// Overwrites bytes in a file.
 pub(crate) fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     use std::io::{Seek, SeekFrom, Write};
 

@@ -1,4 +1,4 @@
-//! What several test files share.
+//! Shared by several test files.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 mod basics;

@@ -1,4 +1,4 @@
-//! A role that plays in a process of its own, beside the test.
+//! A role that plays in its own process, beside the test.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -13,7 +13,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 const ARGUMENT: &str = "SLOTLOG_TEST_ARGUMENT";
 
-/// What the test has told the role that this process plays.
+/// The argument that the test gave to the role of this process.
 pub(crate) fn argument() -> String {
     std::env::var(ARGUMENT).unwrap_or_default()
 }
@@ -40,24 +40,24 @@ impl Player {
         self.lines.recv_timeout(LONG).unwrap_or_else(|error| panic!("{} says nothing: {error}", self.role))
     }
 
-    /// What it has said until now.
+    /// Everything it has said so far.
     pub(crate) fn so_far(&self) -> Vec<String> {
         self.lines.try_iter().collect()
     }
 
-    /// Kills it. What it has started itself may live on, and hold its output open.
+    /// Kills it. Processes it has started may live on, and hold its output open.
     pub(crate) fn kill_alone(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Kills it, and returns what it had still said.
+    /// Kills it, and returns the rest of what it said.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.kill_alone();
         self.rest()
     }
 
-    /// Asks it to stop, sees that it ends well, and returns what it had still to say.
+    /// Tells it to stop, checks that it ends well, and returns the rest of what it said.
     pub(crate) fn stop(mut self) -> Vec<String> {
         drop(self.child.stdin.take());
         let start = Instant::now();
@@ -86,7 +86,7 @@ impl Player {
 
 impl Drop for Player {
     fn drop(&mut self) {
-        // Should a test fail: nothing may be left running.
+        // If a test fails, nothing may be left running.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

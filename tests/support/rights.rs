@@ -1,12 +1,12 @@
-//! Tests of what only some users may do.
+//! Tests of permissions.
 #![allow(unsafe_code, reason = "calls of the system that take and return integers")]
 
 pub(crate) fn is_root() -> bool {
-    // SAFETY: takes nothing and always succeeds.
+    // SAFETY: `geteuid` takes nothing and always succeeds.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// For root everything is permitted; a child that is "nobody" may do less.
+/// Root may do everything; a child that is "nobody" may do less.
 pub(crate) fn give_up_rights() {
     if is_root() {
         // SAFETY: both take an integer; "nobody" has this number everywhere that matters.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a thread does when its locals are dropped.
+/// Runs a closure when the locals of a thread are dropped.
 #[derive(Default)]
 pub(super) struct AtTheEnd(RefCell<Option<Box<dyn FnOnce()>>>);
 
@@ -19,11 +19,11 @@ thread_local! {
     static TWO: AtTheEnd = AtTheEnd::default();
 }
 
-/// What a thread tells that comes to its end.
+/// Messages of a thread that is ending.
 pub(super) enum Told {
-    /// It begins to look; the number of the look that it is about to begin.
+    /// It begins to look; holds the number of the next look.
     Starts(Arc<AtomicU64>),
-    /// Whether what it looked at stayed what it was.
+    /// Whether the value stayed the same.
     Stays(bool),
 }
 
@@ -34,7 +34,7 @@ pub(super) fn dawdle(time: u64) {
     }
 }
 
-/// Looks at a value until somebody has written `rounds` more times to all keys, and says whether it stayed what it was.
+/// Looks at a value until all keys were written `rounds` more times, and says whether the value stayed the same.
 pub(super) fn stays_the_same(store: &Store, key: u64, rounds: u64, written: &AtomicU64) -> bool {
     let stays = store.get_with(key.to_le_bytes(), |bytes| {
         let before = bytes.to_vec();
@@ -73,8 +73,8 @@ fn a_thread_may_read_until_its_very_end() {
         })
     };
     let (mut looks, mut changed) = (0, Vec::new());
-    // A letter for each thing that a thread does before it ends: it reads from the store, or from another; or it uses
-    // the one or the other of its locals for the first time. In what order they are dropped depends on that.
+    // A letter for each action of a thread before it ends: a read from this store, or from another; or the first use of
+    // one of its two locals. The order in which these are dropped depends on that.
     for order in ["1r", "r1", "1r2", "2r1", "1ro", "1or", "o1r2", "12", "1", "ro1r2"] {
         let (tell, told) = std::sync::mpsc::channel();
         let at_the_end = {
@@ -110,7 +110,7 @@ fn a_thread_may_read_until_its_very_end() {
                 }
             }
         });
-        // Whoever comes now may take what the thread has given back.
+        // Newcomers may take the pin that the thread has given back.
         let mut newcomers = Vec::new();
         for told in told {
             match told {

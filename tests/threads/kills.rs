@@ -5,13 +5,13 @@ use super::*;
 /// A change of commit number `number`: a key, and its new value if it gets one.
 pub(super) type Change = (String, Option<Vec<u8>>);
 
-/// What commit number `number` consists of; `None` for a clear. The same whenever it is asked.
+/// The changes of commit number `number`; `None` for a clear. The same on each call.
 pub(super) fn commit(number: u64) -> Option<Vec<Change>> {
     let mut random = Random(number);
     let body = |len: usize| Some(value(number, len));
     Some(match number % 16 {
         0 if number.is_multiple_of(2048) => return None,
-        // Transactions, small and not so small, that overwrite what earlier ones have put and remove some of it.
+        // Transactions, small and not so small, that overwrite earlier puts and remove some of them.
         0..4 => {
             let size = if number % 64 == 1 { 300 } else { 6 };
             let mut changes: Vec<Change> =
@@ -49,7 +49,7 @@ pub(super) fn perform(store: &Store, number: u64) {
     }
 }
 
-/// What commit number `number` makes of the content.
+/// Applies commit number `number` to the content.
 pub(super) fn apply(content: &mut Content, number: u64) {
     match commit(number) {
         None => content.clear(),
@@ -64,7 +64,7 @@ pub(super) fn apply(content: &mut Content, number: u64) {
     }
 }
 
-/// Commits one after the other until somebody ends it, and says the number of each when it has returned.
+/// Commits one after the other until it is killed, and reports the number of each when it has returned.
 pub(super) fn commit_for_ever(path: &Path, first: u64) {
     let store = Store::options().checkpoint_every(1 << 20).open(path).unwrap();
     for number in first.. {
@@ -88,7 +88,7 @@ fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
         let mut child =
             support::child(&format!("commit from {}", done + 1), &path).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // It may take a while to start; what counts is the time in which it commits.
+        // It may take a while to start; only the time in which it commits counts.
         let first = lines.find_map(|line| said(&line.unwrap()).map(|said| said.parse::<u64>().unwrap()));
         assert_eq!(first, Some(done + 1));
         let reader = thread::spawn(move || {
@@ -106,7 +106,7 @@ fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
 
         let store = Store::open(&path).unwrap();
         if cfg!(target_os = "linux") && store.opened() != Opened::AfterKill {
-            // Killed between the seal and the commit point, which is hardly ever.
+            // Killed between the seal and the commit point, which is rare.
             assert!(matches!(store.opened(), Opened::AfterPowerCut { .. }), "round {round}");
             long_roads += 1;
             assert!(long_roads <= 3, "the long road was taken {long_roads} times until round {round}");
@@ -114,7 +114,7 @@ fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
         let snapshot = store.snapshot().unwrap();
         let found = content_of(&snapshot);
         if found != expected {
-            // One commit may have been done and its report not have got out.
+            // One commit may have been made without its report getting out.
             done += 1;
             apply(&mut expected, done);
             assert!(found == expected, "round {round}: neither the content after commit {reported} nor after {done}");
@@ -124,7 +124,7 @@ fn a_kill_loses_nothing_that_has_returned_and_leaves_nothing_half_done() {
             assert_eq!(snapshot.get(key).unwrap(), Some(&value[..]));
         }
         assert_clean(&store);
-        // The log alone says the same.
+        // The log alone gives the same.
         let copy = folder.path().join("copy");
         std::fs::copy(&path, &copy).unwrap();
         let copy = Store::open(&copy).unwrap();

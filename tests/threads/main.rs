@@ -1,4 +1,4 @@
-//! Many at once: threads that read and write one store, transactions that change threads, processes that want the same
+//! Concurrency: threads that read and write one store, transactions that change threads, processes that want the same
 //! file, and processes that are killed while they write.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
@@ -25,7 +25,7 @@ use openers::*;
 use slotlog::{Access, Error, Opened, Snapshot, Store, Transaction};
 use support::{Content, Random, assert_clean, content_of, folder, run_child, said, say, setting};
 
-/// A value that says which counter it belongs to and shows whether it is whole.
+/// A value that names its counter and shows whether it is intact.
 fn value(counter: u64, len: usize) -> Vec<u8> {
     let mut value = counter.to_le_bytes().to_vec();
     value.extend(Random(counter).bytes(len));
@@ -33,7 +33,7 @@ fn value(counter: u64, len: usize) -> Vec<u8> {
     value
 }
 
-/// The counter of a [`value`], which must be whole.
+/// The counter of a [`value`], which must be intact.
 #[track_caller]
 fn counter(value: &[u8]) -> u64 {
     let (body, end) = value.split_at(value.len() - 8);
@@ -50,7 +50,7 @@ const PAIRS: u64 = 50;
 const READERS: u64 = 8;
 const WRITERS: u64 = 2;
 
-/// Writes what the readers of the next test check: pairs in transactions, and single keys, more and more of them, so
+/// Writes the data that the readers of the next test check: pairs in transactions, and more and more single keys, so
 /// that the file and the index have to grow all the time.
 fn write(store: &Store, writer: u64, ticket: &AtomicU64, turns: u64) {
     let mut random = Random(writer);
@@ -61,7 +61,7 @@ fn write(store: &Store, writer: u64, ticket: &AtomicU64, turns: u64) {
         let mut transaction = store.begin().unwrap();
         transaction.insert(format!("a/{pair}"), &value).unwrap();
         if random.one_in(8) {
-            // What is given up must never be seen; a counter this high would stay.
+            // A transaction that is given up must never be seen; a counter this high would stay.
             transaction.insert(format!("b/{pair}"), self::value(u64::MAX, 0)).unwrap();
             transaction.rollback();
         } else {
@@ -79,14 +79,14 @@ fn write(store: &Store, writer: u64, ticket: &AtomicU64, turns: u64) {
     }
 }
 
-/// Checks what must hold in every snapshot and between snapshots, until `done`. Returns how many snapshots that were.
+/// Checks the invariants of every snapshot and between snapshots, until `done`. Returns the number of snapshots.
 fn read(store: &Store, reader: u64, done: &AtomicBool) -> u64 {
     let mut random = Random(100 + reader);
     let mut seen = vec![0; PAIRS as usize];
     let mut rounds = 0;
     while !done.load(Ordering::Relaxed) {
         rounds += 1;
-        // Single reads: whole, and never older than what this thread has seen.
+        // Single reads: intact, and never older than this thread has seen before.
         for _ in 0..50 {
             let pair = random.below(PAIRS);
             let side = if random.one_in(2) { "a" } else { "b" };
@@ -226,7 +226,7 @@ fn clears_are_seen_whole_by_readers() {
     });
     assert!(store.is_empty().unwrap());
     assert_clean(&store);
-    // A reader that was put to sleep may have held many cleared indexes. Now that none is left, the next clear finds
+    // A descheduled reader may have held many cleared indexes. Now that all readers are gone, the next clear finds
     // their space free.
     store.insert("key", "value").unwrap();
     store.clear().unwrap();

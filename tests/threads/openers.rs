@@ -56,7 +56,7 @@ fn many_processes_open_a_new_path_at_once() {
     for child in 0..4 {
         assert_eq!(next(child), "ready");
     }
-    // They start at a time that is said to all of them, and hold what they have until all of them have tried.
+    // They start at a given time, and hold what they have until all of them have tried.
     let start = std::time::SystemTime::now() + Duration::from_millis(50);
     let start = start.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
     for child in &mut children {

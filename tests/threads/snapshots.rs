@@ -20,7 +20,7 @@ fn a_snapshot_outlives_the_store() {
     assert_eq!(store.get("key").unwrap().unwrap(), b"newer");
 }
 
-/// Snapshots of so many commits, each of which sees its own number.
+/// Snapshots of `count` commits, each of which sees its own number.
 pub(super) fn snapshots_of_commits(store: &Store, count: u64) -> Vec<Snapshot> {
     let snapshot = |number: u64| {
         store.insert("number", number.to_le_bytes()).unwrap();
@@ -45,7 +45,7 @@ fn views_of_one_commit_share_a_pin() {
     let iterators: Vec<_> = (0..MANY).map(|_| map.iter().unwrap()).collect();
     assert_eq!(store.stats().unwrap().pins, 1);
     map.insert("key", "newer").unwrap();
-    // In another thread they may have another, and what is taken along keeps its own.
+    // In another thread they may have another pin, and snapshots sent there keep their own.
     let elsewhere = thread::scope(|scope| {
         let (store, map) = (&store, &map);
         scope.spawn(move || (store.snapshot().unwrap(), values, map.get_ref("key").unwrap().unwrap())).join().unwrap()
@@ -78,7 +78,7 @@ fn there_is_a_pin_for_each_of_many_commits() {
     for (number, snapshot) in (0_u64..).zip(&snapshots) {
         assert_eq!(snapshot.get("number").unwrap(), Some(&number.to_le_bytes()[..]));
     }
-    // Threads find theirs as well, while they are all there.
+    // Threads find theirs as well, while they all exist.
     let here = Barrier::new(100);
     thread::scope(|scope| {
         for _ in 0..100 {
@@ -97,8 +97,8 @@ fn there_is_a_pin_for_each_of_many_commits() {
     assert_clean(&store);
 }
 
-/// Threads come and go, hold many commits each, shared or not, and let go of them in any order, while writers use the
-/// space again.
+/// Threads come and go, hold many commits each, shared or not, and release them in any order, while writers reuse the
+/// space.
 #[test]
 fn many_commits_stay_what_they_are_while_the_table_of_pins_grows() {
     const KEYS: u64 = 16;
@@ -129,7 +129,7 @@ fn many_commits_stay_what_they_are_while_the_table_of_pins_grows() {
         for holder in 0..HOLDERS {
             let (done, most, path) = (&done, &most, &path);
             scope.spawn(move || {
-                // Each has opened it for himself, so that all are processes to each other.
+                // Each has opened the store separately, so that they act towards each other like processes.
                 let store = Store::open(path).unwrap();
                 let mut random = Random(holder + 1);
                 let mut held = Vec::new();
@@ -152,7 +152,7 @@ fn many_commits_stay_what_they_are_while_the_table_of_pins_grows() {
                 held.iter().for_each(look);
             });
         }
-        // On a busy machine it takes those who hold commits a while to have so many.
+        // On a busy machine it takes the threads a while to hold that many commits.
         for number in 1..400_000 {
             write(number);
             if number >= 4000 && most.load(Ordering::Relaxed) > slotlog::format::PINS {
@@ -180,7 +180,7 @@ fn when_there_is_no_room_for_more_pins_readers_are_told_and_writers_go_on() {
     for len in [16 << 10, 1000, 100] {
         while store.insert(format!("{len} {}", store.len().unwrap()), vec![1; len]).is_ok() {}
     }
-    // Removals always get through, and each is a commit.
+    // Removals always succeed, and each is a commit.
     let mut snapshots = Vec::new();
     let mut keys = (0..2 * PINS).map(u64::to_le_bytes);
     let error = loop {
@@ -194,7 +194,7 @@ fn when_there_is_no_room_for_more_pins_readers_are_told_and_writers_go_on() {
     assert!(snapshots.len() as u64 > PINS - 20, "{}", snapshots.len());
     let lens: BTreeSet<u64> = snapshots.iter().map(Snapshot::len).collect();
     assert_eq!(lens.len(), snapshots.len(), "each sees its own");
-    // This thread has its pin. Another has none to keep, and there is none to share.
+    // This thread has its pin. Another one gets none to keep, and there is none to share.
     store.contains_key("key").unwrap();
     let elsewhere = thread::scope(|scope| scope.spawn(|| store.contains_key("key")).join().unwrap());
     assert!(matches!(elsewhere, Err(Error::PinsExhausted { .. })));
@@ -207,7 +207,7 @@ fn when_there_is_no_room_for_more_pins_readers_are_told_and_writers_go_on() {
     let elsewhere = thread::scope(|scope| scope.spawn(|| store.contains_key("key")).join().unwrap());
     assert!(!elsewhere.unwrap(), "one free pin is enough");
     drop(snapshots);
-    // What a thread keeps is free again when it ends.
+    // The pin that a thread keeps is free again when the thread ends.
     for _ in 0..2 * PINS {
         thread::scope(|scope| scope.spawn(|| store.contains_key("key").unwrap()).join().unwrap());
     }

@@ -74,7 +74,7 @@ fn the_sender_of_a_transaction_that_was_handed_over_waits_like_any_other() {
         let (insert, inserted) = (writing.clone(), Arc::new(AtomicBool::new(false)));
         let seen = inserted.clone();
         let other = thread::spawn(move || {
-            // Nobody has used it when the sender has waited longer than it does without having said so.
+            // The transaction stays unused for longer than the sender would wait without the handover.
             thread::sleep(Duration::from_millis(300));
             assert!(!seen.load(Ordering::SeqCst));
             transaction.commit().unwrap();
@@ -115,7 +115,7 @@ fn a_transaction_that_was_handed_over_is_that_of_the_thread_that_uses_it() {
     }
     transaction.hand_over().commit().unwrap();
     assert_eq!(elsewhere.get("key").unwrap().unwrap(), b"value");
-    // One that is dropped without having been used leaves nothing either.
+    // A transaction that is dropped unused leaves nothing either.
     drop(elsewhere.begin().unwrap().hand_over());
     store.insert("key", "other").unwrap();
     assert_clean(&store);
@@ -201,7 +201,7 @@ fn another_thread_gives_up_after_the_lock_timeout() {
     });
     transaction.rollback();
     store.insert("key", "value").unwrap();
-    // Whoever waits gets it as soon as it is free.
+    // A waiting thread gets it as soon as it is free.
     let transaction = store.begin().unwrap();
     thread::scope(|scope| {
         let waiter = scope.spawn(|| store.insert("key", "later"));
@@ -221,7 +221,7 @@ fn a_panic_with_a_transaction_open_leaves_a_usable_store() {
         let mut transaction = panicking.begin().unwrap();
         transaction.insert("key", "in the transaction").unwrap();
         transaction.insert("other", vec![1; 100_000]).unwrap();
-        // Not `panic!`: the hook would print it, and this one is meant to be.
+        // Not `panic!`: the hook would print it, and this panic is intended.
         std::panic::resume_unwind(Box::new("as planned"));
     })
     .join();

@@ -1,10 +1,10 @@
-//! What a recovery makes of the end of a log: logs written out by hand, record by record, that are torn or damaged at
-//! every byte of their last two commits, or that go on with what has a CRC that holds and must not be believed all the
-//! same. And what it makes of a log that is whole: the same store.
+//! What a recovery makes of the end of a log: logs written by hand, record by record, that are torn or damaged at every
+//! byte of their last two commits, or that continue with records that have a valid CRC and must not be believed
+//! nevertheless. And what it makes of a complete log: the same store.
 //!
-//! A file that is written to a new path is a copy to the store, so it takes the road of a power cut: only superblock
-//! and log count. Each time the records that recovery says to have found have to be those that the table expects, the
-//! content is compared, and the store has to work afterwards, be closed and recovered again.
+//! A file written to a new path is a copy to the store, so it is recovered as after a power cut: only superblock and
+//! log count. Each time the records found by the recovery must be those that the table expects, the content is
+//! compared, and the store must work afterwards, be closed and recovered again.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod refused;
@@ -32,8 +32,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use Step::{Clear, Incarnation, Jump, Put, Remove};
 use flags::{COMMIT, NEW};
 
-/// Where the second and the third extent of a log are, if it has any. The first one is where extents begin. The third
-/// is where the new store, of which all images are made, has its index: recovery has no use for that.
+/// Offsets of the second and the third extent of a log, if it has any. The first one is at the start of the extents.
+/// The third is where the new store, the template of all images, has its index, which recovery does not need.
 const SECOND: u64 = 0x40000;
 const THIRD: u64 = 0x20000;
 
@@ -41,7 +41,7 @@ const THIRD: u64 = 0x20000;
 const SECTORS: &str = text(&[b's'; 600]);
 /// A value that does not fit into the first extent.
 const LONG: &str = text(&[b'l'; 70_000]);
-/// A value of a record that begins at 65584 and leaves room for a jump in its block, and for nothing else.
+/// A value whose record begins at 65584 and leaves room for a jump in its block, and for nothing else.
 const FILLER: &str = text(&[b'f'; 3968]);
 
 const fn text<const N: usize>(bytes: &'static [u8; N]) -> &'static str {
@@ -58,18 +58,18 @@ const fn seq(incarnation: u64, count: u64) -> u64 {
 
 type Content<'a> = &'a [(&'a str, &'a str)];
 
-/// One record of a commit as the store would write it. What is not said follows from the records before.
+/// One record of a commit as the store would write it. The remaining fields follow from the records before.
 #[derive(Clone, Copy)]
 enum Step {
     Put(&'static str, &'static str),
     Remove(&'static str),
     Clear,
-    /// The log goes on at this offset. In front of an incarnation record it has the number of the record before.
+    /// The log continues at this offset. Before an incarnation record, the jump has the number of the record before.
     Jump(u64),
     Incarnation,
 }
 
-/// A record with whatever is to be in it. It gets a CRC that holds.
+/// A record with arbitrary fields. It gets a valid CRC.
 #[derive(Clone)]
 struct Literal {
     kind: u8,
@@ -78,11 +78,11 @@ struct Literal {
     prev: u64,
     key: &'static str,
     value: Vec<u8>,
-    /// Where it is, if not behind the one before.
+    /// Its offset, unless it follows the record before.
     at: Option<u64>,
-    /// What it says of the one before, if not the truth.
+    /// Its chain, if wrong.
     chain: Option<u32>,
-    /// How long it says its value to be, if not the truth.
+    /// The length of its value that it claims, if wrong.
     value_len: Option<u32>,
 }
 
@@ -109,7 +109,7 @@ impl Literal {
     }
 }
 
-/// Where a log stands behind a commit, as far as recovery tells.
+/// The state of a log after a commit, as far as recovery tells.
 #[derive(Clone, Copy)]
 struct Mark {
     /// Records so far, and their bytes.
@@ -123,16 +123,16 @@ struct Mark {
 struct Log {
     image: Vec<u8>,
     superblock: Superblock,
-    /// Where its extents begin.
+    /// Offsets of its extents.
     extents: Vec<u64>,
-    /// Where the records are, in the order of the log.
+    /// Byte ranges of the records, in the order of the log.
     records: Vec<Range<usize>>,
-    /// Before the first commit, and behind each.
+    /// Before the first commit, and after each.
     marks: Vec<Mark>,
-    /// Where the next record goes, and what it will say of the one before.
+    /// The offset of the next record, and its chain.
     at: u64,
     chain: u32,
-    /// Of each key, the newest record, and whether it is a put.
+    /// For each key, the newest record, and whether it is a put.
     newest: BTreeMap<&'static str, (u64, bool)>,
 }
 
@@ -182,7 +182,7 @@ impl Log {
             // As long as a store makes its file: an extent ends with room for a jump.
             self.image.resize(align_block(end as u64 + JUMP_LEN) as usize, 0);
         }
-        // The CRC also covers what a record only says to have, unless that is more than one would want to write.
+        // The CRC also covers bytes that a record only claims, unless they are too many to write.
         if header.record_len() < 1 << 20 {
             bytes.resize(header.record_len() as usize, 0);
         }
@@ -195,7 +195,7 @@ impl Log {
         offset
     }
 
-    /// Says that the log is complete up to here.
+    /// Marks the log as complete up to here.
     fn mark(&mut self, seq: u64) {
         let bytes = self.records.iter().map(|record| record.len() as u64).sum();
         self.marks.push(Mark { records: self.records.len(), bytes, seq, end: self.at });
@@ -241,31 +241,31 @@ impl Log {
         self.mark(commit.seq);
     }
 
-    /// Has the superblock say that the log was durable up to `end`.
+    /// Makes the superblock say that the log was durable up to `end`.
     fn checkpoint(&mut self, end: u64) {
         self.superblock.log_end = end.into();
         self.superblock = self.superblock.sealed();
         self.image[..512].copy_from_slice(self.superblock.as_bytes());
     }
 
-    /// Where the records of a commit are; the first one has number 1.
+    /// Byte ranges of the records of a commit; the first commit has number 1.
     fn records_of(&self, commit: usize) -> &[Range<usize>] {
         &self.records[self.marks[commit - 1].records..self.marks[commit].records]
     }
 
-    /// How many commits there are of which `bytes` has every byte as it should be, and of all before them.
+    /// The number of leading commits whose bytes are all right in `bytes`.
     fn intact(&self, bytes: &[u8]) -> usize {
         let is_intact = |record: &Range<usize>| bytes.get(record.clone()) == Some(&self.image[record.clone()]);
         (1..self.marks.len()).take_while(|&commit| self.records_of(commit).iter().all(is_intact)).count()
     }
 
-    /// Where the first record is that `bytes` does not have as it should be.
+    /// The offset of the first record that is wrong in `bytes`.
     fn first_damaged(&self, bytes: &[u8]) -> u64 {
         let damaged = |record: &&Range<usize>| bytes.get((*record).clone()) != Some(&self.image[(*record).clone()]);
         self.records.iter().find(damaged).unwrap().start as u64
     }
 
-    /// Where the log and the space that it has behind its end lie from `at` on, in the order of the log.
+    /// Byte ranges of the log and the space after its end from `at` on, in the order of the log.
     fn from(&self, at: usize) -> Vec<Range<usize>> {
         let ends = [THIRD as usize, SECOND as usize, self.image.len()];
         let extents = self.extents.iter().filter_map(|&start| {
@@ -288,7 +288,7 @@ fn commit(incarnation: u64, count: u64, steps: &[Step]) -> Commit {
     Commit { seq: seq(incarnation, count), steps: steps.to_vec() }
 }
 
-/// A new store as a file, the same each time, and a folder for what is made of it.
+/// A new store as a file, the same each time, and a folder for files made from it.
 struct Workshop {
     folder: TempDir,
     template: Vec<u8>,
@@ -298,11 +298,11 @@ impl Workshop {
     fn new() -> Workshop {
         let folder = folder();
         let path = folder.path().join("template");
-        // So long that the logs which are made of it find their places.
+        // Large enough for the places that the logs use.
         let store = Store::options().initial_capacity(10_000).open(&path).unwrap();
         let mut template = fs::read(&path).unwrap();
         drop(store);
-        // The first superblock of a store is B. Here it is put in the place of the mark of the creation.
+        // The first superblock of a store is B. Here it replaces the creation mark in A.
         let (mark, first) = template.split_at_mut(SUPERBLOCK_B as usize);
         mark[..512].copy_from_slice(&first[..512]);
         first[..512].fill(0);
@@ -312,7 +312,7 @@ impl Workshop {
         assert!(!superblock.is_clean() && template.len() as u64 <= SECOND);
         (superblock.hash_seed, superblock.uuid) = (7.into(), [7; 16]);
         template[..512].copy_from_slice(superblock.sealed().as_bytes());
-        // The file stays, so that no other one gets its inode and is taken for it.
+        // The file stays, so that no other file gets its inode and is mistaken for it.
         Workshop { folder, template }
     }
 
@@ -323,7 +323,7 @@ impl Workshop {
         path
     }
 
-    /// Opens a file with these bytes and looks at what recovery has found in it.
+    /// Opens a file with these bytes and checks what recovery has found in it.
     fn recovers(&self, bytes: &[u8], mark: Mark, content: Content<'_>, case: &dyn fmt::Display) {
         let path = self.write(bytes);
         let store = Store::open(&path).unwrap_or_else(|error| panic!("{case}: {error}"));
@@ -338,7 +338,7 @@ impl Workshop {
         let mut content = content.to_vec();
         content.push(("one more", "insert"));
         shows(&store, &content, case);
-        // What lies behind the end must not come to life in a later recovery.
+        // Bytes past the end must not come to life in a later recovery.
         let stats = store.stats().unwrap();
         let again = Opened::AfterPowerCut { records: stats.log_records, bytes: stats.log_bytes };
         let copy = self.folder.path().join("copy");
@@ -353,7 +353,7 @@ impl Workshop {
         shows(&store, &content, case);
     }
 
-    /// Opens a file with these bytes, which is to be refused as damaged, and returns where.
+    /// Opens a file with these bytes, which must be refused as damaged, and returns the offset of the damage.
     fn is_refused(&self, bytes: &[u8], case: &dyn fmt::Display) -> u64 {
         let path = self.write(bytes);
         let Err(Error::Corrupt { offset, .. }) = Store::open(&path) else { panic!("{case}: was not refused") };
@@ -369,7 +369,7 @@ fn anew(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Whether a store shows exactly this, whichever way it is asked.
+/// Checks that a store shows exactly this, by every method.
 fn shows(store: &Store, content: Content<'_>, case: &dyn fmt::Display) {
     let expected = content.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
     let found = support::content(store);
@@ -385,16 +385,16 @@ fn shows(store: &Store, content: Content<'_>, case: &dyn fmt::Display) {
     assert!(report.is_clean(), "{case}: {:?}", report.findings());
 }
 
-/// What is done to a log at one of its bytes.
+/// Damage to a log at one of its bytes.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
-    /// The byte and all behind it are zeros.
+    /// The byte and all after it are zeros.
     Cut,
-    /// The byte has another lowest bit.
+    /// The lowest bit of the byte is flipped.
     LowBit,
-    /// The byte has another highest bit.
+    /// The highest bit of the byte is flipped.
     HighBit,
-    /// The byte and all behind it are junk.
+    /// The byte and all after it are junk.
     Junk,
     /// The file ends before the byte.
     Truncated,

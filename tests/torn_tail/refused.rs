@@ -1,10 +1,10 @@
-//! Logs that go on with what has a CRC that holds and must not be believed.
+//! Logs that continue with records that have a valid CRC and must not be believed.
 
 use super::*;
 
-/// Where the log ends that the refused records go on from.
+/// The end of the log before the refused records.
 pub(super) const BASE_END: u64 = 65680;
-/// What it says.
+/// Its content.
 pub(super) const BASE: Content<'static> = &[("a", "2"), ("b", "2")];
 
 pub(super) fn base(template: &[u8]) -> Log {
@@ -13,10 +13,10 @@ pub(super) fn base(template: &[u8]) -> Log {
     log
 }
 
-/// A row of the other table: records, whose CRCs hold, behind a log that ends with number 5 of the first life.
+/// A row of the other table: records with valid CRCs, after a log that ends with number 5 of the first life.
 pub(super) struct Refused {
     what: &'static str,
-    /// So many of them are good. The others would be, if it were not for what the row is about.
+    /// The first ones are good, this many. The others would be, without the defect that the row is about.
     good: usize,
     records: Vec<Literal>,
 }
@@ -125,7 +125,7 @@ pub(super) fn refused_lives() -> Vec<Refused> {
     ]
 }
 
-/// Writes the records of each row behind the base, and sees that none but the good ones is believed.
+/// Writes the records of each row after the base, and checks that only the good ones are believed.
 pub(super) fn refuse(workshop: &Workshop, rows: &[Refused]) {
     for row in rows {
         let mut log = base(&workshop.template);
@@ -169,7 +169,7 @@ fn incarnations_are_checked() {
     refuse(&Workshop::new(), &refused_lives());
 }
 
-/// What is refused above is refused for what the rows are about: the same records without that are believed.
+/// The records above are refused for the defects of their rows: the same records without them are believed.
 #[test]
 fn good_records_are_believed() {
     let workshop = Workshop::new();
@@ -197,8 +197,8 @@ fn good_records_are_believed() {
     }
 }
 
-/// A superblock is written behind a commit, so a log that goes through that place without ending a commit there is not
-/// the one that was flushed.
+/// A superblock is written after a commit, so a log in which no commit ends at that place is not the one that was
+/// flushed.
 #[test]
 fn the_durable_end_is_the_end_of_a_commit() {
     let workshop = Workshop::new();
@@ -214,8 +214,8 @@ fn the_durable_end_is_the_end_of_a_commit() {
     }
 }
 
-/// An extent that lies within the value of a record, with CRCs that hold all over: one of the two would be overwritten
-/// when the other is appended to.
+/// An extent within the value of a record, with valid CRCs throughout: an append to one of the two would overwrite the
+/// other.
 #[test]
 fn an_extent_inside_of_a_record_is_refused() {
     let workshop = Workshop::new();
@@ -224,7 +224,7 @@ fn an_extent_inside_of_a_record_is_refused() {
     log.append(&jump(1, 6, inner));
     log.append(&put(COMMIT, 1, 6).at(inner));
     log.append(&jump(1, 7, SECOND));
-    // A header and a key of one byte come before the value, which is what lies there already.
+    // A header and a key of one byte precede the value, which consists of the bytes there.
     let value = log.image[SECOND as usize + 40..(inner + BLOCK) as usize].to_vec();
     log.append(&Literal { key: "k", value, ..put(COMMIT, 1, 7).at(SECOND) });
     workshop.is_refused(&log.image, &"an extent within a record");

@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// A row of the table: a log, and what it says before its last two commits, before the last one and in the end.
+/// A row of the table: a log, and its content before its last two commits, before the last one and at the end.
 pub(super) struct Row {
     name: &'static str,
     commits: Vec<Commit>,
     says: [Content<'static>; 3],
-    /// So many of the commits were durable when the superblock was written.
+    /// This many of the commits were durable when the superblock was written.
     durable: usize,
 }
 
@@ -213,7 +213,7 @@ pub(super) fn rows_with_a_checkpoint() -> Vec<Row> {
     ]
 }
 
-/// The bytes of the last two commits that are damaged: all of them, but of the inside of long values only some.
+/// The bytes of the last two commits that are damaged: all of them, but only some of the inside of long values.
 pub(super) fn places(log: &Log) -> Vec<usize> {
     let last = log.marks.len() - 1;
     let mut places = Vec::new();
@@ -224,7 +224,7 @@ pub(super) fn places(log: &Log) -> Vec<usize> {
         places.extend(inside.clone().step_by(step));
         places.extend(inside.end..record.end);
     }
-    // Right behind the log it may end without harm.
+    // Right after the log it may end without harm.
     places.push(log.at as usize);
     places
 }
@@ -236,7 +236,7 @@ pub(super) fn tear(rows: &[Row]) {
         let mut log = Log::of(&workshop.template, &row.commits);
         log.checkpoint(log.marks[row.durable].end);
         let commits = row.commits.len();
-        // What it says after so many commits; of those before the last two it would only be asked by mistake.
+        // Its content after `intact` commits; that before the last two commits is never needed.
         let says = |intact: usize| row.says[intact + 2 - commits];
         workshop.recovers(&log.image, log.marks[commits], says(commits), &row.name);
         for at in places(&log) {

@@ -1,8 +1,8 @@
-//! Whole logs: the same store comes out.
+//! Complete logs: recovery yields the same store.
 
 use super::*;
 
-/// One operation on a store that is to be recovered.
+/// One operation on a store that will be recovered.
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     Put(u8, u32),
@@ -32,7 +32,7 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// A key out of so few that they are overwritten and removed, some of them much longer than others.
+/// One of a few keys, so that they are overwritten and removed, some of them much longer than others.
 pub(super) fn key(number: u8) -> Vec<u8> {
     vec![b'a' + number % 26; if number.is_multiple_of(29) { 700 } else { number as usize % 4 }]
 }
@@ -61,7 +61,7 @@ pub(super) fn run(store: &Store, operation: &Operation) {
     }
 }
 
-/// What of a store a recovery must not change.
+/// The properties of a store that recovery must not change.
 #[derive(Debug, PartialEq)]
 pub(super) struct Seen {
     content: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -102,7 +102,7 @@ pub(super) fn unclosed(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Opens a file with these bytes, and sees that recovery has changed nothing of what the store was before.
+/// Opens a file with these bytes, and checks that recovery has kept all properties of the store.
 pub(super) fn recovered(path: &Path, bytes: &[u8], before: &Seen, (records, log_bytes, seq): (u64, u64, u64)) -> Store {
     anew(path, bytes);
     let store = as_it_is(path);
@@ -119,12 +119,12 @@ pub(super) fn recovered(path: &Path, bytes: &[u8], before: &Seen, (records, log_
     store
 }
 
-/// Opens a store whose log stays as it is when it is closed.
+/// Opens a store whose log is not changed by closing.
 pub(super) fn as_it_is(path: &Path) -> Store {
     Store::options().auto_compact(None).open(path).unwrap()
 }
 
-/// The log as a recovery will find it: how many records of how many bytes, and the number it ends with.
+/// The log as a recovery will find it: its records, its bytes, and its last number.
 pub(super) fn log_of(store: &Store) -> (u64, u64, u64) {
     let stats = store.stats().unwrap();
     (stats.log_records, stats.log_bytes, store.seq().unwrap())
@@ -153,7 +153,7 @@ proptest! {
             }
             run(&store, operation);
         }
-        // Something is written, so that the store is not as it was closed.
+        // A write, so that the store no longer counts as closed.
         store.insert("the last", "put").unwrap();
         // From here the log is walked.
         store.checkpoint().unwrap();
@@ -166,7 +166,7 @@ proptest! {
         let log = log_of(&once);
         once.close().unwrap();
         let twice = recovered(&path("twice"), &unclosed(&path("once")), &before, log);
-        // It goes on from there.
+        // It continues from there.
         let seq = twice.seq().unwrap();
         twice.insert("the last", "word").unwrap();
         prop_assert!(twice.seq().unwrap() > seq);

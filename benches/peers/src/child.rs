@@ -1,4 +1,4 @@
-//! Processes that this program starts of itself, and how they talk.
+//! Child processes of this program, and how they communicate.
 
 use std::env;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ fn command(job: &Job) -> Result<Command> {
     Ok(command)
 }
 
-/// Starts a process that will say something before it is done, and whose input stays open until then.
+/// Starts a process that says something before it is done, and whose input stays open until then.
 pub(crate) fn start(job: &Job) -> Result<Child> {
     Ok(command(job)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
 }
@@ -27,7 +27,7 @@ pub(crate) fn wait_for(process: &mut Child, word: &str) -> Result<()> {
     let output = process.stdout.as_mut().context("its output is open")?;
     let mut said = Vec::new();
     let mut byte = [0];
-    // Byte by byte, so that nothing is taken of what it says later.
+    // Byte by byte, so that later output is not consumed.
     while output.read(&mut byte)? == 1 && byte != *b"\n" {
         said.extend(byte);
     }
@@ -35,14 +35,14 @@ pub(crate) fn wait_for(process: &mut Child, word: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says something to the process that has started this one.
+/// Says something to the parent process.
 pub(crate) fn say(word: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "{word}")?;
     Ok(output.flush()?)
 }
 
-/// Does a piece of work in a process of its own.
+/// Does a piece of work in its own process.
 pub(crate) fn run(job: &Job) -> Result<Outcome> {
     let output = command(job)?.stdin(Stdio::null()).output()?;
     if !output.status.success() {
@@ -53,7 +53,7 @@ pub(crate) fn run(job: &Job) -> Result<Outcome> {
     Ok(serde_json::from_str(last)?)
 }
 
-/// What such a process does.
+/// The work of such a process.
 pub(crate) fn main(job: &str) -> Result<()> {
     let job: Job = serde_json::from_str(job)?;
     say(&serde_json::to_string(&job.peer.run(&job)?)?)

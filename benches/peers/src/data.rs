@@ -1,5 +1,5 @@
-//! Keys, values, and the model of what a store holds: each follows from numbers, so that whatever a peer returns can be
-//! compared with what it should.
+//! Keys, values, and the model of a store's content: all derived from numbers, so that whatever a peer returns can be
+//! compared with the expected value.
 
 use std::fs;
 use std::ops::Range;
@@ -10,16 +10,16 @@ use anyhow::{Context, Result, ensure};
 /// A key: two scrambled words.
 pub(crate) type Key = [u8; 16];
 
-/// Numbers from here on are of keys that no store has.
+/// Numbers from here on belong to keys that no store has.
 const ABSENT: u64 = 1 << 40;
-/// Numbers from here on are of keys that only a process inserts that is about to be killed.
+/// Numbers from here on belong to keys that are inserted only by a process before it is killed.
 pub(crate) const EXTRA: u64 = 1 << 36;
-/// What each word of a value adds to the one before it.
+/// The amount by which each word of a value exceeds the one before it.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The largest part of the values that is made at once: about as much as stays in the processor's caches.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The `number`th of a row of 64-bit numbers without any order (SplitMix64: Steele, Lea and Flood, 2014).
+/// Element `number` of a sequence of random 64-bit numbers (SplitMix64: Steele, Lea and Flood, 2014).
 fn scrambled(number: u64) -> u64 {
     let z = number.wrapping_add(1).wrapping_mul(STEP);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,7 +36,7 @@ fn unscrambled(word: u64) -> u64 {
     z.wrapping_mul(0xf1de_83e1_9937_733d).wrapping_sub(1)
 }
 
-/// The key of a number. Different numbers have different keys, in no order.
+/// The key of a number. Different numbers have different keys, in random order.
 pub(crate) fn key(number: u64) -> Key {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&scrambled(number).to_le_bytes());
@@ -50,7 +50,7 @@ pub(crate) fn number_of(key: &[u8]) -> u64 {
     unscrambled(first_word(key))
 }
 
-/// The key of the `number`th that no store has.
+/// Key `number` of those that no store has.
 pub(crate) fn absent_key(number: u64) -> Key {
     key(ABSENT + number)
 }
@@ -60,7 +60,7 @@ fn first_word(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-/// What the words of a value begin with.
+/// The start of the words of a value.
 fn token(number: u64, version: u32) -> u64 {
     scrambled(number ^ (u64::from(version) << 44))
 }
@@ -84,7 +84,7 @@ pub(crate) fn checksum(value: &[u8]) -> u64 {
     sum.wrapping_add(u64::from_le_bytes(last))
 }
 
-/// The sum that the value of a key in that version has, without making the value.
+/// The checksum of the value of a key in that version, without making the value.
 pub(crate) fn expected(number: u64, version: u32, len: usize) -> u64 {
     let (token, words) = (token(number, version), (len / 8) as u64);
     let steps = (u128::from(words) * u128::from(words.saturating_sub(1)) / 2) as u64;
@@ -178,8 +178,8 @@ pub(crate) fn pieces(range: Range<u64>, len: usize) -> impl Iterator<Item = Rang
     range.step_by(len).map(move |start| start..end.min(start + len as u64))
 }
 
-/// All numbers below `count`, each once, in an order that has nothing to do with theirs: a Feistel network on the next
-/// larger square, which is walked until it comes back into the range.
+/// All numbers below `count`, each once, in random order: a Feistel network on the next larger square, which is walked
+/// until it comes back into the range.
 pub(crate) struct Shuffle {
     count: u64,
     half: u32,
@@ -210,7 +210,7 @@ impl Shuffle {
     }
 }
 
-/// What a store should hold: the version of each key's value, and zero where it has none.
+/// The expected content of a store: the version of each key's value, and zero where it has none.
 pub(crate) struct Model {
     versions: Vec<u32>,
     value_len: usize,
@@ -255,21 +255,21 @@ impl Model {
         Some((number, self.versions[number as usize])).filter(|(_, version)| *version > 0)
     }
 
-    /// Adds to a reading what that of a key should come to.
+    /// Adds the expected value of a key to a reading.
     pub(crate) fn expect(&self, number: u64, reading: &mut Reading) {
         if let Some((number, version)) = self.entry(number) {
             reading.add(expected(number, version, self.value_len));
         }
     }
 
-    /// What reading these keys in turn should come to.
+    /// The expected result of reading these keys in turn.
     pub(crate) fn reading(&self, numbers: impl IntoIterator<Item = u64>) -> Reading {
         let mut reading = Reading::default();
         numbers.into_iter().for_each(|number| self.expect(number, &mut reading));
         reading
     }
 
-    /// What reading all entries should come to.
+    /// The expected result of reading all entries.
     pub(crate) fn contents(&self) -> Contents {
         let mut contents = Contents::default();
         for (number, version) in (0..self.keys()).filter_map(|number| self.entry(number)) {

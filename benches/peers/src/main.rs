@@ -1,5 +1,5 @@
-//! slotlog beside other stores and maps: the same work for each of them, every piece of it in a process of its own, in
-//! turn, round by round. Prints tables of medians and ratios, and draws plots.
+//! slotlog beside other stores and maps: the same work for each of them, every piece of it in its own process, in turn,
+//! round by round. Prints tables of medians and ratios, and draws plots.
 
 mod child;
 mod cli;

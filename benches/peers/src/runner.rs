@@ -1,5 +1,5 @@
-//! Rounds: each piece of work is done by all peers in turn before the next one, so that whatever else the machine does
-//! meanwhile is shared by all.
+//! Rounds: all peers do each piece of work in turn before the next one, so that other work of the machine affects all
+//! of them alike.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::data::Key;
 use crate::peers::{Facts, PeerName};
 use crate::workloads::{Figure, Job, Role, Workload};
 
-/// All that was measured.
+/// All measurements.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) processors: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Results {
     pub(crate) sections: Vec<Section>,
 }
 
-/// What was measured with so many keys and values of that length.
+/// The measurements with one number of keys and one length of values.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Section {
     pub(crate) keys: u64,
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Results> {
     })
 }
 
-/// As many of the keys as fit into that much.
+/// As many of the keys as fit into this many gibibytes.
 fn fitting(keys: u64, value_len: usize, gibibytes: f64) -> u64 {
     let most = gibibytes * f64::from(1 << 30) / (size_of::<Key>() + value_len) as f64;
     keys.min(most as u64).max(64)
@@ -140,12 +140,12 @@ impl Section {
         Ok(())
     }
 
-    /// Whether this peer is out: after a failure, what it holds is not what it should.
+    /// Whether this peer is out: after a failure, its content is not the expected one.
     fn has_failed(&self, peer: PeerName) -> bool {
         self.failures.iter().any(|failure| failure.peer == peer)
     }
 
-    /// Has a process do the work, and keeps what came of it.
+    /// Makes a process do the work, and keeps the results.
     fn take(&mut self, round: u32, job: &Job) {
         let (peer, workload) = (job.peer, job.workload);
         match child::run(job) {

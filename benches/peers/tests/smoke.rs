@@ -42,7 +42,7 @@ fn every_peer_does_every_workload() {
         assert!(fs::read_to_string(folder.path().join(plot)).unwrap().contains("</svg>"), "{plot}");
     }
 
-    // The report can be had again from what was kept.
+    // The report can be made again from the kept results.
     let kept = folder.path().join("results.json");
     assert_eq!(run(&["report", kept.to_str().unwrap()]), text);
 }

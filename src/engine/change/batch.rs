@@ -1,8 +1,8 @@
-//! Batches: many changes in one commit, what a transaction is made of.
+//! Batches: many changes in one commit, which make up a transaction.
 //!
-//! The records go to the log as they come, behind the tail where nobody can reach them; the heap holds sixteen bytes
-//! for each key that was touched. All records of a batch have one sequence number, whatever maps they belong to. A
-//! batch that is not committed leaves bytes that nobody can reach, and the number is skipped.
+//! Records are appended to the log as they come, past the tail where no reader can reach them; the heap holds sixteen
+//! bytes for each key touched. All records of a batch have one sequence number, whatever maps they belong to. A batch
+//! that is not committed leaves unreachable bytes, and the number is skipped.
 
 use std::collections::btree_map::{self, BTreeMap};
 use std::io;
@@ -30,13 +30,13 @@ struct Own {
     record: Offset,
 }
 
-/// What a batch has done to one map.
+/// The changes of a batch to one map.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     map: MapId,
-    /// Slots that the commit will have to find.
+    /// Slots that the commit must find.
     new_slots: u64,
-    /// Tombstones that it replaces, whose slots are there already.
+    /// Tombstones it replaces, which have slots already.
     over_tombstones: u64,
     /// Keys of the map, the changes of the batch included.
     keys: u64,
@@ -49,41 +49,40 @@ impl Part {
     }
 }
 
-/// A batch that is being written. It holds the writer lock.
+/// A batch in progress. It holds the writer lock.
 pub(crate) struct Batch {
     turn: LongTurn,
     tail: Tail,
-    /// The last record appended, which the commit gives its flag.
+    /// The last record appended. The commit gives it the flag that makes it one.
     last: Option<Offset>,
     own: HashTable<Own>,
-    /// What was done to each map.
+    /// The changes to each map.
     parts: BTreeMap<MapId, Part>,
     /// Records appended.
     records: u64,
-    /// Something was appended, or there was an attempt.
+    /// A record was appended, or at least attempted.
     touched: bool,
-    /// An append has failed behind a jump: the records do not hang together any more.
+    /// An append has failed after a jump: the records are no longer connected.
     broken: bool,
-    /// There was no room for a removal.
+    /// A removal found no room.
     refused: bool,
     committed: bool,
 }
 
-/// A place in an iteration over a map as a batch sees it.
+/// A position in an iteration over a map as a batch sees it.
 pub(crate) struct BatchCursor {
     map: MapId,
     committed: Cursor,
-    /// What the batch itself has written, once what was there before has been gone over.
+    /// The batch's own records, once the committed ones are done.
     own: Option<std::vec::IntoIter<Offset>>,
 }
 
-/// A transaction of fewer records than this, which is to be synced, is appended without the mapping; see
+/// A transaction of fewer records than this that will be synced is appended without the mapping; see
 /// [`Mapping::append`](crate::file::mapping::Mapping::append).
 const FEW: u64 = 16;
 
-/// The hash of a key of a map in the table of a batch: the same key of many maps comes to many places, and the bits
-/// that a table takes from the top say as much as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3,
-/// 6.4).
+/// The hash of a key of a map in the table of a batch: spreads the same key of many maps, and makes the top bits, which
+/// a table uses, as good as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3, 6.4).
 fn own_hash(map: MapId, hash: KeyHash) -> u64 {
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -112,24 +111,24 @@ impl Batch {
         })
     }
 
-    /// The store that it writes to.
+    /// The store it writes to.
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         self.turn.engine()
     }
 
-    /// Every use begins with this: the calling thread is the one that holds the lock now.
+    /// Every use begins with this: the calling thread holds the lock from now on.
     fn adopt(&self) -> Result<()> {
         self.turn.engine().check_not_forked()?;
         self.turn.adopt();
         Ok(())
     }
 
-    /// The calling thread gives it to another one.
+    /// The calling thread passes the lock to another one.
     pub(crate) fn hand_over(&self) {
         self.turn.hand_over();
     }
 
-    /// What the batch has done to a map so far.
+    /// The changes of the batch to a map so far.
     fn part(&self, map: MapId) -> Result<Part> {
         match self.parts.get(&map) {
             Some(part) => Ok(*part),
@@ -137,7 +136,7 @@ impl Batch {
         }
     }
 
-    /// The same, to be changed. Taken before something is appended, since it may find damage.
+    /// The same, for changing it. Called before anything is appended, since it may find damage.
     fn take_part(&mut self, map: MapId) -> Result<&mut Part> {
         match self.parts.entry(map) {
             btree_map::Entry::Occupied(part) => Ok(part.into_mut()),
@@ -145,13 +144,13 @@ impl Batch {
         }
     }
 
-    /// Keys that a map has, the batch's own changes included.
+    /// Number of keys of a map, the batch's own changes included.
     pub(crate) fn len(&self, map: MapId) -> Result<u64> {
         self.adopt()?;
         Ok(self.part(map)?.keys)
     }
 
-    /// The newest record of a key that the batch itself has written.
+    /// The newest record for a key among the batch's own.
     fn own(&self, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Offset>> {
         let engine = self.turn.engine();
         let mut damage = None;
@@ -169,7 +168,7 @@ impl Batch {
         }
     }
 
-    /// The newest record of a key, the batch's own before what was committed.
+    /// The newest record of a key: the batch's own, or else the committed one.
     fn newest(&self, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Record<'_>>> {
         let engine = self.turn.engine();
         let offset = match self.own(map, hash, key)? {
@@ -227,8 +226,8 @@ impl Batch {
         Ok(had_value)
     }
 
-    /// Removes all that was committed to a map, which the batch has not changed and does not change any more: what is
-    /// done before it is dropped.
+    /// Removes everything committed to a map that the batch has not changed and will not change any more, before the
+    /// map is dropped.
     pub(crate) fn clear_for_good(&mut self, map: MapId) -> Result<()> {
         self.adopt()?;
         let engine = Arc::clone(self.turn.engine());
@@ -252,14 +251,14 @@ impl Batch {
         writing.first_region(map)
     }
 
-    /// Begins to go over the keys of a map.
+    /// Begins to iterate over the keys of a map.
     pub(crate) fn cursor(&self, map: MapId) -> Result<BatchCursor> {
         let index = self.turn.engine().index_for_writing(map)?;
         Ok(BatchCursor { map, committed: Cursor::new(map, Some(&index)), own: None })
     }
 
-    /// The record of the next key that has a value as the batch sees it. What the batch changes meanwhile may be seen
-    /// or not; a key is not seen twice with the same value.
+    /// The record of the next key that has a value as the batch sees it. Changes that the batch makes meanwhile may be
+    /// seen or not; a key is not seen twice with the same value.
     pub(crate) fn next(&self, cursor: &mut BatchCursor) -> Result<Option<Record<'_>>> {
         self.adopt()?;
         while cursor.own.is_none() {
@@ -314,7 +313,7 @@ impl Batch {
         let record = self.tail.append(mapping, entry).inspect_err(|_| self.broken = jumped)?;
         self.last = Some(record);
         self.records += 1;
-        // For many records, what the flush writes too much is less than what so many system calls cost.
+        // With many records, a system call for each costs more than the excess that a flush of mapped pages writes.
         self.tail.synced &= self.records < FEW;
         Ok(record)
     }
@@ -327,13 +326,13 @@ impl Batch {
         Err(Error::io(self.turn.engine().mapping.path(), "append to the log", source))
     }
 
-    /// Makes all of it seen, at once, with the durability that the store's commits have.
+    /// Makes the batch visible, all at once, with the durability of the store's commits.
     pub(crate) fn commit_as_usual(self) -> Result<()> {
         let durability = self.turn.engine().settings.durability;
         self.commit(durability)
     }
 
-    /// Makes all of it seen, at once, with another durability.
+    /// Makes the batch visible, all at once, with another durability.
     pub(crate) fn commit(mut self, durability: Durability) -> Result<()> {
         self.adopt()?;
         let engine = Arc::clone(self.turn.engine());
@@ -356,7 +355,7 @@ impl Batch {
 }
 
 impl Writing<'_> {
-    /// Sees to it that the maps of a batch have the slots that its commit will have to find.
+    /// Makes sure that the maps of a batch have the slots that its commit must find.
     fn make_index_room_for<'p>(&mut self, parts: impl Iterator<Item = &'p Part>) -> Result<()> {
         for part in parts {
             let index = self.engine.index_for_writing(part.map)?;
@@ -372,14 +371,14 @@ impl Writing<'_> {
 impl Drop for Batch {
     fn drop(&mut self) {
         if self.turn.engine().is_forked() {
-            // It is the parent's.
+            // It belongs to the parent.
             return;
         }
         if !self.committed && self.touched {
             let mut writing = self.turn.write();
-            // Should this fail, the next writer does it again.
+            // If this fails, the next writer does it again.
             let abandoned = writing.abandon();
-            // Nothing can be cleaned in the middle of a batch. So that one that is tried again finds room:
+            // Cleaning is impossible within a batch. It is done now, so that a second attempt finds room.
             if abandoned.is_ok() && self.refused {
                 let _ = writing.squeeze_at_last();
             }
@@ -393,7 +392,7 @@ mod tests {
 
     use super::*;
 
-    /// A table has as many places as it has low bits, and compares the top seven before it looks at a key.
+    /// A hash table picks a place by the low bits, and compares the top seven bits before it looks at a key.
     #[test]
     fn a_key_of_many_maps_comes_to_many_places() {
         let hash = KeyHash::of(b"key", 7);

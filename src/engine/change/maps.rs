@@ -1,13 +1,13 @@
 //! The catalogue: which maps there are.
 //!
 //! It is map 0, an ordinary map from the name of a map to its id and types, and so durable, transactional and recovered
-//! like any other. What is special is what a commit to it does besides: a new name makes the map's first region known,
-//! a name that goes marks its map as dropped. Both are derived from the records, when the commit is
+//! like any other. Only the side effects of a commit to it are special: a new name makes the map's first region known,
+//! a removed name marks its map as dropped. Both are derived from the records when the commit is
 //! [finished](crate::engine::state::writer::Writing::finish), and doing them twice is the same as doing them once.
 //!
-//! **Invariant.** A map whose id the catalogue does not have is never written to, and its records are dead. Ids are
-//! never used again. A map that is dropped is cleared in the same commit, so readers of older commits find what they
-//! need by way of its last region, which stays until none of them is left.
+//! **Invariant.** A map whose id is not in the catalogue is never written to, and its records are dead. Ids are never
+//! reused. A dropped map is cleared in the same commit, so readers of older commits find what they need through its
+//! last region, which stays until the last of them is gone.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::error::{Error, Numbers, Result};
 use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, Offset};
 use crate::file::log::Record;
 
-/// What the catalogue says of a map.
+/// An entry of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) id: MapId,
@@ -38,7 +38,7 @@ impl Named {
         xxh3_64(self.types.as_bytes())
     }
 
-    /// The value of its entry, whose map has its first region there, or had one before.
+    /// The value of its entry. `first_region` is, or was, the map's first region.
     fn to_value(&self, first_region: Offset) -> Vec<u8> {
         let entry = CatalogueEntry {
             map: self.id.0.into(),
@@ -49,15 +49,15 @@ impl Named {
         [entry.as_bytes(), self.types.as_bytes()].concat()
     }
 
-    /// Whether its types are those of another.
+    /// Whether its types equal those of `other`.
     pub(crate) fn is_like(&self, other: &Named) -> bool {
         (self.fingerprint(), self.version) == (other.fingerprint(), other.version)
     }
 }
 
 impl Engine {
-    /// What a record of the catalogue says. Whatever reads are like otherwise, here the CRC counts: of a wrong id, much
-    /// would come.
+    /// Reads a record of the catalogue. Other reads do not check the CRC; this one does, since a wrong id would do much
+    /// harm.
     pub(crate) fn named_by(&self, record: Record<'_>) -> Result<Named> {
         self.check_crc(record)?;
         self.named(record.value(), record.offset)
@@ -73,7 +73,7 @@ impl Engine {
         found.ok_or_else(|| self.mapping.corrupt(offset, "expected an entry of the catalogue"))
     }
 
-    /// Refuses what no map can be called.
+    /// Refuses names that a map cannot have.
     pub(crate) fn check_name(&self, name: &str) -> Result<()> {
         let what = match name.len() {
             0 => "a map needs a name; use `Store::get` and `Store::insert` for the map without one",
@@ -83,7 +83,7 @@ impl Engine {
         Err(Error::InvalidName { path: self.mapping.path().to_owned(), name: name.to_owned(), what })
     }
 
-    /// The map of this name.
+    /// The map with this name.
     pub(crate) fn find_named(&self, name: &str) -> Result<Option<Named>> {
         if self.read_only {
             let found = self.get_unpinned(CATALOGUE, name.as_bytes())?;
@@ -94,7 +94,7 @@ impl Engine {
         found.map(|record| self.named_by(record)).transpose()
     }
 
-    /// All maps that have a name, with their names, as of one commit.
+    /// All named maps, with their names, as of one commit.
     pub(crate) fn named_maps(&self) -> Result<Vec<(String, Named)>> {
         let pin = self.pin()?;
         let index = self.index_at(CATALOGUE, pin.seq())?;
@@ -110,8 +110,7 @@ impl Engine {
         Ok(maps)
     }
 
-    /// Enters a map of these types into the catalogue, unless there is one of that name by now. Returns the one that is
-    /// there.
+    /// Enters a map of these types into the catalogue, unless the name is taken by now. Returns the map with that name.
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
@@ -120,7 +119,7 @@ impl Engine {
         }
         let id = self.next_id(&batch)?;
         if id > MAX_MAP {
-            // One that was dropped could be had again only if nobody had a handle to it any more, and nobody knows.
+            // The id of a dropped map could be reused only if no handle to it were left, which cannot be known.
             return Err(self.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP) - u64::from(DEFAULT_MAP)));
         }
         let named = Named { id, version, types: types.to_owned() };
@@ -143,9 +142,9 @@ impl Engine {
         Ok(id)
     }
 
-    /// Drops the map of this name, and says whether there was one.
+    /// Drops the map with this name, and says whether there was one.
     pub(crate) fn drop_named(self: &Arc<Self>, name: &str) -> Result<bool> {
-        // Whoever makes the maps need not know that they are dropped.
+        // A process that only creates maps may not know of the drops, so they are swept here, too.
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
         let Some(named) = self.named_in(&batch, name)? else { return batch.commit_as_usual().map(|()| false) };
@@ -155,7 +154,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Gives the map of one name another, and drops the one that had that. Says whether there was one to rename.
+    /// Renames a map, and drops the map that had the new name. Says whether there was one to rename.
     pub(crate) fn rename_named(self: &Arc<Self>, from: &str, to: &str) -> Result<bool> {
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
@@ -166,7 +165,7 @@ impl Engine {
         if let Some(replaced) = self.named_in(&batch, to)? {
             batch.clear_for_good(replaced.id)?;
         }
-        // In this order: the map is dropped for a moment that nobody sees.
+        // In this order the map is dropped for a moment, which is never visible.
         batch.remove(CATALOGUE, from.as_bytes())?;
         batch.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None)?;
         batch.commit_as_usual()?;

@@ -1,4 +1,4 @@
-//! Changes: what users do to a store. Each is a turn at writing, with a commit and its share of upkeep.
+//! Changes: the users' writes to a store. Each is a turn at writing, with a commit and its share of upkeep.
 
 pub(crate) mod batch;
 pub(crate) mod maps;

@@ -1,4 +1,4 @@
-//! Changes of one key, and of all: each a commit of one record.
+//! Changes of one key, and of all keys: each is a commit of one record.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -17,20 +17,20 @@ use crate::file::index::Probe;
 use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, MapId, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
 
-/// What is to become of a key.
+/// What to do with a key.
 #[derive(Debug)]
 pub(crate) enum Action<'a> {
-    /// It stays as it is.
+    /// Leave it as it is.
     Keep,
-    /// It gets this value, and perhaps a deadline.
+    /// Give it this value, and perhaps a deadline.
     Put(Cow<'a, [u8]>, Option<u64>),
-    /// It goes.
+    /// Remove it.
     Remove,
 }
 
 impl Engine {
-    /// Takes a turn at writing for one change of a map, by a record of this kind, and does its share of upkeep behind
-    /// it. `step` says whether it committed anything.
+    /// Takes a turn at writing for one change of a map, by a record of this kind, and then does its share of upkeep.
+    /// `step` says whether it committed anything.
     #[inline(always)]
     fn change<F>(&self, map: MapId, kind: Kind, step: F) -> Result<bool>
     where
@@ -66,8 +66,8 @@ impl Engine {
         Ok(was_there.get())
     }
 
-    /// Does to one key what `decide` makes of its record, if it has a value, and returns what else that says. Nobody
-    /// writes in between. `decide` runs before anything is appended, and may read.
+    /// Applies to one key the action that `decide` derives from its record, if it has a value, and returns the answer
+    /// of `decide`, which runs before anything is appended, and may read. No other writer comes in between.
     pub(crate) fn modify<'a, R>(
         &self,
         map: MapId,
@@ -78,7 +78,7 @@ impl Engine {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
         let (action, answer) = decide(self.value_in_turn(map, key)?)?;
-        // The user's code runs in there, and may have forked.
+        // `decide` is the user's code, and may have forked.
         self.check_not_forked()?;
         let done = match &action {
             Action::Keep => Ok(false),
@@ -93,7 +93,7 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Removes some key of a map that has a value, and says what `take` makes of its record.
+    /// Removes some key of a map that has a value, and returns what `take` makes of its record.
     pub(crate) fn pop<R>(&self, map: MapId, take: impl FnOnce(Record<'_>) -> Result<R>) -> Result<Option<R>> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
@@ -106,7 +106,7 @@ impl Engine {
         let record = found?;
         let answer = take(record)?;
         self.check_not_forked()?;
-        // A full store is cleaned before the removal is tried again, and the record may be what is cleaned away.
+        // A full store is cleaned before the removal is tried again, and cleaning may take the record away.
         let key = record.key().to_vec();
         let done = turn.write().change(map, Kind::Remove, |writing| writing.remove(map, &key, &Cell::default()));
         drop(turn);
@@ -114,11 +114,11 @@ impl Engine {
         Ok(Some(answer))
     }
 
-    /// Removes all keys of a map, and returns a pin that sees what was there.
+    /// Removes all keys of a map, and returns a pin that sees the state before.
     pub(crate) fn drain(self: &Arc<Self>, map: MapId) -> Result<Pin<Arc<Engine>>> {
         let turn = self.turn()?;
         self.check_can_be(self.settings.durability)?;
-        // Nobody commits between this and the clear.
+        // No other commit comes between this and the clear.
         let pin = Pin::take(Arc::clone(self))?;
         let done = turn.write().change(map, Kind::Clear, |writing| writing.clear(map));
         drop(turn);
@@ -133,15 +133,15 @@ impl Engine {
 }
 
 impl Writing<'_> {
-    /// Takes a step that commits a record of this kind to a map, once more if a full store has to be cleaned first, and
-    /// does its share of upkeep behind it. `step` says whether it committed anything.
+    /// Takes a step that commits a record of this kind to a map, once more if a full store must be cleaned first, and
+    /// then does its share of upkeep. `step` says whether it committed anything.
     #[inline(always)]
     fn change<F>(&mut self, map: MapId, kind: Kind, step: F) -> Result<bool>
     where
         F: FnMut(&mut Self) -> Result<bool> + Copy,
     {
         let before = self.engine.log_totals()?;
-        // Each attempt has a copy of its own, so that the first one can stay in registers.
+        // Each attempt has its own copy, so that the first one can stay in registers.
         let (mut first, mut second) = (step, step);
         let done = match first(self) {
             Err(error) => self.change_at_last(kind, error, &mut second)?,
@@ -153,7 +153,7 @@ impl Writing<'_> {
         Ok(done)
     }
 
-    /// The same when the first attempt has failed.
+    /// The same after the first attempt has failed.
     #[cold]
     fn change_at_last(
         &mut self,
@@ -172,8 +172,8 @@ impl Writing<'_> {
             done => done,
         });
         match done {
-            // Cleaning has gained nothing, so what is held back for it is of no use there. Where a removal does not
-            // clean, that is left to `compact`.
+            // Cleaning has gained nothing, so its reserve is of no use there. Where a removal does not clean, that is
+            // left to `compact`.
             Err(Error::Full { .. }) if kind == Kind::Clear || kind == Kind::Remove && self.engine.squeezes() => {
                 self.writer.spends_all = true;
                 let done = attempt(self);
@@ -213,7 +213,7 @@ impl Writing<'_> {
         Ok(true)
     }
 
-    /// Says whether it has committed anything; `was_there`, whether the key had a value that had not expired.
+    /// Says whether it has committed anything. Sets `was_there` if the key had a value that had not expired.
     fn remove(&mut self, map: MapId, key: &[u8], was_there: &Cell<bool>) -> Result<bool> {
         let seq = self.seq()?;
         let hash = KeyHash::of(key, self.engine.seed);

@@ -13,12 +13,12 @@ use crate::engine::{Engine, progress};
 use crate::error::Result;
 use crate::file::layout::{EXTENTS, Offset, Seq, Superblock, live, opener};
 
-/// How often one looks which commit was the last.
+/// How often to look for the last commit.
 const LOOKS: u32 = 1000;
 
 impl Engine {
-    /// Makes every visible commit durable, writes down that it is, and returns how far the log is. `None` if the log
-    /// has to be [written once more](Engine::write_once_more) before that can be said.
+    /// Makes every visible commit durable, records that, and returns how far the log is durable. `None` if the log has
+    /// to be [written once more](Engine::write_once_more) first.
     pub(crate) fn sync_to_commit(&self) -> Result<Option<Durable>> {
         let recorded = self.last_recorded()?;
         let reached = self.flusher.flush_commits(self)?;
@@ -28,7 +28,7 @@ impl Engine {
         Ok(reached)
     }
 
-    /// The number of the last visible commit that has records; zero if others commit all the time, too fast to tell.
+    /// The number of the last visible commit that has records; zero if others commit too fast to tell.
     fn last_recorded(&self) -> Result<Seq> {
         for _ in 0..LOOKS {
             if let Some(totals) = LogTotals::at_most(&self.mapping, self.mapping.live_seq(live::VISIBLE)?)? {
@@ -38,25 +38,25 @@ impl Engine {
         Ok(Seq::ZERO)
     }
 
-    /// Says in the file that this commit is durable. A recovery has to come that far.
+    /// Records in the file that this commit is durable. A recovery has to reach it.
     fn note_synced(&self, seq: Seq) -> Result<()> {
         self.mapping.update_live(live::SYNCED, |synced| synced.max(seq.0))
     }
 
-    /// Flushes a slice when nobody else of this process flushes.
+    /// Flushes a slice when no other thread of this process flushes.
     pub(crate) fn flush_slice(&self, (start, end): (Offset, Offset)) -> Result<()> {
         self.flusher.flush_apart(|| self.flushing(live::STATE_LOG_UNSURE, || self.mapping.flush(start, end - start)))
     }
 
-    /// How far the log is committed, and what has to be flushed for that to be durable, if it is as far as `durable`.
+    /// How far the log is committed, and what to flush to make that durable, given that `durable` is.
     pub(crate) fn unflushed_since(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)> {
         self.reach.unflushed(&self.mapping, durable, || self.space_now())
     }
 
-    /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Says whether it
-    /// did.
+    /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Returns whether
+    /// it did.
     pub(crate) fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<bool> {
-        // The head first: whatever was moved away from before it then lies before the end.
+        // The head first: records moved away from before it then lie before the end.
         let head = self.head()?;
         let Some(Durable { end, seq, .. }) = self.sync_to_commit()? else { return Ok(false) };
         let moved = superblock.log_head() != head.head.at;
@@ -74,7 +74,7 @@ impl Engine {
         self.write_superblock(&mut superblock, next).map(|()| true)
     }
 
-    /// Flushes log, regions and tables. Only for the holder of the writer lock who is the last one there.
+    /// Flushes log, regions and tables. The caller holds the writer lock. No other process has the store open.
     pub(crate) fn flush_everything(&self) -> Result<()> {
         const UNSURE: u64 = live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
 
@@ -116,7 +116,7 @@ impl Log for Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// The same for the holder of the writer lock, all at once.
+    /// Writes the log once more, all at once.
     #[cold]
     pub(crate) fn write_once_more_in_turn(&self) -> Result<()> {
         let mapping = &self.engine.mapping;
@@ -127,7 +127,7 @@ impl<'e> Writing<'e> {
         rewriting.end(mapping)
     }
 
-    /// Takes a checkpoint for the holder of the writer lock, who waits at most `patience` for another's.
+    /// Takes a checkpoint, waiting at most `patience` for another one.
     pub(crate) fn checkpoint_in_turn(&self, patience: Duration) -> Result<()> {
         while !self.engine.checkpoint_over(self.engine.lock_superblock(patience)?)? {
             self.write_once_more_in_turn()?;

@@ -1,10 +1,10 @@
-//! Group commit: who flushes the log, how far it is durable by that, and who waits for it.
+//! Group commit: which thread flushes the log, how far that makes it durable, and which threads wait for it.
 //!
-//! Callers of sync who come while a flush is going on wait for it and then share the next one (DeWitt et al., 1984).
-//! What they share is written against [`Log`], so that it can be tested without a store.
+//! Callers of sync that arrive during a flush wait for it and then share the next one (DeWitt et al., 1984). All of it
+//! is written against [`Log`], so that it can be tested without a store.
 //!
-//! **Invariants.** Of one process, at most one thread flushes. What counts as durable behind a flush is what was
-//! committed before that began, and only if it has succeeded: behind a flush that has failed it is what it was before.
+//! **Invariants.** At most one thread of a process flushes. A flush that succeeds makes durable what was committed
+//! before it began; a flush that fails makes nothing durable.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -12,18 +12,18 @@ use super::reach::{Durable, Ranges};
 use crate::error::Result;
 use crate::file::layout::Seq;
 
-/// How often somebody who is about to flush lets others commit first, if there are such.
+/// How often a thread that is about to flush lets others commit first, if there are any.
 const MOST_YIELDS: u32 = 4;
 
 /// What is flushed.
 pub(crate) trait Log {
     /// The number of the last visible commit.
     fn last_commit(&self) -> Result<Seq>;
-    /// Whether a flush can be told to make the log durable: not as long as it has to be written once more. An error if
-    /// none can any more, since one has failed.
+    /// Whether a flush can make the log durable: not while the log has to be written once more. An error if no flush
+    /// can any more, since one has failed.
     fn is_flushable(&self) -> Result<bool>;
-    /// How far the log is committed, and what has to be flushed for that to be durable, if it is as far as `durable`:
-    /// everything, if that cannot be told.
+    /// How far the log is committed, and the ranges to flush to make that durable, given that `durable` is. No ranges
+    /// if they cannot be told: then everything.
     fn unflushed(&self, durable: Durable) -> Result<(Durable, Option<Ranges>)>;
     /// Flushes some ranges, or everything.
     fn flush(&self, ranges: Option<Ranges>) -> Result<()>;
@@ -33,28 +33,27 @@ pub(crate) trait Log {
     }
 }
 
-/// How far the log is known to be durable, to this process, and who flushes it. What another process has flushed is
-/// flushed again, which costs nothing where nothing is left to write.
+/// How far this process knows the log to be durable, and which thread flushes it. Ranges that another process has
+/// flushed are flushed again, which costs nothing where nothing is left to write.
 pub(crate) struct Flusher {
     group: Mutex<Group>,
-    /// Told when a flush has ended.
+    /// Notified when a flush has ended.
     flushed: Condvar,
 }
 
-/// Those who want the log to be durable: one of them flushes, the others wait and then mostly find that it was done for
-/// them.
+/// The threads that want the log to be durable: one of them flushes, the others wait and then mostly find it done.
 struct Group {
     durable: Durable,
-    /// Somebody is at it.
+    /// A flush is under way.
     flushing: bool,
-    /// So many wait for that to end.
+    /// Threads that wait for it to end.
     waiting: u32,
-    /// So many waited when a flush last ended: they are about to commit again.
+    /// Threads that waited when the last flush ended: they are about to commit again.
     company: u32,
 }
 
 impl Flusher {
-    /// A flusher of a log that is durable so far.
+    /// A flusher of a log that is durable up to there.
     pub(crate) fn new(durable: Durable) -> Flusher {
         Flusher {
             group: Mutex::new(Group { durable, flushing: false, waiting: 0, company: 0 }),
@@ -62,8 +61,8 @@ impl Flusher {
         }
     }
 
-    /// Makes every commit durable that is visible now, and returns how far the log is. `None` if it has to be written
-    /// once more before that can be said.
+    /// Makes every commit durable that is visible now, and returns how far the log is durable. `None` if the log has to
+    /// be written once more first.
     pub(crate) fn flush_commits(&self, log: &impl Log) -> Result<Option<Durable>> {
         let wanted = log.last_commit()?;
         let mut group = self.group();
@@ -83,7 +82,7 @@ impl Flusher {
         let (durable, company) = (group.durable, group.company);
         let flush = self.begin(group);
         for _ in 0..company.min(MOST_YIELDS) {
-            // Those who were served with us shall come along again.
+            // The threads that shared the last flush may share this one.
             log.give_way();
         }
         let (reached, ranges) = log.unflushed(durable)?;
@@ -92,13 +91,13 @@ impl Flusher {
         Ok(Some(reached))
     }
 
-    /// Flushes something else than what was committed last, when nobody else flushes.
+    /// Flushes something other than the last commits, when no other thread flushes.
     pub(crate) fn flush_apart(&self, flush: impl FnOnce() -> Result<()>) -> Result<()> {
         let _flush = self.wait_and_begin();
         flush()
     }
 
-    /// Flushes everything, when nobody else flushes. What has to be durable by then is asked for first.
+    /// Flushes everything, when no other thread flushes. `reached` is asked before the flush.
     pub(crate) fn flush_all(
         &self,
         reached: impl FnOnce() -> Result<Durable>,
@@ -115,26 +114,26 @@ impl Flusher {
         self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a flush; nobody else is at it.
+    /// Begins a flush; no other is under way.
     fn begin(&self, mut group: MutexGuard<'_, Group>) -> Flush<'_> {
         group.flushing = true;
         Flush { flusher: self }
     }
 
-    /// Begins a flush when nobody else is at it any more.
+    /// Begins a flush as soon as no other is under way.
     fn wait_and_begin(&self) -> Flush<'_> {
         let group = self.flushed.wait_while(self.group(), |group| group.flushing);
         self.begin(group.unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A flush that is going on. When it is dropped, the next one can begin.
+/// A flush under way. When it is dropped, the next one can begin.
 struct Flush<'f> {
     flusher: &'f Flusher,
 }
 
 impl Flush<'_> {
-    /// It has succeeded.
+    /// The flush has succeeded.
     fn has_reached(&self, durable: Durable) {
         self.flusher.group().durable = durable;
     }
@@ -163,7 +162,7 @@ mod tests {
     use crate::error::Error;
     use crate::file::layout::Offset;
 
-    /// A log of which each commit is eight bytes long.
+    /// A log in which each commit is eight bytes long.
     #[derive(Default)]
     struct Disk {
         visible: AtomicU64,
@@ -178,9 +177,9 @@ mod tests {
         steps: Mutex<Vec<Step>>,
     }
 
-    /// What a flush comes to.
+    /// The outcome of a flush.
     enum Step {
-        /// Says that it has begun, and waits for a word.
+        /// Reports that it has begun, and waits for a message.
         Held(Sender<()>, Receiver<()>),
         Fails,
         Panics,
@@ -195,7 +194,7 @@ mod tests {
             self.flushes.load(Ordering::SeqCst)
         }
 
-        /// The next flush says when it has begun, and waits.
+        /// The next flush reports that it has begun, and waits.
         fn hold(&self) -> (Receiver<()>, Sender<()>) {
             let (begun, has_begun) = channel();
             let (go, goes) = channel();
@@ -268,7 +267,7 @@ mod tests {
         flusher.flush_commits(disk).unwrap().map(|durable| durable.seq.0)
     }
 
-    /// Returns when so many wait for a flush to end, of which the last one to come is `last`.
+    /// Returns when `waiters` threads wait for a flush to end; `last` is the last one to come.
     fn until_waiting<T>(flusher: &Flusher, waiters: u32, last: &ScopedJoinHandle<'_, T>) {
         while flusher.group().waiting < waiters {
             assert!(!last.is_finished(), "it has not waited");
@@ -368,7 +367,7 @@ mod tests {
         disk.steps.lock().unwrap().push(Step::Fails);
         assert!(flusher.flush_commits(&disk).is_err());
         assert!(!flusher.group().flushing);
-        // Of another kind than one that is remembered.
+        // The error now is not one of a poisoned log.
         disk.poisoned.store(false, Ordering::SeqCst);
         disk.steps.lock().unwrap().push(Step::Panics);
         assert!(catch_unwind(AssertUnwindSafe(|| flusher.flush_commits(&disk).is_ok())).is_err());
@@ -397,7 +396,7 @@ mod tests {
         let may_end = Mutex::new(may_end);
         disk.commit();
         thread::scope(|scope| {
-            // Both are dropped if this fails, and then nobody waits for ever.
+            // Both are dropped if this fails, and then no thread waits for ever.
             let ((begun, go), goes) = (disk.hold(), goes);
             scope.spawn(|| reached(&flusher, &disk));
             begun.recv().unwrap();

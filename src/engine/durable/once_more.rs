@@ -1,5 +1,5 @@
-//! What is written once more: all of the log that was not known to be durable when the store was opened, if somebody
-//! was killed while that was flushed.
+//! Writing the log once more: all of it that was not known to be durable when the store was opened, if a process was
+//! killed while flushing it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,26 +10,26 @@ use crate::file::layout::{Offset, live};
 use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, LogPoint, Space};
 
-/// Whether somebody was killed while the log was flushed, and nobody has written it once more since.
+/// Whether a process was killed while flushing the log, and the log was not written once more since.
 pub(crate) fn is_unsure(mapping: &Mapping) -> Result<bool> {
     Ok(mapping.live(live::STATE)? & live::STATE_LOG_UNSURE != 0)
 }
 
-/// What of the log has to be written once more, should it be unsure.
+/// The part of the log to write once more, should it be unsure.
 pub(crate) struct OnceMore {
-    /// What the superblock vouched for when the store was opened.
+    /// How far the superblock vouched for the log when the store was opened.
     opened: Durable,
-    /// Held by who is at it.
+    /// Held by the thread that writes.
     alone: Mutex<()>,
 }
 
 impl OnceMore {
-    /// For a log that is known to be durable so far.
+    /// For a log that is known to be durable up to there.
     pub(crate) fn new(opened: Durable) -> OnceMore {
         OnceMore { opened, alone: Mutex::new(()) }
     }
 
-    /// What the superblock vouched for when the store was opened.
+    /// How far the superblock vouched for the log when the store was opened.
     pub(super) fn opened(&self) -> Durable {
         self.opened
     }
@@ -48,14 +48,13 @@ impl OnceMore {
 /// How far the log was written once more.
 pub(crate) struct Rewriting<'o> {
     opened: &'o Durable,
-    /// What the state of the store was when it began.
+    /// The state of the store when it began.
     state: u64,
     done: Option<LogPoint>,
 }
 
 impl Rewriting<'_> {
-    /// Writes the next slice once more, of `most` bytes at most, and says what it was. Only for the holder of the
-    /// writer lock, who knows the space table.
+    /// Writes the next slice once more, at most `most` bytes, and returns it. The caller holds the writer lock.
     pub(crate) fn write_slice(
         &mut self,
         mapping: &Mapping,
@@ -69,7 +68,7 @@ impl Rewriting<'_> {
         Ok(Some((start.at, end)))
     }
 
-    /// Takes back that the log is unsure, if nobody has been killed in a flush since this was begun.
+    /// Clears the mark of an unsure log, if no process was killed in a flush since this was begun.
     pub(crate) fn end(self, mapping: &Mapping) -> Result<()> {
         let state = mapping.live(live::STATE)?;
         if state / live::STATE_UNSURE_COUNT == self.state / live::STATE_UNSURE_COUNT {
@@ -80,7 +79,7 @@ impl Rewriting<'_> {
     }
 }
 
-/// Where the log goes on behind a point, in the order of the log, and the end of what lies there, `most` bytes of it.
+/// The next part of the log after a point, at most `most` bytes: where it begins, and its end.
 fn next_of<'e>(extents: impl Iterator<Item = &'e Extent>, done: LogPoint, most: u64) -> Option<(LogPoint, Offset)> {
     let rest = extents.filter(|extent| extent.has_records()).filter_map(|extent| {
         let (start, end) = done.rest_of(extent)?;
@@ -122,7 +121,7 @@ mod tests {
         assert_eq!(slices(from, BLOCK), [(at(6) + 8, at(7) + 8), (at(7) + 8, at(8)), (at(0), at(1)), (at(1), at(2))]);
     }
 
-    /// A mapping with a log of eight blocks, of which the superblock vouches for the first.
+    /// A mapping with a log of eight blocks; the superblock vouches for the first.
     fn unsure_log() -> (Mapping, Space, OnceMore) {
         let mapping = Mapping::in_memory(1 << 24).unwrap();
         mapping.allocate(Offset::EXTENTS, at(8)).unwrap();

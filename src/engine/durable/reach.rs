@@ -13,17 +13,17 @@ pub(crate) type Ranges = Vec<(Offset, Offset)>;
 /// How far the log is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Durable {
-    /// Offset behind the last commit.
+    /// Offset after the last commit.
     pub(crate) end: Offset,
     /// Its sequence number.
     pub(crate) seq: Seq,
-    /// What lies behind this point may have to be flushed. It is where that commit ends, or lies before that if it
-    /// could not be told in which extent that is.
+    /// The log after this point may have to be flushed. It is where that commit ends, or an earlier point if the extent
+    /// of that end could not be told.
     from: LogPoint,
 }
 
 impl Durable {
-    /// Up to `end`, behind the commit `seq`. In which extent that is shows when it is asked for.
+    /// Up to `end`, after the commit `seq`. The extent is looked up when it is needed.
     pub(crate) fn up_to(end: Offset, seq: Seq) -> Durable {
         Durable { end, seq, from: LogPoint::default() }
     }
@@ -33,8 +33,8 @@ impl Durable {
         self.point_in(space).unwrap_or(self.from)
     }
 
-    /// The point of the log at which a commit ends, if the extent that it lies in can be told: one that was in the log
-    /// by then and is still in it. One that has joined the log later is another extent in the same place.
+    /// The point of the log at which a commit ends, if its extent can be told: it was in the log by then and still is.
+    /// An extent that has joined the log later is another one in the same place.
     fn point_in(&self, space: &Space) -> Option<LogPoint> {
         self.point_of(space.log_extent_of(self.end)?)
     }
@@ -44,8 +44,8 @@ impl Durable {
     }
 }
 
-/// What is known of the way that the log takes through the file: the space table when it was last looked at, so that it
-/// is read only if it has changed since.
+/// The known way of the log through the file: the space table as last read, so that it is read again only if it has
+/// changed.
 pub(crate) struct Reach(Mutex<Space>);
 
 impl Reach {
@@ -54,12 +54,12 @@ impl Reach {
         Reach(Mutex::new(Space::unknown()))
     }
 
-    /// How far the log is committed, and the ranges of the file that have to be flushed for that to be durable, if it
-    /// is as far as `durable`; none of these if `read` cannot read the space table for all that is being changed in it.
+    /// How far the log is committed, and the ranges of the file to flush to make that durable, given that `durable` is.
+    /// No ranges if `read` cannot read the space table because it keeps changing.
     ///
-    /// The commits come before the table: it then has every extent that they lie in and that a recovery would go
-    /// through. **Invariant.** So it does if it was read before them, and its counter of changes, loaded behind them,
-    /// is still the same. To read it again takes a look at the file's length, which makes the flush a longer one.
+    /// The commits are loaded before the table: it then has every extent that they lie in and that a recovery would
+    /// follow. **Invariant.** So it does if it was read before them, and its counter of changes, loaded after them, is
+    /// still the same. Reading it again looks at the file's length, which makes the flush a longer one.
     pub(crate) fn unflushed(
         &self,
         mapping: &Mapping,
@@ -82,13 +82,13 @@ impl Reach {
     }
 }
 
-/// Where the records lie that the log has between two points, or behind the first one.
+/// The ranges of the log between two points, or after the first one.
 fn between<'e>(extents: impl Iterator<Item = &'e Extent>, from: LogPoint, upto: Option<LogPoint>) -> Ranges {
     let mut ranges = Ranges::new();
     for extent in extents.filter(|extent| extent.has_records()) {
         let rest = from.rest_of(extent).map(|rest| upto.map_or(rest, |upto| upto.part_of(extent, rest)));
         let Some((start, end)) = rest.filter(|(start, end)| start < end) else { continue };
-        // What lies side by side is flushed by one call.
+        // Adjacent ranges are flushed by one call.
         match ranges.last_mut() {
             Some(last) if last.1 == start => last.1 = end,
             _ => ranges.push((start, end)),
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(between(emptied.iter(), point(1, at(2)), None), [(at(2), at(8))]);
     }
 
-    /// An extent that has joined the log behind a commit is another one in the same place.
+    /// An extent that has joined the log after a commit is another one in the same place.
     #[test]
     fn where_a_commit_ends_is_told_by_its_number() {
         let durable = Durable::up_to(at(2), Seq::new(1, 20));

@@ -13,14 +13,14 @@ use crate::file::mapping::Mapping;
 /// A slice is a sixteenth of what makes a checkpoint due, and not more than this.
 const LARGEST: u64 = 256 << 10;
 
-/// So many slices may be on their way to the disk before somebody waits for the oldest.
+/// The most slices on their way to the disk before a commit waits for the oldest.
 const UNDER_WAY: usize = 16;
 
 /// What writes ranges of the file back.
 pub(crate) trait WritesBack {
-    /// Begins to, and does not wait.
+    /// Begins to write a range back, and does not wait.
     fn begin(&self, offset: Offset, len: u64) -> Result<()>;
-    /// Waits for what was begun.
+    /// Waits for a range that was begun.
     fn wait(&self, offset: Offset, len: u64) -> Result<()>;
 }
 
@@ -34,7 +34,7 @@ impl WritesBack for Mapping {
     }
 }
 
-/// What of a log is being written back.
+/// The parts of a log that are being written back.
 pub(crate) struct Slices {
     /// The log's bytes at which the next slice is complete.
     next: AtomicU64,
@@ -46,24 +46,24 @@ struct Begun {
     end: Durable,
     /// Ranges of the file of each slice that is under way, the oldest first, and the log's bytes at its end.
     under_way: VecDeque<(Ranges, u64)>,
-    /// So many of the log's bytes are known to be written back.
+    /// How many of the log's bytes are known to be written back.
     written_back: u64,
 }
 
 impl Slices {
-    /// None yet, of a log that is durable so far.
+    /// No slices yet, of a log that is durable up to there.
     pub(crate) fn new(durable: Durable) -> Slices {
         let begun = Begun { end: durable, under_way: VecDeque::new(), written_back: 0 };
         Slices { next: AtomicU64::new(0), begun: Mutex::new(begun) }
     }
 
-    /// Whether a slice is complete when the log has had so many bytes.
+    /// Whether a slice is complete once the log has had this many bytes.
     #[inline]
     pub(crate) fn are_complete_at(&self, bytes: u64) -> bool {
         bytes >= self.next.load(Ordering::Relaxed)
     }
 
-    /// To begin the next one; `None` if somebody else is at it.
+    /// The right to begin the next slice; `None` if another thread has it.
     pub(crate) fn next(&self) -> Option<NextSlice<'_>> {
         Some(NextSlice { next: &self.next, begun: self.begun.try_lock().ok()? })
     }
@@ -76,26 +76,26 @@ pub(crate) struct NextSlice<'s> {
 }
 
 impl NextSlice<'_> {
-    /// Where the last one ended.
+    /// Where the last slice ended.
     pub(crate) fn begins_at(&self) -> Durable {
         self.begun.end
     }
 
-    /// It ends here, when the log has had so many bytes and a checkpoint is due each time it has grown by `every`.
+    /// The slice ends here, after this many bytes of log; a checkpoint is due each time that has grown by `every`.
     pub(crate) fn ends_at(&mut self, reached: Durable, bytes: u64, every: u64) {
         let slice = (every / 16).clamp(BLOCK, LARGEST);
         self.next.store(bytes.saturating_add(slice), Ordering::Relaxed);
         self.begun.end = reached;
     }
 
-    /// Everything was flushed up to there. Says how much of it was not known to be written back.
+    /// The log was flushed up to this many bytes. Returns how many of them were not known to be written back.
     pub(crate) fn was_flushed(&mut self, bytes: u64) -> u64 {
         let flushed = bytes.saturating_sub(self.begun.written_back);
         self.begun.written_back = bytes;
         flushed
     }
 
-    /// Begins to write it back, and says how many bytes that are.
+    /// Begins to write the slice back, and returns its bytes.
     pub(crate) fn begin(&mut self, disk: &impl WritesBack, ranges: Ranges, bytes: u64) -> Result<u64> {
         for &(from, end) in &ranges {
             disk.begin(from, end - from)?;
@@ -160,7 +160,7 @@ mod tests {
         Slices::new(Durable::up_to(Offset(0), Seq::ZERO))
     }
 
-    /// Begins a slice that ends when the log has had so many bytes, which are as many of the file.
+    /// Begins a slice that ends once the log has had this many bytes, which are as many of the file.
     fn begin(slices: &Slices, disk: &Disk, bytes: u64) -> Result<u64> {
         let mut slice = slices.next().unwrap();
         let begins = slice.begins_at().end;
@@ -204,7 +204,7 @@ mod tests {
         }
         assert_eq!(slices.next().unwrap().was_flushed(20 * SLICE), 18 * SLICE, "two slices were waited for");
         assert_eq!(slices.next().unwrap().was_flushed(20 * SLICE), 0);
-        // What is waited for later does not take that back.
+        // A later wait does not take that back.
         begin(&slices, &disk, 21 * SLICE).unwrap();
         assert_eq!(slices.next().unwrap().was_flushed(21 * SLICE), SLICE);
     }

@@ -1,4 +1,4 @@
-//! The superblock in force: locked, replaced by the next one, and no more clean.
+//! The superblock in force: locked, replaced by the next one, and no longer clean.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{Offset, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, live, seal};
 use crate::file::locks::{CHECKPOINT, Sharing};
 
-/// The superblock in force, while nobody else writes one.
+/// The superblock in force, while no other thread or process writes one.
 pub(crate) struct SuperblockGuard<'e> {
     engine: &'e Engine,
     pub(crate) superblock: MutexGuard<'e, Superblock>,
@@ -40,7 +40,7 @@ impl Drop for SuperblockGuard<'_> {
 }
 
 impl Engine {
-    /// The superblock that this process has made or found and nobody else can have changed: in an opening.
+    /// The superblock that this process has made or found, and no other can have changed: during an opening.
     pub(crate) fn lock_new_superblock(&self) -> SuperblockGuard<'_> {
         let superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
         SuperblockGuard { engine: self, superblock, locked: false }
@@ -85,7 +85,7 @@ impl Engine {
         self.mapping.write(Offset(place), next.as_bytes())?;
         self.mapping.flush(Offset(place), size_of::<Superblock>() as u64)?;
         self.mapping.store_live(live::SUPERBLOCK, place, Ordering::Release)?;
-        // Behind it: nothing is reused that the superblock in force still has in the log.
+        // After it: nothing is reused that is still in the log of the superblock in force.
         self.mapping.store_live(live::DURABLE_HEAD, next.log_head.get(), Ordering::Release)?;
         self.mapping.store_live(live::DURABLE_ORDINAL, next.head_ordinal.get(), Ordering::Release)?;
         *current.superblock = next;
@@ -98,11 +98,11 @@ impl Engine {
     pub(crate) fn clear_closed_flag(&self) -> Result<()> {
         let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
         if !superblock.is_clean() {
-            // Somebody else has.
+            // Another process has.
             self.closed.store(false, Ordering::Release);
             return Ok(());
         }
-        // A copy whose front is still from before shall show what comes.
+        // A copy with an older front must not pass as closed.
         self.mapping.store_seal(seal::CLOSED, 0)?;
         let next = Superblock { flags: 0.into(), ..*superblock };
         self.write_superblock(&mut superblock, next)

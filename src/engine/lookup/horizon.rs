@@ -1,4 +1,4 @@
-//! The horizon: how far back somebody reads.
+//! The horizon: how far back reads go.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{Ordering, fence};
@@ -14,17 +14,17 @@ use crate::file::live_table::PROCESS;
 use crate::file::locks;
 use crate::file::mapping::barrier;
 
-/// What one reads at who has no pin.
+/// The point that a reader without a pin reads at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadingPoint {
-    /// The store is a closed one that nobody has opened for writing yet.
+    /// The store is closed, and was not opened for writing yet.
     at_rest: bool,
     /// The number of the last visible commit.
     pub(crate) seq: Seq,
 }
 
 impl Engine {
-    /// Where one who reads without a pin begins.
+    /// Where a reader without a pin begins.
     pub(crate) fn reading_point(&self) -> Result<ReadingPoint> {
         let at_rest = self.at_rest()?;
         let seq = at_rest.map_or_else(|| self.mapping.live_seq(live::VISIBLE), |at_rest| Ok(at_rest.visible))?;
@@ -33,14 +33,14 @@ impl Engine {
 
     /// Whether nothing that could be seen at this point has been reused since.
     pub(crate) fn is_undisturbed(&self, point: ReadingPoint) -> Result<bool> {
-        // As long as nobody has opened the store for writing, there is nobody who could reuse anything.
+        // Until a process opens the store for writing, nothing is reused.
         if point.at_rest { Ok(!self.is_live()?) } else { Ok(!self.horizon_has_passed(point.seq)?) }
     }
 
     /// Whether the horizon has passed a sequence number, so that what a reader saw at it may have been reused.
     ///
-    /// It is only ever raised to what is visible, and whoever sees it sees that too. So a reader who begins again at
-    /// what is visible then comes to an end, or a file that says otherwise is damaged.
+    /// The horizon is only ever raised to the visible number, and a thread that sees it sees that number too. So a
+    /// reader that begins again at the visible number comes to an end, unless the file is damaged.
     fn horizon_has_passed(&self, seq: Seq) -> Result<bool> {
         let horizon = self.mapping.live_seq(live::HORIZON)?;
         if horizon > seq && horizon > self.mapping.live_seq(live::VISIBLE)? {
@@ -49,7 +49,7 @@ impl Engine {
         Ok(horizon > seq)
     }
 
-    /// Whether there are readers who leave the barrier to the reclaimer.
+    /// Whether any readers leave the barrier to the reclaimer.
     fn some_need_a_barrier(&self) -> Result<bool> {
         for at in PROCESS.parts(&self.mapping)?.places() {
             if self.mapping.word(at + process::PID)?.seq_cst() != 0 && self.mapping.load(at + process::ASYMMETRIC)? != 0
@@ -60,13 +60,13 @@ impl Engine {
         Ok(false)
     }
 
-    /// The count below which nobody reads at the moment. Others may begin to, so this only informs.
+    /// The count below which there are no readers at the moment. One may begin, so this only informs.
     pub(crate) fn lowest_pin(&self) -> Result<u64> {
         let visible = self.visible()?.count();
         Ok(self.oldest_reader()?.map_or(visible, |count| count.min(visible)))
     }
 
-    /// The lowest count that somebody reads at, if anybody does.
+    /// The lowest count that a reader is at, if there is a reader.
     pub(crate) fn oldest_reader(&self) -> Result<Option<u64>> {
         let pinned = self.pins_in_use()?.1.map(|held| held.count);
         let Some(locks) = &self.locks else { return Ok(pinned) };
@@ -82,7 +82,7 @@ impl Engine {
 }
 
 impl Writing<'_> {
-    /// Raises the horizon to the visible sequence number and says below which count nobody reads any more.
+    /// Raises the horizon to the visible sequence number; returns the count below which there are no readers any more.
     pub(crate) fn raise_horizon(&mut self) -> Result<u64> {
         let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         protocol::raise(self.engine, visible)?;
@@ -90,11 +90,11 @@ impl Writing<'_> {
             let is_refused = !barrier::everywhere();
             self.engine.note_refusal(is_refused)?;
             if is_refused {
-                // Without the barrier that readers rely on, every pin could be one that is not seen yet.
+                // Without the barrier that readers rely on, there may always be a pin that is not seen yet.
                 return Ok(0);
             }
         }
-        // Asked once for each process, when one of its pins stands in the way: the pins of the dead are cleaned.
+        // Each process is asked about once, when one of its pins is in the way: the pins of the dead are cleaned.
         let mut asked = BTreeSet::new();
         let clean = |owner| match asked.insert(owner) && owner < PROCESS.limit() {
             true => self.engine.clear_up_after(owner).map(|_| ()),

@@ -1,8 +1,8 @@
-//! Keys: the record of a key, for one who holds a pin or the writer lock.
+//! Keys: the record of a key, for a caller with a pin or the writer lock.
 //!
-//! Readers have two ways. The short one ([`Engine::sight_of`]) is compiled into each caller, knows the usual record
-//! only and returns nothing through memory; whatever it does not know goes the long one ([`Engine::lookup`]) from the
-//! start, which finds everything and can fail.
+//! Readers have two ways. The short one ([`Engine::sight_of`]) is inlined into each caller, knows only the usual record
+//! and returns nothing through memory. Everything else takes the long one ([`Engine::lookup`]) from the start, which
+//! finds everything and can fail.
 
 use std::ops::ControlFlow;
 
@@ -18,13 +18,13 @@ use crate::file::table::MapTable;
 /// How many keys are looked up side by side.
 const ABREAST: usize = 32;
 
-/// What the short way comes to.
+/// The outcome of the short way.
 pub(crate) enum Sight<'e> {
     /// The value of the key, which does not expire.
     Value(&'e [u8]),
     /// The key has none.
     Nothing,
-    /// The long way has to be gone.
+    /// The long way has to be taken.
     Unclear,
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn prefetch_record(window: Window<'_>, record: Offset) {
 }
 
 impl Engine {
-    /// The index that tells the truth about a map at `seq`. The caller's pin keeps it.
+    /// The index that is complete for a map at `seq`. The caller's pin keeps it.
     #[inline(always)]
     pub(crate) fn index_at(&self, map: MapId, seq: Seq) -> Result<Option<Index<'_>>> {
         match self.index(map)? {
@@ -62,19 +62,19 @@ impl Engine {
         Ok(record.key() == key && record.header.map() == map)
     }
 
-    /// Looks a key up for the holder of the writer lock.
+    /// Looks up the slot of a key. The caller holds the writer lock.
     #[inline(always)]
     pub(crate) fn probe(&self, index: &Index<'_>, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Probe>> {
         index.probe(hash, |offset| self.is_key(map, key, offset))
     }
 
-    /// The lines of the index that tells the truth about a map at `seq`.
+    /// The lines of the index that is complete for a map at `seq`.
     #[inline(always)]
     pub(crate) fn lines_at(&self, map: MapId, seq: Seq) -> Result<Option<Lines>> {
         Ok(self.index_at(map, seq)?.map(|index| index.as_lines()))
     }
 
-    /// Those of the index in force, if it is found and tells the truth at `seq`.
+    /// The lines of the index in force, if it is found at once and is complete at `seq`.
     #[inline(always)]
     pub(crate) fn lines_at_a_glance(&self, window: Window<'_>, map: MapId, seq: Seq) -> Option<Lines> {
         if self.at_rest.is_some() {
@@ -119,7 +119,7 @@ impl Engine {
         }
     }
 
-    /// What is wanted comes piece by piece: passed on as a whole, it would have to be in memory from the beginning.
+    /// [`Wanted`] comes field by field: as a whole, it would have to be in memory from the beginning.
     #[cold]
     #[inline(never)]
     fn value_the_long_way(
@@ -206,7 +206,7 @@ impl Engine {
         self.mapping.corrupt(record.offset, what)
     }
 
-    /// The record that holds the value of a key, for the holder of the writer lock.
+    /// The record that holds the value of a key. The caller holds the writer lock.
     pub(crate) fn value_in_turn(&self, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         let index = self.index_for_writing(map)?;
         match self.probe(&index, map, KeyHash::of(key, self.seed), key)? {

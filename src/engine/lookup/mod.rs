@@ -1,6 +1,6 @@
-//! Look-up: where the record of a key is, and how far back somebody reads.
+//! Look-up: where the record of a key is, and how far back reads go.
 //!
-//! What is here asks for a right that the caller has: a pin, or a turn at writing. Neither is taken here.
+//! The caller brings the right: a pin, or a turn at writing. Neither is taken here.
 
 pub(crate) mod horizon;
 pub(crate) mod keys;

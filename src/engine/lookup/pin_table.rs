@@ -1,7 +1,7 @@
-//! The table of pins: words of the file that say who reads at which commit.
+//! The table of pins: words of the file that say which process reads at which commit.
 //!
-//! How a reader comes to a pin is told by the [`pins`](crate::engine::read::pins), and who looks at all of them by the
-//! [`horizon`](super::horizon).
+//! [`pins`](crate::engine::read::pins) tells how a reader gets a pin, and [`horizon`](super::horizon) when all of them
+//! are looked at.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ pub(crate) fn word(mapping: &Mapping, place: u64) -> Result<&Word> {
     if place < EXTENTS { mapping.live_word(place) } else { far_word(mapping, place) }
 }
 
-/// The same where the table goes on.
+/// The same where the table continues in an extent.
 #[cold]
 fn far_word(mapping: &Mapping, place: u64) -> Result<&Word> {
     mapping.word(place)
@@ -32,20 +32,20 @@ fn store_far(mapping: &Mapping, place: u64, value: u64, order: Ordering) -> Resu
     mapping.store(place, value, order)
 }
 
-/// What the pins of one process say.
+/// The claims of the pins of one process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claims {
-    /// Of one that is kept and not used: a number that no commit reaches holds nothing back.
+    /// Of a pin that is kept and not used: a number that no commit reaches holds nothing back.
     pub(crate) idle: u64,
 }
 
 impl Claims {
-    /// Of the entry `process` of the process table.
+    /// The claims of the entry `process` of the process table.
     pub(crate) fn of(process: u64) -> Claims {
         Claims { idle: pin::claim(process, COUNT_MASK) }
     }
 
-    /// Of one at a sequence number.
+    /// The claim of a pin at a sequence number.
     #[inline(always)]
     pub(crate) fn at(self, seq: Seq) -> u64 {
         self.idle & !COUNT_MASK | seq.count()
@@ -54,27 +54,27 @@ impl Claims {
 
 /// Where free pins are searched for.
 pub(crate) struct Search {
-    /// Where the next search begins: behind the pin that was found last.
+    /// Where the next search begins: after the pin that was found last.
     next: AtomicU64,
     /// How many pins were looked at.
     #[cfg(test)]
     pub(crate) looked_at: AtomicU64,
 }
 
-/// What a search has come to.
+/// The outcome of a search.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// This pin, which is the caller's now, the number of its entry, and how many there are.
+    /// This pin, which is now the caller's, the number of its entry, and how many entries there are.
     Pin { place: u64, number: u64, entries: u64 },
-    /// None of so many is free.
+    /// None of this many entries is free.
     Nothing { entries: u64 },
 }
 
 impl Search {
-    /// Of the entry `process` of the process table.
+    /// The search of the entry `process` of the process table.
     pub(crate) fn of(process: u64) -> Search {
         Search {
-            // Processes begin at different places, so that they do not look at the pins of each other.
+            // Processes begin at different places, so that they do not look at each other's pins.
             next: AtomicU64::new(process.wrapping_mul(67)),
             #[cfg(test)]
             looked_at: AtomicU64::new(0),
@@ -109,8 +109,8 @@ pub(crate) fn few_are_free(mapping: &Mapping) -> Result<bool> {
     Ok(free < parts.entries() / 4)
 }
 
-/// The lowest count below `visible` that a pin is at, or else that. Only for one who has raised the horizon. Should the
-/// pins of a process stand in the way, `clean` cleans them if it is dead.
+/// The lowest count below `visible` that a pin is at, or else that of `visible`. The caller has raised the horizon. If
+/// the pins of a process are in the way, `clean` cleans them if it is dead.
 pub(crate) fn lowest(mapping: &Mapping, visible: Seq, mut clean: impl FnMut(u64) -> Result<()>) -> Result<u64> {
     let mut lowest = visible.count();
     for place in PIN.parts(mapping)?.places() {
@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// A table of pins in front of the extents, and a search of the process with entry 3.
+    /// A table of pins before the extents, and a search of the process with entry 3.
     fn table() -> (Mapping, Search, u64) {
         let mapping = Mapping::in_memory(1 << 24).unwrap();
         let entries = PIN.parts(&mapping).unwrap().entries();

@@ -1,16 +1,15 @@
 //! Version chains: from the newest record of a key down to the one that a reader of an older commit sees.
 //!
-//! Each record names the one that it replaces, its `prev`. Should a key be overwritten a million times while somebody
-//! holds a snapshot, that one would have to go through a million records. So records of chains that somebody may have
-//! to follow also have a [`Shortcut`]: then it takes a number of steps that grows with the logarithm of the chain's
-//! length.
+//! Each record names the record that it replaces, its `prev`. If a key is overwritten a million times during a
+//! snapshot, its reader would have to follow a million records. So records of chains that a reader may have to follow
+//! also have a [`Shortcut`]: the number of steps then grows with the logarithm of the chain's length.
 //!
-//! **Invariant.** A shortcut is followed only while its target is newer than the reader's number. What is newer than
-//! that was in the log when the reader came, or came later, so his pin keeps it; and since a key's versions are in
-//! order, nothing that he looks for lies between.
+//! **Invariant.** A shortcut is followed only while its target is newer than the reader's number. Such a target was in
+//! the log when the reader came, or came later, so the reader's pin keeps it; and since a key's versions are in order,
+//! the wanted one is not between.
 //!
-//! **Invariant.** A writer makes a shortcut of the one that another record has only if that record was not overwritten:
-//! if its number is above [`REUSED_BELOW`](live::REUSED_BELOW). Below that nobody reads any more, and counting begins
+//! **Invariant.** A writer makes a shortcut from that of another record only if that record was not overwritten: if its
+//! number is above [`REUSED_BELOW`](live::REUSED_BELOW). Below that there are no readers any more, and counting begins
 //! anew.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,14 +19,14 @@ use crate::error::Result;
 use crate::file::layout::{Offset, RECORD_HEADER, Seq, Shortcut, live};
 use crate::file::log::{self, Record};
 
-/// Nobody reads at an older commit.
+/// No reader is at an older commit.
 const NOBODY: u64 = u64::MAX;
 
 /// What the writers of this process know of readers of older commits: whether version chains are worth a shortcut. It
 /// decides nothing else, so it may be out of date.
 #[derive(Debug)]
 pub(crate) struct OldReaders {
-    /// The lowest count that somebody reads at, or [`NOBODY`].
+    /// The lowest count that a reader is at, or [`NOBODY`].
     lowest: AtomicU64,
     /// Overwrites until the next look at the pins.
     until_look: AtomicU64,
@@ -40,12 +39,11 @@ impl Default for OldReaders {
 }
 
 impl Engine {
-    /// The shortcut of a record that is about to replace `newest`, if it gets one. Only for the holder of the writer
-    /// lock.
+    /// The shortcut of a record that is about to replace `newest`, if it gets one. The caller holds the writer lock.
     #[inline]
     pub(crate) fn shortcut_over(&self, newest: Record<'_>) -> Result<Option<Shortcut>> {
         let readers = &self.old_readers;
-        // Only the holder of the writer lock comes here.
+        // No other thread changes it: the caller holds the writer lock.
         match readers.until_look.load(Ordering::Relaxed) {
             0 => self.look_for_old_readers()?,
             left => readers.until_look.store(left - 1, Ordering::Relaxed),
@@ -72,12 +70,12 @@ impl Engine {
         }
         let to_newest = |depth| Shortcut::new(newest.offset.0, depth, newest.seq().0);
         let Some(before) = before.filter(|_| ends_in_two(depth)) else { return Ok(Some(to_newest(depth + 1))) };
-        // If it cannot be told where the way over both leads, counting begins anew here.
+        // If the target of the way over both cannot be told, counting begins anew here.
         Ok(Some(self.over_two(newest, &before)?.unwrap_or_else(|| to_newest(1))))
     }
 
-    /// The shortcut that is as long as that of `newest` and the one behind it together, and one more; `None` if the
-    /// latter cannot be told.
+    /// The shortcut as long as that of `newest` and the next one together, and one more; `None` if the next one cannot
+    /// be told.
     fn over_two(&self, newest: Record<'_>, first: &Shortcut) -> Result<Option<Shortcut>> {
         if first.target_seq().count() <= self.mapping.live(live::REUSED_BELOW)? {
             return Ok(None);
@@ -192,7 +190,7 @@ mod tests {
             }
             put(number);
         }
-        // What was written before the writers have seen that somebody reads has no shortcuts.
+        // Records written before the writers noticed the reader have no shortcuts.
         let bound = engine.settings.limits.commits_a_look + 3 * u64::from(VERSIONS.ilog2() + 1);
         for (pin, number) in &views {
             let (steps, value) = find(&engine, pin.seq());
@@ -240,8 +238,7 @@ mod tests {
         let over_two = engine.make_shortcut(newest()).unwrap().unwrap();
         assert_eq!(over_two.depth(), newest().shortcut().unwrap().depth() + 1);
         assert!(over_two.target_seq() < newest().shortcut().unwrap().target_seq());
-        // As if what it leads to had been freed: what is there now may look like anything, even like a record of this
-        // key.
+        // As if the target had been freed: its place may now hold anything, even a record of this key.
         let visible = engine.visible().unwrap();
         engine.mapping.store_live(live::REUSED_BELOW, visible.count(), Ordering::Relaxed).unwrap();
         let anew = engine.make_shortcut(newest()).unwrap().unwrap();
@@ -283,7 +280,7 @@ mod tests {
 
     #[test]
     fn shortcuts_take_a_logarithmic_number_of_steps() {
-        // Where the shortcut of each depth leads, by the rule that writers go by.
+        // Where the shortcut of each depth leads, by the writers' rule.
         let mut targets = vec![0u64];
         for depth in 1..100_000u64 {
             let before = depth - 1;

@@ -1,4 +1,4 @@
-//! Building: the live area set up anew, for a store that is created, or was closed.
+//! Building: a fresh live area, for a store that is created, or was closed.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::file::layout::{
 };
 use crate::file::space::{LogExtent, Space};
 
-/// A log that is known: its extents, and how it ends.
+/// A known log: its extents, and its end.
 pub(crate) struct LogFound {
     pub(crate) extents: Vec<LogExtent>,
     pub(crate) end: Offset,
@@ -27,13 +27,13 @@ pub(crate) struct LogFound {
     pub(crate) records: u64,
 }
 
-/// Sets the live area up anew around a log, with an empty map table and nothing allocated but the log.
+/// Builds a fresh live area around a log, with an empty map table and nothing allocated but the log.
 pub(crate) fn build(seated: Seated, opened: Opened, superblock: Superblock, log: &LogFound) -> Result<Engine> {
     let mapping = &seated.mapping;
     distrust_live(mapping)?;
     mapping.zero(Offset(LIVE), EXTENTS - LIVE)?;
     set_live(mapping, &superblock, log.end, log.chain, log.last)?;
-    // The first superblock of a new store goes to B; in any other case the word is set again.
+    // The first superblock of a new store goes to B; otherwise the word is set again later.
     mapping.store_live(live::SUPERBLOCK, SUPERBLOCK_A, Ordering::Relaxed)?;
     // A full store that is recovered may need more than its limit.
     let excess = if opened == Opened::Created { 0 } else { u64::MAX };
@@ -48,7 +48,7 @@ pub(crate) fn build(seated: Seated, opened: Opened, superblock: Superblock, log:
     Ok(engine)
 }
 
-/// Makes an empty store of a mapping that has nothing behind the live area.
+/// Makes an empty store of a mapping that ends after the live area.
 pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
     let Seated { mapping, settings, .. } = &seated;
     let seq = Seq::new(1, 1);
@@ -85,7 +85,7 @@ pub(super) fn build_empty(seated: Seated) -> Result<Engine> {
     Ok(engine)
 }
 
-/// Opens a store that was closed: there is nothing to do but to set the live area up.
+/// Opens a store that was closed, by building its live area.
 pub(super) fn open_clean(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
     let mapping = &seated.mapping;
     let (end, last) = (superblock.log_end(), superblock.last_seq());
@@ -112,7 +112,7 @@ pub(super) fn open_clean(seated: Seated, superblock: Superblock, in_force: usize
         let live_bytes = engine.sum_of_live_bytes()?;
         LogTotals { live_bytes, ..log_totals }.reset(&engine.mapping)?;
     }
-    // Whoever was the last one may have been in a table that had grown.
+    // The last process may have used a table that had grown.
     if engine.writer().space.extents().any(|extent| extent.kind == ExtentKind::Live) {
         engine.lend_writing().give_tables_back()?;
     }

@@ -11,8 +11,8 @@ use crate::file::layout::{Superblock, live, seal, superblock_flags, writer_lock}
 use crate::file::locks::{Locks, OPENING, Sharing};
 
 impl Engine {
-    /// Leaves the store: if nobody else writes to it, with a checkpoint that also flushes the regions and tables and
-    /// sets the clean flag, so that the next opening has nothing to do; else with an ordinary one.
+    /// Leaves the store. The last writer takes a checkpoint that also flushes the regions and tables and sets the clean
+    /// flag, so that the next opening has nothing to do; any other takes an ordinary one.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_not_forked()?;
         if !self.ready.swap(false, Ordering::AcqRel) {
@@ -26,7 +26,7 @@ impl Engine {
 
     fn leave(&self, locks: &Locks) -> Result<()> {
         let lock = || locks.try_lock(OPENING, Sharing::Exclusive).map_err(|e| lock_error(&self.mapping, e));
-        // Should somebody take too long to open it, that one is there after us.
+        // If another process takes too long to open the store, it stays after us.
         let last = poll(self.settings.lock_timeout, lock)? && living(&self.mapping, locks)?.is_empty();
         self.ready.store(true, Ordering::Release);
         let closed = if last {
@@ -52,7 +52,7 @@ impl Engine {
             return Ok(());
         }
         if self.has_numbers()? && !self.is_poisoned() && !std::thread::panicking() {
-            // A store that could not be made smaller is closed like any other; what is wrong with it shows there.
+            // A store that could not be made smaller is closed like any other; the cause shows there.
             if let Err(error @ (Error::LockTimeout { .. } | Error::WouldDeadlock { .. })) = self.trim() {
                 return Err(error);
             }
@@ -67,7 +67,7 @@ impl Engine {
         if self.is_poisoned() {
             return Err(self.poisoned_error());
         }
-        // A closer who is killed half-way must not leave a clean flag under later changes.
+        // A kill while closing must not leave a clean flag under later changes.
         self.mapping.change_bits(live::STATE, live::STATE_CLOSING, 0)?;
         let mut superblock = self.lock_superblock(self.settings.lock_timeout)?;
         self.mapping.settle_seal()?;
@@ -93,7 +93,7 @@ impl Engine {
         self.mapping.flush_seal()?;
         self.write_superblock(&mut superblock, next)?;
         if self.mapping.identity().is_none() {
-            // Where nobody could tell this memory from that of another boot, it is not to be believed.
+            // Without an identity, this memory cannot be told from that of another boot, so it must not be trusted.
             distrust_live(&self.mapping)?;
         }
         self.mapping.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
@@ -103,7 +103,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Whoever wants to know calls `close`. What is lost here is the clean flag: the next opening recovers.
+        // To see errors, users call `close`. Only the clean flag is lost here: the next opening recovers.
         let _ = self.close();
     }
 }

@@ -1,4 +1,4 @@
-//! The file at a path: whether it is one, whether it is still the same, and what the system says against it.
+//! The file at a path: whether it is a file, whether it is still the same, and what the system's errors about it mean.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -12,7 +12,7 @@ use crate::file::layout::BLOCK;
 use crate::file::locks::is_same_file;
 use crate::file::locks::{Locks, OPENING, Sharing};
 
-/// Refuses what cannot be a store before it is opened: to open a FIFO may wait for ever.
+/// Refuses what cannot be a store before opening it: opening a FIFO may block for ever.
 pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
     if settings.create_new && !settings.access.is_to_file() {
         return Err(Error::InvalidOptions {
@@ -27,7 +27,7 @@ pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
     }
 }
 
-/// Refuses what makes no sense for any store.
+/// Refuses settings that make no sense for any store.
 pub(super) fn check_settings(path: &Path, settings: &Settings) -> Result<()> {
     if settings.auto_compact.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
         return Err(Error::InvalidOptions {
@@ -44,7 +44,7 @@ pub(super) fn check_settings(path: &Path, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Opens the file, and says where it was made for us, if it was.
+/// Opens the file. Also returns its place if it was created for us.
 pub(super) fn open_file(path: &Path, settings: &Settings) -> Result<(File, Option<PathBuf>)> {
     let to_file = settings.access.is_to_file();
     let mut options = OpenOptions::new();
@@ -70,19 +70,19 @@ pub(super) fn open_file(path: &Path, settings: &Settings) -> Result<(File, Optio
         if !fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
             continue;
         }
-        // A link that leads to nothing; as the system sees it, that is something that exists.
+        // A link that leads to nothing, which for the system is something that exists.
         if settings.create_new {
             return Err(Error::AlreadyExists { path: path.to_owned() });
         }
-        // The system follows it, not this crate: it knows which links are not to be followed. Had another opener made
-        // the file in between, it would have been no harm.
+        // The system follows it, not this crate: it knows which links must not be followed. If another opener creates
+        // the file in between, that does no harm.
         let file = creating.clone().create(true).open(path).map_err(|error| opening_error(path, error))?;
         return Ok((file, fs::canonicalize(path).ok()));
     }
     Err(Error::NotFound { path: path.to_owned() })
 }
 
-/// A file that was made for an opening, and has to go if the opening fails.
+/// A file that was created for an opening, and is removed if the opening fails.
 pub(super) struct Made {
     place: PathBuf,
     locks: Arc<Locks>,
@@ -93,9 +93,9 @@ impl Made {
         Made { place, locks }
     }
 
-    /// Removes a file that the holder of the lock for opening has begun to make a store of.
+    /// Removes a file in which the creation of a store has begun. Only for the holder of the lock for opening.
     pub(crate) fn remove(&self) {
-        // Should this fail, the next opening takes it for what it is: empty, or begun.
+        // If this fails, the next opening sees what it is: empty, or begun.
         let _ = fs::remove_file(&self.place);
     }
 
@@ -105,8 +105,8 @@ impl Made {
 }
 
 impl Drop for Made {
-    /// Removes a file that nothing has become of. With the lock for opening held, nobody begins to make a store of it;
-    /// and somebody who waits for that lock looks whether the file is still there.
+    /// Removes a file that did not become a store. With the lock for opening held, no other process begins to create a
+    /// store in it; and a process that waits for that lock then checks whether the file is still there.
     fn drop(&mut self) {
         if self.is_empty()
             && self.locks.try_lock(OPENING, Sharing::Exclusive).unwrap_or(false)
@@ -148,7 +148,7 @@ fn special_kind(_kind: fs::FileType) -> &'static str {
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
 
-    // Not opened again: by now, that could wait for ever.
+    // Not opened again: by now, that could block for ever.
     let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     match (file.metadata(), fs::metadata(path)) {
         (Ok(file), Ok(there)) => id(file) == id(there),
@@ -161,7 +161,7 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     File::open(path).and_then(|there| is_same_file(file, &there)).unwrap_or(false)
 }
 
-/// Opens a file once more for reading, with locks of its own, wherever its path leads by now.
+/// Opens a file once more for reading, with its own locks, wherever its path leads by now.
 pub(super) fn open_again(file: &File, path: &Path) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
@@ -185,7 +185,7 @@ pub(super) fn opening_error(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// A full disk may show before anything is mapped.
+/// The error of creating a file: a full disk may show before anything is mapped.
 pub(super) fn creation_error(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -195,8 +195,8 @@ pub(super) fn creation_error(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// Makes the entry of a new file durable, as far as the system lets us: a folder that may not be read, and one of a
-/// file system that knows no such call, is written when the system sees fit. A file that has no name has no entry.
+/// Makes the entry of a new file durable, as far as the system allows: an unreadable folder, or one in a file system
+/// without this call, is written when the system sees fit. A file without a name has no entry.
 #[cfg(unix)]
 pub(super) fn sync_folder(path: &Path) -> Result<()> {
     let place = match fs::canonicalize(path) {
@@ -219,6 +219,6 @@ fn is_refused(kind: io::ErrorKind) -> bool {
 
 #[cfg(not(unix))]
 pub(super) fn sync_folder(_path: &Path) -> Result<()> {
-    // Elsewhere a folder cannot be flushed; creating a file is made durable by flushing the file.
+    // Elsewhere a folder cannot be flushed; flushing the file makes its creation durable.
     Ok(())
 }

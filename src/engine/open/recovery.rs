@@ -1,14 +1,14 @@
 //! Recovery: what opening does for a store that was not closed.
 //!
-//! * *After a kill* the page cache is as the dead process left it. The half-published commit is finished if there is
-//!   one, what the dead writer had appended without a commit is made unreachable for good, and that is all.
+//! * *After a kill* the page cache is as the dead process left it. A half-published commit is finished, what the dead
+//!   writer had appended without a commit is made unreachable for good, and that is all.
 //! * *After a power cut*, for a copied file, and in any doubt, only the newest valid superblock and the log count. A
-//!   first walk goes along the log as far as it holds and finds its end and its extents; then the regions are built
-//!   anew in space that the log does not use, from a second pass; then an incarnation record begins a new life, so that
-//!   nothing of an earlier one that lies behind the end can ever continue the log.
+//!   first walk along the valid log finds its end and its extents; then a second pass rebuilds the regions in space
+//!   that the log does not use; then an incarnation record begins a new life, so that no leftover of an earlier one
+//!   past the end can ever continue the log.
 //!
-//! Recovery that is itself cut comes out the same when it is done again: until its last step it changes nothing that
-//! the log consists of but the space behind the end.
+//! An interrupted recovery has the same result when it is done again: until its last step it changes nothing of the log
+//! but the space past its end.
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::ops::Range;
@@ -35,7 +35,7 @@ use crate::file::log::{self, Record, Scan, Tail, Walk};
 use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, LogExtent, LogPoint, Space};
 
-/// Takes over from a process that was killed. There may be others who read.
+/// Takes over from a process that was killed. Other processes may be reading.
 pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> Result<Engine> {
     let mapping = &seated.mapping;
     let mut space = Space::load(mapping, mapping.live(live::SPACE_TABLE)?)?;
@@ -47,7 +47,7 @@ pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> 
     forget_the_dead(mapping)?;
     if state & live::STATE_CLOSING != 0 {
         // A superblock with the clean flag may be on its way to the disk, or there already and not in force yet. It is
-        // the one that this writes over.
+        // the one that this overwrites.
         let mut superblock = engine.lock_new_superblock();
         let next = Superblock { flags: 0.into(), ..*superblock };
         engine.write_superblock(&mut superblock, next)?;
@@ -68,26 +68,24 @@ pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> 
     Ok(engine)
 }
 
-/// Builds everything anew from the log.
+/// Rebuilds everything from the log.
 pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
     let mapping = &seated.mapping;
     mapping.unseal()?;
     let (mut log, counted) = find_end(mapping, &superblock, &seated.settings)?;
-    // In memory of this process nothing lies behind the end that could ever continue the log, so there the life goes
-    // on.
+    // In memory of this process, nothing past the end could ever continue the log, so the same life continues there.
     let begins_a_life = mapping.file().is_some();
     if begins_a_life && log.last.incarnation() >= MAX_INCARNATION {
         let (path, what) = (mapping.path().to_owned(), Numbers::Recoveries);
         return Err(Error::NumbersExhausted { path, what, max: MAX_INCARNATION });
     }
-    // How long the last extent was is not known, but it had room for a jump.
+    // The length of the last extent is unknown, but it had room for a jump.
     if let Some(last) = log.extents.last_mut() {
         last.end = (log.end + JUMP_LEN).align(BLOCK);
     }
     if mapping.file().is_some() {
         if may_have_failed_to_flush(mapping)? {
-            // Of pages whose flush has failed, the system believes that they are on the disk. The superblock in force
-            // is.
+            // The system believes that pages whose flush has failed are on the disk. The superblock in force really is.
             let place = in_force as u64 * SUPERBLOCK_B;
             if mapping.live(live::SUPERBLOCK)? != place {
                 mapping.rewrite(Offset(place), size_of::<Superblock>() as u64)?;
@@ -96,9 +94,9 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
                 mapping.rewrite(start, end.min(Offset(mapping.len())) - start)?;
             }
         }
-        // What was read may have lived in the page cache only.
+        // The data read may exist in the page cache only.
         progress::flush_all(mapping, opener::FLUSHING)?;
-        // What of the live area is needed has been looked at. From here on nothing else is, should this be cut.
+        // The live area is not needed any more. If this is interrupted, it must not be believed.
         distrust_live(mapping)?;
     }
     let ranges: Vec<Range<Offset>> = log.extents.iter().map(|extent| extent.start..extent.end).collect();
@@ -107,7 +105,7 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
         mapping.flush_seal()?;
     }
     if let Some(last) = log.extents.last() {
-        // What lies behind the end may have no space: the file may be a copy.
+        // The space past the end may be unallocated: the file may be a copy.
         mapping.allocate(log.end.align(BLOCK).min(Offset(mapping.len())), last.end)?;
     }
 
@@ -132,8 +130,8 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
     Ok(engine)
 }
 
-/// Whether a flush of this very page cache may have failed. Any other one holds what was read from the disk, or has
-/// still to write it.
+/// Whether a flush of this very page cache may have failed. A different page cache holds what was read from the disk,
+/// or still has to write it.
 fn may_have_failed_to_flush(mapping: &Mapping) -> Result<bool> {
     const FAILED: u64 = live::STATE_POISONED | live::STATE_LOG_UNSURE | live::STATE_ALL_UNSURE;
 
@@ -142,19 +140,19 @@ fn may_have_failed_to_flush(mapping: &Mapping) -> Result<bool> {
     Ok(same_cache && (mapping.live(live::STATE)? & FAILED != 0 || some_were_flushing(mapping)?))
 }
 
-/// So many records are looked up at the same time.
+/// Records that are looked up at the same time.
 const BATCH: usize = 64;
 
-/// What a walk along the log counts for the sake of what is to be built.
+/// What a walk along the log counts for the rebuild.
 #[derive(Default)]
 struct Counted {
-    /// Of each map, how many keys it has, and the most that it ever had.
+    /// For each map, its number of keys, and the most it ever had.
     keys: BTreeMap<MapId, (u64, u64)>,
-    /// Bytes of the longest record.
+    /// Length of the longest record, in bytes.
     longest: u64,
-    /// The pieces of the log that were walked, from jump to jump: where they begin and end.
+    /// The pieces of the log walked so far, from jump to jump: start and end.
     pieces: BTreeMap<Offset, Offset>,
-    /// The piece that the walk is in.
+    /// The current piece of the walk.
     piece: Range<Offset>,
 }
 
@@ -181,8 +179,8 @@ impl Counted {
         *most = (*most).max(*now);
     }
 
-    /// Whether the walk has been at the value that a record replaces, or that it is a copy of. Its place is the same
-    /// still: where there was nothing newer of its key, it was not free to be used again.
+    /// Whether the walk has passed the value that a record replaces or copies. That value is still at its place:
+    /// without a newer record of its key, the space could not be reused.
     fn replaces(&self, record: Record<'_>) -> bool {
         let prev = record.header.prev_offset();
         let lies_in = |(&start, &end): (&Offset, &Offset)| (start..end).contains(&prev);
@@ -192,14 +190,14 @@ impl Counted {
     }
 }
 
-/// Walks the log to its end. Returns it, and what was counted.
+/// Walks the log to its end. Returns the log, and what was counted.
 fn find_end(mapping: &Mapping, superblock: &Superblock, settings: &Settings) -> Result<(LogFound, Counted)> {
     let mut phase = Phase::begin(mapping, settings, RecoveryPhase::Walking, mapping.len());
     let mut walk = Walk::new(mapping, LogHead::of_superblock(superblock).head, None);
     let durable_end = superblock.log_end();
     let mut reached = walk.at() == durable_end;
     let mut end = (walk.at(), walk.last_crc(), walk.last_seq());
-    // What of the first extent lies before the head may have been cut off and used again.
+    // The part of the first extent before the head may have been cut off and reused.
     let mut extents = vec![LogExtent { start: walk.at().align_down(BLOCK), end: Offset::NONE, seq: walk.last_seq() }];
     // Extents, keys and totals count once their commit is complete.
     let (mut committed_extents, mut committed_bytes, mut committed_records) = (1, 0, 0);
@@ -242,12 +240,12 @@ fn find_end(mapping: &Mapping, superblock: &Superblock, settings: &Settings) -> 
     Ok((LogFound { extents, end, chain, last, bytes: committed_bytes, records: committed_records }, counted))
 }
 
-/// What is to be said of a log that does not hang together.
+/// The error message about an inconsistent log.
 fn like_a_copy(what: &str) -> String {
     format!("{what}; this looks like a copy of a store in use: copy it while it is closed, or copy it again")
 }
 
-/// Whether the extents of a log lie apart. In a copy, one may have been used again while it was made.
+/// Whether the extents of a log are disjoint. One may have been reused while a copy was made.
 fn check_extents(mapping: &Mapping, extents: &[LogExtent], end: Offset) -> Result<()> {
     let mut sorted = extents.to_vec();
     if let Some(last) = sorted.last_mut() {
@@ -260,10 +258,10 @@ fn check_extents(mapping: &Mapping, extents: &[LogExtent], end: Offset) -> Resul
     }
 }
 
-/// How large the regions are of a store that is being recovered.
+/// Sizes of the regions of a store that is being recovered.
 #[derive(Clone, Copy)]
 struct Sizes<'a> {
-    /// How many keys each map may have; none, if it is not named.
+    /// How many keys each map may have; missing if it is not named.
     keys: &'a BTreeMap<MapId, u64>,
     fit: Fit,
 }
@@ -272,18 +270,18 @@ struct Sizes<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fit {
     Roomy,
-    /// The store is full: they are not larger than they must be.
+    /// The store is full: they are as small as possible.
     Tight,
 }
 
-/// The maps of a store that is being recovered: the index of each, and what it counts.
+/// The maps of a store that is being recovered: the index of each, and its counters.
 type Maps<'a> = BTreeMap<MapId, (Index<'a>, Totals)>;
 
 impl Engine {
-    /// Builds the regions of all maps from the log, which has so many bytes. `keys` says how many keys each may have.
+    /// Rebuilds the regions of all maps from the log of `bytes` bytes. `keys` says how many keys each may have.
     ///
-    /// In a full store, where the regions or what is to be held back do not fit, all begins again with regions that
-    /// are as small as can be, and if one of them was too small, with a larger one.
+    /// In a full store, where the regions or the reserve do not fit, it starts again with the smallest possible
+    /// regions, and with a larger one if one of them was too small.
     fn rebuild_maps(&self, mut keys: BTreeMap<MapId, u64>, seq: Seq, bytes: u64) -> Result<()> {
         let mut writing = self.lend_writing();
         let mut fit = Fit::Roomy;
@@ -293,7 +291,7 @@ impl Engine {
                     keys.insert(map, slots + slots / 16 + 1);
                 }
                 Ok(None) => {
-                    // Nobody reads yet, so nothing has to wait.
+                    // There are no readers yet, so nothing has to wait.
                     writing.writer.space.reclaim(&self.mapping, COUNT_MASK, LogPoint::default())?;
                     if writing.refill_reserve()? || std::mem::replace(&mut fit, Fit::Tight) == Fit::Tight {
                         return Ok(());
@@ -310,8 +308,8 @@ impl Engine {
         }
     }
 
-    /// Takes the next records of the log that change something, with their hashes. The cache misses of many of them
-    /// overlap: each costs a line of the index and the record that it replaces.
+    /// Takes the next records of the log that change something, with their hashes. Their cache misses overlap: each
+    /// costs a line of the index and the record that it replaces.
     fn take_batch<'a>(
         &self,
         batch: &mut Vec<(Record<'a>, KeyHash)>,
@@ -338,8 +336,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Points the slot of a record's key at it, and says whether there was one left. What it replaces is what the slot
-    /// points at, not what `prev` says: that may lie behind the head.
+    /// Points the slot of a record's key at the record, and says whether a slot was left. The record it replaces is
+    /// where the slot points, not `prev`: that may lie before the head.
     fn publish_recovered(
         &self,
         index: &Index<'_>,
@@ -357,13 +355,13 @@ impl Engine {
                 if is_put {
                     index.publish(at, hash, record.offset)?;
                 } else {
-                    // There is no reader yet who could need the tombstone.
+                    // There is no reader yet that could need the tombstone.
                     index.retire(at)?;
                     totals.slots -= 1;
                     totals.dead += 1;
                 }
             }
-            // A tombstone of a key that is not there says nothing.
+            // A tombstone of an absent key changes nothing.
             Some(Probe::Vacant(..)) if !is_put => {}
             Some(Probe::Vacant(at, was_dead)) => {
                 index.give(at, hash, record.offset)?;
@@ -379,7 +377,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Begins a new life of the store behind the end of the log that was found, durably, before anything is committed.
+    /// Begins a new life of the store past the end of the log that was found, durably, before anything is committed.
     fn begin_incarnation(&self, last: Seq) -> Result<()> {
         let seq = Seq::new(last.incarnation() + 1, last.count() + 1);
         let mut writing = self.lend_writing();
@@ -411,9 +409,9 @@ impl Engine {
         self.go_on()
     }
 
-    /// The last step of a recovery: what is held back, and a superblock that says how far it came.
+    /// The last step of a recovery: the reserve, and a superblock that says how far it came.
     fn go_on(&self) -> Result<()> {
-        // A full store was opened all the same; it just has a smaller reserve.
+        // A full store is still opened, with a smaller reserve.
         let mut writing = self.lend_writing();
         writing.refill_reserve()?;
         writing.checkpoint_new()
@@ -421,8 +419,8 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Gives a map its first region, with room for its keys; a tight one has longer searches. If even that has no
-    /// place, as the index takes others than before, the file becomes longer than it should, rather than not be opened.
+    /// Gives a map its first region, with room for its keys; a tight one has longer searches. If even that does not
+    /// fit, since the index takes other extents than before, the file exceeds its limit: better than not being opened.
     fn recover_map(&mut self, map: MapId, sizes: Sizes<'_>, seq: Seq) -> Result<Index<'e>> {
         let keys = sizes.keys.get(&map).copied().unwrap_or(0);
         if sizes.fit == Fit::Roomy {
@@ -436,7 +434,7 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Tries it with regions of these sizes. Says which map had no slot left, and how many it has.
+    /// Attempts it with regions of these sizes. If a map had no slot left, returns that map and how many slots it has.
     fn rebuild_once(&mut self, sizes: Sizes<'_>, seq: Seq, bytes: u64) -> Result<Option<(MapId, u64)>> {
         let (start, end) = (self.engine.head()?.head.at, self.engine.mapping.live_offset(live::TAIL)?);
         let mut maps = Maps::new();
@@ -464,7 +462,7 @@ impl<'e> Writing<'e> {
         Ok(None)
     }
 
-    /// Does in the index of its map what a record says. If that has no slot left, says how many it has.
+    /// Applies a record to the index of its map. If no slot is left, returns how many it has.
     fn recover_record(
         &mut self,
         maps: &mut Maps<'e>,
@@ -489,7 +487,7 @@ impl<'e> Writing<'e> {
             index.reset_totals(Totals { seq, ..*totals })?;
             match self.rebuild_at_once(map, index::roomy(totals.slots + 1), seq, Tombstones::Kept) {
                 Ok(larger) => *index = larger,
-                // As long as there is a slot left at all, it goes on without.
+                // As long as a slot is left at all, the smaller index will do.
                 Err(Error::Full { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -500,8 +498,8 @@ impl<'e> Writing<'e> {
         Ok((!is_published).then_some(totals.used()))
     }
 
-    /// Lets go of the regions of maps that the catalogue does not have, whose records are dead, and makes those of maps
-    /// that it has and that have no records.
+    /// Frees the regions of maps that are not in the catalogue, whose records are dead, and makes regions for maps that
+    /// are in it but have no records.
     fn go_by_the_catalogue(&mut self, sizes: Sizes<'_>, seq: Seq) -> Result<()> {
         let mut known = self.engine.maps_of_catalogue()?;
         for &map in &known {

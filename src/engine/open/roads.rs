@@ -1,4 +1,4 @@
-//! Opening: whose file is this, who else has it, and in what state was it left?
+//! Opening: what is in the file, who else has it open, and in what state was it left?
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -38,7 +38,7 @@ use crate::file::mapping::{self, Mapping, Protection};
 enum Trust {
     /// The memory that a dead process has left.
     Memory,
-    /// The superblock and the log, and nothing else.
+    /// Only the superblock and the log.
     LogOnly,
 }
 
@@ -52,10 +52,9 @@ impl Engine {
             let Some(opening) = Opening::begin(path, None, &mut settings)? else { continue };
             match opening.proceed(trust) {
                 Ok(Some(engine)) => return Ok(engine),
-                // What was killed left something behind that does not add up. The log decides.
+                // The killed process left an inconsistent state. The log decides.
                 Ok(None) => trust = Trust::LogOnly,
-                // What is waited for is waited for here, where nothing is held that others need to open or close the
-                // store.
+                // Waiting happens here, where nothing is held that others need to open or close the store.
                 Err(error) if start.elapsed() < grace(&error, &settings) => thread::sleep(GRACE / 20),
                 Err(Error::LockTimeout { path, pid, held, .. }) => {
                     return Err(Error::LockTimeout { path, waited: start.elapsed(), pid, held });
@@ -83,20 +82,20 @@ impl Engine {
         build_empty(Seated { mapping, seat: Seat::alone(None), settings })?.end_opening(Sharing::Shared)
     }
 
-    /// The store as those use it that have come to write since, if there are any. Should they be gone again, and have
-    /// left what this process cannot take over, it is recovered once more.
+    /// The store as opened beside writers that have come since, if any. If they are gone again, and have left a state
+    /// that this process cannot take over, it is recovered once more.
     #[cold]
     pub(crate) fn follow(&self) -> Option<Engine> {
         let (aside, file) = (self.aside.as_ref()?, self.mapping.file_behind()?);
         let id = aside.newcomer(file)?;
-        // This call does not wait for one that opens or closes the store.
+        // This call does not wait for another process that opens or closes the store.
         let settings = Settings { open_timeout: Some(Duration::ZERO), on_recovery: None, ..self.settings.clone() };
         match Engine::open_again(file, self.mapping.path(), settings) {
             Ok(mut next) => {
                 next.origin = self.origin;
                 Some(next)
             }
-            // These pass, and the next call tries again.
+            // These errors pass, and the next call tries again.
             Err(Error::Locked { .. } | Error::Io { .. }) => None,
             Err(_) => {
                 aside.0.store(id, Ordering::Relaxed);
@@ -106,43 +105,42 @@ impl Engine {
     }
 }
 
-/// How long an opening waits for readers whose presence it cannot do with.
+/// How long an opening waits for readers that stand in its way.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// How long an opening is tried again that has failed like this.
+/// How long an opening is retried after this error.
 fn grace(error: &Error, settings: &Settings) -> Duration {
     match error {
-        // Readers come and go; while they are there, some things cannot be done.
+        // Readers come and go; while they are there, some openings are impossible.
         Error::Locked { by: HeldBy::Readers | HeldBy::Private, .. } => GRACE,
-        // Somebody has to go, or has to end his transaction, so that there is an entry of the process table.
+        // A process must leave, or end its transaction, before there is an entry in the process table.
         Error::LockTimeout { .. } => settings.lock_timeout,
         Error::WouldDeadlock { .. } => SENDING.min(settings.lock_timeout),
         _ => Duration::ZERO,
     }
 }
 
-/// An opening that has begun: the file is open, and nobody else can open or close it meanwhile.
+/// An opening that has begun: the file is open, and no other process can open or close it meanwhile.
 struct Opening<'s> {
     pub(super) path: PathBuf,
     pub(super) settings: &'s Settings,
     file: File,
     pub(super) locks: Arc<Locks>,
-    /// The file was made for us, and is taken away again if nothing becomes of it.
+    /// The file was created for us, and is removed again if it does not become a store.
     made: Option<Made>,
-    /// How the whole file is locked: exclusively, if nobody else has it open, but for those who are about to.
+    /// How the whole file is locked: exclusively if no other process has it open, except for those that are opening it.
     pub(super) whole: Sharing,
 }
 
 impl<'s> Opening<'s> {
-    /// Opens the file and takes the locks that belong to the way in which it is opened. `None` if the file was replaced
-    /// meanwhile.
+    /// Opens the file and takes the locks that its access mode requires. `None` if the file was replaced meanwhile.
     fn begin(path: &Path, again: Option<&File>, settings: &'s mut Settings) -> Result<Option<Opening<'s>>> {
         let to_file = settings.access.is_to_file();
         let (file, place) = match again {
             Some(file) => (open_again(file, path).map_err(|error| opening_error(path, error))?, None),
             None => open_file(path, settings)?,
         };
-        // Another machine does not see what is shared in this one's memory.
+        // Another machine does not see the shared memory of this one.
         settings.exclusive |= to_file && locks::network_file_system(&file).is_some();
         let mut options = OpenOptions::new();
         options.read(true).write(to_file);
@@ -162,14 +160,14 @@ impl<'s> Opening<'s> {
         let sharing = if to_file { Sharing::Exclusive } else { Sharing::Shared };
         let patience = settings.open_timeout.unwrap_or(settings.lock_timeout);
         wait_for_opener(path, &file, patience, || locks.try_lock(OPENING, sharing).map_err(locking))?;
-        // Whoever makes the file shorter holds this for a moment.
+        // A process that makes the file shorter holds this for a moment.
         let reading = || locks.try_lock(READERS, Sharing::Shared).map_err(locking);
         if !to_file && !entries::poll(patience, reading)? {
             return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Unknown });
         }
         let start = Instant::now();
         let whole = loop {
-            // A reader has no use for being alone unless it asks for that.
+            // A reader does not need exclusive access unless it asks for that.
             if (settings.exclusive || to_file) && locks.try_whole(Sharing::Exclusive).map_err(locking)? {
                 break Sharing::Exclusive;
             }
@@ -178,13 +176,13 @@ impl<'s> Opening<'s> {
             }
             let wanted = if settings.exclusive { Sharing::Exclusive } else { Sharing::Shared };
             let by = who_holds(path, &file, &locks, wanted);
-            // A reader may be about to go, like a program that prints statistics.
+            // A reader may be about to leave, like a program that prints statistics.
             if !matches!(by, HeldBy::Readers | HeldBy::Private) || start.elapsed() >= GRACE {
                 return Err(Error::Locked { path: path.to_owned(), by });
             }
             thread::sleep(GRACE / 20);
         };
-        // Those who have recovered it in memory of their own do not lock the whole file.
+        // Readers that have recovered it in their own memory do not lock the whole file.
         if settings.exclusive && !aside::is_nobody(&locks).map_err(locking)? {
             return Err(Error::Locked { path: path.to_owned(), by: HeldBy::Private });
         }
@@ -195,8 +193,8 @@ impl<'s> Opening<'s> {
         Ok(Some(Opening { path: path.to_owned(), settings, file, locks, made, whole }))
     }
 
-    /// Finds out what is in the file, and opens that. `None` if the memory that a dead process left cannot be trusted,
-    /// and all has to be done again without.
+    /// Determines what is in the file, and opens it. `None` if the memory that a dead process left cannot be trusted,
+    /// and everything has to be done again without it.
     fn proceed(mut self, trust: Trust) -> Result<Option<Engine>> {
         let access = self.settings.access;
         let found = inspect_in_use(&mut self.file, &self.path)?;
@@ -206,7 +204,7 @@ impl<'s> Opening<'s> {
             }
             None if self.whole == Sharing::Shared => Err(Error::Locked { path: self.path, by: HeldBy::Readers }),
             None => {
-                // Held until the file is gone: as soon as they are given up, somebody else may create his store in it.
+                // Held until the file is gone: once they are released, another process may create a store in it.
                 let (locks, made, whole) = (Arc::clone(&self.locks), self.made.take(), self.whole);
                 let engine = self.create();
                 if let (Err(_), Some(made)) = (&engine, &made) {
@@ -224,17 +222,17 @@ impl<'s> Opening<'s> {
         }
     }
 
-    /// Takes a place among those who write.
+    /// Takes a seat among the writers.
     fn seat(locks: Arc<Locks>, mapping: &Mapping, settings: &Settings) -> Result<Seat> {
         let entry = entries::claim(mapping, &locks)?;
         Ok(Seat { locks: Some(locks), held: None, entry, exclusive: settings.exclusive })
     }
 
-    /// Takes a place in memory: the content of the file becomes that of this process, up to `max_len`, where nobody
-    /// else is. As long as that lasts, nobody may write to the file: what was not copied yet would change.
+    /// Takes a seat in memory: the content of the file becomes that of this process, up to `max_len`, which no other
+    /// process shares. Until it is dropped, the file must not be written to: what was not copied yet would change.
     fn seat_in_memory(mapping: Mapping, locks: Arc<Locks>, settings: &Settings, max_len: u64) -> Result<Seated> {
-        // Nobody ever takes this one exclusively, so it cannot be refused. From here on it keeps writers out, and
-        // others need not wait until the opening has come to its end.
+        // This lock is never taken exclusively, so it cannot be refused. From here on it keeps writers out, and others
+        // need not wait until the opening is complete.
         (locks.try_lock(PRIVATE, Sharing::Shared))
             .and_then(|_| locks.unlock(OPENING))
             .map_err(|e| entries::lock_error(&mapping, e))?;
@@ -244,12 +242,12 @@ impl<'s> Opening<'s> {
 
     /// Creates a store in an empty file.
     ///
-    /// First a mark goes to the disk that says "creation has begun", in the place of superblock A, and the folder after
-    /// it; superblock B is written when everything else is flushed. The mark stays until B is known to be flushed as
-    /// well, so a cut at any moment, even in the middle of copying a superblock, leaves a file that is recognised.
+    /// First a mark that says "creation has begun" goes to the disk, in the place of superblock A, and then the folder;
+    /// superblock B is written when everything else is flushed. The mark stays until B is known to be flushed as well,
+    /// so a cut at any moment, even in the middle of copying a superblock, leaves a file that is recognised.
     pub(super) fn create(mut self) -> Result<Engine> {
         let (path, settings) = (&self.path, self.settings);
-        // The mark itself must not be what runs into a limit.
+        // Writing the mark must not exceed a limit.
         mapping::check_file_size(path, settings.max_size, BLOCK)?;
         let mut mark = [0; BLOCK as usize];
         mark[..CREATION_MAGIC.len()].copy_from_slice(&CREATION_MAGIC);
@@ -264,7 +262,7 @@ impl<'s> Opening<'s> {
         build_empty(Seated { mapping, seat, settings: settings.clone() })
     }
 
-    /// Opens a file that is a store, for reading.
+    /// Opens an existing store for reading.
     fn open_for_reading(self, superblocks: Superblocks) -> Result<Engine> {
         let Opening { path, settings, file, locks, whole, .. } = self;
         let mapping = Mapping::of_file(file, path, Protection::ReadOnly, settings.max_size)?;
@@ -280,7 +278,7 @@ impl<'s> Opening<'s> {
         let seat = |locks| Seat { locks: Some(locks), held: None, entry: 0, exclusive: settings.exclusive };
         let is_believed = is_current && !settings.untrusted;
         let of_live = in_force.filter(|superblock| is_believed && live_counts(&mapping, superblock, has_writers));
-        // With somebody there who writes, or the memory as a dead one left it, it tells what there is.
+        // Beside a writer, or in memory as a dead one left it, the live area is right.
         if let Some(superblock) = of_live {
             if superblock.is_clean() {
                 check_len(&mapping, &superblock)?;
@@ -295,17 +293,16 @@ impl<'s> Opening<'s> {
         let Some(superblock) = superblocks[newest] else {
             return Err(mapping.corrupt(newest as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
-        // Of a store that was closed, the live area tells when it is opened again; so it must not be there and be
-        // wrong.
+        // A reader of a closed store looks at the live area to see when it is opened again, so that must not be wrong.
         let is_closed = is_closed(&mapping, &superblock)? && !is_current && !settings.untrusted;
         if !is_closed {
             if superblock.is_clean() {
                 check_len(&mapping, &superblock)?;
             }
-            // It may not be written to, so it is recovered in memory of this process.
+            // The file must not be written to, so it is recovered in memory of this process.
             refuse_beside(&writers, &mapping)?;
             if settings.untrusted {
-                // What others believe of it may be something else.
+                // Other processes may believe something else of the file.
                 let seated = Opening::seat_in_memory(mapping, locks, settings, u64::MAX)?;
                 return recovery::after_power_cut(seated, superblock, newest)?.end_opening(whole);
             }
@@ -326,18 +323,18 @@ impl<'s> Opening<'s> {
         Engine::open_at_rest(seated, superblock, at_rest)?.end_opening(whole)
     }
 
-    /// Opens a file that is a store, for changes that stay in memory of this process.
+    /// Opens an existing store for changes that stay in memory of this process.
     fn open_copy(self, superblocks: Superblocks, trust: Trust) -> Result<Option<Engine>> {
         let Opening { path, settings, file, locks, .. } = self;
         let mapping = Mapping::of_file(file, path, Protection::ReadOnly, settings.max_size)?;
         refuse_beside(&entries::living(&mapping, &locks)?, &mapping)?;
         let found = Found::in_file(&mapping, &superblocks, &[], settings)?;
         let seated = Opening::seat_in_memory(mapping, locks, settings, settings.max_size)?;
-        // Whoever reads the file sees nothing of what happens here.
+        // Readers of the file see nothing of what happens here.
         found.take_up(seated, trust, Sharing::Exclusive)
     }
 
-    /// Opens a file that is a store, for reading and writing.
+    /// Opens an existing store for reading and writing.
     fn open_for_writing(self, superblocks: Superblocks, trust: Trust) -> Result<Option<Engine>> {
         let Opening { path, settings, file, locks, whole, .. } = self;
         let mapping = Mapping::of_file(file, path.clone(), Protection::ReadWrite, settings.max_size)?;
@@ -345,7 +342,7 @@ impl<'s> Opening<'s> {
         if whole == Sharing::Exclusive
             && let Some(other) = writers.first()
         {
-            // The lock on the file does not reach them, but that on their entry does.
+            // The lock on the file does not cover them, but the lock on their entry does.
             return Err(Error::Locked { path, by: other.holder() });
         }
         if locks.is_held(PRIVATE).map_err(|e| entries::lock_error(&mapping, e))? {
@@ -368,26 +365,26 @@ impl<'s> Opening<'s> {
     }
 }
 
-/// In what state the file of a store was found.
+/// The state in which the file of a store was found.
 struct Found {
     pub(super) superblock: Superblock,
-    /// Which of the two that is.
+    /// Which of the two superblocks that is.
     pub(super) in_force: usize,
-    /// Somebody has it open for writing.
+    /// Other processes have it open for writing.
     has_writers: bool,
-    /// The live area is as the last one left it who had the store open.
+    /// The live area is as the last process that had the store open left it.
     same_cache: bool,
-    /// The live area belongs to the file as it is.
+    /// The live area belongs to the file in its current state.
     is_whole: bool,
     /// The store was closed, and not changed since.
     is_closed: bool,
-    /// [`live::STATE`], if it is to be believed.
+    /// [`live::STATE`], if it can be trusted.
     state: u64,
     identity: Option<[u64; 6]>,
 }
 
 impl Found {
-    /// Looks at the file, which `writers` have open for writing. If it is not trusted, its live area says nothing.
+    /// Inspects the file, which `writers` have open for writing. If it is untrusted, its live area is ignored.
     fn in_file(
         mapping: &Mapping,
         superblocks: &Superblocks,
@@ -406,10 +403,10 @@ impl Found {
         let Some(mut superblock) = superblock else {
             return Err(mapping.corrupt(in_force as u64 * SUPERBLOCK_B, "the superblock in force is damaged"));
         };
-        // What counts is whole.
+        // A live area that is in use is whole.
         let is_whole = same_cache || has_writers || live_is_whole(mapping, &superblock).unwrap_or(false);
         let is_closed = is_closed(mapping, &superblock)? && state & live::STATE_CLOSING == 0;
-        // The next one has to be newer than both.
+        // The next superblock must be newer than both.
         superblock.generation = generation(&superblocks[newest]).into();
 
         if superblock.is_clean() {
@@ -418,18 +415,18 @@ impl Found {
         Ok(Found { superblock, in_force, has_writers, same_cache, is_whole, is_closed, state, identity })
     }
 
-    /// Takes up a store that nobody writes to, on the shortest road that is safe. The mapping is its file, or has the
-    /// same content. `whole`: how the whole of it is locked; exclusively, if nobody reads from it either. `None` if the
-    /// memory that a dead process left cannot be trusted, and all has to be done again without.
+    /// Takes up a store without other writers, in the quickest safe way. The mapping is its file, or has the same
+    /// content. `whole`: how the whole file is locked; exclusively if it has no readers either. `None` if the memory
+    /// that a dead process left cannot be trusted, and everything has to be done again without it.
     fn take_up(self, seated: Seated, trust: Trust, whole: Sharing) -> Result<Option<Engine>> {
         let Found { superblock, in_force, state, identity, .. } = self;
         let Seated { mapping, seat, settings } = &seated;
         let same_cache = self.same_cache && trust == Trust::Memory && !settings.untrusted;
         let is_closed = self.is_closed && !settings.untrusted;
-        // Whatever it is that says so: to believe it costs only time.
+        // Believed whatever its origin: it costs only time.
         let is_poisoned = mapping.live(live::STATE)? & live::STATE_POISONED != 0;
-        // Readers who look at the live area of a closed store shall not see it vanish. Where nothing tells this page
-        // cache from another, that there are readers says that it may be theirs.
+        // The live area of a closed store must not vanish under its readers. If nothing tells this page cache from
+        // another, the presence of readers means that it may be theirs.
         let may_be_read = match identity {
             Some(_) => live_is_current(mapping, identity, SAME_FILE)?,
             None => whole == Sharing::Shared,
@@ -437,7 +434,7 @@ impl Found {
         let as_closed = is_closed && self.is_whole && may_be_read && live_is_as_closed(mapping, &superblock)?;
         let as_left = same_cache && !is_poisoned;
         if let Some(locks) = &seat.locks {
-            // Those who have recovered it in memory of their own go on looking at the log.
+            // Readers that have recovered it in their own memory continue to use the log.
             let stays = if is_closed {
                 aside::none_is_beyond(locks, superblock.last_seq())
             } else if as_left {
@@ -470,15 +467,15 @@ impl Found {
         } else if whole == Sharing::Exclusive {
             recovery::after_power_cut(seated, superblock, in_force)?
         } else {
-            // Everything is about to be written anew, under the eyes of those who read.
+            // Everything would be written anew under the eyes of readers.
             return Err(Error::Locked { path: mapping.path().to_owned(), by: HeldBy::Readers });
         };
         engine.end_opening(whole).map(Some)
     }
 }
 
-/// Takes the lock that an opening begins with. Whoever has it is waited for as long as he makes progress, and then for
-/// so long.
+/// Takes the lock that an opening begins with. Waits for its holder as long as that makes progress, and then for
+/// `patience`.
 fn wait_for_opener(path: &Path, file: &File, patience: Duration, mut lock: impl FnMut() -> Result<bool>) -> Result<()> {
     let mut opener = None;
     let mut is_taken = false;
@@ -501,7 +498,7 @@ fn wait_for_opener(path: &Path, file: &File, patience: Duration, mut lock: impl 
     }
 }
 
-/// Refuses to have a private copy of what somebody writes to.
+/// Refuses a private copy of a store that has writers.
 fn refuse_beside(writers: &[entries::Process], mapping: &Mapping) -> Result<()> {
     match writers.first() {
         Some(writer) => Err(Error::Locked { path: mapping.path().to_owned(), by: writer.holder() }),
@@ -509,7 +506,7 @@ fn refuse_beside(writers: &[entries::Process], mapping: &Mapping) -> Result<()> 
     }
 }
 
-/// Who it is that keeps us out, who want to lock the whole file like this, as far as the file tells.
+/// The process that keeps us from locking the whole file in the mode `wanted`, as far as the file tells.
 fn who_holds(path: &Path, file: &File, locks: &Locks, wanted: Sharing) -> HeldBy {
     let found = (|| {
         let file = file.try_clone().ok()?;
@@ -523,13 +520,13 @@ fn who_holds(path: &Path, file: &File, locks: &Locks, wanted: Sharing) -> HeldBy
     match found {
         Some(by) => by,
         None if locks.is_held(PRIVATE).unwrap_or(false) => HeldBy::Private,
-        // Only to be alone is made impossible by those who read.
+        // Readers only prevent exclusive access.
         None if wanted == Sharing::Exclusive => HeldBy::Readers,
         None => HeldBy::Unknown,
     }
 }
 
-/// Whether a store that was closed is as long as it was then.
+/// Whether a closed store still has the length it was closed with.
 fn check_len(mapping: &Mapping, superblock: &Superblock) -> Result<()> {
     let (len, expected) = (mapping.file_len()?, superblock.file_len.get());
     if len < expected { Err(Error::Truncated { path: mapping.path().to_owned(), len, expected }) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! The seat: what an opener holds, and the engine that is made with it.
+//! The seat: the locks and the entry of an opener, and the engine that is made with them.
 
 use std::io;
 use std::path::Path;
@@ -32,24 +32,24 @@ static ORIGINS: AtomicU64 = AtomicU64::new(0);
 
 /// What an opener holds.
 pub(crate) struct Seat {
-    /// For the engine to work with.
+    /// Used by the engine.
     pub(crate) locks: Option<Arc<Locks>>,
-    /// To be held, and nothing else.
+    /// Only held.
     pub(super) held: Option<Arc<Locks>>,
     /// The entry of the process table whose byte is locked.
     pub(crate) entry: u64,
-    /// Nobody else can open the store meanwhile.
+    /// No other process can open the store meanwhile.
     pub(crate) exclusive: bool,
 }
 
 impl Seat {
-    /// In memory there is nobody else. Locks that keep others from a file behind it are held.
+    /// In memory there are no other processes. `held` keeps them from a file that the memory is a copy of.
     pub(super) fn alone(held: Option<Arc<Locks>>) -> Seat {
         Seat { locks: None, held, entry: 0, exclusive: true }
     }
 }
 
-/// A mapping with a seat at it: what each road of an opening begins with.
+/// A mapping with a seat: every opening begins with this.
 pub(crate) struct Seated {
     pub(crate) mapping: Mapping,
     pub(crate) seat: Seat,
@@ -57,20 +57,20 @@ pub(crate) struct Seated {
 }
 
 impl Engine {
-    /// Puts the pieces together. `writer`: what is known already of those that only writers need.
+    /// Puts the pieces together. `writer`: what is already known of the state that only writers need.
     pub(crate) fn assemble(seated: Seated, opened: Opened, superblock: Superblock, writer: Writer) -> Result<Engine> {
         let Seated { mapping, seat, settings } = seated;
         let gate = match &seat.locks {
             Some(locks) => Gate::listed(locks.id().map_err(|e| entries::lock_error(&mapping, e))?, seat.entry),
             None => Arc::default(),
         };
-        // What the superblock does not vouch for counts as not flushed.
+        // Anything past the superblock's end counts as not flushed.
         let durable = Durable::up_to(superblock.log_end(), superblock.last_seq());
         Ok(Engine {
             seed: superblock.hash_seed.get(),
             locks: seat.locks,
             held: seat.held,
-            // From the first opening on, a fork is noticed: also that of a process that has stores in memory only.
+            // Forks are noticed from the first opening on, even in a process with stores in memory only.
             generation: fork::guarded(|_| fork::generation()),
             process: seat.entry,
             exclusive: seat.exclusive,
@@ -104,9 +104,9 @@ impl Engine {
         })
     }
 
-    /// An engine that reads a store that was closed, as it is at rest.
+    /// An engine that reads a closed store at rest.
     pub(super) fn open_at_rest(seated: Seated, superblock: Superblock, at_rest: AtRest) -> Result<Engine> {
-        // A damaged table shall show now.
+        // A damaged table must show now.
         let space = Space::load(&seated.mapping, at_rest.space_table)?;
         let writer = Writer::new(&seated.mapping, space, superblock.log_end())?;
         let mut engine = Engine::assemble(seated, Opened::Clean, superblock, writer)?;
@@ -114,7 +114,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Says that the live area can be believed as long as this page cache lives.
+    /// Marks the live area as valid as long as this page cache lives.
     pub(crate) fn trust_live(&self) -> Result<()> {
         let identity = match self.mapping.identity() {
             Some(identity) => identity,
@@ -132,7 +132,7 @@ impl Engine {
     /// locked.
     pub(super) fn end_opening(self, whole: Sharing) -> Result<Engine> {
         if !self.read_only {
-            // Whoever had our entry before is dead, for we hold its byte.
+            // The previous owner of our entry is dead, for we hold its byte.
             self.clean_entry(self.process)?;
             if !self.sweep()? {
                 self.lend_writing().give_tables_of_the_dead_back()?;
@@ -142,14 +142,14 @@ impl Engine {
         if let Some(locks) = &self.locks {
             let locking = |error| Error::io(self.mapping.path(), "lock the file", error);
             if whole == Sharing::Exclusive && !self.exclusive && !self.read_only {
-                // Nobody can come in between: that takes the lock for opening, which is still ours.
+                // No other process can come in between: it would need the lock for opening, which is still ours.
                 locks.unlock_whole().map_err(locking)?;
                 if !locks.try_whole(Sharing::Shared).map_err(locking)? {
                     return Err(Error::Locked { path: self.mapping.path().to_owned(), by: HeldBy::Unknown });
                 }
             }
         }
-        // From here on superblocks are locked and read like those of any other.
+        // From here on superblocks are locked and read as in any open store.
         self.ready.store(true, Ordering::Release);
         if !self.read_only
             && let Err(error) = self.make_room_for_entry().and_then(|()| self.enter())
@@ -184,15 +184,15 @@ impl Engine {
     }
 }
 
-/// Opens a store whose live area is as it should be, because others use it or have left it so.
+/// Opens a store whose live area is valid, because others use it or have left it so.
 pub(super) fn attach(seated: Seated, opened: Opened, superblock: Superblock) -> Result<Engine> {
     progress::note(&seated.mapping, opener::OPENING, 0, 0);
     // The space table changes while others write; it is read when the writer lock is held.
     Engine::assemble(seated, opened, superblock, Writer::unknowing())
 }
 
-/// What stands for an identity where the system has none: it tells readers of a closed store, who know what was there
-/// before, that somebody has opened it. It proves nothing about the page cache.
+/// Replaces the identity where the system has none: it tells readers of a closed store, which know the previous value,
+/// that it was opened. It proves nothing about the page cache.
 fn random_identity(path: &Path) -> Result<[u64; 6]> {
     let mut words = [0; 6];
     for word in &mut words {

@@ -1,12 +1,12 @@
-//! The process table: who has the store open, and who of them is alive.
+//! The process table: which processes have the store open, and which of them are alive.
 //!
-//! An entry belongs to whoever holds its byte of the lock table. The kernel gives the byte up with the process, however
-//! that ends, so a held byte is a living opener: process ids would not do, since they are used again and mean nothing
+//! An entry belongs to the holder of its byte of the lock table. The kernel releases the byte when the process ends,
+//! however it ends, so a held byte is a living opener. Process ids would not do: they are used again and mean nothing
 //! in another container.
 //!
 //! **Invariant.** An entry is claimed or cleaned only while its byte is held. Cleaning releases a lock word that names
-//! the entry first, then its pins, then the entry itself; a cleaner that dies in between is followed by another. If it
-//! says that a flush was going on, that is written down first.
+//! the entry first, then its pins, then the entry itself; a cleaner that dies in between is followed by another. If the
+//! entry says that a flush was under way, that is recorded first.
 
 use std::io;
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ use crate::file::live_table::{PIN, PROCESS};
 use crate::file::locks::{self, Locks, Sharing};
 use crate::file::mapping::{Half, Mapping};
 
-/// What a process says of itself.
+/// The entry of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
     /// Its number in the table.
@@ -37,19 +37,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// As the one who stands in somebody's way.
+    /// The process as the holder that an error names.
     pub(crate) fn holder(&self) -> HeldBy {
         let (pid, since) = (self.pid, time(self.since));
         if self.exclusive { HeldBy::Exclusive { pid, since } } else { HeldBy::Writer { pid, since } }
     }
 }
 
-/// What the entry says, if it says anything.
+/// The content of the entry, if it has any.
 pub(crate) fn read(mapping: &Mapping, entry: u64) -> Result<Option<Process>> {
     PROCESS.place(mapping, entry)?.map_or(Ok(None), |at| read_at(mapping, entry, at))
 }
 
-/// The same of the entry at this place.
+/// The same for the entry at this place.
 fn read_at(mapping: &Mapping, entry: u64, at: u64) -> Result<Option<Process>> {
     let pid = mapping.load(at + process::PID)?;
     if pid == 0 {
@@ -65,22 +65,22 @@ fn read_at(mapping: &Mapping, entry: u64, at: u64) -> Result<Option<Process>> {
     }))
 }
 
-/// Those who have the store open for writing and are alive, but for ourselves.
+/// The living processes that have the store open for writing, except ours.
 ///
 /// # Errors
 /// [`Error::Locked`] if one of them runs under another kernel: its memory and ours are not the same.
 pub(crate) fn living(mapping: &Mapping, locks: &Locks) -> Result<Vec<Process>> {
     let boot = mapping.identity().unwrap_or_default()[0];
     let mut living = Vec::new();
-    // The table may be one that nobody vouches for. Who lives holds a lock, whatever it says.
+    // The table may not be trusted. A living process holds a lock, whatever the table says.
     let parts = PROCESS.likely_parts(mapping);
     for (entry, at) in (0..).zip(parts.places()) {
         let Ok(Some(process)) = read_at(mapping, entry, at) else { continue };
         if !locks.is_held(locks::entry(entry)).map_err(|e| lock_error(mapping, e))? {
             continue;
         }
-        // Unknown is not another: the boot id cannot be read without a descriptor, or where `/proc/sys` is not to be
-        // seen.
+        // Unknown does not mean another: the boot id cannot be read without a descriptor, or where `/proc/sys` is
+        // hidden.
         if process.boot != boot && process.boot != 0 && boot != 0 {
             let by = HeldBy::OtherSystem { pid: process.pid };
             return Err(Error::Locked { path: mapping.path().to_owned(), by });
@@ -90,7 +90,7 @@ pub(crate) fn living(mapping: &Mapping, locks: &Locks) -> Result<Vec<Process>> {
     Ok(living)
 }
 
-/// Takes the lock of an entry that nobody has. It may be the first one for which the table has no room yet.
+/// Takes the lock of a free entry. It may be the first one for which the table has no room yet.
 pub(crate) fn claim(mapping: &Mapping, locks: &Locks) -> Result<u64> {
     for entry in 0..PROCESS.limit() {
         if locks.try_lock(locks::entry(entry), Sharing::Exclusive).map_err(|e| lock_error(mapping, e))? {
@@ -105,7 +105,7 @@ pub(crate) fn lock_error(mapping: &Mapping, error: io::Error) -> Error {
     Error::io(mapping.path(), "lock a byte of the lock table", error)
 }
 
-/// Tries until it is done or the time is over. For locks that are held for a moment.
+/// Repeats a step until it is done or the time is over. For locks that are held for a moment.
 pub(crate) fn poll(timeout: Duration, mut step: impl FnMut() -> Result<bool>) -> Result<bool> {
     let start = Instant::now();
     let mut pause = Duration::from_micros(50);
@@ -122,9 +122,9 @@ pub(crate) fn poll(timeout: Duration, mut step: impl FnMut() -> Result<bool>) ->
     }
 }
 
-/// Whether somebody was killed in the middle of a flush.
+/// Whether a process was killed in the middle of a flush.
 pub(crate) fn some_were_flushing(mapping: &Mapping) -> Result<bool> {
-    // Where nobody can tell, some may have been.
+    // Where that cannot be told, some may have been.
     let Ok(parts) = PROCESS.parts(mapping) else { return Ok(true) };
     for at in parts.places() {
         if mapping.load(at + process::FLUSHING)? != 0 {
@@ -141,7 +141,7 @@ impl Engine {
         at.ok_or_else(|| self.mapping.corrupt(PROCESS_TABLE, "the table of processes has become shorter"))
     }
 
-    /// Writes down whether we can have the barrier that readers rely on, for those who wonder why nothing is reused.
+    /// Records whether we can have the barrier that readers rely on, to explain why nothing is reused.
     pub(crate) fn note_refusal(&self, is_refused: bool) -> Result<()> {
         let at = self.entry()? + process::REFUSED;
         if (self.mapping.load(at)? != 0) != is_refused {
@@ -155,8 +155,8 @@ impl Engine {
         Ok(self.mapping.load(self.entry()? + process::REFUSED)? != 0)
     }
 
-    /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead one. Who died before the
-    /// table had room for him can have left lock and pins all the same.
+    /// Cleans an entry whose byte the caller holds: ours, when we leave, or that of a dead process. A process that died
+    /// before the table had room for it can have left lock and pins all the same.
     pub(crate) fn clean_entry(&self, entry: u64) -> Result<()> {
         let place = PROCESS.place(&self.mapping, entry)?;
         if let Some(at) = place {
@@ -177,13 +177,13 @@ impl Engine {
         place.map_or(Ok(()), |at| self.mapping.store(at + process::PID, 0, Ordering::Release))
     }
 
-    /// Writes down that a flush may have failed and nobody was told, and counts that.
+    /// Records that a flush may have failed unnoticed, and counts that.
     pub(crate) fn note_unsure(&self, bits: u64) -> Result<()> {
         self.mapping.update_live(live::STATE, |state| (state | bits).wrapping_add(live::STATE_UNSURE_COUNT))
     }
 
-    /// Takes a step that flushes. Should this process be killed when that has failed and before anybody was told,
-    /// whoever cleans up behind it knows that it may have.
+    /// Takes a step that flushes. If this process is killed after the step has failed and before it has said so, the
+    /// process that cleans up after it knows that it may have failed.
     pub(crate) fn flushing(&self, unsure: u64, step: impl FnOnce() -> Result<()>) -> Result<()> {
         let at = self.entry()? + process::FLUSHING;
         self.mapping.store(at, unsure, Ordering::Release)?;
@@ -194,7 +194,7 @@ impl Engine {
 
     /// Cleans an entry if its opener is dead, and says whether it did.
     pub(crate) fn clear_up_after(&self, entry: u64) -> Result<bool> {
-        // The kernel calls a lock of one's own descriptor free. But who asks is alive.
+        // The kernel calls a lock of one's own descriptor free. But we are alive.
         if entry == self.process {
             return Ok(false);
         }
@@ -203,7 +203,7 @@ impl Engine {
                 .mapping
                 .corrupt(PROCESS_TABLE, "the live area names a process that the table has no entry for"));
         }
-        // With nobody to share the memory, whoever else is named there is dead.
+        // Memory is not shared, so any other process named there is dead.
         let Some(locks) = &self.locks else { return self.clean_entry(entry).map(|()| true) };
         let byte = locks::entry(entry);
         if !locks.try_lock(byte, Sharing::Exclusive).map_err(|e| lock_error(&self.mapping, e))? {
@@ -214,7 +214,7 @@ impl Engine {
         cleaned.map(|()| true)
     }
 
-    /// Cleans the entries of all who are dead, and says whether somebody else is alive.
+    /// Cleans the entries of all dead processes, and returns whether another one is alive.
     pub(crate) fn sweep(&self) -> Result<bool> {
         let parts = PROCESS.parts(&self.mapping)?;
         let mut others = false;
@@ -226,7 +226,7 @@ impl Engine {
         Ok(others)
     }
 
-    /// Who has the store open for writing, ourselves included.
+    /// The processes that have the store open for writing, ours included.
     pub(crate) fn processes(&self) -> Result<Vec<Process>> {
         let mut processes = match &self.locks {
             Some(locks) if self.is_live()? => living(&self.mapping, locks)?,
@@ -239,21 +239,21 @@ impl Engine {
         Ok(processes)
     }
 
-    /// The process-table entry of who holds the writer lock, and since when a transaction of it does (milliseconds
+    /// The process-table entry of the holder of the writer lock, and since when its transaction holds it (milliseconds
     /// since 1970, zero if it is no transaction).
     pub(crate) fn writing(&self) -> Result<Option<(u64, u64)>> {
         if !self.is_live()? {
             return Ok(None);
         }
         let word = self.mapping.live(live::WRITER_LOCK)?;
-        // Who is alone holds it all the time.
+        // An exclusive opener holds it all the time.
         let at_rest = self.exclusive && !self.gate.is_held();
         let holder = (!writer_lock::is_free(word) && !at_rest).then(|| writer_lock::holder(word) - 1);
         Ok(holder.zip(Some(self.mapping.live(live::WRITING_SINCE)?)))
     }
 
-    /// The error of one who has waited too long for the writer lock. Who holds it now may be somebody else than all the
-    /// time; so this is what can be said.
+    /// The error after too long a wait for the writer lock. The present holder need not have held it all the time; no
+    /// more than this can be said.
     #[cold]
     pub(crate) fn lock_timeout(&self, waited: Duration) -> Error {
         let path = self.mapping.path().to_owned();
@@ -285,7 +285,7 @@ impl lock_word::Shared for Engine {
     }
 
     fn clear_up_after(&self, entry: u64) -> Result<bool> {
-        // Alive it is, but it would never come to its end.
+        // It is alive, but its turn would never end.
         if let Some(locks) = &self.locks
             && let Ok(file) = locks.id()
             && gate::is_own_turn(file, entry)

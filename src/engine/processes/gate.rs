@@ -1,9 +1,9 @@
-//! The writer lock among the threads of a process: who may append.
+//! The writer lock among the threads of a process: which of them may append.
 //!
 //! A lock that a transaction can hold while it moves from thread to thread, that can be waited for with a limit, and
-//! that tells a thread that it would wait for itself. It is unfair while that is cheap, since handing it from thread to
-//! thread costs a context switch each time, and fair as soon as somebody has waited for a millisecond: the scheme of
-//! Go's `sync.Mutex` ("starvation mode").
+//! that tells a thread that it would wait for itself. It is unfair while that is cheap, since each handover between
+//! threads costs a context switch, and fair as soon as a thread has waited for a millisecond: the scheme of Go's
+//! `sync.Mutex` ("starvation mode").
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -13,25 +13,25 @@ use std::time::{Duration, Instant};
 
 use crate::file::locks::{FileId, fork};
 
-/// From this wait on, newcomers may not push in.
+/// After this wait, newcomers may not go first.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// How often somebody in the queue looks again, should a wake-up be missed.
+/// How often a thread in the queue looks again, should a wake-up be missed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// A gate of this process, and which entry of which file's process table goes through it.
+/// A gate of this process, with the file and the process-table entry that it belongs to.
 struct Listed {
     file: FileId,
     entry: u64,
     gate: Weak<Gate>,
-    /// In a forked child, those of the parent mean nothing.
+    /// In a forked child, the parent's gates mean nothing.
     generation: u64,
 }
 
 /// All gates. Locked only while no other thread forks, so that a child never finds it locked.
 static GATES: Mutex<Vec<Listed>> = Mutex::new(Vec::new());
 
-/// Whether it is the calling thread that has the turn of another opening of this process, the one with this entry.
+/// Whether the calling thread has the turn of another opening of this process, with this entry.
 #[cold]
 pub(crate) fn is_own_turn(file: FileId, entry: u64) -> bool {
     fork::guarded(|_| {
@@ -48,14 +48,14 @@ pub(crate) fn is_own_turn(file: FileId, entry: u64) -> bool {
 #[derive(Default)]
 pub(crate) struct Gate {
     held: AtomicBool,
-    /// Somebody in the queue has lost patience.
+    /// A thread in the queue has lost patience.
     starving: AtomicBool,
-    /// Number of the thread that holds the lock; zero if none does, or the one that does is not known.
+    /// Number of the thread that holds the lock; zero if none does, or if it is not known.
     owner: AtomicU64,
     /// How often the lock was taken.
     taken: AtomicU64,
     waiting: AtomicUsize,
-    /// Those who wait, in the order of their coming.
+    /// The waiting threads, in the order of arrival.
     queue: Mutex<VecDeque<u64>>,
     freed: Condvar,
 }
@@ -65,7 +65,7 @@ pub(crate) struct Gate {
 pub(crate) enum Refusal {
     /// The calling thread holds it.
     Mine,
-    /// It did not become free in time; that long was waited.
+    /// It did not become free in this time.
     TimedOut(Duration),
 }
 
@@ -133,7 +133,7 @@ impl Gate {
         queue.retain(|&waiter| waiter != me);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         if queue.is_empty() || result.is_ok() {
-            // Whoever still waits and has waited long says so again.
+            // Threads that still wait and have waited long set it again.
             self.starving.store(false, Ordering::Relaxed);
         }
         if !queue.is_empty() {
@@ -142,17 +142,17 @@ impl Gate {
         result
     }
 
-    /// Whether somebody holds the lock.
+    /// Whether the lock is held.
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether it is the calling thread that holds it.
+    /// Whether the calling thread holds the lock.
     pub(crate) fn is_mine(&self) -> bool {
         self.owner.load(Ordering::Relaxed) == thread_number()
     }
 
-    /// How often the lock was taken, for its holder.
+    /// How often the lock was taken. The caller holds it.
     pub(crate) fn times_taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
@@ -163,12 +163,12 @@ impl Gate {
         self.owner.store(thread_number(), Ordering::Relaxed);
     }
 
-    /// Says that another thread, which will say so itself, is to act for the holder.
+    /// Says that another thread, which will say so itself, acts for the holder from now on.
     pub(crate) fn hand_over(&self) {
         self.owner.store(0, Ordering::Relaxed);
     }
 
-    /// Gives the lock back. Only for who holds it.
+    /// Gives the lock back. The caller holds it.
     #[inline(always)]
     pub(crate) fn release(&self) {
         self.owner.store(0, Ordering::Relaxed);

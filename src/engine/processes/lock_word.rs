@@ -1,17 +1,17 @@
 //! The writer lock among processes: a word in the file, and whose turn it is.
 //!
-//! Of each process at most one thread comes here at a time; the [gate](super::gate) sees to that. The lock is taken by
-//! compare-and-swap, which costs a hundredth of a file lock. What it lacks is that the kernel gives it up when its
-//! holder dies. So a *waiter* asks whether the holder is alive, and cleans up behind it if not. That turns the word to
-//! "abandoned": whoever takes it next has to finish or bury what the dead one has begun.
+//! At most one thread of each process comes here at a time; the [gate](super::gate) sees to that. The lock is taken by
+//! compare-and-swap, which costs a hundredth of a file lock. But the kernel does not release it when its holder dies.
+//! So a *waiter* asks whether the holder is alive, and cleans up after it if not. That turns the word to "abandoned":
+//! the next holder has to finish or bury what the dead one had begun.
 //!
-//! **Invariants.** A word that names a living holder is changed by that holder only, but for the bit that says that
-//! somebody waits. The word is taken from a dead one only by who holds the byte of its entry, so that nobody can have
-//! claimed that entry anew. One's own entry is always alive.
+//! **Invariants.** A word that names a living holder is changed by that holder only, except for the bit that says that
+//! a thread waits. The word is taken from a dead holder only by the process that holds the byte of its entry, so that
+//! the entry cannot have been claimed anew. One's own entry is always alive.
 //!
-//! Who waits sleeps, and is woken when the lock is given back. Whoever comes first takes it, which is cheapest; but who
-//! has waited for a millisecond says that the next turn is his, and then nobody else takes it; of several, the one who
-//! came first. Should he die, or be stopped, the others give him some time while the lock is free, and go on.
+//! A waiter sleeps, and is woken when the lock is given back. The first to come takes it, which is cheapest; but a
+//! process that has waited for a millisecond claims the next turn, and then no other takes it; of several, the first to
+//! have come. If it dies or is stopped, the others give it some time while the lock is free, and continue.
 //!
 //! All this is written against [`Shared`], so that a model can go through all the ways in which it can happen.
 
@@ -20,11 +20,11 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::file::layout::{live, writer_lock};
 
-/// From this wait on, newcomers may not push in.
+/// After this wait, newcomers may not go first.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// How often a waiter asks whether the holder is alive; and how long the lock may be free without the one whose turn it
-/// is coming for it.
+/// How often a waiter asks whether the holder is alive; and how long the lock may be free before the process whose turn
+/// it is loses that turn.
 const TICK: Duration = Duration::from_millis(20);
 
 /// What the processes share, and what else the lock needs of its surroundings. All accesses are in one total order.
@@ -32,11 +32,11 @@ pub(crate) trait Shared {
     fn load(&self, at: u64) -> Result<u64>;
     fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool>;
     fn swap(&self, at: u64, new: u64) -> Result<u64>;
-    /// If the owner of an entry is dead, [disowns](disown) and cleans it. Says whether it was.
+    /// If the owner of an entry is dead, [disowns](disown) and cleans it. Returns whether it was dead.
     fn clear_up_after(&self, entry: u64) -> Result<bool>;
-    /// Sleeps while the lock word is `seen`, at most so long.
+    /// Sleeps while the lock word is `seen`, at most this long.
     fn sleep(&self, seen: u64, timeout: Duration) -> Result<()>;
-    /// Wakes all who sleep over the lock word.
+    /// Wakes all that sleep on the lock word.
     fn wake(&self) -> Result<()>;
     /// A clock that only goes forwards.
     fn clock(&self) -> Duration;
@@ -45,9 +45,9 @@ pub(crate) trait Shared {
 /// How the lock passes from one holder to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handover {
-    /// The last one has given it back, and left nothing undone.
+    /// The last holder has given it back, and left nothing undone.
     Orderly,
-    /// The last one died, or could not clean up behind itself.
+    /// The last holder died, or could not clean up after itself.
     Abandoned,
 }
 
@@ -60,14 +60,14 @@ pub(crate) fn take(shared: &impl Shared, me: u64, timeout: Duration) -> Result<O
     }
 }
 
-/// What came of trying.
+/// The outcome of an attempt.
 enum Try {
     Taken(Handover),
-    /// The word says that somebody holds it.
+    /// The lock is held: this is its word.
     Held(u64),
-    /// It is free, and the turn is somebody else's: this word says whose.
+    /// The lock is free, and another process has the turn: this word says which.
     NotMyTurn(u64),
-    /// It changed meanwhile.
+    /// The word changed meanwhile.
     Changed,
 }
 
@@ -85,7 +85,7 @@ fn try_take(shared: &impl Shared, me: u64) -> Result<Try> {
         return Ok(Try::Changed);
     }
     if turn != 0 {
-        // Somebody who had lost patience with us may have taken the turn away.
+        // A process that had lost patience with us may have taken the turn away.
         shared.compare_exchange(live::NEXT_TURN, turn, 0)?;
     }
     let abandoned = writer_lock::holder(word) == writer_lock::ABANDONED;
@@ -101,7 +101,7 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
         std::hint::spin_loop();
     }
     let start = shared.clock();
-    // How often the lock had been taken when we came: who has the smaller number has waited longer.
+    // How often the lock had been taken when we came: the smaller number has waited longer.
     let came = shared.load(live::WRITER_LOCK)? as u32;
     let mut asked = None;
     // The turn of another that the lock is kept free for, and since when.
@@ -150,7 +150,7 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
             }
         }
         if seen & writer_lock::WAITERS == 0 {
-            // Again, should it have changed: then there may be nobody to wake us.
+            // If it has changed, try again: there may be no holder to wake us.
             if !shared.compare_exchange(live::WRITER_LOCK, seen, seen | writer_lock::WAITERS)? {
                 continue;
             }
@@ -160,10 +160,10 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
     }
 }
 
-/// How often the lock is looked at before it is worth while to wait in earnest.
+/// How often to look at the lock before it is worth while to wait in earnest.
 const SPINS: u32 = if cfg!(loom) { 0 } else { 100 };
 
-/// Gives the turn up that `me` may have claimed.
+/// Gives up the turn that `me` may have claimed.
 fn withdraw(shared: &impl Shared, me: u64) -> Result<()> {
     let turn = shared.load(live::NEXT_TURN)?;
     if turn >> 32 == me + 1 {
@@ -172,7 +172,7 @@ fn withdraw(shared: &impl Shared, me: u64) -> Result<()> {
     Ok(())
 }
 
-/// Gives the lock back. Only for who holds it.
+/// Gives the lock back. The caller holds it.
 #[inline]
 pub(crate) fn give_back(shared: &impl Shared, word: u64, how: Handover) -> Result<()> {
     let holder = match how {
@@ -186,7 +186,7 @@ pub(crate) fn give_back(shared: &impl Shared, word: u64, how: Handover) -> Resul
     Ok(())
 }
 
-/// Takes lock and turn from the entry of one who is dead, or leaves. Only for who holds the byte of that entry.
+/// Takes lock and turn from the entry of a process that is dead, or leaves. The caller holds the byte of that entry.
 pub(crate) fn disown(shared: &impl Shared, entry: u64) -> Result<()> {
     loop {
         let word = shared.load(live::WRITER_LOCK)?;

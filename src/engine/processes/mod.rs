@@ -1,4 +1,4 @@
-//! Processes: who has the store open, who of them may write, and who waits for that.
+//! Processes: which have the store open, which of them may write, and which wait for that.
 
 pub(crate) mod entries;
 pub(crate) mod gate;

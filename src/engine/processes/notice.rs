@@ -1,9 +1,9 @@
 //! Change notice: waiting for the next commit.
 //!
-//! Who waits sleeps on the word [`CHANGED`](live::CHANGED), the number of the last commit that changed something for a
-//! user, and says so in another, [`WATCHERS`](live::WATCHERS). A writer stores the one and then looks at the other, a
-//! waiter the other way round, both in the single total order: so one of the two sees the other, and a writer makes no
-//! system call as long as nobody waits.
+//! A waiter sleeps on the word [`CHANGED`](live::CHANGED), the number of the last commit that changed something for a
+//! user, and says so in another, [`WATCHERS`](live::WATCHERS). A writer stores `CHANGED` and then looks at `WATCHERS`,
+//! a waiter the other way round, both in the single total order: so one of the two sees the other, and a writer makes
+//! no system call while there are no waiters.
 
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ use crate::error::Result;
 use crate::file::layout::{Seq, live};
 use crate::file::mapping::Half;
 
-/// How often a waiter looks who cannot be woken: a reader must not write that it waits.
+/// How often a waiter looks that cannot be woken: a read-only opener must not write that it waits.
 const POLL: Duration = Duration::from_millis(2);
 
 /// The longest sleep, should a wake-up be missed.
 const LONGEST: Duration = Duration::from_millis(500);
 
 impl Engine {
-    /// Wakes those who wait for a change that was just stored.
+    /// Wakes the waiters for a change that was just stored.
     #[inline]
     pub(crate) fn wake_watchers(&self) -> Result<()> {
         if self.mapping.live_word(live::WATCHERS)?.seq_cst() != 0 { self.wake_slowly() } else { Ok(()) }
@@ -54,7 +54,7 @@ impl Engine {
             if self.read_only {
                 std::thread::sleep(POLL.min(left));
             } else if changed > seq {
-                // Stored, and about to be seen: unless its writer died, and then the next one goes on from there.
+                // Stored, and about to be visible, unless its writer died; then the next writer continues from there.
                 std::thread::sleep(Duration::from_micros(50).min(left));
             } else {
                 self.mapping.swap_live(live::WATCHERS, 1)?;

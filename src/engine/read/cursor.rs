@@ -8,12 +8,12 @@ use crate::file::index::{Index, Lines};
 use crate::file::layout::{KeyHash, MapId, Offset, SLOTS, Seq};
 use crate::file::log::{self, Record};
 
-/// For so many records at least an iteration asks the memory ahead of their use, and for so many lines.
+/// An iteration prefetches at least this many records, and this many lines.
 const RECORDS_AHEAD: usize = 48;
 const LINES_AHEAD: u64 = 2;
 
-/// A place in an iteration. It borrows nothing, so that an iterator can own what it iterates over; whoever uses it
-/// holds a pin, or the writer lock.
+/// A place in an iteration. It borrows nothing, so that an iterator can own what it iterates over; its user holds a
+/// pin, or the writer lock.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     map: MapId,
@@ -25,7 +25,7 @@ pub(crate) struct Cursor {
     ahead: Ahead,
 }
 
-/// Records that were asked for and not yet looked at, in a ring.
+/// Records that were prefetched and not yet looked at, in a ring.
 #[derive(Debug)]
 struct Ahead {
     records: Box<[(Offset, KeyHash); Ahead::ROOM]>,
@@ -61,17 +61,17 @@ impl Ahead {
 
 const _: () = assert!(RECORDS_AHEAD + SLOTS <= Ahead::ROOM && Ahead::ROOM.is_power_of_two());
 
-/// What the short way comes to that an iteration goes.
+/// The outcome of an iteration's short way.
 pub(crate) enum Step<'e> {
     /// The next key and its value, which does not expire.
     Entry(&'e [u8], &'e [u8]),
     End,
-    /// The [long way](Cursor::next) has to be gone.
+    /// The [long way](Cursor::next) has to be taken.
     Unclear,
 }
 
 impl Cursor {
-    /// At the beginning of the index of a map.
+    /// A cursor at the beginning of the index of a map.
     pub(crate) fn new(map: MapId, index: Option<&Index<'_>>) -> Cursor {
         Cursor {
             map,
@@ -82,7 +82,7 @@ impl Cursor {
         }
     }
 
-    /// Somewhere in an index, which is gone around once.
+    /// A cursor somewhere in an index, which goes around it once.
     pub(crate) fn from_somewhere(map: MapId, index: Option<&Index<'_>>, seed: u64) -> Cursor {
         let cursor = Cursor::new(map, index);
         // Fibonacci hashing: near seeds lead to far places.
@@ -90,8 +90,7 @@ impl Cursor {
         Cursor { line, ..cursor }
     }
 
-    /// Asks for records ahead. Says whether all lines that it came to could be read; one that could not is still to
-    /// come.
+    /// Prefetches records. `false` if it came to a line that could not be read, which is then still to come.
     #[inline(never)]
     fn look_ahead(&mut self, engine: &Engine) -> bool {
         let Some(extent) = self.extent else { return true };
@@ -114,7 +113,7 @@ impl Cursor {
         (self.line, self.left) = (if self.line + 1 == lines.count() { 0 } else { self.line + 1 }, self.left - 1);
     }
 
-    /// The same for a line that the last look at the file's length did not cover. An error is one of that line.
+    /// The same for a line that the last look at the file's length did not cover. An error belongs to that line.
     #[cold]
     fn look_further(&mut self, engine: &Engine) -> Result<()> {
         let Some(extent) = self.extent else { return Ok(()) };
@@ -137,7 +136,7 @@ impl Cursor {
         }
         let Some((record, hash)) = self.ahead.first() else { return Step::End };
         match log::glance_at_entry(engine.mapping.window(), record, self.map, seq) {
-            // Here nobody asks for a key, so it is the slot that says whether the record has the right one.
+            // No key is given here, so the hash of the slot tells whether the record is the right one.
             Some((key, value)) if KeyHash::of(key, engine.seed) == hash => {
                 self.ahead.take_first();
                 Step::Entry(key, value)
@@ -146,7 +145,7 @@ impl Cursor {
         }
     }
 
-    /// The newest record of the next key, whatever it is.
+    /// The newest record of the next key, of whatever kind.
     pub(crate) fn next_newest<'e>(&mut self, engine: &'e Engine) -> Option<Result<Record<'e>>> {
         while !self.look_ahead(engine) {
             if let Err(error) = self.look_further(engine) {
@@ -166,8 +165,8 @@ impl Cursor {
         Some(newest)
     }
 
-    /// The record of the next key that has a value at `seq` and at this time. An error is one of that key; the
-    /// iteration goes on behind it.
+    /// The record of the next key that has a value at `seq` and at this time. An error belongs to that key; the
+    /// iteration continues after it.
     pub(crate) fn next<'e>(&mut self, engine: &'e Engine, seq: Seq, at: Moment) -> Option<Result<Record<'e>>> {
         loop {
             match self.next_newest(engine)?.and_then(|newest| engine.version_at(newest, seq, at)) {

@@ -23,8 +23,8 @@ impl View<'_> {
 }
 
 impl Engine {
-    /// What `f` makes of the value of a key, and its deadline, if it has one. `f` sees the value in place, or if the
-    /// store was opened for reading, a copy.
+    /// The result of `f` on the value of a key and its deadline, if it has one. `f` sees the value in place, or a copy
+    /// if the store was opened for reading.
     #[inline(always)]
     pub(crate) fn read<R>(&self, map: MapId, key: &[u8], f: impl FnOnce(&[u8], Option<u64>) -> R) -> Result<Option<R>> {
         let Some(view) = self.kept_view() else { return self.read_under_any_pin(map, key, f) };
@@ -43,7 +43,7 @@ impl Engine {
         }
     }
 
-    /// The same for whatever store and record.
+    /// The same for any store and record.
     #[cold]
     #[inline(never)]
     fn read_under_any_pin<R>(
@@ -59,7 +59,7 @@ impl Engine {
         Ok(view.get(map, key)?.map(|record| f(record.value(), record.expires())))
     }
 
-    /// How many keys a map has, those included that have expired and were not removed yet.
+    /// How many keys a map has, including expired ones that were not removed yet.
     pub(crate) fn len(&self, map: MapId) -> Result<u64> {
         if self.read_only {
             return self.len_unpinned(map);
@@ -68,7 +68,7 @@ impl Engine {
         Ok(totals.keys)
     }
 
-    /// The ids of all maps, whose regions are looked at closer than a read does.
+    /// The ids of all maps, after a closer look at their regions than a read takes.
     pub(crate) fn map_ids(&self) -> Result<Vec<MapId>> {
         let _view = self.view()?;
         Ok(self.maps()?.into_iter().map(|(map, _)| map).collect())

@@ -1,4 +1,4 @@
-//! History: what was committed since, as far as the log goes back.
+//! History: the changes since a commit, as far as the log goes back.
 
 use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
@@ -7,7 +7,7 @@ use crate::file::layout::{Kind, MapId, Offset, Seq, flags, live};
 use crate::file::log::{Record, Scan};
 use crate::file::space::{Extent, Space};
 
-/// How often the head of the log may move while one looks for the extents behind it.
+/// How often the head of the log may move during a look for the extents after it.
 const ATTEMPTS: u32 = 100;
 
 /// A part of the log.
@@ -52,8 +52,7 @@ impl<'e> Iterator for Changed<'e> {
 }
 
 impl Engine {
-    /// The part of the log that has everything that was committed after one sequence number, and up to another, at
-    /// which the caller has a pin.
+    /// The part of the log with all commits after one sequence number and up to another, at which the caller has a pin.
     pub(crate) fn history(&self, after: Seq, until: Seq) -> Result<History> {
         let path = || self.mapping.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after.0 };
@@ -78,7 +77,7 @@ impl Engine {
                 _ => {}
             }
         } else if after != Seq::ZERO {
-            // Of an earlier life. What it had after that may have been undone by the power cut that ended it.
+            // `after` is of an earlier incarnation. The power cut that ended it may have undone its later commits.
             let mut last = Seq::ZERO;
             for record in Scan::new(&self.mapping, head, end) {
                 let record = record?;
@@ -94,8 +93,7 @@ impl Engine {
         Ok(History { start, end, after, until })
     }
 
-    /// The head of the log, and the extents that there were while it lay there. None of them can be read as long as
-    /// they change all the time.
+    /// The head of the log, and the extents at that time; `None` for these if they change faster than they can be read.
     fn head_and_space(&self) -> Result<(LogHead, Option<Space>)> {
         for _ in 0..ATTEMPTS {
             let head = self.head()?;
@@ -114,7 +112,7 @@ impl Engine {
     }
 }
 
-/// Whether an extent may begin within a record: what is cut off begins where the head lies.
+/// Whether an extent may begin within a record: if its front was cut off, it begins where the head lies.
 fn is_cut(space: Option<&Space>, extent: &Extent, head: Offset) -> bool {
     let begins_with = space.and_then(|space| space.extent_of(head));
     begins_with.is_none_or(|first| first.offset == extent.offset || first.end() == extent.offset)

@@ -1,7 +1,7 @@
 //! The pins that threads keep between their reads: which thread has which one, of which store.
 //!
-//! A thread remembers its pins by the number of the store, and does not keep the store alive by that. When it ends, its
-//! pins go back to where the next thread takes them from.
+//! A thread remembers its pins by the number of the store, which does not keep the store alive. When it ends, its pins
+//! are returned for the next thread to take.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ pub(super) enum Here {
     Pin(u64),
     /// None yet.
     Nothing,
-    /// It can keep nothing: it ends.
+    /// It can keep none: it is ending.
     Ending,
 }
 
@@ -56,7 +56,7 @@ impl KeptPins {
         (store == self.store).then_some(place)
     }
 
-    /// Notes that the calling thread reads from this store with the pin that it keeps. Says whether it could.
+    /// Notes that the calling thread reads from this store with the pin that it keeps. Returns whether it could.
     pub(super) fn note_last(&self, place: u64) -> bool {
         LAST.try_with(|last| last.set((self.store, place))).is_ok()
     }
@@ -70,13 +70,13 @@ impl KeptPins {
         }
     }
 
-    /// A pin that a thread has kept which has ended.
+    /// A pin that was kept by a thread that has ended.
     pub(super) fn take_returned(&self) -> Option<u64> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Has the calling thread keep a pin, and says which it keeps: another, if there was one already. `None` if it
-    /// cannot. What it does not keep is returned.
+    /// Makes the calling thread keep a pin, and returns the one it keeps: another, if there was one already. `None` if
+    /// it cannot keep any. A pin that is not kept is returned for others.
     pub(super) fn keep(&self, place: u64) -> Option<u64> {
         let pin = Kept { store: self.store, place, returned: Arc::downgrade(&self.returned) };
         KEPT.try_with(|kept| kept.borrow_mut().keep(pin)).ok()
@@ -92,7 +92,7 @@ struct Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // Locals of the thread that are dropped later may read, and somebody else may have this pin by then.
+        // Locals of the thread that are dropped later may read, and another thread may have this pin by then.
         let _ = LAST.try_with(|last| {
             if last.get() == (self.store, self.place) {
                 last.set((0, 0));
@@ -108,19 +108,19 @@ impl Drop for Kept {
 #[derive(Default)]
 struct KeptHere {
     pins: HashMap<u64, Kept, BuildHasherDefault<StoreHasher>>,
-    /// With so many it is time to look for those whose stores are gone.
+    /// At this many pins, it is time to drop those whose stores are gone.
     crowded: usize,
 }
 
 impl KeptHere {
-    /// Keeps a pin, and says which: the one that is there already, if there is one.
+    /// Keeps a pin, and returns which: the present one, if there is one.
     fn keep(&mut self, pin: Kept) -> u64 {
         if self.pins.len() >= self.crowded {
             self.pins.retain(|_, kept| kept.returned.strong_count() > 0);
             // Half of them will be new by then, so that it costs each of them the same.
             self.crowded = 2 * self.pins.len() + 8;
         }
-        // One that is too many is given back here.
+        // A surplus pin is given back here.
         self.pins.entry(pin.store).or_insert(pin).place
     }
 }
@@ -236,7 +236,7 @@ mod tests {
         .unwrap();
     }
 
-    /// What is left of stores that are gone does not pile up, nor is it looked through each time.
+    /// Leftovers of stores that are gone do not pile up, nor are they looked through each time.
     #[test]
     fn a_thread_forgets_the_stores_that_are_gone() {
         thread::spawn(|| {

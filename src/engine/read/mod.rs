@@ -1,6 +1,6 @@
-//! Reading: pins, and what is read under one.
+//! Reading: pins, and reads under a pin.
 //!
-//! This stands above writing, since a table that has no free pin is made longer by one who takes a turn at writing.
+//! This stands above writing, since lengthening a table without a free pin takes a turn at writing.
 
 pub(crate) mod cursor;
 pub(crate) mod get;

@@ -1,4 +1,4 @@
-//! A commit that somebody keeps looking at.
+//! A lasting view of one commit.
 
 use crate::file::layout::{MapId, Seq};
 use std::sync::Arc;

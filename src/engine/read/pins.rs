@@ -1,21 +1,21 @@
-//! Pins: what keeps the space that a reader looks at from being reused.
+//! Pins: they keep the space that a reader looks at from being reused.
 //!
 //! **Invariant.** The reader writes its pin at the visible sequence number N, then loads the horizon and starts only if
-//! that is not above N; only then does it load where the index is. Whoever wants to reuse space raises the horizon to
-//! H, then scans all pins, and reuses only what no pin below H can see. Of the two, one must see the other (the pattern
-//! of Dekker's algorithm, as in hazard pointers: Michael, 2004). So between writing and loading there is a full barrier
-//! on both sides.
+//! that is not above N; only then does it load where the index is. A reclaimer raises the horizon to H, then scans all
+//! pins, and reuses only what no pin below H can see. Of the two, one must see the other (the pattern of Dekker's
+//! algorithm, as in hazard pointers: Michael, 2004). So between writing and loading there is a full barrier on both
+//! sides.
 //!
 //! A full barrier in each read would cost more than the read of hot data, and keep the processor from overlapping the
 //! cache misses of one read with those of the next. Where the system offers `membarrier`, it is asymmetric: a
-//! reclaimer, who is rare, makes every running thread execute a barrier, and readers need none (as in `liburcu` and in
-//! folly's hazard pointers). For that, each thread keeps a pin of its own between reads, which it writes with a plain
-//! store. Snapshots, which wander from thread to thread, claim a pin by compare-and-swap, and so does a read inside a
-//! read: one for all that look at the same commit in this process ([`sharing`](super::sharing)). Which thread keeps
-//! which one stands in [`kept`](super::kept), and how a free one is found in the
-//! [table](crate::engine::lookup::pin_table).
+//! reclaimer, which is rare, makes every running thread execute a barrier, and readers need none (as in `liburcu` and
+//! in folly's hazard pointers). For that, each thread keeps a pin of its own between reads, which it writes with a
+//! plain store. Snapshots, which move from thread to thread, claim a pin by compare-and-swap, and so does a read inside
+//! a read; all that look at the same commit in this process share it ([`sharing`](super::sharing)).
+//! [`kept`](super::kept) says which thread keeps which pin, and the [table](crate::engine::lookup::pin_table) how a
+//! free one is found.
 //!
-//! When all pins are taken, the table goes on in an extent ([`live_tables`](crate::engine::write::tables)).
+//! When all pins are taken, the table continues in an extent ([`live_tables`](crate::engine::write::tables)).
 //!
 //! A store that is opened for reading cannot write pins. Its snapshots take a shared lock on a byte whose place says
 //! the sequence number; the reclaimer asks the kernel for such locks. Here the kernel's own lock is the barrier.
@@ -39,23 +39,23 @@ use crate::file::live_table::PIN;
 use crate::file::locks::{self, Sharing};
 use crate::file::mapping::Word;
 
-/// How often all pins are looked through before a reader gives up, where there can be no more of them. A read inside a
-/// read holds one for a short time, so after this only snapshots and threads can be what holds them.
+/// How often a reader looks through all pins before it gives up, where there can be no more of them. A read inside a
+/// read holds one for a short time, so after this only snapshots and threads can hold them all.
 const ATTEMPTS: u32 = 100;
 
-/// Nobody needs longer than that to see whether a byte is locked.
+/// No process needs longer than this to see whether a byte is locked.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// So long one who finds no free pin waits for a turn at making the table longer, before he looks again.
+/// How long a reader without a free pin waits for a turn at lengthening the table, before it looks again.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// One of so many searches for a free pin looks how many there are, so that the table goes on before it is full.
+/// One in this many searches for a free pin looks how many there are, to lengthen the table before it is full.
 const LOOKS_AROUND: u64 = 64;
 
 /// A pin that is held: what its sequence number sees stays as it is. It is given back when it is dropped, and in no
 /// other way.
 ///
-/// It borrows the engine, or shares it, to go wherever its holder likes.
+/// It borrows the engine, or shares it, so that its holder can go anywhere.
 pub(crate) struct Pin<E: Deref<Target = Engine>> {
     engine: E,
     claimed: Claimed,
@@ -66,17 +66,17 @@ pub(crate) struct Pin<E: Deref<Target = Engine>> {
 struct Claimed {
     /// Zero in a read-only store, whose pins are locks.
     pub(crate) place: u64,
-    /// What its holder reads at.
+    /// The sequence number that its holder reads at.
     pub(crate) seq: Seq,
     whose: Whose,
 }
 
-/// Who may use a pin besides its holder.
+/// Which others may use a pin besides its holder.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// Nobody: it stays with its thread.
+    /// None: it stays with its thread.
     Thread,
-    /// Whoever looks at the same commit and has the same list.
+    /// All that look at the same commit and have the same list.
     Share(usize),
     /// It is a lock, which counts its holders.
     Lock,
@@ -86,7 +86,7 @@ impl<E: Deref<Target = Engine>> Drop for Pin<E> {
     #[inline(always)]
     fn drop(&mut self) {
         let (engine, Claimed { place, seq, whose }) = (&*self.engine, self.claimed);
-        // In a forked child it is the parent's.
+        // In a forked child the pin is the parent's.
         if engine.is_forked() {
             return;
         }
@@ -113,8 +113,8 @@ impl<E: Deref<Target = Engine>> Pin<E> {
         self.claimed.seq
     }
 
-    /// Writes down since when it is held, for those who wonder what space waits for. Of several who look at one commit,
-    /// the first one to do so counts.
+    /// Records since when it is held, to explain what space waits for. Of several holders that look at one commit, the
+    /// first one to do so counts.
     pub(crate) fn date(&self, since: u64) -> Result<()> {
         let place = self.claimed.place + pin::SINCE;
         // It only informs, so it does not matter whose time it is if two are the first.
@@ -128,18 +128,18 @@ impl<E: Deref<Target = Engine>> Pin<E> {
     /// Pins the last visible commit, for a holder that may go anywhere.
     pub(crate) fn take(engine: E) -> Result<Pin<E>> {
         let pin = ManuallyDrop::new(engine.pin()?);
-        // It goes on in another one, which is given back.
+        // It lives on in the new pin, which is given back.
         Ok(Pin { claimed: pin.claimed, engine })
     }
 }
 
-/// A pin that keeps more than its own commit: everything that was in use when it was taken, of the log what is dead as
-/// well.
+/// A pin that keeps more than its own commit: everything that was in use when it was taken, including what is dead in
+/// the log.
 ///
-/// **Invariant.** What becomes empty is marked with the number that is visible then, and is used again when no pin is
-/// below that. A pin at N does not keep what becomes empty at N: nobody who reads at N needs that. This one stands one
-/// commit below the one that it reads at, so it does. Whatever was used again in spite of it was empty before, and the
-/// head of the log and all tables, which its holder loads behind a full barrier, say so.
+/// **Invariant.** Space that becomes empty is marked with the number that is visible then, and is reused when no pin is
+/// below that. A pin at N does not keep space that becomes empty at N: no reader at N needs it. This pin stands one
+/// commit below the one that it reads at, so it does. Space that was reused in spite of it was empty before, and the
+/// head of the log and all tables, which its holder loads after a full barrier, say so.
 pub(crate) struct Hold<'e> {
     pin: Pin<&'e Engine>,
     /// If it is a lock, there is another one below it.
@@ -170,7 +170,7 @@ impl<'e> Hold<'e> {
 /// A pin for a read that begins and ends in this thread: mostly the one that the thread keeps.
 pub(crate) struct View<'e> {
     pin: Pin<&'e Engine>,
-    /// It must not go to another thread, where the one that is kept would be somebody else's.
+    /// It must not go to another thread, which keeps a pin of its own.
     stays: PhantomData<*const ()>,
 }
 
@@ -187,8 +187,8 @@ impl<'e> View<'e> {
     }
 }
 
-/// The view of a thread that reads where it has read before and has nothing else under its pin: that of most reads.
-/// Unlike a [`View`], it is in no other way than by the pin that the thread keeps.
+/// The view of most reads: the thread has read from this store last, and nothing else is under its pin. Unlike a
+/// [`View`], it always reads by the pin that the thread keeps.
 pub(crate) struct KeptView<'e> {
     engine: &'e Engine,
     pin: &'e Word,
@@ -209,7 +209,7 @@ impl KeptView<'_> {
 impl Drop for KeptView<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        // In a forked child it is the parent's.
+        // In a forked child the pin is the parent's.
         if !self.engine.is_forked() {
             let idle = self.engine.claims.idle;
             self.engine.mapping.store_found(self.pin, self.place, idle, Ordering::Release);
@@ -238,11 +238,11 @@ impl Engine {
         }
         let [visible] = window.words(live::VISIBLE)?;
         let seq = Seq(visible.load());
-        // Release: a reclaimer who finds this pin knows that the reads under the one before are over.
+        // Release: a reclaimer that finds this pin knows that the reads under the one before are over.
         self.mapping.store_found(pin, place, self.claims.at(seq), Ordering::Release);
         self.barrier_behind_kept();
         let view = KeptView { engine: self, pin, place, seq, stays: PhantomData };
-        // If it is not, the long way finds a newer number, or what is wrong.
+        // If it is not settled, the long way finds a newer number, or the damage.
         protocol::is_settled(self, seq).is_ok_and(|settled| settled).then_some(view)
     }
 
@@ -267,7 +267,7 @@ impl Engine {
     #[inline(always)]
     fn barrier_behind_kept(&self) {
         if self.kept_pins.is_asymmetric() {
-            // What the processor reorders, the barrier of a reclaimer puts in order.
+            // The barrier of a reclaimer puts in order what the processor reorders.
             compiler_fence(Ordering::SeqCst);
         } else {
             fence(Ordering::SeqCst);
@@ -324,14 +324,13 @@ impl Engine {
         }
     }
 
-    /// Takes the lock that says that somebody reads at `seq`.
+    /// Takes the lock that says that there is a reader at `seq`.
     fn pin_by_lock(&self, seq: Seq) -> Result<Pin<&Engine>> {
         if let Some(locks) = &self.locks {
             let place = locks::snapshot(seq.count());
             let lock = || locks.try_lock(place, Sharing::Shared).map_err(|e| lock_error(&self.mapping, e));
             self.snapshot_locks.hold(seq.count(), || {
-                // Nobody takes one of these exclusively, but where one has to try in order to find out whether it is
-                // held.
+                // None of these is taken exclusively, except for a moment where a lock can only be tested by taking it.
                 if poll(self.settings.lock_timeout.max(LONGEST_LOOK), lock)? {
                     return Ok(());
                 }
@@ -350,7 +349,7 @@ impl Engine {
         });
     }
 
-    /// Claims a free pin. If there is none, the table goes on in an extent.
+    /// Claims a free pin. If there is none, the table continues in an extent.
     #[cold]
     fn search_pin(&self, claim: u64) -> Result<u64> {
         let start = Instant::now();
@@ -433,7 +432,7 @@ mod tests {
         looked_at() - before
     }
 
-    /// Pins of so many commits.
+    /// Pins of this many commits.
     fn hold(engine: &Engine, count: u64) -> Vec<Pin<&Engine>> {
         let hold = |number: u64| {
             engine.put(DEFAULT_MAP, b"key", &number.to_le_bytes(), None).unwrap();
@@ -534,7 +533,7 @@ mod tests {
         let lowest = held.iter().map(|pin| pin.seq().count()).min();
         assert_eq!(engine.lend_writing().raise_horizon().unwrap(), lowest.unwrap());
         let mut held = held;
-        // The last one is where the table went on.
+        // The last one is in the extent where the table continues.
         held.drain(..1999);
         assert!(held[0].claimed.place >= EXTENTS);
         engine.put(DEFAULT_MAP, b"key", b"newer", None).unwrap();

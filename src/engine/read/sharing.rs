@@ -1,11 +1,10 @@
-//! Views of one commit share one pin: who looks at which commit, within one process.
+//! Views of one commit share one pin: which commits are in view, within one process.
 //!
 //! **Invariant.** A commit is listed from when its pin is settled until its last holder has left, and all that time the
-//! pin stands at it. Whoever joins does so under the lock that the last one to leave takes, so the pin stays from the
-//! one to the other, as if it had wandered there. What is listed may have fallen behind the horizon meanwhile; nothing
-//! of it was reused, since whoever raised the horizon has seen the pin. So there is nothing to settle for one who
-//! joins; only must he have loaded the visible number after taking the lock, or he would look at an older commit than
-//! there is.
+//! pin stands at it. A new holder joins under the lock that the last one to leave takes, so the pin passes from the one
+//! to the other. A listed commit may have fallen below the horizon meanwhile; nothing of it was reused, since raising
+//! the horizon has seen the pin. So a new holder has nothing to settle; but it must load the visible number after
+//! taking the lock, or it would look at an older commit than there is.
 //!
 //! In a store that is opened for reading, a pin is a lock of the system. Those are counted here, too.
 
@@ -22,11 +21,11 @@ use crate::engine::processes::gate::thread_number;
 use crate::error::Result;
 use crate::file::layout::{Seq, live};
 
-/// Threads are spread over so many lists of what this process looks at, so that they seldom wait for each other. A
-/// commit can have a pin in each.
+/// Threads are spread over this many lists of the commits in view, so that they seldom wait for each other. A commit
+/// can have a pin in each.
 const SHARES: usize = 8;
 
-/// The pins of a store, as those who share them need them. What [`Words`] stores is a pin.
+/// The pins of a store, as sharing needs them. The stores of [`Words`] write pins.
 pub(crate) trait Table: Words {
     /// Claims a free pin.
     fn search(&self, claim: u64) -> Result<u64>;
@@ -43,18 +42,17 @@ pub(crate) enum Unused {
     Free,
 }
 
-/// A pin that several may share.
+/// A pin that several holders may share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SharedPin {
     pub(crate) place: u64,
-    /// What its holders read at.
+    /// The sequence number that its holders read at.
     pub(crate) seq: Seq,
     /// The list that it is in.
     pub(crate) share: usize,
 }
 
-/// The pins that views which may go anywhere have in common. A list is locked for a few steps, and never while
-/// something else is waited for.
+/// The pins shared by views that may go anywhere. A list is locked for a few steps, and never during another wait.
 #[derive(Default)]
 pub(crate) struct SharedPins([Share; SHARES]);
 
@@ -64,7 +62,7 @@ pub(crate) struct SharedPins([Share; SHARES]);
 struct Share(Mutex<Commits>);
 
 impl SharedPins {
-    /// Looks at the last visible commit, with the pin of all who do.
+    /// Joins the views of the last visible commit, with their pin.
     pub(crate) fn join(&self, table: &impl Table) -> Result<SharedPin> {
         self.join_in((thread_number() % SHARES as u64) as usize, table)
     }
@@ -83,17 +81,17 @@ impl SharedPins {
                 own
             }
             None => {
-                // Not under the lock: whoever makes the table longer may pin something.
+                // Not under the lock: lengthening the table may pin something.
                 drop(commits);
                 let place = table.search(table.claim(seq))?;
                 Unlisted { table, commits: self.lock(share), place, is_listed: false }
             }
         };
-        // Both ways, the pin was stored in the total order in which the horizon is loaded.
+        // In both cases, the pin was stored in the total order in which the horizon is loaded.
         own.settle(seq, share)
     }
 
-    /// One of those who look at a commit does so no more.
+    /// Ends one of the views of a commit.
     #[inline(never)]
     pub(crate) fn leave(&self, table: &impl Table, share: usize, seq: Seq) {
         let mut commits = self.lock(share);
@@ -102,7 +100,7 @@ impl SharedPins {
         }
     }
 
-    /// A pin that nobody uses, out of any of the lists. Only for one who holds none of them.
+    /// An unused pin, out of any of the lists. The caller has locked none of them.
     pub(crate) fn take_idle(&self) -> Option<u64> {
         (0..SHARES).find_map(|share| self.lock(share).take_idle())
     }
@@ -112,7 +110,7 @@ impl SharedPins {
     }
 }
 
-/// A pin of this process that is to be listed. Unless it is, it is let go of when this is dropped.
+/// A pin of this process that is about to be listed. If it is not, it is let go of when this is dropped.
 struct Unlisted<'s, T: Table> {
     table: &'s T,
     commits: MutexGuard<'s, Commits>,
@@ -138,12 +136,12 @@ impl<T: Table> Drop for Unlisted<'_, T> {
     }
 }
 
-/// How many hold the lock of each count.
+/// How many holders the lock of each count has.
 #[derive(Default)]
 pub(crate) struct SnapshotLocks(Mutex<BTreeMap<u64, u64>>);
 
 impl SnapshotLocks {
-    /// One more holds the lock of a count. The first one takes it.
+    /// Adds a holder of the lock of a count. The first one takes it.
     pub(crate) fn hold(&self, count: u64, take: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let holders = held.entry(count).or_default();
@@ -154,7 +152,7 @@ impl SnapshotLocks {
         Ok(())
     }
 
-    /// One less holds it. The last one gives it back.
+    /// Removes a holder. The last one gives the lock back.
     pub(crate) fn leave(&self, count: u64, give_back: impl FnOnce()) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(holders) = held.get_mut(&count) else { return };
@@ -166,12 +164,12 @@ impl SnapshotLocks {
     }
 }
 
-/// Commits that somebody looks at, each with the place of its pin.
+/// Commits in view, each with the place of its pin.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     /// By sequence number: newcomers are mostly the newest.
     held: VecDeque<Held>,
-    /// Places of pins that belong to this process and say so, and that nobody uses.
+    /// Places of pins that belong to this process and say so, and are not in use.
     idle: Vec<u64>,
 }
 
@@ -182,7 +180,7 @@ struct Held {
     holders: u64,
 }
 
-/// So many pins are kept for whoever comes next.
+/// The most pins kept for the next views.
 const MOST_IDLE: usize = 4;
 
 impl Commits {
@@ -194,7 +192,7 @@ impl Commits {
         }
     }
 
-    /// One more looks at a commit. Says where its pin is, if it has one.
+    /// Adds a view of a commit. Returns where its pin is, if it has one.
     pub(crate) fn join(&mut self, seq: Seq) -> Option<u64> {
         let at = self.find(seq).ok()?;
         let held = self.held.get_mut(at)?;
@@ -202,7 +200,7 @@ impl Commits {
         Some(held.place)
     }
 
-    /// Somebody looks at a commit whose pin, which has just been settled, is at `place`. Says where it is: in another
+    /// Adds a view of a commit whose pin, which has just been settled, is at `place`. Returns where it is: in another
     /// place, if the commit has one already.
     pub(crate) fn enter(&mut self, seq: Seq, place: u64) -> u64 {
         match self.find(seq) {
@@ -218,7 +216,7 @@ impl Commits {
         }
     }
 
-    /// One looks no more. Says where the pin is, if that was the last one: it is not needed any more.
+    /// Removes a view. Returns where the pin is, if that was the last one: it is not needed any more.
     pub(crate) fn leave(&mut self, seq: Seq) -> Option<u64> {
         let at = self.find(seq).ok()?;
         let held = self.held.get_mut(at)?;
@@ -229,7 +227,7 @@ impl Commits {
         self.held.remove(at).map(|held| held.place)
     }
 
-    /// A pin that nobody uses, which is the caller's now.
+    /// An unused pin, which is now the caller's.
     pub(crate) fn take_idle(&mut self) -> Option<u64> {
         self.idle.pop()
     }
@@ -288,7 +286,7 @@ mod tests {
             }
         }
 
-        /// What the pins say that are held.
+        /// The claims of the pins that are held.
         fn held(&self) -> Vec<u64> {
             let pins = self.pins.iter().map(|pin| pin.load(Ordering::SeqCst));
             pins.filter(|&claim| claim != 0 && claim != IDLE).collect()
@@ -406,7 +404,7 @@ mod tests {
         let pin = pins.join(&*table).unwrap();
         assert_eq!((pin.seq, table.held()), (Seq(8), vec![8]));
         leave(&pins, &table, pin);
-        // A horizon that cannot be: the pin that stayed, and one that is searched for.
+        // An impossible horizon: with the pin that stayed, and with a new one.
         table.horizon.store(100, Ordering::SeqCst);
         for _ in 0..2 {
             assert!(pins.join(&*table).is_err());

@@ -1,10 +1,9 @@
-//! Reading without a pin: what a store does that is opened for reading, and so cannot write one.
+//! Reading without a pin, for a store that is opened for reading and so cannot write one.
 //!
-//! It copies what it finds, word by word, and looks at the horizon afterwards. If that has not passed the sequence
+//! A read copies what it finds, word by word, and looks at the horizon afterwards. If that has not passed the sequence
 //! number that it reads at, nothing that it saw was being reused meanwhile; otherwise it reads again, with a lock
 //! against that. This is a seqlock with the horizon for its counter (Boehm, *Can Seqlocks Get Along With Programming
-//! Language Memory Models?*, 2012). What it finds before it knows may be anything, and so may be the errors that come
-//! of it.
+//! Language Memory Models?*, 2012). Until the check passes, values and errors are both meaningless.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -16,8 +15,8 @@ use crate::file::layout::{KeyHash, Kind, MapId, Offset, RECORD_HEADER, RecordHea
 use crate::file::log;
 
 impl Engine {
-    /// Reads at the last visible commit. If somebody has come in between, it is read once more under a snapshot lock:
-    /// beside those who write all the time, what takes long would come in between each time.
+    /// Reads at the last visible commit. If the horizon has passed it meanwhile, it is read once more under a snapshot
+    /// lock: beside busy writers, a long read would be overtaken each time.
     pub(crate) fn unpinned<T>(&self, read: impl Fn(Seq) -> Result<T>) -> Result<T> {
         self.check_not_forked()?;
         let point = self.reading_point()?;

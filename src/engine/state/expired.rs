@@ -1,4 +1,4 @@
-//! What this process believes to have expired: an estimate of each map, and when it is looked at again.
+//! What this process believes to have expired: an estimate for each map, and when to look again.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::file::layout::MapId;
 
-/// So many maps that were not written to are looked at again with each sample: what is believed of them may be over.
+/// How many maps that were not written to are looked at again with each sample: their estimates may be outdated.
 const AGAIN: usize = 4;
 
 /// Milliseconds between two looks at all maps.
@@ -16,7 +16,7 @@ const BETWEEN_LOOKS: u64 = 1000;
 /// What this process believes to have expired.
 #[derive(Debug, Default)]
 pub(crate) struct Expired {
-    /// There are records with deadlines, as far as we have seen any.
+    /// Records with deadlines were seen.
     seen: AtomicBool,
     /// The number of commits at which the next sample is due.
     next: AtomicU64,
@@ -44,7 +44,7 @@ impl Expired {
         self.seen.load(Ordering::Relaxed)
     }
 
-    /// Whether a sample is due when there were so many commits. If it is, the next one is due after `every` more.
+    /// Whether a sample is due after this many commits. If it is, the next one is due after `every` more.
     pub(crate) fn is_due(&self, commits: u64, every: u64) -> bool {
         let due = commits >= self.next.load(Ordering::Relaxed);
         if due {
@@ -53,29 +53,29 @@ impl Expired {
         due
     }
 
-    /// Whether a look at all maps is due. If it is, it is taken for done.
+    /// Whether a look at all maps is due. If it is, it counts as done.
     pub(crate) fn is_due_everywhere(&self, now: u64) -> bool {
         let looked = self.looked.swap(now, Ordering::Relaxed);
         !(looked..looked.saturating_add(BETWEEN_LOOKS)).contains(&now)
     }
 
-    /// How much of so many bytes that count as alive has not expired, as far as we know.
+    /// How many of the `live` bytes have not expired, as far as we know.
     #[inline]
     pub(crate) fn alive_of(&self, live: u64) -> u64 {
         live.saturating_sub(self.bytes.load(Ordering::Relaxed))
     }
 
-    /// So many bytes of a map have expired.
+    /// Sets how many bytes of a map have expired.
     pub(crate) fn set(&self, map: MapId, bytes: u64) {
         self.change(map, |_| bytes);
     }
 
-    /// Expired records of so many bytes were removed.
+    /// Notes that this many bytes of expired records were removed.
     pub(crate) fn removed(&self, map: MapId, bytes: u64) {
         self.change(map, |before| before.saturating_sub(bytes));
     }
 
-    /// Some of the maps of which something is believed, others each time.
+    /// Some of the maps with an estimate, others each time.
     pub(crate) fn look_again(&self) -> Vec<MapId> {
         let map = MapId(self.again.load(Ordering::Relaxed));
         let maps = self.maps();
@@ -155,7 +155,7 @@ mod tests {
         (1..=6).for_each(|map| expired.set(MapId(map), 1));
         assert_eq!(expired.look_again(), [1, 2, 3, 4].map(MapId));
         assert_eq!(expired.look_again(), [5, 6, 1, 2].map(MapId));
-        // Of these nothing is believed any more.
+        // These have no estimate any more.
         [3, 4].into_iter().for_each(|map| expired.set(MapId(map), 0));
         assert_eq!(expired.look_again(), [5, 6, 1, 2].map(MapId));
         expired.removed(MapId(6), 1);

@@ -10,25 +10,25 @@ use crate::file::log::Head;
 use crate::file::mapping::Mapping;
 use crate::file::totals;
 
-/// How often one looks who does not hold the writer lock.
+/// How often a caller without the writer lock looks.
 const ATTEMPTS: u32 = 1000;
 
-/// The head of the log, and what compaction has left behind it.
+/// The head of the log, and what compaction has removed before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogHead {
     pub(crate) head: Head,
     /// The ordinal of the extent that it lies in.
     pub(crate) ordinal: u64,
-    /// The highest sequence number among the records behind it.
+    /// The highest sequence number among the records before it.
     pub(crate) behind: Seq,
     /// Bytes of these records, since the live area was set up.
     pub(crate) bytes: u64,
-    /// How many they are.
+    /// The number of these records.
     pub(crate) records: u64,
 }
 
 impl LogHead {
-    /// What a superblock says.
+    /// The head that a superblock names.
     pub(crate) fn of_superblock(superblock: &Superblock) -> LogHead {
         LogHead {
             head: Head { at: superblock.log_head(), chain: superblock.head_chain.get(), seq: superblock.head_seq() },
@@ -62,7 +62,7 @@ pub(super) fn of_words(words: [u64; live::HEAD_WORDS as usize]) -> LogHead {
     }
 }
 
-/// The head of the log as the live area says it.
+/// The head of the log, by the live area.
 pub(crate) fn read(mapping: &Mapping) -> Result<LogHead> {
     for _ in 0..ATTEMPTS {
         if let Some(words) = totals::at_most(mapping, live::HEAD, u64::MAX)? {
@@ -72,7 +72,7 @@ pub(crate) fn read(mapping: &Mapping) -> Result<LogHead> {
     Err(mapping.corrupt(live::HEAD, "the live area does not say where the log begins"))
 }
 
-/// Moves the head of the log. Only for the holder of the writer lock.
+/// Moves the head of the log. The caller holds the writer lock.
 pub(crate) fn publish(mapping: &Mapping, to: &LogHead) -> Result<()> {
     let [number, ..] = totals::latest::<{ live::HEAD_WORDS as usize }>(mapping, live::HEAD)?;
     let mut words = [0; live::HEAD_WORDS as usize];

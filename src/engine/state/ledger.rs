@@ -1,4 +1,4 @@
-//! The ledger of upkeep: what this process knows of the work that is to be done and of what was done.
+//! The ledger of upkeep: what this process knows of work to do and of work done.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use std::thread::{self, Thread};
 use super::expired::Expired;
 use super::rest::Rest;
 
-/// A quantity of which it is asserted how much of it one write does.
+/// Work counted per write, with total and maximum.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    /// In the write that is going on.
+    /// In the present write.
     now: AtomicU64,
     /// In all, since the store was opened.
     all: AtomicU64,
@@ -20,18 +20,18 @@ pub(crate) struct Work {
 
 impl Work {
     fn add(&self, amount: u64) {
-        // Only the holder of the writer lock comes here.
+        // The caller holds the writer lock.
         self.now.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// Adds up what was done since the last time, and says how much it was.
+    /// Adds the work since the last time to the total, and returns it.
     fn end(&self) -> u64 {
         let now = self.now.swap(0, Ordering::Relaxed);
         self.all.fetch_add(now, Ordering::Relaxed);
         now
     }
 
-    /// The write has ended.
+    /// Ends the write.
     fn end_write(&self) {
         self.most.fetch_max(self.end(), Ordering::Relaxed);
     }
@@ -50,12 +50,12 @@ pub(crate) struct Figures {
     pub(crate) most: u64,
 }
 
-/// What was done in all.
+/// All the work done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Done {
     /// Lines of an index moved.
     pub(crate) lines: Figures,
-    /// Blocks of one zeroed.
+    /// Blocks of an index zeroed.
     pub(crate) blocks: Figures,
     /// Bytes of the log moved.
     pub(crate) moved: Figures,
@@ -69,7 +69,7 @@ pub(crate) struct Upkeep {
     /// Much waits for a checkpoint.
     checkpoint: AtomicBool,
     pub(crate) rest: Rest,
-    /// Something was counted in the write that is going on.
+    /// Something was counted in the present write.
     counted: AtomicBool,
     lines: Work,
     blocks: Work,
@@ -81,7 +81,7 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    /// Has whoever writes next take a checkpoint.
+    /// Makes the next write take a checkpoint.
     pub(crate) fn want_checkpoint(&self) {
         self.checkpoint.store(true, Ordering::Relaxed);
     }
@@ -92,7 +92,7 @@ impl Upkeep {
         self.checkpoint.load(Ordering::Relaxed)
     }
 
-    /// The same; of all callers one gets the wish, and takes the checkpoint.
+    /// The same, and clears the wish: of several callers one gets it, and takes the checkpoint.
     pub(crate) fn take_wish(&self) -> bool {
         self.wants_checkpoint() && self.checkpoint.swap(false, Ordering::Relaxed)
     }
@@ -112,19 +112,19 @@ impl Upkeep {
         self.moved.add(bytes);
     }
 
-    /// The bytes that one write has handed to the disk, when the writer lock is free again.
+    /// Counts the bytes that one write has handed to the disk, after it has freed the writer lock.
     pub(crate) fn count_flushed(&self, bytes: u64) {
         self.flushed.all.fetch_add(bytes, Ordering::Relaxed);
         self.flushed.most.fetch_max(bytes, Ordering::Relaxed);
     }
 
-    /// What was counted is all that the write has done that ends now.
+    /// Ends a write: all that was counted belongs to it.
     #[inline]
     pub(crate) fn end_write(&self) {
         self.of_counted().into_iter().flatten().for_each(Work::end_write);
     }
 
-    /// The same of a step of maintenance, which may be more than that of a write.
+    /// The same for a step of maintenance, which may do more than a write.
     pub(crate) fn end_step(&self) {
         self.of_counted().into_iter().flatten().for_each(|work| _ = work.end());
     }
@@ -139,7 +139,7 @@ impl Upkeep {
         })
     }
 
-    /// What was done in all, but for the write that is going on.
+    /// All the work done, except in the present write.
     pub(crate) fn done(&self) -> Done {
         let [lines, blocks, moved, flushed] =
             [&self.lines, &self.blocks, &self.moved, &self.flushed].map(Work::figures);

@@ -1,4 +1,4 @@
-//! The live area as an opener finds it, or sets it up: whether it is to be believed, and what it says.
+//! The live area as an opener finds it, or sets it up: whether to trust it, and what it says.
 
 use std::sync::atomic::Ordering;
 
@@ -15,10 +15,10 @@ use crate::file::totals::{self, Banks};
 /// How many words of the [identity](live::IDENTITY) say that it is the same file, under the same kernel.
 pub(crate) const SAME_FILE: usize = 5;
 
-/// How many say that it was mounted all the time. In another mount namespace it is another mount.
+/// How many say that it stayed mounted. In another mount namespace it is another mount.
 const SAME_MOUNT: usize = 6;
 
-/// Whether somebody has vouched for the live area, under this very page cache as far as `words` of the identity tell.
+/// Whether the live area was declared valid, under this very page cache as far as `words` of the identity tell.
 pub(crate) fn live_is_current(mapping: &Mapping, identity: Option<[u64; 6]>, words: usize) -> Result<bool> {
     if mapping.live(live::VERSION_WORD)? != live::VERSION {
         return Ok(false);
@@ -42,12 +42,12 @@ pub(crate) fn live_identity(mapping: &Mapping) -> Result<[u64; 6]> {
 
 /// Whether the live area can be that of the store whose superblock is in force.
 fn live_is_sane(mapping: &Mapping, superblock: &Superblock) -> Result<bool> {
-    // What is visible comes last: others may commit meanwhile, and neither the horizon nor the head ever passes that.
+    // The visible number comes last: others may commit meanwhile, and neither the horizon nor the head ever passes it.
     let Ok(head) = head::read(mapping) else { return Ok(false) };
     let horizon = mapping.live_seq(live::HORIZON)?;
     let commit = mapping.live(live::COMMIT_POINT)?;
     let visible = mapping.live_seq(live::VISIBLE)?;
-    // A superblock can say more than is visible: a commit whose writer was stopped or killed before he showed it.
+    // A superblock can be ahead by a commit whose writer was stopped or killed before showing it.
     let is_ahead = Seq::of_commit_word(commit, visible) == visible.next() && visible.next() >= superblock.last_seq();
     Ok(is_sane(visible)
         && (visible >= superblock.last_seq() || is_ahead)
@@ -57,8 +57,8 @@ fn live_is_sane(mapping: &Mapping, superblock: &Superblock) -> Result<bool> {
         && mapping.live_offset(live::TAIL)? >= Offset::EXTENTS)
 }
 
-/// Whether the live area that a killed process left belongs to all of the file: nothing was committed, and no space was
-/// given away, between the moments at which the front and the end of the file were read, should it be a copy.
+/// Whether the live area that a killed process left fits all of the file. If the file is a copy: nothing was committed,
+/// and no space given away, between the reading of its front and of its end.
 pub(crate) fn live_is_whole(mapping: &Mapping, superblock: &Superblock) -> Result<bool> {
     let commit = mapping.live(live::COMMIT_POINT)?;
     let visible = mapping.live_seq(live::VISIBLE)?;
@@ -71,14 +71,14 @@ pub(crate) fn live_is_whole(mapping: &Mapping, superblock: &Superblock) -> Resul
         // The same place may have been the head of the log before.
         && mapping.live_offset(live::DURABLE_HEAD)? == superblock.log_head()
         && mapping.live(live::DURABLE_ORDINAL)? == superblock.head_ordinal.get()
-        // Before the first change of a store that was closed, the clean flag goes.
+        // The clean flag goes before the first change of a store that was closed.
         && (!superblock.is_clean() || head::read(mapping)?.head == LogHead::of_superblock(superblock).head);
     Ok(agrees && (!is_at_rest(mapping)? || ends_the_log(mapping)?))
 }
 
-/// Whether the live area is that of this page cache, to be believed if it [counts](live_counts). Somebody who is alive
-/// vouches for it, in whatever mount he sees the file. Else it must not be that of a disk that was pulled out and
-/// plugged in again: it is in the same mount, or, seen from another namespace, bears the mark that is kept with a page
+/// Whether the live area is that of this page cache, to be trusted if it [counts](live_counts). A living writer vouches
+/// for it, in whatever mount it sees the file. Without one, it must not be that of a disk that was pulled out and
+/// plugged in again: it is in the same mount, or, seen from another namespace, has the mark that is kept with the page
 /// cache alone.
 pub(crate) fn live_is_vouched_for(mapping: &Mapping, has_writers: bool) -> Result<bool> {
     if has_writers {
@@ -89,13 +89,13 @@ pub(crate) fn live_is_vouched_for(mapping: &Mapping, has_writers: bool) -> Resul
     Ok(identity.is_some() && live_is_current(mapping, identity, words)?)
 }
 
-/// Whether what the live area says can be, and belongs to all of the file.
+/// Whether the live area is plausible, and fits all of the file.
 pub(crate) fn live_counts(mapping: &Mapping, superblock: &Superblock, has_writers: bool) -> bool {
     live_is_sane(mapping, superblock).unwrap_or(false)
         && (has_writers || live_is_whole(mapping, superblock).unwrap_or(false))
 }
 
-/// Whether nobody was writing, nor has left anything for the next writer to look at.
+/// Whether no process was writing, nor has left anything for the next writer to look at.
 fn is_at_rest(mapping: &Mapping) -> Result<bool> {
     Ok(writer_lock::holder(mapping.live(live::WRITER_LOCK)?) == writer_lock::FREE)
 }
@@ -117,7 +117,7 @@ pub(crate) fn is_closed(mapping: &Mapping, superblock: &Superblock) -> Result<bo
 }
 
 /// The commit that is known to be durable, beyond those that the superblock vouches for. Nothing else of the live area
-/// is believed then: after a power cut this is true if it is there.
+/// is trusted after a power cut; this word is true if it is there.
 pub(crate) fn synced(mapping: &Mapping, superblock: &Superblock) -> Result<Option<Seq>> {
     let (synced, next) = (mapping.live_seq(live::SYNCED)?, superblock.next_seq());
     let is_of_now = synced.incarnation() == next.incarnation() && is_sane(synced);
@@ -133,35 +133,35 @@ pub(crate) struct LogTotals {
     pub(crate) bytes: u64,
     /// Records ever appended.
     pub(crate) records: u64,
-    /// Bytes of those that hold a value, over all maps.
+    /// Bytes of the records that hold a value, over all maps.
     pub(crate) live_bytes: u64,
 }
 
 impl LogTotals {
-    /// Those that count, for the holder of the writer lock.
+    /// The counters in force. The caller holds the writer lock.
     #[inline]
     pub(crate) fn latest(mapping: &Mapping) -> Result<LogTotals> {
         Ok(LogTotals::of_words(LogTotals::banks(mapping)?.latest()))
     }
 
-    /// Both banks of them, for the holder of the writer lock.
+    /// Both banks of the counters. The caller holds the writer lock.
     #[inline(always)]
     pub(crate) fn banks(mapping: &Mapping) -> Result<Banks<'_, 4>> {
         Banks::at(mapping, live::LOG_TOTALS)
     }
 
-    /// Those as of `seq`; `None` if commits have overtaken the reader.
+    /// The counters as of `seq`; `None` if commits have overtaken the reader.
     pub(crate) fn at_most(mapping: &Mapping, seq: Seq) -> Result<Option<LogTotals>> {
         Ok(totals::at_most(mapping, live::LOG_TOTALS, seq.0)?.map(LogTotals::of_words))
     }
 
-    /// Makes these the counters that count. Only for the holder of the writer lock.
+    /// Makes these the counters in force. The caller holds the writer lock.
     #[inline]
     pub(crate) fn publish(self, mapping: &Mapping) -> Result<()> {
         totals::publish(mapping, live::LOG_TOTALS, self.words())
     }
 
-    /// Makes these the only counters, where nobody looks yet.
+    /// Makes these the only counters, before any reader looks.
     pub(crate) fn reset(self, mapping: &Mapping) -> Result<()> {
         totals::reset(mapping, live::LOG_TOTALS, self.words())
     }
@@ -199,12 +199,12 @@ pub(crate) fn live_is_as_closed(mapping: &Mapping, superblock: &Superblock) -> R
         && size == (superblock.log_bytes.get(), superblock.log_records.get(), superblock.live_bytes.get()))
 }
 
-/// The words of a resize that goes on, as a superblock keeps them.
+/// The words of a resize in progress, as a superblock keeps them.
 pub(crate) fn resize_words(mapping: &Mapping) -> Result<[u64; 3]> {
     Ok([mapping.live(live::RESIZE_CURSOR)?, mapping.live(live::RESIZE_TARGET)?, mapping.live(live::RESIZE_ZEROED)?])
 }
 
-/// Says that the live area must not be believed: it is about to be rebuilt.
+/// Marks the live area as not to be trusted: it is about to be rebuilt.
 pub(crate) fn distrust_live(mapping: &Mapping) -> Result<()> {
     mapping.store_live(live::VERSION_WORD, 0, Ordering::SeqCst)
 }
@@ -230,8 +230,8 @@ pub(crate) fn set_live(mapping: &Mapping, superblock: &Superblock, end: Offset, 
     head::publish(mapping, &LogHead::of_superblock(superblock))
 }
 
-/// Clears what says who writes and who reads, where nobody can: before anybody else is let in. Where the pin table has
-/// gone on is for [another](crate::engine::state::writer::Writing) to say.
+/// Clears the words of writers and readers, before any other opener is let in. The extents of the pin table are left to
+/// [`Writing`](crate::engine::state::writer::Writing).
 pub(crate) fn forget_the_dead(mapping: &Mapping) -> Result<()> {
     for number in 0..PINS {
         mapping.store_live(PIN_TABLE + number * PIN_LEN + pin::CLAIM, 0, Ordering::Relaxed)?;
@@ -264,7 +264,7 @@ mod tests {
         let first = mapping.live_seq(live::VISIBLE).unwrap();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // As a commit does, and after it whoever reuses space.
+            // As a commit does, and after it a reclaimer.
             scope.spawn(|| {
                 for seq in first.0.. {
                     mapping.store_live(live::VISIBLE, seq, Ordering::Release).unwrap();

@@ -21,13 +21,13 @@ impl Engine {
         }
     }
 
-    /// The index in force of a map that must be there, for the holder of the writer lock.
+    /// The index in force of a map that must be there. The caller holds the writer lock.
     #[inline]
     pub(crate) fn index_in_force(&self, map: MapId) -> Result<Index<'_>> {
         self.index(map)?.ok_or_else(|| self.mapping.corrupt(live::MAP_TABLE, format!("map {map} has no region")))
     }
 
-    /// The same of a map that is to be changed: it must not have been dropped.
+    /// The same for a map that will be changed: it must not have been dropped.
     #[inline(always)]
     pub(crate) fn index_for_writing(&self, map: MapId) -> Result<Index<'_>> {
         match MapTable::region_of(&self.mapping, self.map_table_word()?, map, To::Write)? {
@@ -55,8 +55,8 @@ impl Engine {
             .collect()
     }
 
-    /// Looks at the header of a region. Reads go by what the map table says; who is about to go over all lines makes
-    /// sure first that they are some.
+    /// Checks the header of a region. Reads rely on the map table; a caller that will go over all lines first makes
+    /// sure that they are lines.
     pub(crate) fn check_header(&self, map: MapId, index: &Index<'_>) -> Result<()> {
         let header = Index::open(&self.mapping, index.offset())?;
         if header.extent() == index.extent() {
@@ -74,7 +74,7 @@ impl Engine {
         self.superblock()?.counted_live_bytes().map_or_else(|| self.sum_of_live_bytes(), Ok)
     }
 
-    /// The same, as the maps say it.
+    /// The same, as the sum over the maps.
     pub(crate) fn sum_of_live_bytes(&self) -> Result<u64> {
         let add = |sum: u64, (_, index): &(MapId, Index<'_>)| Ok(sum.saturating_add(index.totals()?.bytes));
         self.maps()?.iter().try_fold(0, add)

@@ -1,8 +1,8 @@
-//! Rest: how upkeep goes on that has failed.
+//! Rest: what upkeep does after a failure.
 //!
-//! What fails now may succeed in a moment: somebody held a lock, a call to the system was interrupted. So upkeep rests
-//! for a while, twice as long each time that it fails again, and is tried once more. From damage it rests for good:
-//! what was found once is there the next time.
+//! A step that fails now may succeed in a moment: another process held a lock, a system call was interrupted. So upkeep
+//! rests for a while, twice as long after each further failure, and tries again. After damage it rests for good: damage
+//! found once is there the next time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ pub(crate) struct Resting {
 }
 
 impl Resting {
-    /// How long it still goes on; `None` if for good.
+    /// How long the rest still lasts; `None` if for good.
     pub(crate) fn left(&self) -> Option<Duration> {
         self.pause.map(|(_, end)| end.saturating_duration_since(Instant::now()))
     }
@@ -59,7 +59,7 @@ impl Rest {
         self.begun.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nothing is to be tried now.
+    /// Whether nothing should be tried now.
     #[inline]
     pub(crate) fn goes_on(&self) -> bool {
         self.begun.load(Ordering::Relaxed) && self.left() != Some(Duration::ZERO)
@@ -70,7 +70,7 @@ impl Rest {
         self.state().as_ref().map_or(Some(Duration::ZERO), Resting::left)
     }
 
-    /// Something was tried, and it succeeded.
+    /// Ends the rest: something was tried, and it succeeded.
     #[inline]
     pub(crate) fn end(&self) {
         if self.begun.load(Ordering::Relaxed) {
@@ -79,7 +79,7 @@ impl Rest {
         }
     }
 
-    /// Why nothing is done, if that is so.
+    /// The present rest, if there is one.
     pub(crate) fn resting(&self) -> Option<Resting> {
         self.state().clone()
     }

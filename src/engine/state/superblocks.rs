@@ -13,7 +13,7 @@ use crate::file::layout::{
 };
 use crate::file::mapping::Mapping;
 
-/// The two superblocks of a store, those of them that are valid.
+/// The two superblocks of a store; `None` for one that is not valid.
 pub(crate) type Superblocks = [Option<Superblock>; 2];
 
 pub(crate) fn generation(superblock: &Option<Superblock>) -> u64 {
@@ -37,18 +37,18 @@ fn superblock_at(mapping: &Mapping, place: u64) -> Result<Option<Superblock>> {
     Ok(Superblock::read_from_bytes(&bytes).ok().filter(Superblock::holds))
 }
 
-/// So often what looks damaged is read, where it may just be written.
+/// How often a superblock that looks damaged is read, since it may just be written.
 const TRIES: u32 = 3;
 
-/// The superblock in force, and its place. It needs no lock: the one in force is never written over, and a word says
-/// which one that is. What was read while the word stayed the same was in force, and is whole unless it is damaged, or
-/// the reader was held up for two checkpoints: then the word is the same again, and a second look tells.
+/// The superblock in force, and its place. It needs no lock: the superblock in force is never written over, and a word
+/// names it. If the word stayed the same during the read, the superblock was in force, and is whole unless it is
+/// damaged, or the reader was held up for two checkpoints: then the word is the same again, and a second look tells.
 pub(crate) fn in_force(mapping: &Mapping) -> Result<(u64, Option<Superblock>)> {
     let mut tries = TRIES;
     loop {
         let place = mapping.live(live::SUPERBLOCK)?;
         let read = if let SUPERBLOCK_A | SUPERBLOCK_B = place { superblock_at(mapping, place)? } else { None };
-        // Another one took its place meanwhile, which takes a flush; so this does not go on for long.
+        // Another one took its place meanwhile, which takes a flush; so this ends soon.
         if mapping.live(live::SUPERBLOCK)? == place {
             tries -= 1;
             if read.is_some() || tries == 0 {
@@ -71,8 +71,8 @@ pub(crate) fn inspect_in_use(file: &mut File, path: &Path) -> Result<Option<Supe
     inspected
 }
 
-/// Looks at the superblocks, and refuses what is not ours to touch. `None` if the file is empty, or what a creation
-/// that did not end has left.
+/// Looks at the superblocks, and refuses files that are not ours to touch. `None` if the file is empty, or was left by
+/// a creation that did not end.
 fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
     let not_a_store = |what| Err(Error::NotAStore { path: path.to_owned(), what });
     let mut pages = Vec::new();
@@ -102,8 +102,8 @@ fn inspect(file: &mut File, path: &Path) -> Result<Option<Superblocks>> {
     }
     let valid = found.map(|superblock| superblock.filter(Superblock::holds));
     if valid.iter().all(Option::is_none) {
-        // Of another version, not even the place of the CRC is known. Where one holds, the file is of this version, and
-        // the other may be one of which only the first bytes have reached the disk, before what lay there.
+        // In another version, not even the place of the CRC is known. If one superblock holds, the file is of this
+        // version; of the other, only the first bytes may have reached the disk, before older content.
         if let Some(other) = ours().find(|superblock| superblock.version.get() != VERSION) {
             let found = other.version.get();
             return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION });
@@ -129,7 +129,7 @@ fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
     if sane { Ok(()) } else { Err(Error::corrupt(path, SUPERBLOCK_A, "the superblock contradicts itself")) }
 }
 
-/// The same of a superblock, or of one that is to be.
+/// The same for a superblock in use or yet to be written.
 pub(crate) fn fields_are_sane(superblock: &Superblock) -> bool {
     let head = superblock.log_head();
     u64::from(superblock.block.get()) == BLOCK
@@ -144,7 +144,7 @@ pub(crate) fn fields_are_sane(superblock: &Superblock) -> bool {
         && superblock.next_seq() > superblock.behind_seq()
 }
 
-/// Whether a sequence number is one that a store can have reached.
+/// Whether a store can have reached a sequence number.
 pub(super) fn is_sane(seq: Seq) -> bool {
     seq.incarnation() > 0 && seq.count() <= MAX_COUNT
 }

@@ -15,14 +15,14 @@ use crate::file::locks::fork;
 use crate::file::space::{self, Extent, Space};
 use crate::file::totals;
 
-/// What to read of a closed store as long as nobody has opened it for writing.
+/// What to read of a closed store until a process opens it for writing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AtRest {
     pub(crate) visible: Seq,
     pub(crate) map_table: u64,
     pub(crate) space_table: u64,
     pub(crate) identity: Option<[u64; 6]>,
-    /// What was in its place when the store was opened.
+    /// The identity in the live area when the store was opened.
     pub(crate) found: [u64; 6],
 }
 
@@ -50,15 +50,15 @@ impl Engine {
         Error::Forked { path: self.mapping.path().to_owned() }
     }
 
-    /// What to read of a closed store, if it still is one. Once somebody has opened it for writing, the live area says
-    /// it, and goes on doing so.
+    /// What to read of a closed store, if it still is one. Once a process has opened it for writing, the live area
+    /// counts for good.
     #[cold]
     pub(crate) fn at_rest(&self) -> Result<Option<AtRest>> {
         let Some(at_rest) = &self.at_rest else { return Ok(None) };
         if self.woken.load(Ordering::Acquire) {
             return Ok(None);
         }
-        // Where nothing tells one page cache from another, whoever opens it changes what is in that place.
+        // Where page caches cannot be told apart, an opener for writing changes the identity in the live area.
         let current = live_area::live_is_current(&self.mapping, at_rest.identity, live_area::SAME_FILE)?
             && (at_rest.identity.is_some() || live_area::live_identity(&self.mapping)? != at_rest.found);
         if current {
@@ -68,7 +68,7 @@ impl Engine {
         Ok(Some(*at_rest))
     }
 
-    /// Whether the live area is to be believed.
+    /// Whether the live area can be trusted.
     pub(crate) fn is_live(&self) -> Result<bool> {
         Ok(self.at_rest()?.is_none())
     }
@@ -81,7 +81,7 @@ impl Engine {
         }
     }
 
-    /// Whether there are sequence numbers left for those who write.
+    /// Whether there are sequence numbers left for writers.
     #[inline]
     pub(crate) fn has_numbers(&self) -> Result<bool> {
         Ok(self.mapping.live_seq(live::VISIBLE)?.count() < LAST_COUNT)
@@ -111,11 +111,11 @@ impl Engine {
         }
     }
 
-    /// What the space table says now.
+    /// The space table as it is now.
     pub(crate) fn space_now(&self) -> Result<Option<Space>> {
         if let Some(at_rest) = self.at_rest()? {
             let space = Space::load(&self.mapping, at_rest.space_table);
-            // Nobody changes the table of a closed store, and the counter of changes says nothing there.
+            // The table of a closed store does not change, and its counter of changes means nothing.
             if !self.is_live()? {
                 return space.map(Some);
             }
@@ -128,7 +128,7 @@ impl Engine {
         Ok(self.space_now()?.map_or(Vec::new(), |space| space.extents().copied().collect()))
     }
 
-    /// Where the tables go on.
+    /// The extents that continue the tables of pins and processes.
     pub(crate) fn live_extents(&self) -> Result<Vec<Offset>> {
         if !self.is_live()? {
             return Ok(Vec::new());
@@ -137,8 +137,8 @@ impl Engine {
         Ok(pins.extents().chain(processes.extents()).collect())
     }
 
-    /// The superblock in force, as somebody may have written it just now. In a store that has a file, this
-    /// waits for nobody.
+    /// The superblock in force, even one that another process has just written. In a store that has a file, this does
+    /// not wait.
     pub(crate) fn superblock(&self) -> Result<Superblock> {
         // Where there is no file to read it from, the copy that it was written from.
         if self.mapping.file().is_none() || !self.is_live()? || !self.ready.load(Ordering::Acquire) {
@@ -167,7 +167,7 @@ impl Engine {
         }
     }
 
-    /// Where the log begins, for the holder of the writer lock.
+    /// Where the log begins. The caller holds the writer lock.
     #[inline]
     pub(crate) fn head_for_writing(&self) -> Result<LogHead> {
         Ok(head::of_words(totals::latest(&self.mapping, live::HEAD)?))
@@ -190,8 +190,8 @@ impl Engine {
         Ok(LogSize { bytes: bytes.saturating_sub(head.bytes), records: records.saturating_sub(head.records) })
     }
 
-    /// How many bytes the head will have left behind when it comes to where the log ends now. There cannot be more of
-    /// them than the file has.
+    /// How many bytes the head will have passed when it reaches the present end of the log: at most the length of the
+    /// file more than now.
     pub(crate) fn end_of_log(&self) -> Result<u64> {
         Ok(self.log_totals()?.bytes.min(self.head()?.bytes.saturating_add(self.mapping.len())))
     }

@@ -19,26 +19,25 @@ pub(crate) struct Writer {
     /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store
     /// larger.
     pub(crate) on_reserve: bool,
-    /// Where the part of that extent begins that was not in memory since the file was made longer. Behind the end of
-    /// every file if there is none.
+    /// Where the part of that extent begins that was not in memory since the file was extended; [`Offset::MAX`] if
+    /// there is none.
     pub(crate) fresh: Offset,
-    /// What makes the store smaller has found no room within the limit, and may exceed it.
+    /// Steps that shrink the store have found no room within the limit, and may exceed it.
     pub(crate) exceeds: bool,
-    /// Nor has it found room by cleaning: it may use what is held back for that as well.
+    /// Nor have they found room by cleaning: they may use what is held back for that as well.
     pub(crate) spends_all: bool,
     /// Bytes of the longest record that this process has appended.
     pub(crate) longest: u64,
-    /// What was neither in use nor free when that was last looked at.
+    /// The bytes that were neither in use nor free at the last look.
     pub(crate) waiting: Waiting,
-    /// Below this count nobody reads any more, as was found when the commit with the other one was the last.
+    /// The count below which there are no readers any more, and the count of the last commit when that was found.
     pub(crate) unread_below: (u64, u64),
-    /// How long the extents of the log that are taken now should be, at least to fill a free run and at most, if not as
-    /// long as usual.
+    /// How long new extents of the log should be, if not as long as usual: at least, to fill a free run, and at most.
     pub(crate) run: Option<(u64, u64)>,
 }
 
 impl Writer {
-    /// A writer's knowledge of a store whose log goes on at `tail`.
+    /// A writer's knowledge of a store whose log continues at `tail`.
     pub(crate) fn new(mapping: &Mapping, space: Space, tail: Offset) -> Result<Writer> {
         let mut writer = Writer { space, ..Writer::unknowing() };
         writer.settle(mapping, tail)?;
@@ -69,7 +68,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The log goes on in this extent.
+    /// The log continues in this extent.
     pub(crate) fn enter(&mut self, mapping: &Mapping, extent: Extent) {
         self.extent = (extent.offset, extent.end());
         self.fresh = Offset::MAX;
@@ -83,7 +82,7 @@ pub(crate) struct Appended {
     /// Bytes and number of its records.
     pub(crate) bytes: u64,
     pub(crate) records: u64,
-    /// Bytes of those that hold a value.
+    /// Bytes of its records that hold a value.
     pub(crate) live: u64,
     /// Bytes of records that held a value until then.
     pub(crate) gone: u64,
@@ -101,8 +100,8 @@ impl Appended {
 
 /// The right to change the store.
 ///
-/// A [turn](crate::engine::write::turn::Turn) lends it, and so does an opening, in which nobody else can write. What
-/// changes anything is a method of this, or is given it; what an [`Engine`] alone can do, anybody may at any time.
+/// A [turn](crate::engine::write::turn::Turn) lends it, and so does an opening, when no other process can write. All
+/// that changes anything is a method of this, or takes it; what an [`Engine`] alone can do, any code may at any time.
 pub(crate) struct Writing<'e> {
     pub(crate) engine: &'e Engine,
     pub(crate) writer: MutexGuard<'e, Writer>,
@@ -128,13 +127,13 @@ impl Writing<'_> {
         Ok(self.engine.mapping.live_seq(live::VISIBLE)?.next())
     }
 
-    /// Takes a step that may make the store by so many bytes longer than its owner has set.
+    /// Takes a step during which the store may exceed its limit by this many bytes.
     pub(crate) fn exceeding<R>(&mut self, bytes: u64, step: impl FnOnce(&mut Self) -> R) -> R {
         let mapping = &self.engine.mapping;
         mapping.exceeding(bytes, || step(self))
     }
 
-    /// The place where the log goes on.
+    /// The place where the log continues.
     #[inline(always)]
     pub(crate) fn tail(&self) -> Result<Tail> {
         let front = self.engine.mapping.window();

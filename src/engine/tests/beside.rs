@@ -1,10 +1,10 @@
-//! Readers that have recovered the store for themselves beside writers that take it over, and copies that are made
-//! while a writer is killed.
+//! Readers that have recovered the store in their own memory beside writers that take it over, and copies made while a
+//! writer is killed.
 
 use super::faults::support::{Random, setting};
 use super::*;
 
-/// Turns a bit of the mount that the live area names: the next opener takes the file for one in another mount
+/// Flips a bit of the mount that the live area names: the next opener takes the file for one in another mount
 /// namespace, whose file system keeps no mark (or of a machine whose boot id it cannot read).
 fn turn_mount(path: &Path) {
     let mut file = File::options().read(true).write(true).open(path).unwrap();
@@ -16,7 +16,7 @@ fn turn_mount(path: &Path) {
     file.write_all(&[byte[0] ^ 1]).unwrap();
 }
 
-/// A file that becomes shorter takes along what somebody has in its place in memory of his own.
+/// A file that becomes shorter takes away the private pages that a reader has in place of its end.
 #[test]
 fn a_file_does_not_become_shorter_below_a_reader_that_has_recovered_it() {
     let (_folder, path) = scratch();
@@ -24,7 +24,7 @@ fn a_file_does_not_become_shorter_below_a_reader_that_has_recovered_it() {
     some_log(&engine);
     let (cut, len) = (copied(&path), engine.mapping.len());
     drop(engine);
-    // The power was cut when it had become longer and nothing was there yet.
+    // The power was cut after the file had grown and before anything was written there.
     File::options().write(true).open(&cut).unwrap().set_len(len + (2 << 20)).unwrap();
     let settings = Settings { access: Access::ReadOnly, initial_capacity: 40_000, ..Settings::default() };
     let reader = Engine::open(&cut, settings).unwrap();
@@ -79,7 +79,7 @@ fn what_a_reader_has_of_the_log_is_not_used_again() {
     let pin = Pin::take(Arc::clone(&reader)).unwrap();
     let behind = reader.head().unwrap().behind;
     let history = reader.history(behind, pin.seq()).unwrap();
-    // What `Changes::iter` lends.
+    // The slices that `Changes::iter` lends.
     let lent: Vec<(&[u8], &[u8])> =
         reader.changes(&history, DEFAULT_MAP).map(|record| record.unwrap()).map(|r| (r.key(), r.value())).collect();
     let seen: Vec<(Vec<u8>, Vec<u8>)> = lent.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
@@ -104,9 +104,9 @@ fn what_a_reader_has_of_the_log_is_not_used_again() {
     );
 }
 
-/// A writer is killed when the file has become longer, after so many changes of it as `killed_at` says; another one
-/// goes on, and a copy whose front was made before the kill, and the rest after it, is put back over the file. It opens
-/// as the content of one commit, or is refused.
+/// A writer is killed after the file has become longer, at the event that `killed_at` chooses; another one continues,
+/// and a copy whose front is from before the kill, and the rest from after it, is put back over the file. It opens as
+/// the content of one commit, or is refused.
 fn copy_across_a_growth(next: Settings, found: impl Fn(Opened) -> bool, killed_at: impl Fn(&[Event]) -> usize) {
     let (folder, path) = scratch();
     let engine = open(&path);
@@ -159,12 +159,12 @@ fn copy_across_a_growth(next: Settings, found: impl Fn(Opened) -> bool, killed_a
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Where the file becomes longer.
+/// The event at which the file becomes longer.
 fn grows(events: &[Event]) -> usize {
     events.iter().position(|event| matches!(event, Event::SetLen(_))).unwrap()
 }
 
-/// Killed after the store that says where the seal is.
+/// Killed after the store of the seal's place.
 #[test]
 fn a_kill_while_the_seal_moves_leaves_no_old_one() {
     copy_across_a_growth(
@@ -179,7 +179,7 @@ fn a_kill_while_the_seal_moves_leaves_no_old_one() {
     );
 }
 
-/// Killed when the file had grown and the seal had not moved; then everything is built anew from the log.
+/// Killed when the file had grown and the seal had not moved; then everything is rebuilt from the log.
 #[test]
 fn a_walk_of_the_log_leaves_no_old_seal() {
     let next = Settings { untrusted: true, ..Settings::default() };
@@ -309,8 +309,8 @@ fn copies_in_pieces_across_a_kill() {
     assert!(wrong.is_empty(), "{} of {tries} wrong: {:#?} {opened:?}", wrong.len(), &wrong[..wrong.len().min(12)]);
 }
 
-/// One of two writers was killed when the file had become longer and the seal was still where it had ended; the other
-/// goes on, beside a reader, and closes the store.
+/// One of two writers was killed when the file had become longer and the seal was still at its old end; the other
+/// continues, beside a reader, and closes the store.
 #[test]
 fn a_growth_of_one_that_died_beside_another_is_completed() {
     let mut wrong = Vec::new();
@@ -319,7 +319,7 @@ fn a_growth_of_one_that_died_beside_another_is_completed() {
         let engine = open(&path);
         some_keys(&engine);
         let file = File::options().write(true).open(&path).unwrap();
-        // As the other one did before he died.
+        // As the dead writer did.
         file.set_len(file.metadata().unwrap().len() + 20 * BLOCK).unwrap();
         if seen {
             engine.put(DEFAULT_MAP, b"more", &[7; 200_000], None).unwrap();
@@ -347,8 +347,8 @@ fn a_growth_of_one_that_died_beside_another_is_completed() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// One of two writers was killed when the seal had moved forward and the file was not shorter yet; the other goes on.
-/// At the old end of the file the seal stays as it was. A copy whose front is older finds it.
+/// One of two writers was killed when the seal had moved forward and the file was not shorter yet; the other continues.
+/// At the old end of the file the seal stays as it was. A copy with an older front finds it.
 #[test]
 fn a_file_that_was_to_be_shorter_keeps_no_old_seal() {
     let (folder, path) = scratch();
@@ -371,7 +371,7 @@ fn a_file_that_was_to_be_shorter_keeps_no_old_seal() {
     events[..moved].iter().for_each(|event| replay(&mut front, event));
     let len = fs::metadata(&path).unwrap().len() as usize;
     assert!(front.len() > len);
-    // He was killed before he made it shorter, and this one did the rest of that.
+    // The dead writer did not make it shorter, so this one did.
     let mut file = File::options().write(true).open(&path).unwrap();
     file.set_len(front.len() as u64).unwrap();
     file.seek(SeekFrom::Start(len as u64)).unwrap();
@@ -395,7 +395,7 @@ fn a_file_that_was_to_be_shorter_keeps_no_old_seal() {
     }
 }
 
-/// What a reader aside sees in its index, not only in the log, beside a writer that takes over after the kill.
+/// Covers what a reader aside sees in its index, not only in the log, beside a writer that takes over after the kill.
 #[test]
 fn a_reader_is_not_disturbed_by_a_writer_that_takes_over() {
     let rounds = setting("SLOTLOG_TEST_ROUNDS", 20);
@@ -447,15 +447,15 @@ fn a_reader_is_not_disturbed_by_a_writer_that_takes_over() {
     assert_eq!((content_changed, log_changed), (0, 0), "of {done}");
 }
 
-/// In a mount namespace of its own, a reader may have to recover what a writer elsewhere goes on with. Of what the
-/// reader has not changed in its memory, it sees the file.
+/// In another mount namespace, a reader may have to recover a store that a writer elsewhere continues. Pages that the
+/// reader has not changed in memory show the file.
 #[test]
 fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
     let (folder, path) = scratch();
     let store = open(&path);
     some_keys(&store);
     if store.mapping.identity().is_none() {
-        // There every opener would recover.
+        // Without an identity every opener would recover.
         return;
     }
     let expected = content(&store);
@@ -489,8 +489,7 @@ fn a_writer_goes_on_beside_a_reader_that_has_recovered_for_itself() {
         let report = reader.verify().unwrap();
         assert!(report.is_clean(), "{:?}", report.findings());
     }
-    // By now the log begins elsewhere, so whoever builds everything anew from it would take what the reader sees for
-    // free.
+    // By now the log begins elsewhere, so a rebuild from it would take what the reader sees for free space.
     writer.checkpoint().unwrap();
     drop(writer);
     let refused = Engine::open(&killed, Settings { untrusted: true, ..Settings::default() }).err().unwrap();

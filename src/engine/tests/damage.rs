@@ -1,4 +1,4 @@
-//! What a damaged file, or a closed one, says of itself is not believed, and `verify` finds it.
+//! A damaged or closed file's claims about itself are not believed, and `verify` finds them.
 
 use super::*;
 use crate::engine::read::cursor::Cursor;
@@ -6,8 +6,8 @@ use crate::engine::read::pinned::Pinned;
 use crate::file::index::Probe;
 use crate::file::layout::{KeyHash, MapId, Offset, extent_word};
 
-/// The live area of a closed store is what the disk happens to have of it. A reader takes it for that of a writer only
-/// once there is one.
+/// The live area of a closed store is whatever the disk has of it. A reader takes it for a writer's only once there is
+/// a writer.
 #[test]
 fn a_reader_of_a_closed_store_does_not_believe_its_live_area() {
     let (folder, path) = scratch();
@@ -29,7 +29,7 @@ fn a_reader_of_a_closed_store_does_not_believe_its_live_area() {
     assert_ne!(content(&reader), expected);
 }
 
-/// What the live area of a closed store says of who writes and reads is not believed: nobody does.
+/// The live area of a closed store may name writers and readers; there are none.
 #[test]
 fn a_closed_store_has_no_writer_and_no_readers_whatever_it_says() {
     for damage in [7 << 32, 0x1234_5678 << 32, u64::MAX] {
@@ -50,7 +50,7 @@ fn a_closed_store_has_no_writer_and_no_readers_whatever_it_says() {
     }
 }
 
-/// Where the tables of the live area go on is no place to write to because a damaged word says so.
+/// A damaged word must not make a write go to the wrong place as part of a table.
 #[test]
 fn a_table_that_cannot_be_there_costs_a_walk_of_the_log() {
     let (folder, path) = scratch();
@@ -61,7 +61,7 @@ fn a_table_that_cannot_be_there_costs_a_walk_of_the_log() {
     let len = image.len() as u64;
     for at in [live::PIN_EXTENTS, live::PROCESS_EXTENTS] {
         let blocks = if at == live::PIN_EXTENTS { 11 } else { 2 };
-        // No such length, in front of the extents, beyond the end of the file.
+        // No such length, before the extents, beyond the end of the file.
         for word in [extent_word(EXTENTS, 5), extent_word(BLOCK, blocks), extent_word(len, blocks), u64::MAX] {
             let mut image = image.clone();
             image[at as usize..at as usize + 8].copy_from_slice(&word.to_le_bytes());
@@ -91,7 +91,7 @@ fn damage_of_either_superblock_is_found() {
     }
 }
 
-/// Reads take the size of a region from the map table, so `verify` has to hold that against the region.
+/// Reads take the size of a region from the map table, so `verify` must compare that with the region.
 #[test]
 fn verify_finds_a_region_of_another_size_than_the_map_table_says() {
     let (_folder, path) = scratch();
@@ -99,14 +99,14 @@ fn verify_finds_a_region_of_another_size_than_the_map_table_says() {
     some_keys(&engine);
     assert!(engine.verify().unwrap().is_clean());
     let table = crate::file::layout::extent_offset(engine.mapping.live(live::MAP_TABLE).unwrap());
-    // The entry of the default map, its second word, the block count.
+    // The second word in the entry of the default map: the block count.
     let word = table + crate::file::layout::TABLE_HEADER + crate::file::layout::MAP_ENTRY + 8;
     let damaged = engine.mapping.load(word).unwrap() + (1 << 32);
     engine.mapping.store(word, damaged, Ordering::Release).unwrap();
     assert!(!engine.verify().unwrap().is_clean());
 }
 
-/// A commit behind a chain that is wrong would be lost to every later walk, and all that follows it.
+/// A commit after a wrong chain would be lost to every later walk, with all that follows it.
 #[test]
 fn verify_finds_a_chain_that_the_next_commit_would_break() {
     let (_folder, path) = scratch();
@@ -119,14 +119,14 @@ fn verify_finds_a_chain_that_the_next_commit_would_break() {
     assert!(!engine.verify().unwrap().is_clean());
 }
 
-/// A time in a damaged file may be later than the system has times; Windows has fewer than others.
+/// A time in a damaged file may be later than any that the system can represent; Windows has fewer than others.
 #[test]
 fn any_number_is_some_time() {
     assert_eq!(time(1500).duration_since(UNIX_EPOCH).unwrap(), Duration::from_millis(1500));
     let _ = time(u64::MAX);
 }
 
-/// What a damaged map table calls a region is not gone over line by line.
+/// An alleged region in a damaged map table is not rebuilt line by line.
 #[test]
 fn a_region_without_its_header_is_not_built_anew() {
     let (_folder, path) = scratch();
@@ -142,7 +142,7 @@ fn a_region_without_its_header_is_not_built_anew() {
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
 }
 
-/// What a slot points at is compared with the key and with the map, also on the short way.
+/// The record of a slot is compared with the key and with the map, on the short path as well.
 #[test]
 fn a_slot_that_points_at_another_key_or_into_another_map_shows_none_of_it() {
     let engine = in_memory();
@@ -161,7 +161,7 @@ fn a_slot_that_points_at_another_key_or_into_another_map_shows_none_of_it() {
     for record in [slot(DEFAULT_MAP, b"next").3, slot(other, b"mine").3] {
         let (index, at, hash, own) = slot(DEFAULT_MAP, b"mine");
         index.publish(at, hash, record).unwrap();
-        // The first read of a thread goes the long way.
+        // The first read of a thread takes the long path.
         for _ in 0..2 {
             assert_eq!(engine.read(DEFAULT_MAP, b"mine", |value, _| value.to_vec()).unwrap(), None);
         }
@@ -185,7 +185,7 @@ fn a_slot_that_points_at_another_key_or_into_another_map_shows_none_of_it() {
     }
 }
 
-/// A commit that clears a map with damaged counters is beyond its commit point when they are looked at.
+/// A commit that clears a map with damaged counters is past its commit point when it reads them.
 #[test]
 fn damaged_counters_of_a_map_hold_up_no_commit_that_drops_it() {
     let engine = in_memory();

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 
-/// Which ranges are flushed.
+/// Records which ranges are flushed.
 #[derive(Default)]
 struct Flushes(Mutex<Vec<(Offset, Offset)>>);
 
@@ -15,8 +15,8 @@ impl Recorder for Flushes {
     }
 }
 
-/// Of two processes, one has synced up to a place in an extent which the other one has emptied, freed and taken again
-/// since.
+/// One of two processes has synced up to a place in an extent that the other one has since emptied, freed and taken
+/// again.
 #[test]
 fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
     let (_folder, path) = scratch();
@@ -46,7 +46,7 @@ fn a_sync_flushes_an_extent_that_was_taken_again_from_its_beginning() {
     assert!(flushed.iter().any(|&(start, end)| start <= again.offset && end > ended), "{again:?}: {flushed:?}");
 }
 
-/// How often the length of the file is asked for.
+/// Counts queries for the length of the file.
 struct Lengths(AtomicU64);
 
 impl Recorder for Lengths {
@@ -56,7 +56,7 @@ impl Recorder for Lengths {
     }
 }
 
-/// A look at the length makes the flush that follows write the inode as well.
+/// A query for the length makes the next flush write the inode as well.
 #[test]
 fn a_synced_commit_asks_for_no_length() {
     let (_folder, path) = scratch();
@@ -68,7 +68,7 @@ fn a_synced_commit_asks_for_no_length() {
     let asked = || lengths.0.load(Ordering::SeqCst);
     (0..20).for_each(|number| engine.put(DEFAULT_MAP, &key(number), b"after", None).unwrap());
     assert_eq!(asked(), 0);
-    // But when the log goes on elsewhere, it has to be looked for.
+    // But when the log continues in another extent, the length must be checked.
     engine.put(DEFAULT_MAP, b"long", &[1; 200_000], None).unwrap();
     assert!(asked() > 0);
 }
@@ -93,7 +93,7 @@ impl Recorder for CleansInFlush {
     }
 }
 
-/// A superblock whose head lies behind records that were moved to where it does not vouch for anything would lose them.
+/// A superblock with a head past records that were moved beyond its durable part would lose them.
 #[test]
 fn a_checkpoint_vouches_for_all_that_was_moved_from_before_its_head() {
     let (_folder, path) = scratch();
@@ -111,7 +111,7 @@ fn a_checkpoint_vouches_for_all_that_was_moved_from_before_its_head() {
     assert_eq!(head::LogHead::of_superblock(&superblock).head, head.head);
 }
 
-/// A checkpoint takes as long as a flush. Whoever comes to one that is due and finds another at it goes on.
+/// A checkpoint takes as long as a flush. A writer that finds one due and already under way continues.
 #[test]
 fn nobody_who_writes_waits_for_the_checkpoint_of_another() {
     let (_folder, path) = scratch();

@@ -11,7 +11,7 @@ fn remove_together(engine: &Arc<Engine>, keys: &[&Vec<u8>]) -> Result<()> {
     batch.commit_as_usual()
 }
 
-/// What happens to a store between the time when its disk has become full and that when it is emptied.
+/// What happens to a store between its disk getting full and its being emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Between {
     Nothing,
@@ -19,7 +19,7 @@ enum Between {
     Close,
     /// Its process is killed, and another one opens it.
     Kill,
-    /// All that is left is what was on the disk, and the disk is as full as before.
+    /// Only the content of the disk is left, and the disk is as full as before.
     PowerCut,
 }
 
@@ -53,12 +53,12 @@ impl Between {
     }
 }
 
-/// What a store is like.
+/// Properties of a store.
 #[derive(Clone, Copy)]
 struct Class {
     longest_key: u64,
     longest_value: u64,
-    /// Of its file when the disk gets full.
+    /// Bytes of its file when the disk gets full.
     size: u64,
 }
 
@@ -74,7 +74,7 @@ impl Class {
 }
 
 /// Fills a store on a disk that gets full, has puts refused, and empties it again: removes some keys, compacts, removes
-/// the others, clears. Says what of that failed first.
+/// the others, clears. Returns the first step that failed.
 fn emptied(seed: u64, class: Option<Class>, between: Between) -> (String, Option<&'static str>) {
     let mut random = Random(seed);
     let (_folder, path) = scratch();
@@ -113,7 +113,7 @@ fn emptied(seed: u64, class: Option<Class>, between: Between) -> (String, Option
     let remove_all = |keys: &[&Vec<u8>]| match together {
         1 => keys.iter().try_for_each(|key| engine.remove(DEFAULT_MAP, key).map(drop)),
         _ => keys.chunks(together).try_for_each(|keys| {
-            // One that is refused has made room for the next.
+            // The first attempt may be refused, but then has made room for the second.
             remove_together(&engine, keys).or_else(|_| remove_together(&engine, keys))
         }),
     };
@@ -138,7 +138,7 @@ fn emptied(seed: u64, class: Option<Class>, between: Between) -> (String, Option
     (format!("{together} {class}"), failed)
 }
 
-/// However small the store is when its disk gets full, what is held back suffices for a tombstone, whichever key it is.
+/// However small the store is when its disk gets full, the reserve suffices for a tombstone of any key.
 #[test]
 fn any_key_can_be_removed_when_the_disk_is_full() {
     for seed in 1..=150u64 {
@@ -156,7 +156,7 @@ fn any_key_can_be_removed_when_the_disk_is_full() {
         let mut keys = Vec::new();
         for number in 0.. {
             if number == before {
-                // Then a record that replaces one has a shortcut, and so has a tombstone.
+                // With a pin, a record that replaces one has a shortcut, and so has a tombstone.
                 pin = with_pin.then(|| engine.pin().unwrap());
                 disk = Some(witness::stand(Arc::new(witness::FullDisk)));
             }
@@ -181,7 +181,7 @@ fn any_key_can_be_removed_when_the_disk_is_full() {
     }
 }
 
-/// One that is not compacted either: what is held back for cleaning is there for a clear.
+/// Without compaction, too: a clear may use the reserve for cleaning.
 #[test]
 fn a_store_on_a_full_disk_can_be_cleared_whatever_was_removed() {
     let (_folder, path) = scratch();
@@ -222,7 +222,7 @@ fn a_store_on_a_full_disk_can_be_emptied() {
     can_be_emptied(Between::Nothing);
 }
 
-/// What is cleaned for their tombstones becomes free block by block.
+/// Space that is cleaned for their tombstones becomes free block by block.
 #[test]
 fn a_store_of_long_keys_on_a_full_disk_can_be_emptied() {
     let class = Class { longest_key: 4_000, longest_value: 100, size: 4 << 20 };
@@ -251,7 +251,7 @@ fn held_back(engine: &Engine) -> u64 {
     extents.iter().filter(|extent| extent.kind == ExtentKind::Reserve).map(|extent| extent.blocks).sum()
 }
 
-/// The regions of its maps are not larger than they must be, where there is no room for that.
+/// Without room for more, the regions of its maps are as small as possible.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_store_of_several_maps_is_opened_after_a_power_cut() {
@@ -298,7 +298,7 @@ fn a_full_store_of_several_maps_is_opened_after_a_power_cut() {
     assert!(failed.is_empty(), "{} of {cases}: {failed:?}", failed.len());
 }
 
-/// How much that is goes by the longest record.
+/// The size of the reserve depends on the longest record.
 #[test]
 fn as_much_is_held_back_after_a_power_cut() {
     let (_folder, path) = scratch();
@@ -310,7 +310,7 @@ fn as_much_is_held_back_after_a_power_cut() {
     assert!(held_back(&engine) > least, "{} blocks", held_back(&engine));
 }
 
-/// An index that has no slot left for a new key, as there is no room for a larger one, is in the way of puts only.
+/// An index without a free slot, and without room for a larger one, only prevents puts.
 #[test]
 fn a_transaction_that_only_removes_takes_no_slots() {
     let (_folder, path) = scratch();

@@ -7,15 +7,15 @@ use super::*;
 use crate::file::layout::KeyHash;
 
 /// Kills the process before each store that `change` makes, and once more after the last, and takes over. Then the
-/// content must be the one before the change or the one after it, the latter for sure once the commit point is stored;
-/// the store must verify clean and take another change.
+/// content must be that before or after the change, the latter for sure once the commit point is stored; the store must
+/// verify clean and accept another change.
 fn killed_at_every_store(prepare: impl Fn(&Engine), change: impl Fn(&Arc<Engine>)) {
     let (before, after, seen_before, seen_after) = killed_with(&Settings::default(), prepare, change);
     assert_ne!(before, after, "the change changes something");
     assert!(seen_before && seen_after);
 }
 
-/// The same for a store that is opened so. Returns the contents before and after, and whether each was seen.
+/// The same with other settings. Returns the contents before and after, and whether each was seen.
 fn killed_with(
     settings: &Settings,
     prepare: impl Fn(&Engine),
@@ -46,13 +46,12 @@ fn killed_with(
         for power_cut in [false, true] {
             put_back(&killed, &image);
             if power_cut {
-                // A copy is another file: nothing but its log is believed.
+                // A copy is another file: only its log is believed.
                 fs::copy(&killed, path.with_extension("copy")).unwrap();
                 fs::rename(path.with_extension("copy"), &killed).unwrap();
             }
             let in_doubt = !seal_agrees(&image);
-            // That lasts for one store, or for those that move the seal; and between those that put a superblock in
-            // force.
+            // The doubt lasts for one store, or for those that move the seal or put a superblock in force.
             let seal_is_stored = number > 0
                 && match events[number - 1] {
                     Event::SetLen(_) => true,
@@ -78,7 +77,7 @@ fn killed_with(
             seen_after |= found == after;
             let report = engine.verify().unwrap();
             assert!(report.is_clean(), "{note}: {:?}", report.findings());
-            // What the dead writer left behind must not come back with the next commit.
+            // Leftovers of the dead writer must not come back with the next commit.
             let mut expected = found;
             engine.put(DEFAULT_MAP, b"next", b"one", None).unwrap();
             expected.insert(b"next".to_vec(), b"one".to_vec());
@@ -94,7 +93,7 @@ fn killed_with(
     (before, after, seen_before, seen_after)
 }
 
-/// Kills a store with tiny steps of upkeep at every store of a change that does not change what is in it.
+/// Kills a store with tiny steps of upkeep at every store of a change that leaves the content as it is.
 fn killed_in_upkeep(prepare: impl Fn(&Engine), change: impl Fn(&Arc<Engine>)) {
     let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
     let (before, after, ..) = killed_with(&settings, prepare, change);
@@ -137,14 +136,14 @@ fn a_kill_at_any_store_while_the_tables_are_given_back() {
         engine.lend_writing().give_tables_back_at_last().unwrap();
         assert_eq!(kinds(engine, ExtentKind::Live), 0);
     });
-    // As one who opens the store, without a turn.
+    // As an opener does it, without a turn.
     killed_in_upkeep(prepare, |engine| {
         engine.lend_writing().give_tables_back().unwrap();
         assert_eq!(kinds(engine, ExtentKind::Live), 0);
     });
 }
 
-/// A key of those that are alive in a store that is [`nearly_full`], by the lines that its slot lies in.
+/// A live key of a store that is [`nearly_full`], whose slot lies in `lines`.
 fn key_of_lines(engine: &Engine, lines: &Range<u64>) -> Vec<u8> {
     let index = engine.index(DEFAULT_MAP).unwrap().unwrap();
     let line_of = |key: &[u8]| {
@@ -156,7 +155,7 @@ fn key_of_lines(engine: &Engine, lines: &Range<u64>) -> Vec<u8> {
 
 #[test]
 fn a_kill_at_any_store_of_changes_during_a_resize() {
-    // The lines of the last step. Those before them were moved, those behind them were not.
+    // The lines of the last step. Those before them were moved, those after them were not.
     const LAST_STEP: Range<u64> = 16..32;
     const NOT_MOVED: Range<u64> = 40..u64::MAX;
 
@@ -170,7 +169,7 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
         writing.step_resize(Step { blocks: 99, lines: 0 }).unwrap();
         writing.step_resize(Step { blocks: 0, lines: LAST_STEP.end }).unwrap();
     };
-    // The same, of which the last step was cut short before it could say so.
+    // The same, after a last step that was cut short before it could record its progress.
     let prepare_half_a_step = |engine: &Engine| {
         prepare(engine);
         let cursor = crate::file::layout::resize_cursor(DEFAULT_MAP, LAST_STEP.start, true);

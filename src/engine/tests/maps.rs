@@ -1,8 +1,8 @@
-//! Maps that are made and dropped.
+//! Creating and dropping maps.
 
 use super::*;
 
-/// The number of a map that was dropped is not given to another: whoever still has a handle would write to that.
+/// The id of a dropped map is not given to another: a remaining handle would write to that.
 #[test]
 fn map_numbers_end_and_everything_else_goes_on() {
     use crate::error::Numbers;
@@ -32,7 +32,7 @@ fn map_numbers_end_and_everything_else_goes_on() {
     assert!(engine.verify().unwrap().is_clean(), "{:?}", engine.verify().unwrap().findings());
 }
 
-/// A map of the log whose number was never given out would become the next one that is made.
+/// A map of the log whose id was never given out would become the next map that is created.
 #[test]
 fn a_log_with_records_of_a_map_that_was_never_made_is_refused() {
     let (_folder, path) = scratch();
@@ -52,7 +52,7 @@ fn a_log_with_records_of_a_map_that_was_never_made_is_refused() {
     }
 }
 
-/// One opener makes the maps, and another drops them.
+/// One opener creates the maps, and another drops them.
 #[test]
 fn maps_that_another_drops_do_not_pile_up() {
     let (_folder, path) = scratch();

@@ -67,7 +67,7 @@ fn key(number: u32) -> Vec<u8> {
     format!("key {number}").into_bytes()
 }
 
-/// One change of the file, as it went through the door.
+/// One change of the file.
 #[derive(Clone, Debug)]
 enum Event {
     Write(u64, Vec<u8>),
@@ -110,7 +110,7 @@ fn replay(image: &mut Vec<u8>, event: &Event) {
     }
 }
 
-/// Puts an image in place of the file, as the page cache of this file: as if a process had been killed at that moment.
+/// Puts an image in place of the file, in the same page cache: as if a process had been killed at that moment.
 fn put_back(path: &Path, image: &[u8]) {
     let mut image = image.to_vec();
     fs::write(path, &image).unwrap();
@@ -130,7 +130,7 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// A copy of the file as it is now, beside it.
+/// A copy of the file in its current state, beside it.
 fn copied(path: &Path) -> PathBuf {
     let copy = path.with_extension("copy");
     fs::copy(path, &copy).unwrap();
@@ -141,7 +141,7 @@ fn kinds(engine: &Engine, kind: ExtentKind) -> usize {
     engine.extents().unwrap().iter().filter(|extent| extent.kind == kind).count()
 }
 
-/// So many keys that the smallest index is three quarters full, and a few tombstones.
+/// Enough keys to fill the smallest index to three quarters, and a few tombstones.
 fn nearly_full(engine: &Engine) {
     for number in 0..279 {
         engine.put(DEFAULT_MAP, &key(number), b"", None).unwrap();
@@ -151,7 +151,7 @@ fn nearly_full(engine: &Engine) {
     }
 }
 
-/// Makes both tables of the live area longer by so many extents.
+/// Makes both tables of the live area longer by `times` extents.
 fn lengthen_tables(engine: &Engine, times: u32) {
     for number in 0..times {
         for table in [&PIN, &PROCESS] {
@@ -161,7 +161,7 @@ fn lengthen_tables(engine: &Engine, times: u32) {
     }
 }
 
-/// Some extents of log at whose head there is of everything: values, replaced values, tombstones.
+/// Some extents of log with all kinds of records at their heads: values, replaced values, tombstones.
 fn some_log(engine: &Engine) {
     for number in 0..40 {
         engine.put(DEFAULT_MAP, &key(number % 30), &[number as u8; 300], None).unwrap();
@@ -189,7 +189,7 @@ fn retired(engine: &Engine) -> usize {
     kinds(engine, ExtentKind::Retired)
 }
 
-/// Inserts so many keys that the index grows several times.
+/// Inserts enough keys to make the index grow several times.
 fn grow_index(engine: &Engine, numbers: std::ops::Range<u32>) {
     for number in numbers {
         engine.put(DEFAULT_MAP, &key(number), b"", None).unwrap();

@@ -14,7 +14,7 @@ struct Onlooker {
 impl Onlooker {
     fn look(&self) {
         let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
-        // Looking pins, which is a store as well.
+        // Looking takes a pin, which is a store as well.
         if !self.looking.swap(true, Ordering::SeqCst) {
             self.seen.lock().unwrap().push(content(&engine));
             self.looking.store(false, Ordering::SeqCst);
@@ -57,7 +57,7 @@ fn a_reader_between_any_two_stores_sees_all_of_a_commit_or_nothing() {
     assert!(turn > 1000 && turn < seen.len(), "the reader looked before and after");
 }
 
-/// The live area must not vanish under those who have read in it since before the store was closed.
+/// The live area must not vanish under readers that have used it since before the store was closed.
 #[test]
 fn a_reader_who_stays_sees_all_of_it_at_every_store_of_the_next_opening() {
     let (_folder, path) = scratch();
@@ -78,7 +78,7 @@ fn a_reader_who_stays_sees_all_of_it_at_every_store_of_the_next_opening() {
     assert!(seen.len() > 5 && seen.iter().all(|content| *content == expected));
 }
 
-/// Does something at the moment when a reader has written its first pin and looked at nothing yet.
+/// Acts at the moment when a reader has stored its first pin and read nothing yet.
 struct AtFirstPin {
     engine: OnceLock<Weak<Engine>>,
     action: fn(&Engine),
@@ -129,11 +129,11 @@ fn a_reader_that_is_overtaken_by_a_clear_reads_the_region_of_its_time() {
     assert!(content(&engine).is_empty());
 }
 
-/// Compares the two ways in which a key is read, at each store of the engine.
+/// Compares the two ways to read a key, at each store of the engine.
 struct BothWays {
     engine: OnceLock<Weak<Engine>>,
     looking: AtomicBool,
-    /// How often a key was found, and how often it was not.
+    /// How often a key was found, and how often not.
     found: [AtomicU64; 2],
 }
 
@@ -177,7 +177,7 @@ fn a_short_read_sees_what_a_pin_sees_between_any_two_stores() {
     assert!(watch.found.iter().all(|count| count.load(Ordering::SeqCst) > 500), "{:?}", watch.found);
 }
 
-/// What a thread reads that has read before goes the short way, with a pin of its own.
+/// A thread that has read before takes the short path, with a pin of its own.
 #[test]
 fn a_short_read_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     let engine = in_memory();
@@ -188,7 +188,7 @@ fn a_short_read_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     };
     let read = || engine.read(DEFAULT_MAP, &key(1), |_, _| pin_and_horizon()).unwrap().unwrap();
     let (_, before) = read();
-    // Whoever reclaims space now has not seen the pin.
+    // A writer that reclaims space at this moment has not seen the pin.
     let watch = AtFirstPin::watch(&engine, |engine| {
         engine.put(DEFAULT_MAP, &key(2), b"newer", None).unwrap();
         engine.lend_writing().raise_horizon().unwrap();
@@ -198,25 +198,25 @@ fn a_short_read_that_is_overtaken_by_the_horizon_takes_a_newer_view() {
     assert!(watch.done.load(Ordering::SeqCst) && horizon > before);
 }
 
-/// A read-only store cannot write a pin, so its reads look afterwards whether they were overtaken.
+/// A read-only store cannot store a pin, so its reads check afterwards whether they were overtaken.
 #[test]
 fn a_copy_that_is_overtaken_by_reuse_is_made_again() {
     let (_folder, path) = scratch();
     let engine = open(&path);
     some_keys(&engine);
     let reader = Engine::open(&path, Settings { access: settings::Access::ReadOnly, ..Settings::default() }).unwrap();
-    // Between the sequence number that a read begins with and its end, a writer comes in.
+    // A writer comes in between the sequence number that a read begins with and its end.
     let looks = std::cell::Cell::new(0);
     let seen = reader.unpinned(|seq| {
         looks.set(looks.get() + 1);
-        // The writer comes each time, but the second one has a lock against that.
+        // The writer comes each time, but the second attempt holds a lock against it.
         engine.put(DEFAULT_MAP, b"new", b"value", None).unwrap();
         let unread_below = engine.lend_writing().raise_horizon().unwrap();
         assert_eq!(unread_below < engine.visible().unwrap().count(), looks.get() == 2);
         Ok(seq)
     });
     assert_eq!((seen.unwrap(), looks.get()), (engine.visible().unwrap().before(), 2));
-    // A commit alone does not disturb: what it replaces is still there.
+    // A commit alone does no harm: the replaced record is still there.
     looks.set(0);
     let before = engine.visible().unwrap();
     let seen = reader.unpinned(|seq| {

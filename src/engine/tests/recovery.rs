@@ -1,4 +1,4 @@
-//! What the next opener makes of a file whose writer was killed, or whose power was cut.
+//! What the next opener makes of a file whose writer was killed, or after a power cut.
 
 use super::*;
 use crate::engine::state::head::LogHead;
@@ -6,7 +6,7 @@ use crate::file::layout::{Kind, Offset, Seq};
 use crate::file::log::Entry;
 use crate::file::space::Extent;
 
-/// Its writer was killed when the file had become longer and the seal was still where the file had ended.
+/// Its writer was killed when the file had become longer and the seal was still at its old end.
 #[test]
 fn a_growth_that_was_cut_short_is_completed() {
     let (folder, path) = scratch();
@@ -22,12 +22,12 @@ fn a_growth_that_was_cut_short_is_completed() {
     assert!(!is_known || engine.opened == Opened::AfterKill, "{:?}", engine.opened);
     engine.put(DEFAULT_MAP, b"more", b"value", None).unwrap();
     assert!(engine.verify().unwrap().is_clean());
-    // Beside a reader, what was taken for nothing is not given back.
+    // Beside a reader, the space that was taken for nothing is not given back.
     let reader = Engine::open(&killed, Settings { access: Access::ReadOnly, ..Settings::default() }).unwrap();
     engine.close().unwrap();
     assert!(engine.mapping.len() > before);
     drop(reader);
-    // Of the live area nothing is believed in another page cache.
+    // In another page cache, the live area is not believed.
     let mut image = fs::read(&killed).unwrap();
     image[live::IDENTITY as usize] ^= 1;
     fs::write(&killed, &image).unwrap();
@@ -35,7 +35,7 @@ fn a_growth_that_was_cut_short_is_completed() {
     assert_eq!((engine.opened, content(&engine).len()), (Opened::Clean, expected.len() + 1));
 }
 
-/// It may have taken for a commit what its writer did not come to commit, and what a recovery after the kill undoes.
+/// The reader may have taken for a commit what its writer did not commit, and what a recovery after the kill undoes.
 #[test]
 fn what_a_reader_has_recovered_is_not_undone() {
     let (folder, path) = scratch();
@@ -45,7 +45,7 @@ fn what_a_reader_has_recovered_is_not_undone() {
     let mut image = fs::read(&path).unwrap();
     engine.mapping.set_recorder(tape.clone());
     engine.put(DEFAULT_MAP, b"appended", b"value", None).unwrap();
-    // All that comes before the seal and the commit point.
+    // Everything before the seal and the commit point.
     for event in &*tape.0.lock().unwrap() {
         if matches!(event, Event::Write(at, _) if *at >= EXTENTS && *at + BLOCK >= image.len() as u64) {
             break;
@@ -53,7 +53,7 @@ fn what_a_reader_has_recovered_is_not_undone() {
         replay(&mut image, event);
     }
     let killed = folder.path().join("killed");
-    // Of another page cache, as far as one knows.
+    // Another page cache, as far as an opener can tell.
     fs::write(&killed, &image).unwrap();
     let settings = Settings { access: settings::Access::ReadOnly, ..Settings::default() };
     let reader = Engine::open(&killed, settings).unwrap();
@@ -72,7 +72,7 @@ fn what_a_reader_has_recovered_is_not_undone() {
     assert!(!content(&writer).contains_key(&b"appended"[..]));
 }
 
-/// Nobody else can be in a private copy, so nothing of those who were killed is left in it.
+/// No other process can be in a private copy, so all traces of dead ones are removed from it.
 #[test]
 fn a_private_copy_forgets_the_dead() {
     let (folder, path) = scratch();
@@ -81,7 +81,7 @@ fn a_private_copy_forgets_the_dead() {
     other.put(DEFAULT_MAP, b"of the other", b"value", None).unwrap();
     let pin = other.pin().unwrap();
     if store.mapping.identity().is_none() {
-        // There every opener would recover.
+        // Without an identity every opener would recover.
         return;
     }
     let killed = folder.path().join("killed");
@@ -101,7 +101,7 @@ fn a_private_copy_forgets_the_dead() {
     drop(pin);
 }
 
-/// A record that is whole and has the right number, but follows another one than that before it, is from another life.
+/// An intact record with the right number, but another chain than that of the record before it, is from another life.
 #[test]
 fn a_walk_stops_at_a_record_of_another_chain() {
     let (_folder, path) = scratch();
@@ -129,7 +129,7 @@ fn a_walk_stops_at_a_record_of_another_chain() {
     assert_eq!(content(&copy), expected);
 }
 
-/// Records of a transaction that did not come to its end are whole, in their order, and of no account.
+/// The records of an incomplete transaction are intact and in order, but do not count.
 #[test]
 fn a_walk_needs_the_end_of_a_commit() {
     let (_folder, path) = scratch();
@@ -144,7 +144,7 @@ fn a_walk_needs_the_end_of_a_commit() {
     assert_eq!(content(&copy), expected);
 }
 
-/// The flag of a clean close says that the index can be believed. It has to be gone before that stops to be true.
+/// The clean flag says that the index can be trusted. It must be gone before that stops being true.
 #[test]
 fn a_change_takes_the_clean_flag_from_the_disk_first() {
     let (_folder, path) = scratch();
@@ -167,7 +167,7 @@ fn a_change_takes_the_clean_flag_from_the_disk_first() {
     assert_eq!(content(&copy), content(&engine));
 }
 
-/// A writer that died just before its commit point leaves a commit that is whole; nobody may ever see it.
+/// A writer that died just before its commit point leaves an intact commit, which must never be seen.
 #[test]
 fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     let (_folder, path) = scratch();
@@ -190,7 +190,7 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
         value: b"dead",
     };
     tail.append(&engine.mapping, &dead).unwrap();
-    // The lock word says what it says when somebody has cleaned up behind a dead one; the lock of this process goes on.
+    // The lock word is as after clearing up behind a dead writer; the lock of this process continues.
     engine.left_something.store(true, Ordering::SeqCst);
     drop(turn);
 
@@ -204,7 +204,7 @@ fn what_a_dead_writer_left_is_never_taken_for_a_commit() {
     assert!(next.seq() > seq, "the number of the dead one is skipped");
 }
 
-/// A copy that is opened for reading has nothing but the superblock to say that an index is being built.
+/// A copy that is opened for reading has only the superblock to say that an index is being built.
 #[test]
 fn a_store_that_was_closed_while_an_index_was_built_is_in_order() {
     let (_folder, path) = scratch();
@@ -224,7 +224,7 @@ fn a_store_that_was_closed_while_an_index_was_built_is_in_order() {
     assert!(report.is_clean(), "{:?}", report.findings());
 }
 
-/// What was cut off the extent that the log begins in is used again, by the log itself as well.
+/// The part that was cut off the first extent of the log is reused, by the log itself as well.
 #[test]
 fn what_lies_before_the_head_is_not_the_logs() {
     let (_folder, path) = scratch();
@@ -243,7 +243,7 @@ fn what_lies_before_the_head_is_not_the_logs() {
     }
     engine.checkpoint().unwrap();
     drop(engine);
-    // Now the log goes on in extents that are as long as the record, and takes the lowest place that one fits into.
+    // Now the log continues in extents as long as the record, at the lowest place that one fits into.
     let engine = Engine::open(&path, Settings { limits: Limits::tiny(), ..settings.clone() }).unwrap();
     let head = LogHead::of_superblock(&engine.superblock().unwrap());
     let begins = head.head.at.align_down(BLOCK);
@@ -260,7 +260,7 @@ fn what_lies_before_the_head_is_not_the_logs() {
     assert!(recovered.verify().unwrap().is_clean());
 }
 
-/// Its index would be larger than it must be if what was moved, or replaced, counted once more.
+/// Its index would be too large if moved or replaced records were counted again.
 #[test]
 fn a_recovery_counts_a_key_once() {
     const KEYS: u32 = 2_000;
@@ -280,7 +280,7 @@ fn a_recovery_counts_a_key_once() {
         }
     }
     let recovered = open(&copied(&path));
-    // Put, replaced and moved: the superblock still has the log begin where it did.
+    // Put, replaced and moved: the superblock still has the log begin at the old place.
     let all = u64::from(KEYS + KEYS / 2 + KEYS);
     assert!(matches!(recovered.opened, Opened::AfterPowerCut { records, .. } if records >= all));
     let index = recovered.index(DEFAULT_MAP).unwrap().unwrap();
@@ -289,7 +289,7 @@ fn a_recovery_counts_a_key_once() {
 }
 
 /// Recovered when its last extent had no room for it, a store has the record that begins its new life at the beginning
-/// of another extent, and nothing behind it.
+/// of another extent, and nothing after it.
 #[test]
 fn the_log_may_begin_with_a_new_life() {
     let (folder, path) = scratch();
@@ -298,7 +298,7 @@ fn the_log_may_begin_with_a_new_life() {
     let engine = Engine::open(&path, settings.clone()).unwrap();
     some_log(&engine);
     let tail = engine.mapping.live(live::TAIL).unwrap();
-    // So that 48 bytes are left of a block behind the record of the clear, which has 40.
+    // Leaves 48 bytes of a block after the record of the clear, which has 40.
     let filler = (4096 - 48 - 40 - 40 + 4096 - tail % 4096) % 4096;
     engine.put(DEFAULT_MAP, b"filler", &vec![1; filler as usize], None).unwrap();
     engine.clear(DEFAULT_MAP).unwrap();
@@ -325,7 +325,7 @@ fn the_log_may_begin_with_a_new_life() {
     assert!(engine.verify().unwrap().is_clean());
 }
 
-/// A superblock can vouch for a commit that its writer has not shown yet, and then he is stopped, or killed.
+/// A superblock can vouch for a commit that its writer has not shown yet when it is stopped, or killed.
 #[test]
 fn a_superblock_may_say_more_than_is_visible() {
     let folder = tempfile::tempdir().unwrap();

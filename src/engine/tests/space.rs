@@ -1,4 +1,4 @@
-//! When space is used again, and what a store does that has none left.
+//! When space is reused, and how a store without free space behaves.
 
 use super::*;
 use crate::file::layout::{CATALOGUE, MapId, Offset};
@@ -62,8 +62,8 @@ fn tombstones_that_nobody_needs_make_room_without_end() {
     assert!(engine.verify().unwrap().is_clean());
 }
 
-/// A table that a write has moved stays where it is when the write itself comes to nothing, and readers may still be in
-/// the one before.
+/// A table that a write has moved stays where it is when the write itself fails, and readers may still be in the one
+/// before.
 #[test]
 fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
     let (_folder, path) = scratch();

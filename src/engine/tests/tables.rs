@@ -1,8 +1,8 @@
-//! The tables of the live area: when they grow, and when what they grew by is given back.
+//! The tables of the live area: when they grow, and when the growth is given back.
 
 use super::*;
 
-/// A reader may be the writer itself, in the middle of a transaction, and has no turn to wait for then.
+/// A reader may be the writer itself, in the middle of a transaction, and then cannot wait for a turn.
 #[test]
 fn tables_grow_under_a_transaction() {
     let (_folder, path) = scratch();
@@ -31,7 +31,7 @@ fn tables_grow_under_a_transaction() {
     }
 }
 
-/// What a power cut leaves of the live area is not believed, nor where its tables went on.
+/// After a power cut the live area is not believed, nor the places of its grown tables.
 #[test]
 fn tables_are_small_again_when_nobody_is_there() {
     let (folder, path) = scratch();
@@ -60,8 +60,8 @@ fn tables_are_small_again_when_nobody_is_there() {
     small(&open(&copy), "Clean");
 }
 
-/// Who opens a store that was killed may have to pin something before the dead are swept away, and there may be no free
-/// pin but where the table went on.
+/// An opener of a killed store may have to pin something before the dead are swept away, and the only free pin may be
+/// in the grown part of the table.
 #[test]
 fn a_table_in_which_a_pin_is_kept_is_not_given_back() {
     let (folder, path) = scratch();
@@ -76,11 +76,11 @@ fn a_table_in_which_a_pin_is_kept_is_not_given_back() {
     for pins_early in [false, true] {
         let engine = open(&killed);
         if !pins_early && engine.opened != Opened::AfterKill {
-            // There every opener recovers.
+            // Without an identity every opener recovers.
             return;
         }
         if pins_early {
-            // As if it had been so in the recovery.
+            // As if the recovery had done so.
             let _view = engine.view().unwrap();
             lengthen_tables(&engine, 1);
             let place = PIN.parts(&engine.mapping).unwrap().places().last().unwrap();
@@ -94,7 +94,7 @@ fn a_table_in_which_a_pin_is_kept_is_not_given_back() {
     }
 }
 
-/// One whose entry is where the table went on cannot give that back; whoever comes next does.
+/// A process whose entry is in the grown part of the table cannot give that back; the next opener does.
 #[test]
 fn the_last_one_may_have_an_entry_where_the_table_went_on() {
     let (folder, path) = scratch();

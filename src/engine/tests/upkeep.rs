@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is being built belongs to no commit, so a commit that comes to nothing does not take it along.
+/// An index that is being built belongs to no commit, so a rollback does not affect it.
 #[test]
 fn a_rollback_leaves_a_resize_alone() {
     let engine = in_memory();
@@ -15,13 +15,13 @@ fn a_rollback_leaves_a_resize_alone() {
     assert_eq!(writing.writer.space.extent(target).map(|extent| extent.kind), Some(ExtentKind::Index));
 }
 
-/// Closing takes bounded time: what is large is not moved for it.
+/// Closing takes bounded time: a large store is not moved for it.
 #[test]
 fn only_a_small_store_is_compacted_when_it_is_closed() {
     let (_folder, path) = scratch();
     for (values, len, is_small) in [(400, 4 << 10, true), (400, 64 << 10, false)] {
         let _ = fs::remove_file(&path);
-        // A little more may be dead than is here, so that nothing is cleaned before.
+        // The limit is a little above what is dead here, so that nothing is cleaned before.
         let engine = Engine::open(&path, Settings { auto_compact: Some(0.6), ..Settings::default() }).unwrap();
         for number in 0..values {
             engine.put(DEFAULT_MAP, format!("{number}").as_bytes(), &vec![1; len], None).unwrap();
@@ -43,7 +43,7 @@ fn only_a_small_store_is_compacted_when_it_is_closed() {
     }
 }
 
-/// Overwrites a few keys again and again, and says how many were refused since the store was full.
+/// Overwrites a few keys again and again, and returns the errors of a full store.
 fn overwrite_full(engine: &Engine, times: u32) -> Vec<Error> {
     let put = |number: u32| engine.put(DEFAULT_MAP, &key(number % 200), &[number as u8; 1000], None);
     let refused: Vec<Error> = (0..times).filter_map(|number| put(number).err()).collect();
@@ -51,8 +51,7 @@ fn overwrite_full(engine: &Engine, times: u32) -> Vec<Error> {
     refused
 }
 
-/// Somebody holds the superblock for a while, like an opener who was stopped. A full store is cleaned again when he
-/// goes on.
+/// The superblock lock is held for a while, as by a stopped opener. A full store is cleaned again once it is released.
 #[test]
 fn upkeep_goes_on_when_the_superblock_is_free_again() {
     let (_folder, path) = scratch();

@@ -1,22 +1,22 @@
 //! Cleaning: one step of compaction, at the head of the log.
 //!
-//! The log is a queue. Of the records at its head, those that the index leads to are appended again at the tail, as a
-//! commit like any other; the others are left behind (the cleaner of a log-structured file system: Rosenblum and
-//! Ousterhout, 1992; in the order of a queue, as in Bitcask's and FASTER's logs). Two things follow from the order: a
-//! tombstone at the head has nothing older to hide, and is dropped; and what lies behind the head is needed by nobody
-//! but old readers, and a recovery from an old superblock.
+//! The log is a queue. Records at its head that the index still points at are appended again at the tail, as an
+//! ordinary commit; the others are left behind (the cleaner of a log-structured file system: Rosenblum and Ousterhout,
+//! 1992; in the order of a queue, as in Bitcask's and FASTER's logs). Two things follow from the order: a tombstone at
+//! the head has nothing older to hide, and is dropped; and only old readers, and a recovery from an old superblock,
+//! need what lies before the head.
 //!
-//! An entry that has expired goes by an ordinary remove, which says so to whoever reads the log.
+//! An expired entry is removed by an ordinary remove, which shows up in the log for those that follow it.
 //!
-//! The order of a step, on which it depends that nothing is reused too early:
+//! The order of a step, which keeps space from being reused too early:
 //!
 //! 1. Slots of tombstones at the head that are older than every pin become dead.
 //! 2. The records that are still needed are committed once more, at the tail; if there are none and slots have become
-//!    dead, a number is skipped. Whoever reads from now on comes to nothing that lies in front of the new head.
-//! 3. What is emptied is marked so, with the number that is visible now.
-//! 4. The head moves on.
+//!    dead, a number is skipped. Readers that start from now on reach nothing that lies before the new head.
+//! 3. Emptied extents are marked, with the number that is visible now.
+//! 4. The head moves forward.
 //!
-//! Whoever is killed in between leaves the head where it was; the next step does the same again, and finds less to do.
+//! A kill in between leaves the head where it was; the next step does the same again, and finds less to do.
 
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
@@ -31,11 +31,10 @@ use crate::file::layout::{BLOCK, ExtentKind, KeyHash, Kind, Offset, Seq, flags, 
 use crate::file::log::{self, Entry, Record};
 use crate::file::space::{Extent, LogPoint};
 
-/// For so many records at once, the lines of the index are fetched in which their keys are: a look at each of them is a
-/// wait for the memory, and all wait together.
+/// Index lines are fetched for the keys of this many records at once, so that their cache misses overlap.
 const AHEAD: usize = 32;
 
-/// How much of the log is to be cleaned.
+/// How much of the log to clean, and why.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portion {
     /// Bytes of the log to pass.
@@ -43,19 +42,19 @@ pub(crate) struct Portion {
     pub(crate) aim: Aim,
 }
 
-/// What the log is cleaned for.
+/// Why the log is cleaned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aim {
-    /// A write, or maintenance, does its share.
+    /// The share of a write, or of maintenance.
     Upkeep,
-    /// The log is to be dense: copies go to an extent that has nothing else, and the extent of the tail is cleaned as
+    /// To make the log dense: copies go to an extent that has nothing else, and the extent of the tail is cleaned as
     /// well.
     Compaction,
-    /// The store is full: each block that is passed counts, those of the extent of the tail as well.
+    /// To make room in a full store: each block counts, those of the extent of the tail as well.
     Room,
 }
 
-/// What a step has done.
+/// Result of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cleaned {
     /// Bytes of the log that were passed.
@@ -75,7 +74,7 @@ struct Move<'a> {
 
 /// What lies between the old head and the new one.
 struct Passed<'a> {
-    /// The time at which it is looked at.
+    /// The time at which expiry is judged.
     at: Moment,
     to: LogHead,
     bytes: u64,
@@ -92,15 +91,15 @@ struct Passed<'a> {
 impl Engine {
     fn record_at_head(&self, to: &LogHead) -> Result<Record<'_>> {
         let record = log::record(&self.mapping, to.head.at)?;
-        // It costs next to nothing, and tells a record from what a damaged length has led to.
+        // It costs next to nothing, and detects a damaged length that led astray.
         if record.header.chain.get() != to.head.chain || record.kind().is_none() {
             return Err(self.mapping.corrupt(to.head.at, "expected the record that follows the one before it (chain)"));
         }
         Ok(record)
     }
 
-    /// The hashes of the keys of a record and of those that follow it, up to one without a key, along so many bytes.
-    /// The lines in which they are looked for are fetched.
+    /// The hashes of the keys of a record and of those after it, up to one without a key, within `bytes` bytes. Fetches
+    /// the lines in which the keys are looked up.
     fn hashes_ahead(&self, first: Record<'_>, bytes: u64, tail: Offset) -> Vec<KeyHash> {
         let end = first.offset + bytes;
         let mut hashes = Vec::with_capacity(AHEAD);
@@ -113,16 +112,16 @@ impl Engine {
             hashes.push(hash);
             let at = record.end();
             let goes_on = at < end && at != tail && hashes.len() < AHEAD;
-            // Whatever is wrong with it, is found when it is passed.
+            // A defect is reported when the record is passed.
             next = if goes_on { log::record(&self.mapping, at).ok() } else { None };
         }
         hashes
     }
 
-    /// The smallest number that the record at the head may have.
+    /// The smallest number that the record at the head may have. The record before it has `behind`.
     fn first_seq(&self, at: Offset, behind: Seq) -> Result<Seq> {
         let first = log::record(&self.mapping, at)?;
-        // The number of an incarnation record declares its incarnation, so before it that of the one before counts.
+        // An incarnation record's number declares its incarnation, so the smallest is that after the record before it.
         Ok(if first.kind() == Some(Kind::Incarnation) { behind.next() } else { first.seq() })
     }
 
@@ -137,7 +136,7 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Moves the head of the log on by about so many bytes, if the log goes that far.
+    /// Moves the head of the log forward by about the bytes of `portion`, if the log is that long.
     pub(crate) fn clean(&mut self, portion: Portion) -> Result<Cleaned> {
         let from = self.engine.head_for_writing()?;
         let passed = self.pass(&from, portion)?;
@@ -178,9 +177,8 @@ impl<'e> Writing<'e> {
         Ok(cleaned)
     }
 
-    /// Whoever was killed between marking and moving the head has left the head in what is marked, with an older number
-    /// than that of those who have come since and find the head there. What the head leaves only now, becomes empty
-    /// only now.
+    /// A writer killed between marking and moving the head has left the head in a marked extent, whose number is older
+    /// than readers that have come since and find the head there. What the head leaves only now becomes empty only now.
     fn mark_again(&mut self, from: &LogHead, visible: Seq) -> Result<()> {
         let emptied = |extent: &&Extent| extent.kind == ExtentKind::Emptied;
         if self.writer.space.extent_of(from.head.at).filter(emptied).is_none() {
@@ -194,7 +192,7 @@ impl<'e> Writing<'e> {
         Ok(())
     }
 
-    /// Looks at the records at the head and finds which are still needed. Drops tombstones.
+    /// Finds which records at the head are still needed. Drops tombstones.
     fn pass(&mut self, from: &LogHead, portion: Portion) -> Result<Passed<'e>> {
         let limits = &self.engine.settings.limits;
         let tail = self.engine.mapping.live_offset(live::TAIL)?;
@@ -216,7 +214,7 @@ impl<'e> Writing<'e> {
             }
             let record = self.engine.record_at_head(&passed.to)?;
             if matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
-                // A tombstone that is all there is takes the log to another extent.
+                // A log of nothing but a tombstone is led to another extent by it.
                 let is_all_there_is = record.end() == tail && passed.moves.is_empty();
                 let keeps = portion.aim == Aim::Compaction && is_all_there_is;
                 let tombstones = if keeps { Tombstones::Kept } else { Tombstones::Dropped };
@@ -232,16 +230,16 @@ impl<'e> Writing<'e> {
             self.advance(&mut passed, record)?;
         }
         self.pass_what_has_no_key(&mut passed, tail)?;
-        // At the tail there will be the first record that is moved.
+        // If it is the tail, the first moved record will be there.
         let to = &mut passed.to;
         to.head.seq = if to.head.at == tail { self.seq()? } else { self.engine.first_seq(to.head.at, to.behind)? };
         Ok(passed)
     }
 
-    /// The head rests at a record of a map, if it can: the number of another one would not tell where a commit begins.
-    /// It does not come to the tail by that: then there would be no record to say what the next one follows.
+    /// Lets the head rest at a record of a map, if it can: another record's number does not tell where a commit begins.
+    /// The head does not reach the tail by that: then no record would give the chain for the next one.
     fn pass_what_has_no_key(&self, passed: &mut Passed<'_>, tail: Offset) -> Result<()> {
-        // Jumps that lead in circles are more than there are blocks.
+        // Jumps in a circle are more than there are blocks.
         for _ in 0..=self.engine.mapping.len() / BLOCK {
             if passed.to.head.at == tail {
                 break;
@@ -256,13 +254,13 @@ impl<'e> Writing<'e> {
         Ok(())
     }
 
-    /// Finds out whether a record has to be moved.
+    /// Determines whether a record must be moved.
     fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, tombstones: Tombstones) -> Result<()> {
         let map = record.header.map();
         let hash = passed.ahead.next().unwrap_or_else(|| KeyHash::of(record.key(), self.engine.seed));
-        // The records of a map that is gone are dead.
+        // The records of a dropped map are dead.
         let Some(index) = self.engine.index(map)? else { return Ok(()) };
-        // It is needed if the slot of its key points at it. No slot of another key does, so no key need be compared.
+        // It is needed if the slot of its key points at it. No other key's slot does, so no key need be compared.
         let slot = index.probe(hash, |offset| Ok(offset == record.offset))?;
         let Some(slot @ Probe::Found(..)) = slot else { return Ok(()) };
         let place = Place { index, map, hash, slot };
@@ -273,7 +271,7 @@ impl<'e> Writing<'e> {
             return Ok(());
         }
         if !record.crc_holds() {
-            // A copy would have a CRC that holds.
+            // A copy would get a valid CRC.
             return Err(self.engine.mapping.corrupt(record.offset, "the CRC of the record does not hold"));
         }
         let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
@@ -285,8 +283,8 @@ impl<'e> Writing<'e> {
         Ok(())
     }
 
-    /// Whether nobody reads below this count. Looks at the pins if it is not known and enough has happened since the
-    /// last look.
+    /// Whether no reader is below this count. Reads the pins if that is not known and enough has happened since they
+    /// were last read.
     fn is_unread(&mut self, count: u64) -> Result<bool> {
         let visible = self.engine.mapping.live_seq(live::VISIBLE)?.count();
         let (unread_below, looked) = self.writer.unread_below;
@@ -299,7 +297,7 @@ impl<'e> Writing<'e> {
     /// Passes one record.
     fn advance(&self, passed: &mut Passed<'_>, record: Record<'_>) -> Result<()> {
         let LogHead { head, behind, bytes, records, .. } = &mut passed.to;
-        // The counters may be those of a damaged file.
+        // The counters may come from a damaged file.
         *bytes = bytes.saturating_add(record.len());
         *records = records.saturating_add(1);
         passed.bytes += record.len();
@@ -308,7 +306,7 @@ impl<'e> Writing<'e> {
         if record.kind() == Some(Kind::Jump) {
             let target = record.target().filter(|target| target.is_aligned(BLOCK));
             head.at = target.ok_or_else(|| self.engine.mapping.corrupt(record.offset, "a jump without target"))?;
-            // Of one that was cut when somebody was killed, the head may not have left the part that was cut off.
+            // After a kill in a cut, the head may still lie in the part of the extent that was cut off.
             passed.extents.extend(self.writer.space.log_extent_of(record.offset).map(|extent| extent.offset));
         } else {
             *behind = record.seq().max(*behind);
@@ -316,7 +314,7 @@ impl<'e> Writing<'e> {
         Ok(())
     }
 
-    /// Where the extent begins that the head lies in, and its ordinal.
+    /// Where the extent that contains the head begins, and its ordinal.
     fn extent_of_head(&self, at: Offset) -> Result<(Offset, u64)> {
         let extent = self.writer.space.extent_of(at).filter(|extent| extent.has_records());
         let extent = extent.ok_or_else(|| self.engine.mapping.corrupt(at, "the head of the log lies in no extent"))?;
@@ -368,7 +366,7 @@ impl<'e> Writing<'e> {
     }
 }
 
-/// Whether what lies before `cut` in an extent of the log is at least `least` bytes, and such a share of it.
+/// Whether what lies before `cut` in an extent of the log is at least `least` bytes and at least that share of it.
 fn is_worth_cutting(writer: &Writer, extent: Offset, cut: Offset, (least, share): (u64, u64)) -> bool {
     let len = writer.space.extent(extent).filter(|extent| extent.is_log()).map_or(0, |extent| extent.len());
     len > 0 && cut.bytes_since(extent) >= least.max(len / share)

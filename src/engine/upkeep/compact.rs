@@ -1,14 +1,14 @@
 //! Compaction on request: the store as small as it can be, while others read and write.
 //!
-//! Log and indexes move down, in rounds. A round cleans the log once along its length, with copies in extents of their
-//! own; then each index is built anew so that it fits; then tables and what is held back go to the lowest places.
-//! Checkpoints are taken in between, so that what was emptied takes what comes next. The first copies may have gone to
-//! the end of the file: another round moves them down, as long as that helps.
+//! Log and indexes move down, in rounds. A round cleans the whole log once, with copies in extents of their own; then
+//! each index is rebuilt to fit; then tables and the reserve go to the lowest places. Checkpoints in between let
+//! emptied space take what comes next. The first copies may have gone to the end of the file: another round moves them
+//! down, as long as that helps.
 //!
-//! A small store is compacted when it is closed as well, if that is worth while ([`Engine::trim`]).
+//! A small store is also compacted when it is closed, if that is worthwhile ([`Engine::trim`]).
 //!
-//! Nothing of it has a state of its own. Stopped or killed, it leaves a store like any other, and the next call goes on
-//! with what it finds.
+//! Compaction has no state of its own. Stopped or killed, it leaves an ordinary store, and the next call continues from
+//! there.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -23,16 +23,16 @@ use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, MapId, Offset, align_block, live};
 use crate::file::space::Extent;
 
-/// After so many rounds it is as good as it gets.
+/// The most rounds; more gain next to nothing.
 const ROUNDS: u32 = 4;
 
-/// The same for a small store that is closed, where what is moved has less room to turn in.
+/// The same for a small store that is being closed, which has less room to move things about.
 const ROUNDS_OF_SMALL: u32 = 8;
 
 /// How long the writer lock is kept.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// Blocks and lines that a resize is moved on between two looks at the clock.
+/// How far a resize is moved on between two looks at the clock.
 const STEP: Step = Step { blocks: 16, lines: 256 };
 
 /// What [`Store::compact`](crate::Store::compact) did.
@@ -100,23 +100,23 @@ pub struct CompactProgress {
     pub total: u64,
 }
 
-/// What a compaction is for.
+/// Why a compaction runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// The store is to be as small as it can be.
+    /// The user wants the store as small as it can be.
     Request,
-    /// It is being closed, and may well be opened again to be added to.
+    /// The store is being closed, and may well be opened again to be added to.
     Closing,
 }
 
-/// Up to so many bytes in use a store is compacted when it is closed.
+/// A store with at most this many bytes in use is compacted when it is closed.
 const SMALL: u64 = 8 << 20;
 
-/// The file of a small store that is closed may be longer by so many bytes than it needs to be, or by an eighth of what
-/// lies in extents.
+/// A small store is compacted when it is closed only if its file exceeds its needs by more than this many bytes, and by
+/// more than an eighth of its extents.
 const LEAST_TRIM: u64 = 16 << 10;
 
-/// The shortest free run that is filled with log of which so many bytes are alive.
+/// The shortest free run that is filled with log when `live` bytes of the log are alive.
 fn least_run(live: u64) -> u64 {
     align_block((live / 64).clamp(BLOCK, 4 * BLOCK))
 }
@@ -126,14 +126,14 @@ fn least_run(live: u64) -> u64 {
 enum Ended {
     AtTheEnd,
     Stopped,
-    /// Readers need what would be gained.
+    /// Readers hold back what would be gained.
     HeldUp,
     /// There is no room to move anything.
     Full,
 }
 
 impl Engine {
-    /// Compacts the store on request. `on_progress` is asked now and then whether to go on.
+    /// Compacts the store on request. `on_progress` is asked now and then whether to continue.
     pub(crate) fn compact(
         &self,
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
@@ -176,7 +176,7 @@ impl Engine {
         Ok(report)
     }
 
-    /// Takes one turn after another until `step` says that it is done with.
+    /// Takes one turn after another until `step` returns a result.
     fn in_slices<R>(&self, mut step: impl FnMut(&mut Writing<'_>) -> Result<Option<R>>) -> Result<Option<R>> {
         let turn = self.turn()?;
         let mut writing = turn.write();
@@ -194,7 +194,7 @@ impl Engine {
         done
     }
 
-    /// Cleans the log as far as it went when this began.
+    /// Cleans the log up to where it ended when this began.
     fn compact_log(
         &self,
         round: u32,
@@ -208,7 +208,7 @@ impl Engine {
         loop {
             let done = self.in_slices(|writing| {
                 let live = self.upkeep.expired.alive_of(self.log_totals()?.live_bytes);
-                // What lies at the head may be in place already.
+                // The log at the head may be in place already.
                 if writing.is_held_up(live) {
                     writing.reclaim()?;
                     if writing.is_held_up(live) {
@@ -237,7 +237,7 @@ impl Engine {
                 if cleaned.passed > 0 {
                     return Ok(None);
                 }
-                // A log that has nothing to be moved needs something that leads it elsewhere.
+                // A log without live records needs a record that leads it elsewhere.
                 let moved = live == 0 && !writing.log_is_dense(live)? && !std::mem::replace(&mut led, true);
                 Ok(if moved && writing.clear_again()? { None } else { Some(Ended::AtTheEnd) })
             })?;
@@ -255,7 +255,7 @@ impl Engine {
         }
     }
 
-    /// Builds each index anew that is too large or has a lower place.
+    /// Rebuilds each index that is too large or has a lower place.
     fn compact_indexes(
         &self,
         (round, rounds): (u32, u32),
@@ -263,7 +263,7 @@ impl Engine {
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<Ended> {
         for map in self.map_ids()? {
-            // One that is under way comes first; then ours.
+            // A resize that is under way comes first; then ours.
             let mut begun = false;
             loop {
                 let done = self.in_slices(|writing| {
@@ -303,7 +303,7 @@ impl Engine {
         Ok(Ended::AtTheEnd)
     }
 
-    /// How many blocks the index of a map should have. One that is closed has room for what may come.
+    /// How many blocks the index of a map should have. When closing, it has room to grow.
     fn fitting_blocks(&self, map: MapId, index: &Index<'_>, purpose: Purpose) -> Result<u64> {
         let keys = index.totals()?.keys;
         Ok(index::blocks_for(match purpose {
@@ -313,9 +313,9 @@ impl Engine {
         }))
     }
 
-    /// Makes the file of a store shorter that nobody else writes to and that is about to be closed, in bounded time:
-    /// what is free at its end is cut off; and if little is in use, and the file is noticeably longer than it has to
-    /// be, it is compacted.
+    /// Makes the file of a store that is about to be closed, and has no other writers, shorter in bounded time: cuts
+    /// off the free space at its end; and if little is in use and the file is noticeably longer than necessary,
+    /// compacts it.
     pub(crate) fn trim(&self) -> Result<()> {
         let waits = self.in_slices(|writing| {
             writing.reclaim()?;
@@ -335,10 +335,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Moves what is left, gives back what is free at the end of the tail and of the file, and says whether the store
+    /// Moves the rest, gives back the free space at the end of the tail and of the file, and says whether the store
     /// is dense now.
     fn settle_all(&self) -> Result<bool> {
-        // So that what was emptied is free, and what was replaced is nobody's.
+        // So that emptied space is free, and replaced regions are unused.
         self.in_slices(|writing| writing.skip_number().map(Some))?;
         self.checkpoint()?;
         let is_dense = self.in_slices(|writing| {
@@ -365,7 +365,7 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Where there is no room for a round, cleans the log block by block.
+    /// When a round has no room, cleans the log block by block.
     fn make_room_to_compact(&mut self) -> Result<Option<Ended>> {
         match self.squeeze_at_last() {
             Ok(0) | Err(Error::Full { .. }) => Ok(Some(Ended::Full)),
@@ -373,7 +373,7 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Whether next to nothing of the log is dead, and there is no place for its last extent below that.
+    /// Whether next to nothing of the log is dead, and there is no lower place for its last extent.
     fn log_is_dense(&self, live: u64) -> Result<bool> {
         let dead = self.engine.log_size()?.bytes.saturating_sub(live);
         let last = self.writer.space.extents().filter(|extent| extent.is_log()).last();
@@ -395,21 +395,21 @@ impl<'e> Writing<'e> {
         Ok(self.engine.mapping.len().saturating_sub(needed) > LEAST_TRIM.max((needed - EXTENTS) / 8))
     }
 
-    /// Whether an index that needs so many blocks is as small and as low as it can be.
+    /// Whether an index that needs `blocks` blocks is as small and as low as it can be.
     fn is_in_place(&self, index: &Index<'_>, blocks: u64) -> bool {
         index.blocks() <= blocks.max(index.blocks() / 8 * 7)
             && self.writer.space.lowest(blocks * BLOCK).0 > index.offset()
     }
 
-    /// Whether an index is what makes the file as long as it is, and has a gap in front of it that is worth filling,
-    /// but shorter than itself. Then it goes behind the end first, and down in the next round.
+    /// Whether an index determines the length of the file, and the gap before it is worth filling, but shorter than the
+    /// index. Then it goes past the end first, and down in the next round.
     fn has_gap_below(&self, index: &Index<'_>) -> bool {
         let before = self.writer.space.extents().map(Extent::end).take_while(|&end| end <= index.offset()).last();
         let gap = index.offset().bytes_since(before.unwrap_or(Offset::EXTENTS));
         index.offset() + index.blocks() * BLOCK == self.writer.space.movable_end() && gap > self.spare()
     }
 
-    /// How many bytes may be free in the file of a store that is dense.
+    /// How many free bytes the file of a dense store may have.
     fn spare(&self) -> u64 {
         self.engine.settings.limits.smallest_log.max((EXTENTS + self.writer.space.used_bytes()) / 32)
     }

@@ -1,10 +1,9 @@
 //! Expiry: entries with a deadline.
 //!
-//! A record with the flag `EXPIRES` counts as absent from its deadline on, for whoever reads, without anybody having to
-//! do anything. It goes by an ordinary remove, when the log is [cleaned](super::clean). The counters know nothing of
-//! time, so what has expired and was not removed counts as alive there. So that cleaning begins when much has expired,
-//! writers take a sample of the index now and then and estimate how much that is (as Redis does with the keys that it
-//! expires actively).
+//! A record with the flag `EXPIRES` reads as absent from its deadline on, without any work at that time. It is removed
+//! by an ordinary remove, when the log is [cleaned](super::clean). The counters know nothing of time, so expired
+//! entries count as alive until then. So that cleaning begins when much has expired, writers sample the index now and
+//! then and estimate how much that is (as Redis does for the keys that it expires actively).
 
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
@@ -45,14 +44,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Estimates how many of the `bytes` that a map counts have expired, by so many lines of its index; `seed` says
-    /// which. For one who holds a pin or the writer lock.
+    /// Estimates how many of the `bytes` that a map counts have expired, from a sample of `lines` lines of its index
+    /// chosen by `seed`. The caller holds a pin or the writer lock.
     pub(crate) fn expired_bytes(&self, index: &Index<'_>, bytes: u64, (lines, seed): (u64, u64)) -> Result<u64> {
         let lines = lines.min(index.lines());
         let at = Moment::fixed(now());
         let (mut all, mut expired) = (0u64, 0u64);
         for number in 0..lines {
-            // One line of each part, at a place that is another one each time (Fibonacci hashing).
+            // One line of each part, at a different place each time (Fibonacci hashing).
             let part = index.lines() / lines;
             let line = number * part + seed.wrapping_add(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) % part;
             for slot in index.slots_of_lines(line, line + 1) {

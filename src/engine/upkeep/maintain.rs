@@ -1,4 +1,4 @@
-//! Maintenance: upkeep that is pending, outside of any write.
+//! Maintenance: pending upkeep, outside of any write.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -21,8 +21,8 @@ const LARGE_STEP: u64 = 16;
 const SLICE: Duration = Duration::from_micros(500);
 
 impl Engine {
-    /// Does upkeep that is pending, for about as long as `budget`, and says whether there is more. Waits at most
-    /// `patience` for others who write.
+    /// Does pending upkeep for about `budget`, and says whether there is more. Waits at most `patience` for other
+    /// writers.
     pub(crate) fn maintain(&self, budget: Duration, patience: Duration) -> Result<bool> {
         self.check_not_forked()?;
         if self.read_only {
@@ -44,7 +44,7 @@ impl Engine {
                     }
                 }
             };
-            // What it frees is reclaimed in another step.
+            // Another step reclaims what it frees.
             let more = self.upkeep.take_wish() && self.checkpoint().map(|()| true)? || more;
             if start.elapsed() >= budget {
                 return Ok(more || self.is_sparse()?);
@@ -57,13 +57,13 @@ impl Engine {
             }
             let left = || if start.elapsed() < budget { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
             let report = self.compact(&mut |_| left())?;
-            // If readers hold it up, another attempt would move the same once more.
+            // If readers hold it up, another attempt would move the same records again.
             return Ok(!report.finished && report.held_back == 0);
         }
     }
 
-    /// A turn at writing; of a store that was closed and not changed since only if there is something to do. Else it
-    /// would be a change.
+    /// A turn at writing. For a store that was closed and not changed since, only if there is something to do: a turn
+    /// would count as a change.
     fn turn_if_pending(&self, patience: Duration) -> Result<Option<Turn<&Engine>>> {
         let turn = self.turn_to_look(patience)?;
         if !self.has_numbers()? {
@@ -84,8 +84,8 @@ impl Engine {
         Ok(Some(turn))
     }
 
-    /// Whether most of the file, up to what lies last in it, is free: what is left of a store that was much larger
-    /// drifts down only as more is written.
+    /// Whether most of the file, up to the end of its last extent, is free: the rest of a much larger store drifts
+    /// down only as more is written.
     fn is_sparse(&self) -> Result<bool> {
         let writer = self.writer();
         let (end, used) = (writer.space.movable_end() - Offset::EXTENTS, writer.space.used_bytes());
@@ -94,7 +94,7 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// One step of what is pending. Says whether there is more.
+    /// One step of pending upkeep. Says whether there is more.
     fn maintain_once(&mut self) -> Result<bool> {
         if self.engine.resize_cursor()? != 0 {
             let lines = LARGE_STEP * self.engine.settings.limits.lines_a_step;

@@ -1,20 +1,19 @@
 //! Resize: an index grows, shrinks, or loses its dead slots, by being built anew beside the one in force.
 //!
 //! A small one is built in one go. A larger one is built by the writers, each of which zeroes some blocks of the new
-//! region or moves a few lines of the old one. The old one stays in force and up to date; a change of a slot is made in
-//! the new one as well if the line of the slot was moved already ([`slots`](crate::engine::write::slots)). When all
+//! region or moves a few lines of the old one. The old one stays in force and up to date; a change of a slot is
+//! repeated in the new one if the slot's line was moved already ([`slots`](crate::engine::write::slots)). When all
 //! lines are moved, one word of the map table switches. Since lines follow the order of hashes whatever their number,
 //! the new region is filled in order.
 //!
-//! **The switch consumes a sequence number.** From that on the new region tells the truth; a reader from before goes on
-//! with the old one, which is retired. So tombstones and dead slots can be left behind whatever readers there are.
+//! **The switch consumes a sequence number.** From that number on the new region is valid; older readers continue with
+//! the old one, which is retired. So tombstones and dead slots can be left behind whatever readers there are.
 //!
 //! **It may come to nothing.** If more keys are added meanwhile than the new region has room for, as when a map was
-//! emptied and is filled again, it is given up, and another one is begun when it is due. The one in force is not
-//! touched by that.
+//! emptied and is filled again, the resize is given up, and another one is begun when it is due. The index in force is
+//! not affected.
 //!
-//! **A step that is cut short is done again**, by whoever writes next: what is there already is the same, and is
-//! skipped.
+//! **An interrupted step is done again** by the next writer, which skips what is there already.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -31,18 +30,18 @@ use crate::file::log;
 pub(crate) struct Step {
     /// Blocks of the new region that are zeroed;
     pub(crate) blocks: u64,
-    /// or if they all are, lines of the old one that are moved.
+    /// or if all are zeroed, lines of the old one that are moved.
     pub(crate) lines: u64,
 }
 
-/// What came of moving a resize on.
+/// Result of moving a resize on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stepped {
-    /// It goes on.
+    /// It continues.
     On,
-    /// There is none, or none any more: it was given up.
+    /// There is none, or it was given up.
     Idle,
-    /// It was the last step: the new index is in force, from the commit that is being made on.
+    /// That was the last step: the new index is in force, from the commit in progress on.
     Switched,
 }
 
@@ -62,10 +61,10 @@ impl<'e> Writing<'e> {
         index.totals()
     }
 
-    /// Sees to it that `new` more slots of a map can be used, before a commit. Begins to
-    /// build a larger index when the one in force is three quarters full, and completes it only if that cannot wait.
+    /// Makes sure that `new` more slots of a map can be used, before a commit. Begins to build a larger index when the
+    /// one in force is three quarters full, and completes it only if that cannot wait.
     ///
-    /// `kept_tombstones` says how many slots of tombstones the records of the commit refer to already.
+    /// `kept_tombstones` is the number of tombstone slots that the records of the commit refer to already.
     #[cold]
     pub(crate) fn make_index_room(&mut self, map: MapId, new: u64, kept_tombstones: Option<u64>) -> Result<Index<'e>> {
         let index = self.engine.index_in_force(map)?;
@@ -100,7 +99,7 @@ impl<'e> Writing<'e> {
         match self.rebuild_at_once(map, index::roomy(needed), self.seq()?, tombstones) {
             Err(Error::Full { .. }) if can_wait => Ok(index),
             Err(full @ Error::Full { .. }) if kept_tombstones.is_none() && totals.slots > totals.keys => {
-                // Dead slots can be given to new keys, so there is room as long as the values leave some.
+                // New keys can take dead slots, so there is room as long as the values leave some.
                 let totals = self.retire_tombstones(&index, map)?;
                 if totals.slots.saturating_add(new) <= index.limit() { Ok(index) } else { Err(full) }
             }
@@ -108,7 +107,7 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Builds the index of a map anew in one go, with room for `slots`, and switches to it from the commit `seq` on.
+    /// Rebuilds the index of a map in one go, with room for `slots`, and switches to it from the commit `seq` on.
     pub(crate) fn rebuild_at_once(
         &mut self,
         map: MapId,
@@ -133,12 +132,12 @@ impl<'e> Writing<'e> {
         Ok(new)
     }
 
-    /// Begins to build an index of `blocks` blocks for a map, of which nothing else is being built.
+    /// Begins to build an index of `blocks` blocks for a map, while no other resize is in progress.
     pub(crate) fn begin_resize(&mut self, map: MapId, blocks: u64, tombstones: Tombstones) -> Result<()> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
         let extent = self.allocate(blocks, ExtentKind::Index)?;
-        // It tells the truth from no number on.
+        // It is valid from no number on yet.
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
         let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
         let target = Index::begin(&self.engine.mapping, new)?;
@@ -148,8 +147,8 @@ impl<'e> Writing<'e> {
         self.engine.mapping.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)
     }
 
-    /// Zeroes blocks of the region that is being built, or moves lines to it. With the last line it switches, from the
-    /// commit that is being made on.
+    /// Zeroes blocks of the region that is being built, or moves lines to it. After the last line it switches, from the
+    /// commit in progress on.
     pub(crate) fn step_resize(&mut self, step: Step) -> Result<Stepped> {
         let cursor = self.engine.resize_cursor()?;
         if cursor == 0 {
@@ -187,7 +186,7 @@ impl<'e> Writing<'e> {
         Ok(Stepped::Switched)
     }
 
-    /// Gives slots of the new index to the keys of some lines of the old one, but for those that have one there. Says
+    /// Gives slots of the new index to the keys of some lines of the old one, except those that have one there. Says
     /// whether there were enough.
     fn move_lines(
         &mut self,
@@ -197,7 +196,7 @@ impl<'e> Writing<'e> {
         tombstones: Tombstones,
     ) -> Result<bool> {
         let Totals { slots, dead, .. } = target.totals()?;
-        // Counted before they are there: cut short, too many are counted, never too few.
+        // Counted first: after an interruption too many are counted, never too few.
         let most = lines.end.saturating_sub(lines.start).saturating_mul(SLOTS as u64);
         target.amend_slots(slots.saturating_add(most), dead)?;
         let (mut given, mut revived) = (0, 0);
@@ -209,7 +208,7 @@ impl<'e> Writing<'e> {
             {
                 continue;
             }
-            // What the new index has of the key is the same record.
+            // The new index has the same record for the key.
             match target.probe(slot.hash, |offset| Ok(offset == record))? {
                 Some(Probe::Found(..)) => {}
                 Some(Probe::Vacant(at, was_dead)) => {
@@ -223,8 +222,8 @@ impl<'e> Writing<'e> {
         Ok(true)
     }
 
-    /// Takes the resize to its end, with room for slots of tombstones that were left out and are needed all the same.
-    /// `None` if it was given up.
+    /// Takes the resize to its end, with room for the slots of left-out tombstones that are needed after all. `None` if
+    /// it was given up.
     fn complete_resize(&mut self, map: MapId, tombstones: u64) -> Result<Option<Index<'e>>> {
         loop {
             match self.step_resize(Step { blocks: u64::MAX >> 1, lines: u64::MAX >> 32 })? {
@@ -241,7 +240,7 @@ impl<'e> Writing<'e> {
         Ok(Some(index))
     }
 
-    /// Puts a new index in force, in which all slots are given and counted.
+    /// Puts a new index in force, all of whose slots are given and counted.
     fn switch(&mut self, map: MapId, old: &Index<'_>, new: &Index<'_>, seq: Seq) -> Result<()> {
         let (Totals { keys, bytes, .. }, moved) = (old.totals()?, new.totals()?);
         new.reset_totals(Totals { seq: seq.before(), keys, bytes, slots: moved.slots, dead: moved.dead })?;
@@ -269,8 +268,8 @@ impl<'e> Writing<'e> {
     }
 }
 
-/// Whether an index is built anew without its tombstones. Looking for them means a look at every record, so there must
-/// be something to gain.
+/// Whether an index is rebuilt without its tombstones. Finding them means reading every record, so there must be
+/// something to gain.
 fn kept(totals: &Totals) -> Tombstones {
     let tombstones = totals.slots.saturating_sub(totals.keys);
     if tombstones > totals.slots / 4 { Tombstones::Dropped } else { Tombstones::Kept }

@@ -1,9 +1,9 @@
-//! Upkeep: what each write does beyond its own commit, so that nothing ever has to be done at once.
+//! Upkeep: what each write does beyond its own commit, so that no large piece of work is ever due at once.
 //!
-//! Behind its commit, and with the writer lock still held, a write moves a resize on by a few lines. If more of the log
-//! is dead than shall be, the write that completes another 4 KiB of the log cleans a piece of it at the head. The piece
-//! is so many times as long as what was appended since the last one that cleaning keeps up with writing whatever lies
-//! at the head, and longer the more is dead. When what was emptied is much compared to what is alive, it asks for a
+//! After its commit, with the writer lock still held, a write moves a resize on by a few lines. If the dead share of
+//! the log exceeds the limit, the write that completes another 4 KiB of the log cleans a piece of it at the head. The
+//! piece is a multiple of what was appended since the last one, so that cleaning keeps up with writing whatever lies at
+//! the head, and longer the more is dead. When the emptied space is large compared to what is alive, upkeep asks for a
 //! checkpoint, which the write takes when the lock is free again.
 //!
 //! Upkeep that fails does not fail the write. On a full disk it is tried again; in any other case it
@@ -28,28 +28,27 @@ use crate::file::space::{Extent, LogPoint, Waiting};
 /// The least that is worth cleaning, in bytes.
 const LEAST_PIECE: u64 = 512;
 
-/// The log is cleaned from this share of the limit on, so that no more is dead than may be while cleaning gets under
-/// way.
+/// The log is cleaned from this share of the limit on, so that the limit holds while cleaning gets under way.
 const EARLY: f64 = 0.95;
 
-/// How much faster the log is cleaned when all of it is dead than when as much is as may be.
+/// How much faster the log is cleaned when all of it is dead than at the limit.
 const HASTE: f64 = 8.0;
 
-/// With a thread that does the upkeep, writers help when this share of what may be alive is dead.
+/// With a thread for upkeep, writers help from this `excess` on.
 const LATE: f64 = 0.3;
 
-/// How long a write that cleans a full store waits for one who holds the superblock.
+/// How long a write that cleans a full store waits for the holder of the superblock lock.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Engine {
     #[cold]
     fn rest_from_upkeep(&self, error: &Error) {
         self.upkeep.rest.begin(error);
-        // Whoever comes next sees what was begun.
+        // The next writer finds what was begun.
         self.left_something.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a writer leaves the resize to the thread that does the upkeep.
+    /// Whether a writer leaves the resize to the thread for upkeep.
     fn leaves_resize(&self, maps: &[MapId]) -> Result<bool> {
         if !self.settings.background_maintenance {
             return Ok(false);
@@ -64,13 +63,13 @@ impl Engine {
         Ok(true)
     }
 
-    /// Whether readers who keep so many emptied bytes hold cleaning up.
+    /// Whether readers that keep `kept` emptied bytes hold cleaning up.
     fn hold_up(&self, kept: u64, live: u64) -> bool {
         kept > self.settings.limits.least_waiting.max(live / 2)
     }
 
-    /// Of what waits for readers, all of it: if they hold cleaning up, what is dead in the log waits for them as well
-    /// as the `kept` bytes that are emptied already.
+    /// All bytes that wait for readers: if these hold cleaning up, the dead bytes of the log wait as well as the `kept`
+    /// bytes that are emptied already.
     pub(crate) fn held_back(&self, kept: u64) -> Result<u64> {
         let live = self.live_bytes()?;
         if !self.hold_up(kept, self.upkeep.expired.alive_of(live)) {
@@ -84,8 +83,8 @@ impl Engine {
         self.settings.auto_compact.is_some() && !self.upkeep.rest.goes_on()
     }
 
-    /// What is in use no more and has to wait, what is dead in the log and cannot be emptied for the same reason
-    /// included; and how many bytes wait for nothing but the next one who needs space.
+    /// Space that is no longer in use and has to wait, with the dead bytes of the log that cannot be emptied for the
+    /// same reason; and how many bytes are free for the next allocation to reclaim.
     pub(crate) fn waiting(&self) -> Result<(Waiting, u64)> {
         let Some(space) = self.space_now()? else { return Ok(Default::default()) };
         let durable = match self.at_rest()? {
@@ -102,8 +101,8 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Does the share of upkeep of a write to these maps that has appended `records` records to the log, whose counters
-    /// said `before` until then.
+    /// Does the share of upkeep of a write to these maps that has appended `records` records. `before` are the counters
+    /// of the log before it.
     #[inline(always)]
     pub(crate) fn upkeep_after(&mut self, maps: &[MapId], before: LogTotals, records: u64) {
         match self.upkeep_of_write(maps, before, records) {
@@ -131,14 +130,14 @@ impl<'e> Writing<'e> {
             }
         }
         self.engine.estimate_expired(maps)?;
-        // Many writes share what a step costs whatever it passes. Where one is due shows in the log, so that no process
-        // owes one when it ends.
+        // A step has a fixed cost, which many writes share. The log shows where one is due, so that no process owes one
+        // when it ends.
         let step = self.engine.settings.limits.clean_every;
         let since = (before.bytes % step).saturating_add(appended.saturating_sub(before.bytes));
         if since < step { Ok(()) } else { self.clean_if_worth_it(appended, since - since % step, live) }
     }
 
-    /// Cleans as much as belongs to the `due` bytes that were appended since the last step, if enough is dead.
+    /// Cleans in proportion to the `due` bytes that were appended since the last step, if enough is dead.
     #[cold]
     fn clean_if_worth_it(&mut self, appended: u64, due: u64, live: u64) -> Result<()> {
         let live = self.engine.upkeep.expired.alive_of(live);
@@ -148,10 +147,10 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Moves the resize on that is going on.
+    /// Moves the resize in progress on.
     #[cold]
     pub(super) fn step(&mut self, mut step: Step) -> Result<()> {
-        // Where tombstones are left out, each slot costs a look at its record.
+        // Where tombstones are left out, each slot costs reading its record.
         if tombstones_of(self.engine.resize_cursor()?) == Tombstones::Dropped {
             step.lines = (step.lines / 4).max(1);
         }
@@ -169,10 +168,10 @@ impl<'e> Writing<'e> {
     }
 
     /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
-    /// is alive. `None` if it is not. What was emptied and cannot be used before a checkpoint counts as dead.
+    /// is alive; `None` below. Emptied space that needs a checkpoint before use counts as dead.
     pub(super) fn excess(&self, appended: u64, live: u64) -> Result<Option<f64>> {
         let Some(limit) = self.engine.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
-        // Of a small store more may wait than is alive, and cleaning in haste would not make that less.
+        // In a small store more may wait than is alive, and hasty cleaning would not reduce that.
         let waiting = self.writer.waiting.checkpoint.min(live / 8);
         let used = appended.saturating_sub(self.engine.head_for_writing()?.bytes).saturating_add(waiting);
         let share = 1.0 - live as f64 / used.max(1) as f64;
@@ -180,7 +179,7 @@ impl<'e> Writing<'e> {
         Ok(is_due.then(|| ((share - limit) / (1.0 - limit)).min(1.0)))
     }
 
-    /// Cleans as much as belongs to so many bytes that were appended.
+    /// Cleans in proportion to the `appended` bytes.
     #[cold]
     fn clean_after(&mut self, appended: u64, excess: f64, live: u64) -> Result<()> {
         if self.engine.settings.background_maintenance && excess < LATE {
@@ -204,12 +203,13 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Whether so much waits for readers that it is better to wait with them: what is emptied now would have to, too.
+    /// Whether readers hold back so much that cleaning should wait for them: what it empties would have to wait,
+    /// too.
     pub(crate) fn is_held_up(&self, live: u64) -> bool {
         self.engine.hold_up(self.writer.waiting.pins, live)
     }
 
-    /// Cleans, and if that has emptied anything, sees what of it can be used.
+    /// Cleans, and if that has emptied anything, reclaims what can be used.
     pub(crate) fn clean_and_reclaim(&mut self, portion: Portion) -> Result<Cleaned> {
         let cleaned = self.clean(portion)?;
         if cleaned.emptied > 0 {
@@ -225,8 +225,8 @@ impl<'e> Writing<'e> {
         Ok(cleaned)
     }
 
-    /// If a quarter of the file is free, and what lies last in it is no log, which drifts down by itself, moves that to
-    /// a lower place: an index as a resize does it, line by line.
+    /// If a quarter of the file is free, and its last extent is not part of the log, which drifts down by itself, moves
+    /// that extent to a lower place; an index moves line by line, as in a resize.
     fn lower_what_is_last(&mut self) -> Result<()> {
         let (end, used) = (self.writer.space.used_end() - Offset::EXTENTS, self.writer.space.used_bytes());
         if end - used <= LEAST_CUT.max(end / 4) || self.engine.resize_cursor()? != 0 {
@@ -256,7 +256,7 @@ impl<'e> Writing<'e> {
     }
 
     /// Makes room in a full store by cleaning it, and says whether there is some. For a removal, which makes more room
-    /// than it takes, all of the log is cleaned if it must be.
+    /// than it takes, the whole log is cleaned if necessary.
     #[cold]
     pub(crate) fn squeeze(&mut self, room: Room) -> bool {
         if !self.engine.squeezes() {
@@ -275,13 +275,13 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Makes room for removals, with all that cleaning may use.
+    /// Makes room for removals, using all that is held back for cleaning.
     pub(crate) fn squeeze_at_last(&mut self) -> Result<u64> {
         self.exceeding_at_last(Room::Cleaning, |writing| writing.squeeze_once(Room::Removal))
     }
 
-    /// Cleans once along the log, until as much was emptied as an extent takes; for a removal, until there is so much
-    /// room more, and what has to be held back is. Says how much that is.
+    /// Cleans once along the log, until an extent's worth was emptied; for a removal, until that much more room is free
+    /// and the reserve is complete. Returns the bytes gained.
     fn squeeze_once(&mut self, room: Room) -> Result<u64> {
         let used = self.bytes_in_use();
         if self.writer.waiting.checkpoint > 0 {
@@ -291,7 +291,7 @@ impl<'e> Writing<'e> {
         let live = self.engine.log_totals()?.live_bytes;
         let goal = self.engine.end_of_log()?;
         let dead = goal.saturating_sub(self.engine.head_for_writing()?.bytes).saturating_sub(live);
-        // Where next to nothing is dead there is nothing to be had.
+        // Where next to nothing is dead there is nothing to gain.
         let least = if room == Room::Growth { live / 16 } else { 0 };
         if dead <= least {
             return Ok(used.saturating_sub(self.bytes_in_use()));
@@ -304,7 +304,7 @@ impl<'e> Writing<'e> {
         let mut freed = 0;
         while self.engine.head_for_writing()?.bytes < goal {
             let cleaned = match self.clean(Portion { bytes, aim: Aim::Room }) {
-                // Less of it may fit, at last a single record.
+                // A smaller piece may fit, at last a single record.
                 Err(Error::Full { .. }) if bytes > 1 => {
                     bytes = (bytes / 8).max(1);
                     continue;

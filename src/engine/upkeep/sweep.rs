@@ -15,7 +15,7 @@ impl Engine {
 
     /// Forgets the maps that were dropped and that no reader can see any more.
     pub(crate) fn sweep_dropped_maps(&self) -> Result<()> {
-        // Before the look: one that is dropped meanwhile is noted behind it.
+        // Cleared before the look: a map that is dropped meanwhile is noted after it.
         self.drops.store(false, Ordering::Relaxed);
         if !self.map_table()?.iter()?.any(|entry| entry.dropped) {
             return Ok(());
@@ -43,7 +43,7 @@ impl<'e> Writing<'e> {
                 swept = true;
             }
         }
-        // Whoever reads from now on comes to none of them.
+        // Readers that start from now on reach none of them.
         if swept { self.skip_number() } else { Ok(()) }
     }
 }

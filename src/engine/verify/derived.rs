@@ -1,4 +1,4 @@
-//! What the log says of the maps, derived from its records one by one.
+//! The contents of the maps according to the log, derived record by record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::file::layout::{KeyHash, Kind, MapId, Offset};
 use crate::file::log::{self, Record};
 
-/// What the log says of a map.
+/// A map according to the log.
 #[derive(Default)]
 pub(super) struct Derived {
     /// Records that a slot points at.
@@ -19,11 +19,11 @@ pub(super) struct Derived {
     pub(crate) bytes: u64,
 }
 
-/// What the log says of all maps, as far as it was walked.
+/// All maps according to the log, as far as it was walked.
 #[derive(Default)]
 pub(super) struct Deriving {
     pub(super) maps: BTreeMap<MapId, Derived>,
-    /// Keys that have a value and no slot: they have to be removed before the log ends.
+    /// Keys with a value and no slot: they must be removed before the log ends.
     lost: BTreeSet<(MapId, KeyHash, KeyHash)>,
 }
 
@@ -54,14 +54,14 @@ impl Deriving {
                 }
             }
             Some(found) => {
-                // What `prev` leads to may be gone, and a newer record of the key in its place.
+                // The record at `prev` may be gone, and a newer record of the key in its place.
                 let seq = log::record(&engine.mapping, found)?.seq();
                 if seq < record.seq() || seq == record.seq() && found == record.header.prev_offset() {
                     report.add(record.offset, "the slot points at a record that this one replaces");
                 }
             }
             None => {
-                // The hash with another seed, so that two keys are not taken for one.
+                // Also the hash with another seed, so that two keys are not mistaken for one.
                 let key = (map, hash, KeyHash::of(record.key(), !engine.seed));
                 if kind == Kind::Put {
                     self.lost.insert(key);

@@ -1,4 +1,4 @@
-//! Verifying: everything that the invariants say, held against the file.
+//! Verifying: the file is checked against all invariants.
 
 pub(crate) mod derived;
 pub(crate) mod pace;

@@ -1,7 +1,7 @@
-//! The pace of a check: slices, with a moment in between in which everybody can write, and in which its caller is asked
-//! whether to go on.
+//! The pace of a check: slices, and moments between them in which other processes can write, and the caller is asked
+//! whether to continue.
 //!
-//! **Invariant.** Who is asked is asked while nothing is locked, so he may write himself, or wait for one who does.
+//! **Invariant.** The caller is asked while nothing is locked, so it may write, or wait for a writer.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::file::layout::{LINE, live, writer_lock};
 /// Bytes between two moments.
 const SLICE: u64 = 256 << 10;
 
-/// Why a check has not come to its end.
+/// Why a check did not complete.
 #[derive(Debug)]
 pub(super) enum Halt {
-    /// Somebody has written, which it could not do with.
+    /// There was a write, which it cannot tolerate.
     Disturbed,
-    /// Its caller did not want to go on.
+    /// Its caller wanted to stop.
     Stopped,
     Failed(Error),
 }
@@ -44,18 +44,18 @@ pub(super) struct Pace<'a> {
     quiet: Option<Quiet<'a>>,
 }
 
-/// What tells whether somebody has written.
+/// Detects whether there was a write.
 struct Quiet<'a> {
-    /// Held during a slice, by one who can.
+    /// Held during a slice, unless the store is read-only.
     turn: Option<Turn<&'a Engine>>,
-    /// How often the writer lock had been taken.
+    /// How often the writer lock was taken before.
     taken: u64,
     /// How long to wait for it.
     timeout: Duration,
 }
 
 impl<'a> Pace<'a> {
-    /// Of a check that wants nobody to write, and waits at most so long for that.
+    /// For a check that needs the absence of writers, and waits at most `timeout` for that.
     pub(super) fn quiet(
         engine: &'a Engine,
         on_progress: &'a mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
@@ -65,7 +65,7 @@ impl<'a> Pace<'a> {
         let timeout = timeout.min(engine.settings.lock_timeout);
         let turn = if engine.read_only { None } else { Some(take_turn(engine, timeout)?) };
         let taken = times_taken(engine)?;
-        // Whoever has it now says so in the same word.
+        // A writer that holds it now shows in the same word.
         if turn.is_none() && engine.is_live()? {
             let word = engine.mapping.live(live::WRITER_LOCK)?;
             if !writer_lock::is_free(word) || word as u32 != taken as u32 {
@@ -76,7 +76,7 @@ impl<'a> Pace<'a> {
         Ok(pace)
     }
 
-    /// Of a check whom nobody disturbs.
+    /// For a check that tolerates writers.
     pub(super) fn undisturbed(
         engine: &'a Engine,
         on_progress: &'a mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
@@ -84,7 +84,7 @@ impl<'a> Pace<'a> {
         Pace { engine, on_progress, progress: VerifyProgress { done: 0, total: 0 }, left: SLICE, quiet: None }
     }
 
-    /// So much there is to do.
+    /// Sets the total: `log` bytes, and the lines of the indexes.
     pub(crate) fn expect<'i>(&mut self, log: u64, indexes: impl Iterator<Item = &'i Index<'i>>) -> Result<()> {
         self.progress.total = log;
         for index in indexes {
@@ -93,7 +93,7 @@ impl<'a> Pace<'a> {
         Ok(())
     }
 
-    /// So many more bytes are about to be looked at.
+    /// Announces `bytes` more bytes to be checked.
     #[inline]
     pub(crate) fn step(&mut self, bytes: u64) -> Paced<()> {
         self.progress.done = self.progress.done.saturating_add(bytes);
@@ -123,7 +123,7 @@ impl<'a> Pace<'a> {
         self.look()
     }
 
-    /// Whether nobody has written who must not.
+    /// Stops the check if there was a write that it cannot tolerate.
     pub(crate) fn look(&self) -> Paced<()> {
         match &self.quiet {
             Some(quiet) if times_taken(self.engine)? as u32 != quiet.taken as u32 => Err(Halt::Disturbed),
@@ -140,8 +140,8 @@ fn take_turn(engine: &Engine, timeout: Duration) -> Paced<Turn<&Engine>> {
     })
 }
 
-/// How often the writer lock was taken: of all processes, or by the threads of this one if there are no others. A
-/// closed store that nobody has opened for writing has none.
+/// How often the writer lock was taken: by all processes, or by the threads of this one if it is alone. Zero for a
+/// closed store that was not opened for writing since.
 fn times_taken(engine: &Engine) -> Result<u64> {
     std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
     if engine.exclusive && !engine.read_only {

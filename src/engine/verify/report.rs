@@ -1,8 +1,8 @@
-//! What a check reports, and how far it has come.
+//! The report of a check, and its progress.
 
 use std::fmt;
 
-/// So many findings are kept; of more, only the number.
+/// Findings that are kept; further ones are only counted.
 const KEPT: usize = 1000;
 
 /// What [`Store::verify`](crate::Store::verify) found.
@@ -65,7 +65,7 @@ impl VerifyReport {
         }
     }
 
-    /// Adds the findings of another one.
+    /// Adds the findings of another report.
     pub(crate) fn append(&mut self, other: VerifyReport) {
         self.count += other.count;
         let room = KEPT - self.findings.len();

@@ -1,12 +1,12 @@
 //! Verifying one commit while others write.
 //!
-//! What a commit sees stays as it is while somebody [holds](crate::engine::read::pins::Hold) it: records do not change,
-//! nothing that was in use is used again, and a slot leads to the version of that commit, if need be along the chain of
-//! versions, as it does for any reader. So the log is walked from its head, as it was then, to its tail, and of each
-//! record it is asked whether its key leads to it. The counters have versions, too.
+//! The view of a commit stays intact while it is [held](crate::engine::read::pins::Hold): records do not change, space
+//! in use is not reused, and a slot leads to the version of that commit, along the chain of versions if necessary, as
+//! for any reader. So the log is walked from its head at that time to its tail, and each record is checked to be
+//! reachable by its key. The counters have versions, too.
 //!
-//! **Invariant.** The head was read while the commit was the last visible one. Compaction moves the head on only after
-//! what it has moved is visible, so all that this commit sees lies behind that head.
+//! **Invariant.** The head was read while the commit was the last visible one. Compaction moves the head forward only
+//! after the copies it has made are visible, so all that this commit sees lies past that head.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -26,8 +26,8 @@ use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId, Offset, Seq, li
 use crate::file::log::{self, Record, Walk};
 use crate::file::space::Space;
 
-/// How often a commit is looked for of which all counters are still there. Beside writers that never rest, those of a
-/// map may be gone each time.
+/// How often to look for a commit whose counters are all still there. Beside writers that never rest, the counters of
+/// some map may be gone each time.
 const ATTEMPTS: u32 = 100;
 
 /// One commit, and everything that it sees.
@@ -41,7 +41,7 @@ struct Seen<'e> {
     maps: BTreeMap<MapId, MapSeen<'e>>,
 }
 
-/// The index that a commit sees of a map, and its counters, if they were still there.
+/// The index of a map as a commit sees it, and its counters, if they were still there.
 struct MapSeen<'e> {
     map: MapId,
     index: Index<'e>,
@@ -75,7 +75,7 @@ impl Engine {
         Ok(VerifyScope::Snapshot)
     }
 
-    /// Finds a commit to look at: the last one, as soon as none comes in between.
+    /// Finds a commit to check: the last one, once no other comes in between.
     fn see(&self) -> Paced<Seen<'_>> {
         let start = Instant::now();
         for attempt in 0u32.. {
@@ -106,18 +106,18 @@ impl Engine {
         for entry in self.map_table()?.iter()? {
             let index = Index::of_extent(&self.mapping, entry.extent)?;
             let index = if index.since() > seq { self.older_index(index, seq)? } else { Some(index) };
-            // A map that was made later has none.
+            // A map created later has none.
             let Some(index) = index else { continue };
             self.check_header(entry.map, &index)?;
             let totals = index.totals_at(seq)?;
             maps.insert(entry.map, MapSeen { map: entry.map, index, totals });
         }
-        // The log may have outgrown what is mapped.
+        // The log may have grown past the mapping.
         self.mapping.refresh()?;
         Ok(Seen { hold, head, tail, log, maps })
     }
 
-    /// Walks the log, and finds for each record of the commit, or of one before it, whether its key leads to it.
+    /// Walks the log, and checks that each record of the commit, or of an earlier one, is reachable by its key.
     fn verify_log_seen(
         &self,
         seen: &Seen<'_>,
@@ -161,7 +161,7 @@ impl Engine {
         Ok(derived)
     }
 
-    /// Whether a record lies in an extent of the log, and these are in order.
+    /// Checks that a record lies in an extent of the log, and that the extents are in order.
     fn verify_place(&self, space: Option<&Space>, record: Record<'_>, ordinal: &mut u64, report: &mut VerifyReport) {
         let Some(space) = space else { return };
         let ordinal_at = |at| space.extent_of(at).filter(|extent| extent.has_records()).map(|extent| extent.ordinal);
@@ -176,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// The record that a commit sees of the key of another one.
+    /// The version that a commit sees of the key of `record`.
     fn version_seen(
         &self,
         seen: &Seen<'_>,
@@ -192,7 +192,7 @@ impl Engine {
         Ok(version.map(|version| version.offset))
     }
 
-    /// Holds what the slots of a map lead to, and its counters, against what the log says.
+    /// Compares the slots of a map, and its counters, with the log.
     fn verify_index_seen(
         &self,
         seq: Seq,
@@ -217,8 +217,8 @@ impl Engine {
             }
             keys += 1;
             bytes += version.counted_len();
-            // A slot whose key has a value is not given to another one. A search looks at the tag only, a rebuild of
-            // the index at all the bits.
+            // The slot of a key that has a value is not given to another key. A search compares only the tag, a rebuild
+            // of the index all bits.
             if KeyHash::of(version.key(), self.seed) != slot.hash {
                 report.add(at, format!("map {map}: the slot of the record at offset {offset} has another key's hash"));
             }
@@ -230,7 +230,7 @@ impl Engine {
             );
             report.add(at, what);
         }
-        // Those of tombstones may have died since.
+        // Slots of tombstones may have died since.
         if slots > derived.slots {
             let good = derived.slots;
             report.add(at, format!("map {map}: of {slots} slots, {good} lead to the newest record of their key"));
@@ -259,7 +259,7 @@ mod tests {
     use crate::file::layout::{BLOCK, DEFAULT_MAP, ExtentKind};
 
     fn engine() -> Engine {
-        // Nothing is cleaned but on request.
+        // Nothing is cleaned except on request.
         let settings = Settings { limits: Limits::tiny(), auto_compact: None, ..Settings::default() };
         Engine::in_memory(settings).unwrap()
     }
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Moves the head on by this many bytes or a few more, in as many steps as it takes.
+    /// Moves the head forward by `bytes` bytes or a few more, in as many steps as it takes.
     fn clean(engine: &Engine, bytes: u64) {
         let turn = engine.turn().unwrap();
         let mut writing = turn.write();
@@ -299,7 +299,7 @@ mod tests {
         extents.iter().filter(|extent| extent.kind == ExtentKind::Emptied).map(|extent| extent.len()).sum()
     }
 
-    /// So that all of the log but its end is dead.
+    /// Leaves the whole log dead except its end.
     fn overwritten(engine: &Engine) {
         for number in 0..400 {
             put(engine, number % 2);
@@ -362,7 +362,7 @@ mod tests {
     fn what_is_held_is_not_used_again_whenever_it_becomes_empty() {
         let engine = engine();
         overwritten(&engine);
-        // Nobody needs what is dead, so for a pin of this commit it may go.
+        // Dead records are not needed, so a pin of this commit does not keep them.
         let pin = engine.pin().unwrap();
         clean(&engine, 20 << 10);
         assert_eq!(engine.visible().unwrap(), pin.seq(), "cleaning of what is dead takes no number");
@@ -390,7 +390,7 @@ mod tests {
     fn what_the_head_leaves_late_becomes_empty_late() {
         let engine = engine();
         overwritten(&engine);
-        // Somebody has marked what he was about to leave, and was killed.
+        // A writer has marked the extent it was about to leave, and was killed.
         let head = engine.head().unwrap();
         let extent = engine.extents().unwrap().into_iter().find(|extent| extent.ordinal == head.ordinal).unwrap();
         let seq = engine.visible().unwrap();
@@ -410,7 +410,7 @@ mod tests {
         assert!(engine.extents().unwrap().iter().all(|other| other.offset != extent.offset));
     }
 
-    /// Everything in the smallest steps, so that something is always under way.
+    /// Everything goes in the smallest steps, so that some upkeep is always under way.
     #[test]
     fn a_store_that_never_rests_is_found_clean() {
         use std::sync::atomic::AtomicU32;
@@ -420,7 +420,7 @@ mod tests {
 
         let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
         let engine = Engine::in_memory(settings).unwrap();
-        // What is written during one check is limited: it holds back what becomes free, and checks have to keep up.
+        // The writes during one check are limited: it holds back what becomes free, and checks have to keep up.
         let (round, written) = (AtomicU32::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
@@ -437,7 +437,7 @@ mod tests {
                     if round.load(Ordering::Relaxed) > ROUNDS {
                         break;
                     }
-                    // Keys become many, and few again.
+                    // The number of keys grows, and shrinks again.
                     let keys = if write / 2000 % 2 == 0 { 600 } else { 20 };
                     let key = below(keys).to_le_bytes();
                     match below(400) {

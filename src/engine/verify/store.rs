@@ -1,9 +1,8 @@
-//! Verifying: everything that the invariants say, held against the file.
+//! Verifying: the file is checked against all invariants.
 //!
-//! As long as nobody writes, the whole file is looked at, one slice after the other, so that nobody who wants to write
-//! waits for more than a slice. When somebody has written in between, what was found so far is of no use: then one
-//! commit is looked at that a pin keeps, whatever is written meanwhile ([`snapshot`](super::snapshot)). The
-//! [`Pace`] knows which it is.
+//! Without other writers, the whole file is checked slice by slice, so that a writer waits for one slice at most. After
+//! a write in between, the findings so far are useless: then one commit is checked, which a pin keeps whatever is
+//! written meanwhile ([`snapshot`](super::snapshot)). The [`Pace`] tells the two apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -27,7 +26,8 @@ impl Engine {
     }
 
     /// Checks superblocks, extents, all records and all slots; or if others write meanwhile, all records and all slots
-    /// of one commit. `on_progress` is asked now and then whether to go on, at moments at which everybody can write.
+    /// of one commit. `on_progress` is asked now and then whether to continue, at moments at which other processes can
+    /// write.
     pub(crate) fn verify_with(
         &self,
         on_progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
@@ -42,30 +42,30 @@ impl Engine {
         match halted {
             Ok(scope) => report.scope = scope,
             Err(Halt::Stopped) => {}
-            // Damage that stops the check is what was looked for.
+            // Damage that stops the check is a finding.
             Err(Halt::Failed(Error::Corrupt { offset, what, .. })) => {
                 report.add(offset, what);
             }
             Err(Halt::Failed(error)) => return Err(error),
-            // Not one commit could be had before the next one.
+            // No commit stayed the last one for long enough.
             Err(Halt::Disturbed) => return Err(self.lock_timeout(self.settings.lock_timeout)),
         }
         Ok(report)
     }
 
-    /// Checks everything, if nobody writes meanwhile.
+    /// Checks everything, if there are no other writers meanwhile.
     fn verify_quiet(
         &self,
         on_progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
         report: &mut VerifyReport,
     ) -> Paced<VerifyScope> {
-        // Where it cannot keep others from writing, nothing is reused at least.
+        // If it cannot keep others from writing, at least nothing is reused.
         let _pin = if self.read_only { Some(self.pin()?) } else { None };
         let mut pace = Pace::quiet(self, on_progress, MOMENT)?;
         let space = if self.read_only { self.space_now()?.ok_or(Halt::Disturbed)? } else { self.known_space()? };
         match self.verify_all(&space, &mut pace, report) {
             Err(Halt::Stopped) => Err(Halt::Stopped),
-            // What others change under its eyes may look like anything.
+            // Data that others change during the check may look like anything.
             checked => pace.look().and(checked).map(|()| VerifyScope::Everything),
         }
     }
@@ -86,8 +86,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Walks the log and finds for each record whether its slot points at it. What lies between the head of the
-    /// superblock and the live one belongs to the log as well: a recovery would begin there.
+    /// Walks the log and checks for each record whether its slot points at it. The part between the superblock's head
+    /// and the live one belongs to the log as well: a recovery would begin there.
     fn verify_log(
         &self,
         space: &Space,
@@ -107,7 +107,7 @@ impl Engine {
         for record in walk.by_ref() {
             pace.step(record.len())?;
             let extent_of = |at| space.extent_of(at).filter(|extent| extent.has_records());
-            // A step of cleaning that was killed has cut the extent, and left the head in front of the cut.
+            // A killed step of cleaning may have cut the extent, and left the head before the cut.
             let ends_in = extent_of(record.end() - 1);
             match extent_of(record.offset) {
                 Some(extent) if !reached || ends_in.is_some_and(|end| end.ordinal == extent.ordinal) => {
@@ -154,7 +154,7 @@ impl Engine {
         Ok(derived)
     }
 
-    /// Holds what the slots and counters of a map say against what the log says.
+    /// Compares the slots and counters of a map with the log.
     fn verify_index(
         &self,
         map: MapId,
@@ -175,14 +175,14 @@ impl Engine {
                 continue;
             };
             slots += 1;
-            // A search looks at the tag only, a rebuild of the index at all the bits.
+            // A search compares only the tag, a rebuild of the index all bits.
             if log::record(&self.mapping, offset).is_ok_and(|record| KeyHash::of(record.key(), self.seed) != slot.hash)
             {
                 report.add(at, format!("map {map}: the slot of the record at offset {offset} has another key's hash"));
             }
         }
         let totals = index.totals()?;
-        // Each record of the log was asked whether its slot points at it; a slot that is left over points elsewhere.
+        // Each record was checked for a slot that points at it; any other slot points elsewhere.
         if derived.slots != slots {
             let good = derived.slots;
             report.add(at, format!("map {map}: of {slots} slots, {good} point at the newest record of their key"));
@@ -203,7 +203,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Holds what is being built against what it is built from.
+    /// Compares an index that is being built with its source.
     fn verify_resize(
         &self,
         map: MapId,

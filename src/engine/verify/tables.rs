@@ -1,4 +1,4 @@
-//! The parts of a check that look at one thing each: superblocks, extents, counters, catalogue, the ends of the log.
+//! The parts of a check with a single subject: superblocks, extents, counters, catalogue, the ends of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
@@ -23,10 +23,10 @@ use crate::file::layout::{
 use crate::file::log::{self, Head, Record, Walk};
 use crate::file::space::{Extent, Space};
 
-/// How long a check waits for a moment in which nobody writes.
+/// How long a check waits for a moment without writers.
 pub(super) const MOMENT: Duration = Duration::from_millis(20);
 
-/// How often one who cannot keep others from writing looks for such a moment.
+/// How often a read-only process looks for such a moment.
 const LOOKS: u32 = 20;
 
 /// Where the log begins and ends.
@@ -38,8 +38,8 @@ pub(super) struct LogBounds {
 }
 
 impl Engine {
-    /// What says where everything is, and has no versions: looked at while nobody writes. Says whether there was such a
-    /// moment.
+    /// Checks the tables that say where everything is, and have no versions, at a moment without writers. Says whether
+    /// there was such a moment.
     pub(super) fn verify_tables(&self, report: &mut VerifyReport) -> Result<bool> {
         let look = |space: &Space| -> Result<VerifyReport> {
             let mut found = VerifyReport::default();
@@ -79,19 +79,19 @@ impl Engine {
         Ok(false)
     }
 
-    /// What the table of extents says, for the holder of the writer lock.
+    /// The table of extents. The caller holds the writer lock.
     pub(super) fn known_space(&self) -> Result<Space> {
         Space::load(&self.mapping, self.space_table_word()?)
     }
 
     pub(super) fn verify_superblocks(&self, report: &mut VerifyReport) -> Result<()> {
         if self.superblock()?.is_clean() || self.mapping.file().is_none() {
-            // The other one may be torn: the power was cut while it was written. The first change writes over it; and
-            // where the file was recovered into memory, nobody does.
+            // The other one may be torn: the power was cut while it was written. The first change overwrites it; where
+            // the file was recovered into memory, it stays.
             return Ok(());
         }
         for offset in [SUPERBLOCK_A, SUPERBLOCK_B] {
-            // The next checkpoint writes over one of them: then it is looked at again.
+            // The next checkpoint overwrites one of them: then it is checked again.
             let mut before = None;
             for _ in 0..LOOKS {
                 let bytes = self.mapping.copy(Offset(offset), size_of::<Superblock>() as u64)?;
@@ -125,7 +125,7 @@ impl Engine {
         if last.0 > self.mapping.refresh()? {
             report.add(last, "an extent reaches beyond the end of the file");
         }
-        // Whoever writes has given back what a dead one has left; and gives back what this says of others.
+        // The turn of a writer has given back what the dead had taken; a read-only process may still find it.
         if !self.read_only {
             for extent in self.uncommitted(space, self.visible()?)? {
                 report.add(extent.offset, "an extent that a commit has taken that was never made");
@@ -178,7 +178,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Holds the maps of the catalogue against those that there are.
+    /// Compares the maps of the catalogue with the existing ones.
     pub(super) fn verify_catalogue(&self, maps: &BTreeMap<MapId, Index<'_>>, report: &mut VerifyReport) -> Result<()> {
         self.verify_entries(|offset, what| report.add(offset, what))?;
         let mut named: BTreeSet<MapId> = self.maps_of_catalogue()?;
@@ -204,7 +204,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Looks at all entries, and tells `add` where one is none and what is wrong with it.
+    /// Checks all entries, and calls `add` with the place and the defect of each invalid one.
     pub(crate) fn verify_entries(&self, mut add: impl FnMut(u64, String)) -> Result<()> {
         let mut ids = BTreeSet::new();
         let mut next = (live::MAP_TABLE, DEFAULT_MAP.next());
@@ -235,7 +235,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Looks at where the log begins, and says where it begins for the superblock.
+    /// Checks where the log begins, and returns where it begins for the superblock.
     pub(super) fn verify_head(&self, bounds: &LogBounds, space: &Space, report: &mut VerifyReport) -> Result<LogHead> {
         let &LogBounds { ref head, end, visible } = bounds;
         if head.head.seq > visible.next() || head.head.seq.incarnation() != visible.incarnation() && head.head.at == end
@@ -248,7 +248,7 @@ impl Engine {
             report.add(live::HEAD, "a superblock with this head of the log would contradict itself");
         }
         if superblock.is_clean() && head.head != durable.head {
-            // When it is opened, the log is looked for where the superblock says.
+            // An opening looks for the log where the superblock says.
             report.add(head.head.at, "the superblock has the log begin elsewhere, or with another record");
         }
         for LogHead { head, ordinal, .. } in [head, &durable] {
@@ -260,7 +260,7 @@ impl Engine {
         Ok(durable)
     }
 
-    /// Looks at where a walk along the log has ended, and at how much it has passed.
+    /// Checks where a walk along the log has ended, and how much it has passed.
     pub(super) fn verify_end(
         &self,
         walk: &Walk<'_>,
@@ -302,7 +302,7 @@ impl Engine {
     ) -> Result<()> {
         let at = index.offset();
         let visible = self.visible()?;
-        // Word by word: the counters among them change, and in a store that is opened for reading, at any time.
+        // Word by word: the counters change, and in a read-only store, at any time.
         let word = |field: usize| self.mapping.load(at.0 + field as u64);
         let (of_map, blocks) = (word(offset_of!(RegionHeader, map))?, word(offset_of!(RegionHeader, blocks))?);
         let extent = space.extent(at);
@@ -320,7 +320,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What the next record of the log will say of the one before it.
+    /// The chain that the next record of the log will have.
     fn chain(&self) -> Result<u32> {
         if !self.is_live()? {
             return Ok(self.superblock()?.end_chain.get());
@@ -341,14 +341,14 @@ impl Engine {
     }
 }
 
-/// Whether a superblock holds, or was never written.
+/// Whether a superblock is valid, or was never written.
 fn is_superblock(offset: u64, bytes: &[u8]) -> bool {
-    // A new store has only one, and in the place of the other the mark of its creation.
+    // A new store has only one; in the place of the other there is the mark of its creation.
     let rest = bytes.strip_prefix(&CREATION_MAGIC).filter(|_| offset == SUPERBLOCK_A).unwrap_or(bytes);
     rest.iter().all(|&byte| byte == 0) || Superblock::read_from_bytes(bytes).is_ok_and(|superblock| superblock.holds())
 }
 
-/// Looks at the first record of the log.
+/// Checks the first record of the log.
 pub(super) fn verify_first(record: Record<'_>, head: &Head, report: &mut VerifyReport) {
     if record.header.chain.get() != head.chain {
         report.add(record.offset, "the first record of the log follows another one than the head says (chain)");

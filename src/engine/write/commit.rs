@@ -2,15 +2,15 @@
 //!
 //! The order of a commit, which everything rests on:
 //!
-//! 1. Take the writer lock. If the commit point is ahead of the visible sequence number, somebody was killed or
+//! 1. Take the writer lock. If the commit point is ahead of the visible sequence number, a writer was killed or
 //!    panicked in between: finish that commit.
 //! 2. Make room in the index and in the log. Whatever can fail fails here.
-//! 3. Append the records behind the tail, where nobody can reach them; the last one carries `COMMIT`.
+//! 3. Append the records past the tail, where no reader can reach them; the last one carries `COMMIT`.
 //! 4. Store the commit point: one word. From here on the commit survives a kill.
 //! 5. Publish the slots, then the counters, then the CRC of the last record and the new tail.
 //! 6. Store the visible sequence number. From here on the commit is seen, all of it at once.
 //!
-//! Steps 5 and 6 derive everything from the records, so that whoever finds them half done just does them again.
+//! Steps 5 and 6 derive everything from the records, so a writer that finds them half done just does them again.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -35,9 +35,9 @@ pub(crate) struct Change {
     pub(crate) prev: Offset,
     pub(crate) shortcut: Option<Shortcut>,
     pub(crate) flags: u8,
-    /// The key has to be given a slot.
+    /// The key needs a slot.
     pub(crate) new_slot: bool,
-    /// Bytes of the value's record that it replaces.
+    /// Length in bytes of the record that holds the replaced value.
     pub(crate) replaced: u64,
 }
 
@@ -47,17 +47,17 @@ pub(crate) struct Tally {
     pub(crate) kind: Kind,
     /// The key had no value.
     pub(crate) is_new: bool,
-    /// Nor had it a slot.
+    /// The key had no slot either.
     pub(crate) new_slot: bool,
-    /// Bytes of the record, as they are counted.
+    /// Length of the record in bytes, as it is counted.
     pub(crate) len: u64,
-    /// Bytes of the value's record that it replaces.
+    /// Length in bytes of the record that holds the replaced value.
     pub(crate) replaced: u64,
 }
 
 impl Tally {
-    /// That of a record that says it itself, by its own flags and the record that it replaces. `None` for a copy: the
-    /// same key, the same value, elsewhere.
+    /// Derived from the record's own flags and the record it replaces. `None` for a copy: the same key and value,
+    /// elsewhere.
     #[inline]
     fn of(mapping: &Mapping, record: Record<'_>) -> Option<Tally> {
         if record.is_copy() {
@@ -70,7 +70,7 @@ impl Tally {
             is_new,
             new_slot: is_new && prev == Offset::NONE,
             len: record.counted_len(),
-            // In a damaged file the sums may come out wrong, which `verify` tells; a commit is never held up by that.
+            // In a damaged file the sums may be wrong, which `verify` reports; a commit is never held up by that.
             replaced: replaced.map_or(0, |replaced| replaced.counted_len()),
         })
     }
@@ -95,21 +95,21 @@ impl Tally {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Seen,
-    /// The same entries are elsewhere.
+    /// The same entries, at other places.
     Unseen,
 }
 
-/// What a map is cleared for.
+/// Why a map is cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clearing {
-    /// Its keys go.
+    /// To drop its keys.
     Keys,
-    /// It has none, and the log is to go on in another extent.
+    /// It has no keys; the log moves to another extent.
     Log,
 }
 
 impl Engine {
-    /// How a put of a key is recorded whose newest record is at `newest`, or that has no slot.
+    /// How to record a put of a key whose newest record is at `newest`, or of a key without a slot.
     #[inline(always)]
     pub(crate) fn put_over(&self, newest: Option<Offset>) -> Result<Change> {
         let Some(prev) = newest else {
@@ -123,8 +123,8 @@ impl Engine {
 }
 
 impl Writing<'_> {
-    /// Steps 4 to 6 of a commit whose records end at `tail`. `publish` publishes their slots, and says what they add to
-    /// the counters of the log.
+    /// Steps 4 to 6 of a commit whose records end at `tail`. `publish` publishes their slots and returns what they add
+    /// to the counters of the log.
     #[inline(always)]
     pub(crate) fn commit(
         &mut self,
@@ -137,13 +137,13 @@ impl Writing<'_> {
         self.conclude(tail, effect, appended)
     }
 
-    /// The same, as the records themselves say it.
+    /// The same, derived from the records themselves.
     pub(crate) fn commit_as_recorded(&mut self, tail: &Tail) -> Result<()> {
         self.store_commit_point(tail)?;
         self.finish()
     }
 
-    /// Points the slot of a record's key at it, unless it does already, and counts it.
+    /// Points the slot of a record's key at the record, unless it points there already, and counts it.
     #[inline]
     fn publish(
         &mut self,
@@ -182,8 +182,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The end of a commit: the counters of the log, the new tail and the CRC of the record before it, and then what
-    /// makes it seen.
+    /// The end of a commit: counts it in the log, stores the new tail and the CRC of the record before it, and then
+    /// makes the commit seen.
     #[inline(always)]
     fn conclude(&mut self, tail: &Tail, effect: Effect, appended: Appended) -> Result<()> {
         let (engine, mapping) = (self.engine, &self.engine.mapping);
@@ -194,32 +194,31 @@ impl Writing<'_> {
         if effect == Effect::Unseen {
             return mapping.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
         }
-        // CHANGED before what makes it seen: should this process be killed in between, the next writer does both again.
-        // In the single total order, for those who go to sleep over it: see `changes`.
+        // CHANGED first: if this process is killed in between, the next writer does both again. SeqCst, for the sake of
+        // waiters that go to sleep over it: see `changes`.
         let door = mapping.door()?;
         door.store_live(live::CHANGED, tail.seq.0, Ordering::SeqCst);
         door.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
         engine.wake_watchers()
     }
 
-    /// Stores the commit point, and its number in the seal right before it: whoever copies the file meanwhile sees
-    /// that.
+    /// Stores the commit point, and its number in the seal right before it: a concurrent copy of the file notices that.
     #[inline(always)]
     pub(crate) fn store_commit_point(&mut self, tail: &Tail) -> Result<()> {
         self.engine.mapping.store_seal(seal::COMMIT, tail.seq.0)?;
         self.engine.mapping.store_live(live::COMMIT_POINT, commit_word(tail.at.0, tail.seq.0), Ordering::Release)
     }
 
-    /// Consumes a sequence number without a commit: readers who come from now on are newer than what was done until
-    /// now.
+    /// Consumes a sequence number without a commit: readers that start from now on are newer than all that was done so
+    /// far.
     pub(crate) fn skip_number(&mut self) -> Result<()> {
         let tail = self.tail()?;
         self.store_commit_point(&tail)?;
         self.engine.mapping.store_live(live::VISIBLE, tail.seq.0, Ordering::Release)
     }
 
-    /// Makes sure that nothing of a writer who died or panicked before the commit point can ever be taken for a commit:
-    /// wipes the head of what may lie behind the tail, durably, and skips a sequence number.
+    /// Makes sure that nothing left by a writer that died or panicked before the commit point can ever pass for a
+    /// commit: wipes the head of what may lie past the tail, durably, and skips a sequence number.
     #[cold]
     pub(crate) fn bury(&mut self) -> Result<()> {
         self.engine.mapping.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed)?;
@@ -229,8 +228,8 @@ impl Writing<'_> {
         self.retire_unreferenced()
     }
 
-    /// Does what is left to do of the commit at the commit point: publishes its slots, counts, shows it. Everything is
-    /// derived from the records, and doing it twice does no harm.
+    /// Completes the commit at the commit point: publishes its slots, counts it, shows it. Everything is derived from
+    /// the records, and doing it twice does no harm.
     pub(crate) fn finish(&mut self) -> Result<()> {
         let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         let commit = self.engine.mapping.live(live::COMMIT_POINT)?;
@@ -273,7 +272,7 @@ impl Writing<'_> {
             }
         }
         for (index, mut totals) in maps.into_values() {
-            // Counted already, by whoever was killed after that?
+            // A writer killed after this step has counted it already.
             if index.totals()?.seq < tail.seq {
                 totals.seq = tail.seq;
                 index.set_totals(totals)?;
@@ -283,8 +282,8 @@ impl Writing<'_> {
         self.conclude(&tail, effect, appended)
     }
 
-    /// Forgets what was appended behind the tail without a commit, and the extents taken for it. The sequence number is
-    /// skipped, so that nothing of it can complete a later commit.
+    /// Forgets what was appended past the tail without a commit, and the extents taken for it. Skips the sequence
+    /// number, so that no leftover record can complete a later commit.
     pub(crate) fn abandon(&mut self) -> Result<()> {
         self.forget_uncommitted().inspect_err(|_| self.engine.left_something.store(true, Ordering::Relaxed))
     }
@@ -293,7 +292,7 @@ impl Writing<'_> {
         let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         let commit = self.engine.mapping.live(live::COMMIT_POINT)?;
         if Seq::of_commit_word(commit, visible) != visible {
-            // It had passed the commit point; it only has to be finished.
+            // It passed the commit point; it only has to be finished.
             return self.finish();
         }
         self.return_uncommitted(visible)?;
@@ -301,9 +300,9 @@ impl Writing<'_> {
         self.skip_number()
     }
 
-    /// Steps 3 to 6 of a commit of one record, which is complete, the flag that makes it a commit included. Its place
-    /// in the index is known, and what its map counted before it. `replaced` are the bytes of the value's record that
-    /// it replaces.
+    /// Steps 3 to 6 of a commit of one complete record, which carries the flag `COMMIT` already. The caller knows its
+    /// place in the index, and the counters of its map before it. `replaced` is the length in bytes of the record that
+    /// holds the replaced value.
     #[inline(always)]
     pub(crate) fn commit_one(
         &mut self,
@@ -341,7 +340,7 @@ impl Writing<'_> {
         )
     }
 
-    /// Clears the default map once more, if it is empty, in another extent of the log. Nobody sees a change.
+    /// Clears the default map once more, if it is empty, in another extent of the log. Users see no change.
     pub(crate) fn clear_again(&mut self) -> Result<bool> {
         let old = self.engine.index_in_force(DEFAULT_MAP)?;
         if old.totals()?.keys > 0 {

@@ -1,7 +1,6 @@
 //! Writing: the turn at it, room for a commit, and the commit.
 //!
-//! A [`turn`] lends a [`Writing`](crate::engine::state::writer::Writing), and what changes the store is a method of
-//! that.
+//! A [`turn`] lends a [`Writing`](crate::engine::state::writer::Writing), whose methods change the store.
 
 pub(crate) mod commit;
 pub(crate) mod reclaim;

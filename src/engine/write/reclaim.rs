@@ -1,14 +1,14 @@
-//! Reclaim: what is in use no more becomes free, and what is free is given back.
+//! Reclaim: space that is no longer in use becomes free, and free space is given back.
 //!
-//! **Invariant (reuse).** An extent that compaction has emptied is used again, or cut off the end of the file, only
-//! when the superblock in force, which is flushed, has the log begin behind it; then whatever was moved out of it lies
-//! before that superblock's end. And not before no pin is below the number that was visible when it became empty. A
-//! region or table that was replaced waits for pins only.
+//! **Invariant (reuse).** An extent emptied by compaction is used again, or cut off the end of the file, only when the
+//! superblock in force is flushed and has the log begin past it; then whatever was moved out of it lies before that
+//! superblock's end. And only when no pin is below the number that was visible when it became empty. A replaced region
+//! or table waits for pins only.
 //!
-//! **Invariant (truncation).** The file is made shorter only when nobody looks behind its new end. Those who write look
-//! there under a pin or with the writer lock, and so only at what is in use or waits; the space table, which they read
-//! without either, they read through the file. Those who have opened the store for reading look without a pin, so they
-//! all hold a lock that is taken exclusively meanwhile.
+//! **Invariant (truncation).** The file is made shorter only when no process looks past its new end. Processes that
+//! may write look there under a pin or with the writer lock, so only at what is in use or waiting; they read the space
+//! table without either, but through the file. Read-only processes look without a pin, so they all hold a lock that
+//! truncation takes exclusively.
 
 use std::sync::atomic::Ordering;
 
@@ -20,11 +20,11 @@ use crate::file::layout::{ExtentKind, live};
 use crate::file::locks::{READERS, Sharing};
 use crate::file::space::{Extent, LogPoint};
 
-/// Less than that at the end of the file is kept for what comes next.
+/// Less free space than this at the end of the file is kept for what comes next.
 pub(crate) const LEAST_CUT: u64 = 256 << 10;
 
 impl Engine {
-    /// Where the log begins as the superblock in force says it, or one before it.
+    /// Where the log begins according to the superblock in force, or to an earlier one.
     pub(crate) fn durable_head(&self) -> Result<LogPoint> {
         // The ordinal first, since it is stored last.
         let ordinal = self.mapping.live(live::DURABLE_ORDINAL)?;
@@ -33,7 +33,7 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Frees what nobody needs any more, and notes what has to wait. Only for the holder of the writer lock.
+    /// Frees what is no longer needed, and notes what has to wait.
     pub(crate) fn reclaim(&mut self) -> Result<()> {
         if !self.writer.space.has_waiting() {
             self.writer.waiting = Default::default();
@@ -41,21 +41,21 @@ impl<'e> Writing<'e> {
         }
         let unread_below = self.raise_horizon()?;
         let durable = self.engine.durable_head()?;
-        // Before anything is freed: writers follow version chains as far down as this says.
+        // Before anything is freed: this tells writers how far down they may follow version chains.
         let reused_below = self.engine.mapping.live(live::REUSED_BELOW)?.max(unread_below);
         self.engine.mapping.store_live(live::REUSED_BELOW, reused_below, Ordering::Relaxed)?;
         self.writer.waiting = self.writer.space.reclaim(&self.engine.mapping, unread_below, durable)?;
         Ok(())
     }
 
-    /// Takes an extent, of space that is not needed any more if there is some. If there is room nowhere else, what
-    /// waits for a checkpoint gets one.
+    /// Takes an extent, from reclaimed space if there is some. If there is room nowhere else, takes a checkpoint to
+    /// free what waits for one.
     pub(crate) fn allocate(&mut self, blocks: u64, kind: ExtentKind) -> Result<Extent> {
         self.reclaim()?;
         let seq = self.seq()?;
         match self.writer.space.allocate(&self.engine.mapping, blocks, kind, seq) {
             Err(full @ Error::Full { .. }) if self.writer.waiting.checkpoint > 0 => {
-                // Why it could not be taken shows elsewhere; what is to be said here is that the store is full.
+                // The cause shows elsewhere; the error to report here is that the store is full.
                 if self.checkpoint_in_turn(self.engine.settings.lock_timeout).is_err() {
                     return Err(full);
                 }
@@ -72,7 +72,7 @@ impl<'e> Writing<'e> {
         if len.saturating_sub(end.0) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate() }
     }
 
-    /// Makes the file as short as it can be, unless somebody might look behind that. Says by how many bytes.
+    /// Makes the file as short as it can be, unless a reader might look past its new end. Returns by how many bytes.
     pub(crate) fn truncate(&mut self) -> Result<u64> {
         let Some(locks) = &self.engine.locks else { return self.writer.space.truncate(&self.engine.mapping) };
         if !locks.try_lock(READERS, Sharing::Exclusive).map_err(|e| lock_error(&self.engine.mapping, e))? {

@@ -1,5 +1,6 @@
-//! Regions and tables: the extents that live words name, and what becomes of those that none names; and the records of
-//! the catalogue, which say what map has which. The users' part of that is in [`maps`](crate::engine::change::maps).
+//! Regions and tables: the extents that live words name, and what becomes of extents that no word names; and the
+//! records of the catalogue, which say which map has which. Creating and dropping maps:
+//! [`maps`](crate::engine::change::maps).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -20,11 +21,11 @@ use crate::file::log::{self, Record};
 use crate::file::space::{Extent, Space};
 use crate::file::table::MapTable;
 
-/// The key under which the catalogue has the next id.
+/// The key under which the catalogue keeps the next id.
 pub(crate) const NEXT_ID: &[u8] = b"";
 
 impl Engine {
-    /// Where the regions and tables are that live words name, those of the map table and of the live area among them.
+    /// Offsets of the regions and tables that live words name, the map table's and the live area's included.
     pub(crate) fn named_extents(&self) -> Result<BTreeSet<Offset>> {
         let mut named: BTreeSet<Offset> = self.map_table()?.iter()?.map(|entry| entry.region()).collect();
         for table in [live::MAP_TABLE, live::SPACE_TABLE] {
@@ -35,7 +36,7 @@ impl Engine {
         Ok(named)
     }
 
-    /// What was taken for commits after the visible one, and is not in force.
+    /// Extents taken for commits after the visible one, and not in force.
     pub(crate) fn uncommitted(&self, space: &Space, visible: Seq) -> Result<Vec<Extent>> {
         let named = self.named_extents()?;
         let tail = self.mapping.live_offset(live::TAIL)?;
@@ -50,7 +51,7 @@ impl Engine {
         Ok(space.extents().filter(uncommitted).copied().collect())
     }
 
-    /// The ids of all maps that have a name, as the index in force says it.
+    /// The ids of all named maps, as the index in force has them.
     pub(crate) fn maps_of_catalogue(&self) -> Result<BTreeSet<MapId>> {
         let mut ids = BTreeSet::new();
         for slot in self.index_in_force(CATALOGUE)?.iter() {
@@ -63,7 +64,7 @@ impl Engine {
         Ok(ids)
     }
 
-    /// Refuses a log that has records of a map whose id was never given out: the next map would get them.
+    /// Refuses a log with records of a map whose id was never given out: the next map would get them.
     pub(crate) fn check_was_made(&self, map: MapId) -> Result<()> {
         let (offset, next) = self.id_of(self.value_in_turn(CATALOGUE, NEXT_ID)?)?;
         if map < next {
@@ -74,7 +75,7 @@ impl Engine {
             .corrupt(offset, format!("the log has records of map {map}, and the next one would get {next}")))
     }
 
-    /// The next id, of the record that has it if there is one, and where that is.
+    /// The next id, from `record` if there is one, and the record's offset.
     pub(crate) fn id_of(&self, record: Option<Record<'_>>) -> Result<(Offset, MapId)> {
         let Some(record) = record else { return Ok((Offset(live::MAP_TABLE), DEFAULT_MAP.next())) };
         self.check_crc(record)?;
@@ -94,13 +95,13 @@ impl<'e> Writing<'e> {
     pub(crate) fn put_in_force(&mut self, map: MapId, first: Offset) -> Result<()> {
         if self.engine.index(map)?.is_none() {
             let index = Index::open(&self.engine.mapping, first)?;
-            // There was made room for it.
+            // Room was made for it.
             self.engine.map_table()?.set_region(map, index.extent())?;
         }
         Ok(())
     }
 
-    /// Does what a record of the catalogue says besides, when its commit is finished.
+    /// Applies what a record of the catalogue changes besides its key, when its commit is finished.
     pub(crate) fn enter_catalogue(&mut self, record: Record<'_>) -> Result<()> {
         let entry = |record: Record<'_>| match record.kind() {
             Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
@@ -125,7 +126,7 @@ impl<'e> Writing<'e> {
 }
 
 impl<'e> Writing<'e> {
-    /// Makes a region of one block for a map that is being cleared, and returns its offset. Nobody sees it until the
+    /// Makes a region of one block for a map that is being cleared, and returns its offset. It is not seen before the
     /// clear is committed.
     pub(crate) fn fresh_region(&mut self, map: MapId, previous: Offset) -> Result<Offset> {
         let seq = self.seq()?;
@@ -144,14 +145,14 @@ impl<'e> Writing<'e> {
             },
             taken => taken?.offset,
         };
-        // One before the clear, so that whatever else the commit holds counts from here.
+        // The number before the clear, so that the other records of the commit are counted.
         let totals = Totals { seq: seq.before(), ..Totals::default() };
         let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous, totals };
         Index::create(&self.engine.mapping, new)?;
         Ok(offset)
     }
 
-    /// Switches a map to the fresh region that the record of a clear names, unless that was done.
+    /// Switches a map to the fresh region named by the record of a clear, unless that was done.
     pub(crate) fn switch_to_fresh(&mut self, clear: Record<'_>) -> Result<Index<'e>> {
         let fresh =
             clear.target().ok_or_else(|| self.engine.mapping.corrupt(clear.offset, "a clear without a region"))?;
@@ -164,7 +165,7 @@ impl<'e> Writing<'e> {
         Index::open(&self.engine.mapping, fresh)
     }
 
-    /// Makes the first region of a map, a small one, which nobody sees before the commit `seq`.
+    /// Makes the first region of a map, a small one, which is not seen before the commit `seq`.
     pub(crate) fn first_region(&mut self, map: MapId) -> Result<Offset> {
         let extent = self.allocate(REGION_RESERVE, ExtentKind::Index)?;
         let seq = self.seq()?;
@@ -175,7 +176,7 @@ impl<'e> Writing<'e> {
         Ok(offset)
     }
 
-    /// Gives a map its first region, of so many blocks.
+    /// Gives a map its first region, of `blocks` blocks.
     pub(crate) fn create_map(&mut self, map: MapId, blocks: u64, seq: Seq) -> Result<Index<'e>> {
         let extent = self.allocate(blocks, ExtentKind::Index)?;
         let (offset, blocks, totals) = (extent.offset, extent.blocks, Totals { seq, ..Totals::default() });
@@ -195,7 +196,7 @@ impl<'e> Writing<'e> {
         self.engine.mapping.store_live(live::MAP_TABLE, table_word(extent.offset.0, 1), Ordering::Release)
     }
 
-    /// Sees to it that a map can be entered into the map table.
+    /// Makes sure that a map can be entered into the map table.
     pub(crate) fn make_map_room(&mut self, map: MapId) -> Result<()> {
         if self.engine.map_table()?.has_room(map)? { Ok(()) } else { self.grow_map_table() }
     }
@@ -216,7 +217,7 @@ impl<'e> Writing<'e> {
         self.writer.space.set_kind(&self.engine.mapping, Offset::of_extent_word(old_word), ExtentKind::Retired, seq)
     }
 
-    /// Moves the tables and what is held back to lower places, where there are such.
+    /// Moves the tables and the reserve to lower places, where there are any.
     pub(crate) fn settle(&mut self) -> Result<()> {
         let word = self.engine.mapping.live(live::MAP_TABLE)?;
         let blocks = extent_blocks(word);
@@ -228,16 +229,16 @@ impl<'e> Writing<'e> {
         self.settle_reserve()
     }
 
-    /// Gives back the extents that were taken for a commit that will not be: those younger than `visible` that should
-    /// have a name by now and have none. Of the rest, what is held back serves the next one, and what is retired,
-    /// emptied or a hole is as it was, whoever noted it.
+    /// Gives back the extents taken for a commit that will not happen: those younger than `visible` that should have a
+    /// name by now and have none. The reserve serves the next commit, and retired extents, emptied ones and holes stay
+    /// as they are, whichever writer noted them.
     pub(crate) fn return_uncommitted(&mut self, visible: Seq) -> Result<()> {
         let extents = self.engine.uncommitted(&self.writer.space, visible)?;
         extents.iter().try_for_each(|extent| self.return_extent(extent, visible))
     }
 
-    /// Gives back what a dead writer had taken and not put to use, and what it was about to give back: somebody may
-    /// still be reading that.
+    /// Gives back what a dead writer had taken and not put to use. Retires what it was about to give back: a reader may
+    /// still be using that.
     pub(crate) fn retire_unreferenced(&mut self) -> Result<()> {
         let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         self.return_uncommitted(visible)?;
@@ -252,12 +253,12 @@ impl<'e> Writing<'e> {
     }
 }
 
-/// The entry that a value of the catalogue holds.
+/// The entry held by a value of the catalogue.
 pub(crate) fn entry_of(value: &[u8]) -> Option<(CatalogueEntry, &[u8])> {
     CatalogueEntry::read_from_prefix(value).ok()
 }
 
-/// The id in the record that has the next one; zero, which is none, if it is damaged.
+/// The id in the record that holds the next one; zero, which is none, if it is damaged.
 pub(crate) fn id_in(record: Record<'_>) -> MapId {
     MapId(record.value().try_into().map_or(0, u32::from_le_bytes))
 }

@@ -1,19 +1,18 @@
 //! The reserve: space that is held back so that a full store can be emptied.
 //!
-//! **Invariant (reserve).** A log takes another extent for what makes the store larger only when enough is held back,
-//! with real space, for the store to be emptied where the file cannot be longer than it is:
+//! **Invariant (reserve).** A log takes another extent for growth only when enough real space is held back to empty the
+//! store without making the file longer:
 //!
-//! * for removals, as much as all of the log takes with that extent, or room for the longest tombstone there can be,
-//!   whichever is less, in one piece. A record that makes the store larger leaves as much room behind it as a shortcut
-//!   takes that its tombstone may have. So any key can be removed: its record fits into the log with that, and its
-//!   tombstone is no longer;
-//! * for cleaning, room for a few of the longest records, which it moves before what it has passed is free, and for
-//!   what is left over at the ends of extents because the next record is too long for that;
+//! * for removals, as much as the whole log takes with that extent, or room for the longest possible tombstone,
+//!   whichever is less, in one piece. A record of growth leaves room after it for a shortcut, which its tombstone may
+//!   have. So any key can be removed: its record fits into the log with that room, and its tombstone is no longer;
+//! * for cleaning, room for a few of the longest records, which it moves before the space it has passed is free, and
+//!   for the gaps at the ends of extents where the next record does not fit;
 //! * for a clear, a block for a region.
 //!
-//! Removals leave to cleaning what is held back for it, and cleaning for the sake of what makes the store larger leaves
-//! to removals what is held back for them. A small store holds back little. Where what was held back has been used up
-//! and there is no room for as much again, there is less.
+//! Removals leave the part for cleaning alone, and cleaning on behalf of growth leaves the part for removals alone. A
+//! small store holds back little. Once the reserve has been used up and there is no room for as much again, it is
+//! smaller.
 
 use crate::engine::state::writer::{Writer, Writing};
 use crate::error::{Error, Result};
@@ -22,47 +21,47 @@ use crate::file::space::Extent;
 
 /// The most blocks that are held back for removals: room for at least one tombstone, whatever its key.
 pub(super) const REMOVAL_RESERVE: u64 = 18;
-/// The least blocks that are held back for cleaning, unless that were more than the [`CLEANING_SHARE`] of the log.
+/// The least blocks that are held back for cleaning, unless that exceeds the [`CLEANING_SHARE`] of the log.
 const CLEANING_RESERVE: u64 = 4;
-/// How many of the longest records there is room for beside that.
+/// How many of the longest records fit in addition to that.
 const CLEANING_RECORDS: u64 = 4;
 /// The most blocks that are held back for cleaning because the log is long, whatever its records.
 const MOST_BY_LENGTH: u64 = 64;
-/// The part of the log that is held back for cleaning at most.
+/// The log is divided by this for the most that is held back for cleaning.
 const CLEANING_SHARE: u64 = 8;
-/// What is held back for a full store to be cleared: a region.
+/// Blocks held back so that a full store can be cleared: a region.
 pub(super) const REGION_RESERVE: u64 = 1;
 const _: () = assert!(REMOVAL_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
 
-/// What is to find room in the log.
+/// What needs room in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// What makes the store larger.
+    /// A record that makes the store larger.
     Growth,
-    /// What removes something: it may use what is held back for a full store, and go somewhat beyond its limit.
+    /// A record that removes something: it may use the reserve, and exceed the limit somewhat.
     Removal,
-    /// What cleaning moves: it gets through where removals have used that up.
+    /// A record that cleaning moves: it may continue where removals have used up their part.
     Cleaning,
 }
 
 impl Room {
-    /// What a record of this kind finds room for, but for those that cleaning moves.
+    /// The room for a record of this kind, unless cleaning moves it.
     pub(crate) fn of(kind: Kind) -> Room {
         if matches!(kind, Kind::Remove | Kind::Clear) { Room::Removal } else { Room::Growth }
     }
 }
 
-/// What another extent of the log is needed for.
+/// Why the log needs another extent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demand {
-    /// Bytes that have to fit into it: a record, and a jump.
+    /// Bytes that must fit into it: a record, and a jump.
     pub(super) needed: u64,
-    /// Bytes that it has if there is room for them.
+    /// Its length in bytes if there is room.
     pub(super) usual: u64,
     pub(super) room: Room,
 }
 
-/// How many blocks have to be held back.
+/// How many blocks must be held back.
 #[derive(Clone, Copy, Debug)]
 struct Needs {
     removals: u64,
@@ -70,15 +69,15 @@ struct Needs {
 }
 
 impl Needs {
-    /// Of a store with a log of so many blocks, whose longest record takes so many bytes. How much cleaning needs was
-    /// found by search (`a_store_on_a_full_disk_can_be_emptied`): half of it fails for one store in 400.
+    /// For a log of `blocks` blocks whose longest record takes `longest` bytes. The amount for cleaning was found by
+    /// search (`a_store_on_a_full_disk_can_be_emptied`): half of it fails for one store in 400.
     fn of_log(blocks: u64, longest: u64) -> Needs {
         let few_records = CLEANING_RESERVE + align_block(longest * CLEANING_RECORDS) / BLOCK;
         let cleaning = few_records.max((blocks / 64).min(MOST_BY_LENGTH)).min(blocks / CLEANING_SHARE);
         Needs { removals: blocks.clamp(1, REMOVAL_RESERVE), cleaning }
     }
 
-    /// Of this store when its log gets so many blocks more.
+    /// For this store when its log grows by `more` blocks.
     fn of(writer: &Writer, more: u64) -> Needs {
         Needs::of_log((writer.space.log_bytes() / BLOCK).saturating_add(more), writer.longest)
     }
@@ -97,7 +96,7 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// What is held back now.
+    /// The extents held back now.
     pub(super) fn of(writer: &Writer) -> Reserve {
         let mut reserve = Reserve::default();
         for extent in writer.space.extents().filter(|extent| extent.kind == ExtentKind::Reserve) {
@@ -122,8 +121,7 @@ impl Reserve {
 }
 
 impl Writing<'_> {
-    /// Sets space aside that only a full store may use, if there is not as much as there has to be when the log gets so
-    /// many blocks more.
+    /// Holds back space that only a full store may use, as much as is needed when the log grows by `more` blocks.
     pub(crate) fn keep_reserve(&mut self, more: u64) -> Result<()> {
         let needs = Needs::of(&self.writer, more);
         let held = Reserve::of(&self.writer);
@@ -132,27 +130,27 @@ impl Writing<'_> {
         }
         if held.longest() < needs.removals {
             self.allocate(needs.removals, ExtentKind::Reserve)?;
-            // Not before: where there is no room for a longer one, the shorter ones stay.
+            // Only now: where there is no room for a longer one, the shorter ones stay.
             for extent in held.log {
                 self.writer.space.free(&self.engine.mapping, extent.offset)?;
             }
         }
         let missing = needs.blocks().saturating_sub(Reserve::of(&self.writer).blocks());
         if missing > 0 {
-            // What is there need not be moved, and a piece holds a record.
+            // Existing pieces stay, and each piece holds a record.
             let record = (align_block(self.writer.longest) / BLOCK).min(needs.cleaning);
             self.allocate(missing.max(record), ExtentKind::Reserve)?;
         }
         Ok(())
     }
 
-    /// Holds back what has to be, as far as there is room in the file, and says whether it is all there.
+    /// Refills the reserve as far as there is room in the file, and says whether it is complete.
     pub(crate) fn refill_reserve(&mut self) -> Result<bool> {
         match self.keep_reserve(0) {
             Err(Error::Full { .. }) => {}
             kept => return kept.map(|()| true),
         }
-        // What is held back in pieces may be part of longer free runs by now.
+        // Held pieces may be part of longer free runs by now.
         for held in Reserve::of(&self.writer).log {
             self.writer.space.free(&self.engine.mapping, held.offset)?;
         }
@@ -172,7 +170,7 @@ impl Writing<'_> {
         Ok(missing == 0 && Reserve::of(&self.writer).longest() >= needs.removals)
     }
 
-    /// Holds back at lower places what is held back, as far as there are such. What cleaning needs fills short runs.
+    /// Moves the reserve to lower places, where there are any. The part for cleaning fills short runs.
     pub(super) fn settle_reserve(&mut self) -> Result<()> {
         let Reserve { log, region } = Reserve::of(&self.writer);
         for held in log.into_iter().chain(region) {
@@ -185,7 +183,7 @@ impl Writing<'_> {
         }
     }
 
-    /// Holds back what has to be, in the lowest places.
+    /// Fills the reserve from the lowest places.
     fn hold_in_pieces(&mut self) -> Result<()> {
         let needs = Needs::of(&self.writer, 0);
         for blocks in [REGION_RESERVE, needs.removals] {
@@ -201,7 +199,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Makes a part of the reserve the next extent of the log, if there is one for that purpose and long enough.
+    /// Makes a part of the reserve the next extent of the log, if one for that purpose is long enough.
     pub(super) fn open_reserve(&mut self, demand: Demand) -> Result<Option<Extent>> {
         let reserve = Reserve::of(&self.writer);
         let Needs { removals, cleaning } = Needs::of(&self.writer, 0);
@@ -213,7 +211,7 @@ impl Writing<'_> {
             Room::Growth => 0,
             Room::Removal if self.writer.spends_all => u64::MAX,
             Room::Removal => besides(cleaning),
-            // What readers hold back is not gained by cleaning.
+            // Cleaning cannot free what readers hold back.
             Room::Cleaning if self.writer.exceeds && self.writer.waiting.pins == 0 => u64::MAX,
             Room::Cleaning if is_whole(held) => besides(removals).min(held.blocks - removals),
             Room::Cleaning => besides(removals),
@@ -228,25 +226,25 @@ impl Writing<'_> {
         } else {
             self.writer.space.free(&self.engine.mapping, held.offset)?;
         }
-        // It was in use already, so that no limit can be in the way.
+        // It was in use already, so no limit can refuse it.
         let take = |writing: &mut Self| writing.allocate(taken, ExtentKind::ReserveLog);
         self.exceeding(u64::MAX, take).map(Some)
     }
 
-    /// Bytes of extents that are in use, what is held back not among them.
+    /// Bytes of extents in use, without the reserve.
     pub(crate) fn bytes_in_use(&self) -> u64 {
         self.writer.space.used_bytes() - Reserve::of(&self.writer).blocks() * BLOCK
     }
 
-    /// Bytes that a store needs beside its indexes and a log of so many bytes: for tables, and to be held back.
+    /// Bytes that a store needs beside its indexes and a log of `log` bytes: for tables, and for the reserve.
     pub(crate) fn bytes_beside(&self, log: u64) -> u64 {
         let tables = self.writer.space.extents().filter(|extent| extent.kind == ExtentKind::Table);
         let needs = Needs::of_log(log / BLOCK, self.writer.longest);
         (needs.blocks() + REGION_RESERVE) * BLOCK + tables.map(Extent::len).sum::<u64>()
     }
 
-    /// Holds a block back before the regions are built anew: the record that begins a new life may need an extent of
-    /// its own, and in a full store they would take all there is.
+    /// Holds a block back before the regions are rebuilt: the record that begins a new life may need its own extent,
+    /// and in a full store the regions would take all there is.
     pub(crate) fn hold_a_block(&mut self) -> Result<()> {
         if self.tail()?.has_room(RECORD_HEADER) {
             return Ok(());
@@ -257,7 +255,7 @@ impl Writing<'_> {
         }
     }
 
-    /// Frees what [`hold_a_block`](Writing::hold_a_block) has held back.
+    /// Frees the block of [`hold_a_block`](Writing::hold_a_block).
     pub(crate) fn let_go_of_the_block(&mut self) -> Result<()> {
         match Reserve::of(&self.writer).region {
             Some(held) => self.writer.space.free(&self.engine.mapping, held.offset),

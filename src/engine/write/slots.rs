@@ -1,8 +1,8 @@
 //! Slots: what a commit, or compaction, changes in the index of a map, and in the one that is being built beside it.
 //!
-//! **Invariants.** The index in force is always up to date. What the one beside it has of a key is the same, and it has
-//! all keys whose slots lie in lines that were moved already; see [`resize`](crate::engine::upkeep::resize). So every
-//! change of a slot goes through here.
+//! **Invariants.** The index in force is always up to date. Each key in the one beside it has the same record, and it
+//! has all keys whose slots lie in lines that were moved already; see [`resize`](crate::engine::upkeep::resize). So
+//! every change of a slot is made here.
 
 use std::sync::atomic::Ordering;
 
@@ -19,11 +19,11 @@ pub(crate) struct Place<'e> {
     pub(crate) index: Index<'e>,
     pub(crate) map: MapId,
     pub(crate) hash: KeyHash,
-    /// Its slot, or the one to give to it.
+    /// Its slot, or the slot it will get.
     pub(crate) slot: Probe,
 }
 
-/// What becomes of the slots of tombstones in a resize.
+/// What a resize does with the slots of tombstones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tombstones {
     Kept,
@@ -43,7 +43,7 @@ pub(crate) struct ResizeProgress {
 }
 
 impl Engine {
-    /// The word that says what resize is going on; zero if there is none.
+    /// The word that describes the resize in progress; zero if there is none.
     #[inline]
     pub(crate) fn resize_cursor(&self) -> Result<u64> {
         self.mapping.live(live::RESIZE_CURSOR)
@@ -54,8 +54,8 @@ impl Engine {
         Ok((self.resize_cursor()? != 0).then_some(Offset::of_extent_word(self.mapping.live(live::RESIZE_TARGET)?)))
     }
 
-    /// The index that is being built beside `index`, and the line up to which the old one is moved; `None` if there is
-    /// nothing in it yet.
+    /// The index that is being built beside `index`, and the line up to which the old one is moved; `None` if it is
+    /// still empty.
     pub(crate) fn resize_to_mirror(&self, index: &Index<'_>, map: MapId) -> Result<Option<(Index<'_>, u64)>> {
         let cursor = self.resize_cursor()?;
         if cursor == 0 || map_of(cursor) != map {
@@ -70,7 +70,7 @@ impl Engine {
         Ok((target.previous_offset() == index.offset()).then_some((target, line_of(cursor))))
     }
 
-    /// How far the resize has come that is going on.
+    /// How far the resize in progress has come.
     pub(crate) fn resize_progress(&self) -> Result<Option<ResizeProgress>> {
         if !self.is_live()? {
             return Ok(None);
@@ -88,7 +88,7 @@ impl Engine {
 }
 
 impl<'e> Writing<'e> {
-    /// Points the slot of a key at its newest record; gives it one if it has none.
+    /// Points the slot of a key at its newest record; gives the key a slot if it has none.
     #[inline(always)]
     pub(crate) fn publish_slot(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         match place.slot {
@@ -98,7 +98,7 @@ impl<'e> Writing<'e> {
         self.mirror_slot(place, record)
     }
 
-    /// Does in the index that is being built what was done in the one in force.
+    /// Repeats in the index that is being built what was done in the one in force.
     #[inline(always)]
     pub(super) fn mirror_slot(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         if self.engine.resize_cursor()? == 0 { Ok(()) } else { self.mirror_slowly(place, record) }
@@ -111,18 +111,18 @@ impl<'e> Writing<'e> {
         let key = log::record(&self.engine.mapping, record)?.key();
         let is_key = |offset| self.engine.is_key(map, key, offset);
         if slot.at().line() < cursor {
-            // A tombstone may have been left out that has a value now.
+            // The resize may have left out a tombstone of this key, which has a value now.
             if target.place(hash, record, is_key)? == Placed::Full {
                 self.give_up_resize()?;
             }
         } else if let Some(Probe::Found(there, _)) = target.probe(hash, is_key)? {
-            // A step that was cut short has moved it already.
+            // An interrupted step has moved it already.
             target.publish(there, hash, record)?;
         }
         Ok(())
     }
 
-    /// Marks the slot of a tombstone dead that no reader needs, and counts it so.
+    /// Marks dead, and counts, the slot of a tombstone that no reader needs.
     pub(crate) fn retire_slot(&mut self, place: &Place<'_>) -> Result<()> {
         let &Place { ref index, map, hash, slot: Probe::Found(at, record) } = place else { return Ok(()) };
         index.retire_counted(at)?;
@@ -134,7 +134,7 @@ impl<'e> Writing<'e> {
         Ok(())
     }
 
-    /// Gives up a resize in the middle of a commit. Whoever takes the writer lock next gives its region back.
+    /// Gives up a resize in the middle of a commit. The next holder of the writer lock gives its region back.
     #[cold]
     pub(crate) fn give_up_resize(&mut self) -> Result<()> {
         self.engine.left_something.store(true, Ordering::Relaxed);
@@ -143,7 +143,7 @@ impl<'e> Writing<'e> {
 }
 
 impl<'e> Writing<'e> {
-    /// Whether the resize that goes on builds from this index, in an extent that is there for it.
+    /// Whether the resize in progress builds from this index, in an extent taken for it.
     pub(crate) fn resize_is_current(&self, index: &Index<'_>) -> Result<bool> {
         let word = self.engine.mapping.live(live::RESIZE_TARGET)?;
         let (offset, blocks) = (Offset::of_extent_word(word), extent_blocks(word));
@@ -155,17 +155,17 @@ impl<'e> Writing<'e> {
         Ok(target.previous_offset() == index.offset())
     }
 
-    /// Gives up a resize of which nobody has seen anything.
+    /// Gives up a resize that has not become visible.
     pub(crate) fn cancel_resize(&mut self) -> Result<()> {
         let Some(target) = self.engine.resize_target()? else { return Ok(()) };
         self.engine.mapping.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
-        // One that was killed after the switch has put it in force.
+        // A writer killed after the switch has put it in force.
         let in_force = self.engine.map_table()?.iter()?.any(|entry| entry.region() == target);
         let is_index = self.writer.space.extent(target).is_some_and(|extent| extent.kind == ExtentKind::Index);
         if in_force || !is_index { Ok(()) } else { self.writer.space.free(&self.engine.mapping, target) }
     }
 
-    /// Gives up a resize of an index that is not in force any more.
+    /// Gives up a resize of an index that is no longer in force.
     pub(crate) fn cancel_stale_resize(&mut self) -> Result<()> {
         let cursor = self.engine.resize_cursor()?;
         if cursor == 0 {

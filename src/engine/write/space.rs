@@ -1,6 +1,5 @@
-//! Room for records in the log, and for a store that is full. For regions and tables: [`regions`](super::regions). For
-//! slots in an index: [`resize`](crate::engine::upkeep::resize). What is held back for a full store:
-//! [`reserve`](super::reserve).
+//! Room for records in the log, and for a store that is full. Regions and tables: [`regions`](super::regions). Slots of
+//! an index: [`resize`](crate::engine::upkeep::resize). The reserve of a full store: [`reserve`](super::reserve).
 
 use super::reserve::{Demand, REMOVAL_RESERVE, Room};
 use crate::engine::settings::Durability;
@@ -10,15 +9,15 @@ use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Offset, Seq, ali
 use crate::file::log::Tail;
 use crate::file::space::Extent;
 
-/// So many bytes are written ahead at once.
+/// Bytes that are written ahead at once.
 const AHEAD: u64 = 128 << 10;
 
-/// What the tombstone of a record may have and the record has not.
+/// What the tombstone of a record may have in addition to the record.
 const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
 
 impl<'e> Writing<'e> {
-    /// Sees to it that a record of `len` bytes fits at the tail, which jumps to another extent if it does not fit
-    /// into this one; says whether it did.
+    /// Makes sure that a record of `len` bytes fits at the tail, which jumps to another extent if this one has no room;
+    /// says whether it did.
     #[inline(always)]
     pub(crate) fn make_log_room(&mut self, tail: &mut Tail, len: u64, room: Room) -> Result<bool> {
         let len = if room == Room::Growth { len.saturating_add(SHORTCUT_LEN) } else { len };
@@ -33,9 +32,9 @@ impl<'e> Writing<'e> {
         Ok(jumped)
     }
 
-    /// Writes zeros ahead of a record of `len` bytes, in a part of the tail's extent that was never in memory: page by
-    /// page, as records are stored there, that would take longer than all the rest of a write. Nobody looks there,
-    /// whoever has appended in the meantime: it lies behind the tail, and in the tail's extent.
+    /// Writes zeros ahead of a record of `len` bytes, in a part of the tail's extent that was never in memory: faulting
+    /// in page after page as records are stored would take longer than the rest of the write. Even if another process
+    /// has appended meanwhile, the zeros overwrite nothing: they lie past the tail, and in the tail's extent.
     #[cold]
     fn write_ahead(&mut self, tail: &Tail, len: u64) {
         let from = tail.at.align(BLOCK).max(self.writer.fresh);
@@ -44,12 +43,12 @@ impl<'e> Writing<'e> {
         self.writer.fresh = if to < tail.extent_end { to } else { Offset::MAX };
     }
 
-    /// Goes on in another extent, in any case.
+    /// Moves the tail to another extent, unless this one turns out to have room.
     #[cold]
     pub(crate) fn leave_extent(&mut self, tail: &mut Tail, len: u64, room: Room) -> Result<bool> {
         let seq = self.seq()?;
         if self.writer.on_reserve && room == Room::Growth {
-            // There may be room again, for a new reserve; then this extent is one like any other.
+            // There may be room for a new reserve now; then this extent is an ordinary one.
             self.keep_reserve(0)?;
             if self.engine.mapping.check_limit(0, 0, self.writer.extent.1).is_ok() {
                 let extent = self.writer.extent.0;
@@ -87,7 +86,7 @@ impl<'e> Writing<'e> {
         let extent = taken?;
         let jumped = (|| {
             if within {
-                // There was room, so what was held back and used up may be held back again; if not, then not.
+                // There was room, so the reserve may be refilled; if not, the write still succeeds.
                 match self.keep_reserve(0) {
                     Ok(()) | Err(Error::Full { .. }) => {}
                     Err(error) => return Err(error),
@@ -101,15 +100,14 @@ impl<'e> Writing<'e> {
         }
         self.writer.enter(&self.engine.mapping, extent);
         self.writer.on_reserve |= !within;
-        // What a synced commit flushes should be what it has appended, and no more.
+        // A synced commit should flush only what it has appended.
         if extent.end() > known_end && self.engine.settings.durability == Durability::Buffered {
             self.writer.fresh = extent.offset.max(known_end);
         }
         Ok(true)
     }
 
-    /// Takes an extent of the log: of the usual length, or if there is no room for that, the longest free run that
-    /// holds what is needed.
+    /// Takes an extent of the log: of the usual length, or else the longest free run that holds what is needed.
     fn allocate_log(&mut self, demand: Demand) -> Result<Extent> {
         match self.take_log(demand.usual, demand) {
             Err(full @ Error::Full { .. }) => self.take_shorter(demand, full),
@@ -117,7 +115,7 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Where one of the usual length was refused as `full`: the longest free run that holds what is needed.
+    /// When the usual length was refused with `full`: takes the longest free run that holds what is needed.
     fn take_shorter(&mut self, demand: Demand, full: Error) -> Result<Extent> {
         let least = align_block(demand.needed);
         if least >= demand.usual {
@@ -126,7 +124,7 @@ impl<'e> Writing<'e> {
         self.take_log(self.writer.space.longest_run().min(demand.usual).max(least), demand)
     }
 
-    /// Takes an extent of the log of so many bytes.
+    /// Takes an extent of `len` bytes for the log.
     fn take_log(&mut self, len: u64, demand: Demand) -> Result<Extent> {
         if demand.room == Room::Growth {
             self.keep_reserve(len / BLOCK)?;
@@ -134,10 +132,10 @@ impl<'e> Writing<'e> {
         self.allocate(len / BLOCK, ExtentKind::Log)
     }
 
-    /// Makes the extent of the tail longer by the free blocks behind it, as much as is usual, and says whether what is
-    /// needed has room now. In a full store, what is cleaned is free block by block; with an extent of its own for each
-    /// few blocks, more and more would be left over at their ends. That the extent is longer need not be written
-    /// anywhere else: where an extent of the log ends, its jump says.
+    /// Makes the extent of the tail longer by the free blocks after it, up to the usual length, and says whether the
+    /// demand fits now. Cleaning frees a full store block by block; with an extent for each few blocks, more and more
+    /// space would be left over at their ends. The new length is recorded nowhere else: an extent of the log ends at
+    /// its jump.
     fn lengthen_extent(&mut self, tail: &mut Tail, demand: Demand) -> Result<bool> {
         let missing = align_block(demand.needed.saturating_sub(tail.extent_end - tail.at));
         if missing == 0 || demand.room == Room::Growth && self.writer.on_reserve {
@@ -156,7 +154,7 @@ impl<'e> Writing<'e> {
         Ok(demand.needed <= tail.extent_end - tail.at)
     }
 
-    /// Takes a step that needs room: within the limit if it can be. Only what makes the store smaller may exceed it.
+    /// Takes a step that needs room, within the limit if possible. Only what makes the store smaller may exceed it.
     #[inline]
     pub(crate) fn exceeding_at_last<R>(
         &mut self,
@@ -173,14 +171,14 @@ impl<'e> Writing<'e> {
         done
     }
 
-    /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have come
-    /// that far, the log is cleaned, for which there has to be room for what one step of that moves.
+    /// By how many bytes a full store may exceed its limit, so that it can be made smaller. When removals have used
+    /// that up, the log is cleaned, and one step of cleaning needs room for what it moves.
     pub(super) fn excess_for(&self, room: Room, needed: u64) -> u64 {
         if !self.writer.exceeds {
             return 0;
         }
         let usual = self.writer.space.log_extent_len(0, self.engine.settings.limits.log_extents());
-        // What cleaning has moved along the whole log may lie less densely than it did.
+        // After cleaning the whole log, its records may be packed less densely than before.
         let less_dense = self.writer.space.used_bytes() / 8;
         let of_removals = usual + REMOVAL_RESERVE * BLOCK + less_dense;
         match room {
@@ -202,7 +200,7 @@ impl<'e> Writing<'e> {
         self.engine.mapping.exceeding(excess, || self.engine.mapping.check_limit(0, used, end)).is_ok()
     }
 
-    /// Gives back an extent that nobody has put to use.
+    /// Gives back an extent that was not put to use.
     pub(super) fn return_extent(&mut self, extent: &Extent, seq: Seq) -> Result<()> {
         match extent.kind {
             ExtentKind::ReserveLog => {

@@ -11,18 +11,18 @@ use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::layout::live;
 
-/// What is written once more in one turn, in bytes.
+/// Bytes that are written once more in one turn.
 const SLICE_ONCE_MORE: u64 = 1 << 20;
 
 impl Engine {
-    /// What is due after a turn at writing with the store's durability, when the lock is free again.
+    /// Does what is due after a turn at writing with the store's durability, once the lock is free again.
     #[inline(always)]
     pub(crate) fn after_turn(&self, committed: bool) -> Result<()> {
         self.after_turn_with(committed, self.settings.durability)
     }
 
-    /// The same with another durability. What a synced call saw is durable when it returns, also if it has changed
-    /// nothing: that a key is not there may be news, too.
+    /// The same with another durability. Whatever a synced call saw is durable when it returns, even if the call
+    /// changed nothing: the absence of a key may be news, too.
     #[inline(always)]
     pub(crate) fn after_turn_with(&self, committed: bool, durability: Durability) -> Result<()> {
         if committed && !self.changed.load(Ordering::Relaxed) {
@@ -50,11 +50,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes once more what of the log may have been lost when somebody was killed while it was flushed, and flushes
-    /// it.
+    /// Writes once more the parts of the log that may have been lost when a process was killed while flushing them, and
+    /// flushes them.
     ///
-    /// That is read and written back while nobody else writes, in slices, so that nobody waits long; and what there is
-    /// to write is found out anew for each, since extents are used again in between.
+    /// They are read and written back in slices, each in a turn, so that no writer waits long. Each slice determines
+    /// anew what there is to write, since extents are reused in between.
     #[cold]
     fn write_once_more(&self) -> Result<()> {
         let _alone = self.once_more.alone();
@@ -77,7 +77,7 @@ impl Engine {
         if self.read_only {
             return Ok(());
         }
-        // The writer lock comes before that of the superblock.
+        // The writer lock comes before the lock on the superblock.
         while !self.checkpoint_over(self.lock_superblock(self.settings.lock_timeout)?)? {
             self.write_once_more()?;
         }
@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Takes a checkpoint if the log has grown enough since the last one, and keeps the disk busy until then. The
-    /// commit that this follows is done, so a failure is not its failure; it is remembered.
+    /// commit that this follows is done, so a failure does not fail it; it is remembered.
     #[inline(always)]
     pub(crate) fn checkpoint_if_due(&self) {
         let Ok(LogTotals { bytes, .. }) = self.log_totals() else { return };
@@ -95,15 +95,15 @@ impl Engine {
         }
     }
 
-    /// Begins to write back what the log has grown by, and waits for the oldest slice if too many are under way. Takes
-    /// the checkpoint if it is due.
+    /// Starts to write back the growth of the log, and waits for the oldest slice if too many are under way. Takes the
+    /// checkpoint if it is due.
     #[cold]
     fn write_back(&self, bytes: u64) -> Result<()> {
         let every = self.settings.checkpoint_every;
         let is_due =
             self.upkeep.take_wish() || bytes.saturating_sub(self.mapping.live(live::CHECKPOINT_BYTES)?) >= every;
         if is_due {
-            // If somebody else is at it, it is done.
+            // If another process holds it, that one takes the checkpoint.
             match self.lock_superblock(Duration::ZERO) {
                 Ok(superblock) => {
                     if !self.checkpoint_over(superblock)? {
@@ -127,7 +127,7 @@ impl Engine {
 }
 
 impl Writing<'_> {
-    /// Takes a checkpoint in an opening, when nobody else is there yet.
+    /// Takes a checkpoint while opening, when no other process has the store open yet.
     pub(crate) fn checkpoint_new(&self) -> Result<()> {
         while !self.engine.checkpoint_over(self.engine.lock_new_superblock())? {
             self.write_once_more_in_turn()?;

@@ -1,14 +1,14 @@
 //! Room for more processes and pins than the tables in front of the extents have: how these grow, and how that is given
 //! back.
 //!
-//! A table grows by an extent under the writer lock. One who needs a pin takes a turn for that, unless the turn is his
-//! own. What the tables have grown by is part of the live area: a power cut forgets it with all the rest of that. It
-//! goes back when the last one closes the store, or else when the first one opens it for writing.
+//! A table grows by an extent under the writer lock. A reader that needs a pin takes a turn for that, unless it is
+//! inside its own turn. The grown parts belong to the live area: a power cut forgets them with all the rest of it. They
+//! are given back when the last process closes the store, or else when the first one opens it for writing.
 //!
-//! **Invariant.** It is given back only by one who opens or closes the store, so that nobody can join, while nobody
-//! else is alive who writes, and while no pin of his own is in it that he may use again. First the extents become free,
-//! then the words that name them are cleared, and nothing is allocated in between: should he be killed there, the next
-//! one finds the words and goes on.
+//! **Invariant.** A table is given back only while opening or closing the store, so that no process can join, while no
+//! other writing process is alive, and while the table holds none of the process's own pins for reuse. First the
+//! extents become free, then the words that name them are cleared, and nothing is allocated in between: after a kill at
+//! that point, the next process finds the words and continues.
 
 use std::sync::TryLockError;
 use std::sync::atomic::Ordering;
@@ -23,20 +23,20 @@ use crate::file::live_table::{LiveTable, PIN, PROCESS};
 use crate::file::mapping::Mapping;
 use crate::file::space::Space;
 
-/// So long an opener waits for a turn without letting others open or close the store: longer than a single commit
+/// How long an opener waits for a turn without letting others open or close the store: longer than a single commit
 /// takes, so that it is refused only beside a transaction.
 const WHILE_OPENING: Duration = Duration::from_millis(20);
 
-/// What came of trying to make a table longer.
+/// Result of trying to make a table longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lengthened {
     /// It is longer.
     Done,
-    /// Somebody else writes.
+    /// Another process or thread holds the turn.
     Busy,
-    /// The caller writes, but with another opening of the file.
+    /// The caller holds the turn, but through another opening of the file.
     NotMine,
-    /// There is no room for that, neither in the file nor in the words that say where it is.
+    /// There is no room, either in the file or in the words that say where the table is.
     NoRoom,
 }
 
@@ -56,16 +56,16 @@ impl Engine {
         }
     }
 
-    /// The same where it is the caller who has the turn.
+    /// The same where the caller holds the turn.
     fn lengthen_in_my_turn(&self, table: &LiveTable, known: u64) -> Result<Lengthened> {
         let writer = match self.writer.try_lock() {
             Ok(writer) => writer,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // In the middle of a step that allocates by itself.
+            // In the middle of a step that allocates.
             Err(TryLockError::WouldBlock) => return Ok(Lengthened::NoRoom),
         };
-        // Another opening of the file may have it, and only that one knows what is in use. Or it belongs to a
-        // transaction that was sent to another thread, and which does not end while the writer is locked here.
+        // Another opening of the file may have the turn, and only that one knows what is in use. Or it belongs to a
+        // transaction that was sent to another thread and cannot end while the writer is locked here.
         if self.gate.is_mine() {
             Writing { engine: self, writer }.lengthen(table, known)
         } else {
@@ -73,8 +73,8 @@ impl Engine {
         }
     }
 
-    /// Sees to it that the process table has room for our entry, as one who opens the store. Nobody else can open or
-    /// close it meanwhile, so a turn that does not come soon is waited for elsewhere.
+    /// Makes room in the process table for our entry, while opening the store. No other process can open or close it
+    /// meanwhile, so if the turn does not come soon, the caller waits elsewhere.
     pub(crate) fn make_room_for_entry(&self) -> Result<()> {
         let mut entries = PROCESS.parts(&self.mapping)?.entries();
         while self.process >= entries {
@@ -106,16 +106,16 @@ impl Writing<'_> {
         Ok(Lengthened::Done)
     }
 
-    /// Gives back what the tables have grown by, as one who opens the store and has found nobody else.
+    /// Gives back the grown parts of the tables, for an opener that has found no other process.
     pub(crate) fn give_tables_back(&mut self) -> Result<()> {
         let mut space = Space::load(&self.engine.mapping, self.engine.mapping.live(live::SPACE_TABLE)?)?;
         free_tables(&self.engine.mapping, &mut space)?;
-        // Whoever writes next reads it anew, and mends what the dead have left.
+        // The next writer reads it anew, and mends what the dead have left.
         self.writer.space = Space::unknown();
         Ok(())
     }
 
-    /// The same, unless they have not grown, or a pin that we keep is there.
+    /// The same, unless the tables have not grown, or hold a pin that we keep.
     pub(crate) fn give_tables_of_the_dead_back(&mut self) -> Result<()> {
         if self.engine.live_extents()?.is_empty() || self.engine.process >= PROCESS.first() {
             return Ok(());
@@ -128,7 +128,7 @@ impl Writing<'_> {
         self.give_tables_back()
     }
 
-    /// The same as one who closes the store, and was the last one.
+    /// The same for the last process that closes the store.
     pub(crate) fn give_tables_back_at_last(&mut self) -> Result<()> {
         if self.engine.process >= PROCESS.first() {
             return Ok(());

@@ -1,9 +1,9 @@
-//! Turns: who may write, as a value.
+//! Turns: the right to write, as a value.
 //!
-//! Whoever has a [`Turn`] holds the writer lock, and there is no other way to it: the lock is taken here, among the
-//! threads of this process at the [gate](crate::engine::processes::gate) and then among the processes by the
-//! [word](crate::engine::processes::lock_word) in the file, and is given back when the turn is dropped. In a forked
-//! child a turn is its parent's, and is given back by nobody.
+//! The owner of a [`Turn`] holds the writer lock, and there is no other way to hold it: the lock is taken here, among
+//! the threads of this process at the [gate](crate::engine::processes::gate) and then among the processes by the
+//! [word](crate::engine::processes::lock_word) in the file, and is given back when the turn is dropped. A forked
+//! child's copy of a turn belongs to the parent, and gives nothing back.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::error::{Error, Numbers, Result};
 use crate::file::layout::{LAST_COUNT, Offset, Seq, live, writer_lock};
 use crate::file::space::Space;
 
-/// How long a thread waits for a transaction that it has begun, before it is told that it waits for itself.
+/// How long a thread waits for a transaction that it has begun itself before it gets a deadlock error.
 pub(crate) const SENDING: Duration = Duration::from_millis(100);
 
 /// A turn at writing: the writer lock, which is given back when this is dropped, and in no other way.
 ///
-/// It borrows the engine, or shares it, for one who goes wherever a user takes it.
+/// It borrows the engine, or shares it if a user can move it anywhere.
 pub(crate) struct Turn<E: Deref<Target = Engine>> {
     engine: E,
 }
@@ -33,7 +33,7 @@ impl<E: Deref<Target = Engine>> Drop for Turn<E> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.engine.is_forked() {
-            // It is the parent's.
+            // It belongs to the parent.
             return;
         }
         self.engine.release();
@@ -41,7 +41,7 @@ impl<E: Deref<Target = Engine>> Drop for Turn<E> {
 }
 
 impl<E: Deref<Target = Engine>> Turn<E> {
-    /// Takes the writer lock and leaves nothing half done behind the caller.
+    /// Takes the writer lock and clears up anything that was left half done.
     pub(crate) fn take(engine: E) -> Result<Turn<E>> {
         let timeout = engine.settings.lock_timeout;
         let turn = Turn::to_look(engine, timeout)?;
@@ -49,14 +49,14 @@ impl<E: Deref<Target = Engine>> Turn<E> {
         Ok(turn)
     }
 
-    /// The same to keep others from writing, and not to write, waiting at most `timeout`.
+    /// The same to keep others from writing, without writing, waiting at most `timeout`.
     pub(super) fn to_look(engine: E, timeout: Duration) -> Result<Turn<E>> {
         let (turn, handover) = Turn::lock(engine, timeout)?;
         turn.write().prepare(handover)?;
         Ok(turn)
     }
 
-    /// Takes the writer lock, and says how it was passed on: something may have been left half done.
+    /// Takes the writer lock, and says how its last holder gave it up: something may be left half done.
     #[inline(always)]
     fn lock(engine: E, timeout: Duration) -> Result<(Turn<E>, Handover)> {
         engine.check_not_forked()?;
@@ -77,19 +77,19 @@ impl<E: Deref<Target = Engine>> Turn<E> {
     }
 }
 
-/// A turn that goes on from call to call and from thread to thread: that of a transaction.
+/// The turn of a transaction, which lasts across calls and moves between threads.
 pub(crate) struct LongTurn(Turn<Arc<Engine>>);
 
 impl LongTurn {
-    /// Takes the writer lock, and says since when, for those who wait.
+    /// Takes the writer lock, and stores since when, for the errors of those that wait.
     pub(crate) fn take(engine: Arc<Engine>) -> Result<LongTurn> {
         let turn = Turn::take(engine)?;
-        // It only informs.
+        // It is only informative.
         let _ = turn.engine.mapping.store_live(live::WRITING_SINCE, now(), Ordering::Relaxed);
         Ok(LongTurn(turn))
     }
 
-    /// The store that it is a turn at.
+    /// The store that may be changed.
     #[inline]
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.0.engine
@@ -105,7 +105,7 @@ impl LongTurn {
         self.0.engine.gate.adopt();
     }
 
-    /// From now on the calling thread does not act for it any more.
+    /// From now on the calling thread no longer acts for it.
     pub(crate) fn hand_over(&self) {
         if !self.0.engine.is_forked() {
             self.0.engine.gate.hand_over();
@@ -116,7 +116,7 @@ impl LongTurn {
 impl Drop for LongTurn {
     fn drop(&mut self) {
         if !self.0.engine.is_forked() {
-            // The thread that it came from may be making a table longer in this turn.
+            // The thread that owned it may be making a table longer in this turn.
             self.adopt();
             drop(self.write());
             let _ = self.0.engine.mapping.store_live(live::WRITING_SINCE, 0, Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl Engine {
         Turn::take(self)
     }
 
-    /// A turn at writing for one step, which is lent the right to change the store once for all that it does.
+    /// Takes a turn at writing for one step, which borrows the right to change the store once.
     #[inline(always)]
     pub(crate) fn in_turn<R>(&self, step: impl FnOnce(&mut Writing<'_>) -> Result<R>) -> Result<R> {
         let (turn, handover) = Turn::lock(self, self.settings.lock_timeout)?;
@@ -140,7 +140,7 @@ impl Engine {
         step(&mut writing)
     }
 
-    /// Whether a turn was refused because of somebody else's: be it that of this very thread, with another handle.
+    /// Whether a turn was refused because another one is held, possibly by this very thread through another handle.
     pub(crate) fn is_turn_of_another(&self, refused: &Error) -> bool {
         match refused {
             Error::LockTimeout { .. } => true,
@@ -154,10 +154,10 @@ impl Engine {
         Turn::to_look(self, timeout)
     }
 
-    /// Gives the writer lock back. Only for a turn.
+    /// Gives the writer lock back, when its turn is dropped.
     #[inline(always)]
     fn release(&self) {
-        // What a writer has left behind who panics, or could not clean up, is left to the next one.
+        // If the writer panics, or could not clear up, the next one does that.
         let left_something = std::thread::panicking() || self.left_something.load(Ordering::Relaxed);
         if (left_something || !self.exclusive)
             && let Ok(word) = self.mapping.live(live::WRITER_LOCK)
@@ -185,8 +185,8 @@ impl Engine {
         }
     }
 
-    /// The same when that was refused. Where this thread seems to have the lock, a transaction that it has begun may
-    /// have been sent away without a word. Where a value is, nobody can ask, so its new thread has some time to use it.
+    /// The same when that was refused. If this thread seems to hold the lock, it may have sent its transaction to
+    /// another thread; a moved value leaves no trace, so the new thread gets some time to use it.
     #[cold]
     fn take_lock_of_mine(&self, refused: Error, timeout: Duration) -> Result<Handover> {
         let start = Instant::now();
@@ -221,7 +221,7 @@ impl Engine {
         }
     }
 
-    /// What comes before the first change of a turn.
+    /// What precedes the first change of a turn.
     #[inline(always)]
     pub(super) fn begin_to_write(&self) -> Result<()> {
         if !self.has_numbers()? {
@@ -232,7 +232,7 @@ impl Engine {
 }
 
 impl Writing<'_> {
-    /// Leaves nothing half done behind the one who has just taken the writer lock, from one who may have abandoned it.
+    /// Clears up what the previous holder of the writer lock left half done, if it may have abandoned it.
     #[inline(always)]
     fn prepare(&mut self, handover: Handover) -> Result<()> {
         match self.finish_half_done(handover) {
@@ -269,7 +269,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Learns anew what extents there are: another process has changed that.
+    /// Reads the extents anew: another process has changed them.
     #[cold]
     fn reload(&mut self) -> Result<()> {
         let mapping = &self.engine.mapping;

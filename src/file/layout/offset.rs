@@ -12,9 +12,9 @@ use super::{EXTENTS, RecordHeader, Shortcut, Superblock, commit_end, extent_offs
 pub(crate) struct Offset(pub(crate) u64);
 
 impl Offset {
-    /// Where no record and no region lies: in their place it says that there is none.
+    /// No record and no region lies here: where the place of one is expected, it means none.
     pub(crate) const NONE: Offset = Offset(0);
-    /// Behind the end of every file.
+    /// After the end of every file.
     pub(crate) const MAX: Offset = Offset(u64::MAX);
     /// Where the first extent begins.
     pub(crate) const EXTENTS: Offset = Offset(EXTENTS);
@@ -37,7 +37,7 @@ impl Offset {
         Offset(slot::offset(slot))
     }
 
-    /// How many bytes lie between another place and this one; none if it lies behind it.
+    /// The number of bytes from `other` to this place; zero if `other` lies after it.
     #[inline(always)]
     pub(crate) const fn bytes_since(self, other: Offset) -> u64 {
         self.0.saturating_sub(other.0)
@@ -84,7 +84,7 @@ impl Superblock {
         self.log_head.into()
     }
 
-    /// Where the last record ends of the last commit that was durable.
+    /// Where the last record of the last durable commit ends.
     pub(crate) fn log_end(&self) -> Offset {
         self.log_end.into()
     }

@@ -1,9 +1,9 @@
 //! What a fork must not inherit: locks.
 //!
 //! A forked child shares the open files of its parent, and with them their locks, which would outlive the parent in the
-//! child. So in the child the descriptor that holds the locks is replaced, by a duplicate of the one of the data, which
-//! holds none. And the store must not be used there: half of it (threads, who holds which lock) stayed behind. A
-//! *generation* that goes up in the child tells.
+//! child. So the child replaces the descriptor that holds the locks by a duplicate of the data's descriptor, which
+//! holds none. The store must not be used in the child: half of its state (threads, lock owners) stayed in the parent.
+//! A *generation* that the child raises tells.
 
 #[cfg(unix)]
 pub(crate) use unix::{generation, guarded};
@@ -21,13 +21,13 @@ mod unix {
 
     static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-    /// How often this process and those it descends from were forked since the first store was opened.
+    /// How often this process and its ancestors were forked since the first store was opened.
     #[inline(always)]
     pub(crate) fn generation() -> u64 {
         GENERATION.load(Ordering::Relaxed)
     }
 
-    /// The descriptors of all openings: that of the locks, that of the data.
+    /// The descriptors of all openings: of the locks, and of the data.
     #[derive(Default)]
     pub(crate) struct Openings(Vec<(RawFd, RawFd)>);
 
@@ -41,14 +41,14 @@ mod unix {
         }
     }
 
-    /// A list with a lock that may be taken before a fork and given back after it, in the child too, which only the
-    /// system's own mutex may.
+    /// A list with a lock that is taken before a fork and given back after it, in the child too. Only the system's own
+    /// mutex allows that.
     struct Guarded {
         mutex: UnsafeCell<libc::pthread_mutex_t>,
         openings: UnsafeCell<Openings>,
     }
 
-    // SAFETY: the mutex may be used by any thread, and the list is only touched by who holds it.
+    // SAFETY: any thread may use the mutex, and only its holder touches the list.
     unsafe impl Sync for Guarded {}
 
     static GUARDED: Guarded = Guarded {
@@ -67,7 +67,7 @@ mod unix {
         unsafe { libc::pthread_mutex_unlock(GUARDED.mutex.get()) };
     }
 
-    /// In the child there is one thread, and only what may be done in a signal handler: no memory is allocated.
+    /// The child has one thread, and may do only what a signal handler may: no memory is allocated.
     extern "C" fn in_child() {
         // SAFETY: this thread, when it was the parent's, has taken the mutex before the fork.
         for &(locks, data) in unsafe { &(*GUARDED.openings.get()).0 } {
@@ -82,10 +82,10 @@ mod unix {
         unlock();
     }
 
-    /// Does something with the list while no other thread forks.
+    /// Works on the list while no other thread forks.
     pub(crate) fn guarded<R>(work: impl FnOnce(&mut Openings) -> R) -> R {
         static HANDLERS: Once = Once::new();
-        // SAFETY: the functions are static and keep to what is allowed between a fork and what follows.
+        // SAFETY: the functions are static and do only what is allowed around a fork.
         HANDLERS.call_once(|| unsafe {
             libc::pthread_atfork(Some(lock), Some(unlock), Some(in_child));
         });
@@ -98,7 +98,7 @@ mod unix {
         }
         lock();
         let _unlock = Unlock;
-        // SAFETY: this thread holds the mutex, so nobody else has a reference into the list.
+        // SAFETY: this thread holds the mutex, so there is no other reference into the list.
         work(unsafe { &mut *GUARDED.openings.get() })
     }
 }

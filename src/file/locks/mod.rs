@@ -1,15 +1,15 @@
-//! Locks on the file: what keeps openers apart, and proves who of them is alive.
+//! Locks on the file: they keep openers apart, and prove which of them are alive.
 //!
-//! Each lock is on one byte, far above the data, where nothing of the file is: the kernel locks ranges whether they
-//! exist or not. A lock belongs to an open file, not to a process ("open-file-description locks"), so that two openings
-//! in one process are two. The kernel gives it up with its process, however that ends.
+//! Each lock is on one byte far past the data: the kernel locks ranges whether or not they exist. A lock belongs to an
+//! open file, not to a process ("open-file-description locks"), so two openings in one process are two owners. The
+//! kernel releases it when the process ends, however it ends.
 //!
-//! The locks have a descriptor of their own, that is never mapped. A mapping keeps the open file that it was made from
+//! The locks have their own descriptor, which is never mapped. A mapping keeps the open file that it was made from
 //! alive, and a forked child inherits all mappings: the locks of a dead parent would live on in its child. This
 //! descriptor is replaced in a child ([`fork`]).
 //!
-//! The lock of the whole file, `flock` on Linux, is another kind that does not collide with those on bytes there; where
-//! the two do, one more byte stands in for it.
+//! The lock of the whole file is `flock` on Linux, where it does not collide with locks on bytes. Where the two kinds
+//! collide, one more byte stands in for it.
 
 pub(crate) mod fork;
 mod os;
@@ -21,15 +21,15 @@ use std::ops::Range;
 /// Where the lock table begins. A file can be 8 TiB long.
 const LOCKS: u64 = 1 << 62;
 
-/// Held while somebody opens or closes the store: exclusively by those who write, shared by those who read.
+/// Held while a process opens or closes the store: exclusively for writing, shared for reading.
 pub(crate) const OPENING: u64 = LOCKS;
 /// Held while a superblock is written.
 pub(crate) const CHECKPOINT: u64 = LOCKS + 1;
-/// Held shared by those who have the content of the file as memory of their own: nobody may write to it meanwhile,
-/// since pages that were not copied yet would change under them.
+/// Held shared by openers of a private copy. The file must not be written to meanwhile: pages that were not copied yet
+/// would change under them.
 pub(crate) const PRIVATE: u64 = LOCKS + 3;
-/// Held shared by those who have opened the store for reading, or are about to have a private copy of it, and
-/// exclusively while the file is made shorter: they look without a pin, and may look behind its end.
+/// Held shared by read-only openers and by openers about to make a private copy, exclusively while the file is
+/// shortened: those openers read without a pin, and possibly past its end.
 pub(crate) const READERS: u64 = LOCKS + 4;
 /// Stands in for the whole file.
 #[cfg(not(target_os = "linux"))]
@@ -40,29 +40,29 @@ pub(crate) const fn entry(number: u64) -> u64 {
     LOCKS + 256 + number
 }
 
-/// The byte that pins the sequence number whose counting part is `count`, held shared by the snapshots of those who
-/// opened the store for reading.
+/// The byte that pins the sequence number whose counting part is `count`, held shared by the snapshots of read-only
+/// openers.
 pub(crate) const fn snapshot(count: u64) -> u64 {
     LOCKS + (1 << 48) + count
 }
 
-/// The byte that says where the log began from which somebody who only reads has recovered the store in memory of his
-/// own. Held shared, like the next one.
+/// The byte for the head of the log from which a read-only opener has recovered the store into its own memory. Held
+/// shared, like the next one.
 pub(crate) const fn aside_from(head: u64) -> u64 {
     LOCKS + (1 << 50) + head
 }
 
-/// The byte that says up to which count he believes the log.
+/// The byte for the count of the last commit that the same opener found.
 pub(crate) const fn aside_until(count: u64) -> u64 {
     LOCKS + (1 << 51) + count
 }
 
-/// Who else may hold a lock at the same time.
+/// Which other openers may hold a lock at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
-    /// Others who share it.
+    /// Those that share it.
     Shared,
-    /// Nobody.
+    /// None.
     Exclusive,
 }
 
@@ -74,8 +74,8 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// For the file that `open` opens; `data` is the same file, opened for being mapped. A fork does not come between
-    /// the opening and what has to be known of it for a fork.
+    /// Locks on the file that `open` opens; `data` is the same file, opened to be mapped. No fork happens between
+    /// opening the file and registering it for forks.
     pub(crate) fn open(data: &File, open: impl FnOnce() -> io::Result<File>) -> io::Result<Locks> {
         fork::guarded(|openings| {
             let file = open()?;
@@ -84,12 +84,12 @@ impl Locks {
         })
     }
 
-    /// What tells the file that the locks are on from others.
+    /// The identity of the file that the locks are on.
     pub(crate) fn id(&self) -> io::Result<FileId> {
         os::id(&self.file)
     }
 
-    /// Through the very file that is open, where there is no descriptor left for another. Not for what forks.
+    /// Locks through the file's own descriptor, when there is none left for another. Not safe with forks.
     pub(crate) fn of(file: File) -> Locks {
         Locks { file, mine: Default::default() }
     }
@@ -99,8 +99,8 @@ impl Locks {
         &self.file
     }
 
-    /// Locks the whole file, or says that somebody else has it locked. Only for one who does not hold it yet: to change
-    /// how it is held is not one step on any system, and in some it is refused.
+    /// Locks the whole file; `false` if another opening has it locked. The caller does not hold it yet: no system
+    /// changes the kind of a lock in one step, and some refuse to.
     pub(crate) fn try_whole(&self, sharing: Sharing) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         {
@@ -127,7 +127,7 @@ impl Locks {
         self.unlock(WHOLE)
     }
 
-    /// Locks a byte, or says that somebody else has it locked.
+    /// Locks a byte; `false` if another opening has it locked.
     pub(crate) fn try_lock(&self, place: u64, sharing: Sharing) -> io::Result<bool> {
         os::try_lock(&self.file, &self.mine, place, sharing)
     }
@@ -137,14 +137,14 @@ impl Locks {
         os::unlock(&self.file, &self.mine, place..place + 1)
     }
 
-    /// Whether somebody else has a lock on the byte. Our own does not count.
+    /// Whether another opening has a lock on the byte.
     pub(crate) fn is_held(&self, place: u64) -> io::Result<bool> {
-        // Asking does not get into the way of others who ask: that of an entry is never held shared.
+        // Two probes do not hinder each other this way: the byte of an entry is never held shared.
         let with = if (entry(0)..snapshot(0)).contains(&place) { Sharing::Shared } else { Sharing::Exclusive };
         Ok(os::held(&self.file, &self.mine, place..place + 1, with)?.is_some())
     }
 
-    /// The lowest of these bytes that somebody else has a lock on.
+    /// The lowest of these bytes that another opening has locked.
     pub(crate) fn lowest_held(&self, places: Range<u64>) -> io::Result<Option<u64>> {
         let mut lowest = None;
         let mut end = places.end;
@@ -157,8 +157,8 @@ impl Locks {
         Ok(lowest)
     }
 
-    /// Gives up everything now. Closing the file alone would leave it held as long as a child process that was just
-    /// forked has not come to its exec.
+    /// Releases all locks now. Closing the file alone would leave them held until a child process that was just forked
+    /// reaches its exec.
     pub(crate) fn release(&self) {
         // Should this fail, the locks go when the file is closed everywhere.
         let _ = self.unlock_whole();
@@ -173,7 +173,7 @@ impl Drop for Locks {
     }
 }
 
-/// What tells a file from any other that is there at the same time.
+/// The identity of a file among all that exist at the same time.
 pub(crate) type FileId = (u64, u64);
 
 /// Whether both are the same file.
@@ -181,8 +181,8 @@ pub(crate) fn is_same_file(one: &File, other: &File) -> io::Result<bool> {
     Ok(os::id(one)? == os::id(other)?)
 }
 
-/// What kind of file system the file is on, if it is one where another machine may have it open: what is shared in
-/// memory here is not shared with that.
+/// The kind of file system the file is on, if other machines may have the file open there: memory shared here is not
+/// shared with them.
 pub(crate) fn network_file_system(file: &File) -> Option<&'static str> {
     os::network_file_system(file)
 }

@@ -85,7 +85,7 @@ mod imp {
         call(file, SET, &mut range(&places, libc::F_UNLCK as _))
     }
 
-    /// The start of some lock on these bytes that another opening holds and that does not go together with one of ours.
+    /// The start of some lock of another opening on these bytes that conflicts with a lock `with` this sharing.
     pub(in super::super) fn held(
         file: &File,
         _mine: &Mine,
@@ -112,8 +112,8 @@ mod imp {
 
     use super::*;
 
-    /// The bytes that we have locked, and how. The system does not tell ours from those of others, locks a byte twice
-    /// if it is asked twice, and unlocks only exactly what was locked.
+    /// The bytes that we have locked, and how. The system does not tell our locks from those of others, locks a byte
+    /// twice if it is asked twice, and unlocks only exactly what was locked.
     #[derive(Debug, Default)]
     pub(in super::super) struct Mine(Mutex<BTreeMap<u64, Sharing>>);
 
@@ -169,7 +169,7 @@ mod imp {
             mine.remove(&place);
         }
         let locked = lock_range(file, &byte, sharing)?;
-        // Refused, one keeps what one had, unless somebody was faster.
+        // If refused, the old lock is taken back, unless another opener was faster.
         let now = match before {
             _ if locked => Some(sharing),
             Some(before) if lock_range(file, &byte, before)? => Some(before),
@@ -191,8 +191,8 @@ mod imp {
         Ok(())
     }
 
-    /// The first of these bytes that another opening has a lock on that does not go together with one of ours. Nobody
-    /// can be asked that here, so this tries to lock them, for a moment in which others may be refused.
+    /// The first of these bytes that another opening has a lock on that conflicts with one `with` this sharing. The
+    /// system cannot be asked, so this tries to lock them; other openers may be refused in that moment.
     pub(in super::super) fn held(
         file: &File,
         mine: &Mine,
@@ -219,7 +219,7 @@ mod imp {
         if is_free(file, &places, with)? {
             return Ok(None);
         }
-        // What is given up meanwhile makes this too low, which is no harm, and never too high.
+        // A lock released meanwhile makes the result too low, which is harmless, never too high.
         while places.end - places.start > 1 {
             let middle = places.start + (places.end - places.start) / 2;
             if is_free(file, &(places.start..middle), with)? {
@@ -276,7 +276,7 @@ pub(super) fn held(file: &File, mine: &Mine, places: Range<u64>, with: Sharing) 
     imp::held(file, mine, places, with)
 }
 
-/// What tells this file from any other that is there at the same time.
+/// The identity of this file among all that exist at the same time.
 #[cfg(unix)]
 pub(super) fn id(file: &File) -> io::Result<FileId> {
     use std::os::unix::fs::MetadataExt;
@@ -306,7 +306,7 @@ pub(super) fn id(file: &File) -> io::Result<FileId> {
 pub(super) fn network_file_system(file: &File) -> Option<&'static str> {
     use std::os::fd::AsRawFd;
 
-    /// From `linux/magic.h` and the sources of the file systems that are not there.
+    /// From `linux/magic.h`, and else from the sources of the file systems.
     const KNOWN: [(u32, &str); 13] = [
         (0x6969, "NFS"),
         (0x517b, "SMB"),
@@ -323,7 +323,7 @@ pub(super) fn network_file_system(file: &File) -> Option<&'static str> {
         (0x0116_1970, "GFS2"),
         (0x0bd0_0bd0, "Lustre"),
     ];
-    // The other `fstatfs` fails on 32-bit systems if the file system is so large that a number of it does not fit.
+    // Plain `fstatfs` fails on 32-bit systems if a size of the file system does not fit.
     let mut found = std::mem::MaybeUninit::<libc::statfs64>::zeroed();
     // SAFETY: `file` keeps the descriptor open during the call, which fills in the struct that it is given.
     let result = unsafe { libc::fstatfs64(file.as_raw_fd(), found.as_mut_ptr()) };
@@ -354,7 +354,7 @@ pub(super) fn network_file_system(file: &File) -> Option<&'static str> {
 
     let mut found = std::mem::MaybeUninit::<FILE_REMOTE_PROTOCOL_INFO>::zeroed();
     let size = size_of::<FILE_REMOTE_PROTOCOL_INFO>() as u32;
-    // Only of a file on another machine is there such information.
+    // Only files on another machine have such information.
     // SAFETY: `file` keeps the handle open during the call, which fills in no more than the struct that it is given.
     let remote = unsafe {
         GetFileInformationByHandleEx(file.as_raw_handle(), FileRemoteProtocolInfo, found.as_mut_ptr().cast(), size)

@@ -3,8 +3,8 @@
 #[cfg(target_os = "linux")]
 use crate::file::witness::{self, Call};
 
-/// Makes this process one whose running threads execute a barrier when somebody asks for it. `false` if the system does
-/// not offer that.
+/// Registers this process: its running threads execute a barrier when any process asks for one. `false` if the system
+/// does not offer that.
 #[cfg(target_os = "linux")]
 pub(crate) fn register() -> bool {
     /// From `linux/membarrier.h`; Linux 4.16.
@@ -12,8 +12,8 @@ pub(crate) fn register() -> bool {
     membarrier(REGISTER_GLOBAL_EXPEDITED)
 }
 
-/// Has every running thread of every process that is registered execute a full memory barrier before this returns. A
-/// thread that is not running executes one when it is switched to.
+/// Makes every running thread of every registered process execute a full memory barrier before this returns. A thread
+/// that is not running executes one when it is switched to.
 #[cfg(target_os = "linux")]
 pub(crate) fn everywhere() -> bool {
     /// From `linux/membarrier.h`.

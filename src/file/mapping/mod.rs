@@ -1,27 +1,27 @@
 //! The mapping: the file as memory, and the one door through which it changes.
 //!
 //! Readers get three things from here: atomic words ([`Mapping::word`], [`Mapping::words`]; a [`Word`] can only be
-//! loaded), bytes that can change no more ([`Mapping::frozen`]) and headers among them ([`Mapping::header`]). Every
-//! access is checked against the length of the file. Writers go through the door, the methods
+//! loaded), bytes that no longer change ([`Mapping::frozen`]) and headers among them ([`Mapping::header`]). Every
+//! access is checked against the length of the file. Only the door changes the file: the methods
 //! [`write`](Mapping::write), [`store`](Mapping::store), [`append`](Mapping::append),
-//! [`compare_exchange`](Mapping::compare_exchange), [`flush`](Mapping::flush) and [`allocate`](Mapping::allocate), and
-//! nothing else changes the file; a test build can put a [recorder](super::witness) behind it.
+//! [`compare_exchange`](Mapping::compare_exchange), [`flush`](Mapping::flush) and [`allocate`](Mapping::allocate). A
+//! test build can put a [recorder](super::witness) there.
 //!
 //! # Why the references are sound
 //!
-//! * The base pointer belongs to a [span] that stays mapped as long as the `Mapping` lives. It grows where it is; where
-//!   the addresses behind it are taken, a file is mapped anew, and the old spans stay. Those grow geometrically, so they
-//!   are few.
-//! * The last block of a file is the [seal](super::layout#the-seal), and behind the length that callers see. The
+//! * The base pointer belongs to a [span] that stays mapped as long as the `Mapping` lives. A span grows in place;
+//!   where the addresses after it are taken, the file is mapped anew, and the old spans stay. They grow geometrically,
+//!   so they are few.
+//! * The last block of a file is the [seal](super::layout#the-seal). It lies after the length that callers see, and the
 //!   mapping covers it as well.
 //! * The length is raised only after the file has been extended, by us or by another process, and the mapping covers
-//!   it. The file is made shorter, by us or by another process, only where nobody looks: what is cut off is in no use,
-//!   no pin covers it, and nobody has the store open who reads without pins. The mapping goes on behind its end.
-//! * Nothing hands out `&mut` to the mapping, nor `&` to what may still change, words excepted, and those are atomics.
-//! * The trust boundary, stated in the crate's documentation: nobody but slotlog changes or truncates the file while it
-//!   is open. Within that, callers of [`Mapping::frozen`] ask only for bytes that were published, by a release store of
-//!   the slot or the commit point through which they found them, and that are not reused while they look (they hold a
-//!   pin or the writer lock).
+//!   it. The file is shortened, by us or by another process, only where nothing is read: the part cut off is not in
+//!   use, no pin covers it, and no reader without pins has the store open. The mapping extends past its end.
+//! * Nothing hands out `&mut` to the mapping, nor `&` to what may still change, except words, which are atomics.
+//! * The trust boundary, stated in the crate's documentation: only slotlog changes or truncates the file while it is
+//!   open. Within that, callers of [`Mapping::frozen`] ask only for bytes that were published, by a release store of
+//!   the slot or the commit point through which they found them, and that are not reused while borrowed (the callers
+//!   hold a pin or the writer lock).
 #![allow(unsafe_code)]
 
 pub(crate) mod barrier;
@@ -56,13 +56,13 @@ compile_error!("slotlog needs native 64-bit atomics, which this target does not 
 #[cfg(not(any(unix, windows)))]
 compile_error!("slotlog needs a system that maps files and locks bytes of them: Linux, macOS or Windows");
 
-/// How many addresses a mapping of a file takes at least that cannot grow where it is, if it may be longer than its
-/// file.
+/// The least number of addresses for the mapping of a file that cannot grow in place, if a mapping may be longer than
+/// its file.
 const RESERVE: u64 = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
-/// How many addresses memory in place of a file takes at most beyond what it has to begin with, if it cannot grow where
-/// it is. With 32 bits there are few, and they must not all go to one store. Tests have many stores at a time, some of
-/// them in an emulator that keeps a note of each page.
+/// The most addresses that memory in place of a file reserves beyond its first length, if it cannot grow in place. With
+/// 32 bits there are few, and they must not all go to one store. Tests have many stores at a time, some of them in an
+/// emulator that keeps a note of each page.
 const MOST_RESERVED: u64 = if cfg!(test) {
     1 << 30
 } else if usize::BITS < 64 {
@@ -71,7 +71,7 @@ const MOST_RESERVED: u64 = if cfg!(test) {
     64 << 30
 };
 
-/// A word that may change at any time: an atomic, of which everybody can load and only the door can store. It is
+/// A word that may change at any time: an atomic that any code can load and only the door can store. It is
 /// little-endian in memory.
 #[derive(Debug)]
 #[repr(transparent)]
@@ -83,7 +83,7 @@ impl Word {
     #[inline(always)]
     pub(crate) fn load(&self) -> u64 {
         if cfg!(thread_sanitizer) {
-            // It knows nothing of fences.
+            // ThreadSanitizer does not understand fences.
             return u64::from_le(self.0.load(Ordering::Acquire));
         }
         let value = self.relaxed();
@@ -111,10 +111,10 @@ pub(crate) enum Half {
     High,
 }
 
-/// The shortest file: the part in front of the extents, and the seal.
+/// The shortest file: the part before the extents, and the seal.
 const LEAST_FILE: u64 = EXTENTS + BLOCK;
 
-/// How much of a file of so many bytes lies before its seal. One that was cut off has none.
+/// How much of a file of `len` bytes lies before its seal. A file that was cut short has none.
 fn before_seal(len: u64) -> u64 {
     if len < LEAST_FILE { len } else { (len / BLOCK - 1) * BLOCK }
 }
@@ -126,13 +126,13 @@ pub(crate) struct Mapping {
     /// Every span made, with its length; the last one is in use, the others may still be borrowed from.
     spans: Mutex<Vec<Arc<Span>>>,
     backing: Backing,
-    /// The last block is the seal. A mapping that is no file has none, nor is one looked for in a recovery.
+    /// The last block is the seal. Memory has none, nor does a recovery look for one.
     sealed: AtomicBool,
     path: PathBuf,
     max_len: u64,
-    /// By how many bytes it may exceed that now.
+    /// How many bytes past `max_len` are allowed now.
     excess: AtomicU64,
-    /// What is written to the file shows in the mapping at once, and the other way round.
+    /// Writes to the file show in the mapping at once, and the other way round.
     coherent: bool,
     /// A flush has failed.
     flush_failed: AtomicBool,
@@ -143,25 +143,25 @@ pub(crate) struct Mapping {
 enum Backing {
     File(File),
     ReadOnlyFile(File),
-    /// Memory of this process: anonymous, or behind a file whose pages are copied when they are written to. That file
-    /// stays open, since a forked child makes a descriptor from it; so many bytes of it were put in place.
+    /// Memory of this process: anonymous, or a copy of a file, page by page as it is written to. `behind` is that file,
+    /// kept open since a forked child duplicates its descriptor, and how many bytes of it were mapped.
     Memory {
         behind: Option<(File, u64)>,
     },
 }
 
-/// What is there when a mapping begins.
+/// The initial state of a mapping.
 struct Mapped {
     span: Span,
-    /// So many bytes mapping and file have at least, and that is at least [`EXTENTS`].
+    /// Span and file have at least this many bytes, which is at least [`EXTENTS`].
     len: u64,
     /// Span and file have a block more, the seal.
     sealed: bool,
 }
 
 impl Mapping {
-    /// Maps `file`. One that is to be written to gets real space behind all of it; a shorter one is made as long as the
-    /// part in front of the extents and the seal.
+    /// Maps `file`. For writing, all of it gets real space, and a shorter one is extended to the length of the part
+    /// before the extents and the seal.
     pub(crate) fn of_file(file: File, path: PathBuf, protection: Protection, max_len: u64) -> Result<Mapping> {
         let read_only = protection == Protection::ReadOnly;
         let mut len = file.metadata().map_err(|e| Error::io(&path, "read the length", e))?.len();
@@ -178,9 +178,9 @@ impl Mapping {
             return Err(Error::Truncated { path, len, expected: EXTENTS });
         }
         if !read_only {
-            // A copy may have holes wherever there are zeros. Before anything is stored there, or even looked at: of a
-            // file in memory, that takes space. To find out that nothing is to be done takes one look; where the system
-            // has no call for the rest, that is all.
+            // A copied file may have holes wherever there are zeros. They are filled before anything there is stored,
+            // or even read: in a file in memory, reading takes space. Usually one call finds that there are none; where
+            // the system cannot fill them, that is all.
             let missing = os::missing_space(&file).map_err(|e| Error::io(&path, "look at the file", e))?;
             if missing > 0 {
                 os::fill_holes(&file, 0, len).map_err(|refused| refusal(&path, missing, refused))?;
@@ -193,8 +193,8 @@ impl Mapping {
         Ok(Mapping::new(mapped, backing, path, max_len))
     }
 
-    /// Anonymous memory as long as the part in front of the extents, all zeros, that can grow to `max_len` if the
-    /// system has that much to promise.
+    /// Anonymous memory, all zeros, as long as the part before the extents. It can grow to `max_len` if the system can
+    /// promise that much.
     pub(crate) fn in_memory(max_len: u64) -> Result<Mapping> {
         let path = PathBuf::from("(in memory)");
         let span = map_memory(EXTENTS, max_len).map_err(|e| unmapped(&path, EXTENTS, 0, e))?;
@@ -202,8 +202,8 @@ impl Mapping {
         Ok(Mapping::new(mapped, Backing::Memory { behind: None }, path, max_len))
     }
 
-    /// The content of a file that is mapped for reading, as memory of this process: what is changed and what is added,
-    /// up to `max_len`, stays here. Nobody else may change the file meanwhile.
+    /// Turns a file that is mapped for reading into memory of this process: changes and additions, up to `max_len`,
+    /// stay private. No other process may change the file meanwhile.
     pub(crate) fn into_private(self, max_len: u64) -> Result<Mapping> {
         let Mapping { backing, path, spans, .. } = self;
         // There may not be addresses for both.
@@ -226,7 +226,7 @@ impl Mapping {
 
     fn new(mapped: Mapped, backing: Backing, path: PathBuf, max_len: u64) -> Mapping {
         let Mapped { span, len, sealed } = mapped;
-        // Of the file systems that other machines may have open, not all keep file and mapping the same.
+        // Not every file system that other machines share keeps file and mapping the same.
         let coherent = match &backing {
             Backing::File(file) => {
                 cfg!(any(target_os = "linux", target_os = "android")) && network_file_system(file).is_none()
@@ -276,7 +276,7 @@ impl Mapping {
         }
     }
 
-    /// The file that this is, or that it was before it became memory of this process.
+    /// The mapped file, or the file behind memory of this process.
     pub(crate) fn file_behind(&self) -> Option<&File> {
         match &self.backing {
             Backing::Memory { behind } => behind.as_ref().map(|(file, _)| file),
@@ -284,7 +284,7 @@ impl Mapping {
         }
     }
 
-    /// Bytes that can be accessed. The seal of a file lies behind them.
+    /// Bytes that can be accessed. The seal of a file lies after them.
     #[inline]
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
@@ -295,8 +295,7 @@ impl Mapping {
         self.max_len
     }
 
-    /// Takes a step that may make it by so many bytes longer than its owner has set. Only for the holder of the writer
-    /// lock.
+    /// Takes a step during which the mapping may exceed its limit by `bytes`. The caller holds the writer lock.
     pub(crate) fn exceeding<R>(&self, bytes: u64, step: impl FnOnce() -> R) -> R {
         struct Restore<'r>(&'r AtomicU64, u64);
 
@@ -305,18 +304,18 @@ impl Mapping {
                 self.0.store(self.1, Ordering::Relaxed);
             }
         }
-        // Whatever becomes of the step.
+        // Restored however the step ends.
         let _restore = Restore(&self.excess, self.excess.swap(bytes, Ordering::Relaxed));
         step()
     }
 
-    /// What tells this page cache from another; `None` if the system cannot say.
+    /// The identity of this page cache; `None` if the system cannot tell.
     pub(crate) fn identity(&self) -> Option<[u64; 6]> {
         self.file().and_then(os::identity)
     }
 
-    /// Marks the file for as long as its page cache lives: an identity that a disk has not that was pulled and plugged
-    /// in again, and that is the same in each mount namespace.
+    /// Marks the file for as long as its page cache lives: a disk that was pulled and plugged in again has lost the
+    /// mark, and every mount namespace sees the same one.
     pub(crate) fn mark(&self) {
         if let Some(file) = self.file() {
             os::mark(file);
@@ -358,7 +357,7 @@ impl Mapping {
         }
     }
 
-    /// The address of bytes behind the end that we know: another process may have made the file longer.
+    /// The address of bytes past the known end: another process may have extended the file.
     #[cold]
     fn address_in_longer_file(&self, offset: u64, len: u64) -> Result<*mut u8> {
         match offset.checked_add(len) {
@@ -370,8 +369,8 @@ impl Mapping {
         }
     }
 
-    /// Looks how long the file is by now, and maps it anew if it has outgrown the mapping. Returns its length up to the
-    /// seal.
+    /// Asks for the present length of the file, and maps it anew if it has outgrown the mapping. Returns its length up
+    /// to the seal.
     pub(crate) fn refresh(&self) -> Result<u64> {
         let Some(file) = self.file() else { return Ok(self.len()) };
         let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -380,13 +379,13 @@ impl Mapping {
         if len != self.len() && len >= EXTENTS {
             let covered = self.cover(&mut spans, file, whole);
             covered.map_err(|e| Error::io(&self.path, "map the longer file into memory", os::naming_limit(e)))?;
-            // Release: whoever sees the new length sees a base that covers it.
+            // Release: a thread that sees the new length sees a base that covers it.
             self.len.store(len, Ordering::Release);
         }
         Ok(len)
     }
 
-    /// Sees to it that the span in use has at least `len` bytes.
+    /// Makes sure that the span in use has at least `len` bytes.
     fn cover(&self, spans: &mut Vec<Arc<Span>>, file: &File, len: u64) -> io::Result<()> {
         let shown = Shown::File(file, self.protection());
         if let Some(span) = spans.last()
@@ -400,8 +399,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// The word at `offset`, a multiple of 8, in front of the extents. Every mapping is at least that long, so for an
-    /// offset that the compiler knows nothing is left to check.
+    /// The word at `offset`, a multiple of 8, before the extents. Every mapping is at least that long, so a constant
+    /// offset leaves nothing to check.
     #[inline(always)]
     pub(crate) fn live_word(&self, offset: u64) -> Result<&Word> {
         if !offset.is_multiple_of(8) || offset >= EXTENTS {
@@ -412,19 +411,19 @@ impl Mapping {
         Ok(unsafe { &*self.base.load(Ordering::Acquire).add(offset as usize).cast::<Word>() })
     }
 
-    /// The value of a word in front of the extents; see [`Word::load`].
+    /// The value of a word before the extents; see [`Word::load`].
     #[inline(always)]
     pub(crate) fn live(&self, offset: u64) -> Result<u64> {
         Ok(self.live_word(offset)?.load())
     }
 
-    /// The sequence number in a word in front of the extents.
+    /// The sequence number in a word before the extents.
     #[inline(always)]
     pub(crate) fn live_seq(&self, offset: u64) -> Result<Seq> {
         Ok(Seq(self.live(offset)?))
     }
 
-    /// The place that a word in front of the extents names.
+    /// The place that a word before the extents names.
     #[inline(always)]
     pub(crate) fn live_offset(&self, offset: u64) -> Result<Offset> {
         Ok(Offset(self.live(offset)?))
@@ -449,7 +448,7 @@ impl Mapping {
         Ok(words)
     }
 
-    /// `M` rows of `N` words each, one behind the other, at `offset`, a multiple of 8.
+    /// `M` rows of `N` words each, one after the other, at `offset`, a multiple of 8.
     #[inline(always)]
     pub(crate) fn rows<const N: usize, const M: usize>(&self, offset: u64) -> Result<&[[Word; N]; M]> {
         if !offset.is_multiple_of(8) {
@@ -461,7 +460,7 @@ impl Mapping {
         Ok(unsafe { &*address.cast::<[[Word; N]; M]>() })
     }
 
-    /// Bytes that were published and can change no more.
+    /// Bytes that were published and no longer change.
     #[inline(always)]
     pub(crate) fn frozen(&self, offset: Offset, len: u64) -> Result<&[u8]> {
         let address = self.address(offset.0, len)?;
@@ -478,10 +477,10 @@ impl Mapping {
         T::ref_from_bytes(bytes).map_err(|_| self.corrupt(offset, "a header was to be read here, and is misaligned"))
     }
 
-    /// A copy of bytes that may change while they are copied, from `offset`, a multiple of 8, on. They are taken word
-    /// by word, so a change shows as a mixture of old and new words; whoever asks for this has a way to find that out.
+    /// A copy of bytes that may change meanwhile, from `offset`, a multiple of 8, on. It is made word by word, so a
+    /// change shows as a mixture of old and new words; the caller has a way to detect that.
     pub(crate) fn copy(&self, offset: Offset, len: u64) -> Result<Vec<u8>> {
-        // So that a damaged length is an error before it is a lot of memory.
+        // A damaged length has to fail before it allocates a lot of memory.
         self.address(offset.0, len)?;
         let mut bytes =
             Vec::with_capacity(usize::try_from(len).map_err(|_| self.outside(offset.0, len))?.next_multiple_of(8));
@@ -508,15 +507,15 @@ impl Mapping {
         }
     }
 
-    /// Sleeps while one half of a word in front of the extents has the value `seen`, until somebody
-    /// [wakes](Mapping::wake) it or `timeout` is over; sometimes for no reason. Where the system cannot wake other
-    /// processes it sleeps a little.
+    /// Sleeps while one half of a word before the extents has the value `seen`, until it is [woken](Mapping::wake) or
+    /// `timeout` is over; it may also wake for no reason. Where the system cannot wake other processes it sleeps a
+    /// little.
     pub(crate) fn sleep(&self, offset: u64, half: Half, seen: u32, timeout: Duration) -> Result<()> {
         os::wait(self.half(offset, half)?, seen, timeout);
         Ok(())
     }
 
-    /// Wakes everybody, in all processes, who [sleeps](Mapping::sleep) on this half of this word.
+    /// Wakes all threads, in all processes, that [sleep](Mapping::sleep) on this half of this word.
     pub(crate) fn wake(&self, offset: u64, half: Half) -> Result<()> {
         os::wake(self.half(offset, half)?);
         Ok(())
@@ -547,7 +546,7 @@ fn refusal(path: &Path, needed: u64, refused: os::Refused) -> Error {
     }
 }
 
-/// Refuses a file of `len` bytes that is to be written without a mapping, if a limit forbids it.
+/// Refuses to write a file of `len` bytes without a mapping, if a limit forbids it.
 pub(crate) fn check_file_size(path: &Path, max_len: u64, len: u64) -> Result<()> {
     let why = match os::file_size_limit() {
         _ if len > max_len => FullReason::MaxSize(max_len),
@@ -557,12 +556,12 @@ pub(crate) fn check_file_size(path: &Path, max_len: u64, len: u64) -> Result<()>
     Err(Error::Full { path: path.to_owned(), needed: len, why })
 }
 
-/// What a store is told that gets no addresses for `needed` bytes more than the `len` that it has.
+/// The error when there are no addresses for `needed` bytes more than the present `len`.
 fn unmapped(path: &Path, needed: u64, len: u64, error: io::Error) -> Error {
     let limit = match error.kind() {
-        // One without a number comes from no limit: the addresses are taken.
+        // An error without a number comes from no limit: the addresses are taken.
         io::ErrorKind::OutOfMemory => os::address_limit().filter(|_| error.raw_os_error().is_some()),
-        // So much memory cannot be locked.
+        // This much memory cannot be locked.
         io::ErrorKind::WouldBlock => None,
         _ => return Error::io(path, "map more memory", error),
     };
@@ -575,19 +574,19 @@ fn map_file(file: &File, len: u64, protection: Protection) -> io::Result<Span> {
     let most = match cfg!(target_pointer_width = "64") {
         _ if !cfg!(target_os = "linux") => len,
         true => len.saturating_mul(4).max(RESERVE),
-        // Old spans stay: so many that all of them together are a few times as long as the file.
+        // Old spans stay. Growing by half, all of them together are a few times as long as the file.
         false => len.saturating_add(len / 2),
     };
     map(Shown::File(file, protection), len, most)
 }
 
-/// Takes memory of this process. What makes a full store smaller may exceed its limit `max_len` for a while, and so may
-/// a recovery.
+/// Takes memory of this process. Shrinking a full store may exceed its limit `max_len` for a while, and so may a
+/// recovery.
 fn map_memory(len: u64, max_len: u64) -> io::Result<Span> {
     map(Shown::Memory, len, max_len.saturating_mul(2).clamp(len, len.saturating_add(MOST_RESERVED)))
 }
 
-/// Maps `len` bytes where it can be more later. If there is no such place, up to `most`, as much of that as the system
+/// Maps `len` bytes where the span can grow. If there is no such place, up to `most` bytes, as many as the system
 /// gives.
 fn map(shown: Shown<'_>, len: u64, most: u64) -> io::Result<Span> {
     for len in [with_room(shown, len), len] {
@@ -604,18 +603,18 @@ fn map(shown: Shown<'_>, len: u64, most: u64) -> io::Result<Span> {
     }
 }
 
-/// Reads bytes of a file of which nothing is known.
+/// Reads bytes of a file that is not mapped, or not checked yet.
 pub(crate) fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
     os::read_at(file, offset, bytes)
 }
 
-/// Makes a span longer, where it is. Under a tight limit, only as long as it has to be.
+/// Makes a span longer, in place. Under a tight limit, only as long as it has to be.
 fn grow(span: &Span, shown: Shown<'_>, len: u64) -> io::Result<()> {
     let grow = |len| witness::call(Call::Map).and_then(|()| span.grow(shown, len));
     grow(with_room(shown, len)).or_else(|_| grow(len))
 }
 
-/// So that a span grows in few steps. Where the system does not allow it, a file is not mapped beyond its end.
+/// The length to map, so that a span grows in few steps. Where a file cannot be mapped past its end, `len` itself.
 fn with_room(shown: Shown<'_>, len: u64) -> u64 {
     let may_be_longer = cfg!(target_os = "linux") || matches!(shown, Shown::Memory);
     if may_be_longer { len.saturating_add(len / 4) } else { len }

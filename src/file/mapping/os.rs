@@ -16,9 +16,9 @@ pub(super) enum Refused {
     Io(io::Error),
 }
 
-/// Makes a file of `old` bytes at least `to` bytes long, with real space behind `from..to`, of which nothing is in use;
-/// a later store through a mapping cannot run into a full disk. What was behind `old` reads as zeros, bytes before
-/// `from` are not touched. On failure the file has its old length.
+/// Makes a file of `old` bytes at least `to` bytes long, with real space for `from..to`, none of which is in use: a
+/// later store through a mapping cannot run into a full disk. Bytes past `old` read as zeros, bytes before `from` are
+/// not touched. On failure the file has its old length.
 pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Refused> {
     if let Some(limit) = file_size_limit()
         && to > old
@@ -41,7 +41,7 @@ pub(super) fn extend(file: &File, from: u64, old: u64, to: u64) -> Result<(), Re
     })
 }
 
-/// How many bytes of a file have no real space behind them, as far as the system tells.
+/// How many bytes of a file have no real space, as far as the system tells.
 #[cfg(unix)]
 pub(super) fn missing_space(file: &File) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
@@ -55,7 +55,7 @@ pub(super) fn missing_space(_file: &File) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Puts real space behind a range of a file, which may be in use by others; no byte of it changes, nor does its length.
+/// Allocates real space for a range of a file that others may be using; neither its bytes nor its length change.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn fill_holes(file: &File, from: u64, to: u64) -> Result<(), Refused> {
     use std::os::fd::AsRawFd;
@@ -70,7 +70,7 @@ pub(super) fn fill_holes(file: &File, from: u64, to: u64) -> Result<(), Refused>
             let error = io::Error::last_os_error();
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
-                // Writing zeros instead, as for new space, could meet what another process writes.
+                // Writing zeros instead, as for new space, could overwrite what another process writes.
                 Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
                 _ => return Err(error),
             }
@@ -88,36 +88,36 @@ pub(super) fn fill_holes(_file: &File, _from: u64, _to: u64) -> Result<(), Refus
     Ok(())
 }
 
-/// How long the file is by now.
+/// The present length of the file.
 ///
-/// Not for a commit that is about to be flushed: Linux gives what was written since somebody looked a time stamp of its
-/// own, and the flush writes the inode for its sake.
+/// Not for a commit that is about to be flushed: after a look at the inode, Linux gives the next write a time stamp of
+/// its own, and the flush then writes the inode as well.
 pub(super) fn len(file: &File) -> io::Result<u64> {
     witness::call(Call::Length)?;
     Ok(file.metadata()?.len())
 }
 
-/// Makes the file this long, which is shorter than it is.
+/// Shortens the file to this length.
 pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
     witness::call(Call::Truncate)?;
     file.set_len(len)
 }
 
-/// Whether a file could not be made shorter because somebody has it mapped, which some systems do not allow.
+/// Whether a file could not be shortened because a process has it mapped, which some systems refuse.
 pub(super) fn is_mapped_elsewhere(error: &io::Error) -> bool {
     /// `ERROR_USER_MAPPED_FILE`.
     const MAPPED: i32 = 1224;
     cfg!(windows) && error.raw_os_error() == Some(MAPPED)
 }
 
-/// Turns a range that nobody uses, of a mapping that is memory of this process, to zeros, and gives its whole pages
-/// back. Behind a file it is not enough to drop the pages: the content of the file would come up again.
+/// Zeroes an unused range of a mapping that is memory of this process, and gives its whole pages back. With a file
+/// behind it, dropping the pages is not enough: the content of the file would reappear.
 pub(super) fn discard(span: Option<&std::sync::Arc<Span>>, offset: u64, len: u64) {
     let Some(span) = span.filter(|span| offset + len <= span.len() as u64) else { return };
     let (start, end) = (offset as usize, (offset + len) as usize);
     let zero = |from: usize, to: usize| {
-        // SAFETY: `from..to` lies in the mapping (looked at above), which can be written to. It is a part of a free
-        // range of the store, into which no reference points.
+        // SAFETY: `from..to` lies in the mapping (checked above), which can be written to. It is a part of a free range
+        // of the store, into which no reference points.
         unsafe { span.as_mut_ptr().add(from).write_bytes(0, to - from) };
     };
     let whole = whole_pages(start..end, page_size());
@@ -129,8 +129,8 @@ pub(super) fn discard(span: Option<&std::sync::Arc<Span>>, offset: u64, len: u64
     }
 }
 
-/// Puts new memory, all zeros, in place of whole pages of a span that nobody has a reference into. `false` if the
-/// system does not offer that; then they are as they were.
+/// Puts new memory, all zeros, in place of whole pages of a span, into which no reference points. `false` if the system
+/// does not offer that; then they are unchanged.
 #[cfg(unix)]
 fn renew(span: &Span, offset: usize, len: usize) -> bool {
     assert!(offset + len <= span.len(), "the pages lie in the span");
@@ -155,7 +155,7 @@ fn renew(_span: &Span, _offset: usize, _len: usize) -> bool {
     false
 }
 
-/// Memory is promised when it is touched, not before: where the system can do it so.
+/// Memory is committed when it is touched, not before, where the system can do so.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) const NO_RESERVE: libc::c_int = libc::MAP_NORESERVE;
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
@@ -163,9 +163,9 @@ pub(super) const NO_RESERVE: libc::c_int = 0;
 
 #[cfg(unix)]
 pub(super) fn page_size() -> usize {
-    // SAFETY: takes an integer, and this one is known everywhere.
+    // SAFETY: the call takes an integer, and every system knows this one.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    // The system always knows; else next to nothing is a whole page.
+    // The system always knows its page size; with the fallback, almost no range holds a whole page.
     usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(1 << 30)
 }
 
@@ -238,7 +238,7 @@ pub(super) fn address_limit() -> Option<u64> {
     None
 }
 
-/// An error of mapping that says which limit it may have come of.
+/// A mapping error that names the limit it may come from.
 pub(super) fn naming_limit(error: io::Error) -> io::Error {
     match address_limit() {
         Some(limit) if error.kind() == io::ErrorKind::OutOfMemory => {
@@ -264,13 +264,13 @@ fn limit(of: Resource) -> Option<u64> {
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then(|| limit.rlim_cur.into())
 }
 
-/// What tells one page cache of a file from another: boot id (two words), device, inode, birth time and mount. `None`
-/// where the system cannot tell, which costs a recovery after a kill its speed and never its data.
+/// The identity of a file's page cache: boot id (two words), device, inode, birth time and mount. `None` where the
+/// system cannot tell, which costs a recovery after a kill its speed, never its data.
 #[cfg(target_os = "linux")]
 pub(super) fn identity(file: &File) -> Option<[u64; 6]> {
     use std::os::fd::AsRawFd;
 
-    /// From Linux 6.8 on: a mount id that is never used again until the next boot, so that a disk that was pulled and
+    /// Since Linux 6.8: a mount id that is not used again until the next boot, so that a disk that was pulled and
     /// plugged in again shows.
     const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
@@ -303,9 +303,8 @@ pub(super) fn identity(_file: &File) -> Option<[u64; 6]> {
     None
 }
 
-/// What the system is told of how long the content of the file lives, and nothing else uses so: it is kept with the
-/// inode in memory, and on no disk. As long as it is there, this is the inode, and so the page cache, that it was said
-/// of.
+/// A hint on how long the content of the file lives, which nothing else sets to this value. The system keeps it with
+/// the inode in memory, and on no disk: while it is there, this is the inode, and so the page cache, that was marked.
 #[cfg(target_os = "linux")]
 const MARK: u64 = 5;
 
@@ -321,7 +320,7 @@ pub(super) fn mark(file: &File) {
     use std::os::fd::AsRawFd;
 
     let mark = MARK;
-    // Without it, the mount alone tells.
+    // If this fails, the mount alone tells.
     // SAFETY: `file` keeps the descriptor open during the call, which reads a word that lives on this stack frame.
     unsafe { libc::fcntl(file.as_raw_fd(), F_SET_RW_HINT, &raw const mark) };
 }
@@ -351,13 +350,13 @@ pub(super) fn begin_writing_back(file: &File, offset: u64, len: u64) -> io::Resu
     sync_file_range(file, offset, len, libc::SYNC_FILE_RANGE_WRITE)
 }
 
-/// Waits for what is being written back of a range.
+/// Waits for the writes of a range that are under way.
 #[cfg(target_os = "linux")]
 pub(super) fn wait_for_writing_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
     sync_file_range(file, offset, len, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
 }
 
-/// Errors count: what this reports of a page that could not be written, no later flush of this open file reports again.
+/// Errors count: a failure reported here is not reported again by a later flush of this open file.
 #[cfg(target_os = "linux")]
 fn sync_file_range(file: &File, offset: u64, len: u64, flags: libc::c_uint) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -380,14 +379,14 @@ pub(super) fn begin_writing_back(_file: &File, _offset: u64, _len: u64) -> io::R
     Ok(())
 }
 
-/// What cannot be begun early is done here.
+/// Writing back cannot be begun early here, so this does all of it.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn wait_for_writing_back(file: &File, _offset: u64, _len: u64) -> io::Result<()> {
     file.sync_data()
 }
 
 /// Puts the first `len` bytes of a file, a multiple of the page size or all of it, in place of the first bytes of a
-/// span that is at least as long. What is written to them stays in this process.
+/// span that is at least as long. Writes to them stay in this process.
 #[cfg(unix)]
 pub(super) fn put_private(span: &Span, file: &File, len: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -395,21 +394,21 @@ pub(super) fn put_private(span: &Span, file: &File, len: u64) -> io::Result<()> 
     assert!(len <= span.len() as u64, "the file fits into the mapping");
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED | NO_RESERVE);
     let at = span.as_mut_ptr().cast();
-    // SAFETY: `MAP_FIXED` replaces only pages of `span`, from its start, which is that of a page, and no further
-    // than its end (asserted); nobody has a reference into it yet. It is unmapped as a whole when `span` is dropped.
+    // SAFETY: `MAP_FIXED` replaces only pages of `span`, from its start, which is that of a page, and no further than
+    // its end (asserted); there is no reference into it yet. It is unmapped as a whole when `span` is dropped.
     let mapped = unsafe { libc::mmap(at, len as usize, access, flags, file.as_raw_fd(), 0) };
     if mapped == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
     // The last page may show more of the file than that, where pages are larger than blocks.
     let end = (len as usize).next_multiple_of(page_size()).min(span.len());
-    // SAFETY: the bytes belong to the page of the last byte of `len`, so to the file and to the span, which is
-    // private to this process and which nobody has a reference into yet.
+    // SAFETY: the bytes belong to the page of the last byte of `len`, so to the file and to the span, which is private
+    // to this process and into which there is no reference yet.
     unsafe { span.as_mut_ptr().add(len as usize).write_bytes(0, end - len as usize) };
     Ok(())
 }
 
-/// Here a span cannot be put in place of a part of another, so the file is read.
+/// Here no span can replace a part of another, so the file is read.
 #[cfg(not(unix))]
 pub(super) fn put_private(span: &Span, file: &File, len: u64) -> io::Result<()> {
     assert!(len <= span.len() as u64, "the file fits into the mapping");
@@ -418,8 +417,8 @@ pub(super) fn put_private(span: &Span, file: &File, len: u64) -> io::Result<()> 
     while at < len {
         let piece = (len - at).min(buffer.len() as u64) as usize;
         read_at(file, at, &mut buffer[..piece])?;
-        // SAFETY: `at + piece` is at most `len`, and the span, which is private to this process and which nobody has
-        // a reference into yet, is at least that long.
+        // SAFETY: `at + piece` is at most `len`, and the span, which is private to this process and into which there is
+        // no reference yet, is at least that long.
         unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), span.as_mut_ptr().add(at as usize), piece) };
         at += piece as u64;
     }
@@ -478,7 +477,7 @@ pub(super) fn read_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io:
 /// Sleeps while `word`, which is little-endian, is `seen`, until [`wake`] or the end of `timeout`.
 #[cfg(target_os = "linux")]
 pub(super) fn wait(word: &AtomicU32, seen: u32, timeout: Duration) {
-    /// What this call takes. The C library's struct of that name can be another one, where that has longer times than
+    /// The timeout that this call takes. The C library's struct of that name differs where its times are longer than
     /// the system's words.
     #[repr(C)]
     struct Timeout {
@@ -492,14 +491,14 @@ pub(super) fn wait(word: &AtomicU32, seen: u32, timeout: Duration) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen.to_le(), &raw const timeout) };
 }
 
-/// Wakes all who sleep on `word`, in all processes.
+/// Wakes all threads that sleep on `word`, in all processes.
 #[cfg(target_os = "linux")]
 pub(super) fn wake(word: &AtomicU32) {
     // SAFETY: the address only names the queue of sleepers.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, libc::c_int::MAX) };
 }
 
-/// Nobody can be woken across processes here, so this looks again soon.
+/// Here no thread can be woken across processes, so this looks again soon.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn wait(_word: &AtomicU32, _seen: u32, timeout: Duration) {
     std::thread::sleep(timeout.min(Duration::from_millis(1)));

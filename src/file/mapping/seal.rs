@@ -1,8 +1,8 @@
 //! The seal: the last block of a file, which says what was committed last. See [the
 //! format](crate::file::layout#the-seal).
 //!
-//! A mapping that is no file has none: nobody can copy it. Nor has one whose power was cut, until its log was followed
-//! to the end: the file may be shorter than it was, and what looks like the seal be the end of the log.
+//! Memory has none: it cannot be copied. Nor has a file after a power cut, until its log was followed to the end: the
+//! file may be shorter than it was, and its last block may be the end of the log.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -11,24 +11,24 @@ use super::*;
 use crate::file::layout::{align_block, seal};
 
 impl Mapping {
-    /// Bytes of the seal, which lies behind those that can be accessed.
+    /// Bytes of the seal, which lies after the accessible bytes.
     #[inline]
     pub(super) fn seal_len(&self) -> u64 {
         if self.sealed.load(Ordering::Relaxed) { BLOCK } else { 0 }
     }
 
-    /// The length of the file by now, the seal included.
+    /// The present length of the file, the seal included.
     pub(crate) fn file_len(&self) -> Result<u64> {
         let Some(file) = self.file() else { return Ok(self.len()) };
         os::len(file).map_err(|e| Error::io(&self.path, "read the length", e))
     }
 
-    /// Whether the file ends with a whole block. It always does, unless somebody else has changed its length.
+    /// Whether the file ends with a whole block. It always does, unless another program has changed its length.
     pub(crate) fn ends_with_a_block(&self) -> Result<bool> {
         Ok(self.file_len()? == self.len() + self.seal_len())
     }
 
-    /// Whether a seal can be at `at`, in the file as long as it is known to be.
+    /// Whether a seal can be at `at`, given the known length of the file.
     #[inline(always)]
     fn can_seal_at(&self, at: u64) -> bool {
         at <= self.len() && at >= EXTENTS && at.is_multiple_of(BLOCK)
@@ -61,19 +61,19 @@ impl Mapping {
         if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.len(), word)?.load()) }
     }
 
-    /// A word of the seal that the live area names. What lies behind that, nobody had come to use when it was written:
-    /// the file was just made longer, or was to become shorter.
+    /// A word of the seal that the live area names. Bytes after it were not in use when it was named: the file had just
+    /// been extended, or was about to be shortened.
     pub(crate) fn seal_in_force(&self, word: u64) -> Result<u64> {
         if self.seal_len() == 0 { Ok(0) } else { Ok(self.seal_word(self.live(live::SEAL_AT)?, word)?.load()) }
     }
 
-    /// Puts the seal to the end of the file, should a process that was to do so have been killed. Only for the holder
-    /// of the writer lock.
+    /// Moves the seal to the end of the file, in case a process was killed before it did. The caller holds the writer
+    /// lock.
     pub(crate) fn settle_seal(&self) -> Result<()> {
         self.move_seal(self.refresh()?)
     }
 
-    /// Stores a word of the seal, where the live area says that it is. Only for the holder of the writer lock.
+    /// Stores a word of the seal, at the place that the live area names. The caller holds the writer lock.
     #[inline(always)]
     pub(crate) fn store_seal(&self, word: u64, value: u64) -> Result<()> {
         if self.seal_len() == 0 {
@@ -81,7 +81,7 @@ impl Mapping {
         }
         let door = self.door()?;
         let at = self.live(live::SEAL_AT)?;
-        // Release, where it says that something has changed: whatever made it so was stored before.
+        // Release: if the word reports a change, the change was stored before it.
         door.store(self.seal_word(at, word)?, at + word, value, Ordering::Release);
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Mapping {
         self.flush_range(file, self.live(live::SEAL_AT)?, BLOCK)
     }
 
-    /// Takes the last block for a part of the log, until the file is [sealed up](Mapping::seal_up).
+    /// Treats the last block as a part of the log, until the file is [sealed up](Mapping::seal_up).
     pub(crate) fn unseal(&self) -> Result<()> {
         if let Backing::Memory { behind: Some((_, whole)) } = &self.backing {
             self.len.store(*whole, Ordering::Release);
@@ -101,8 +101,8 @@ impl Mapping {
         self.refresh().map(drop)
     }
 
-    /// Gives the file a seal that says nothing, behind the extents of the log. Nobody else looks. A private copy goes
-    /// on as long as the file would be.
+    /// Gives the file an empty seal, after the extents of the log, while no other process looks. A private copy becomes
+    /// as long as the file would be.
     pub(crate) fn seal_up(&self, log: &[Range<Offset>]) -> Result<()> {
         let Offset(end) = log.iter().map(|extent| extent.end).max().unwrap_or(Offset::EXTENTS);
         let len = self.refresh()?;
@@ -129,7 +129,7 @@ impl Mapping {
         seal::WORDS.into_iter().try_for_each(|word| self.store_seal(word, 0))
     }
 
-    /// Says that the seal is at the end of the file, and leaves there what is.
+    /// Names the end of the file as the place of the seal, and leaves its words as they are.
     pub(crate) fn find_seal(&self) -> Result<()> {
         if self.seal_len() == 0 { Ok(()) } else { self.store_live(live::SEAL_AT, self.len(), Ordering::Release) }
     }
@@ -142,9 +142,8 @@ impl Mapping {
         })
     }
 
-    /// Puts the seal to `to`, the end of the file or what is about to be that, unless it is there: first what it says,
-    /// then the old place becomes ordinary space, then the live area names the new one. Only for the holder of the
-    /// writer lock.
+    /// Moves the seal to `to`, the present or coming end of the file, unless it is there: its words are stored first,
+    /// then the old ones are cleared, then the live area names the new place. The caller holds the writer lock.
     pub(super) fn move_seal(&self, to: u64) -> Result<()> {
         let from = self.live(live::SEAL_AT)?;
         if self.seal_len() == 0 || from == to {
@@ -155,8 +154,8 @@ impl Mapping {
             let value = if was_there { self.seal_word(from, word)?.load() } else { 0 };
             door.store(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
         }
-        // The words of the old one first, and never both: a copy whose front names the old place must not find it as it
-        // was when others have committed since.
+        // The old words are cleared first, so that never both hold: a copy whose front names the old place must not
+        // find it as it was when others have committed since.
         if was_there {
             self.clear_seal(from)?;
         }

@@ -1,10 +1,9 @@
 //! A span: a run of addresses that shows a file, or memory of this process, and can grow where it is.
 //!
-//! Addresses are taken when they are needed and no sooner: a limit on them (`ulimit -v`) counts what is reserved as
-//! well, what a process [locks](https://man7.org/linux/man-pages/man2/mlock.2.html) in memory beforehand takes up real
-//! memory as soon as it is mapped, and a thousand stores that reserve a TiB each find none. So a span is as long as
-//! it has to be, and lies [apart](Span::apart): far from all others, so that the addresses behind it are free when
-//! it is to grow.
+//! Addresses are taken only when they are needed: a limit on them (`ulimit -v`) counts reserved ones too, a process
+//! that [locks](https://man7.org/linux/man-pages/man2/mlock.2.html) its future memory pays for all that is mapped with
+//! real memory at once, and a thousand stores that reserve a TiB each find none. So a span is as long as it has to be,
+//! and lies [apart](Span::apart): far from all others, so that the addresses after it are free when it has to grow.
 
 use std::fs::File;
 use std::io;
@@ -19,10 +18,10 @@ pub(crate) enum Protection {
 /// What a span shows.
 #[derive(Clone, Copy)]
 pub(super) enum Shown<'f> {
-    /// A file as everybody sees it.
+    /// A file, as all its openers see it.
     File(&'f File, Protection),
-    /// Memory of this process, zeros at first. It is promised when it is touched, not before, where the system can do
-    /// it so.
+    /// Memory of this process, zeros at first. Where the system can do so, it is committed when it is touched, not
+    /// before.
     Memory,
 }
 
@@ -49,8 +48,7 @@ mod system {
         len: AtomicUsize,
     }
 
-    // SAFETY: a span is a range of addresses, which any thread may use and unmap; who accesses what in it is for the
-    // mapping to say.
+    // SAFETY: a span is a range of addresses, which any thread may use and unmap; the mapping governs the accesses.
     unsafe impl Send for Span {}
     // SAFETY: as above.
     unsafe impl Sync for Span {}
@@ -67,7 +65,7 @@ mod system {
         }
 
         /// Maps `len` bytes in the middle of the longest run of addresses that is free, as far as this process knows.
-        /// Fails where there are too few addresses for that, or the system takes no wishes.
+        /// Fails where there are too few addresses for that, or the system takes no hints.
         pub(in super::super) fn apart(shown: Shown<'_>, len: u64) -> io::Result<Span> {
             let len = whole_pages(len)?;
             let mut apart = APART.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +73,7 @@ mod system {
             else {
                 return Err(no_addresses());
             };
-            // Somebody else may have memory in the middle.
+            // Other memory may lie in the middle.
             for eighth in [4, 2, 6, 1, 3, 5, 7] {
                 let at = (from + (to - from) / 8 * eighth) & !(HUGE_PAGE - 1);
                 if let Some(base) = map_at(at as *mut u8, len, shown, 0)? {
@@ -86,9 +84,8 @@ mod system {
             Err(no_addresses())
         }
 
-        /// Makes it `to` bytes long, if the addresses behind it are free; what it has stays where it is. `shown` is
-        /// what it was made for; from its present end on, that goes on as if it had been so long from the beginning.
-        /// One at a time.
+        /// Makes it `to` bytes long, in place, if the addresses after it are free. `shown` is what it was made for; it
+        /// then shows that as if it had had this length from the beginning. One call at a time.
         pub(in super::super) fn grow(&self, shown: Shown<'_>, to: u64) -> io::Result<()> {
             let (from, to) = (self.len(), whole_pages(to)?);
             if to <= from {
@@ -96,7 +93,7 @@ mod system {
             }
             let end = self.base.wrapping_add(from);
             map_at(end, to - from, shown, from as u64)?.ok_or_else(no_addresses)?;
-            // Release: whoever sees the length may use the addresses.
+            // Release: a thread that sees the length may use the addresses.
             self.len.store(to, Ordering::Release);
             let mut apart = APART.lock().unwrap_or_else(PoisonError::into_inner);
             apart.entry(self.base.addr()).and_modify(|end| *end = self.base.addr() + to);
@@ -128,7 +125,7 @@ mod system {
         fn drop(&mut self) {
             let len = *self.len.get_mut();
             let mut apart = APART.lock().unwrap_or_else(PoisonError::into_inner);
-            // SAFETY: `len` bytes from `base` on are ours and nobody's else; who borrows from them keeps the span.
+            // SAFETY: the `len` bytes from `base` on belong to this span alone, and borrowers of them keep it alive.
             unsafe { libc::munmap(self.base.cast(), len) };
             apart.remove(&self.base.addr());
         }
@@ -165,7 +162,7 @@ mod system {
         if mapped == at {
             return Ok(Some(mapped));
         }
-        // SAFETY: it was mapped just now, and nobody knows of it.
+        // SAFETY: it was mapped just now, and no reference into it exists.
         unsafe { libc::munmap(mapped.cast(), len) };
         Ok(None)
     }
@@ -173,12 +170,12 @@ mod system {
     /// So that the system can use large pages.
     const HUGE_PAGE: usize = 2 << 20;
 
-    /// Addresses that systems with 47 bits of them leave alone: they put stacks, libraries and what programs allocate
-    /// above, and programs with their heaps either above or below.
+    /// Addresses that systems with 47 bits of them leave alone: stacks, libraries and allocations lie above, programs
+    /// with their heaps above or below.
     const PLACES: Range<u64> = 0x1000_0000_0000..0x5000_0000_0000;
 
-    /// The longest run of addresses between spans that lie apart. Where it begins is random, so that nobody can tell
-    /// beforehand at which address the content of a file lies.
+    /// The longest run of addresses between spans that lie apart. Its start is random, so that the address of the
+    /// content of a file cannot be predicted.
     fn longest_gap(apart: &BTreeMap<usize, usize>) -> Option<Range<usize>> {
         static BEGIN: OnceLock<u64> = OnceLock::new();
 

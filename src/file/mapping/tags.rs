@@ -2,11 +2,11 @@
 
 use super::Word;
 
-/// A bit for each of the first six words whose highest 24 bits are `tag`. Nothing else of what they hold counts.
+/// A bit for each of the first six words whose highest 24 bits are `tag`. Their other bits do not count.
 ///
-/// They are compared without a branch on what they hold. Where in its line a key is found is random, so such a branch
-/// would be mispredicted once in each search, and only when the line has come from memory: the processor could not
-/// begin with anything that follows. (The same reason for which SwissTable compares a group at once.)
+/// The comparison has no branch on the words. The place of a key in its line is random, so such a branch would be
+/// mispredicted once in each search, and only after the line has come from memory: the processor could not begin with
+/// anything that follows. (SwissTable compares a group at once for the same reason.)
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn tagged(words: &[Word; 8], tag: u64) -> u32 {
@@ -18,7 +18,7 @@ pub(crate) fn tagged(words: &[Word; 8], tag: u64) -> u32 {
     let word = |place: usize| words[place].relaxed() as i64;
     // SAFETY: these compute with values only; and each processor with x86-64 has SSE2.
     unsafe {
-        // A tag is the upper half of a word, but for its low eight bits.
+        // A tag is the upper half of a word without its low eight bits.
         let tags = |one: __m128i, other: __m128i| {
             let halves = _mm_shuffle_ps::<0b11_01_11_01>(_mm_castsi128_ps(one), _mm_castsi128_ps(other));
             _mm_srli_epi32::<8>(_mm_castps_si128(halves))

@@ -29,7 +29,7 @@ fn accesses_beyond_the_end_are_refused() {
     ] {
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
-    // What was cut off the file meanwhile has nothing to be flushed.
+    // The part that was cut off the file meanwhile needs no flush.
     mapping.flush(Offset(0), len + 1).unwrap();
     mapping.flush(Offset(len), 4096).unwrap();
 }
@@ -64,7 +64,7 @@ fn neighbour_of(mapping: &Mapping) -> Neighbour {
     let spans = mapping.spans.lock().unwrap();
     let last = spans.last().unwrap();
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
-    // SAFETY: this takes addresses that are free: those behind the span, unless somebody else has them.
+    // SAFETY: this takes addresses that are free: those after the span, unless they are taken.
     let at = unsafe { libc::mmap(last.as_mut_ptr().wrapping_add(last.len()).cast(), 4096, access, flags, -1, 0) };
     assert!(at != libc::MAP_FAILED);
     // SAFETY: these bytes were mapped just now, for writing.
@@ -78,7 +78,7 @@ struct Neighbour(*const u8);
 #[cfg(unix)]
 impl Neighbour {
     fn frozen(&self) -> &[u8] {
-        // SAFETY: so many bytes were mapped and written to, and nobody writes to them again.
+        // SAFETY: this many bytes were mapped and written to, and nothing writes to them again.
         unsafe { std::slice::from_raw_parts(self.0, 4096) }
     }
 }
@@ -86,13 +86,12 @@ impl Neighbour {
 #[cfg(unix)]
 impl Drop for Neighbour {
     fn drop(&mut self) {
-        // SAFETY: it was mapped for this, and is borrowed no more.
+        // SAFETY: it was mapped for this, and is no longer borrowed.
         unsafe { libc::munmap(self.0.cast_mut().cast(), 4096) };
     }
 }
 
-/// Nothing of a file is mapped twice as long as there is room behind its span, and stores in memory go on where they
-/// are.
+/// No part of a file is mapped twice while there is room after its span, and stores in memory grow in place.
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(thread_sanitizer)))]
 #[test]
 fn mappings_grow_where_they_are() {
@@ -153,7 +152,7 @@ fn memory_grows_in_place() {
     assert_eq!(neighbour.frozen(), [7; 4096]);
 }
 
-/// What was given back is zeros when it is used again, and not what the file behind it says.
+/// Space that was given back reads as zeros when it is used again, not as the file behind it.
 #[test]
 fn memory_behind_a_file_grows_shrinks_and_leaves_the_file_alone() {
     const BLOCKS: u64 = 8;
@@ -233,7 +232,7 @@ fn a_recorder_sees_every_change_in_order() {
     mapping.flush(Offset(0), 64).unwrap();
     mapping.allocate(Offset(mapping.len()), Offset(2 * EXTENTS)).unwrap();
     let to_here = ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64"];
-    // First what the seal says, then that it is there.
+    // First the words of the seal, then its place.
     let growth = ["len 135168", "store 131072 0", "store 131080 0", "store 131088 0", "store 8296 131072"];
     assert_eq!(*notes.0.lock().unwrap(), [&to_here[..], &growth].concat());
 }

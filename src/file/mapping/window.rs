@@ -1,4 +1,4 @@
-//! A window: where the bytes of a mapping are at one time, for one who takes several steps among them.
+//! A window: where the bytes of a mapping are at one time, for several accesses in a row.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -8,10 +8,10 @@ use zerocopy::little_endian::U64;
 
 use super::{EXTENTS, Mapping, Offset, Word};
 
-/// Address and length of a mapping, loaded once. Each access is checked against that length, so what was added since
-/// lies beyond; whoever finds that asks the [`Mapping`], which looks again.
+/// Address and length of a mapping, loaded once. Each access is checked against that length, so bytes added since lie
+/// outside; the caller then asks the [`Mapping`], which looks again.
 ///
-/// It is taken for a few steps and not kept, since a file can become shorter where nobody looks.
+/// It is taken for a few steps and not kept, since the file can be shortened where nothing is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Window<'a> {
     base: NonNull<u8>,
@@ -21,19 +21,19 @@ pub(crate) struct Window<'a> {
 }
 
 impl Mapping {
-    /// What there is now.
+    /// The window as of now.
     #[inline(always)]
     pub(crate) fn window(&self) -> Window<'_> {
         // Length before base: a base that is newer than the length covers it all the same.
         let len = self.len.load(Ordering::Acquire);
         let base = self.base.load(Ordering::Acquire);
-        // SAFETY: no span begins at address zero. Said twice, since the compiler forgets it of a `NonNull`.
+        // SAFETY: no span begins at address zero. Said twice, since the compiler forgets it for a `NonNull`.
         let base = unsafe {
             std::hint::assert_unchecked(!base.is_null());
             NonNull::new_unchecked(base)
         };
-        // SAFETY: no mapping is ever shorter (see `Mapped`, `refresh`, `truncate` and the seal). So nothing is left
-        // to check of a word in front of the extents.
+        // SAFETY: no mapping is ever shorter (see `Mapped`, `refresh`, `truncate` and the seal). So a word before the
+        // extents needs no check.
         unsafe { std::hint::assert_unchecked(len >= EXTENTS) };
         Window { base, len, mapping: PhantomData }
     }
@@ -61,14 +61,13 @@ impl<'a> Window<'a> {
         Some(unsafe { address.cast::<[Word; N]>().as_ref() })
     }
 
-    /// The value of a word in front of the extents, which are in every window; see [`Word::load`]. Zero of one that is
-    /// not there.
+    /// The value of a word before the extents, which are in every window; see [`Word::load`]. Zero for a word outside.
     #[inline(always)]
     pub(crate) fn live(self, offset: u64) -> u64 {
         self.words(offset).map_or(0, |[word]| word.load())
     }
 
-    /// `N` words among bytes that were published and can change no more, at `offset`, a multiple of 8; see
+    /// `N` words among bytes that were published and no longer change, at `offset`, a multiple of 8; see
     /// [`Mapping::frozen`].
     #[inline(always)]
     pub(crate) fn frozen_words<const N: usize>(self, offset: Offset) -> Option<&'a [U64; N]> {
@@ -78,7 +77,7 @@ impl<'a> Window<'a> {
         Some(unsafe { address.cast::<[U64; N]>().as_ref() })
     }
 
-    /// Bytes that were published and can change no more; see [`Mapping::frozen`].
+    /// Bytes that were published and no longer change; see [`Mapping::frozen`].
     #[inline(always)]
     pub(crate) fn frozen(self, offset: Offset, len: u64) -> Option<&'a [u8]> {
         if offset.0.checked_add(len)? > self.len {

@@ -1,4 +1,4 @@
-//! The door: everything that changes the file, and nothing else does.
+//! The door: all that changes the file.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::sync::{LazyLock, PoisonError};
 
 use super::*;
 
-/// Zeros to be written. Nobody writes to them, so the system keeps no memory for them.
+/// Zeros to write from. They never change, so the system keeps no memory for them.
 static ZEROS: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; 128 << 10].into_boxed_slice());
 
 /// The way to change words of a mapping that can be written to.
@@ -27,7 +27,7 @@ impl Door<'_> {
         word.0.store(value.to_le(), order);
     }
 
-    /// Stores a word in front of the extents.
+    /// Stores a word before the extents.
     #[inline(always)]
     pub(crate) fn store_live(self, offset: u64, value: u64, order: Ordering) {
         if let Some([word]) = self.front.words(offset) {
@@ -53,21 +53,21 @@ impl Mapping {
         Error::ReadOnly { path: self.path.clone() }
     }
 
-    /// Stores bytes that nobody can reach yet.
+    /// Stores bytes that no reader can reach yet.
     #[inline]
     pub(crate) fn write(&self, offset: Offset, bytes: &[u8]) -> Result<()> {
         self.check_writable()?;
         let address = self.address(offset.0, bytes.len() as u64)?;
         #[cfg(test)]
         self.record(|recorder| recorder.write(offset.0, bytes));
-        // SAFETY: `address` points to as many bytes of a writable span, which `bytes` does not overlap, since what
-        // is borrowed from the mapping is frozen and this range is not. Only the holder of the writer lock gets here,
-        // with bytes that are not published, so nobody reads or writes them meanwhile.
+        // SAFETY: `address` points to as many bytes of a writable span, which `bytes` does not overlap, since what is
+        // borrowed from the mapping is frozen and this range is not. Only the holder of the writer lock gets here, with
+        // bytes that are not published, so nothing else reads or writes them meanwhile.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address, bytes.len()) };
         Ok(())
     }
 
-    /// As [`write`](Mapping::write), for bytes that are to be flushed at once. A store through the mapping dirties the
+    /// As [`write`](Mapping::write), for bytes that will be flushed at once. A store through the mapping dirties the
     /// whole folio that a page belongs to, up to 2 MiB of it; this dirties its own blocks only, where file and mapping
     /// are the same memory.
     #[inline]
@@ -86,7 +86,7 @@ impl Mapping {
     }
 
     /// Writes a range, from a multiple of 8 on, once more as it is, so that the next flush writes it to the disk
-    /// whatever the system believes is there. After a failed flush it believes so of pages that never got there.
+    /// whatever the system believes is there. After a failed flush it takes pages for written that never were.
     pub(crate) fn rewrite(&self, offset: Offset, len: u64) -> Result<()> {
         let mut at = offset;
         while at < offset + len {
@@ -97,8 +97,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// Stores zeros where nobody looks. Written and not stored, they take memory for a long piece at once; if the
-    /// system refuses that, they are stored.
+    /// Zeroes a range that nothing reads. Zeros are written, which takes memory for a long piece at once; if the system
+    /// refuses that, they are stored.
     pub(crate) fn zero(&self, offset: Offset, len: u64) -> Result<()> {
         let mut done = 0;
         while done < len {
@@ -111,8 +111,8 @@ impl Mapping {
     }
 
     /// Writes zeros to a part of the file that was never in memory, so that the system takes memory for all of it at
-    /// once and not page by page as it is stored to. Nothing depends on it, nor is anything to be done where file and
-    /// mapping are not the same memory.
+    /// once and not page by page with each store. Nothing depends on it, and it does nothing where file and mapping are
+    /// not the same memory.
     pub(crate) fn write_ahead(&self, offset: Offset, len: u64) {
         if matches!(self.backing, Backing::File(_)) && self.coherent {
             // The space is there, so that storing does not fail.
@@ -120,7 +120,7 @@ impl Mapping {
         }
     }
 
-    /// Stores a word in front of the extents.
+    /// Stores a word before the extents.
     #[inline(always)]
     pub(crate) fn store_live(&self, offset: u64, value: u64, order: Ordering) -> Result<()> {
         self.door()?.store(self.live_word(offset)?, offset, value, order);
@@ -134,7 +134,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Stores a word of this mapping that was found at `offset`. Nothing happens in one that cannot be written to.
+    /// Stores a word of this mapping that was found at `offset`. Does nothing if the mapping cannot be written to.
     #[inline(always)]
     pub(crate) fn store_found(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
         if !self.is_read_only() {
@@ -155,7 +155,7 @@ impl Mapping {
         Ok(done)
     }
 
-    /// Replaces a word in front of the extents, in the single total order, and returns what it was.
+    /// Replaces a word before the extents, in the single total order, and returns what it was.
     #[inline(always)]
     pub(crate) fn swap_live(&self, offset: u64, value: u64) -> Result<u64> {
         self.check_writable()?;
@@ -165,7 +165,7 @@ impl Mapping {
         Ok(u64::from_le(word.0.swap(value.to_le(), Ordering::SeqCst)))
     }
 
-    /// Makes of a word in front of the extents, that others change as well, what `next` makes of its value.
+    /// Replaces a word before the extents, which others change as well, by `next` of its value.
     pub(crate) fn update_live(&self, offset: u64, next: impl Fn(u64) -> u64) -> Result<()> {
         loop {
             let value = self.live(offset)?;
@@ -186,7 +186,7 @@ impl Mapping {
     /// the pages for written. So it is remembered, here and in the file.
     pub(crate) fn flush(&self, offset: Offset, len: u64) -> Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
-        // What lies behind the end of the file was given up and cut off, perhaps just now.
+        // Bytes past the end of the file were given up and cut off, perhaps just now.
         let end = offset.0.saturating_add(len);
         let end = if end > self.len() { end.min(self.refresh()?) } else { end };
         let len = end.saturating_sub(offset.0);
@@ -196,7 +196,7 @@ impl Mapping {
         self.flush_range(file, offset.0, len)
     }
 
-    /// Makes a range durable that the mapping covers.
+    /// Makes a range of the mapping durable.
     pub(super) fn flush_range(&self, file: &File, offset: u64, len: u64) -> Result<()> {
         self.noting_failure("flush", || {
             witness::call(Call::Flush)?;
@@ -225,9 +225,9 @@ impl Mapping {
         })
     }
 
-    /// Has the system write back all of the file, piece by piece, and calls `on_piece` with how many bytes that makes
-    /// so far. That does not make it durable; but a flush after it has little left to do. Does nothing where the system
-    /// cannot do that for a part of a file.
+    /// Makes the system write back all of the file, piece by piece, and calls `on_piece` with the bytes so far. That
+    /// does not make it durable; but a flush after it has little left to do. Does nothing where the system cannot do
+    /// that for a part of a file.
     pub(crate) fn write_back_all(&self, mut on_piece: impl FnMut(u64)) -> Result<()> {
         const PIECE: u64 = 16 << 20;
 
@@ -267,7 +267,7 @@ impl Mapping {
         })
     }
 
-    /// Remembers it if this fails: nothing is known to be durable from then on.
+    /// Takes a step and remembers its failure: nothing is known to be durable from then on.
     fn noting_failure(&self, doing: &'static str, step: impl FnOnce() -> io::Result<()>) -> Result<()> {
         step().map_err(|error| {
             self.flush_failed.store(true, Ordering::Release);
@@ -282,13 +282,13 @@ impl Mapping {
         self.flush_failed.load(Ordering::Acquire)
     }
 
-    /// Refuses to take `needed` bytes more, so that a file that ends at `end` has `used` bytes in use, if the limit
+    /// Refuses to take `needed` more bytes, with which `used` bytes are in use and the file ends at `end`, if the limit
     /// forbids it.
     pub(crate) fn check_limit(&self, needed: u64, used: u64, end: Offset) -> Result<()> {
         // A private copy is full when its file would be.
         let seal = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
         let excess = self.excess.load(Ordering::Relaxed);
-        // What may exceed the limit need not find its place in one piece below that.
+        // A step that may exceed the limit need not find one free piece below it.
         let scattered = if excess > 0 { self.max_len / 4 } else { 0 };
         let most = self.max_len.saturating_add(excess);
         if used.saturating_add(seal) <= most && end.0.saturating_add(seal) <= most.saturating_add(scattered) {
@@ -297,9 +297,9 @@ impl Mapping {
         Err(Error::Full { path: self.path.clone(), needed, why: FullReason::MaxSize(self.max_len) })
     }
 
-    /// Makes the file at least `to` bytes long before its seal, with real space behind `from..to`, of which nothing is
-    /// in use yet; new bytes are zeros. Borrows stay valid. On failure everything is as before. Only for the holder of
-    /// the writer lock.
+    /// Makes the file at least `to` bytes long before its seal, with real space for `from..to`, none of which is in use
+    /// yet; new bytes are zeros. Borrows stay valid. On failure everything is as before. The caller holds the writer
+    /// lock.
     pub(crate) fn allocate(&self, Offset(from): Offset, Offset(to): Offset) -> Result<()> {
         let old = self.refresh()?;
         let needed = to.saturating_sub(old);
@@ -315,7 +315,7 @@ impl Mapping {
                     grow(span, Shown::Memory, to).map_err(|e| unmapped(&self.path, needed, span.len() as u64, e))?;
                 }
                 if to > old && behind.as_ref().is_some_and(|(_, whole)| old < *whole) {
-                    // What was the seal of the file.
+                    // The former seal of the file.
                     os::discard(spans.last(), old, BLOCK.min(to - old));
                 }
             }
@@ -332,15 +332,15 @@ impl Mapping {
         if to > old {
             #[cfg(test)]
             self.record(|recorder| recorder.set_len(to + seal));
-            // Release: whoever sees the new length sees a base that covers it.
+            // Release: a thread that sees the new length sees a base that covers it.
             self.len.store(to, Ordering::Release);
         }
-        // Somebody may have died who had made the file longer, and not come to this.
+        // A process may have died after it had extended the file and before this.
         self.move_seal(self.len())
     }
 
-    /// Makes the file end at `len`, but for the seal, if the system can do that to a mapped file, and says by how many
-    /// bytes it is shorter. Only for the holder of the writer lock, who knows that nobody looks behind that.
+    /// Makes the file end at `len`, plus the seal, if the system can do that to a mapped file; returns how many bytes
+    /// shorter it is. The caller holds the writer lock. Nothing is read past `len`.
     pub(crate) fn truncate(&self, len: u64) -> Result<u64> {
         let old = self.refresh()?;
         if len >= old || len < EXTENTS {
@@ -351,7 +351,7 @@ impl Mapping {
             Backing::ReadOnlyFile(_) => self.check_writable()?,
             Backing::Memory { .. } => os::discard(spans.last(), len, old - len),
             Backing::File(file) => {
-                // There may be a hole where the seal comes to lie.
+                // There may be a hole at the new place of the seal.
                 match os::extend(file, len, old + BLOCK, len + BLOCK) {
                     Ok(()) => {}
                     Err(os::Refused::Full(_)) => return Ok(0),
@@ -371,7 +371,7 @@ impl Mapping {
         Ok(old - len)
     }
 
-    /// Puts a recorder behind the door.
+    /// Puts a recorder at the door.
     #[cfg(test)]
     pub(crate) fn set_recorder(&self, recorder: std::sync::Arc<dyn witness::Recorder>) {
         assert!(self.recorder.set(recorder).is_ok(), "one recorder is enough");

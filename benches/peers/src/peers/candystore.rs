@@ -45,7 +45,7 @@ impl Peer for Candystore {
         self.checkpoint()
     }
 
-    /// It has no transactions, but one checkpoint is enough for many.
+    /// It has no transactions, but one checkpoint covers many puts.
     fn put_batch(&mut self, batch: &Batch) -> Result<()> {
         for (key, value) in batch.iter() {
             self.store.set(key, value)?;

@@ -6,7 +6,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, Pers
 use super::{Durability, Facts, Peer, Place, View, version_of};
 use crate::data::{Batch, Key};
 
-/// Values from this length on are kept apart from their keys.
+/// Values from this length on are stored separately from their keys.
 const LARGE: usize = 1024;
 
 pub(crate) struct Fjall {
@@ -21,7 +21,7 @@ pub(crate) struct FjallView<'v> {
 }
 
 impl Fjall {
-    /// As its documentation says: a put first, and then, if it has to last, `persist`.
+    /// As documented: a put first, and then, if it must be durable, `persist`.
     fn persist(&self) -> Result<()> {
         if self.durability == Durability::Synced {
             self.database.persist(PersistMode::SyncData)?;
@@ -44,7 +44,7 @@ impl Peer for Fjall {
     fn open(place: &Place<'_>) -> Result<Fjall> {
         let cache = (place.data_bytes() * 2).max(64 << 20);
         let database = Database::builder(place.folder).cache_size(cache).open()?;
-        // As advised for large values; from which length on is its default.
+        // As advised for large values; the threshold is its default.
         let separation = (place.value_len >= LARGE).then(KvSeparationOptions::default);
         let options = || KeyspaceCreateOptions::default().with_kv_separation(separation);
         let keyspace = database.keyspace("table", options)?;

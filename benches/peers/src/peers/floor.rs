@@ -1,5 +1,5 @@
-//! What cannot be beaten: a look-up is two reads of which the second depends on the first, a put is a copy and a word,
-//! and a synced put is one write and one flush of a file whose space was taken beforehand.
+//! The lower bound: a look-up is two reads of which the second depends on the first, a put is a copy and a word, and a
+//! synced put is one write and one flush of a file whose space was allocated beforehand.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use super::{Durability, Facts, Peer, Place, View};
 use crate::data::{Batch, Key, number_of};
 use crate::workloads::Workload;
 
-/// Space that is taken beforehand.
+/// Space that is allocated beforehand.
 const ALLOCATED: u64 = 256 << 20;
 
 /// A file that is appended to.
@@ -47,7 +47,7 @@ impl Log {
 }
 
 pub(crate) struct Floor {
-    /// Which value each number has.
+    /// The value of each number.
     index: Vec<u32>,
     values: Vec<u8>,
     value_len: usize,

@@ -1,5 +1,5 @@
-//! Maps in memory: that of the standard library, with its own hash function, and one as fast as can be had, hashbrown
-//! with a fast hash function on boxed slices.
+//! Maps in memory: that of the standard library, with its own hash function, and the fastest available, hashbrown with
+//! a fast hash function on boxed slices.
 
 use std::collections::HashMap;
 

@@ -13,7 +13,7 @@ use crate::data::{Batch, Key};
 const READER: u32 = 1 << 0;
 const WRITER: u32 = 1 << 1;
 const CREATE: u32 = 1 << 2;
-/// The error that a key has no value.
+/// The error code for a missing key.
 const NO_RECORD: i32 = 7;
 
 /// A `KCSTR`.
@@ -60,7 +60,7 @@ unsafe extern "C" {
     fn kcdbsync(database: *mut c_void, hard: i32, process: *const c_void, opaque: *mut c_void) -> i32;
 }
 
-/// It has no `Drop`, whose errors nobody would see: a process that fails ends with its store open.
+/// It has no `Drop`, which could not report errors: a process that fails ends with its store open.
 pub(crate) struct Kyoto {
     database: *mut c_void,
     durability: Durability,

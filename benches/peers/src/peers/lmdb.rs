@@ -8,7 +8,7 @@ use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, WithTls};
 use super::{Durability, Facts, Peer, Place, View, version_of};
 use crate::data::{Batch, Key};
 
-/// Address space for its map, which is only used as far as the file goes.
+/// Address space for its map, of which only the length of the file is used.
 const MAP: usize = 1 << 40;
 
 type Table = Database<Bytes, Bytes>;
@@ -38,7 +38,7 @@ impl Peer for Lmdb {
         options.map_size(MAP);
         if place.durability == Durability::Buffered {
             // SAFETY: without syncs, a power cut can damage the file; the system does not go down during a measurement,
-            // and a file that it did go down with is thrown away.
+            // and a file from before a crash would be thrown away.
             unsafe { options.flags(EnvFlags::NO_SYNC) };
         }
         // SAFETY: nothing but LMDB changes the file while it is open: the folder is one of this program's own.

@@ -1,4 +1,4 @@
-//! The peers: what each of them has to be able to do, and the list of them.
+//! The peers: their common interface, and the list of them.
 
 mod candystore;
 mod fjall;
@@ -32,16 +32,16 @@ use crate::workloads::{self, Job, Outcome, Workload};
 #[cfg(test)]
 pub(crate) use in_memory::{InMemory, Table};
 
-/// What a put that returned has to survive.
+/// What a completed put must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// Whatever the peer offers without waiting for the disk; [`Facts::buffered`] says what that is.
+    /// Whatever the peer offers without waiting for the disk; [`Facts::buffered`] describes it.
     Buffered,
     /// A power cut.
     Synced,
 }
 
-/// What for a peer is opened.
+/// Why a peer is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Write,
@@ -49,7 +49,7 @@ pub(crate) enum Access {
     Read,
 }
 
-/// What a peer is opened with. Peers that want to be told how much they will hold are told.
+/// The parameters of opening a peer. Peers that can use the expected size get it.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) folder: &'a Path,
@@ -66,14 +66,14 @@ impl Place<'_> {
     }
 }
 
-/// What is to be known about a peer. It is kept with what was measured.
+/// The facts about a peer, which are kept with the measurements.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Facts {
     pub(crate) name: String,
     pub(crate) version: String,
     /// How it is set up.
     pub(crate) settings: String,
-    /// What a put that returned survives without having waited for the disk.
+    /// What a completed put survives without having waited for the disk.
     pub(crate) buffered: String,
     /// Whether that includes the death of its process. It is checked.
     pub(crate) survives_kill: bool,
@@ -84,12 +84,12 @@ pub(crate) struct Facts {
     /// Whether several processes can have it open.
     pub(crate) shares: bool,
     pub(crate) longest_value: usize,
-    /// What it cannot be asked to do.
+    /// Workloads it cannot do.
     pub(crate) skips: Vec<Workload>,
 }
 
 impl Facts {
-    /// Those of a store whose files several processes can have open, and which a kill does not harm.
+    /// Facts about a store whose files several processes can have open, and which a kill does not harm.
     fn on_disk(name: &str, version: impl Into<String>, settings: &str, synced: &str) -> Facts {
         Facts {
             name: name.into(),
@@ -105,7 +105,7 @@ impl Facts {
         }
     }
 
-    /// Those of a map in memory.
+    /// Facts about a map in memory.
     fn in_memory(name: &str, version: impl Into<String>, settings: &str) -> Facts {
         use Workload::{Open, OpenAfterKill, OpenAfterPowerCut, SyncedBatches, SyncedSingles};
         Facts {
@@ -127,7 +127,7 @@ impl Facts {
     }
 }
 
-/// The version of a crate, as it was built. Where others need older ones as well, this is the newest.
+/// The version of a crate, as it was built. If others need older ones as well, this is the newest.
 fn version_of(package: &str) -> String {
     let lock = include_str!("../../Cargo.lock");
     let start = format!("name = \"{package}\"\nversion = \"");
@@ -137,37 +137,37 @@ fn version_of(package: &str) -> String {
 
 /// A map to be measured.
 pub(crate) trait Peer: Sized + Sync + 'static {
-    /// What is read through: a transaction, a snapshot or a statement, or where a peer has nothing of the kind, itself.
+    /// The view for reads: a transaction, a snapshot or a statement, or the peer itself if it has none.
     type View<'v>: View;
 
     fn facts() -> Facts;
 
-    /// Opens what is in the folder, or makes it.
+    /// Opens the store in the folder, or creates it.
     fn open(place: &Place<'_>) -> Result<Self>;
 
-    /// Sets one value: a commit of its own.
+    /// Sets one value, in its own commit.
     fn put(&mut self, key: &Key, value: &[u8]) -> Result<()>;
 
-    /// Sets many values in one commit, if the peer has such a thing.
+    /// Sets many values, in one commit if the peer supports that.
     fn put_batch(&mut self, batch: &Batch) -> Result<()> {
         batch.iter().try_for_each(|(key, value)| self.put(key, value))
     }
 
     fn delete(&mut self, key: &Key) -> Result<()>;
 
-    /// What `found` makes of the newest value of a key.
+    /// Returns the result of `found` on the newest value of a key.
     fn get<R>(&self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>>;
 
-    /// Reads much through one view.
+    /// Does many reads through one view.
     fn read<R>(&self, work: impl for<'v> FnOnce(&mut Self::View<'v>) -> Result<R>) -> Result<R>;
 
-    /// When this returns, what was put survives a power cut.
+    /// When this returns, all puts survive a power cut.
     fn sync(&mut self) -> Result<()>;
 
     fn close(self) -> Result<()>;
 }
 
-/// What is read through.
+/// A view for reads.
 pub(crate) trait View {
     fn get<R>(&mut self, key: &Key, found: impl FnOnce(&[u8]) -> R) -> Result<Option<R>>;
 
@@ -183,14 +183,14 @@ pub(crate) trait View {
 /// The list of the peers, in the order in which they are shown.
 macro_rules! peers {
     ($($(#[$note:meta])* $name:ident: $peer:ty $(, in $feature:literal)?;)*) => {
-        /// Which peer.
+        /// The name of a peer.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
         pub(crate) enum PeerName {
             $($(#[$note])* $name,)*
         }
 
         impl PeerName {
-            /// What is to be known about this peer, if it is built in.
+            /// The facts about this peer, if it is built in.
             pub(crate) fn facts(self) -> Option<Facts> {
                 match self {
                     $($(#[cfg(feature = $feature)])? PeerName::$name => Some(<$peer>::facts()),)*

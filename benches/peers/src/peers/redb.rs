@@ -106,7 +106,7 @@ impl Peer for Redb {
 
     fn sync(&mut self) -> Result<()> {
         let Handle::Write(database) = &self.database else { bail!("this was opened to read") };
-        // A commit that is immediate makes those before it last as well.
+        // An immediate commit makes those before it durable as well.
         Ok(database.begin_write()?.commit()?)
     }
 

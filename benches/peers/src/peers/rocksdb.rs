@@ -6,7 +6,7 @@ use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, Options, W
 use super::{Access, Durability, Facts, Peer, Place, View, version_of};
 use crate::data::{Batch, Key};
 
-/// Values from this length on are kept in files of their own.
+/// Values from this length on are stored in their own files.
 const LARGE: usize = 1024;
 
 pub(crate) struct Rocksdb {
@@ -16,7 +16,7 @@ pub(crate) struct Rocksdb {
 }
 
 impl Peer for Rocksdb {
-    /// Without a snapshot, which a database that is opened to read does not have. An iterator has one of its own.
+    /// Without a snapshot, which a read-only database does not support. An iterator has its own.
     type View<'v> = &'v DB;
 
     fn facts() -> Facts {
@@ -35,7 +35,7 @@ impl Peer for Rocksdb {
             options.set_enable_blob_files(true);
             options.set_enable_blob_gc(true);
         }
-        // Named, since only then it can be asked for many keys at once.
+        // Named, since only then many keys can be read at once.
         let families = [ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone())];
         let database = match place.access {
             Access::Write => DB::open_cf_descriptors(&options, place.folder, families)?,
@@ -73,7 +73,7 @@ impl Peer for Rocksdb {
     }
 
     fn close(self) -> Result<()> {
-        // Closing alone does not sync the log, and there is none where a database is only read.
+        // Closing alone does not sync the log, and a read-only database has none.
         if self.access == Access::Write {
             self.database.flush_wal(true)?;
         }

@@ -25,7 +25,7 @@ impl Peer for Sled {
 
     fn facts() -> Facts {
         let settings = "`HighThroughput`, a cache that holds everything";
-        // It calls `sync_file_range`, which leaves the disk's own cache and the length of the file alone.
+        // It calls `sync_file_range`, which flushes neither the disk's own cache nor the length of the file.
         let synced = "`flush` after each, which does not flush the disk's cache";
         Facts {
             buffered: "nothing for half a second".into(),

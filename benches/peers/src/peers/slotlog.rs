@@ -1,4 +1,4 @@
-//! slotlog, as it is by default.
+//! slotlog with its defaults.
 
 use anyhow::Result;
 use slotlog::{Durability as Lasts, Snapshot, Store};

@@ -13,11 +13,11 @@ const PUT: &str = "INSERT INTO entries (key, value) VALUES (?1, ?2) \
     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 const GET: &str = "SELECT value FROM entries WHERE key = ?1";
 
-/// Rows that are shorter than a twentieth of a page are kept in the index itself, as its documentation advises.
+/// Rows shorter than a twentieth of a page are kept in the index itself, as its documentation advises.
 const SHORT: usize = PAGE / 20;
-/// The length of a page, unless it is told another one.
+/// The default length of a page.
 const PAGE: usize = 4096;
-/// That which its documentation advises for large values.
+/// The length that its documentation advises for large values.
 const LARGE_PAGE: usize = 16384;
 
 pub(crate) struct Sqlite {
@@ -110,7 +110,7 @@ impl Peer for Sqlite {
     }
 
     fn read<R>(&self, work: impl for<'v> FnOnce(&mut SqliteView<'v>) -> Result<R>) -> Result<R> {
-        // A connection of the thread's own.
+        // The thread's own connection.
         let connection = connect(&self.path, self.access)?;
         let transaction = connection.unchecked_transaction()?;
         let all = transaction.prepare("SELECT value, key FROM entries")?;

@@ -16,7 +16,7 @@ use crate::workloads::Workload;
 const NO_SYNC: c_int = 64;
 const INCOMPATIBLE_HASH: c_int = 2048;
 const O_RDWR_CREAT: c_int = 0o102;
-/// The error that a key has no value.
+/// The error code for a missing key.
 const NO_EXIST: c_int = 8;
 
 /// A `TDB_DATA`.
@@ -46,15 +46,15 @@ unsafe extern "C" {
     fn tdb_transaction_commit(context: *mut c_void) -> c_int;
 }
 
-/// It has no `Drop`, whose errors nobody would see: a process that fails ends with its store open.
+/// It has no `Drop`, which could not report errors: a process that fails ends with its store open.
 pub(crate) struct Tdb {
     context: *mut c_void,
     path: PathBuf,
     durability: Durability,
 }
 
-// SAFETY: a context belongs to one thread at a time, and no workload uses this one from several: `Facts::skips` names
-// those that would.
+// SAFETY: a context belongs to one thread at a time, and no workload uses this one from several: `Facts::skips`
+// excludes those that would.
 unsafe impl Sync for Tdb {}
 
 unsafe extern "C" fn one<F: FnOnce(&[u8]) -> R, R>(_: Data, value: Data, opaque: *mut c_void) -> c_int {
@@ -80,7 +80,7 @@ fn data(bytes: &[u8]) -> Data {
     Data { start: bytes.as_ptr().cast(), len: bytes.len() }
 }
 
-/// For what happens before there is a context to ask, and after.
+/// For errors before there is a context to ask, and after.
 fn check_system(is_ok: bool) -> Result<()> {
     foreign::check("tdb", is_ok, || io::Error::last_os_error().to_string())
 }
@@ -133,7 +133,7 @@ impl Peer for Tdb {
         }
     }
 
-    /// To write, whatever it is for: an opening that only reads gets no locks.
+    /// Opens it for writing, whatever it is for: a read-only opening gets no locks.
     fn open(place: &Place<'_>) -> Result<Tdb> {
         let path = place.folder.join("store.tdb");
         let no_sync = if place.durability == Durability::Buffered { NO_SYNC } else { 0 };
@@ -175,7 +175,7 @@ impl Peer for Tdb {
     }
 
     fn sync(&mut self) -> Result<()> {
-        // It has no call for that: what it maps is the file.
+        // It has no call for that: its mapping is the file.
         Ok(File::open(&self.path)?.sync_all()?)
     }
 

@@ -10,7 +10,7 @@ use super::foreign::{self, LookUp};
 use super::{Access, Durability, Facts, Peer, Place, View};
 use crate::data::{Batch, Key};
 
-/// The status that a key has no value.
+/// The status for a missing key.
 const NOT_FOUND: i32 = 7;
 
 /// A `TkrzwKeyValuePair`.
@@ -60,7 +60,7 @@ unsafe extern "C" {
     ) -> bool;
 }
 
-/// It has no `Drop`, whose errors nobody would see: a process that fails ends with its store open.
+/// It has no `Drop`, which could not report errors: a process that fails ends with its store open.
 pub(crate) struct Tkrzw {
     database: *mut c_void,
     durability: Durability,

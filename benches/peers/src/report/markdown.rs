@@ -36,7 +36,7 @@ fn unit(row: Row) -> &'static str {
     }
 }
 
-/// A table of all rows, with what `show` says of each cell.
+/// A table of all rows, with the text of `show` for each cell.
 fn table(table: &Table<'_>, show: impl Fn(&Cell) -> Option<String>) -> String {
     let names: Vec<&str> = table.peers.values().map(|facts| &facts.name[..]).collect();
     let mut text = format!("| | {} |\n| --- |{}\n", names.join(" | "), " --: |".repeat(names.len()));
@@ -48,7 +48,7 @@ fn table(table: &Table<'_>, show: impl Fn(&Cell) -> Option<String>) -> String {
     text
 }
 
-/// The rows in which others take less, with what they take beside slotlog.
+/// The rows in which others take less, with their figures relative to slotlog's.
 fn losses(table: &Table<'_>) -> String {
     let mut text = String::new();
     for row in table.rows() {
@@ -74,7 +74,7 @@ fn peers(peers: &BTreeMap<PeerName, Facts>) -> String {
     text
 }
 
-/// Which peers are left out, and why.
+/// The peers that are left out, and why.
 fn absent(table: &Table<'_>) -> String {
     let mut text = String::new();
     for facts in table.peers.values().filter(|facts| facts.longest_value < table.section.value_len) {

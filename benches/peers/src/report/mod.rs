@@ -1,4 +1,4 @@
-//! What came of it: medians of the rounds, and ratios between peers of the same round.
+//! The results: medians of the rounds, and ratios between peers of the same round.
 
 mod markdown;
 mod plot;
@@ -12,14 +12,14 @@ use crate::peers::{Facts, PeerName};
 use crate::runner::{Results, Section};
 use crate::workloads::Row;
 
-/// What all rounds together say of a peer in a row.
+/// The summary of all rounds of a peer in a row.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     /// The median.
     value: f64,
-    /// The median of what it is beside slotlog in the same round: above one, slotlog takes less.
+    /// The median of its ratios to slotlog in the same round: above one, slotlog takes less.
     ratio: Option<f64>,
-    /// How far the rounds lie apart, as a share of the median.
+    /// The spread of the rounds, as a share of the median.
     spread: f64,
     is_partial: bool,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Report<'r> {
     tables: Vec<Table<'r>>,
 }
 
-/// The one in the middle, or what is halfway between the two that are.
+/// The middle figure, or the mean of the two in the middle.
 pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
@@ -76,7 +76,7 @@ impl<'r> Table<'r> {
         rows
     }
 
-    /// How far the rounds lie apart, in the middle of all cells.
+    /// The median of the spreads of all cells.
     fn spread(&self) -> Option<f64> {
         median(self.cells.values().map(|cell| cell.spread).filter(|spread| spread.is_finite()).collect())
     }

@@ -1,5 +1,4 @@
-//! Plots: a row for each workload, a mark for each peer, and how many times slotlog's figure it is, on a logarithmic
-//! axis.
+//! Plots: a row for each workload, a mark for each peer at the multiple of slotlog's figure, on a logarithmic axis.
 
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use super::Table;
 use crate::peers::{Facts, PeerName};
 use crate::workloads::Row;
 
-/// The rows that are shown where there is little space.
+/// The rows that are shown where space is short.
 pub(super) const SHORT: &[Row] = &[
     Row::LoadSingles,
     Row::GetView,
@@ -32,7 +31,7 @@ const FOOT: i32 = 40;
 /// Left and right of the axis.
 const LEFT: i32 = 210;
 const RIGHT: i32 = 24;
-/// Where the axis begins and ends, unless figures lie beyond.
+/// Both ends of the axis, unless figures lie beyond.
 const AXIS: (f64, f64) = (0.25, 32.0);
 
 const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
@@ -55,7 +54,7 @@ const COLOURS: [RGBColor; 10] = [
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// From ratios to places across.
+/// Maps ratios to horizontal positions.
 struct Axis {
     from: f64,
     to: f64,
@@ -132,7 +131,7 @@ fn legend(area: &Area<'_>, marks: &[Mark<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// What stands below the line of a ratio.
+/// The label below the line of a ratio.
 fn label(ratio: f64) -> String {
     match ratio {
         1.0 => String::from("slotlog"),

@@ -1,4 +1,4 @@
-//! Folders and what is in them.
+//! Folders and their files.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -27,13 +27,13 @@ pub(super) fn sync(folder: &Path) -> Result<()> {
     all(folder)?.iter().try_for_each(|path| Ok(File::open(path)?.sync_all()?))
 }
 
-/// Has the system forget what it holds of them in memory.
+/// Makes the system drop them from its page cache.
 pub(super) fn forget(folder: &Path) -> Result<()> {
     sync(folder)?;
     all(folder)?.iter().try_for_each(|path| Ok(fadvise(File::open(path)?, 0, None, Advice::DontNeed)?))
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with its content.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     for path in all(from)? {
         let target = to.join(path.strip_prefix(from)?);

@@ -29,12 +29,12 @@ pub(super) fn singles<P: Peer>(job: &Job) -> Result<Outcome> {
     Ok(vec![meter.figure(Row::LoadSingles, job.keys)])
 }
 
-/// Loads the store that all the others use.
+/// Loads the store that all other workloads use.
 pub(super) fn batches<P: Peer>(job: &Job) -> Result<Outcome> {
     let model = Model::loaded(job.keys, job.value_len);
     job.write_model(&model)?;
     let mut peer = job.open::<P>(Durability::Buffered, Access::Write)?;
-    // However long it takes: all of it is needed.
+    // Without a time limit: all of it is needed.
     let mut meter = Meter::new(Duration::MAX);
     for numbers in pieces(0..job.keys, BATCH) {
         let batch = Batch::new(numbers.map(|number| (number, 1)), job.value_len);
@@ -47,7 +47,7 @@ pub(super) fn batches<P: Peer>(job: &Job) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// How long the files are, if there are any, for each byte of keys and values.
+/// Length of the files, if there are any, per byte of keys and values.
 pub(super) fn file<P: Peer>(job: &Job, row: Row) -> Result<Option<Figure>> {
     if !P::facts().is_lasting {
         return Ok(None);

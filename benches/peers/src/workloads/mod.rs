@@ -1,4 +1,4 @@
-//! The workloads: what is done with a peer, each in a process of its own, and what is measured.
+//! The workloads: the work done with a peer, each in its own process, and the measurements.
 
 mod files;
 mod load;
@@ -18,17 +18,17 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Batch, Contents, Model, pieces};
 use crate::peers::{Access, Durability, Peer, PeerName, Place, View};
 
-/// How many keys are put at once where many are.
+/// How many keys are put at once in batches.
 pub(crate) const BATCH: usize = 1000;
-/// How many keys are looked up at once where many are.
+/// How many keys are looked up at once in batches.
 pub(crate) const MANY: usize = 64;
 
-/// What is done, in this order.
+/// The workloads, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Workload {
     /// Loads a store that is then thrown away, key by key.
     LoadSingles,
-    /// Loads the store that all the others use, a thousand keys at a time.
+    /// Loads the store that all other workloads use, a thousand keys at a time.
     LoadBatches,
     Open,
     Get,
@@ -52,13 +52,13 @@ pub(crate) enum Workload {
     OpenAfterPowerCut,
 }
 
-/// In what a figure is.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Nanoseconds,
     Microseconds,
     Milliseconds,
-    /// For each byte of keys and values.
+    /// Per byte of keys and values.
     Bytes,
     Mebibytes,
 }
@@ -141,19 +141,19 @@ pub(crate) struct Figure {
     pub(crate) row: Row,
     /// In the unit of the row.
     pub(crate) value: f64,
-    /// Whether time ran out before all was done.
+    /// Whether time ran out before the work was complete.
     pub(crate) is_partial: bool,
 }
 
-/// What a process says when it is done.
+/// The result that a process reports.
 pub(crate) type Outcome = Vec<Figure>;
 
-/// What a process is to do.
+/// The role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
-    /// The workload.
+    /// To run the workload.
     Measure,
-    /// To be one of the two processes that read.
+    /// To be one of two reading processes.
     Read,
     /// To write, say so, and be killed; with a sync before, or without.
     Die { is_synced: bool },
@@ -171,7 +171,7 @@ pub(crate) struct Job {
     pub(crate) value_len: usize,
     /// Look-ups, and operations of YCSB.
     pub(crate) operations: u64,
-    /// For how long is measured at most.
+    /// The longest time to measure.
     pub(crate) seconds: f64,
     pub(crate) seed: u64,
 }
@@ -186,7 +186,7 @@ impl Job {
         self.folder.join("model")
     }
 
-    /// What the store holds.
+    /// The content of the store.
     fn model(&self) -> Result<Model> {
         Model::read(&self.model_path(), self.value_len)
     }
@@ -199,7 +199,7 @@ impl Job {
         Duration::from_secs_f64(self.seconds)
     }
 
-    /// For as long is loaded and overwritten at most, which is to go through all keys if that can be.
+    /// The limit for loading and overwriting, which should go through all keys if possible.
     fn long_limit(&self) -> Duration {
         self.limit() * 5
     }
@@ -209,7 +209,7 @@ impl Job {
         P::open(&Place { folder: &folder, keys: self.keys, value_len: self.value_len, durability, access })
     }
 
-    /// The peer with everything in it: from its file, or, if it has none, loaded now.
+    /// The peer with all its content: from its file, or, if it has none, loaded now.
     fn open_loaded<P: Peer>(&self, model: &Model) -> Result<P> {
         if P::facts().is_lasting {
             return self.open(Durability::Buffered, Access::Write);
@@ -223,7 +223,7 @@ impl Job {
     }
 }
 
-/// Adds up what the parts of a measurement took.
+/// Adds up the times of the parts of a measurement.
 struct Meter {
     spent: Duration,
     done: u64,
@@ -235,7 +235,7 @@ impl Meter {
         Meter { spent: Duration::ZERO, done: 0, limit }
     }
 
-    /// Does so many operations under the clock.
+    /// Times `work`, which does `operations` operations.
     fn time<R>(&mut self, operations: usize, work: impl FnOnce() -> Result<R>) -> Result<R> {
         let start = Instant::now();
         let result = work()?;
@@ -248,7 +248,7 @@ impl Meter {
         self.spent >= self.limit
     }
 
-    /// The mean in nanoseconds, of which so many operations were planned.
+    /// The mean in nanoseconds; `planned` operations were planned.
     fn figure(&self, row: Row, planned: u64) -> Figure {
         let value = self.spent.as_nanos() as f64 / self.done as f64;
         Figure { row, value, is_partial: self.done < planned }
@@ -262,7 +262,7 @@ fn contents(view: &mut impl View) -> Result<Contents> {
     Ok(contents)
 }
 
-/// That a peer returned what it should have.
+/// Checks that a peer returned the expected result.
 fn check<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
     ensure!(found == expected, "{what}: found {found:?}, expected {expected:?}");
     Ok(())
@@ -297,7 +297,7 @@ pub(crate) fn run<P: Peer>(job: &Job) -> Result<Outcome> {
         (_, Workload::OpenAfterKill) => open::after_kill::<P>(job)?,
         (_, Workload::OpenAfterPowerCut) => open::after_power_cut::<P>(job)?,
     };
-    // What is not on the disk yet would be written while the next process is measured.
+    // Otherwise unwritten data would be written while the next process is measured.
     files::sync(&job.folder)?;
     Ok(outcome)
 }
@@ -310,7 +310,7 @@ mod tests {
     use crate::data::Key;
     use crate::peers::{Facts, InMemory, Table};
 
-    /// How a peer lies.
+    /// The ways in which a peer lies.
     const HONEST: u8 = 0;
     const FINDS_NOTHING: u8 = 1;
     const KEEPS_THE_FIRST: u8 = 2;
@@ -345,7 +345,7 @@ mod tests {
         }
     }
 
-    /// The workloads that such a peer gets through.
+    /// The workloads that such a peer passes.
     fn passed<const HOW: u8>() -> Vec<Workload> {
         use Workload::{Get, GetMany, GetThreads2, GetView, Iterate, LoadBatches, Overwrite, YcsbA};
         let folder = tempfile::tempdir().unwrap();
@@ -368,7 +368,7 @@ mod tests {
     fn a_peer_that_returns_something_else_fails() {
         use Workload::{Iterate, LoadBatches, Overwrite, YcsbA};
         assert_eq!(passed::<HONEST>().len(), 8);
-        // It lists all that it has, which is what the first and the sixth look at.
+        // It lists all its entries, which is what the first and the sixth workload check.
         assert_eq!(passed::<FINDS_NOTHING>(), [LoadBatches, Iterate, Overwrite]);
         let passed_stale = passed::<KEEPS_THE_FIRST>();
         assert!(!passed_stale.contains(&Overwrite) && !passed_stale.contains(&YcsbA), "{passed_stale:?}");

@@ -14,7 +14,7 @@ use crate::peers::{Access, Durability, Peer};
 /// Keys that a process inserts before it is killed.
 const LAST: u64 = 1000;
 
-/// Opens the store, and reads one value, since some open in earnest only then. Milliseconds.
+/// Opens the store, and reads one value, since some stores open lazily. Milliseconds.
 fn open_and_read<P: Peer>(job: &Job, row: Row) -> Result<(P, Figure)> {
     let model = job.model()?;
     let (number, version) = (0..job.keys).find_map(|number| model.entry(number)).unwrap_or_default();
@@ -42,11 +42,11 @@ pub(super) fn until_killed<P: Peer>(job: &Job, is_synced: bool) -> Result<Outcom
     }
     child::say("written")?;
     BufReader::new(std::io::stdin()).read_line(&mut String::new())?;
-    // Not killed: whoever started this is gone.
+    // Not killed: the parent process is gone.
     Ok(Vec::new())
 }
 
-/// How many of the keys are there that the killed process has inserted.
+/// How many of the killed process's keys are there.
 fn survivors<P: Peer>(peer: &P, job: &Job) -> Result<u64> {
     let mut found = 0;
     for number in EXTRA..EXTRA + LAST {
@@ -71,8 +71,8 @@ pub(super) fn after_kill<P: Peer>(job: &Job) -> Result<Outcome> {
     Ok(vec![figure])
 }
 
-/// The files as they are right after a sync, while the store is open, are what a power cut at that time may leave. They
-/// are opened in another place, and have to be read from the disk.
+/// The files right after a sync, while the store is open, are a possible result of a power cut at that time. They are
+/// opened in another place, and must be read from the disk.
 pub(super) fn after_power_cut<P: Peer>(job: &Job) -> Result<Outcome> {
     let mut victim = child::start(&Job { role: Role::Die { is_synced: true }, ..job.clone() })?;
     child::wait_for(&mut victim, "written")?;

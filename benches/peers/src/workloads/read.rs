@@ -15,7 +15,7 @@ use crate::child;
 use crate::data::{Key, Model, Reading, Shuffle, absent_key, chunk, key, pieces};
 use crate::peers::{Access, Durability, Peer, View};
 
-/// The keys of a part of the look-ups, and what they should come to.
+/// The keys of a part of the look-ups, and the expected result.
 struct LookUps {
     keys: Vec<Key>,
     expected: Reading,
@@ -27,7 +27,7 @@ impl LookUps {
         LookUps { keys: numbers.clone().map(key).collect(), expected: model.reading(numbers) }
     }
 
-    /// Keys that are nowhere.
+    /// Keys that no store has.
     fn absent(numbers: Range<u64>) -> LookUps {
         LookUps { keys: numbers.map(absent_key).collect(), expected: Reading::default() }
     }
@@ -51,7 +51,7 @@ fn read_all(view: &mut impl View, keys: &[Key]) -> Result<Reading> {
     Ok(reading)
 }
 
-/// Looks at everything once, so that caches hold what they can and files are mapped, if that is quickly done.
+/// Reads everything once, so that caches are full and files are mapped, if that takes little time.
 fn warm_up(view: &mut impl View, job: &Job) -> Result<()> {
     let start = Instant::now();
     for numbers in pieces(0..job.keys, 1000) {
@@ -85,7 +85,7 @@ pub(super) fn each_by_itself<P: Peer>(job: &Job) -> Result<Outcome> {
     Ok(vec![meter.figure(Row::Get, job.operations)])
 }
 
-/// Looks up part by part until it is over or time is up.
+/// Looks up part by part until all are done or time is up.
 fn through<V: View>(
     view: &mut V,
     job: &Job,
@@ -103,7 +103,7 @@ fn through<V: View>(
     Ok(meter)
 }
 
-/// Also measures what the process keeps for itself meanwhile.
+/// Also measures the private memory of the process meanwhile.
 pub(super) fn in_view<P: Peer>(job: &Job) -> Result<Outcome> {
     let model = job.model()?;
     let before = private_memory()?;
@@ -115,7 +115,7 @@ pub(super) fn in_view<P: Peer>(job: &Job) -> Result<Outcome> {
     Ok(vec![meter.figure(Row::GetView, job.operations), memory])
 }
 
-/// Mebibytes of this process that are in no file.
+/// Mebibytes of this process that belong to no file.
 fn private_memory() -> Result<f64> {
     let text = fs::read_to_string("/proc/self/smaps_rollup")?;
     let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).context("smaps_rollup says Anonymous")?;
@@ -162,7 +162,7 @@ pub(super) fn everything<P: Peer>(job: &Job, row: Row) -> Result<Outcome> {
     Ok(vec![meter.figure(row, 0)])
 }
 
-/// Each thread looks up its share, through a view of its own; the time is that of all of them together.
+/// Each thread looks up its share, through its own view; the time is that of all of them together.
 pub(super) fn by_threads<P: Peer>(job: &Job, threads: u64, row: Row) -> Result<Outcome> {
     let model = job.model()?;
     let peer = job.open_loaded::<P>(&model)?;
@@ -192,7 +192,7 @@ pub(super) fn by_threads<P: Peer>(job: &Job, threads: u64, row: Row) -> Result<O
     Ok(vec![shared(row, elapsed, share * threads)])
 }
 
-/// The time of all of them together, for each of their operations.
+/// The time of all of them together, per operation.
 fn shared(row: Row, elapsed: Duration, operations: u64) -> Figure {
     Figure { row, value: elapsed.as_nanos() as f64 / operations as f64, is_partial: false }
 }

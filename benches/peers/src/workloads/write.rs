@@ -1,4 +1,4 @@
-//! Writing to a store that is loaded.
+//! Writing to a loaded store.
 
 use std::time::Instant;
 
@@ -9,14 +9,14 @@ use crate::data::{Batch, Model, Shuffle, chunk, key, pieces};
 use crate::peers::{Access, Durability, Peer};
 use crate::report::median;
 
-/// How often each key is overwritten before it is measured, so that space is reclaimed as fast as it is used.
+/// How often each key is overwritten before the measurement, so that space is reclaimed as fast as it is used.
 const PASSES: u64 = 2;
 /// Synced puts of a run, and synced batches.
 const SYNCED: [usize; 2] = [1000, 50];
-/// Of that many keys one is removed.
+/// One of this many keys is removed.
 const REMOVED: u64 = 10;
 
-/// Overwrites all keys in no order, some times if that is done soon enough.
+/// Overwrites all keys in random order, several times if that is fast enough.
 fn settle<P: Peer>(peer: &mut P, job: &Job, model: &mut Model) -> Result<()> {
     let mut meter = Meter::new(job.long_limit() * 2);
     for pass in 0..PASSES {
@@ -33,7 +33,7 @@ fn settle<P: Peer>(peer: &mut P, job: &Job, model: &mut Model) -> Result<()> {
     Ok(())
 }
 
-/// Overwrites all keys one by one, in no order, after they have been overwritten before.
+/// Overwrites all keys one by one, in random order, after they have been overwritten before.
 pub(super) fn overwrite<P: Peer>(job: &Job) -> Result<Outcome> {
     let mut model = job.model()?;
     let mut peer = job.open_loaded::<P>(&model)?;
@@ -56,8 +56,8 @@ pub(super) fn overwrite<P: Peer>(job: &Job) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Overwrites a few keys, so that each commit survives a power cut. The figure is the median of the commits: on a disk
-/// that others use as well, the mean is theirs.
+/// Overwrites a few keys, so that each commit survives a power cut. The figure is the median of the commits: on a
+/// shared disk, others affect the mean.
 pub(super) fn synced<P: Peer>(job: &Job, row: Row, batch_len: usize) -> Result<Outcome> {
     let is_lasting = P::facts().is_lasting;
     let mut model = job.model()?;
@@ -90,7 +90,7 @@ pub(super) fn synced<P: Peer>(job: &Job, row: Row, batch_len: usize) -> Result<O
     Ok(vec![Figure { row, value, is_partial }])
 }
 
-/// Removes some of the keys one by one, in no order.
+/// Removes some of the keys one by one, in random order.
 pub(super) fn remove<P: Peer>(job: &Job) -> Result<Outcome> {
     let mut model = job.model()?;
     let mut peer = job.open_loaded::<P>(&model)?;

@@ -1,5 +1,5 @@
-//! The workloads of the Yahoo! Cloud Serving Benchmark that a map without an order can do: reads and updates of keys of
-//! which few are popular (Cooper and others, 2010).
+//! The workloads of the Yahoo! Cloud Serving Benchmark that suit an unordered map: reads and updates of keys, few of
+//! which are popular (Cooper and others, 2010).
 
 use anyhow::Result;
 use rand::rngs::StdRng;
@@ -20,14 +20,14 @@ enum Operation {
     Modify,
 }
 
-/// A part of the operations, and what the reads among them should come to. The batch has the updates in their order.
+/// A part of the operations, and the expected result of its reads. The batch has the updates in their order.
 struct Part {
     operations: Vec<Operation>,
     updates: Batch,
     expected: Reading,
 }
 
-/// Where the operations come from.
+/// The source of the operations.
 struct Source {
     random: StdRng,
     zipf: Zipf<f64>,

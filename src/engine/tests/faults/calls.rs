@@ -1,10 +1,9 @@
 //! Every call to the system fails once, the first, the second and so on: allocations, truncations, mappings, flushes,
 //! locks.
 //!
-//! Whatever fails, there is a typed error and nothing is corrupt: an operation that fails has not happened, with one
-//! exception. A commit that was to be synced and could not be flushed is there and not durable; then, and after any
-//! flush that has failed, the store is poisoned: it claims no durability until everybody has closed it, and then
-//! recovers in full.
+//! Each failure yields a typed error and no corruption: an operation that fails has not happened, with one exception. A
+//! synced commit that could not be flushed is there and not durable; then, and after any failed flush, the store is
+//! poisoned: it claims no durability until all processes have closed it, and then recovers in full.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,13 +20,13 @@ use crate::error::{Error, Result};
 use crate::file::layout::DEFAULT_MAP;
 use crate::file::witness::{self, Call, Recorder};
 
-/// Has calls fail.
+/// Makes calls fail.
 struct Faults {
     kind: Call,
-    /// The first one that fails, and how many do; as often as a caller would try again with less.
+    /// The first call that fails, and how many do, which covers a caller's attempts with smaller requests.
     first: u64,
     count: u64,
-    /// What is to be undone after that cannot be undone either.
+    /// Undoing the failed operation fails as well.
     truncate_too: bool,
     calls: AtomicU64,
     failed: AtomicBool,
@@ -54,7 +53,7 @@ impl Recorder for Faults {
     }
 }
 
-/// What one life of a store consists of.
+/// A step in the life of a store.
 enum Step {
     Open,
     Put(u16, u32),
@@ -72,8 +71,7 @@ enum Step {
     Close,
 }
 
-/// Something of everything: a store is created, grows beyond its mapping, its index grows, it is cleared, closed,
-/// opened.
+/// A bit of everything: a store is created, grows beyond its mapping, its index grows, it is cleared, closed, opened.
 const LIFE: [Step; 30] = [
     Step::Open,
     Step::Put(1, 100),
@@ -107,8 +105,8 @@ const LIFE: [Step; 30] = [
     Step::Close,
 ];
 
-/// The life of a store that is compacted and resized in the smallest steps: its extents are used again, and it
-/// gets shorter.
+/// The life of a store that is compacted and resized in the smallest steps: its extents are reused, and its file gets
+/// shorter.
 const UPKEEP: [Step; 24] = [
     Step::Open,
     Step::Transaction(0..40, 300),
@@ -136,7 +134,7 @@ const UPKEEP: [Step; 24] = [
     Step::Close,
 ];
 
-/// A life of more slices of the log than can be on their way to the disk.
+/// A life with more slices of the log than may be under way to the disk.
 const MANY_SLICES: [Step; 24] = [
     Step::Open,
     Step::Put(1, 300_000),
@@ -178,7 +176,7 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    /// Opens the store, however often that fails: the fault passes.
+    /// Opens the store, repeatedly if necessary: the fault passes.
     fn open(&mut self) -> Arc<Engine> {
         if let Some(engine) = &self.engine {
             return Arc::clone(engine);
@@ -188,7 +186,7 @@ impl Life<'_> {
                 Ok(engine) => {
                     let whole = matches!(engine.opened, Opened::AfterPowerCut { .. });
                     assert!(whole || !self.poisoned, "after a failed flush: {:?}", engine.opened);
-                    // A flush that fails in the last step of an opening poisons what was opened.
+                    // A flush that fails in the last step of an opening poisons the store.
                     self.poisoned = engine.is_poisoned();
                     assert_eq!(content(&engine).unwrap(), self.content);
                     let engine = Arc::new(engine);
@@ -289,7 +287,7 @@ impl Life<'_> {
                 self.poisoned = self.engine.take().is_some_and(|engine| engine.is_poisoned());
             }
         }
-        // From a failed flush on, nothing is called durable.
+        // From a failed flush on, no commit is called durable.
         if let Some(engine) = self.engine.clone().filter(|engine| engine.is_poisoned()) {
             assert!(matches!(engine.sync(), Err(Error::Poisoned { .. })));
             assert!(engine.checkpoint().is_err());
@@ -304,7 +302,7 @@ impl Life<'_> {
     }
 }
 
-/// Has a call of this kind fail, each in turn, in a whole life. Says how many there were, and which errors.
+/// Makes each call of this kind fail in turn, in a whole life. Returns the number of calls, and the errors.
 fn each_fails(kind: Call, count: u64, truncate_too: bool, durability: Durability) -> (u64, BTreeSet<String>) {
     let settings = Settings { durability, checkpoint_every: 300_000, ..Settings::default() };
     each_fails_in(&LIFE, &settings, kind, count, truncate_too)
@@ -378,10 +376,10 @@ fn truncations_fail() {
 #[test]
 fn mappings_fail() {
     for truncate_too in [false, true] {
-        // A mapping that is refused is asked for again: with less room, and in another place.
+        // A refused mapping is requested again: with less room, and in another place.
         let (number, errors) = each_fails(Call::Map, 40, truncate_too, Durability::Buffered);
         assert!(number > 9, "{number}");
-        // A file that cannot be made shorter again is another matter than one that is full.
+        // A file that cannot be made shorter again gives another error than a full one.
         assert_eq!(errors, names(if truncate_too { &["Io"] } else { &["Full", "Io"] }));
     }
 }
@@ -397,11 +395,11 @@ fn flushes_fail() {
 
 #[test]
 fn writing_back_fails() {
-    // Of so many slices some are not only begun but waited for.
+    // With this many slices, some are not only started but waited for.
     let settings = Settings { checkpoint_every: 64 << 20, ..Settings::default() };
     let (number, errors) = each_fails_in(&MANY_SLICES, &settings, Call::WriteBack, 1, false);
     assert!(number > 20, "{number}");
-    // Closing writes back as well, and says what has failed.
+    // Closing writes back as well, and reports what has failed.
     assert_eq!(errors, names(&["Io", "Poisoned"]));
 }
 

@@ -1,9 +1,9 @@
-//! Copies that are torn: each block of the file as it was at some moment, none earlier than the block before it, as a
-//! program reads a file that changes meanwhile. (By programs that do so: `tests/copies.rs`.)
+//! Torn copies: each block of the file as it was at some moment, none earlier than the block before it, as a program
+//! reads a file that changes meanwhile. (Copies by real programs: `tests/copies.rs`.)
 //!
-//! A history is recorded store by store. Then copies of it are put together and opened, in place of the file that they
-//! are of, and beside it. Each is the content of one commit, and of none before the last sync before it was begun, or
-//! it is refused with an error that says what it is.
+//! A history is recorded store by store. Then copies of it are assembled and opened, in place of the original and
+//! beside it. Each has the content of one commit, and of none before the last sync before it was begun, or is refused
+//! with an error that says what it is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,18 +25,18 @@ struct History {
     base: Vec<u8>,
     events: Vec<Event>,
     contents: Vec<Content>,
-    /// From which moment on a copy may not come back to less than which content.
+    /// The moments from which on a copy must have at least the given content.
     floors: Vec<(usize, usize)>,
 }
 
-/// Nobody waits for a lock whose holder is dead, as a reader would.
+/// Short, since a reader waits in vain for a lock whose holder is dead.
 const TIMEOUT: Duration = Duration::from_millis(20);
 
 fn settings() -> Settings {
     Settings { limits: Limits::tiny(), checkpoint_every: 16 << 10, lock_timeout: TIMEOUT, ..Settings::default() }
 }
 
-/// Makes a history at `path`. Nothing is open in the end.
+/// Makes a history at `path`, and closes the store.
 fn history(path: &Path, random: &mut Random) -> History {
     let open = || Arc::new(Engine::open(path, settings()).unwrap());
     let (mut now, mut number) = (Content::new(), 0);
@@ -100,8 +100,7 @@ fn history(path: &Path, random: &mut Random) -> History {
 }
 
 impl History {
-    /// A copy that begins at the first of the moments and reads further as these say: each is a block and the moment
-    /// from that block on.
+    /// A copy that begins at the first of the moments; each entry is a block and the moment from that block on.
     fn copy(&self, moments: &BTreeMap<usize, usize>) -> Vec<u8> {
         let (mut image, mut at) = (self.base.clone(), 0);
         let (mut copy, mut block) = (Vec::new(), 0);
@@ -131,12 +130,12 @@ impl History {
         self.events[moment..].iter().position(is_commit).map_or(self.events.len(), |more| moment + more)
     }
 
-    /// The content that a copy which begins at this moment may not come before.
+    /// The oldest content that a copy begun at this moment may have.
     fn floor(&self, moment: usize) -> usize {
         self.floors.iter().rev().find(|&&(from, _)| from <= moment).map_or(0, |&(_, content)| content)
     }
 
-    /// Opens a copy at `path`, and says how that came out.
+    /// Opens a copy at `path`, and returns the outcome.
     fn open(&self, path: &Path, access: Access, moment: usize) -> Result<&'static str, String> {
         let engine = match Engine::open(path, Settings { access, ..settings() }) {
             Ok(engine) => Arc::new(engine),
@@ -157,14 +156,14 @@ impl History {
         }
         match check(&engine) {
             Ok(()) => {}
-            // One who only reads cannot take the writer lock from a dead holder, which it takes to look at everything.
+            // A reader cannot take the writer lock over from a dead holder, which it needs for a complete look.
             Err(wrong) if access == Access::ReadOnly && wrong.contains("gave up after") => {}
             Err(wrong) => return Err(format!("{opened}: {wrong}")),
         }
         if access == Access::ReadOnly {
             return Ok(opened);
         }
-        // What it has is there for good, and it can be written to.
+        // Its content is permanent, and it can be written to.
         let mut expected = found;
         for number in 0..6 {
             put(&engine, number, (number.into(), 1500)).map_err(|error| format!("{opened}, then: {error}"))?;
@@ -191,8 +190,7 @@ fn a_copy_of_what_changes_is_one_commit_or_refused() {
         let history = history(&path, random);
         let last_block = history.base.len() / BLOCK as usize + 20;
         for copy in 0..each {
-            // Most of what there is to find happens shortly after the front was read, and much of it before the next
-            // commit.
+            // Most defects lie shortly after the front was read, and many of them before the next commit.
             let mut begin = random.below(history.events.len() as u64 + 1) as usize;
             if copy % 4 == 0 {
                 begin = history.change_of_space(begin).saturating_sub(random.below(3) as usize);
@@ -228,8 +226,8 @@ fn a_copy_of_what_changes_is_one_commit_or_refused() {
     }
 }
 
-/// Of a superblock, a copy has what was in its place before: that of a store that was closed. Since then the log has
-/// come to begin elsewhere.
+/// A copy may have the previous superblock: that of a store that was closed. Since then the log has come to begin
+/// elsewhere.
 #[test]
 fn a_copy_with_the_superblock_of_a_closed_store_is_not_as_a_killed_process_left_it() {
     let folder = support::folder();
@@ -257,7 +255,7 @@ fn a_copy_with_the_superblock_of_a_closed_store_is_not_as_a_killed_process_left_
     check(&engine).unwrap();
 }
 
-/// A sync writes no superblock. Of what it made durable nothing may be missing all the same.
+/// A sync writes no superblock. Still, nothing that it made durable may be missing.
 #[test]
 fn a_copy_without_what_was_synced_is_refused() {
     let folder = support::folder();
@@ -268,7 +266,7 @@ fn a_copy_without_what_was_synced_is_refused() {
         engine.checkpoint().unwrap();
         let tail = engine.mapping.live(live::TAIL).unwrap() as usize;
         put(&engine, 2, (2, 100)).unwrap();
-        // It says nothing of numbers that have no records.
+        // It says nothing of numbers without records.
         engine.lend_writing().skip_number().unwrap();
         if synced {
             engine.sync().unwrap();
@@ -276,7 +274,7 @@ fn a_copy_without_what_was_synced_is_refused() {
         let mut image = fs::read(&path).unwrap();
         fs::write(&beside, &image).unwrap();
         assert_eq!(content(&Engine::open(&beside, settings()).unwrap()).unwrap().len(), 2);
-        // As if this place had been used again before the copy came there.
+        // As if this place had been reused before the copy came there.
         image[tail..tail + 64].fill(0);
         fs::write(&beside, &image).unwrap();
         match Engine::open(&beside, settings()) {

@@ -1,8 +1,8 @@
 //! SIGKILL at every store of a commit. (At random moments, and among many processes: `tests/processes`.)
 //!
-//! A child commits numbered singles and transactions, and reports each return through a pipe. The door counts its
-//! stores; at the nth it stops and says so, and is killed there. Then the store is opened again: what was reported is
-//! there, and of what was not, all or nothing.
+//! A child commits numbered singles and transactions, and reports each return through a pipe. It counts its stores; at
+//! the nth it stops, says so, and is killed. Then the store is opened again: reported commits are there, and of each
+//! unreported one all or nothing.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -54,14 +54,14 @@ impl Recorder for Stop {
     }
 }
 
-/// What the child commits, in this order.
+/// The commits of the child, in this order.
 #[derive(Clone)]
 enum Commit {
     Put(u16, u32),
     Remove(u16),
     Transaction(Vec<(u16, Option<u32>)>),
     Clear,
-    /// The map that has a name is given another.
+    /// The named map gets the other name.
     Rename,
     /// It is dropped.
     Drop,
@@ -78,7 +78,7 @@ fn commits() -> Vec<Commit> {
         Commit::Remove(4),
         Commit::Put(4, 10),
         Commit::Transaction(vec![(5, Some(30)), (301, Some(9)), (6, None), (5, Some(40)), (4, None)]),
-        // To another extent of the log, alone and in a transaction.
+        // To another extent of the log, as a single and in a transaction.
         Commit::Put(7, 70_000),
         Commit::Transaction(vec![(8, Some(40_000)), (302, Some(50_000))]),
         // The index grows.
@@ -141,7 +141,7 @@ fn child() {
     std::process::exit(0);
 }
 
-/// Runs the child until its nth store. Returns the last commit that it reported, and whether it came to its end.
+/// Runs the child until its nth store. Returns the last commit it reported, and whether it finished.
 fn run_until(path: &Path, stores: u64) -> (Option<u32>, bool) {
     let mut child = support::child_of("engine::tests::faults::kills::child", "killed", path);
     let mut child = child.env(STORES, stores.to_string()).stdout(Stdio::piped()).spawn().unwrap();
@@ -175,7 +175,7 @@ fn a_kill_at_every_store() {
         let path = folder.path().join(kills.to_string());
         let (reported, ended) = run_until(&path, kills);
         let reported = reported.map_or(0, |number| number as usize - 999);
-        // Between the store of the seal and that of the commit point, what both say is in doubt.
+        // Between the stores of the seal and of the commit point, both are in doubt.
         let agrees = seal_agrees(&std::fs::read(&path).unwrap());
         doubts += u64::from(!agrees);
         let engine = Engine::open(&path, Settings::default()).unwrap();

@@ -1,5 +1,5 @@
-//! The life of a store on a [`Medium`]: what is done to it, by processes that are killed, on a disk whose flushes may
-//! fail. What it holds is compared with what it should hold after each kill.
+//! The life of a store on a [`Medium`]: its steps, in processes that are killed, on a disk whose flushes may fail.
+//! After each kill its content is compared with the expected one.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ use crate::file::layout::{DEFAULT_MAP, live};
 use crate::file::locks::{CHECKPOINT, Locks, Sharing};
 use crate::file::witness;
 
-/// What a history consists of.
+/// A step of a history.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Put {
@@ -28,40 +28,40 @@ pub(super) enum Step {
     Remove {
         key: u16,
     },
-    /// Keys to put (with the length of the value) or to remove, all in one commit, or given up in the end.
+    /// Keys to put (with the length of the value) or to remove, all in one commit, or given up at the end.
     Transaction {
         changes: Vec<(u16, Option<u32>)>,
         durability: Durability,
         commit: bool,
     },
     Clear,
-    /// The map that has a name is dropped.
+    /// The named map is dropped.
     Drop,
-    /// It gets another name.
+    /// The named map gets another name.
     Rename,
     Sync,
     Checkpoint,
-    /// The store is compacted, and stopped when that has asked so often whether to go on.
+    /// The store is compacted, and stopped after this many progress calls.
     Compact {
         stop: u32,
     },
     /// Pending upkeep is done.
     Maintain,
-    /// A snapshot is taken and held, until there is one too many.
+    /// A snapshot is taken and held, until there are too many.
     Hold,
     /// The store is closed and opened again.
     Reopen,
-    /// The process is killed after so many stores of what follows.
+    /// The process is killed after this many stores of the following steps.
     Kill {
         after: u64,
     },
     /// The next flush fails.
     FlushFails,
-    /// Somebody who is opening the store has stopped: no superblock can be written for a while.
+    /// A stopped opener keeps superblocks from being written for a while.
     HoldUp,
-    /// He goes on.
+    /// The opener continues.
     LetGo,
-    /// A put is made while the next flush is going on.
+    /// A put is made during the next flush.
     DuringNextFlush {
         key: u16,
         len: u32,
@@ -74,15 +74,15 @@ pub(super) struct Life<'p> {
     pub(super) settings: Settings,
     pub(super) medium: Arc<Medium>,
     pub(super) engine: Option<Arc<Engine>>,
-    /// Values are numbered, so that no two of a generation are the same.
+    /// Values are numbered, so that no two in a generation are equal.
     pub(super) values: u32,
-    /// Snapshots, with what they have to show.
+    /// Snapshots, with the contents they must show.
     pub(super) held: Vec<(Pin<Arc<Engine>>, Content)>,
-    /// What keeps superblocks from being written.
+    /// Keeps superblocks from being written.
     pub(super) opener: Option<Locks>,
 }
 
-/// So many snapshots are held at the same time.
+/// Snapshots that are held at the same time.
 const MOST_HELD: usize = 2;
 
 impl Life<'_> {
@@ -93,7 +93,7 @@ impl Life<'_> {
             fs::write(self.path, &self.medium.state().cache).unwrap();
             let opened = Engine::open(self.path, self.settings.clone());
             if self.medium.state().dead {
-                // Killed while it opened. Another one comes.
+                // Killed while opening. Another process comes.
                 drop(opened);
                 self.medium.state().dead = false;
                 continue;
@@ -116,7 +116,7 @@ impl Life<'_> {
         self.engine.clone().unwrap()
     }
 
-    /// Gives the oldest snapshot back, after a look at it.
+    /// Gives the oldest snapshot back after checking it.
     fn give_back(&mut self) -> std::result::Result<(), String> {
         let (pin, expected) = self.held.remove(0);
         let found = content_at(pin.engine(), pin.seq());
@@ -131,14 +131,14 @@ impl Life<'_> {
         (**self.medium.state().contents.last().unwrap()).clone()
     }
 
-    /// Everything that was committed until now is durable.
+    /// All commits so far are durable.
     fn all_durable(&self) {
         let mut state = self.medium.state();
         state.durable_commits = state.contents.len() - 1;
     }
 
-    /// The process is dead. Opens the store anew, and finds what became of the commit that it was about to make, if it
-    /// was (`begun`).
+    /// The process is dead. Opens the store anew, and determines what became of the commit in progress, if there was
+    /// one (`begun`).
     fn come_back(&mut self, begun: bool) -> std::result::Result<(), String> {
         self.opener = None;
         self.engine = None;
@@ -146,7 +146,7 @@ impl Life<'_> {
         let poisoned = {
             let mut state = self.medium.state();
             (state.dead, state.dies_in, state.flush_failed) = (false, None, false);
-            // If it died before it could say so, a flush that failed has another mark.
+            // If the process died before it could mark this itself, a failed flush has another mark.
             let at = live::STATE as usize;
             state.cache.get(at).is_some_and(|bits| u64::from(*bits) & live::STATE_POISONED != 0)
         };
@@ -167,13 +167,13 @@ impl Life<'_> {
         }
         drop(state);
         if recovered {
-            // What this comes out with is durable.
+            // The result of recovery is durable.
             self.all_durable();
         }
         Ok(())
     }
 
-    /// Makes a commit that changes the content to `next`, if it does.
+    /// Makes a commit that changes the content to `next`, if it succeeds.
     fn commit(
         &mut self,
         next: Content,
@@ -194,13 +194,13 @@ impl Life<'_> {
         }
         match made {
             Ok(()) => {
-                // What it saw is durable, too, if it has changed nothing.
+                // A synced call makes what it saw durable, even if it has changed nothing.
                 if durability == Durability::Synced {
                     self.medium.state().durable_commits = mine;
                 }
                 Ok(())
             }
-            // Did it happen all the same?
+            // The commit may have happened nevertheless.
             Err(error @ (Error::Poisoned { .. } | Error::Io { .. })) if engine.is_poisoned() => {
                 let found = content(&engine)?;
                 let mut state = self.medium.state();
@@ -220,7 +220,7 @@ impl Life<'_> {
         (self.values, len)
     }
 
-    /// Does what makes everything durable, if it succeeds. Says whether the process survived it.
+    /// Calls `make`, which makes everything durable if it succeeds. Says whether the process survived it.
     fn make_durable(&mut self, make: impl FnOnce(&Engine) -> Result<()>) -> std::result::Result<bool, String> {
         let engine = self.engine();
         let known = self.medium.state().contents.len() - 1;
@@ -233,7 +233,7 @@ impl Life<'_> {
             return self.come_back(others).map(|()| false);
         }
         match made {
-            // What was committed meanwhile may be durable or not.
+            // Commits made meanwhile may be durable or not.
             Ok(()) if !state.flush_failed => state.durable_commits = state.durable_commits.max(known),
             Ok(()) if known == state.durable_commits => {}
             Ok(()) => return Err("durability was claimed after a flush had failed".into()),
@@ -251,7 +251,7 @@ impl Life<'_> {
     }
 
     fn step(&mut self, step: &Step) -> std::result::Result<(), String> {
-        // What needs a superblock would wait, and give up.
+        // Calls that need a superblock would wait, and give up.
         let is_closed = self.engine().superblock_is_closed();
         if is_closed || matches!(step, Step::Checkpoint | Step::Compact { .. } | Step::Maintain | Step::Reopen) {
             self.opener = None;
@@ -360,7 +360,7 @@ impl Life<'_> {
                 if found != self.newest() {
                     return Err(format!("after closing: found {found:?}"));
                 }
-                // A store may be clean after a failed flush: if that was to take the clean flag away, before any
+                // A store may be clean after a failed flush, if that flush was to clear the clean flag before any
                 // change.
                 match self.engine().opened {
                     Opened::Clean | Opened::AfterPowerCut { .. } => self.all_durable(),
@@ -383,10 +383,10 @@ impl Life<'_> {
                 let number = *number;
                 self.medium.during_next_flush(move || {
                     let (Some(engine), Some(medium)) = (engine.upgrade(), medium.upgrade()) else { return };
-                    // A commit that waits for this flush is not complete, and the one that flushes holds the lock.
+                    // A commit that waits for this flush does not complete, and the flushing thread holds the lock.
                     let settings = &engine.settings;
                     let small = settings.checkpoint_every.min(settings.limits.least_waiting) < 1 << 20;
-                    // Nor does one that takes a checkpoint, since so much waits for that.
+                    // Neither does a commit that takes a checkpoint because so much waits for one.
                     let waits = engine.mapping.len() > 1 << 20;
                     if settings.durability == Durability::Synced || small || waits {
                         return;
@@ -395,7 +395,7 @@ impl Life<'_> {
                     next.insert(number, new);
                     medium.state().contents.push(Arc::new(next));
                     if put(&engine, number, new).is_err() {
-                        // The thread that flushes has the writer lock.
+                        // The flushing thread has the writer lock.
                         medium.state().contents.pop();
                     }
                 });
@@ -412,7 +412,7 @@ impl Life<'_> {
         let engine = self.engine();
         self.opener = None;
         {
-            // What was to happen and has not come to it is not for the checks, which flush as well.
+            // Pending kills and failures are not meant for the checks, which flush as well.
             let mut state = self.medium.state();
             (state.dies_in, state.flush_fails) = (None, false);
         }

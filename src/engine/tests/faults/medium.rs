@@ -1,10 +1,10 @@
-//! A disk behind a page cache, as far as a store can tell: what it may hold after a power cut.
+//! A disk with a page cache, as far as a store can tell: its possible contents after a power cut.
 //!
 //! The medium is a [witness](crate::file::witness). It keeps the content of the file as the system shows it (the page
-//! cache), what of it is on the disk for sure, and for each sector of 512 bytes the ordered stores since the last flush
-//! that covered it, in pieces of at most 8 bytes. When the power is cut, each sector by itself has got the first k of
-//! its pending stores, for any k. A flush that returns makes the sectors of its range durable; one that fails forgets
-//! what was pending, for the system then takes the pages for written.
+//! cache), the part that is certainly on the disk, and for each sector of 512 bytes the ordered stores since the last
+//! flush that covered it, in pieces of at most 8 bytes. When the power is cut, each sector independently has the first
+//! k of its pending stores, for any k. A flush that returns makes the sectors of its range durable; one that fails
+//! forgets what was pending, since the system then takes the pages for written.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,13 +15,13 @@ use super::support::Random;
 use crate::file::layout::{BLOCK, EXTENTS, LIVE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, live};
 use crate::file::witness::Recorder;
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes whole or not at all.
 const SECTOR: u64 = 512;
 
-/// So many images are taken of a generation that is sampled, if nothing else is asked for.
+/// Images taken of a sampled generation, by default.
 pub(super) const MOST_IMAGES: usize = 24;
 
-/// A piece of a store that lies in one sector: where in it, and what.
+/// A piece of a store within one sector: its place there, and its bytes.
 #[derive(Clone, Copy)]
 struct Piece {
     at: u16,
@@ -39,7 +39,7 @@ impl Piece {
     }
 }
 
-/// What the disk may hold after a cut, and what recovering it may come to.
+/// A possible content of the disk after a cut, and what its recovery may yield.
 pub(super) struct Image {
     pub(super) bytes: Vec<u8>,
     /// The sectors that were ever written.
@@ -53,20 +53,20 @@ pub(super) struct Image {
 /// When the power is cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cuts {
-    /// Now and then, in all the ways that there are.
+    /// Now and then, in all kinds of ways.
     Sampled,
-    /// Before each flush, in all the ways in which the pending sectors can have reached the disk. Larger windows are
-    /// taken in coarser pieces.
+    /// Before each flush, in all ways in which the pending sectors can have reached the disk. Larger windows are taken
+    /// in coarser pieces.
     Exhaustive,
 }
 
-/// What happens while a flush is going on.
+/// Runs during a flush.
 type During = Arc<dyn Fn() + Send + Sync>;
 
 pub(super) struct State {
     /// The file as the system shows it.
     pub(super) cache: Vec<u8>,
-    /// What of it is on the disk.
+    /// The part of it that is on the disk.
     durable: Vec<u8>,
     /// The sectors of it that were ever written.
     written: Vec<bool>,
@@ -74,21 +74,21 @@ pub(super) struct State {
     random: Random,
     pub(super) cuts: Cuts,
     pub(super) images: Vec<Image>,
-    /// No more than so many, if they are sampled.
+    /// The most images, if they are sampled.
     pub(super) most_images: usize,
-    /// How many could have been taken, in the way that is left to chance.
+    /// How many random ones could have been taken.
     moments: u64,
-    /// The contents after each commit that began, the first one that a cut may come back to foremost.
+    /// The contents after each commit that began; a cut may return to the first.
     pub(super) contents: Vec<Arc<Content>>,
     /// How many of them a cut can no longer undo.
     pub(super) durable_commits: usize,
-    /// The process dies when so many more stores are made.
+    /// The process dies after this many more stores.
     pub(super) dies_in: Option<u64>,
     /// The process is dead: what it does has no effect any more.
     pub(super) dead: bool,
     /// The next flush fails.
     pub(super) flush_fails: bool,
-    /// A flush has failed, and was told of.
+    /// A flush has failed, and the failure was reported.
     pub(super) flush_failed: bool,
     during: Option<During>,
 }
@@ -96,7 +96,7 @@ pub(super) struct State {
 pub(super) struct Medium(Mutex<State>);
 
 impl Image {
-    /// What a new store is made on: `mark`, and nothing else.
+    /// The disk of a new store: `mark`, and nothing else.
     pub(super) fn blank(mark: Vec<u8>) -> Image {
         let written = vec![true; mark.len() / SECTOR as usize];
         Image { bytes: mark, written, accepted: vec![Arc::default()], cut: "before everything".into() }
@@ -110,7 +110,7 @@ fn note(written: &mut Vec<bool>, sector: u64) {
 }
 
 impl Medium {
-    /// The disk of an image. Contents are those that the image may come out as.
+    /// The disk of an image. Its contents are those that the image may yield.
     pub(super) fn of_image(image: &Image, cuts: Cuts, seed: u64) -> Arc<Medium> {
         Arc::new(Medium(Mutex::new(State {
             cache: image.bytes.clone(),
@@ -136,7 +136,7 @@ impl Medium {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What others do while the next flush is going on.
+    /// Sets what others do during the next flush.
     pub(super) fn during_next_flush(&self, during: impl Fn() + Send + Sync + 'static) {
         self.state().during = Some(Arc::new(during));
     }
@@ -184,21 +184,21 @@ impl State {
         }
     }
 
-    /// How many stores of each sector of a range are pending.
+    /// The number of pending stores of each sector of a range.
     fn begin_flush(&mut self, offset: u64, len: u64) -> Vec<(u64, usize)> {
         let (first, end) = (offset / SECTOR, (offset + len).div_ceil(SECTOR));
         self.pending.range(first..end).map(|(&sector, pieces)| (sector, pieces.len())).collect()
     }
 
     fn end_flush(&mut self, end: u64, begun: Vec<(u64, usize)>, failed: bool) {
-        // A file is as long as blocks are, and its length goes to the disk with what lies at its end.
+        // The length of a file is a multiple of blocks, and reaches the disk with the data at its end.
         let len = (end.next_multiple_of(BLOCK) as usize).min(self.cache.len());
         if !failed && self.durable.len() < len {
             self.durable.resize(len, 0);
         }
         for (sector, count) in begun {
             let Some(pieces) = self.pending.get_mut(&sector) else { continue };
-            // Of a flush that fails, a part may have succeeded.
+            // Part of a failed flush may have succeeded.
             let keeps = if failed { self.random.one_in(2) } else { true };
             let done: Vec<Piece> = pieces.drain(..count.min(pieces.len())).collect();
             if pieces.is_empty() {
@@ -211,7 +211,7 @@ impl State {
         }
     }
 
-    /// The disk as it was at the last flush, in one of the lengths that the file may have.
+    /// The disk at the last flush, with one of the possible file lengths.
     fn base(&mut self) -> Vec<u8> {
         let (old, new) = (self.durable.len(), self.cache.len());
         let (least, most) = (old.min(new), old.max(new));
@@ -226,7 +226,7 @@ impl State {
     }
 
     fn take(&mut self, mut bytes: Vec<u8>, written: Vec<bool>, cut: String) {
-        // The system that comes up again has another boot id than any before.
+        // After a reboot the system has a boot id it never had before.
         let boot = live::IDENTITY as usize;
         if let Some(word) = bytes.get_mut(boot..boot + 8) {
             word.copy_from_slice(&self.random.next().to_le_bytes());
@@ -235,8 +235,8 @@ impl State {
         self.images.push(Image { bytes, written, accepted, cut });
     }
 
-    /// Takes one image, in a way that is left to chance. Of all that could be taken only some are, each as likely as
-    /// any other (reservoir sampling: Vitter, 1985).
+    /// Takes one random image. Of all possible ones only some are kept, each with the same probability (reservoir
+    /// sampling: Vitter, 1985).
     fn sample(&mut self, moment: &str) {
         self.moments += 1;
         if self.images.len() >= self.most_images {
@@ -280,7 +280,7 @@ impl State {
                 7 if pages[&(sector * SECTOR / BLOCK)] => n,
                 7 => 0,
                 _ => {
-                    // Where nothing of value was, there may be anything.
+                    // Sectors without anything of value may hold anything.
                     let worthless = is_worthless(&self.durable, &self.written, sector);
                     match random.below(3) {
                         0 if worthless => {
@@ -304,10 +304,10 @@ impl State {
         self.take(bytes, written, format!("{moment}: {name}"));
     }
 
-    /// Takes images of all the ways in which the pending sectors can have reached the disk.
+    /// Takes images of all ways in which the pending sectors can have reached the disk.
     fn enumerate(&mut self, moment: &str) {
         const MOST: usize = 1 << 10;
-        // Of the live area nothing is believed, so it is one piece.
+        // The live area is never believed, so it is one piece.
         let mut groups: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         let coarse = self.pending.len() > 40;
         for &sector in self.pending.keys() {
@@ -325,7 +325,7 @@ impl State {
             let index = groups.len() - 1;
             groups[index].extend(last);
         }
-        // Each store of a sector by itself as long as that is possible, else all or nothing.
+        // Each store of a sector separately as long as possible, else all or nothing.
         let steps = |group: &Vec<u64>| if let [sector] = group[..] { self.pending[&sector].len() } else { 1 };
         let mut ways: Vec<usize> = groups.iter().map(|group| steps(group) + 1).collect();
         while ways.iter().product::<usize>() > MOST {
@@ -367,13 +367,13 @@ fn fill(bytes: &mut [u8], sector: u64, byte: impl Fn(usize) -> u8) {
     sector_of(bytes, sector).iter_mut().enumerate().for_each(|(place, to)| *to = byte(place));
 }
 
-/// Whether the disk may hold junk in this sector and nothing is lost: it was never written, or is in the live area, or
-/// is a superblock that is being written.
+/// Whether the disk may hold junk in this sector without loss: it was never written, or is in the live area, or is a
+/// superblock that is being written.
 fn is_worthless(durable: &[u8], written: &[bool], sector: u64) -> bool {
     let at = sector * SECTOR;
     match at {
         LIVE..EXTENTS => true,
-        // At most one is being written, and the other one counts. In the place of A there is a mark until B counts.
+        // At most one is being written, and the other counts. In the place of A there is a mark until B counts.
         SUPERBLOCK_B => true,
         SUPERBLOCK_A => durable.get(SUPERBLOCK_B as usize..).is_some_and(|bytes| bytes.starts_with(&MAGIC)),
         _ => !written.get(sector as usize).is_some_and(|&written| written),
@@ -427,7 +427,7 @@ impl Recorder for Medium {
             let shorter = (len as usize) < state.cache.len();
             state.cache.resize(len as usize, 0);
             if shorter {
-                // What was on its way there has nowhere to go. What is on the disk stays until the length is flushed.
+                // Pending stores there are lost. The content of the disk stays until the length is flushed.
                 state.pending.split_off(&len.div_ceil(SECTOR));
                 if state.random.one_in(2) {
                     state.durable.truncate(len as usize);

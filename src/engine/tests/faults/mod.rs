@@ -1,5 +1,5 @@
-//! Tests that stand as a [witness](crate::file::witness) of how the engine changes its file, and so see every
-//! store and every call to the system: they cut the power, kill the process, or have a call fail, at any of them.
+//! Tests that install a [witness](crate::file::witness) of the engine's changes to its file, and so see every store and
+//! every system call: they cut the power, kill the process, or make a call fail, at any of them.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[cfg(unix)]
@@ -27,25 +27,25 @@ use crate::error::{Error, Result};
 use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, Seq, Superblock, live, seal};
 use crate::file::log;
 
-/// Of each key, which value it has: its number and its length.
+/// The value of each key: its number and its length.
 type Content = BTreeMap<u16, (u32, u32)>;
 
 fn key(number: u16) -> Vec<u8> {
-    // Of various lengths, so that records begin anywhere in a sector. Neither keys nor values are all zeros, for what
-    // is on the disk and all zeros counts as nothing there.
+    // Various lengths, so that records begin anywhere in a sector. Neither keys nor values are all zeros, for zeros on
+    // the disk count as nothing.
     let mut key = (number | 0x8000).to_le_bytes().to_vec();
     key.resize(2 + usize::from(number % 23), b'k');
     key
 }
 
-/// A value that says which one it is, so that a piece of another shows.
+/// A value that contains its number, so that a piece of another value shows.
 fn value((number, len): (u32, u32)) -> Vec<u8> {
     let mut value = number.to_le_bytes().to_vec();
     value.extend((4..len).map(|at| (number.wrapping_mul(31).wrapping_add(at) % 251) as u8 + 1));
     value
 }
 
-/// Keys with this bit belong to a map that has a name, and is created by the first of them.
+/// Keys with this bit belong to a named map, which is created by the first of them.
 const NAMED: u16 = 0x1000;
 
 /// The names that this map may have.
@@ -64,7 +64,7 @@ fn map_of(engine: &Arc<Engine>, number: u16) -> Result<MapId> {
     Ok(engine.create_named(NAMES[0], 0, "test")?.id)
 }
 
-/// Gives the map that has a name the other one.
+/// Gives the named map the other name.
 fn rename(engine: &Arc<Engine>) -> Result<()> {
     if !engine.rename_named(NAMES[0], NAMES[1])? {
         engine.rename_named(NAMES[1], NAMES[0])?;
@@ -72,7 +72,7 @@ fn rename(engine: &Arc<Engine>) -> Result<()> {
     Ok(())
 }
 
-/// Drops the map that has a name.
+/// Drops the named map.
 fn drop_named(engine: &Arc<Engine>) -> Result<()> {
     NAMES.iter().try_for_each(|name| engine.drop_named(name).map(drop))
 }
@@ -103,7 +103,7 @@ fn content(engine: &Engine) -> std::result::Result<Content, String> {
     }
 }
 
-/// Whether the seal of a file, and the superblock in force, say the same as its live area.
+/// Whether the seal of a file, and the superblock in force, agree with its live area.
 pub(super) fn seal_agrees(image: &[u8]) -> bool {
     let word = |at: u64| u64::from_le_bytes(image[at as usize..at as usize + 8].try_into().unwrap());
     let at = word(live::SEAL_AT);
@@ -163,7 +163,7 @@ fn check(engine: &Engine) -> std::result::Result<(), String> {
     if report.is_clean() { Ok(()) } else { Err(format!("verify: {:?}", report.findings())) }
 }
 
-/// Begins a transaction and makes its changes: keys to put with the value that is meant, or to remove.
+/// Begins a transaction and makes its changes: keys to put with the intended value, or to remove.
 fn batch_of(engine: &Arc<Engine>, changes: impl IntoIterator<Item = (u16, Option<(u32, u32)>)>) -> Result<Batch> {
     let changes: Vec<_> = changes.into_iter().collect();
     // A map cannot be created within a transaction.

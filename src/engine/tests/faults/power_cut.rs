@@ -1,16 +1,15 @@
 //! Power cuts, simulated sector by sector.
 //!
 //! A *history* is a store's life: operations, with a power cut after each of its two to four *generations*, and kills
-//! in between. It runs on the real engine, over a real file, with a [medium] behind the door that knows what a disk may
-//! hold at each moment. From each generation a few dozen *images* are taken: at random stores, before, inside and after
-//! flushes, in recoveries, checkpoints with writers going on, growth, clears. Every image is opened by the real
-//! recovery, and must come out as the content after some commit that began, and not one before the last that was
-//! acknowledged as durable; with its counters right and nothing for `verify` to find. The next generation goes on from
-//! one of them. So what an earlier life has left behind the end of the log is there to be mistaken for a part of a
-//! later one.
+//! in between. It runs on the real engine, over a real file, with a [medium] as witness that knows what a disk may hold
+//! at each moment. From each generation a few dozen *images* are taken: at random stores, before, inside and after
+//! flushes, in recoveries, checkpoints beside writers, growth, clears. Every image is opened by the real recovery, and
+//! must have the content after some commit that began, and not one before the last that was acknowledged as durable;
+//! with correct counters and no findings of `verify`. The next generation continues from one of them. So the leftovers
+//! of an earlier life past the end of the log can be mistaken for a part of a later one.
 //!
-//! `SLOTLOG_TEST_IMAGES` says how many images to try, `SLOTLOG_TEST_SEED` with which seed. A history that fails is
-//! shrunk by proptest, and printed.
+//! `SLOTLOG_TEST_IMAGES` is the number of images to try, `SLOTLOG_TEST_SEED` the seed. A history that fails is shrunk
+//! by proptest, and printed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,9 +34,9 @@ use crate::file::witness::{self, Recorder};
 #[derive(Clone, Copy)]
 struct Taste {
     keys: u16,
-    /// Every other key belongs to a map that has a name.
+    /// Every other key belongs to a named map.
     maps: bool,
-    /// Lengths of values: the least, that of most, and that of a few.
+    /// Lengths of values: the least, the usual one, and that of a few.
     short: u32,
     usual: u32,
     long: u32,
@@ -46,15 +45,15 @@ struct Taste {
     checkpoint_every: u64,
     durability: Durability,
     flushes_fail: bool,
-    /// Puts and hardly anything else, few in a generation.
+    /// Almost only puts, few in a generation.
     again: bool,
-    /// Resize and compaction in the smallest steps, with more of all that takes them on.
+    /// Resize and compaction in the smallest steps, with more operations that advance them.
     upkeep: bool,
-    /// With `upkeep`, extents of the log are so many blocks long: several pieces are cut off each.
+    /// With `upkeep`, extents of the log are this many blocks long: several pieces are cut off each.
     extent: u64,
     /// Many records that end near the end of a block, of a slice, or of an extent.
     edges: bool,
-    /// Superblocks cannot be written for a while, now and then.
+    /// Now and then superblocks cannot be written for a while.
     held_up: bool,
 }
 
@@ -91,7 +90,7 @@ impl Taste {
             1 => Just(Step::Reopen),
             2 => (0..60u64).prop_map(|after| Step::Kill { after }),
             u32::from(self.flushes_fail) => Just(Step::FlushFails),
-            // With long values, much waits for a checkpoint, and that for the flush.
+            // With long values, much waits for a checkpoint, which in turn waits for the flush.
             if self.edges { 0 } else { 2 } => (key, len).prop_map(|(key, len)| Step::DuringNextFlush { key, len }),
         ];
         let maps = prop_oneof![Just(Step::Drop), Just(Step::Rename)];
@@ -105,7 +104,7 @@ impl Taste {
         ]
     }
 
-    /// Generations, and a seed for everything that the disk leaves to chance.
+    /// Generations, and a seed for all that is random on the disk.
     fn history(self) -> impl Strategy<Value = (Vec<Vec<Step>>, u64)> {
         let put = (self.key(), self.lengths()).prop_map(|(key, len)| Step::Put { key, len });
         let (puts, most) = match self {
@@ -120,7 +119,7 @@ impl Taste {
 
     fn settings(self) -> Settings {
         let (checkpoint_every, durability) = (self.checkpoint_every, self.durability);
-        // Nobody holds anything for long here.
+        // No lock is held for long here.
         let lock_timeout = Duration::from_secs(2);
         let smallest_log = self.extent * BLOCK;
         let limits = if self.upkeep { Limits { smallest_log, ..Limits::tiny() } } else { Limits::default() };
@@ -128,12 +127,12 @@ impl Taste {
     }
 }
 
-/// A disk that forgets nothing: for a look at an image.
+/// A disk that forgets nothing, for checking an image.
 struct Faultless;
 
 impl Recorder for Faultless {}
 
-/// A folder with the file of the history, and one for looking at images.
+/// A folder with the file of the history, and one for checking images.
 struct Place {
     _folder: tempfile::TempDir,
     store: PathBuf,
@@ -148,7 +147,7 @@ impl Place {
     }
 }
 
-/// Whether what was found in an image is right, and nothing about it is wrong.
+/// Checks that the content found in an image is right, and that nothing about it is wrong.
 fn check_found(engine: &Engine, image: &Image) -> std::result::Result<Content, String> {
     let found = content(engine)?;
     if !image.accepted.iter().any(|accepted| **accepted == found) {
@@ -159,7 +158,7 @@ fn check_found(engine: &Engine, image: &Image) -> std::result::Result<Content, S
     Ok(found)
 }
 
-/// Opens an image, and checks all that can be checked.
+/// Opens an image, and runs all checks.
 fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) -> std::result::Result<(), String> {
     let text = |error: Error| error.to_string();
     let _standing = witness::stand(Arc::new(Faultless));
@@ -189,14 +188,14 @@ fn look_only(path: &Path, image: &Image, settings: &Settings) -> std::result::Re
     let settings = Settings { access: Access::ReadOnly, ..settings.clone() };
     match Engine::open(path, settings) {
         Ok(engine) => drop(check_found(&engine, image).map_err(|what| format!("for reading: {what}"))?),
-        // A creation that was cut short holds nothing to be read.
+        // A creation that was cut short holds nothing to read.
         Err(Error::NotAStore { .. }) if image.accepted[0].is_empty() => {}
         Err(error) => return Err(error.to_string()),
     }
     if fs::read(path).unwrap() == image.bytes { Ok(()) } else { Err("a reader has changed the file".into()) }
 }
 
-/// How many images were looked at, in all tests.
+/// How many images were checked, in all tests.
 static IMAGES: AtomicU64 = AtomicU64::new(0);
 
 /// The file of a creation that has begun: see `Opening::create`.
@@ -206,7 +205,7 @@ fn mark() -> Vec<u8> {
     mark
 }
 
-/// Recovers what a cut has left, lives through the steps, and returns the images that were taken meanwhile.
+/// Recovers the image of a cut, lives through the steps, and returns the images taken meanwhile.
 fn generation_of(
     place: &Place,
     settings: &Settings,
@@ -222,7 +221,7 @@ fn generation_of(
     let mut life =
         Life { path, settings, medium: medium_of_life, engine: None, values: 0, held: Vec::new(), opener: None };
     life.open().map_err(|what| format!("{}: {what}", start.cut))?;
-    // Cut again while it is recovered, it comes out the same.
+    // After another cut during recovery, the result is the same.
     let found = Arc::new(content(&life.engine())?);
     {
         let mut state = medium.state();
@@ -237,7 +236,7 @@ fn generation_of(
     Ok(std::mem::take(&mut medium.state().images))
 }
 
-/// Runs a history. Says how many images were looked at.
+/// Runs a history. Returns the number of images checked.
 fn run(
     place: &Place,
     taste: Taste,
@@ -255,14 +254,14 @@ fn run(
             look(&place.image, image, &settings, &mut random).map_err(|what| format!("{}: {what}", image.cut))?;
             looked += 1;
         }
-        // Rather a late one: then there is something to be lost.
+        // Rather a late one: it has something to lose.
         let next = random.below(images.len() as u64).max(random.below(images.len() as u64));
         start = images.swap_remove(next as usize);
     }
     Ok(looked)
 }
 
-/// Tries histories until a share of all images has been looked at.
+/// Tries histories until a share of all images has been checked.
 fn explore(share: u64, taste: Taste) {
     let images = setting("SLOTLOG_TEST_IMAGES", 100_000) * share / 100;
     let seed = setting("SLOTLOG_TEST_SEED", u64::from(std::process::id()) << 16 ^ crate::engine::clock::now());
@@ -321,7 +320,7 @@ const SMALL: Taste = Taste {
 
 const AGAIN: Taste = Taste { keys: 1, short: 480, usual: 480, long: 480, again: true, ..SMALL };
 
-/// Runs the same histories each time, each with another seed for what the disk leaves to chance.
+/// Runs the same histories each time, each with another seed for all that is random on the disk.
 fn scripted(taste: Taste, histories: u64, most_images: usize, history: impl Fn(u64) -> Vec<Vec<Step>>) {
     let place = Place::new();
     for number in 0..histories {
@@ -332,12 +331,11 @@ fn scripted(taste: Taste, histories: u64, most_images: usize, history: impl Fn(u
     }
 }
 
-/// At each store of what closing does, and what follows is synced.
+/// Kills at each store of a close, and syncs what follows.
 #[test]
 fn a_kill_while_closing() {
     let put = |key| Step::Put { key, len: 50 };
-    // Each place twenty times: only one of them is where the flag is on its way, and a cut there shows it one time in
-    // three.
+    // Each place twenty times: only at one of them is the flag on its way, and a cut there shows it one time in three.
     scripted(SMALL, 1200, MOST_IMAGES, |number| {
         let kill = Step::Kill { after: number / 2 % 60 };
         let before = if number % 2 == 0 { vec![put(1), Step::Sync] } else { Vec::new() };
@@ -346,7 +344,7 @@ fn a_kill_while_closing() {
     });
 }
 
-/// A flush fails, and the process that is told of it is killed before it can pass it on.
+/// A flush fails, and the process that gets the error is killed before it can pass it on.
 #[test]
 fn a_kill_when_a_flush_has_failed() {
     let put = |key| Step::Put { key, len: 50 };
@@ -362,12 +360,12 @@ fn small_commits() {
     explore(20, SMALL);
 }
 
-/// What was lost is written again, byte by byte as before, and behind it still lies what followed it then.
+/// Lost records are written again, byte by byte the same, and what followed them then still lies after them.
 #[test]
 fn the_same_again_after_a_cut() {
     let put = || Step::Put { key: 0, len: 480 };
     let lives = [vec![put(), put()], vec![put(), put()], vec![put()], vec![put()]];
-    // Many histories with few images each: it takes more than one cut in a certain place.
+    // Many histories with few images each: the defect needs several cuts in certain places.
     scripted(AGAIN, 1500, 3, |_| lives.to_vec());
     explore(10, AGAIN);
 }
@@ -397,23 +395,23 @@ fn a_log_that_moves_from_extent_to_extent() {
     explore(15, Taste { usual: 9000, long: 80_000, ..SMALL });
 }
 
-/// Everything is moved about all the time: the log is cleaned and its extents are used again, the index is resized, the
-/// file gets shorter.
+/// Everything moves all the time: the log is cleaned and its extents are reused, the index is resized, the file gets
+/// shorter.
 #[test]
 fn a_log_that_is_compacted() {
     explore(15, Taste { upkeep: true, usual: 700, long: 3000, maps: true, ..SMALL });
     explore(5, Taste { upkeep: true, usual: 700, checkpoint_every: 2048, flushes_fail: true, ..SMALL });
 }
 
-/// With the limits that stores have, long values overwritten in turn: cleaning cuts extents that are not yet durable as
-/// a whole.
+/// With the limits of real stores, long values are overwritten in turn: cleaning cuts extents that are not yet durable
+/// as a whole.
 #[test]
 fn a_log_that_is_cut_where_it_is_not_durable() {
     explore(1, Taste { keys: 6, edges: true, ..SMALL });
     explore(1, Taste { keys: 6, edges: true, held_up: true, ..SMALL });
 }
 
-/// The same with all that waits for a superblock: in small steps, and without one for a while.
+/// The same with everything that waits for a superblock: in small steps, and without one for a while.
 #[test]
 fn a_log_that_is_compacted_without_superblocks() {
     explore(10, Taste { keys: 8, upkeep: true, extent: 8, usual: 700, long: 3000, held_up: true, ..SMALL });
@@ -430,8 +428,8 @@ fn an_index_that_grows() {
     explore(10, Taste { keys: 900, usual: 12, long: 40, changes: 250, ..SMALL });
 }
 
-/// Short histories, in which the power is cut before every flush and at the end in all the ways that there are; the
-/// next one goes on from one of them.
+/// Short histories, in which the power is cut before every flush and at the end in all possible ways; the next one
+/// continues from one of them.
 #[test]
 fn small_windows_in_all_ways() {
     use Step::*;

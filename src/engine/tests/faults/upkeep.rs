@@ -1,4 +1,4 @@
-//! Resize and compaction, with the smallest steps there are, so that some of it is always going on.
+//! Resize and compaction, with the smallest steps possible, so that some upkeep is always under way.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -25,7 +25,7 @@ fn open(path: &Path, settings: &Settings) -> Arc<Engine> {
     Arc::new(Engine::open(path, settings.clone()).unwrap())
 }
 
-/// A snapshot, and what it has to show as long as it is held.
+/// A snapshot, and the content it must show as long as it is held.
 struct Held {
     pin: Pin<Arc<Engine>>,
     mapping: u64,
@@ -186,8 +186,8 @@ impl Recorder for Slow {
     }
 }
 
-/// Somebody was killed in the middle of a flush, so the log is written once more, while others commit, clean it and use
-/// its extents again.
+/// A process was killed in the middle of a flush, so the log is written once more, while others commit, clean it and
+/// reuse its extents.
 #[test]
 fn the_log_is_written_once_more_while_others_change_it() {
     let folder = support::folder();
