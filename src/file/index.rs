@@ -645,6 +645,7 @@ pub(crate) struct Slots<'a> {
 }
 
 impl Slots<'_> {
+    #[inline(always)]
     fn slot(&self, words: &[Word; 8], place: usize, value: u64) -> Slot {
         let hash = hash_of_slot(words, place, value);
         let first = hash.line(self.index.lines);
@@ -661,6 +662,7 @@ impl Slots<'_> {
 impl Iterator for Slots<'_> {
     type Item = Result<Slot>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Result<Slot>> {
         while self.line < self.end {
             let words = match self.words {

@@ -195,7 +195,7 @@ impl Writing<'_> {
             return mapping.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
         }
         // CHANGED first: if this process is killed in between, the next writer does both again. SeqCst, for the sake of
-        // waiters that go to sleep over it: see `changes`.
+        // waiters that go to sleep over it: see [`notice`](crate::engine::processes::notice).
         let door = mapping.door()?;
         door.store_live(live::CHANGED, tail.seq.0, Ordering::SeqCst);
         door.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
