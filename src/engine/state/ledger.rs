@@ -152,8 +152,8 @@ impl Upkeep {
         let _ = self.thread.set(thread::current());
     }
 
-    /// Wakes the thread that does the upkeep from [`thread::park_timeout`], if there is such a thread; if it is awake, it
-    /// will not sleep the next time.
+    /// Wakes the upkeep thread from [`thread::park_timeout`], if there is one; if it is awake, it will not sleep the
+    /// next time.
     pub(crate) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
