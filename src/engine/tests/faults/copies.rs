@@ -17,7 +17,7 @@ use super::{Content, batch_of, check, content, put};
 use crate::engine::Engine;
 use crate::engine::settings::{Access, Durability, Limits, Opened, Settings};
 use crate::engine::upkeep::clean::{Aim, Portion};
-use crate::file::layout::{BLOCK, DEFAULT_MAP, live};
+use crate::file::layout::{BLOCK, DEFAULT_MAP, SUPERBLOCK_A, SUPERBLOCK_B, live};
 use crate::file::witness;
 
 /// What happened to a store.
@@ -124,6 +124,12 @@ impl History {
         self.events[moment..].iter().position(is_change).map_or(self.events.len(), |more| moment + more)
     }
 
+    /// The next moment at which a superblock is written.
+    fn change_of_superblock(&self, moment: usize) -> usize {
+        let is_change = |event: &Event| matches!(event, Event::Write(SUPERBLOCK_A | SUPERBLOCK_B, _));
+        self.events[moment..].iter().position(is_change).map_or(self.events.len(), |more| moment + more)
+    }
+
     /// The moment at which the next commit is made.
     fn next_commit(&self, moment: usize) -> usize {
         let is_commit = |event: &Event| matches!(event, Event::Write(live::COMMIT_POINT, _));
@@ -192,8 +198,10 @@ fn a_copy_of_what_changes_is_one_commit_or_refused() {
         for copy in 0..each {
             // Most defects lie shortly after the front was read, and many of them before the next commit.
             let mut begin = random.below(history.events.len() as u64 + 1) as usize;
-            if copy % 4 == 0 {
-                begin = history.change_of_space(begin).saturating_sub(random.below(3) as usize);
+            match copy % 4 {
+                0 => begin = history.change_of_space(begin).saturating_sub(random.below(3) as usize),
+                1 => begin = history.change_of_superblock(begin).saturating_sub(random.below(3) as usize),
+                _ => {}
             }
             let (mut moments, mut moment) = (BTreeMap::from([(0, begin)]), begin);
             for _ in 0..1 + random.below(3) {
