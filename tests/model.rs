@@ -3,8 +3,9 @@
 //!
 //! The keys are few, so that they are overwritten, removed and inserted again, and there are bursts of many new ones,
 //! so that file and index have to grow. Snapshots are held over all that follows, and must keep showing the map as it
-//! was. A power cut is simulated by copying the file while the store is open: a copy is recovered from its log alone.
-//! Several openings of one file, which act towards each other like processes, take turns at all this.
+//! was; so are changes since a commit, which must stay the same. A power cut is simulated by copying the file while the
+//! store is open: a copy is recovered from its log alone. Several openings of one file, which act towards each other
+//! like processes, take turns at all this.
 //!
 //! `PROPTEST_CASES` sets the number of sequences. The last test runs for `SLOTLOG_SOAK_SECONDS`; run it with `cargo
 //! test --release --test model -- --ignored --nocapture`.
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use slotlog::{Access, Durability, Opened, Options, Snapshot, Store};
+use slotlog::{Access, ChangeKind, Changes, Durability, Error, Opened, Options, Snapshot, Store};
 use support::{Random, folder};
 use tempfile::TempDir;
 
@@ -86,6 +87,10 @@ enum Operation {
     TakeSnapshot,
     /// Checks a held snapshot, and drops it.
     CheckSnapshot(u8),
+    /// Takes the changes since the earliest commit that the log reaches back to, to be checked much later.
+    TakeChanges,
+    /// Checks changes that are held, and drops them.
+    CheckChanges(u8),
     /// Checks everything.
     Iterate,
     Sync,
@@ -159,6 +164,8 @@ fn operations() -> impl Strategy<Value = Operation> {
             .prop_map(|(changes, ending)| Operation::Transaction(changes, ending)),
         4 => Just(Operation::TakeSnapshot),
         3 => any::<u8>().prop_map(Operation::CheckSnapshot),
+        3 => Just(Operation::TakeChanges),
+        2 => any::<u8>().prop_map(Operation::CheckChanges),
         2 => Just(Operation::Iterate),
         1 => Just(Operation::Sync),
         1 => Just(Operation::Checkpoint),
@@ -197,6 +204,9 @@ struct Pair {
     place: Option<Place>,
     map: Map,
     held: Vec<(Snapshot, Map)>,
+    told: Vec<(Changes, History)>,
+    /// What was visible after each operation.
+    seqs: Vec<u64>,
     operations: u64,
     /// Resize and compaction go in the smallest steps, so some is always under way.
     tiny: bool,
@@ -231,6 +241,8 @@ impl Pair {
             place: None,
             map: Map::new(),
             held: Vec::new(),
+            told: Vec::new(),
+            seqs: Vec::new(),
             operations: 0,
             tiny: false,
         }
@@ -308,6 +320,20 @@ impl Pair {
                     compare(&snapshot, &map);
                 }
             }
+            Operation::TakeChanges => {
+                if self.told.len() < 4 {
+                    self.told.extend(self.oldest_changes().map(|changes| {
+                        let history = history(&changes);
+                        (changes, history)
+                    }));
+                }
+            }
+            Operation::CheckChanges(number) => {
+                if !self.told.is_empty() {
+                    let (changes, expected) = self.told.swap_remove(*number as usize % self.told.len());
+                    assert!(history(&changes) == expected, "the log tells another history now");
+                }
+            }
             Operation::Iterate => compare(&self.seen_by().snapshot().unwrap(), &self.map),
             Operation::Sync => self.store().sync().unwrap(),
             Operation::Checkpoint => self.store().checkpoint().unwrap(),
@@ -327,6 +353,18 @@ impl Pair {
             Operation::Maintain => drop(self.store().maintain(Duration::from_millis(2)).unwrap()),
         }
         assert_eq!(self.seen_by().len().unwrap(), self.map.len() as u64);
+        self.seqs.push(self.store().seq().unwrap());
+        if self.seqs.len() > 500 {
+            self.seqs.remove(0);
+        }
+    }
+
+    /// The changes since the earliest operation that the log reaches back to.
+    fn oldest_changes(&self) -> Option<Changes> {
+        self.seqs.iter().find_map(|&seq| match self.seen_by().changes_since(seq) {
+            Err(Error::HistoryTruncated { .. }) => None,
+            changes => Some(changes.unwrap()),
+        })
     }
 
     fn transaction(&mut self, changes: &[Change], ending: Ending) {
@@ -430,10 +468,13 @@ impl Pair {
         self.verify();
     }
 
-    /// Checks all held snapshots, and drops them.
+    /// Checks all held snapshots and changes, and drops them.
     fn check_held(&mut self) {
         for (snapshot, map) in self.held.drain(..) {
             compare(&snapshot, &map);
+        }
+        for (changes, expected) in self.told.drain(..) {
+            assert!(history(&changes) == expected, "the log tells another history now");
         }
     }
 
@@ -450,7 +491,8 @@ impl Pair {
         assert_eq!(stats.log_bytes, stats.live_bytes + stats.dead_bytes);
         assert_eq!(stats.log_records, report.records());
         // One pin for each commit.
-        let pins = self.held.iter().map(|(snapshot, _)| snapshot.seq()).collect::<BTreeSet<_>>().len() as u64;
+        let pins = self.held.iter().map(|(snapshot, _)| snapshot.seq());
+        let pins = pins.chain(self.told.iter().map(|(changes, _)| changes.seq())).collect::<BTreeSet<_>>().len() as u64;
         // The snapshots of a reader are locks, not pins.
         assert!(stats.pins == pins || self.reader.is_some() && stats.pins < pins, "{} pins", stats.pins);
         assert!(map.used_slots >= map.entries && map.used_slots < map.slots, "{map:?}");
@@ -469,6 +511,22 @@ impl Pair {
         self.reopen();
         compare(&self.store().snapshot().unwrap(), &self.map);
     }
+}
+
+/// What the log has told: of each change its number, the key, and the value if it has got one; neither for a clear.
+type History = Vec<(u64, Option<Vec<u8>>, Option<Vec<u8>>)>;
+
+fn history(changes: &Changes) -> History {
+    let told = changes.iter().map(|change| {
+        let change = change.unwrap();
+        let (key, value) = match change.kind {
+            ChangeKind::Insert { key, value } => (Some(key), Some(value)),
+            ChangeKind::Remove { key } => (Some(key), None),
+            _ => (None, None),
+        };
+        (change.seq, key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec))
+    });
+    told.collect()
 }
 
 /// Checks that a snapshot shows exactly this map, by every method.

@@ -431,6 +431,41 @@ fn what_compaction_has_left_behind_is_no_history() {
     assert!(!store.wait_for_change(seen, Duration::ZERO).unwrap());
 }
 
+/// Changes are borrowed from the log and stay as they are, dead records included, whatever is cleaned meanwhile without a
+/// commit.
+#[test]
+fn what_a_history_lends_is_not_used_again() {
+    let folder = folder();
+    for (number, access) in [Access::ReadWrite, Access::ReadOnly].into_iter().enumerate() {
+        let path = folder.path().join(number.to_string());
+        let store = Store::options().auto_compact(None).open(&path).unwrap();
+        let seen = store.seq().unwrap();
+        for version in 0..500_u64 {
+            store.insert("overwritten", [version.to_le_bytes(); 100].concat()).unwrap();
+        }
+        // The file does not become as short as where that lies.
+        for number in 0..3000 {
+            store.insert(key(number), [7; 1000]).unwrap();
+        }
+        let reader = Store::options().access(access).open(&path).unwrap();
+        let changes = reader.changes_since(seen).unwrap();
+        let lent: Vec<_> = changes.iter().map(|change| change.unwrap()).collect();
+        let told = format!("{lent:?}");
+        assert_eq!(lent.len(), 3500);
+        for _ in 0..2 {
+            store.compact().unwrap();
+            for number in 0..500 {
+                store.insert(key(10_000 + number), [0xee; 800]).unwrap();
+            }
+        }
+        assert!(format!("{lent:?}") == told, "what was lent has changed: {access:?}");
+        let again: Vec<_> = changes.iter().map(|change| change.unwrap()).collect();
+        assert!(again == lent, "another history is told: {access:?}");
+        drop(changes);
+        assert_clean(&store);
+    }
+}
+
 /// A copy would get a valid CRC; so damage is not moved, and nothing after it can be cleaned.
 #[test]
 fn damage_is_not_moved_and_holds_nobody_up() {
