@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::Result;
 use crate::engine::Engine;
 use crate::engine::read::history::{Changed, History};
-use crate::engine::read::pins::Pin;
+use crate::engine::read::pins::Hold;
 use crate::file::layout::{Kind, MapId, Seq};
 
 /// The committed changes after a sequence number, oldest first, straight from the log. See
@@ -28,7 +28,8 @@ use crate::file::layout::{Kind, MapId, Seq};
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 pub struct Changes {
-    pin: Pin<Arc<Engine>>,
+    /// The log tells of what its commit sees no more.
+    hold: Hold<Arc<Engine>>,
     map: MapId,
     history: History,
 }
@@ -101,9 +102,9 @@ pub enum ChangeKind<'a> {
 
 impl Changes {
     pub(crate) fn new(engine: Arc<Engine>, map: MapId, seq: u64) -> Result<Changes> {
-        let pin = Pin::take(engine)?;
-        let history = pin.engine().history(Seq(seq), pin.seq())?;
-        Ok(Changes { pin, map, history })
+        let hold = Hold::take(engine)?;
+        let history = hold.engine().history(Seq(seq), hold.seq())?;
+        Ok(Changes { hold, map, history })
     }
 
     /// The changes, oldest first.
@@ -119,7 +120,7 @@ impl Changes {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn iter(&self) -> ChangesIter<'_> {
-        ChangesIter { changes: self, changed: self.pin.engine().changes(&self.history, self.map) }
+        ChangesIter { changes: self, changed: self.hold.engine().changes(&self.history, self.map) }
     }
 
     /// The sequence number up to which these are all changes: pass it to the next call of
@@ -136,7 +137,7 @@ impl Changes {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn seq(&self) -> u64 {
-        self.pin.seq().0
+        self.hold.seq().0
     }
 }
 
@@ -183,7 +184,7 @@ impl<'a> Iterator for ChangesIter<'a> {
     type Item = Result<Change<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Err(error) = self.changes.pin.engine().check_not_forked() {
+        if let Err(error) = self.changes.hold.engine().check_not_forked() {
             return Some(Err(error));
         }
         let change = self.changed.next()?.map(|record| {

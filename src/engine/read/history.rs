@@ -52,7 +52,8 @@ impl<'e> Iterator for Changed<'e> {
 }
 
 impl Engine {
-    /// The part of the log with all commits after one sequence number and up to another, at which the caller has a pin.
+    /// The part of the log with all commits after one sequence number and up to another, at which the caller
+    /// [holds](crate::engine::read::pins::Hold) everything, dead records included.
     pub(crate) fn history(&self, after: Seq, until: Seq) -> Result<History> {
         let path = || self.mapping.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after.0 };

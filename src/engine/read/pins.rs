@@ -140,25 +140,32 @@ impl<E: Deref<Target = Engine>> Pin<E> {
 /// below that. A pin at N does not keep space that becomes empty at N: no reader at N needs it. This pin stands one
 /// commit below the one that it reads at, so it does. Space that was reused in spite of it was empty before, and the
 /// head of the log and all tables, which its holder loads after a full barrier, say so.
-pub(crate) struct Hold<'e> {
-    pin: Pin<&'e Engine>,
+pub(crate) struct Hold<E: Deref<Target = Engine>> {
+    pin: Pin<E>,
     /// If it is a lock, there is another one below it.
-    _below: Option<Pin<&'e Engine>>,
+    _below: Option<Pin<E>>,
 }
 
-impl<'e> Hold<'e> {
+impl<E: Deref<Target = Engine> + Clone> Hold<E> {
     /// Holds everything, and reads at the last visible commit.
-    pub(crate) fn take(engine: &'e Engine) -> Result<Hold<'e>> {
-        let pin = engine.pin()?;
+    pub(crate) fn take(engine: E) -> Result<Hold<E>> {
+        let pin = Pin::take(engine.clone())?;
         let below = Seq::new(pin.seq().incarnation(), pin.seq().count().saturating_sub(1));
         let _below = if pin.claimed.place == 0 {
-            Some(engine.pin_by_lock(below)?)
+            let lock = ManuallyDrop::new(engine.pin_by_lock(below)?);
+            Some(Pin { claimed: lock.claimed, engine })
         } else {
             pin_table::store(&engine.mapping, pin.claimed.place, engine.claims.at(below), Ordering::SeqCst)?;
             None
         };
         fence(Ordering::SeqCst);
         Ok(Hold { pin, _below })
+    }
+}
+
+impl<E: Deref<Target = Engine>> Hold<E> {
+    pub(crate) fn engine(&self) -> &E {
+        self.pin.engine()
     }
 
     /// The sequence number that its holder reads at.

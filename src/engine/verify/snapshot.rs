@@ -32,7 +32,7 @@ const ATTEMPTS: u32 = 100;
 
 /// One commit, and everything that it sees.
 struct Seen<'e> {
-    hold: Hold<'e>,
+    hold: Hold<&'e Engine>,
     head: LogHead,
     /// The end of the log, of this commit or a later one.
     tail: Offset,
@@ -98,7 +98,7 @@ impl Engine {
         Err(Halt::Disturbed)
     }
 
-    fn see_at<'e>(&'e self, hold: Hold<'e>, head: LogHead) -> Result<Seen<'e>> {
+    fn see_at<'e>(&'e self, hold: Hold<&'e Engine>, head: LogHead) -> Result<Seen<'e>> {
         let seq = hold.seq();
         let tail = self.mapping.live_offset(live::TAIL)?;
         let log = LogTotals::at_most(&self.mapping, seq)?;
