@@ -25,7 +25,7 @@ fn killed_with(
     let open = |path: &Path| Engine::open(path, settings.clone()).unwrap();
     let engine = Arc::new(open(&path));
     prepare(&engine);
-    let before = content(&engine);
+    let (before, seen) = (content(&engine), engine.visible().unwrap());
     let base = fs::read(&path).unwrap();
     let tape = Arc::new(Tape::default());
     engine.mapping.set_recorder(tape.clone());
@@ -75,6 +75,10 @@ fn killed_with(
             assert!(!committed || found == after, "{note}: the commit point was stored, and the commit is lost");
             seen_before |= found == before;
             seen_after |= found == after;
+            if engine.opened == Opened::AfterKill {
+                let is_told = engine.wait_for_change(seen, Duration::ZERO).unwrap();
+                assert_eq!(is_told, found != before, "{note}: told as a change or not");
+            }
             let report = engine.verify().unwrap();
             assert!(report.is_clean(), "{note}: {:?}", report.findings());
             // Leftovers of the dead writer must not come back with the next commit.

@@ -1,6 +1,69 @@
 //! When a store is resized, cleaned and compacted, and when that rests.
 
+use std::collections::HashMap;
+
+use super::faults::support::{Random, setting};
 use super::*;
+use crate::file::layout::KeyHash;
+
+/// Keys of which each has the same hash as another one as far as a slot and a line of the smallest index can tell, and
+/// more than a line has slots for that begin in the same line.
+fn keys_that_collide(engine: &Engine) -> Vec<Vec<u8>> {
+    let lines = engine.index(DEFAULT_MAP).unwrap().unwrap().lines();
+    let mut found: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+    let (mut pairs, mut of_a_line) = (Vec::new(), Vec::new());
+    for number in 0..400_000u32 {
+        let key = number.to_le_bytes().to_vec();
+        let hash = KeyHash::of(&key, engine.seed);
+        if hash.line(lines) == 5 && of_a_line.len() < 40 {
+            of_a_line.push(key.clone());
+        }
+        if let Some(other) = found.insert((hash.tag(), hash.line(lines)), key.clone()) {
+            pairs.extend([key, other]);
+        }
+    }
+    assert!(pairs.len() > 20, "{} keys", pairs.len());
+    pairs.extend(of_a_line);
+    pairs.sort();
+    pairs.dedup();
+    pairs
+}
+
+/// Where many keys have the same hash, each is moved by cleaning as long as it is alive, and no longer.
+#[test]
+fn keys_that_collide_are_told_apart_by_cleaning() {
+    let seed = setting("SLOTLOG_TEST_SEED", 1);
+    for seed in seed..seed + setting("SLOTLOG_TEST_ROUNDS", 4) {
+        let mut random = Random(seed);
+        let (_folder, path) = scratch();
+        let settings = Settings { limits: Limits::tiny(), ..Settings::default() };
+        let engine = Arc::new(Engine::open(&path, settings).unwrap());
+        let keys = keys_that_collide(&engine);
+        let (mut expected, mut held) = (Content::new(), Vec::new());
+        for step in 0..4000u32 {
+            let key = &keys[random.below(keys.len() as u64) as usize];
+            if random.one_in(3) {
+                assert_eq!(engine.remove(DEFAULT_MAP, key).unwrap(), expected.remove(key).is_some());
+            } else {
+                let value = vec![step as u8; random.below(90) as usize];
+                engine.put(DEFAULT_MAP, key, &value, None).unwrap();
+                expected.insert(key.clone(), value);
+            }
+            if random.one_in(300) {
+                held.push(engine.pin().unwrap());
+            }
+            if held.len() > 2 {
+                held.clear();
+            }
+            if step % 50 == 0 {
+                assert_eq!(content(&engine), expected, "seed {seed}, step {step}");
+                let report = engine.verify().unwrap();
+                assert!(report.is_clean(), "seed {seed}, step {step}: {:?}", report.findings());
+            }
+        }
+        assert!(engine.head().unwrap().bytes > 20_000, "the log was cleaned");
+    }
+}
 
 /// An index that is being built belongs to no commit, so a rollback does not affect it.
 #[test]

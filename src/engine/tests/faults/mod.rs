@@ -12,6 +12,8 @@ mod medium;
 mod power_cut;
 #[path = "../../../../tests/support/basics.rs"]
 pub(super) mod support;
+#[cfg(target_os = "linux")]
+mod together;
 mod upkeep;
 
 use std::collections::BTreeMap;
