@@ -182,24 +182,24 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The end of a commit: counts it in the log, stores the new tail and the CRC of the record before it, and then
-    /// makes the commit seen.
+    /// The end of a commit: counts it in the log, says that it is a change, stores the new tail and the CRC of the record
+    /// before it, and then makes the commit seen.
     #[inline(always)]
     fn conclude(&mut self, tail: &Tail, effect: Effect, appended: Appended) -> Result<()> {
         let (engine, mapping) = (self.engine, &self.engine.mapping);
         if appended.records > 0 {
             self.count_log(tail.seq, appended)?;
         }
-        protocol::move_tail(engine, tail.at, tail.chain)?;
-        if effect == Effect::Unseen {
-            return mapping.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
-        }
-        // CHANGED first: if this process is killed in between, the next writer does both again. SeqCst, for the sake of
-        // waiters that go to sleep over it: see [`notice`](crate::engine::processes::notice).
         let door = mapping.door()?;
-        door.store_live(live::CHANGED, tail.seq.0, Ordering::SeqCst);
+        if effect == Effect::Seen {
+            // Before the tail: if this process is killed after that, the next writer finds none of the records, and
+            // cannot tell what they were. SeqCst, for the sake of waiters that go to sleep over it: see
+            // [`notice`](crate::engine::processes::notice).
+            door.store_live(live::CHANGED, tail.seq.0, Ordering::SeqCst);
+        }
+        protocol::move_tail(engine, tail.at, tail.chain)?;
         door.store_live(live::VISIBLE, tail.seq.0, Ordering::Release);
-        engine.wake_watchers()
+        if effect == Effect::Seen { engine.wake_watchers() } else { Ok(()) }
     }
 
     /// Stores the commit point, and its number in the seal right before it: a concurrent copy of the file notices that.

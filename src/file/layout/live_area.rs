@@ -68,7 +68,7 @@ pub mod live {
     /// Sequence number of the last visible commit.
     pub const VISIBLE: u64 = LIVE + 256;
     /// Sequence number of the last commit that changed visible contents: threads that wait for changes sleep on it. It
-    /// is stored just before [`VISIBLE`].
+    /// is stored before [`TAIL`] and [`VISIBLE`].
     pub const CHANGED: u64 = LIVE + 264;
     /// Nonzero if a thread sleeps on [`CHANGED`].
     pub const WATCHERS: u64 = LIVE + 272;
