@@ -21,6 +21,19 @@ fn killed_with(
     prepare: impl Fn(&Engine),
     change: impl Fn(&Arc<Engine>),
 ) -> (Content, Content, bool, bool) {
+    killed_before(settings, prepare, change, |engine, expected| {
+        engine.put(DEFAULT_MAP, b"next", b"one", None).unwrap();
+        expected.insert(b"next".to_vec(), b"one".to_vec());
+    })
+}
+
+/// The same, where the one who takes over begins with what `next` does.
+fn killed_before(
+    settings: &Settings,
+    prepare: impl Fn(&Engine),
+    change: impl Fn(&Arc<Engine>),
+    next: impl Fn(&Arc<Engine>, &mut Content),
+) -> (Content, Content, bool, bool) {
     let (_folder, path) = scratch();
     let open = |path: &Path| Engine::open(path, settings.clone()).unwrap();
     let engine = Arc::new(open(&path));
@@ -62,7 +75,7 @@ fn killed_with(
                     _ => false,
                 };
             assert!(!in_doubt || seal_is_stored, "{note}: the seal is not what was last stored");
-            let engine = open(&killed);
+            let engine = Arc::new(open(&killed));
             match engine.opened {
                 Opened::AfterKill => assert!(!power_cut && !in_doubt, "{note}"),
                 Opened::AfterPowerCut { .. } => {
@@ -83,10 +96,10 @@ fn killed_with(
             assert!(report.is_clean(), "{note}: {:?}", report.findings());
             // Leftovers of the dead writer must not come back with the next commit.
             let mut expected = found;
-            engine.put(DEFAULT_MAP, b"next", b"one", None).unwrap();
-            expected.insert(b"next".to_vec(), b"one".to_vec());
+            next(&engine, &mut expected);
             assert_eq!(content(&engine), expected, "{note}");
-            assert!(engine.verify().unwrap().is_clean(), "{note}");
+            let report = engine.verify().unwrap();
+            assert!(report.is_clean(), "{note}, and then: {:?}", report.findings());
         }
         if let Some(event) = events.get(number) {
             replay(&mut image, event);
@@ -193,6 +206,42 @@ fn a_kill_at_any_store_of_changes_during_a_resize() {
             assert_ne!(before, after);
             assert!(seen_before && seen_after);
         }
+    }
+}
+
+/// Puts so many new keys at once.
+fn put_many(engine: &Arc<Engine>, keys: Range<u32>, expected: &mut Content) {
+    let mut batch = Batch::begin(Arc::clone(engine)).unwrap();
+    for number in keys {
+        batch.put(DEFAULT_MAP, &key(number), b"one of many", None).unwrap();
+        expected.insert(key(number), b"one of many".to_vec());
+    }
+    batch.commit(Durability::Buffered).unwrap();
+}
+
+/// Whoever takes over begins with a transaction that needs an index of its own, which may come to lie where the one lay
+/// that a resize had begun with.
+#[test]
+fn a_kill_at_any_store_of_a_clear_during_a_resize() {
+    let prepare = |engine: &Engine| {
+        for number in 0..1000 {
+            engine.put(DEFAULT_MAP, &key(number), b"", None).unwrap();
+        }
+        let mut writing = engine.lend_writing();
+        writing.begin_resize(DEFAULT_MAP, crate::file::index::blocks_for(1300), Tombstones::Kept).unwrap();
+        writing.step_resize(Step { blocks: 99, lines: 0 }).unwrap();
+        writing.step_resize(Step { blocks: 0, lines: 100 }).unwrap();
+    };
+    for many in [300, 500, 700] {
+        let clear = |engine: &Arc<Engine>| engine.clear(DEFAULT_MAP).unwrap();
+        killed_before(&Settings::default(), prepare, clear, |engine, expected| {
+            put_many(engine, 10_000..10_000 + many, expected);
+            // Until what is being built is in force.
+            for _ in 0..40 {
+                engine.put(DEFAULT_MAP, b"next", b"one", None).unwrap();
+            }
+            expected.insert(b"next".to_vec(), b"one".to_vec());
+        });
     }
 }
 
