@@ -240,6 +240,8 @@ impl<'e> Writing<'e> {
     /// Gives back what a dead writer had taken and not put to use. Retires what it was about to give back: a reader may
     /// still be using that.
     pub(crate) fn retire_unreferenced(&mut self) -> Result<()> {
+        // Before anything is allocated: another index could come to lie where the one lay that a resize was begun with.
+        self.cancel_stale_resize()?;
         let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         self.return_uncommitted(visible)?;
         let named = self.engine.named_extents()?;
