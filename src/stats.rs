@@ -152,12 +152,12 @@ pub struct UpkeepStats {
     pub most_lines: u64,
     /// Blocks of 4 KiB zeroed for resizes.
     pub blocks: u64,
-    /// Maximum for one write: one for each change, or all those of a small index that is rebuilt at once.
+    /// Maximum for one write: 16 for each change, or all those of a small index that is rebuilt at once.
     pub most_blocks: u64,
     /// Bytes of records moved by compaction.
     pub moved_bytes: u64,
-    /// Maximum for one write: at most (9 / [dead share](crate::Options::auto_compact)) times what it appended itself,
-    /// which is 18 times by default, or 512 bytes, and one record.
+    /// Maximum for one write: (9 / [dead share](crate::Options::auto_compact)) times what it appended itself and 4 KiB,
+    /// which is 18 times by default, and at most the whole log; and one record.
     pub most_moved_bytes: u64,
     /// Bytes of log handed to the disk by slices and checkpoints, not counting synced commits.
     pub flushed_bytes: u64,

@@ -96,6 +96,30 @@ fn no_write_cleans_more_than_its_share() {
     assert_clean(&store);
 }
 
+/// One pass over the log gains all there is to gain, however small a share may be dead.
+#[test]
+fn no_write_cleans_the_log_more_than_once_along() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let filled = Store::options().auto_compact(None).open(&path).unwrap();
+    let keys = 300;
+    for number in 0..keys {
+        filled.insert(key(number), [0; 1000]).unwrap();
+    }
+    drop(filled);
+    let store = Store::options().auto_compact(Some(0.001)).open(&path).unwrap();
+    let log = store.stats().unwrap().log_bytes;
+    let mut random = Random(5);
+    for version in 0..12 {
+        store.insert(key(random.below(keys)), [version; 1000]).unwrap();
+    }
+    let upkeep = store.stats().unwrap().upkeep;
+    assert!(upkeep.moved_bytes > log / 2, "a log of {log} bytes, {upkeep:?}");
+    assert!(upkeep.most_moved_bytes <= log + 12 * 1100, "a log of {log} bytes, {upkeep:?}");
+    assert!(len(&path) < 8 * log, "a log of {log} bytes in a file of {}", len(&path));
+    assert_clean(&store);
+}
+
 /// Steps are due wherever the log has grown by a certain amount, whichever process made it grow.
 #[test]
 fn openers_that_write_one_value_each_clean_as_well() {

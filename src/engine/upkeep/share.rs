@@ -191,7 +191,9 @@ impl<'e> Writing<'e> {
         }
         let limit = self.engine.settings.auto_compact.unwrap_or(1.0);
         let pace = (1.0 + HASTE * excess) / limit;
-        let mut wanted = ((appended as f64 * pace) as u64).max(LEAST_PIECE);
+        // Once along the log is all that there is to be gained.
+        let log = self.engine.log_size()?.bytes;
+        let mut wanted = ((appended as f64 * pace) as u64).max(LEAST_PIECE).min(log);
         loop {
             let bytes = wanted.min(self.engine.settings.limits.most_bytes);
             let cleaned = self.clean_and_reclaim(Portion { bytes, aim: Aim::Upkeep })?;
