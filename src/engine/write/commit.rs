@@ -182,8 +182,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The end of a commit: counts it in the log, says that it is a change, stores the new tail and the CRC of the record
-    /// before it, and then makes the commit seen.
+    /// The end of a commit: counts it in the log, says that it is a change, stores the new tail and the CRC of the
+    /// record before it, and then makes the commit seen.
     #[inline(always)]
     fn conclude(&mut self, tail: &Tail, effect: Effect, appended: Appended) -> Result<()> {
         let (engine, mapping) = (self.engine, &self.engine.mapping);
