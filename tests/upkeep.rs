@@ -455,8 +455,8 @@ fn what_compaction_has_left_behind_is_no_history() {
     assert!(!store.wait_for_change(seen, Duration::ZERO).unwrap());
 }
 
-/// Changes are borrowed from the log and stay as they are, dead records included, whatever is cleaned meanwhile without a
-/// commit.
+/// Changes are borrowed from the log and stay as they are, dead records included, whatever is cleaned meanwhile
+/// without a commit.
 #[test]
 fn what_a_history_lends_is_not_used_again() {
     let folder = folder();
