@@ -35,19 +35,27 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The file, or a folder on its path, does not exist.
     #[error(
-        "{}: not found; check the path (opening for writing creates a store, but only in an existing folder)",
+        "{}: not found; check the path (a store or a backup can be created, but only in an existing folder)",
         path.display()
     )]
     NotFound {
         /// The requested path.
         path: PathBuf,
     },
-    /// The file already exists, and `create_new` was set.
+    /// The file already exists, and a new one was asked for: by `create_new`, or by a backup that may not
+    /// [overwrite](crate::BackupOptions::overwrite).
     #[error(
-        "{}: already exists, but `create_new` is set; open it without that option, or choose another path",
+        "{}: already exists; choose another path, or allow it: open without `create_new`, back up with `overwrite`",
         path.display()
     )]
     AlreadyExists {
+        /// The requested path.
+        path: PathBuf,
+    },
+    /// A [backup](crate::Store::backup) would overwrite the store that it is taken of, perhaps by another name of its
+    /// file. It was not touched.
+    #[error("{}: is the file of the store itself; choose another path for its backup", path.display())]
+    BackupOntoItself {
         /// The requested path.
         path: PathBuf,
     },
@@ -623,17 +631,17 @@ mod tests {
             };
         }
         let (all, name): (&[&'static str], _) = names!(
-            NotFound AlreadyExists NotAFile PermissionDenied NotAStore UnsupportedVersion UnsupportedFeature Truncated
-            Corrupt Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock KeyTooLong ValueTooLong Full
-            ReadOnly PinsExhausted Poisoned HistoryTruncated TypeMismatch Codec NoSuchMap ForeignMap InvalidName
-            NumbersExhausted InvalidOptions Io
+            NotFound AlreadyExists BackupOntoItself NotAFile PermissionDenied NotAStore UnsupportedVersion
+            UnsupportedFeature Truncated Corrupt Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock
+            KeyTooLong ValueTooLong Full ReadOnly PinsExhausted Poisoned HistoryTruncated TypeMismatch Codec NoSuchMap
+            ForeignMap InvalidName NumbersExhausted InvalidOptions Io
         );
         assert_eq!(all.len(), ALL);
         name
     }
 
     /// How many variants there are.
-    const ALL: usize = 30;
+    const ALL: usize = 31;
 
     fn of<T>(refused: Result<T>) -> Error {
         match refused {
@@ -665,6 +673,8 @@ mod tests {
             of(Store::open(at("short"))),
             of(Store::options().exclusive(true).open(&path)),
             of(closed.close_last()),
+            of(store.backup(&path)),
+            of(store.backup(at("text"))),
             of(store.insert([0; 70_000], "value")),
             of((0..4000).try_for_each(|key: u32| small.insert(key.to_le_bytes(), [7; 200]))),
             of(store.map::<str, u64>("ages")),

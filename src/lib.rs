@@ -14,6 +14,7 @@
 //! | [`Changes`], [`MapChanges`] | what was committed since a given commit |
 //! | [`Codec`], [`Pod`] | types that can be keys and values; with the feature `serde`, also `Serde` |
 //! | [`Stats`], [`VerifyReport`], [`CompactReport`] | what is in the file, whether it is sound, what was reclaimed |
+//! | [`BackupOptions`], [`BackupReport`] | how a backup is made while others write, and what it has |
 //! | [`Error`] | what is wrong, where, and what to do |
 //!
 //! Two modules are there to be read: [`design`], how it works and why, with what survives a kill and a power cut, the
@@ -92,6 +93,15 @@
 //! # Ok::<(), slotlog::Error>(())
 //! ```
 //!
+//! # Back up while others write
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let (store, path) = (slotlog::Store::in_memory()?, folder.path().join("app.backup"));
+//! store.backup(&path)?;                                  // one commit, compacted; open it like any other store
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Let entries expire
 //!
 //! ```
@@ -127,6 +137,8 @@ pub use changes::{Change, ChangeKind, Changes, ChangesIter};
 #[cfg(feature = "serde")]
 pub use codec::Serde;
 pub use codec::{Arg, Codec, Pod, View};
+pub use engine::backup::options::BackupOptions;
+pub use engine::backup::report::{BackupProgress, BackupReport};
 pub use engine::settings::Opened;
 pub use engine::settings::{Access, Durability};
 pub use engine::settings::{RecoveryPhase, RecoveryProgress};

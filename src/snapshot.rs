@@ -1,15 +1,16 @@
 //! One commit's view of the store.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::Result;
 use crate::engine::Engine;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::engine::read::pins::Pin;
 use crate::file::index::{Index, Lines};
 use crate::file::layout::DEFAULT_MAP;
+use crate::{BackupOptions, BackupReport, Result};
 
 /// The store as one commit left it, unaffected by later writes.
 ///
@@ -184,6 +185,46 @@ impl Snapshot {
     /// ```
     pub fn values(&self) -> impl Iterator<Item = Result<&[u8]>> {
         self.iter().map(|entry| Ok(entry?.1))
+    }
+
+    /// [Writes a copy](crate::Store::backup) of the whole store, as this snapshot sees it, to a new file.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (store, path) = (slotlog::Store::in_memory()?, folder.path().join("before"));
+    /// store.insert("key", "before")?;
+    /// let snapshot = store.snapshot()?;
+    /// store.insert("key", "after")?;
+    /// snapshot.backup(&path)?;
+    /// assert_eq!(slotlog::Store::open(&path)?.get("key")?.as_deref(), Some(&b"before"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Store::backup`](crate::Store::backup).
+    pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.backup_with(path, BackupOptions::new()).map(drop)
+    }
+
+    /// [Writes a copy](crate::Store::backup_with) of the whole store, as this snapshot sees it, with options.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (store, path) = (slotlog::Store::in_memory()?, folder.path().join("copy"));
+    /// store.insert("key", "value")?;
+    /// let snapshot = store.snapshot()?;
+    /// let report = snapshot.backup_with(&path, slotlog::BackupOptions::new())?;
+    /// assert_eq!((report.seq, report.keys), (snapshot.seq(), 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Store::backup_with`](crate::Store::backup_with).
+    ///
+    /// # Panics
+    /// Only if the callback does. Then there is no new file.
+    pub fn backup_with(&self, path: impl AsRef<Path>, options: BackupOptions<'_>) -> Result<BackupReport> {
+        self.pinned.back_up(path.as_ref(), options)
     }
 
     /// The number of keys, including expired ones that were not removed yet.

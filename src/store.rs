@@ -14,7 +14,10 @@ use crate::engine::verify::report::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
 use crate::keys::{ChangeKeys, ReadKeys};
 use crate::source::{EngineRef, Source};
-use crate::{Changes, CompactProgress, CompactReport, Error, Options, Result, Snapshot, Stats, Transaction};
+use crate::{
+    BackupOptions, BackupReport, Changes, CompactProgress, CompactReport, Error, Options, Result, Snapshot, Stats,
+    Transaction,
+};
 
 /// An open store: a persistent map from byte strings to byte strings.
 ///
@@ -654,6 +657,80 @@ impl Store {
     /// Only if `on_progress` does.
     pub fn verify_with(&self, mut on_progress: impl FnMut(VerifyProgress) -> ControlFlow<()>) -> Result<VerifyReport> {
         self.engine().verify_with(&mut on_progress)
+    }
+
+    /// Writes a copy of the store to a new file at `path`, as one commit left it, while others read and write: the
+    /// default map and all named maps, with types, versions and deadlines, and without what is dead.
+    ///
+    /// The copy is a store like any other; it opens in constant time. A file is at `path` only once the copy is
+    /// complete and flushed, and then the folder is flushed too. Until then it is `<path>.unfinished-backup`; if this
+    /// fails, that is removed; if the process is killed, the next backup to the same path removes it. An existing file
+    /// is not touched ([`BackupOptions::overwrite`]).
+    ///
+    /// It works with every [`Access`](crate::Access), and for a store in memory. It takes one pass over the index and
+    /// the live data, memory for one transaction of at most a mebibyte or one entry, and disk space for the whole copy.
+    /// Nothing waits for it; like a [`Snapshot`], it delays the reuse of space. Entries that have expired by now are
+    /// left out. The copy has the permissions of the original under the umask, and counts its commits anew.
+    ///
+    /// ```
+    /// use slotlog::Store;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (path, copy) = (folder.path().join("app.slotlog"), folder.path().join("app.backup"));
+    /// let store = Store::open(&path)?;
+    /// store.map::<str, u32>("ages")?.insert("Ada", 36)?;
+    /// store.backup(&copy)?;                                  // while any process writes
+    ///
+    /// let copy = Store::open(&copy)?;                        // to restore it, close the store and rename the copy
+    /// assert_eq!(copy.map::<str, u32>("ages")?.get("Ada")?, Some(36));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// * [`AlreadyExists`](crate::Error::AlreadyExists), [`BackupOntoItself`](crate::Error::BackupOntoItself),
+    ///   [`NotAFile`](crate::Error::NotAFile), [`NotFound`](crate::Error::NotFound) (the folder is missing),
+    ///   [`PermissionDenied`](crate::Error::PermissionDenied): nothing can be written there.
+    /// * [`Locked`](crate::Error::Locked), naming the unfinished file: another backup to the same path is in progress.
+    ///   [`NotAStore`](crate::Error::NotAStore): a file that is no backup has that name.
+    /// * [`Full`](crate::Error::Full): the disk is full. [`Io`](crate::Error::Io): it failed; if only the flush of the
+    ///   folder did, the backup is at `path`, but may not survive a power cut.
+    /// * [`Corrupt`](crate::Error::Corrupt): a record that would be copied is damaged.
+    /// * Those of [`snapshot`](Store::snapshot).
+    ///
+    /// After each of them but the flush of the folder there is no new file, and an existing one is as it was.
+    pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.snapshot()?.backup(path)
+    }
+
+    /// [Writes a copy](Store::backup) with [options](BackupOptions): over an existing file, with progress and a way to
+    /// stop.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use std::time::{Duration, Instant};
+    /// use slotlog::BackupOptions;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (store, copy) = (slotlog::Store::in_memory()?, folder.path().join("app.backup"));
+    /// let start = Instant::now();
+    /// let options = BackupOptions::new().overwrite(true).on_progress(|progress| {
+    ///     println!("{} of {} bytes", progress.done, progress.total);
+    ///     if start.elapsed() < Duration::from_secs(600) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    /// });
+    /// let report = store.backup_with(&copy, options)?;
+    /// assert!(report.finished);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`backup`](Store::backup); with [`overwrite`](BackupOptions::overwrite),
+    /// [`Locked`](crate::Error::Locked) if a process has the existing store open, and
+    /// [`NotAStore`](crate::Error::NotAStore) if the existing file is something else.
+    ///
+    /// # Panics
+    /// Only if the callback does. Then there is no new file.
+    pub fn backup_with(&self, path: impl AsRef<Path>, options: BackupOptions<'_>) -> Result<BackupReport> {
+        self.snapshot()?.backup_with(path, options)
     }
 
     /// Sizes and counters. It takes time proportional to the number of maps and extents, not of keys.

@@ -1,10 +1,11 @@
 //! The middle floor: what keeps the promises.
 //!
-//! It has ten rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports and by
-//! method calls alike: `tests/architecture.rs` holds the order of the rooms, and of the files in each of them.
+//! It has eleven rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports and
+//! by method calls alike: `tests/architecture.rs` holds the order of the rooms, and of the files in each of them.
 //!
 //! | room | what it does | its files, from the bottom to the top |
 //! | --- | --- | --- |
+//! | [`backup`] | copies one commit | `report` `options` `place` `copy` |
 //! | [`verify`] | checks everything | `report` `pace` `derived` `tables` `snapshot` `store` |
 //! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` |
 //! | [`change`] | what users change, each a turn | `one` `batch` `maps` |
@@ -38,6 +39,7 @@
 //! * A [`Turn`](write::turn::Turn) holds the writer lock. It lends a [`Writing`](state::writer::Writing), whose methods
 //!   may change the store. Everything that needs the lock is one of them, or takes one.
 
+pub(crate) mod backup;
 pub(crate) mod change;
 pub(crate) mod clock;
 pub(crate) mod durable;

@@ -26,6 +26,10 @@ pub(crate) enum Call {
     Lock,
     /// A memory barrier in all threads.
     Barrier,
+    /// A file given its final name.
+    Rename,
+    /// The entries of a folder made durable.
+    Folder,
 }
 
 /// Asks whether to make this call. A test may make it fail.

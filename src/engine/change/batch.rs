@@ -242,13 +242,13 @@ impl Batch {
         Ok(())
     }
 
-    /// Makes the first region of a map that the batch enters into the catalogue.
-    pub(crate) fn first_region(&mut self, map: MapId) -> Result<Offset> {
+    /// Makes the first region of a map that the batch enters into the catalogue, with room for `keys` keys.
+    pub(crate) fn first_region(&mut self, map: MapId, keys: u64) -> Result<Offset> {
         self.adopt()?;
         self.touched = true;
         let mut writing = self.turn.write();
         writing.make_map_room(map)?;
-        writing.first_region(map)
+        writing.first_region(map, keys)
     }
 
     /// Begins to iterate over the keys of a map.

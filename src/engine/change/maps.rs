@@ -55,6 +55,15 @@ impl Named {
     }
 }
 
+impl Batch {
+    /// Enters a map of another store, under the number that it has there, with room for `keys` keys. The store must be
+    /// new, so that neither the name nor the number is taken.
+    pub(crate) fn enter(&mut self, name: &[u8], named: &Named, keys: u64) -> Result<()> {
+        let region = self.first_region(named.id, keys)?;
+        self.put(CATALOGUE, name, &named.to_value(region), None)
+    }
+}
+
 impl Engine {
     /// Reads a record of the catalogue. Other reads do not check the CRC; this one does, since a wrong id would do much
     /// harm.
@@ -123,7 +132,7 @@ impl Engine {
             return Err(self.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP) - u64::from(DEFAULT_MAP)));
         }
         let named = Named { id, version, types: types.to_owned() };
-        let region = batch.first_region(id)?;
+        let region = batch.first_region(id, 0)?;
         batch.put(CATALOGUE, NEXT_ID, &id.next().0.to_le_bytes(), None)?;
         batch.put(CATALOGUE, name.as_bytes(), &named.to_value(region), None)?;
         batch.commit_as_usual()?;

@@ -14,12 +14,18 @@ impl Engine {
     /// Leaves the store. The last writer takes a checkpoint that also flushes the regions and tables and sets the clean
     /// flag, so that the next opening has nothing to do; any other takes an ordinary one.
     pub(crate) fn close(&self) -> Result<()> {
+        self.close_and(|| Ok(()))
+    }
+
+    /// The same, and then does something more with the file while no other process can open it.
+    pub(crate) fn close_and(&self, more: impl FnOnce() -> Result<()>) -> Result<()> {
         self.check_not_forked()?;
         if !self.ready.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let Some(locks) = &self.locks else { return Ok(()) };
+        let Some(locks) = &self.locks else { return more() };
         let closed = if self.read_only { Ok(()) } else { self.leave(locks) };
+        let closed = closed.and_then(|()| more());
         locks.release();
         closed
     }
@@ -98,6 +104,13 @@ impl Engine {
         }
         self.mapping.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
         progress::note_the_end(&self.mapping)
+    }
+}
+
+impl Engine {
+    /// Leaves a store that will be thrown away: nothing is made durable.
+    pub(crate) fn give_up(&self) {
+        self.ready.store(false, Ordering::Release);
     }
 }
 

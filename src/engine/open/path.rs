@@ -11,6 +11,8 @@ use crate::file::layout::BLOCK;
 #[cfg(not(unix))]
 use crate::file::locks::is_same_file;
 use crate::file::locks::{Locks, OPENING, Sharing};
+#[cfg(unix)]
+use crate::file::witness::{self, Call};
 
 /// Refuses what cannot be a store before opening it: opening a FIFO may block for ever.
 pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
@@ -118,7 +120,7 @@ impl Drop for Made {
     }
 }
 
-pub(super) fn check_is_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
+pub(crate) fn check_is_file(path: &Path, metadata: &fs::Metadata) -> Result<()> {
     let kind = metadata.file_type();
     if kind.is_file() {
         return Ok(());
@@ -145,7 +147,7 @@ fn special_kind(_kind: fs::FileType) -> &'static str {
 
 /// Whether this is the file at the path.
 #[cfg(unix)]
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
 
     // Not opened again: by now, that could block for ever.
@@ -157,7 +159,7 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 }
 
 #[cfg(not(unix))]
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     File::open(path).and_then(|there| is_same_file(file, &there)).unwrap_or(false)
 }
 
@@ -174,7 +176,7 @@ pub(super) fn open_again(file: &File, path: &Path) -> io::Result<File> {
     if crate::file::locks::is_same_file(file, &again)? { Ok(again) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
-pub(super) fn opening_error(path: &Path, error: io::Error) -> Error {
+pub(crate) fn opening_error(path: &Path, error: io::Error) -> Error {
     let path = path.to_owned();
     match error.kind() {
         io::ErrorKind::NotFound => Error::NotFound { path },
@@ -198,7 +200,7 @@ pub(super) fn creation_error(path: &Path, error: io::Error) -> Error {
 /// Makes the entry of a new file durable, as far as the system allows: an unreadable folder, or one in a file system
 /// without this call, is written when the system sees fit. A file without a name has no entry.
 #[cfg(unix)]
-pub(super) fn sync_folder(path: &Path) -> Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     let place = match fs::canonicalize(path) {
         Ok(place) => place,
         // It is in no folder.
@@ -206,7 +208,8 @@ pub(super) fn sync_folder(path: &Path) -> Result<()> {
         Err(_) => path.to_owned(),
     };
     let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match File::open(parent).and_then(|folder| folder.sync_all()) {
+    let flush = || witness::call(Call::Folder).and_then(|()| File::open(parent)?.sync_all());
+    match flush() {
         Err(error) if is_refused(error.kind()) => Ok(()),
         synced => synced.map_err(|e| Error::io(path, "flush the folder", e)),
     }
@@ -218,7 +221,7 @@ fn is_refused(kind: io::ErrorKind) -> bool {
 }
 
 #[cfg(not(unix))]
-pub(super) fn sync_folder(_path: &Path) -> Result<()> {
+pub(crate) fn sync_folder(_path: &Path) -> Result<()> {
     // Elsewhere a folder cannot be flushed; flushing the file makes its creation durable.
     Ok(())
 }

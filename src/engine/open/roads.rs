@@ -365,6 +365,35 @@ impl<'s> Opening<'s> {
     }
 }
 
+/// The file of a store that no process has open, and none can open as long as this lives.
+pub(crate) struct Seized {
+    _locks: Arc<Locks>,
+}
+
+impl Seized {
+    /// Seizes the file at `path`, if there is one, to replace or remove it: a store in whatever state, or the beginning
+    /// of one. Any other file is refused.
+    pub(crate) fn at(path: &Path) -> Result<Option<Seized>> {
+        let mut settings = Settings { create: false, exclusive: true, ..Settings::default() };
+        // It may be replaced between two looks at its path; that settles after a few rounds.
+        for _ in 0..16 {
+            check_path(path, &settings)?;
+            let mut opening = match Opening::begin(path, None, &mut settings) {
+                Ok(Some(opening)) => opening,
+                Ok(None) => continue,
+                Err(Error::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            return match inspect_in_use(&mut opening.file, path) {
+                Err(error @ (Error::NotAStore { .. } | Error::Io { .. })) => Err(error),
+                // Empty, sound or damaged, and of whatever version.
+                _ => Ok(Some(Seized { _locks: opening.locks })),
+            };
+        }
+        Err(Error::Locked { path: path.to_owned(), by: HeldBy::Opening })
+    }
+}
+
 /// The state in which the file of a store was found.
 struct Found {
     pub(super) superblock: Superblock,

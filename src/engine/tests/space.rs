@@ -81,7 +81,7 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
             }
         }
         if word == live::MAP_TABLE {
-            batch.first_region(MapId(2000)).unwrap();
+            batch.first_region(MapId(2000), 0).unwrap();
             for entry in engine.map_table().unwrap().iter().unwrap().filter(|entry| entry.map >= MapId(1000)) {
                 engine.map_table().unwrap().remove(entry).unwrap();
             }

@@ -337,7 +337,7 @@ impl Engine {
 
     /// Moves the rest, gives back the free space at the end of the tail and of the file, and says whether the store
     /// is dense now.
-    fn settle_all(&self) -> Result<bool> {
+    pub(crate) fn settle_all(&self) -> Result<bool> {
         // So that emptied space is free, and replaced regions are unused.
         self.in_slices(|writing| writing.skip_number().map(Some))?;
         self.checkpoint()?;

@@ -12,7 +12,7 @@ use super::reserve::{REGION_RESERVE, Reserve};
 use crate::engine::Engine;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::index::{Index, NewRegion, Totals};
+use crate::file::index::{self, Index, NewRegion, Totals};
 use crate::file::layout::{
     BLOCK, CATALOGUE, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, Offset, Seq, extent_blocks, extent_word,
     live, table_word,
@@ -165,13 +165,13 @@ impl<'e> Writing<'e> {
         Index::open(&self.engine.mapping, fresh)
     }
 
-    /// Makes the first region of a map, a small one, which is not seen before the commit `seq`.
-    pub(crate) fn first_region(&mut self, map: MapId) -> Result<Offset> {
-        let extent = self.allocate(REGION_RESERVE, ExtentKind::Index)?;
+    /// Makes the first region of a map, with room for `keys` keys, which is not seen before the commit `seq`.
+    pub(crate) fn first_region(&mut self, map: MapId, keys: u64) -> Result<Offset> {
+        let extent = self.allocate(index::blocks_for(keys), ExtentKind::Index)?;
         let seq = self.seq()?;
         let totals = Totals { seq: seq.before(), ..Totals::default() };
-        let offset = extent.offset;
-        let new = NewRegion { offset, blocks: REGION_RESERVE, map, since: seq, previous: Offset::NONE, totals };
+        let (offset, blocks) = (extent.offset, extent.blocks);
+        let new = NewRegion { offset, blocks, map, since: seq, previous: Offset::NONE, totals };
         Index::create(&self.engine.mapping, new)?;
         Ok(offset)
     }

@@ -21,15 +21,15 @@ use crate::file::layout::DEFAULT_MAP;
 use crate::file::witness::{self, Call, Recorder};
 
 /// Makes calls fail.
-struct Faults {
-    kind: Call,
+pub(super) struct Faults {
+    pub(super) kind: Call,
     /// The first call that fails, and how many do, which covers a caller's attempts with smaller requests.
-    first: u64,
-    count: u64,
+    pub(super) first: u64,
+    pub(super) count: u64,
     /// Undoing the failed operation fails as well.
-    truncate_too: bool,
-    calls: AtomicU64,
-    failed: AtomicBool,
+    pub(super) truncate_too: bool,
+    pub(super) calls: AtomicU64,
+    pub(super) failed: AtomicBool,
 }
 
 impl Recorder for Faults {

@@ -20,11 +20,11 @@ use crate::engine::settings::{Durability, Opened, Settings};
 use crate::file::layout::DEFAULT_MAP;
 use crate::file::witness::Recorder;
 
-const STORES: &str = "SLOTLOG_TEST_STORES";
+pub(super) const STORES: &str = "SLOTLOG_TEST_STORES";
 
 /// Stops the process at a store.
-struct Stop {
-    left: AtomicU64,
+pub(super) struct Stop {
+    pub(super) left: AtomicU64,
 }
 
 impl Stop {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[cfg(unix)]
+mod backup;
+#[cfg(unix)]
 mod calls;
 #[cfg(target_os = "linux")]
 mod copies;

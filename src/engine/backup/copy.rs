@@ -1,0 +1,214 @@
+//! Copying what one commit sees to another store.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::options::BackupOptions;
+use super::place::Place;
+use super::report::{BackupProgress, BackupReport};
+use crate::engine::Engine;
+use crate::engine::change::batch::Batch;
+use crate::engine::change::maps::Named;
+use crate::engine::read::cursor::Cursor;
+use crate::engine::read::pinned::Pinned;
+use crate::engine::settings::{Durability, Settings};
+use crate::engine::write::regions::NEXT_ID;
+use crate::error::Result;
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId};
+use crate::file::log::Record;
+
+/// Records and their bytes that are copied in one transaction, which takes memory for each of its keys.
+const MOST_RECORDS: u64 = 4096;
+const MOST_BYTES: u64 = 1 << 20;
+
+/// What the catalogue of a commit says.
+#[derive(Default)]
+struct Catalogue {
+    maps: Vec<Listed>,
+    /// The value of the entry that says which number the next map gets.
+    next_id: Option<Vec<u8>>,
+    /// Entries of the default map, and bytes of the records of all maps, more or less.
+    keys: u64,
+    bytes: u64,
+}
+
+/// A named map, with the number of its keys, more or less.
+struct Listed {
+    name: Vec<u8>,
+    named: Named,
+    keys: u64,
+}
+
+impl Pinned {
+    /// Writes a store that has the content of this commit.
+    pub(crate) fn back_up(&self, path: &Path, options: BackupOptions<'_>) -> Result<BackupReport> {
+        self.engine().check_not_forked()?;
+        let BackupOptions { existing, durability, mut on_progress } = options;
+        let place = Place::check(path, self.engine(), existing)?;
+        let catalogue = self.catalogue()?;
+        let part = place.begin(&self.settings_of_copy(catalogue.keys))?;
+        let progress = BackupProgress { done: 0, total: catalogue.bytes };
+        let report = BackupReport { seq: self.seq().0, maps: catalogue.maps.len() as u64, ..BackupReport::default() };
+        let (to, on_progress) = (part.engine(), &mut *on_progress);
+        let mut copying = Copying { from: self, to, batch: None, records: 0, bytes: 0, progress, report, on_progress };
+        let done = copying.copy_all(&catalogue)?;
+        let report = copying.report;
+        if done.is_break() {
+            return Ok(report);
+        }
+        let file_len = part.finish(durability)?;
+        Ok(BackupReport { finished: true, file_len, ..report })
+    }
+
+    /// How the copy is opened. It may be read by those that may read the original.
+    fn settings_of_copy(&self, keys: u64) -> Settings {
+        let Settings { limits, .. } = self.engine().settings;
+        Settings {
+            create_new: true,
+            exclusive: true,
+            mode: self.mode(),
+            initial_capacity: keys,
+            // Nothing in it is dead, so closing it has nothing to move.
+            auto_compact: None,
+            limits,
+            ..Settings::default()
+        }
+    }
+
+    #[cfg(unix)]
+    fn mode(&self) -> Option<u32> {
+        use std::os::unix::fs::PermissionsExt;
+
+        let metadata = self.engine().mapping.file_behind()?.metadata().ok()?;
+        Some(metadata.permissions().mode() & 0o777 | 0o600)
+    }
+
+    #[cfg(not(unix))]
+    fn mode(&self) -> Option<u32> {
+        None
+    }
+
+    fn catalogue(&self) -> Result<Catalogue> {
+        let mut catalogue = Catalogue::default();
+        (catalogue.keys, catalogue.bytes) = self.size(DEFAULT_MAP)?;
+        let index = self.index(CATALOGUE)?;
+        let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
+        while let Some(record) = self.next(&mut cursor) {
+            let record = record?;
+            self.check_copied(record)?;
+            if record.key() == NEXT_ID {
+                catalogue.next_id = Some(record.value().to_vec());
+                continue;
+            }
+            let named = self.engine().named_by(record)?;
+            let (keys, bytes) = self.size(named.id)?;
+            catalogue.maps.push(Listed { name: record.key().to_vec(), named, keys });
+            catalogue.bytes = catalogue.bytes.saturating_add(bytes);
+        }
+        Ok(catalogue)
+    }
+
+    /// The number of keys of a map, and bytes of their records: as of this commit if that is still known, or else as of
+    /// a later one.
+    fn size(&self, map: MapId) -> Result<(u64, u64)> {
+        let Some(index) = self.index(map)? else { return Ok((0, 0)) };
+        let totals = index.totals_at(self.seq())?.map_or_else(|| index.totals(), Ok)?;
+        Ok((totals.keys, totals.bytes))
+    }
+
+    /// A copy gets a CRC of its own, so damage would go unnoticed from then on.
+    fn check_copied(&self, record: Record<'_>) -> Result<()> {
+        if record.crc_holds() {
+            return Ok(());
+        }
+        Err(self.engine().mapping.corrupt(record.offset, "the CRC of a record that is copied does not hold"))
+    }
+}
+
+/// A copy in progress.
+struct Copying<'c> {
+    from: &'c Pinned,
+    to: &'c Arc<Engine>,
+    /// The transaction in progress, with the number and the bytes of its records.
+    batch: Option<Batch>,
+    records: u64,
+    bytes: u64,
+    progress: BackupProgress,
+    report: BackupReport,
+    on_progress: &'c mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+}
+
+impl Copying<'_> {
+    /// Copies everything, unless it is told to stop.
+    fn copy_all(&mut self, catalogue: &Catalogue) -> Result<ControlFlow<()>> {
+        if self.commit()?.is_break() || self.enter_all(catalogue)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let named = catalogue.maps.iter().map(|listed| listed.named.id);
+        for map in std::iter::once(DEFAULT_MAP).chain(named) {
+            if self.copy_map(map)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        self.progress.total = self.progress.done;
+        self.commit()
+    }
+
+    /// Makes the maps, before anything is put into them.
+    fn enter_all(&mut self, catalogue: &Catalogue) -> Result<ControlFlow<()>> {
+        if let Some(next_id) = &catalogue.next_id {
+            self.batch()?.put(CATALOGUE, NEXT_ID, next_id, None)?;
+        }
+        for listed in &catalogue.maps {
+            self.batch()?.enter(&listed.name, &listed.named, listed.keys)?;
+            if self.commit_if_due(0)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        self.commit()
+    }
+
+    fn copy_map(&mut self, map: MapId) -> Result<ControlFlow<()>> {
+        let from = self.from;
+        let index = from.index(map)?;
+        let mut cursor = Cursor::new(map, index.as_ref());
+        while let Some(record) = from.next(&mut cursor) {
+            let record = record?;
+            from.check_copied(record)?;
+            self.batch()?.put(map, record.key(), record.value(), record.expires())?;
+            self.report.keys += 1;
+            self.report.bytes += record.counted_len();
+            self.progress.done += record.counted_len();
+            if self.commit_if_due(record.len())?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The transaction in progress.
+    fn batch(&mut self) -> Result<&mut Batch> {
+        match &mut self.batch {
+            Some(batch) => Ok(batch),
+            none => Ok(none.insert(Batch::begin(Arc::clone(self.to))?)),
+        }
+    }
+
+    /// Counts a record of so many bytes in the transaction, and ends that when it is large enough.
+    fn commit_if_due(&mut self, bytes: u64) -> Result<ControlFlow<()>> {
+        self.records += 1;
+        self.bytes += bytes;
+        let is_due = self.records >= MOST_RECORDS || self.bytes >= MOST_BYTES;
+        if is_due { self.commit() } else { Ok(ControlFlow::Continue(())) }
+    }
+
+    /// Ends the transaction, and asks whether to go on.
+    fn commit(&mut self) -> Result<ControlFlow<()>> {
+        if let Some(batch) = self.batch.take() {
+            batch.commit(Durability::Buffered)?;
+        }
+        (self.records, self.bytes) = (0, 0);
+        Ok((self.on_progress)(self.progress))
+    }
+}

@@ -1,0 +1,181 @@
+//! The place of a backup: the name that it will have, and the file that it is written to before it has that name.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::options::Existing;
+use crate::engine::Engine;
+use crate::engine::open::path::{check_is_file, is_at, opening_error, sync_folder};
+use crate::engine::open::roads::Seized;
+use crate::engine::settings::{Durability, Settings};
+use crate::error::{Error, HeldBy, Result};
+use crate::file::witness::{self, Call};
+
+/// How often others may take the place of the unfinished file while it is being created.
+const ATTEMPTS: u32 = 16;
+
+/// The place of a backup, which was free when it was looked at, or may be taken.
+pub(super) struct Place {
+    name: PathBuf,
+    part: PathBuf,
+    existing: Existing,
+}
+
+/// The name of an unfinished backup.
+pub(crate) fn part_of(name: &Path) -> PathBuf {
+    let mut part = OsString::from(name);
+    part.push(".unfinished-backup");
+    part.into()
+}
+
+impl Place {
+    /// Refuses a path that a backup of `source` cannot go to.
+    pub(super) fn check(path: &Path, source: &Engine, existing: Existing) -> Result<Place> {
+        let mut name = path.to_owned();
+        if source.mapping.file_behind().is_some_and(|file| is_at(file, path)) {
+            return Err(Error::BackupOntoItself { path: name });
+        }
+        match fs::symlink_metadata(path) {
+            Ok(there) if there.is_symlink() && existing == Existing::Replaced => {
+                let leads_nowhere = || Error::NotAFile { path: path.to_owned(), what: "a link that leads nowhere" };
+                name = fs::canonicalize(path).map_err(|_| leads_nowhere())?;
+                drop(Seized::at(&name)?);
+            }
+            Ok(there) => {
+                if !there.is_symlink() {
+                    check_is_file(path, &there)?;
+                }
+                if existing == Existing::Kept {
+                    return Err(Error::AlreadyExists { path: name });
+                }
+                drop(Seized::at(&name)?);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                if path.file_name().is_none() || !folder.is_dir() {
+                    return Err(Error::NotFound { path: name });
+                }
+            }
+            Err(error) => return Err(opening_error(path, error)),
+        }
+        Ok(Place { part: part_of(&name), name, existing })
+    }
+
+    /// Creates the unfinished file, in place of one that a killed backup has left.
+    pub(super) fn begin(&self, settings: &Settings) -> Result<Part<'_>> {
+        for _ in 0..ATTEMPTS {
+            // An opening that fails in its last steps may leave its file.
+            let mut left = Left { place: self, is_there: true };
+            match Engine::open(&self.part, settings.clone()) {
+                Ok(engine) => return Ok(Part { engine: Arc::new(engine), left }),
+                Err(Error::AlreadyExists { .. }) => {
+                    left.is_there = false;
+                    self.remove_left_over()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Locked { path: self.part.clone(), by: HeldBy::Opening })
+    }
+
+    /// Removes an unfinished file that no living backup is writing to.
+    fn remove_left_over(&self) -> Result<()> {
+        let there = fs::symlink_metadata(&self.part);
+        if there.is_ok_and(|there| there.is_symlink()) {
+            // What it leads to is not a left-over of a backup.
+            return Err(Error::NotAFile { path: self.part.clone(), what: "a symbolic link" });
+        }
+        let Some(_seized) = Seized::at(&self.part)? else { return Ok(()) };
+        match fs::remove_file(&self.part) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::io(&self.part, "remove what an unfinished backup has left", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the file its name. It is complete and flushed, and still locked.
+    fn give_name(&self) -> Result<()> {
+        let failed = |error| Error::io(&self.name, "give the backup its name", error);
+        witness::call(Call::Rename).map_err(failed)?;
+        if self.existing == Existing::Replaced {
+            // Until it is replaced, so that no process opens it in between.
+            let _seized = Seized::at(&self.name)?;
+            return fs::rename(&self.part, &self.name).map_err(failed);
+        }
+        // A second name does not replace what is there, unlike a new one. A file system may have no second names; and
+        // where a file that is mapped cannot be removed, it would keep the first one.
+        if cfg!(unix) && fs::hard_link(&self.part, &self.name).is_ok() {
+            return fs::remove_file(&self.part).map_err(failed);
+        }
+        if fs::symlink_metadata(&self.name).is_ok() {
+            return Err(Error::AlreadyExists { path: self.name.clone() });
+        }
+        fs::rename(&self.part, &self.name).map_err(failed)
+    }
+}
+
+/// The file of a backup while it is written: a store that no other process can open. It is removed when this is dropped
+/// before it has its name.
+pub(super) struct Part<'p> {
+    engine: Arc<Engine>,
+    /// After the engine, since not every system removes a file that is mapped.
+    left: Left<'p>,
+}
+
+/// The unfinished file. If it still is there when this is dropped, it is removed.
+struct Left<'p> {
+    place: &'p Place,
+    is_there: bool,
+}
+
+impl Part<'_> {
+    /// The store that is written to.
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Makes it dense and durable, gives it its name, and returns its length.
+    pub(super) fn finish(mut self, durability: Durability) -> Result<u64> {
+        let (place, is_there) = (self.left.place, &mut self.left.is_there);
+        self.engine.settle_all()?;
+        let mut len = 0;
+        self.engine.close_and(|| {
+            // Whatever can fail fails before the name is given.
+            len = self.engine.mapping.file_len()?;
+            place.give_name()?;
+            *is_there = false;
+            Ok(())
+        })?;
+        if durability == Durability::Synced {
+            sync_folder(&place.name)?;
+        }
+        Ok(len)
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        if self.engine.is_forked() {
+            // It belongs to the parent.
+            self.left.is_there = false;
+        }
+        if self.left.is_there {
+            // It is locked, so it is still ours.
+            self.left.is_there = fs::remove_file(&self.left.place.part).is_err();
+            self.engine.give_up();
+        }
+    }
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if self.is_there {
+            // Should this fail too, the next backup knows what it is.
+            let _ = self.place.remove_left_over();
+        }
+    }
+}
