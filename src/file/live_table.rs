@@ -125,10 +125,26 @@ impl Parts<'_> {
 
     /// The places of all entries.
     pub(crate) fn places(&self) -> impl Iterator<Item = u64> {
-        let LiveTable { at, first, len, .. } = *self.table;
+        let len = self.table.len;
+        self.runs().flat_map(move |(at, entries)| (0..entries).map(move |n| at + n * len))
+    }
+
+    /// Takes a step at the place of each entry. Two plain loops, which an iterator over all places is not.
+    #[inline(always)]
+    pub(crate) fn at_each(&self, mut step: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        for (at, entries) in self.runs() {
+            for number in 0..entries {
+                step(at + number * self.table.len)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where each part begins, and how many entries it has.
+    fn runs(&self) -> impl Iterator<Item = (u64, u64)> {
+        let LiveTable { at, first, .. } = *self.table;
         let more = self.more.into_iter().take(self.count as usize).enumerate();
-        let parts = more.map(move |(part, offset)| (offset, first << part));
-        std::iter::once((at, first)).chain(parts).flat_map(move |(at, entries)| (0..entries).map(move |n| at + n * len))
+        std::iter::once((at, first)).chain(more.map(move |(part, offset)| (offset, first << part)))
     }
 
     /// The extents in which it continues.

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::file::layout::{COUNT_MASK, EXTENTS, Seq, pin};
 use crate::file::live_table::PIN;
 use crate::file::mapping::{Mapping, Word};
@@ -113,7 +113,7 @@ pub(crate) fn few_are_free(mapping: &Mapping) -> Result<bool> {
 /// the pins of a process are in the way, `clean` cleans them if it is dead.
 pub(crate) fn lowest(mapping: &Mapping, visible: Seq, mut clean: impl FnMut(u64) -> Result<()>) -> Result<u64> {
     let mut lowest = visible.count();
-    PIN.parts(mapping)?.places().try_for_each(|place| {
+    PIN.parts(mapping)?.at_each(|place| {
         let word = word(mapping, place + pin::CLAIM)?;
         let claim = word.seq_cst();
         if claim != 0 && pin::count(claim) < lowest {
@@ -122,7 +122,7 @@ pub(crate) fn lowest(mapping: &Mapping, visible: Seq, mut clean: impl FnMut(u64)
                 lowest = pin::count(claim);
             }
         }
-        Ok::<(), Error>(())
+        Ok(())
     })?;
     Ok(lowest)
 }
