@@ -16,7 +16,6 @@ use crate::engine::settings::{Durability, Settings};
 use crate::engine::write::regions::NEXT_ID;
 use crate::error::Result;
 use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId};
-use crate::file::log::Record;
 
 /// Records and their bytes that are copied in one transaction, which takes memory for each of its keys.
 const MOST_RECORDS: u64 = 4096;
@@ -48,10 +47,9 @@ impl Pinned {
         let place = Place::check(path, self.engine(), existing)?;
         let catalogue = self.catalogue()?;
         let part = place.begin(&self.settings_of_copy(catalogue.keys))?;
-        let progress = BackupProgress { done: 0, total: catalogue.bytes };
         let report = BackupReport { seq: self.seq().0, maps: catalogue.maps.len() as u64, ..BackupReport::default() };
-        let (to, on_progress) = (part.engine(), &mut *on_progress);
-        let mut copying = Copying { from: self, to, batch: None, records: 0, bytes: 0, progress, report, on_progress };
+        let (to, total, on_progress) = (part.engine(), catalogue.bytes, &mut *on_progress);
+        let mut copying = Copying { from: self, to, batch: None, records: 0, bytes: 0, total, report, on_progress };
         let done = copying.copy_all(&catalogue)?;
         let report = copying.report;
         if done.is_break() {
@@ -96,8 +94,8 @@ impl Pinned {
         let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
         while let Some(record) = self.next(&mut cursor) {
             let record = record?;
-            self.check_copied(record)?;
             if record.key() == NEXT_ID {
+                self.engine().check_crc(record)?;
                 catalogue.next_id = Some(record.value().to_vec());
                 continue;
             }
@@ -116,14 +114,6 @@ impl Pinned {
         let totals = index.totals_at(self.seq())?.map_or_else(|| index.totals(), Ok)?;
         Ok((totals.keys, totals.bytes))
     }
-
-    /// A copy gets a CRC of its own, so damage would go unnoticed from then on.
-    fn check_copied(&self, record: Record<'_>) -> Result<()> {
-        if record.crc_holds() {
-            return Ok(());
-        }
-        Err(self.engine().mapping.corrupt(record.offset, "the CRC of a record that is copied does not hold"))
-    }
 }
 
 /// A copy in progress.
@@ -134,7 +124,8 @@ struct Copying<'c> {
     batch: Option<Batch>,
     records: u64,
     bytes: u64,
-    progress: BackupProgress,
+    /// Bytes that there are to copy, more or less.
+    total: u64,
     report: BackupReport,
     on_progress: &'c mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
 }
@@ -151,7 +142,7 @@ impl Copying<'_> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        self.progress.total = self.progress.done;
+        self.total = self.report.bytes;
         self.commit()
     }
 
@@ -175,11 +166,10 @@ impl Copying<'_> {
         let mut cursor = Cursor::new(map, index.as_ref());
         while let Some(record) = from.next(&mut cursor) {
             let record = record?;
-            from.check_copied(record)?;
+            from.engine().check_crc(record)?;
             self.batch()?.put(map, record.key(), record.value(), record.expires())?;
             self.report.keys += 1;
             self.report.bytes += record.counted_len();
-            self.progress.done += record.counted_len();
             if self.commit_if_due(record.len())?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -195,7 +185,7 @@ impl Copying<'_> {
         }
     }
 
-    /// Counts a record of so many bytes in the transaction, and ends that when it is large enough.
+    /// Counts a record of `bytes` bytes in the transaction, and ends that when it is large enough.
     fn commit_if_due(&mut self, bytes: u64) -> Result<ControlFlow<()>> {
         self.records += 1;
         self.bytes += bytes;
@@ -209,6 +199,6 @@ impl Copying<'_> {
             batch.commit(Durability::Buffered)?;
         }
         (self.records, self.bytes) = (0, 0);
-        Ok((self.on_progress)(self.progress))
+        Ok((self.on_progress)(BackupProgress { done: self.report.bytes, total: self.total }))
     }
 }

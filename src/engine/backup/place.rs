@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::options::Existing;
 use crate::engine::Engine;
-use crate::engine::open::path::{check_is_file, is_at, opening_error, sync_folder};
+use crate::engine::open::path::{check_is_file, folder_of, is_at, opening_error, sync_folder};
 use crate::engine::open::roads::Seized;
 use crate::engine::settings::{Durability, Settings};
 use crate::error::{Error, HeldBy, Result};
@@ -54,8 +54,7 @@ impl Place {
                 drop(Seized::at(&name)?);
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                if path.file_name().is_none() || !folder.is_dir() {
+                if path.file_name().is_none() || !folder_of(path).is_dir() {
                     return Err(Error::NotFound { path: name });
                 }
             }

@@ -196,14 +196,22 @@ impl Engine {
         }
     }
 
+    /// Refuses a record whose CRC does not hold. Before it is copied, above all: the copy gets a CRC of its own.
+    pub(crate) fn check_crc(&self, record: Record<'_>) -> Result<()> {
+        if record.crc_holds() { Ok(()) } else { Err(self.crc_error(record)) }
+    }
+
+    #[cold]
+    fn crc_error(&self, record: Record<'_>) -> crate::Error {
+        self.mapping.corrupt(record.offset, "the CRC of the record does not hold")
+    }
+
     #[cold]
     fn damaged(&self, record: Record<'_>, kind: Option<Kind>) -> crate::Error {
-        let what = if kind == Some(Kind::Put) {
-            "the CRC of the record does not hold"
-        } else {
-            "expected a record with a key"
-        };
-        self.mapping.corrupt(record.offset, what)
+        match kind {
+            Some(Kind::Put) => self.crc_error(record),
+            _ => self.mapping.corrupt(record.offset, "expected a record with a key"),
+        }
     }
 
     /// The record that holds the value of a key. The caller holds the writer lock.

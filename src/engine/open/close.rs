@@ -30,6 +30,11 @@ impl Engine {
         closed
     }
 
+    /// Leaves a store that will be thrown away: nothing is made durable.
+    pub(crate) fn give_up(&self) {
+        self.ready.store(false, Ordering::Release);
+    }
+
     fn leave(&self, locks: &Locks) -> Result<()> {
         let lock = || locks.try_lock(OPENING, Sharing::Exclusive).map_err(|e| lock_error(&self.mapping, e));
         // If another process takes too long to open the store, it stays after us.
@@ -104,13 +109,6 @@ impl Engine {
         }
         self.mapping.change_bits(live::STATE, 0, live::STATE_CLOSING)?;
         progress::note_the_end(&self.mapping)
-    }
-}
-
-impl Engine {
-    /// Leaves a store that will be thrown away: nothing is made durable.
-    pub(crate) fn give_up(&self) {
-        self.ready.store(false, Ordering::Release);
     }
 }
 

@@ -197,6 +197,11 @@ pub(super) fn creation_error(path: &Path, error: io::Error) -> Error {
     }
 }
 
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes the entry of a new file durable, as far as the system allows: an unreadable folder, or one in a file system
 /// without this call, is written when the system sees fit. A file without a name has no entry.
 #[cfg(unix)]
@@ -207,8 +212,7 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(_) => path.to_owned(),
     };
-    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let flush = || witness::call(Call::Folder).and_then(|()| File::open(parent)?.sync_all());
+    let flush = || witness::call(Call::Folder).and_then(|()| File::open(folder_of(&place))?.sync_all());
     match flush() {
         Err(error) if is_refused(error.kind()) => Ok(()),
         synced => synced.map_err(|e| Error::io(path, "flush the folder", e)),

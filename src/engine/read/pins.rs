@@ -127,9 +127,13 @@ impl<E: Deref<Target = Engine>> Pin<E> {
 
     /// Pins the last visible commit, for a holder that may go anywhere.
     pub(crate) fn take(engine: E) -> Result<Pin<E>> {
-        let pin = ManuallyDrop::new(engine.pin()?);
-        // It lives on in the new pin, which is given back.
-        Ok(Pin { claimed: pin.claimed, engine })
+        let claimed = engine.pin()?.into_claimed();
+        Ok(Pin { claimed, engine })
+    }
+
+    /// What a pin is, for another pin that gives it back in its place.
+    fn into_claimed(self) -> Claimed {
+        ManuallyDrop::new(self).claimed
     }
 }
 
@@ -152,8 +156,8 @@ impl<E: Deref<Target = Engine> + Clone> Hold<E> {
         let pin = Pin::take(engine.clone())?;
         let below = Seq::new(pin.seq().incarnation(), pin.seq().count().saturating_sub(1));
         let _below = if pin.claimed.place == 0 {
-            let lock = ManuallyDrop::new(engine.pin_by_lock(below)?);
-            Some(Pin { claimed: lock.claimed, engine })
+            let claimed = engine.pin_by_lock(below)?.into_claimed();
+            Some(Pin { claimed, engine })
         } else {
             pin_table::store(&engine.mapping, pin.claimed.place, engine.claims.at(below), Ordering::SeqCst)?;
             None

@@ -270,10 +270,7 @@ impl<'e> Writing<'e> {
             passed.dropped = true;
             return Ok(());
         }
-        if !record.crc_holds() {
-            // A copy would get a valid CRC.
-            return Err(self.engine.mapping.corrupt(record.offset, "the CRC of the record does not hold"));
-        }
+        self.engine.check_crc(record)?;
         let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
         if record.expires().is_some() {
             self.engine.upkeep.expired.note();

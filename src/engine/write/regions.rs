@@ -81,13 +81,6 @@ impl Engine {
         self.check_crc(record)?;
         Ok((record.offset, id_in(record)))
     }
-
-    pub(crate) fn check_crc(&self, record: Record<'_>) -> Result<()> {
-        if record.crc_holds() {
-            return Ok(());
-        }
-        Err(self.mapping.corrupt(record.offset, "the CRC of a record of the catalogue does not hold"))
-    }
 }
 
 impl<'e> Writing<'e> {

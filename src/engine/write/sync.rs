@@ -100,8 +100,12 @@ impl Engine {
     #[cold]
     fn write_back(&self, bytes: u64) -> Result<()> {
         let every = self.settings.checkpoint_every;
-        let is_due =
-            self.upkeep.take_wish() || bytes.saturating_sub(self.mapping.live(live::CHECKPOINT_BYTES)?) >= every;
+        let is_wished = self.upkeep.take_wish();
+        if !is_wished && !self.slices.are_complete_at(bytes) {
+            // Another thread has taken the wish.
+            return Ok(());
+        }
+        let is_due = is_wished || bytes.saturating_sub(self.mapping.live(live::CHECKPOINT_BYTES)?) >= every;
         if is_due {
             // If another process holds it, that one takes the checkpoint.
             match self.lock_superblock(Duration::ZERO) {

@@ -176,6 +176,7 @@ impl Engine {
         if let Err(refusal) = self.gate.acquire(timeout) {
             return Err(self.refused(refusal));
         }
+        // Looked at as a value and then passed on, the whole result would be copied in every write.
         match self.take_lock_word(timeout) {
             Ok(handover) => Ok(handover),
             Err(error) => {
@@ -235,6 +236,7 @@ impl Writing<'_> {
     /// Clears up what the previous holder of the writer lock left half done, if it may have abandoned it.
     #[inline(always)]
     fn prepare(&mut self, handover: Handover) -> Result<()> {
+        // As in `take_lock`: nothing is passed on as a value.
         match self.finish_half_done(handover) {
             Ok(()) => Ok(()),
             Err(error) => {
