@@ -42,20 +42,21 @@ pub enum Error {
         /// The requested path.
         path: PathBuf,
     },
-    /// The file already exists, and a new one was asked for: by `create_new`, or by a backup that may not
-    /// [overwrite](crate::BackupOptions::overwrite).
+    /// The file already exists, and a new one was asked for: by `create_new`, or by a [backup](crate::BackupOptions) or
+    /// [repair](crate::RepairOptions) that may not overwrite.
     #[error(
-        "{}: already exists; choose another path, or allow it: open without `create_new`, back up with `overwrite`",
+        "{}: already exists; choose another path, or allow it: open without `create_new`, back up or repair with \
+         `overwrite`",
         path.display()
     )]
     AlreadyExists {
         /// The requested path.
         path: PathBuf,
     },
-    /// A [backup](crate::Store::backup) would overwrite the store that it is taken of, perhaps by another name of its
-    /// file. It was not touched.
-    #[error("{}: is the file of the store itself; choose another path for its backup", path.display())]
-    BackupOntoItself {
+    /// A [backup](crate::Store::backup) or a [repair](crate::repair()) would overwrite the store that it reads, perhaps
+    /// by another name of its file. It was not touched.
+    #[error("{}: is the store that is being copied; choose another path for the copy", path.display())]
+    OntoItself {
         /// The requested path.
         path: PathBuf,
     },
@@ -121,8 +122,8 @@ pub enum Error {
     },
     /// The file is damaged.
     #[error(
-        "{}: corrupt at offset {offset}: {what}; restore the file from a backup (`Store::verify` lists all \
-         damage)",
+        "{}: corrupt at offset {offset}: {what}; restore the file from a backup, or save what is whole with `repair` \
+         (`Store::verify` lists all damage)",
         path.display()
     )]
     Corrupt {
@@ -631,7 +632,7 @@ mod tests {
             };
         }
         let (all, name): (&[&'static str], _) = names!(
-            NotFound AlreadyExists BackupOntoItself NotAFile PermissionDenied NotAStore UnsupportedVersion
+            NotFound AlreadyExists OntoItself NotAFile PermissionDenied NotAStore UnsupportedVersion
             UnsupportedFeature Truncated Corrupt Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock
             KeyTooLong ValueTooLong Full ReadOnly PinsExhausted Poisoned HistoryTruncated TypeMismatch Codec NoSuchMap
             ForeignMap InvalidName NumbersExhausted InvalidOptions Io

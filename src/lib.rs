@@ -139,6 +139,8 @@ pub use codec::Serde;
 pub use codec::{Arg, Codec, Pod, View};
 pub use engine::backup::options::BackupOptions;
 pub use engine::backup::report::{BackupProgress, BackupReport};
+pub use engine::repair::report::{RepairOptions, RepairProgress, RepairReport};
+pub use engine::repair::run::{repair, repair_with};
 pub use engine::settings::Opened;
 pub use engine::settings::{Access, Durability};
 pub use engine::settings::{RecoveryPhase, RecoveryProgress};

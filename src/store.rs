@@ -663,7 +663,7 @@ impl Store {
     /// default map and all named maps, with types, versions and deadlines, and without what is dead.
     ///
     /// The copy is a store like any other; it opens in constant time. A file is at `path` only once the copy is
-    /// complete and flushed, and then the folder is flushed too. Until then it is `<path>.unfinished-backup`; if this
+    /// complete and flushed, and then the folder is flushed too. Until then it is `<path>.unfinished`; if this
     /// fails, that is removed; if the process is killed, the next backup to the same path removes it. An existing file
     /// is not touched ([`BackupOptions::overwrite`]).
     ///
@@ -687,7 +687,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// * [`AlreadyExists`](crate::Error::AlreadyExists), [`BackupOntoItself`](crate::Error::BackupOntoItself),
+    /// * [`AlreadyExists`](crate::Error::AlreadyExists), [`OntoItself`](crate::Error::OntoItself),
     ///   [`NotAFile`](crate::Error::NotAFile), [`NotFound`](crate::Error::NotFound) (the folder is missing),
     ///   [`PermissionDenied`](crate::Error::PermissionDenied): nothing can be written there.
     /// * [`Locked`](crate::Error::Locked), naming the unfinished file: another backup to the same path is in progress.

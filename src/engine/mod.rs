@@ -1,13 +1,15 @@
 //! The middle floor: what keeps the promises.
 //!
-//! It has eleven rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports and
+//! It has thirteen rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports and
 //! by method calls alike: `tests/architecture.rs` holds the order of the rooms, and of the files in each of them.
 //!
 //! | room | what it does | its files, from the bottom to the top |
 //! | --- | --- | --- |
-//! | [`backup`] | copies one commit | `report` `options` `place` `copy` |
+//! | [`repair`] | saves what it can into a new store | `report` `catalogue` `target` `run` |
+//! | [`salvage`] | reads what is damaged | `reader` `front` `survey` `strands` `slots` `judge` |
+//! | [`backup`] | copies one commit | `report` `options` `copy` |
 //! | [`verify`] | checks everything | `report` `pace` `derived` `tables` `snapshot` `store` |
-//! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` |
+//! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` `place` |
 //! | [`change`] | what users change, each a turn | `one` `batch` `maps` |
 //! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `sweep` `share` `compact` `maintain` |
 //! | [`read`] | pins, and what they see | `kept` `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
@@ -48,6 +50,8 @@ pub(crate) mod open;
 pub(crate) mod processes;
 pub(crate) mod progress;
 pub(crate) mod read;
+pub(crate) mod repair;
+pub(crate) mod salvage;
 pub(crate) mod settings;
 pub(crate) mod state;
 pub(crate) mod upkeep;

@@ -31,7 +31,7 @@ fn child() {
 /// What a backup is called before it is complete.
 fn part_of(name: &Path) -> PathBuf {
     let mut part = name.as_os_str().to_owned();
-    part.push(".unfinished-backup");
+    part.push(".unfinished");
     part.into()
 }
 

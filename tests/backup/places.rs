@@ -90,7 +90,7 @@ fn the_store_itself_by_whatever_name() {
         for opener in [&store, &reader] {
             for name in names(folder.path()) {
                 let error = refused(folder.path(), opener, &at(&name), options());
-                assert!(matches!(error, Error::BackupOntoItself { .. }), "{error}");
+                assert!(matches!(error, Error::OntoItself { .. }), "{error}");
             }
         }
     }
@@ -98,7 +98,7 @@ fn the_store_itself_by_whatever_name() {
     store.close().unwrap();
     let trial = Store::options().access(Access::CopyOnWrite).open(at("store")).unwrap();
     let error = refused(folder.path(), &trial, &at("second name"), overwriting());
-    assert!(matches!(error, Error::BackupOntoItself { .. }), "{error}");
+    assert!(matches!(error, Error::OntoItself { .. }), "{error}");
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::options::BackupOptions;
-use super::place::Place;
 use super::report::{BackupProgress, BackupReport};
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
 use crate::engine::change::maps::Named;
+use crate::engine::open::path::mode_of;
+use crate::engine::open::place::Place;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::engine::settings::{Durability, Settings};
@@ -44,7 +45,7 @@ impl Pinned {
     pub(crate) fn back_up(&self, path: &Path, options: BackupOptions<'_>) -> Result<BackupReport> {
         self.engine().check_not_forked()?;
         let BackupOptions { existing, durability, mut on_progress } = options;
-        let place = Place::check(path, self.engine(), existing)?;
+        let place = Place::check(path, self.engine().mapping.file_behind(), existing)?;
         let catalogue = self.catalogue()?;
         let part = place.begin(&self.settings_of_copy(catalogue.keys))?;
         let report = BackupReport { seq: self.seq().0, maps: catalogue.maps.len() as u64, ..BackupReport::default() };
@@ -65,26 +66,13 @@ impl Pinned {
         Settings {
             create_new: true,
             exclusive: true,
-            mode: self.mode(),
+            mode: self.engine().mapping.file_behind().and_then(mode_of),
             initial_capacity: keys,
             // Nothing in it is dead, so closing it has nothing to move.
             auto_compact: None,
             limits,
             ..Settings::default()
         }
-    }
-
-    #[cfg(unix)]
-    fn mode(&self) -> Option<u32> {
-        use std::os::unix::fs::PermissionsExt;
-
-        let metadata = self.engine().mapping.file_behind()?.metadata().ok()?;
-        Some(metadata.permissions().mode() & 0o777 | 0o600)
-    }
-
-    #[cfg(not(unix))]
-    fn mode(&self) -> Option<u32> {
-        None
     }
 
     fn catalogue(&self) -> Result<Catalogue> {

@@ -9,23 +9,14 @@
 //! next map; and of each map all entries that have a value, with their deadlines. Each record is checked against its
 //! CRC before it is copied, since the copy gets a CRC of its own: damage ends the backup.
 //!
-//! **Invariant (name).** A file is under the name of the backup only if it is complete and durable:
-//!
-//! 1. While it is written it has [another name](place::part_of) in the same folder, and is locked exclusively.
-//! 2. It is closed, which makes everything in it durable: the log before the superblock that says so.
-//! 3. Only then it gets its name, in one step that also finds out whether the name is taken. The lock is still held, so
-//!    that no other backup takes the file for a left-over.
-//! 4. The folder is flushed.
-//!
-//! Killed at any moment, it leaves nothing under that name, or the whole. What it leaves under the other name is known
-//! by that name, by the missing lock and by its first bytes. The next backup to the same place removes it; another file
-//! of that name is left alone, and the backup is refused. A file that is replaced is removed by the same step that
-//! gives the name to the new one; that step is refused while a process has the old one open.
+//! **Invariant (name).** A file is under the name of the backup only if it is complete and durable: [`place`] keeps it.
 //!
 //! **Cost.** One pass over the index and the live records. The pin delays reuse of the space that becomes free
 //! meanwhile, as that of a snapshot does; writers do nothing for a backup and never wait for it.
 
 pub(crate) mod copy;
 pub(crate) mod options;
-pub(crate) mod place;
 pub(crate) mod report;
+
+#[cfg(doc)]
+use crate::engine::open::place;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use super::report::BackupProgress;
+use crate::engine::open::place::Existing;
 use crate::engine::settings::Durability;
 
 /// Options for a [backup](crate::Store::backup_with).
@@ -24,15 +25,6 @@ pub struct BackupOptions<'f> {
     pub(super) existing: Existing,
     pub(super) durability: Durability,
     pub(super) on_progress: Box<dyn FnMut(BackupProgress) -> ControlFlow<()> + 'f>,
-}
-
-/// What happens to a file that has the name of a backup already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Existing {
-    /// It stays, and the backup is refused.
-    Kept,
-    /// It is replaced if it is a store that no process has open.
-    Replaced,
 }
 
 impl fmt::Debug for BackupOptions<'_> {

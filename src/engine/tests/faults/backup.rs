@@ -14,7 +14,7 @@ use super::support::setting;
 use super::{Content, NAMED, check, content, put, support};
 use crate::engine::Engine;
 use crate::engine::backup::options::BackupOptions;
-use crate::engine::backup::place::part_of;
+use crate::engine::open::place::part_of;
 use crate::engine::read::pinned::Pinned;
 use crate::engine::settings::{Durability, Opened, Settings};
 use crate::error::{Error, Result};

@@ -1,15 +1,28 @@
-//! The place of a backup: the name that it will have, and the file that it is written to before it has that name.
+//! The place of a new store that is written as a whole: the name that it will have, and the file that it is written to
+//! before it has that name. Backup and repair write such stores.
+//!
+//! **Invariant.** A file is under that name only if it is complete and durable:
+//!
+//! 1. While it is written it has [another name](part_of) in the same folder, and is locked exclusively.
+//! 2. It is closed, which makes everything in it durable: the log before the superblock that says so.
+//! 3. Only then it gets its name, in one step that also finds out whether the name is taken. The lock is still held, so
+//!    that nobody else takes the file for a left-over.
+//! 4. The folder is flushed.
+//!
+//! Killed at any moment, its writer leaves nothing under that name, or the whole. What it leaves under the other name is
+//! known by that name, by the missing lock and by its first bytes. The next one that writes to the same place removes
+//! it; another file of that name is left alone, and the place is refused. A file that is replaced is removed by the same
+//! step that gives the name to the new one; that step is refused while a process has the old one open.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::options::Existing;
+use super::path::{check_is_file, folder_of, is_at, opening_error, sync_folder};
+use super::roads::Seized;
 use crate::engine::Engine;
-use crate::engine::open::path::{check_is_file, folder_of, is_at, opening_error, sync_folder};
-use crate::engine::open::roads::Seized;
 use crate::engine::settings::{Durability, Settings};
 use crate::error::{Error, HeldBy, Result};
 use crate::file::witness::{self, Call};
@@ -17,26 +30,35 @@ use crate::file::witness::{self, Call};
 /// How often others may take the place of the unfinished file while it is being created.
 const ATTEMPTS: u32 = 16;
 
-/// The place of a backup, which was free when it was looked at, or may be taken.
-pub(super) struct Place {
+/// What happens to a file that has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It stays, and the new store is refused.
+    Kept,
+    /// It is replaced if it is a store that no process has open.
+    Replaced,
+}
+
+/// A place that was free when it was looked at, or may be taken.
+pub(crate) struct Place {
     name: PathBuf,
     part: PathBuf,
     existing: Existing,
 }
 
-/// The name of an unfinished backup.
+/// The name of the file while it is not complete.
 pub(crate) fn part_of(name: &Path) -> PathBuf {
     let mut part = OsString::from(name);
-    part.push(".unfinished-backup");
+    part.push(".unfinished");
     part.into()
 }
 
 impl Place {
-    /// Refuses a path that a backup of `source` cannot go to.
-    pub(super) fn check(path: &Path, source: &Engine, existing: Existing) -> Result<Place> {
+    /// Refuses a path that a new store which is made from `source` cannot go to.
+    pub(crate) fn check(path: &Path, source: Option<&File>, existing: Existing) -> Result<Place> {
         let mut name = path.to_owned();
-        if source.mapping.file_behind().is_some_and(|file| is_at(file, path)) {
-            return Err(Error::BackupOntoItself { path: name });
+        if source.is_some_and(|file| is_at(file, path)) {
+            return Err(Error::OntoItself { path: name });
         }
         match fs::symlink_metadata(path) {
             Ok(there) if there.is_symlink() && existing == Existing::Replaced => {
@@ -63,8 +85,8 @@ impl Place {
         Ok(Place { part: part_of(&name), name, existing })
     }
 
-    /// Creates the unfinished file, in place of one that a killed backup has left.
-    pub(super) fn begin(&self, settings: &Settings) -> Result<Part<'_>> {
+    /// Creates the unfinished file, in place of one that a kill has left.
+    pub(crate) fn begin(&self, settings: &Settings) -> Result<Part<'_>> {
         for _ in 0..ATTEMPTS {
             // An opening that fails in its last steps may leave its file.
             let mut left = Left { place: self, is_there: true };
@@ -80,17 +102,17 @@ impl Place {
         Err(Error::Locked { path: self.part.clone(), by: HeldBy::Opening })
     }
 
-    /// Removes an unfinished file that no living backup is writing to.
+    /// Removes an unfinished file that no living process is writing to.
     fn remove_left_over(&self) -> Result<()> {
         let there = fs::symlink_metadata(&self.part);
         if there.is_ok_and(|there| there.is_symlink()) {
-            // What it leads to is not a left-over of a backup.
+            // What it leads to is not a left-over.
             return Err(Error::NotAFile { path: self.part.clone(), what: "a symbolic link" });
         }
         let Some(_seized) = Seized::at(&self.part)? else { return Ok(()) };
         match fs::remove_file(&self.part) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(Error::io(&self.part, "remove what an unfinished backup has left", error))
+                Err(Error::io(&self.part, "remove what an unfinished backup or repair has left", error))
             }
             _ => Ok(()),
         }
@@ -98,7 +120,7 @@ impl Place {
 
     /// Gives the file its name. It is complete and flushed, and still locked.
     fn give_name(&self) -> Result<()> {
-        let failed = |error| Error::io(&self.name, "give the backup its name", error);
+        let failed = |error| Error::io(&self.name, "give the new store its name", error);
         witness::call(Call::Rename).map_err(failed)?;
         if self.existing == Existing::Replaced {
             // Until it is replaced, so that no process opens it in between.
@@ -117,9 +139,9 @@ impl Place {
     }
 }
 
-/// The file of a backup while it is written: a store that no other process can open. It is removed when this is dropped
+/// The file while it is written: a store that no other process can open. It is removed when this is dropped
 /// before it has its name.
-pub(super) struct Part<'p> {
+pub(crate) struct Part<'p> {
     engine: Arc<Engine>,
     /// After the engine, since not every system removes a file that is mapped.
     left: Left<'p>,
@@ -133,12 +155,12 @@ struct Left<'p> {
 
 impl Part<'_> {
     /// The store that is written to.
-    pub(super) fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
 
     /// Makes it dense and durable, gives it its name, and returns its length.
-    pub(super) fn finish(mut self, durability: Durability) -> Result<u64> {
+    pub(crate) fn finish(mut self, durability: Durability) -> Result<u64> {
         let (place, is_there) = (self.left.place, &mut self.left.is_there);
         self.engine.settle_all()?;
         let mut len = 0;
@@ -173,7 +195,7 @@ impl Drop for Part<'_> {
 impl Drop for Left<'_> {
     fn drop(&mut self) {
         if self.is_there {
-            // Should this fail too, the next backup knows what it is.
+            // Should this fail too, the next one that writes here knows what it is.
             let _ = self.place.remove_left_over();
         }
     }

@@ -1,0 +1,205 @@
+//! Whatever is damaged: every key whose records are whole comes back with the right value, and nothing that never was.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// What the log says about each key, and about each map.
+#[derive(Default)]
+struct Truth {
+    /// By map and key: the records that put or remove it, the oldest first. A clear of the map counts as one.
+    keys: BTreeMap<(u32, Vec<u8>), Vec<usize>>,
+}
+
+impl Truth {
+    fn of(log: &[Logged]) -> Truth {
+        let mut truth = Truth::default();
+        for (number, record) in log.iter().enumerate() {
+            let map = u32::from(record.header.map());
+            match record.kind() {
+                Kind::Put | Kind::Remove => truth.keys.entry((map, record.key.clone())).or_default().push(number),
+                Kind::Clear => {
+                    let of_map = truth.keys.iter_mut().filter(|((of, _), _)| *of == map);
+                    of_map.for_each(|(_, records)| records.push(number));
+                }
+                _ => {}
+            }
+        }
+        truth
+    }
+
+    /// The record that names a map, and the name.
+    fn name_of(&self, map: u32, log: &[Logged]) -> Option<(String, usize)> {
+        if map == 1 {
+            return Some((String::new(), usize::MAX));
+        }
+        let of_catalogue = self.keys.iter().filter(|((of, name), _)| *of == 0 && !name.is_empty());
+        of_catalogue
+            .filter_map(|((_, name), records)| Some((name, *records.last()?)))
+            .find(|&(_, newest)| log[newest].kind() == Kind::Put && log[newest].value[..4] == map.to_le_bytes())
+            .map(|(name, newest)| (String::from_utf8(name.clone()).unwrap(), newest))
+    }
+}
+
+/// The records that are not what they were.
+fn touched(log: &[Logged], whole: &[u8], damaged: &[u8]) -> BTreeSet<usize> {
+    let is_touched = |record: &Logged| damaged.get(record.at..record.end()) != Some(&whole[record.at..record.end()]);
+    (0..log.len()).filter(|&number| is_touched(&log[number])).collect()
+}
+
+/// A report in a few words.
+fn say(report: &RepairReport) -> String {
+    let (keys, lost, doubtful) = (report.keys(), report.lost_keys(), report.doubtful_keys());
+    let findings: Vec<String> = report.findings().iter().take(8).map(ToString::to_string).collect();
+    let records = report.doubtful_records();
+    format!("{keys} keys, {lost} lost, {doubtful} doubtful, {records} doubtful records, {findings:?}")
+}
+
+/// Whether the index still tells of each key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Index {
+    Whole,
+    Damaged,
+}
+
+/// Checks a repaired store.
+#[track_caller]
+fn check(whole: &[u8], damaged: &[u8], index: Index, what: &str) -> RepairReport {
+    let log = log(whole);
+    let truth = Truth::of(&log);
+    let touched = touched(&log, whole, damaged);
+    let (store, report) = repaired(damaged, RepairOptions::new());
+    let found = everything(&store);
+    let what = format!("{what}: {} of {} records are damaged, {}", touched.len(), log.len(), say(&report));
+    let mut expected = 0;
+    for ((map, key), records) in truth.keys.iter().filter(|((map, _), _)| *map > 0) {
+        let newest = *records.last().unwrap();
+        let Some((name, named)) = truth.name_of(*map, &log) else { continue };
+        let (lost_name, is_named) = (format!("lost map {map}"), !touched.contains(&named));
+        let of_map = found.get(&name).filter(|_| is_named || name.is_empty()).or_else(|| found.get(&lost_name));
+        let found = of_map.and_then(|of_map| of_map.get(key));
+        let right = (log[newest].kind() == Kind::Put).then_some(&log[newest].value);
+        let text = String::from_utf8_lossy(key);
+        if !touched.contains(&newest) {
+            if is_named {
+                assert_eq!(found, right, "{what}: {name:?} {text}");
+                expected += u64::from(right.is_some());
+            }
+        } else if let Some(found) = found {
+            let is_older = records.iter().any(|&older| log[older].kind() == Kind::Put && log[older].value == *found);
+            assert!(is_older, "{what}: {name:?} {text} never had this value");
+            assert!(index == Index::Damaged && report.doubtful_keys() > 0, "{what}: {name:?} {text} is an older one");
+        }
+    }
+    for (name, of_map) in found {
+        let map = (2..100).find(|&map| truth.name_of(map, &log).is_some_and(|of| of.0 == name));
+        let map = map.or_else(|| name.strip_prefix("lost map ").map(|map| map.parse().unwrap()));
+        let map = if name.is_empty() { 1 } else { map.unwrap_or_else(|| panic!("{what}: no map {name:?}")) };
+        for key in of_map.keys() {
+            assert!(truth.keys.contains_key(&(map, key.clone())), "{what}: {name:?} never had this key");
+        }
+    }
+    assert!(report.keys() >= expected, "{what}");
+    assert_eq!(report.is_whole(), touched.is_empty() && report.findings().is_empty(), "{what}");
+    report
+}
+
+fn store(seed: u64) -> Vec<u8> {
+    closed_store(|store| change(store, &mut Random(seed), 4000, 400))
+}
+
+/// How many times to try.
+fn rounds(usual: u64) -> u64 {
+    std::env::var("SLOTLOG_TEST_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
+/// A byte of the log.
+fn place_in_log(log: &[Logged], random: &mut Random) -> usize {
+    let record = &log[random.below(log.len() as u64) as usize];
+    record.at + random.below(record.header.record_len()) as usize
+}
+
+#[test]
+fn one_damaged_byte_loses_at_most_one_key() {
+    for seed in 0..rounds(60) {
+        let mut random = Random(seed);
+        let whole = store(seed / 10);
+        let mut damaged = whole.clone();
+        let at = place_in_log(&log(&whole), &mut random);
+        damaged[at] ^= 1 << random.below(8);
+        let report = check(&whole, &damaged, Index::Whole, &format!("seed {seed}, byte {at}"));
+        assert!(report.lost_keys() <= 1 && report.doubtful_keys() == 0, "seed {seed}, byte {at}: {report:#?}");
+    }
+}
+
+#[test]
+fn many_damaged_bytes_lose_no_other_keys() {
+    for seed in 0..rounds(40) {
+        let mut random = Random(seed);
+        let whole = store(seed / 10);
+        let (mut damaged, log) = (whole.clone(), log(&whole));
+        for _ in 0..1 + random.below(200) {
+            let at = place_in_log(&log, &mut random);
+            damaged[at] ^= 1 << random.below(8);
+        }
+        check(&whole, &damaged, Index::Whole, &format!("seed {seed}"));
+    }
+}
+
+/// What else is damaged.
+fn damage_more(damaged: &mut [u8], random: &mut Random) -> Index {
+    let mut index = Index::Whole;
+    if random.one_in(2) {
+        damaged[..8192].fill(random.next() as u8);
+    }
+    if random.one_in(4) {
+        // The live page: now nothing leads to the index.
+        damaged[8192..12288].fill(random.next() as u8);
+        index = Index::Damaged;
+    }
+    index
+}
+
+#[test]
+fn whole_pages_lose_no_other_keys() {
+    for seed in 0..rounds(60) {
+        let mut random = Random(seed);
+        let whole = store(seed / 10);
+        let mut damaged = whole.clone();
+        damage_more(&mut damaged, &mut random);
+        for _ in 0..1 + random.below(3) {
+            // Anywhere, in the index and the tables as well.
+            let page = 16 + random.below(whole.len() as u64 / 4096 - 16) as usize;
+            let filled = if random.one_in(2) { vec![0; 4096] } else { random.bytes(4096) };
+            damaged[page * 4096..][..4096].copy_from_slice(&filled);
+        }
+        check(&whole, &damaged, Index::Damaged, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn bytes_of_everything_lose_no_other_keys() {
+    for seed in 0..rounds(60) {
+        let mut random = Random(seed);
+        let whole = store(seed / 10);
+        let mut damaged = whole.clone();
+        damage_more(&mut damaged, &mut random);
+        for _ in 0..random.below(300) {
+            let at = random.below(whole.len() as u64) as usize;
+            damaged[at] ^= 1 << random.below(8);
+        }
+        check(&whole, &damaged, Index::Damaged, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn superblocks_and_live_area_are_not_needed() {
+    for (seed, len) in [(1, 8192), (2, 12288), (3, 65536)] {
+        let whole = store(seed);
+        let mut damaged = whole.clone();
+        damaged[..len].fill(0xa5);
+        let report = check(&whole, &damaged, Index::Damaged, &format!("the first {len} bytes"));
+        assert_eq!(report.lost_keys(), 0);
+        assert!(report.finding_count() > 0, "it is said");
+    }
+}
