@@ -1,7 +1,7 @@
 //! The middle floor: what keeps the promises.
 //!
-//! It has thirteen rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports and
-//! by method calls alike: `tests/architecture.rs` holds the order of the rooms, and of the files in each of them.
+//! It has thirteen rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports
+//! and by method calls alike: `tests/architecture.rs` holds the order of the rooms, and of the files in each of them.
 //!
 //! | room | what it does | its files, from the bottom to the top |
 //! | --- | --- | --- |

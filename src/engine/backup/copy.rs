@@ -14,9 +14,8 @@ use crate::engine::open::place::Place;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::engine::settings::{Durability, Settings};
-use crate::engine::write::regions::NEXT_ID;
 use crate::error::Result;
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId, NEXT_ID, is_name};
 
 /// Records and their bytes that are copied in one transaction, which takes memory for each of its keys.
 const MOST_RECORDS: u64 = 4096;
@@ -85,6 +84,9 @@ impl Pinned {
             if record.key() == NEXT_ID {
                 self.engine().check_crc(record)?;
                 catalogue.next_id = Some(record.value().to_vec());
+                continue;
+            }
+            if !is_name(record.key()) {
                 continue;
             }
             let named = self.engine().named_by(record)?;

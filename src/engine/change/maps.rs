@@ -18,9 +18,11 @@ use super::batch::Batch;
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
-use crate::engine::write::regions::{NEXT_ID, entry_of};
+use crate::engine::write::regions::entry_of;
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, Offset};
+use crate::file::layout::{
+    CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, NEXT_ID, Offset, is_name,
+};
 use crate::file::log::Record;
 
 /// An entry of the catalogue.
@@ -111,7 +113,7 @@ impl Engine {
         let mut maps = Vec::new();
         while let Some(record) = cursor.next(self, pin.seq(), Moment::NOW) {
             let record = record?;
-            if record.key() != NEXT_ID {
+            if is_name(record.key()) {
                 let name = String::from_utf8_lossy(record.key()).into_owned();
                 maps.push((name, self.named_by(record)?));
             }

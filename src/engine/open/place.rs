@@ -9,10 +9,10 @@
 //!    that nobody else takes the file for a left-over.
 //! 4. The folder is flushed.
 //!
-//! Killed at any moment, its writer leaves nothing under that name, or the whole. What it leaves under the other name is
-//! known by that name, by the missing lock and by its first bytes. The next one that writes to the same place removes
-//! it; another file of that name is left alone, and the place is refused. A file that is replaced is removed by the same
-//! step that gives the name to the new one; that step is refused while a process has the old one open.
+//! Killed at any moment, its writer leaves nothing under that name, or the whole. What it leaves under the other name
+//! is known by that name, by the missing lock and by its first bytes. The next one that writes to the same place
+//! removes it; another file of that name is left alone, and the place is refused. A file that is replaced is removed by
+//! the same step that gives the name to the new one; that step is refused while a process has the old one open.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::salvage::judge::{Grade, Judge, Seen, Verdict};
-use crate::engine::write::regions::{NEXT_ID, entry_of};
+use crate::engine::write::regions::entry_of;
 use crate::error::Result;
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MAX_MAP, MapId, flags};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MAX_MAP, MapId, flags, is_name};
 
 /// What the catalogue says about a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) struct Entry {
 impl Entry {
     /// The entry in a record, if it is one.
     fn read_in(record: &Seen<'_>) -> Option<Entry> {
-        let (entry, types) = entry_of(record.its_value()).filter(|_| record.its_key() != NEXT_ID)?;
+        let (entry, types) = entry_of(record.its_value()).filter(|_| is_name(record.its_key()))?;
         let name = std::str::from_utf8(record.its_key()).ok()?.to_owned();
         let types = std::str::from_utf8(types).ok()?.to_owned();
         let holds = entry.fingerprint.get() == xxh3_64(types.as_bytes());

@@ -10,7 +10,7 @@ use crate::engine::salvage::front::Front;
 use crate::engine::salvage::judge::{Grade, Judge, Lost, Seen, Verdict};
 use crate::engine::salvage::reader::{Reader, Window, header_in};
 use crate::engine::salvage::slots::Slots;
-use crate::engine::salvage::strands::{Hole, Log, damaged_log, whole_log};
+use crate::engine::salvage::strands::{Hole, LeadsInto, Log, damaged_log, whole_log};
 use crate::engine::salvage::survey::{Run, survey};
 use crate::error::Error;
 use crate::file::layout::{CATALOGUE, RECORD_HEADER, Seq};
@@ -179,7 +179,8 @@ impl<'r, 'p> Repair<'r, 'p> {
             (None, Some(slots)) => {
                 let targets = slots.targets();
                 let mut leads = |run: &Run| leads_into(run, &targets, &mut window);
-                damaged_log(runs, &front, self.reader, &mut leads)
+                let leads: LeadsInto<'_> = if targets.is_empty() { None } else { Some(&mut leads) };
+                damaged_log(runs, &front, self.reader, leads)
             }
         };
         if survey.is_cut_short {

@@ -11,9 +11,10 @@
 //! 1. the one that contains the beginning of the log, or its end;
 //! 2. those that a slot of the index leads into;
 //! 3. the largest, if there is nothing else to begin with;
-//! 4. those that fit into a hole: eight commits or more; or fewer, with at least one number left on either side for the
-//!    damaged records that surround them. One damaged record leaves no such room; so a value that looks like records
-//!    needs three damaged commits and their numbers to get into the log, and an index that does not contradict.
+//! 4. those that fit into a hole: eight commits or more; or, if there is no index, fewer, with at least one number left
+//!    on either side for the damaged records that surround them. (Where there is an index, what no slot leads into has
+//!    been replaced anyway.) One damaged record leaves no such room; so a value that looks like records needs three
+//!    damaged commits and their numbers to get into the log, and the loss of the index.
 //!
 //! Records with numbers from before the beginning of the log are stale, and those from after its end were never
 //! committed.
@@ -74,8 +75,8 @@ pub(crate) struct Log {
     pub(crate) later: u64,
 }
 
-/// Says whether a slot of the index leads to a record of this run.
-pub(crate) type LeadsInto<'a> = &'a mut dyn FnMut(&Run) -> bool;
+/// Says whether a slot of the index leads to a record of this run. `None` if there is no index.
+pub(crate) type LeadsInto<'a> = Option<&'a mut dyn FnMut(&Run) -> bool>;
 
 /// How a run goes on.
 #[derive(Clone, Debug)]
@@ -263,7 +264,7 @@ impl Believed {
 }
 
 /// The log of a file in which something is missing.
-pub(crate) fn damaged_log(runs: &[Run], front: &Front, reader: &Reader, leads: LeadsInto<'_>) -> Log {
+pub(crate) fn damaged_log(runs: &[Run], front: &Front, reader: &Reader, mut leads: LeadsInto<'_>) -> Log {
     let links = links(runs, reader);
     let mut rest = strands(runs, &links);
     let least = front.begin.map_or(Seq::ZERO, |begin| begin.least);
@@ -290,7 +291,11 @@ pub(crate) fn damaged_log(runs: &[Run], front: &Front, reader: &Reader, leads: L
     let mut unsure = Vec::new();
     let mut led_to = Vec::new();
     for strand in rest {
-        if strand.runs.iter().any(|&run| leads(&runs[run])) { led_to.push(strand) } else { unsure.push(strand) }
+        if leads.as_mut().is_some_and(|leads| strand.runs.iter().any(|&run| leads(&runs[run]))) {
+            led_to.push(strand)
+        } else {
+            unsure.push(strand)
+        }
     }
     for strand in sure.into_iter().chain(led_to) {
         if believed.has_room_for(&strand, 0, front) {
@@ -302,7 +307,8 @@ pub(crate) fn damaged_log(runs: &[Run], front: &Front, reader: &Reader, leads: L
     for strand in unsure {
         let is_first = believed.by_number.is_empty() && front.begin.is_none();
         let room = if strand.commits >= MANY { 0 } else { 2 };
-        let fits = || strand.commits > 0 && believed.has_room_for(&strand, room, front);
+        let is_enough = strand.commits >= MANY || strand.commits > 0 && leads.is_none();
+        let fits = || is_enough && believed.has_room_for(&strand, room, front);
         let is_older = front.begin.is_none() && believed.by_number.range(strand.last..).next().is_some();
         let is_stale = || is_older && strand.runs.last().is_some_and(|&last| is_reused(reader, runs, last));
         if is_first || fits() && !is_stale() {

@@ -329,7 +329,8 @@ impl<'e> Writing<'e> {
             let (prev, map, key) = (record.offset, record.header.map(), record.key());
             let shortcut = self.engine.shortcut_over(record)?;
             let entry = if expired {
-                Entry { flags: last, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) }
+                let flags = flags::EXPIRED | last;
+                Entry { flags, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) }
             } else {
                 let (kind, flags) = (record.kind().unwrap_or(Kind::Put), flags::COPY | last);
                 let expires = record.expires().map(Into::into);

@@ -13,12 +13,12 @@ use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
 use crate::engine::state::superblocks::fields_are_sane;
 use crate::engine::state::words::LogSize;
-use crate::engine::write::regions::{NEXT_ID, id_in};
+use crate::engine::write::regions::id_in;
 use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{
-    BLOCK, CATALOGUE, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, MapId, Offset, RegionHeader,
-    SUPERBLOCK_A, SUPERBLOCK_B, Seq, Superblock, lines_of_blocks, live, writer_lock,
+    BLOCK, CATALOGUE, CREATION_MAGIC, DEFAULT_MAP, ExtentKind, Kind, MAX_FILE_LEN, MapId, NEXT_ID, Offset,
+    RegionHeader, SUPERBLOCK_A, SUPERBLOCK_B, Seq, Superblock, is_name, lines_of_blocks, live, writer_lock,
 };
 use crate::file::log::{self, Head, Record, Walk};
 use crate::file::space::{Extent, Space};
@@ -219,6 +219,8 @@ impl Engine {
             }
             if record.key() == NEXT_ID {
                 next = (offset.0, id_in(record));
+            }
+            if !is_name(record.key()) {
                 continue;
             }
             match self.named_by(record) {

@@ -14,15 +14,12 @@ use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, NewRegion, Totals};
 use crate::file::layout::{
-    BLOCK, CATALOGUE, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, Offset, Seq, extent_blocks, extent_word,
-    live, table_word,
+    BLOCK, CATALOGUE, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, NEXT_ID, Offset, Seq, extent_blocks,
+    extent_word, is_name, live, table_word,
 };
 use crate::file::log::{self, Record};
 use crate::file::space::{Extent, Space};
 use crate::file::table::MapTable;
-
-/// The key under which the catalogue keeps the next id.
-pub(crate) const NEXT_ID: &[u8] = b"";
 
 impl Engine {
     /// Offsets of the regions and tables that live words name, the map table's and the live area's included.
@@ -57,8 +54,7 @@ impl Engine {
         for slot in self.index_in_force(CATALOGUE)?.iter() {
             let Some(offset) = slot?.record else { continue };
             let record = log::record(&self.mapping, offset)?;
-            let entry =
-                entry_of(record.value()).filter(|_| record.kind() == Some(Kind::Put) && record.key() != NEXT_ID);
+            let entry = entry_of(record.value()).filter(|_| record.kind() == Some(Kind::Put) && is_name(record.key()));
             ids.extend(entry.map(|(entry, _)| entry.id()));
         }
         Ok(ids)
@@ -96,6 +92,9 @@ impl<'e> Writing<'e> {
 
     /// Applies what a record of the catalogue changes besides its key, when its commit is finished.
     pub(crate) fn enter_catalogue(&mut self, record: Record<'_>) -> Result<()> {
+        if !is_name(record.key()) {
+            return Ok(());
+        }
         let entry = |record: Record<'_>| match record.kind() {
             Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
             _ => None,
@@ -110,7 +109,7 @@ impl<'e> Writing<'e> {
             table.set_dropped(before, true)?;
             self.engine.drops.store(true, Ordering::Relaxed);
         }
-        if let Some(now) = now.filter(|_| record.key() != NEXT_ID) {
+        if let Some(now) = now {
             self.put_in_force(now.id(), now.region.into())?;
             table.set_dropped(now.id(), false)?;
         }

@@ -50,6 +50,8 @@ pub mod flags {
     pub const EXPIRES: u8 = 8;
     /// A [`Shortcut`](super::Shortcut) stands before the key, after the deadline if there is one.
     pub const SHORTCUT: u8 = 16;
+    /// On a removal: the entry had expired.
+    pub const EXPIRED: u8 = 32;
 }
 
 /// The header of a record of the log.

@@ -121,7 +121,8 @@ pub const fn state_word(kind: ExtentKind, seq: u64) -> u64 {
 }
 
 /// The value of an entry of the catalogue, whose key is the name of a map. The names of its key and value types follow,
-/// as text. The entry with the empty name has the smallest id that was never used, 4 bytes.
+/// as text. Other entries have keys that are no names, since names are UTF-8 and not empty: see [`NEXT_ID`], [`ORIGIN`]
+/// and [`BOOKMARKS`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct CatalogueEntry {
@@ -143,3 +144,40 @@ impl CatalogueEntry {
     }
 }
 const _: () = assert!(size_of::<CatalogueEntry>() == 24);
+
+/// The key under which the catalogue keeps the smallest id that was never used, 4 bytes.
+pub const NEXT_ID: &[u8] = b"";
+/// The key under which the catalogue of a copy keeps of which commit of which store it is one: an [`OriginEntry`].
+pub const ORIGIN: &[u8] = b"\xfforigin";
+/// The key under which the catalogue keeps the bookmarks: of each a [`BookmarkEntry`], followed by its name.
+pub const BOOKMARKS: &[u8] = b"\xffbookmarks";
+
+/// Whether a key of the catalogue is the name of a map.
+#[inline]
+pub fn is_name(key: &[u8]) -> bool {
+    key.first().is_some_and(|&first| first != 0xff)
+}
+
+/// Which commit of which store a store is a copy of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct OriginEntry {
+    /// The random identity of the store.
+    pub uuid: [u8; 16],
+    /// The number of the commit.
+    pub seq: U64,
+}
+const _: () = assert!(size_of::<OriginEntry>() == 24);
+
+/// A bookmark: a commit after which the log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct BookmarkEntry {
+    /// The number of the commit.
+    pub seq: U64,
+    /// How many bytes of the log are kept for it.
+    pub limit: U64,
+    /// Bytes of its name, which follows.
+    pub name_len: U64,
+}
+const _: () = assert!(size_of::<BookmarkEntry>() == 24);
