@@ -141,7 +141,7 @@ fn change(store: &Store, random: &mut Random, times: u64, keys: u64) {
                 if random.one_in(4) { drop(transaction) } else { transaction.commit().unwrap() }
             }
             (_, None) => store.insert(&key, &value).unwrap(),
-            (_, Some(map)) => drop(map.insert(key.as_bytes(), &value).unwrap()),
+            (_, Some(map)) => map.insert(key.as_bytes(), &value).unwrap(),
         }
     }
 }
