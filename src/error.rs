@@ -5,6 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+/// Of which commit of which store another one is a copy; see [`Store::origin`](crate::Store::origin).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Origin {
+    /// The random identity of the store, as a UUID: see [`Stats::uuid`](crate::Stats::uuid).
+    pub store: String,
+    /// The sequence number of the commit: the starting point for [`Store::changes`](crate::Store::changes) there.
+    pub seq: u64,
+}
+
 /// The result of every operation that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -270,6 +280,33 @@ pub enum Error {
         path: PathBuf,
         /// The requested sequence number.
         seq: u64,
+    },
+    /// The changes do not follow what the store is a copy of: see [`Store::origin`](crate::Store::origin). They are
+    /// changes of another store, or some between are missing. Nothing was applied.
+    #[error(
+        "{}: cannot apply changes of store {} after its commit {:#x}: {}; begin again with a backup of that store",
+        path.display(), after.store, after.seq,
+        origin.as_ref().map_or_else(
+            || "this is no copy of it".to_owned(),
+            |origin| format!("this is a copy of commit {:#x} of store {}", origin.seq, origin.store),
+        )
+    )]
+    CannotFollow {
+        /// The file.
+        path: PathBuf,
+        /// What the store is a copy of.
+        origin: Option<Origin>,
+        /// What it has to be a copy of.
+        after: Origin,
+    },
+    /// What was received or read are not the changes of a commit, as [`Commit::write_to`](crate::Commit::write_to)
+    /// writes them, or not all. Nothing of the commit was applied.
+    #[error("{}: cannot apply changes: {what}; fetch them again", path.display())]
+    DamagedChanges {
+        /// The file to which they were to be applied.
+        path: PathBuf,
+        /// What is wrong with them.
+        what: Cow<'static, str>,
     },
     /// The map has other types, or another version of them, than requested.
     #[error(
@@ -634,15 +671,15 @@ mod tests {
         let (all, name): (&[&'static str], _) = names!(
             NotFound AlreadyExists OntoItself NotAFile PermissionDenied NotAStore UnsupportedVersion
             UnsupportedFeature Truncated Corrupt Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock
-            KeyTooLong ValueTooLong Full ReadOnly PinsExhausted Poisoned HistoryTruncated TypeMismatch Codec NoSuchMap
-            ForeignMap InvalidName NumbersExhausted InvalidOptions Io
+            KeyTooLong ValueTooLong Full ReadOnly PinsExhausted Poisoned HistoryTruncated CannotFollow DamagedChanges
+            TypeMismatch Codec NoSuchMap ForeignMap InvalidName NumbersExhausted InvalidOptions Io
         );
         assert_eq!(all.len(), ALL);
         name
     }
 
     /// How many variants there are.
-    const ALL: usize = 31;
+    const ALL: usize = 33;
 
     fn of<T>(refused: Result<T>) -> Error {
         match refused {

@@ -123,6 +123,7 @@ mod engine;
 mod background;
 mod changes;
 mod codec;
+mod feed;
 mod keys;
 mod options;
 mod snapshot;
@@ -139,6 +140,7 @@ pub use codec::Serde;
 pub use codec::{Arg, Codec, Pod, View};
 pub use engine::backup::options::BackupOptions;
 pub use engine::backup::report::{BackupProgress, BackupReport};
+pub use engine::change::bookmarks::Bookmark;
 pub use engine::repair::report::{RepairOptions, RepairProgress, RepairReport};
 pub use engine::repair::run::{repair, repair_with};
 pub use engine::settings::Opened;
@@ -146,9 +148,13 @@ pub use engine::settings::{Access, Durability};
 pub use engine::settings::{RecoveryPhase, RecoveryProgress};
 pub use engine::upkeep::compact::{CompactProgress, CompactReport};
 pub use engine::verify::report::{Finding, VerifyProgress, VerifyReport, VerifyScope};
-pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Result};
+pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Origin, Result};
+pub use feed::{Commit, CommitIter, Feed, FeedChange, FeedChangeKind};
 pub use file::layout as format;
-pub use map::{Entry, Map, MapChange, MapChanges, MapInfo, MapIter, SnapshotMap, TransactionMap, ValueRef};
+pub use map::{
+    Entry, Export, ExportEntry, Import, Map, MapChange, MapChanges, MapInfo, MapIter, SnapshotMap, TransactionMap,
+    ValueRef,
+};
 pub use options::Options;
 pub use snapshot::{Iter, Snapshot};
 pub use stats::{

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::Result;
 use crate::engine::Engine;
 use crate::engine::change::maps::Named;
+use crate::engine::change::origin::uuid_text;
 use crate::engine::clock::time;
 use crate::engine::read::pins::Pin;
 use crate::engine::settings::Opened;
@@ -262,7 +263,7 @@ impl Stats {
         let pid = |entry| processes.iter().find(|process| process.entry == entry).map(|process| process.pid);
         Ok(Stats {
             path: engine.mapping.path().to_owned(),
-            uuid: uuid(superblock.uuid),
+            uuid: uuid_text(superblock.uuid),
             format_version: VERSION,
             created: time(superblock.created.get()),
             opened: engine.opened,
@@ -411,9 +412,4 @@ pub(crate) fn probe_lengths(engine: &Engine, map: MapId) -> Result<[u64; 8]> {
         }
     }
     Ok(lengths)
-}
-
-fn uuid(bytes: [u8; 16]) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]].map(hex).join("-")
 }

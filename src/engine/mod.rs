@@ -1,19 +1,20 @@
 //! The middle floor: what keeps the promises.
 //!
-//! It has thirteen rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports
+//! It has fourteen rooms, on three files that all of them stand on. Each thing uses what stands below it, by imports
 //! and by method calls alike: `tests/architecture.rs` holds the order of the rooms, and of the files in each of them.
 //!
 //! | room | what it does | its files, from the bottom to the top |
 //! | --- | --- | --- |
 //! | [`repair`] | saves what it can into a new store | `report` `catalogue` `target` `run` |
 //! | [`salvage`] | reads what is damaged | `reader` `front` `survey` `strands` `slots` `judge` |
+//! | [`feed`] | tells changes, follows them | `told` `names` `commits` `follow` `wire` `increment` |
 //! | [`backup`] | copies one commit | `report` `options` `copy` |
 //! | [`verify`] | checks everything | `report` `pace` `derived` `tables` `snapshot` `store` |
 //! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` `place` |
-//! | [`change`] | what users change, each a turn | `one` `batch` `maps` |
+//! | [`change`] | what users change, each a turn | `one` `batch` `maps` `origin` `bookmarks` |
 //! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `sweep` `share` `compact` `maintain` |
 //! | [`read`] | pins, and what they see | `kept` `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
-//! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `commit` `turn` `tables` `sync` |
+//! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `bookmarks` `commit` `turn` `tables` `sync` |
 //! | [`durable`] | flushes; superblocks | `reach` `flusher` `slices` `once_more` `superblock` `checkpoint` |
 //! | [`lookup`] | finds records; the horizon | `protocol` `pin_table` `horizon` `versions` `keys` |
 //! | [`processes`] | who is there, who may write | `gate` `lock_word` `entries` `notice` |
@@ -45,6 +46,7 @@ pub(crate) mod backup;
 pub(crate) mod change;
 pub(crate) mod clock;
 pub(crate) mod durable;
+pub(crate) mod feed;
 pub(crate) mod lookup;
 pub(crate) mod open;
 pub(crate) mod processes;

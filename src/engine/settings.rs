@@ -136,6 +136,8 @@ pub(crate) struct Limits {
     pub(crate) blocks_a_step: u64,
     /// How many commits lie between two scans of all pins for the sake of a tombstone.
     pub(crate) commits_a_look: u64,
+    /// Bytes of the log after which a feed lets go of what it holds.
+    pub(crate) most_held: u64,
 }
 
 impl Default for Limits {
@@ -153,6 +155,7 @@ impl Default for Limits {
             lines_a_step: 16,
             blocks_a_step: 16,
             commits_a_look: 1024,
+            most_held: 64 << 20,
         }
     }
 }
@@ -179,6 +182,7 @@ impl Limits {
             lines_a_step: 4,
             blocks_a_step: 1,
             commits_a_look: 1,
+            most_held: 2 << 10,
         }
     }
 }

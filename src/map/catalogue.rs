@@ -1,8 +1,11 @@
 //! The maps that a store has.
 
+use std::sync::Arc;
+
 use super::handle::Map;
 use super::typed::Typed;
 use crate::codec::Codec;
+use crate::engine::Engine;
 use crate::engine::change::maps::Named;
 use crate::error::{Error, Result};
 use crate::file::layout::CATALOGUE;
@@ -161,26 +164,27 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Opens the map of this name, and creates it if it is missing.
     fn open(store: &Store, name: &str, version: u32) -> Result<Map<K, V>> {
         let engine = store.engine();
-        let wanted = Named { id: CATALOGUE, version, types: format!("{} -> {}", K::name(), V::name()) };
-        let path = || engine.mapping.path().to_owned();
-        engine.check_name(name)?;
-        let found = match engine.find_named(name)? {
-            Some(found) => found,
-            None if engine.read_only => return Err(Error::NoSuchMap { path: path(), map: name.to_owned() }),
-            None => engine.create_named(name, version, &wanted.types)?,
-        };
-        if !found.is_like(&wanted) {
-            let say = |named: Named| match named.version {
-                0 => named.types,
-                version => format!("{}, version {version}", named.types),
-            };
-            return Err(Error::TypeMismatch {
-                path: path(),
-                map: name.to_owned(),
-                found: say(found),
-                wanted: say(wanted),
-            });
-        }
+        let found = find_or_create(&engine, name, version, format!("{} -> {}", K::name(), V::name()))?;
         Ok(Map { store: store.clone(), typed: Typed::new(&engine, found.id, name) })
     }
+}
+
+/// The map of this name, which must have these types; it is created if it is missing.
+pub(super) fn find_or_create(engine: &Arc<Engine>, name: &str, version: u32, types: String) -> Result<Named> {
+    let wanted = Named { id: CATALOGUE, version, types };
+    let path = || engine.mapping.path().to_owned();
+    engine.check_name(name)?;
+    let found = match engine.find_named(name)? {
+        Some(found) => found,
+        None if engine.read_only => return Err(Error::NoSuchMap { path: path(), map: name.to_owned() }),
+        None => engine.create_named(name, version, &wanted.types)?,
+    };
+    if found.is_like(&wanted) {
+        return Ok(found);
+    }
+    let say = |named: Named| match named.version {
+        0 => named.types,
+        version => format!("{}, version {version}", named.types),
+    };
+    Err(Error::TypeMismatch { path: path(), map: name.to_owned(), found: say(found), wanted: say(wanted) })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::SystemTime;
 
 use slotlog::{Access, Snapshot, Store};
 
@@ -27,4 +28,27 @@ pub(crate) fn assert_clean(store: &Store) {
 
 pub(crate) fn read_only(path: &Path) -> slotlog::Result<Store> {
     Store::options().access(Access::ReadOnly).open(path)
+}
+
+/// The entries of a map, with their deadlines.
+pub(crate) type Entries = BTreeMap<Vec<u8>, (Vec<u8>, Option<SystemTime>)>;
+
+/// Everything in a store: of each map the types, their version and the entries, by its name. The default map has no
+/// name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Everything(pub(crate) BTreeMap<String, (String, u32, Entries)>);
+
+/// Everything in a store.
+pub(crate) fn everything_in(store: &Store) -> Everything {
+    let snapshot = store.snapshot().unwrap();
+    let export = snapshot.export().unwrap();
+    let maps = export.maps().iter().map(|map| (map.name.clone(), (map.types.clone(), map.version, Entries::new())));
+    let mut all: BTreeMap<_, _> = maps.collect();
+    all.insert(String::new(), (String::new(), 0, Entries::new()));
+    for entry in export {
+        let entry = entry.unwrap();
+        let (_, _, entries) = all.get_mut(&*entry.map).unwrap();
+        assert!(entries.insert(entry.key.to_vec(), (entry.value.to_vec(), entry.expires)).is_none());
+    }
+    Everything(all)
 }

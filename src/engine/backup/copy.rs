@@ -9,8 +9,7 @@ use super::report::{BackupProgress, BackupReport};
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
 use crate::engine::change::maps::Named;
-use crate::engine::open::path::mode_of;
-use crate::engine::open::place::Place;
+use crate::engine::open::place::{Place, settings_of_copy};
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::engine::settings::{Durability, Settings};
@@ -46,7 +45,10 @@ impl Pinned {
         let BackupOptions { existing, durability, mut on_progress } = options;
         let place = Place::check(path, self.engine().mapping.file_behind(), existing)?;
         let catalogue = self.catalogue()?;
-        let part = place.begin(&self.settings_of_copy(catalogue.keys))?;
+        let source = self.engine().mapping.file_behind();
+        let limits = self.engine().settings.limits;
+        let settings = Settings { initial_capacity: catalogue.keys, limits, ..settings_of_copy(source) };
+        let part = place.begin(&settings)?;
         let report = BackupReport { seq: self.seq().0, maps: catalogue.maps.len() as u64, ..BackupReport::default() };
         let (to, total, on_progress) = (part.engine(), catalogue.bytes, &mut *on_progress);
         let mut copying = Copying { from: self, to, batch: None, records: 0, bytes: 0, total, report, on_progress };
@@ -57,21 +59,6 @@ impl Pinned {
         }
         let file_len = part.finish(durability)?;
         Ok(BackupReport { finished: true, file_len, ..report })
-    }
-
-    /// How the copy is opened. It may be read by those that may read the original.
-    fn settings_of_copy(&self, keys: u64) -> Settings {
-        let Settings { limits, .. } = self.engine().settings;
-        Settings {
-            create_new: true,
-            exclusive: true,
-            mode: self.engine().mapping.file_behind().and_then(mode_of),
-            initial_capacity: keys,
-            // Nothing in it is dead, so closing it has nothing to move.
-            auto_compact: None,
-            limits,
-            ..Settings::default()
-        }
     }
 
     fn catalogue(&self) -> Result<Catalogue> {
@@ -138,6 +125,8 @@ impl Copying<'_> {
 
     /// Makes the maps, before anything is put into them.
     fn enter_all(&mut self, catalogue: &Catalogue) -> Result<ControlFlow<()>> {
+        let (uuid, seq) = (self.from.engine().superblock()?.uuid, self.from.seq());
+        self.batch()?.set_origin(uuid, seq)?;
         if let Some(next_id) = &catalogue.next_id {
             self.batch()?.put(CATALOGUE, NEXT_ID, next_id, None)?;
         }

@@ -22,9 +22,9 @@ use crate::engine::settings::Durability;
 /// ```
 #[must_use = "options do nothing until they are passed to `backup_with`"]
 pub struct BackupOptions<'f> {
-    pub(super) existing: Existing,
-    pub(super) durability: Durability,
-    pub(super) on_progress: Box<dyn FnMut(BackupProgress) -> ControlFlow<()> + 'f>,
+    pub(crate) existing: Existing,
+    pub(crate) durability: Durability,
+    pub(crate) on_progress: Box<dyn FnMut(BackupProgress) -> ControlFlow<()> + 'f>,
 }
 
 impl fmt::Debug for BackupOptions<'_> {

@@ -52,11 +52,11 @@ pub struct BackupReport {
     /// [`Store::changes_since`](crate::Store::changes_since) of the store that it was taken of. The backup itself
     /// counts its commits anew.
     pub seq: u64,
-    /// The number of named maps.
+    /// The number of named maps; of an [increment](crate::Store::backup_since), that of the maps that it changes.
     pub maps: u64,
-    /// The number of entries in all maps, the default map included.
+    /// The number of entries in all maps, the default map included; of an increment, that of the changes.
     pub keys: u64,
-    /// Bytes of their records.
+    /// Bytes of their records; of an increment, those of the changes.
     pub bytes: u64,
     /// Length in bytes of the new file; zero if it was stopped.
     pub file_len: u64,

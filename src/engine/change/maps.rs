@@ -21,7 +21,7 @@ use crate::engine::read::cursor::Cursor;
 use crate::engine::write::regions::entry_of;
 use crate::error::{Error, Numbers, Result};
 use crate::file::layout::{
-    CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, NEXT_ID, Offset, is_name,
+    CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, NEXT_ID, Offset, Seq, is_name,
 };
 use crate::file::log::Record;
 
@@ -58,11 +58,22 @@ impl Named {
 }
 
 impl Batch {
-    /// Enters a map of another store, under the number that it has there, with room for `keys` keys. The store must be
-    /// new, so that neither the name nor the number is taken.
+    /// Enters a map, with room for `keys` keys. Neither its name nor its number may be taken.
     pub(crate) fn enter(&mut self, name: &[u8], named: &Named, keys: u64) -> Result<()> {
         let region = self.first_region(named.id, keys)?;
         self.put(CATALOGUE, name, &named.to_value(region), None)
+    }
+
+    /// Sets the number that the next map gets.
+    pub(crate) fn set_next_id(&mut self, id: MapId) -> Result<()> {
+        self.put(CATALOGUE, NEXT_ID, &id.0.to_le_bytes(), None)
+    }
+
+    /// Gives a map another name, which must be free.
+    pub(crate) fn rename(&mut self, from: &str, to: &str, named: &Named) -> Result<()> {
+        // In this order the map is dropped for a moment, which is never visible.
+        self.remove(CATALOGUE, from.as_bytes())?;
+        self.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None)
     }
 }
 
@@ -108,10 +119,15 @@ impl Engine {
     /// All named maps, with their names, as of one commit.
     pub(crate) fn named_maps(&self) -> Result<Vec<(String, Named)>> {
         let pin = self.pin()?;
-        let index = self.index_at(CATALOGUE, pin.seq())?;
+        self.named_maps_at(pin.seq())
+    }
+
+    /// The same as of a commit that the caller has pinned.
+    pub(crate) fn named_maps_at(&self, seq: Seq) -> Result<Vec<(String, Named)>> {
+        let index = self.index_at(CATALOGUE, seq)?;
         let mut cursor = Cursor::new(CATALOGUE, index.as_ref());
         let mut maps = Vec::new();
-        while let Some(record) = cursor.next(self, pin.seq(), Moment::NOW) {
+        while let Some(record) = cursor.next(self, seq, Moment::NOW) {
             let record = record?;
             if is_name(record.key()) {
                 let name = String::from_utf8_lossy(record.key()).into_owned();
@@ -134,15 +150,14 @@ impl Engine {
             return Err(self.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP) - u64::from(DEFAULT_MAP)));
         }
         let named = Named { id, version, types: types.to_owned() };
-        let region = batch.first_region(id, 0)?;
-        batch.put(CATALOGUE, NEXT_ID, &id.next().0.to_le_bytes(), None)?;
-        batch.put(CATALOGUE, name.as_bytes(), &named.to_value(region), None)?;
+        batch.set_next_id(id.next())?;
+        batch.enter(name.as_bytes(), &named, 0)?;
         batch.commit_as_usual()?;
         Ok(named)
     }
 
     /// The smallest id that was never used.
-    fn next_id(&self, batch: &Batch) -> Result<MapId> {
+    pub(crate) fn next_id(&self, batch: &Batch) -> Result<MapId> {
         let (offset, id) = self.id_of(batch.get(CATALOGUE, NEXT_ID)?)?;
         // A slot of a damaged index may lead to an older record, or to none.
         if id <= DEFAULT_MAP || self.index(id)?.is_some() {
@@ -176,14 +191,12 @@ impl Engine {
         if let Some(replaced) = self.named_in(&batch, to)? {
             batch.clear_for_good(replaced.id)?;
         }
-        // In this order the map is dropped for a moment, which is never visible.
-        batch.remove(CATALOGUE, from.as_bytes())?;
-        batch.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None)?;
+        batch.rename(from, to, &named)?;
         batch.commit_as_usual()?;
         Ok(true)
     }
 
-    fn named_in(&self, batch: &Batch, name: &str) -> Result<Option<Named>> {
+    pub(crate) fn named_in(&self, batch: &Batch, name: &str) -> Result<Option<Named>> {
         let found = batch.get(CATALOGUE, name.as_bytes())?;
         found.map(|record| self.named_by(record)).transpose()
     }

@@ -1,5 +1,7 @@
 //! Changes: the users' writes to a store. Each is a turn at writing, with a commit and its share of upkeep.
 
 pub(crate) mod batch;
+pub(crate) mod bookmarks;
 pub(crate) mod maps;
 pub(crate) mod one;
+pub(crate) mod origin;

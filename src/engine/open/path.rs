@@ -147,14 +147,14 @@ fn special_kind(_kind: fs::FileType) -> &'static str {
 
 /// The mode of a store that is made from this file: those who may use the one may use the other.
 #[cfg(unix)]
-pub(crate) fn mode_of(file: &File) -> Option<u32> {
+pub(super) fn mode_of(file: &File) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt;
 
     Some(file.metadata().ok()?.permissions().mode() & 0o777 | 0o600)
 }
 
 #[cfg(not(unix))]
-pub(crate) fn mode_of(_file: &File) -> Option<u32> {
+pub(super) fn mode_of(_file: &File) -> Option<u32> {
     None
 }
 

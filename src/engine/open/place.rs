@@ -20,7 +20,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::path::{check_is_file, folder_of, is_at, opening_error, sync_folder};
+use super::path::{check_is_file, folder_of, is_at, mode_of, opening_error, sync_folder};
 use super::roads::Seized;
 use crate::engine::Engine;
 use crate::engine::settings::{Durability, Settings};
@@ -37,6 +37,18 @@ pub(crate) enum Existing {
     Kept,
     /// It is replaced if it is a store that no process has open.
     Replaced,
+}
+
+/// How a new store is opened that is made from `source`, and then closed.
+pub(crate) fn settings_of_copy(source: Option<&File>) -> Settings {
+    Settings {
+        create_new: true,
+        exclusive: true,
+        mode: source.and_then(mode_of),
+        // Nothing in it is dead, so closing it has nothing to move.
+        auto_compact: None,
+        ..Settings::default()
+    }
 }
 
 /// A place that was free when it was looked at, or may be taken.

@@ -13,10 +13,10 @@ const ATTEMPTS: u32 = 100;
 /// A part of the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History {
-    start: Offset,
-    end: Offset,
-    after: Seq,
-    until: Seq,
+    pub(crate) start: Offset,
+    pub(crate) end: Offset,
+    pub(crate) after: Seq,
+    pub(crate) until: Seq,
 }
 
 /// See [`Engine::changes`].

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use super::catalogue::Entry;
 use crate::engine::change::batch::Batch;
-use crate::engine::open::path::mode_of;
-use crate::engine::open::place::{Part, Place};
+use crate::engine::open::place::{Part, Place, settings_of_copy};
 use crate::engine::salvage::judge::Seen;
-use crate::engine::settings::{Durability, Settings};
+use crate::engine::settings::Durability;
 use crate::error::Result;
 use crate::file::layout::{DEFAULT_MAP, MapId};
 
@@ -29,16 +28,8 @@ pub(super) struct Target<'p> {
 
 impl Target<'_> {
     pub(super) fn create<'p>(place: &'p Place, source: &File) -> Result<Target<'p>> {
-        let settings = Settings {
-            create_new: true,
-            exclusive: true,
-            mode: mode_of(source),
-            // Nothing in it is dead, so closing it has nothing to move.
-            auto_compact: None,
-            ..Settings::default()
-        };
         let maps = BTreeMap::from([(DEFAULT_MAP, DEFAULT_MAP)]);
-        Ok(Target { batch: None, part: place.begin(&settings)?, pending: (0, 0), maps })
+        Ok(Target { batch: None, part: place.begin(&settings_of_copy(Some(source)))?, pending: (0, 0), maps })
     }
 
     /// Whether a map of the source is there.

@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::writer::{Appended, Writer, Writing};
+use crate::engine::write::bookmarks::Kept;
 use crate::engine::write::commit::Effect;
 use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Place, Tombstones};
@@ -63,6 +64,8 @@ pub(crate) struct Cleaned {
     pub(crate) moved: u64,
     /// Bytes of extents that became empty.
     pub(crate) emptied: u64,
+    /// The rest of the log is kept for a bookmark.
+    pub(crate) is_kept: bool,
 }
 
 /// A record that has to be moved, or an expired one that has to be removed.
@@ -84,6 +87,8 @@ struct Passed<'a> {
     dropped: bool,
     /// Extents that are passed as a whole.
     extents: Vec<Offset>,
+    /// The rest is kept for a bookmark.
+    is_kept: bool,
     /// The hashes of the keys that come next.
     ahead: std::vec::IntoIter<KeyHash>,
 }
@@ -140,7 +145,7 @@ impl<'e> Writing<'e> {
     pub(crate) fn clean(&mut self, portion: Portion) -> Result<Cleaned> {
         let from = self.engine.head_for_writing()?;
         let passed = self.pass(&from, portion)?;
-        let mut cleaned = Cleaned { passed: passed.bytes, moved: passed.moved, emptied: 0 };
+        let mut cleaned = Cleaned { passed: passed.bytes, moved: passed.moved, emptied: 0, is_kept: passed.is_kept };
         if cleaned.passed == 0 {
             return Ok(cleaned);
         }
@@ -204,15 +209,24 @@ impl<'e> Writing<'e> {
             moved: 0,
             dropped: false,
             extents: Vec::new(),
+            is_kept: false,
             ahead: Vec::new().into_iter(),
         };
         let mut records = 0;
+        // A full store keeps nothing for bookmarks.
+        let mut kept = if portion.aim == Aim::Room { Kept::default() } else { self.engine.kept_marks(from)? };
+        let end = self.engine.log_totals()?.bytes;
         while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
             let at = passed.to.head.at;
             if at == tail || portion.aim == Aim::Upkeep && self.is_in_tail(at) {
                 break;
             }
             let record = self.engine.record_at_head(&passed.to)?;
+            let left = end.saturating_sub(passed.to.bytes);
+            if record.kind() != Some(Kind::Jump) && kept.keeps(record.seq(), left) {
+                passed.is_kept = true;
+                return self.rest_at(passed, tail);
+            }
             if matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
                 // A log of nothing but a tombstone is led to another extent by it.
                 let is_all_there_is = record.end() == tail && passed.moves.is_empty();
@@ -229,7 +243,12 @@ impl<'e> Writing<'e> {
             records += 1;
             self.advance(&mut passed, record)?;
         }
-        self.pass_what_has_no_key(&mut passed, tail)?;
+        self.pass_what_has_no_key(&mut passed, tail, |seq| kept.keeps(seq, 0))?;
+        self.rest_at(passed, tail)
+    }
+
+    /// The head comes to rest where it is.
+    fn rest_at(&self, mut passed: Passed<'e>, tail: Offset) -> Result<Passed<'e>> {
         // If it is the tail, the first moved record will be there.
         let to = &mut passed.to;
         to.head.seq = if to.head.at == tail { self.seq()? } else { self.engine.first_seq(to.head.at, to.behind)? };
@@ -238,14 +257,23 @@ impl<'e> Writing<'e> {
 
     /// Lets the head rest at a record of a map, if it can: another record's number does not tell where a commit begins.
     /// The head does not reach the tail by that: then no record would give the chain for the next one.
-    fn pass_what_has_no_key(&self, passed: &mut Passed<'_>, tail: Offset) -> Result<()> {
+    fn pass_what_has_no_key(
+        &self,
+        passed: &mut Passed<'_>,
+        tail: Offset,
+        mut is_kept: impl FnMut(Seq) -> bool,
+    ) -> Result<()> {
         // Jumps in a circle are more than there are blocks.
         for _ in 0..=self.engine.mapping.len() / BLOCK {
             if passed.to.head.at == tail {
                 break;
             }
             let record = self.engine.record_at_head(&passed.to)?;
-            let has_no_key = matches!(record.kind(), Some(Kind::Jump | Kind::Incarnation));
+            let has_no_key = match record.kind() {
+                Some(Kind::Jump) => true,
+                Some(Kind::Incarnation) => !is_kept(record.seq()),
+                _ => false,
+            };
             if !has_no_key || record.end() == tail && passed.moves.is_empty() {
                 break;
             }

@@ -56,14 +56,15 @@ pub struct CompactReport {
     pub freed_bytes: u64,
     /// Length of the file, in bytes.
     pub file_len: u64,
-    /// Bytes that cannot be reused yet, since a reader still sees an older state: those that were freed and, if they
-    /// made compaction stop, the dead bytes in the rest of the log.
+    /// Bytes that cannot be reused yet, since a reader still sees an older state, or a
+    /// [bookmark](crate::Store::set_bookmark) keeps the log: those that were freed and, if they made compaction stop,
+    /// the dead bytes in the rest of the log.
     pub held_back: u64,
     /// Whether the system denies this process the call without which no space is reused: see
     /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then almost nothing is gained.
     pub reuse_refused: bool,
-    /// Whether it ran to its end: it was not stopped, readers did not hold back the space to be gained, and the store
-    /// was not too full to move what had to be moved.
+    /// Whether it ran to its end: it was not stopped, neither readers nor bookmarks held back the space to be gained, and
+    /// the store was not too full to move what had to be moved.
     pub finished: bool,
 }
 
@@ -128,6 +129,8 @@ enum Ended {
     Stopped,
     /// Readers hold back what would be gained.
     HeldUp,
+    /// The rest of the log is kept for a bookmark.
+    Kept,
     /// There is no room to move anything.
     Full,
 }
@@ -169,6 +172,10 @@ impl Engine {
         }
         let kept = self.writer().waiting.pins;
         report.held_back = self.held_back(kept)?;
+        if ended == Ended::Kept {
+            let dead = self.log_size()?.bytes.saturating_sub(self.live_bytes()?);
+            report.held_back = report.held_back.max(dead);
+        }
         report.reuse_refused = self.is_refused()?;
         report.file_len = self.mapping.file_len()?;
         report.freed_bytes = before.saturating_sub(report.file_len);
@@ -236,6 +243,9 @@ impl Engine {
                 }
                 if cleaned.passed > 0 {
                     return Ok(None);
+                }
+                if cleaned.is_kept {
+                    return Ok(Some(Ended::Kept));
                 }
                 // A log without live records needs a record that leads it elsewhere.
                 let moved = live == 0 && !writing.log_is_dense(live)? && !std::mem::replace(&mut led, true);

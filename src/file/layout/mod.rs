@@ -132,6 +132,7 @@ mod offset;
 mod record;
 mod seq;
 mod table;
+mod wire;
 
 pub use index::*;
 pub use live_area::*;
@@ -139,6 +140,7 @@ pub(crate) use offset::Offset;
 pub use record::*;
 pub(crate) use seq::Seq;
 pub use table::*;
+pub use wire::*;
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

@@ -121,8 +121,8 @@ pub const fn state_word(kind: ExtentKind, seq: u64) -> u64 {
 }
 
 /// The value of an entry of the catalogue, whose key is the name of a map. The names of its key and value types follow,
-/// as text. Other entries have keys that are no names, since names are UTF-8 and not empty: see [`NEXT_ID`], [`ORIGIN`]
-/// and [`BOOKMARKS`].
+/// as text. Other entries have keys that are no names, since names are UTF-8 and not empty: see [`NEXT_ID`], [`ORIGIN`],
+/// [`FOLLOWS`] and [`BOOKMARKS`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct CatalogueEntry {
@@ -149,6 +149,9 @@ const _: () = assert!(size_of::<CatalogueEntry>() == 24);
 pub const NEXT_ID: &[u8] = b"";
 /// The key under which the catalogue of a copy keeps of which commit of which store it is one: an [`OriginEntry`].
 pub const ORIGIN: &[u8] = b"\xfforigin";
+/// The key under which the catalogue of an increment keeps which commit of which store it follows: an
+/// [`OriginEntry`].
+pub const FOLLOWS: &[u8] = b"\xfffollows";
 /// The key under which the catalogue keeps the bookmarks: of each a [`BookmarkEntry`], followed by its name.
 pub const BOOKMARKS: &[u8] = b"\xffbookmarks";
 

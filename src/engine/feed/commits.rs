@@ -1,0 +1,257 @@
+//! The commits after one, in order.
+
+use std::sync::Arc;
+
+use super::names::{Deed, DeedKind, Names, Reading};
+use super::told::{Told, Unit, What};
+use crate::engine::Engine;
+use crate::engine::read::history::History;
+use crate::engine::read::pins::Hold;
+use crate::error::Result;
+use crate::file::layout::{CATALOGUE, Kind, MapId, Offset, Seq, flags};
+use crate::file::log::{Record, Scan};
+
+/// A place between two commits, from which on the feed goes.
+pub(crate) struct Commits {
+    /// All commits up to this one were told.
+    after: Seq,
+    /// The last one that was told, or the beginning.
+    told: Seq,
+    names: Option<Names>,
+    held: Option<Held>,
+}
+
+/// A part of the log that is held, from a place in it.
+struct Held {
+    hold: Hold<Arc<Engine>>,
+    at: Offset,
+    history: History,
+    uuid: [u8; 16],
+    /// Bytes that it may still go on.
+    left: u64,
+    /// The commit that is being told.
+    current: Option<Current>,
+}
+
+struct Current {
+    unit: Unit,
+    at: Offset,
+    end: Offset,
+    deeds: Vec<Deed>,
+}
+
+impl Commits {
+    /// The commits after this number.
+    pub(crate) fn after(engine: Arc<Engine>, after: Seq) -> Result<Commits> {
+        let mut commits = Commits { after, told: after, names: None, held: None };
+        // So that a number that is too old, or was never there, is refused at once.
+        commits.held = Some(commits.hold(engine)?);
+        Ok(commits)
+    }
+
+    /// The number up to which all commits were told.
+    pub(crate) fn seq(&self) -> Seq {
+        self.after
+    }
+
+    fn hold(&mut self, engine: Arc<Engine>) -> Result<Held> {
+        let hold = Hold::take(engine)?;
+        let history = hold.engine().history(self.after, hold.seq())?;
+        if self.names.is_none() {
+            self.names = Some(names_before(hold.engine(), &history)?);
+        }
+        let uuid = hold.engine().superblock()?.uuid;
+        // Then it looks for its place anew, so that others can use the space before it.
+        let left = hold.engine().settings.limits.most_held;
+        Ok(Held { at: history.start, history, left, uuid, current: None, hold })
+    }
+
+    /// Goes on to the next commit, if there is one. `engine` is called where nothing is held.
+    pub(crate) fn advance(&mut self, engine: impl Fn() -> Arc<Engine>) -> Result<bool> {
+        loop {
+            let mut held = match self.held.take() {
+                Some(held) if held.left > 0 => held,
+                let_go => {
+                    self.leave(let_go.and_then(|held| held.current));
+                    let engine = engine();
+                    if engine.visible()? <= self.after {
+                        return Ok(false);
+                    }
+                    self.hold(engine)?
+                }
+            };
+            held.hold.engine().check_not_forked()?;
+            if let Some(current) = held.find_next(self.after, self.told)? {
+                (self.after, self.told) = (current.unit.seq, current.unit.seq);
+                self.leave(held.current.replace(current));
+                self.held = Some(held);
+                return Ok(true);
+            }
+            // Others may have committed since.
+            self.after = self.after.max(held.history.until);
+            self.leave(held.current.take());
+        }
+    }
+
+    /// Goes past a commit that was told.
+    fn leave(&mut self, told: Option<Current>) {
+        if let (Some(told), Some(names)) = (told, &mut self.names) {
+            names.apply(&told.deeds);
+        }
+    }
+
+    /// The commit that is being told.
+    pub(crate) fn unit(&self) -> Option<Unit> {
+        self.held.as_ref()?.unit()
+    }
+
+    /// The changes of the commit that is being told.
+    pub(crate) fn changes(&self) -> ChangesOfCommit<'_> {
+        let held = self.held.as_ref();
+        let current = held.and_then(|held| Some((held, held.current.as_ref()?)));
+        ChangesOfCommit {
+            scan: current.map(|(held, current)| {
+                let engine: &Engine = held.hold.engine();
+                (engine, Scan::new(&engine.mapping, current.at, current.end))
+            }),
+            deeds: current.map_or(&[], |(_, current)| &current.deeds),
+            names: self.names.as_ref(),
+        }
+    }
+}
+
+impl Held {
+    fn unit(&self) -> Option<Unit> {
+        self.current.as_ref().map(|current| current.unit)
+    }
+
+    /// Finds the next commit that has changed something for a user.
+    fn find_next(&mut self, after: Seq, previous: Seq) -> Result<Option<Current>> {
+        let engine = self.hold.engine();
+        let mut scan = Scan::new(&engine.mapping, self.at, self.history.end);
+        let mut reading = Reading::default();
+        let mut begun: Option<Offset> = None;
+        let mut tells = false;
+        while let Some(record) = scan.next() {
+            let record = record?;
+            self.left = self.left.saturating_sub(record.len());
+            if record.seq() > self.history.until {
+                break;
+            }
+            if record.seq() <= after || record.kind() == Some(Kind::Jump) && begun.is_none() {
+                continue;
+            }
+            let at = *begun.get_or_insert(record.offset);
+            reading.read(engine, record)?;
+            tells |= tells_users(record);
+            if !record.is_commit() {
+                continue;
+            }
+            reading.end();
+            let seq = record.seq();
+            let deeds = std::mem::take(&mut reading).deeds;
+            if tells || !deeds.is_empty() {
+                self.at = record.end();
+                let unit = Unit { uuid: self.uuid, previous, seq };
+                return Ok(Some(Current { unit, at, end: self.at, deeds }));
+            }
+            begun = None;
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a record is a change of an entry.
+fn tells_users(record: Record<'_>) -> bool {
+    record.header.map() != CATALOGUE && !record.is_copy() && matches!(record.kind(), Some(Kind::Put | Kind::Remove))
+}
+
+/// The names of the maps before the commits of a history.
+fn names_before(engine: &Engine, history: &History) -> Result<Names> {
+    let mut names = Names::at(engine, history.until)?;
+    let changed = engine.index_at(CATALOGUE, history.until)?.map(|index| index.totals()).transpose()?;
+    if changed.is_some_and(|totals| totals.seq <= history.after) {
+        return Ok(names);
+    }
+    let mut deeds = Vec::new();
+    let mut reading = Reading::default();
+    for record in Scan::new(&engine.mapping, history.start, history.end) {
+        let record = record?;
+        if record.seq() > history.until {
+            break;
+        }
+        if record.seq() <= history.after {
+            continue;
+        }
+        reading.read(engine, record)?;
+        if record.is_commit() {
+            reading.end();
+            deeds.append(&mut reading.deeds);
+        }
+    }
+    names.take_back(&deeds);
+    Ok(names)
+}
+
+/// See [`Commits::changes`].
+pub(crate) struct ChangesOfCommit<'c> {
+    scan: Option<(&'c Engine, Scan<'c>)>,
+    deeds: &'c [Deed],
+    names: Option<&'c Names>,
+}
+
+impl<'c> ChangesOfCommit<'c> {
+    fn name_of(&self, map: MapId) -> Option<&'c str> {
+        let deed = self.deeds.iter().find(|deed| deed.map == map && deed.kind != DeedKind::Clear);
+        deed.map(|deed| deed.name.as_str()).or_else(|| self.names?.of(map))
+    }
+
+    /// What a record tells.
+    fn told(&self, engine: &Engine, record: Record<'c>) -> Result<Option<Told<'c>>> {
+        let map = record.header.map();
+        if let Some(deed) = self.deeds.iter().find(|deed| deed.at == record.offset) {
+            let (name, what) = match &deed.kind {
+                DeedKind::Clear => (self.name_of(deed.map).unwrap_or_default(), What::Clear),
+                DeedKind::Create { version, types } => (&*deed.name, What::Create { version: *version, types }),
+                DeedKind::Drop => (&*deed.name, What::Drop),
+                DeedKind::Rename { from } => (&*deed.name, What::Rename(from)),
+            };
+            return Ok(Some(Told { map: deed.map, name, what }));
+        }
+        if !tells_users(record) {
+            return Ok(None);
+        }
+        engine.check_crc(record)?;
+        let Some(name) = self.name_of(map) else {
+            return Err(engine.mapping.corrupt(record.offset, format!("a change of map {map}, which had no name")));
+        };
+        let key = record.key();
+        let what = match record.kind() {
+            Some(Kind::Put) => What::Put { key, value: record.value(), deadline: record.expires() },
+            _ if record.header.flags & flags::EXPIRED != 0 => What::Expire(key),
+            _ => What::Remove(key),
+        };
+        Ok(Some(Told { map, name, what }))
+    }
+}
+
+impl<'c> Iterator for ChangesOfCommit<'c> {
+    type Item = Result<Told<'c>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (engine, _) = self.scan.as_ref()?;
+        let engine: &'c Engine = engine;
+        if let Err(error) = engine.check_not_forked() {
+            return Some(Err(error));
+        }
+        loop {
+            let (_, scan) = self.scan.as_mut()?;
+            let told = scan.next()?.and_then(|record| self.told(engine, record));
+            match told {
+                Ok(Some(told)) => return Some(Ok(told)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Taking entries into a store, whatever its types.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::catalogue::find_or_create;
+use crate::engine::Engine;
+use crate::engine::change::batch::Batch;
+use crate::engine::clock::deadline;
+use crate::error::{Error, Result};
+use crate::file::layout::{DEFAULT_MAP, MapId};
+use crate::store::Store;
+
+/// Records and bytes of one transaction.
+const MOST_RECORDS: u64 = 4096;
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Takes entries as bytes; see [`Store::import`].
+pub struct Import {
+    engine: Arc<Engine>,
+    maps: HashMap<String, MapId>,
+    batch: Option<Batch>,
+    /// Records and bytes of the transaction.
+    pending: (u64, u64),
+    committed: u64,
+}
+
+impl Store {
+    /// Begins to take entries as bytes, in transactions of bounded size: the counterpart of
+    /// [`Snapshot::export`](crate::Snapshot::export), with an example. Existing entries are replaced.
+    ///
+    /// While a transaction is open, other writers wait. What was committed stays if the import is dropped before its
+    /// [end](Import::finish), or its process is killed; [`committed`](Import::committed) tells how far it came.
+    pub fn import(&self) -> Import {
+        let engine = Arc::clone(&self.engine());
+        Import { engine, maps: HashMap::new(), batch: None, pending: (0, 0), committed: 0 }
+    }
+}
+
+impl Import {
+    /// Makes sure that there is a map of this name, with these [types](crate::MapInfo::types) and version.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut import = store.import();
+    /// import.create_map("ages", "str -> u32", 0)?;
+    /// import.insert("ages", b"Ada", &36u32.to_le_bytes(), None)?;
+    /// import.finish()?;
+    /// assert_eq!(store.map::<str, u32>("ages")?.get("Ada")?, Some(36));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TypeMismatch`](Error::TypeMismatch) if there is a map of this name with other types;
+    /// [`InvalidName`](Error::InvalidName); those of [`Transaction::commit`](crate::Transaction::commit).
+    pub fn create_map(&mut self, name: &str, types: &str, version: u32) -> Result<()> {
+        self.commit()?;
+        let named = find_or_create(&self.engine, name, version, types.to_owned())?;
+        self.maps.insert(name.to_owned(), named.id);
+        Ok(())
+    }
+
+    /// Takes an entry into the map of this name; an empty name is the default map. Nothing checks whether the bytes
+    /// are of the map's types.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut import = store.import();
+    /// import.insert("", b"key", b"value", None)?;
+    /// let missing = import.insert("ages", b"Ada", &[36, 0, 0, 0], None);
+    /// assert!(matches!(missing, Err(slotlog::Error::NoSuchMap { .. })));
+    /// assert_eq!(import.finish()?, 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NoSuchMap`](Error::NoSuchMap); those of [`Transaction::insert`](crate::Transaction::insert) and
+    /// [`Transaction::commit`](crate::Transaction::commit).
+    pub fn insert(&mut self, map: &str, key: &[u8], value: &[u8], expires: Option<SystemTime>) -> Result<()> {
+        let id = self.id_of(map)?;
+        let batch = match &mut self.batch {
+            Some(batch) => batch,
+            none => none.insert(Batch::begin(Arc::clone(&self.engine))?),
+        };
+        batch.put(id, key, value, expires.map(deadline))?;
+        self.pending = (self.pending.0 + 1, self.pending.1 + (key.len() + value.len()) as u64);
+        let is_due = self.pending.0 >= MOST_RECORDS || self.pending.1 >= MOST_BYTES;
+        if is_due { self.commit() } else { Ok(()) }
+    }
+
+    fn id_of(&mut self, map: &str) -> Result<MapId> {
+        if map.is_empty() {
+            return Ok(DEFAULT_MAP);
+        }
+        if let Some(&id) = self.maps.get(map) {
+            return Ok(id);
+        }
+        let found = self.engine.find_named(map)?;
+        let missing = || Error::NoSuchMap { path: self.engine.mapping.path().to_owned(), map: map.to_owned() };
+        let id = found.ok_or_else(missing)?.id;
+        self.maps.insert(map.to_owned(), id);
+        Ok(id)
+    }
+
+    /// How many entries are committed.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut import = store.import();
+    /// import.insert("", b"key", b"value", None)?;
+    /// assert_eq!(import.committed(), 0);
+    /// import.commit()?;
+    /// assert_eq!(import.committed(), 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Commits what was taken so far. It goes on with a new transaction.
+    ///
+    /// # Errors
+    /// Those of [`Transaction::commit`](crate::Transaction::commit).
+    pub fn commit(&mut self) -> Result<()> {
+        let (records, _) = std::mem::take(&mut self.pending);
+        if let Some(batch) = self.batch.take() {
+            batch.commit_as_usual()?;
+            self.committed += records;
+        }
+        Ok(())
+    }
+
+    /// Commits the rest, and returns how many entries were committed.
+    ///
+    /// # Errors
+    /// Those of [`Transaction::commit`](crate::Transaction::commit).
+    pub fn finish(mut self) -> Result<u64> {
+        self.commit()?;
+        Ok(self.committed)
+    }
+}
+
+impl fmt::Debug for Import {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Import").field("committed", &self.committed).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+//! Leader and follower killed at any time.
