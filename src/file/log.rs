@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{
     CATALOGUE, JUMP_LEN, Kind, MAX_COUNT, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, Shortcut, align8, flags,
-    record_len,
+    is_name, record_len,
 };
 use super::mapping::{Mapping, Window};
 use crate::error::{Error, Result};
@@ -108,6 +108,14 @@ impl<'a> Record<'a> {
     #[inline]
     pub(crate) fn is_copy(&self) -> bool {
         self.header.flags & flags::COPY != 0
+    }
+
+    /// Whether it tells of something that a user has changed: copies, what the catalogue keeps for the store itself, and
+    /// what only connects the log, do not.
+    pub(crate) fn tells(&self) -> bool {
+        matches!(self.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear))
+            && !self.is_copy()
+            && (self.header.map() != CATALOGUE || is_name(self.key()))
     }
 
     /// The offset that the value of a jump or a clear holds.

@@ -15,9 +15,19 @@ mod support;
 mod bookmarks;
 mod follow;
 mod input;
-#[cfg(unix)]
 mod kills;
 mod told;
+
+#[test]
+#[ignore = "plays a role for another test"]
+fn child() {
+    let Some((role, path)) = support::role() else { return };
+    match role.as_str() {
+        "leader" => kills::lead(&path, support::argument().parse().unwrap()),
+        "follower" => kills::follow(&path),
+        other => panic!("unknown role {other}"),
+    }
+}
 
 const NAMES: [&str; 5] = ["", "one", "two", "three", "four"];
 

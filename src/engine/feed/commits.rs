@@ -143,14 +143,14 @@ impl Held {
             }
             let at = *begun.get_or_insert(record.offset);
             reading.read(engine, record)?;
-            tells |= tells_users(record);
+            tells |= record.tells();
             if !record.is_commit() {
                 continue;
             }
             reading.end();
             let seq = record.seq();
             let deeds = std::mem::take(&mut reading).deeds;
-            if tells || !deeds.is_empty() {
+            if tells {
                 self.at = record.end();
                 let unit = Unit { uuid: self.uuid, previous, seq };
                 return Ok(Some(Current { unit, at, end: self.at, deeds }));
@@ -162,8 +162,8 @@ impl Held {
 }
 
 /// Whether a record is a change of an entry.
-fn tells_users(record: Record<'_>) -> bool {
-    record.header.map() != CATALOGUE && !record.is_copy() && matches!(record.kind(), Some(Kind::Put | Kind::Remove))
+fn is_of_an_entry(record: Record<'_>) -> bool {
+    record.tells() && record.header.map() != CATALOGUE && record.kind() != Some(Kind::Clear)
 }
 
 /// The names of the maps before the commits of a history.
@@ -218,7 +218,7 @@ impl<'c> ChangesOfCommit<'c> {
             };
             return Ok(Some(Told { map: deed.map, name, what }));
         }
-        if !tells_users(record) {
+        if !is_of_an_entry(record) {
             return Ok(None);
         }
         engine.check_crc(record)?;

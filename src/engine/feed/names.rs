@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, NEXT_ID, Offset, Seq, is_name};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, NEXT_ID, Offset, Seq};
 use crate::file::log::Record;
 
 /// What a commit does to a map as a whole, and the record that says so.
@@ -42,21 +42,21 @@ impl Reading {
     pub(super) fn read(&mut self, engine: &Engine, record: Record<'_>) -> Result<()> {
         let in_catalogue = record.header.map() == CATALOGUE;
         match record.kind() {
-            _ if record.is_copy() => {}
+            Some(Kind::Put) if in_catalogue && record.key() == NEXT_ID => self.end(),
+            _ if !record.tells() => {}
             Some(Kind::Clear) => {
                 engine.check_crc(record)?;
                 self.end();
                 self.cleared = Some((record.offset, record.header.map()));
             }
-            Some(Kind::Remove) if in_catalogue && is_name(record.key()) => {
+            Some(Kind::Remove) if in_catalogue => {
                 engine.check_crc(record)?;
                 if self.removed.is_some() {
                     self.end();
                 }
                 self.removed = Some(name_in(engine, record)?);
             }
-            Some(Kind::Put) if in_catalogue && is_name(record.key()) => self.enter(engine, record)?,
-            Some(Kind::Put) if in_catalogue && record.key() == NEXT_ID => self.end(),
+            Some(Kind::Put) if in_catalogue => self.enter(engine, record)?,
             _ => {}
         }
         Ok(())

@@ -19,7 +19,7 @@ pub(crate) struct LogHead {
     pub(crate) head: Head,
     /// The ordinal of the extent that it lies in.
     pub(crate) ordinal: u64,
-    /// The highest sequence number among the records before it.
+    /// The highest sequence number among the records before it that [tell](crate::file::log::Record::tells) of changes.
     pub(crate) behind: Seq,
     /// Bytes of these records, since the live area was set up.
     pub(crate) bytes: u64,

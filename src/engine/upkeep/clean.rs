@@ -223,7 +223,7 @@ impl<'e> Writing<'e> {
             }
             let record = self.engine.record_at_head(&passed.to)?;
             let left = end.saturating_sub(passed.to.bytes);
-            if record.kind() != Some(Kind::Jump) && kept.keeps(record.seq(), left) {
+            if record.tells() && kept.keeps(record.seq(), left) {
                 passed.is_kept = true;
                 return self.rest_at(passed, tail);
             }
@@ -243,7 +243,7 @@ impl<'e> Writing<'e> {
             records += 1;
             self.advance(&mut passed, record)?;
         }
-        self.pass_what_has_no_key(&mut passed, tail, |seq| kept.keeps(seq, 0))?;
+        self.pass_what_has_no_key(&mut passed, tail)?;
         self.rest_at(passed, tail)
     }
 
@@ -257,23 +257,14 @@ impl<'e> Writing<'e> {
 
     /// Lets the head rest at a record of a map, if it can: another record's number does not tell where a commit begins.
     /// The head does not reach the tail by that: then no record would give the chain for the next one.
-    fn pass_what_has_no_key(
-        &self,
-        passed: &mut Passed<'_>,
-        tail: Offset,
-        mut is_kept: impl FnMut(Seq) -> bool,
-    ) -> Result<()> {
+    fn pass_what_has_no_key(&self, passed: &mut Passed<'_>, tail: Offset) -> Result<()> {
         // Jumps in a circle are more than there are blocks.
         for _ in 0..=self.engine.mapping.len() / BLOCK {
             if passed.to.head.at == tail {
                 break;
             }
             let record = self.engine.record_at_head(&passed.to)?;
-            let has_no_key = match record.kind() {
-                Some(Kind::Jump) => true,
-                Some(Kind::Incarnation) => !is_kept(record.seq()),
-                _ => false,
-            };
+            let has_no_key = matches!(record.kind(), Some(Kind::Jump | Kind::Incarnation));
             if !has_no_key || record.end() == tail && passed.moves.is_empty() {
                 break;
             }
@@ -333,7 +324,7 @@ impl<'e> Writing<'e> {
             head.at = target.ok_or_else(|| self.engine.mapping.corrupt(record.offset, "a jump without target"))?;
             // After a kill in a cut, the head may still lie in the part of the extent that was cut off.
             passed.extents.extend(self.writer.space.log_extent_of(record.offset).map(|extent| extent.offset));
-        } else {
+        } else if record.tells() {
             *behind = record.seq().max(*behind);
         }
         Ok(())

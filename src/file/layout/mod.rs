@@ -280,7 +280,8 @@ pub struct Superblock {
     pub log_end: U64,
     /// The sequence number of the next commit.
     pub next_seq: U64,
-    /// The highest sequence number among the records before the head, which compaction has removed.
+    /// The highest sequence number among the records before the head, which compaction has removed, that tell of
+    /// something that a user has changed: copies do not.
     pub behind_seq: U64,
     /// The ordinal of the extent that holds `log_head`, not zero.
     pub head_ordinal: U64,
