@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -108,4 +109,79 @@ fn samples() {
     assert!(run("samples", path, &["average"]).starts_with("86401 samples"));
     assert!(fails("samples", path, &["record", "many"]).contains("invalid digit"));
     assert!(fails("samples", path, &[]).contains("usage"));
+}
+
+/// A process of the example `follow`, which is killed when it is dropped.
+struct Following(std::process::Child);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve(folder: &Path, address: &str) -> (Following, String) {
+    let mut leader = example("follow", folder);
+    let mut child = leader.args(["serve", "app", address]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (Following(child), line.trim().strip_prefix("serving on ").unwrap().to_owned())
+}
+
+fn copy(folder: &Path, address: &str) -> Following {
+    let mut copy = example("follow", folder);
+    Following(copy.args(["copy", address, "replica", "test"]).stdout(Stdio::null()).spawn().unwrap())
+}
+
+/// Waits until the copy has what the store has.
+fn wait_for_copy(folder: &Path, store: &slotlog::Store) {
+    let expected = support::everything_in(store);
+    for _ in 0..6000 {
+        if let Ok(copy) = support::read_only(&folder.join("replica"))
+            && support::everything_in(&copy) == expected
+        {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("the copy stays behind");
+}
+
+#[test]
+fn follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let store = slotlog::Store::open(path.join("app")).unwrap();
+    store.map::<str, u32>("ages").unwrap().insert("Ada", 36).unwrap();
+    let (leader, address) = serve(path, "127.0.0.1:0");
+    let follower = copy(path, &address);
+    wait_for_copy(path, &store);
+    for number in 0..1000 {
+        store.insert(format!("{number}"), "while it runs").unwrap();
+    }
+    wait_for_copy(path, &store);
+    // The copy is killed, and the leader.
+    drop(follower);
+    store.remove("7").unwrap();
+    store.drop_map("ages").unwrap();
+    let follower = copy(path, &address);
+    wait_for_copy(path, &store);
+    drop(leader);
+    store.insert("key", "while there is no leader").unwrap();
+    let (_leader, _) = serve(path, &address);
+    wait_for_copy(path, &store);
+    // The history is gone.
+    drop(follower);
+    store.clear().unwrap();
+    store.remove_bookmark("test").unwrap();
+    store.insert("key", "afterwards").unwrap();
+    assert!(store.compact().unwrap().finished);
+    let _follower = copy(path, &address);
+    wait_for_copy(path, &store);
+    store.insert("key", "and it goes on").unwrap();
+    wait_for_copy(path, &store);
+
+    assert!(fails("follow", path, &["serve", "missing folder/app", "127.0.0.1:0"]).contains("not found"));
+    assert!(fails("follow", path, &["serve"]).contains("usage"));
 }

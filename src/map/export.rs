@@ -86,13 +86,13 @@ impl<'s> Export<'s> {
 
     fn step(&mut self) -> Result<Option<ExportEntry<'s>>> {
         loop {
-            if let Some((name, cursor)) = &mut self.current {
-                if let Some(record) = self.pinned.next(cursor) {
-                    let record = record?;
-                    self.pinned.engine().check_crc(record)?;
-                    let (key, value, expires) = (record.key(), record.value(), record.expires().map(time));
-                    return Ok(Some(ExportEntry { map: Arc::clone(name), key, value, expires }));
-                }
+            if let Some((name, cursor)) = &mut self.current
+                && let Some(record) = self.pinned.next(cursor)
+            {
+                let record = record?;
+                self.pinned.engine().check_crc(record)?;
+                let (key, value, expires) = (record.key(), record.value(), record.expires().map(time));
+                return Ok(Some(ExportEntry { map: Arc::clone(name), key, value, expires }));
             }
             let Some((name, map)) = self.left.pop() else { return Ok(None) };
             self.current = Some((name, Cursor::new(map, self.pinned.index(map)?.as_ref())));

@@ -54,7 +54,7 @@ fn a_follower_that_is_killed_has_every_commit_once() {
     let kills = setting("SLOTLOG_TEST_KILLS", 200);
     let mut random = Random(kills);
     let start = |role: &str, seed: u64| {
-        let player = Player::start(role, &seed.to_string(), &at("leader"));
+        let player = Player::start(role, seed.to_string(), &at("leader"));
         assert_eq!(player.next(), "ready");
         player
     };

@@ -128,11 +128,10 @@ impl Held {
     /// Finds the next commit that has changed something for a user.
     fn find_next(&mut self, after: Seq, previous: Seq) -> Result<Option<Current>> {
         let engine = self.hold.engine();
-        let mut scan = Scan::new(&engine.mapping, self.at, self.history.end);
         let mut reading = Reading::default();
         let mut begun: Option<Offset> = None;
         let mut tells = false;
-        while let Some(record) = scan.next() {
+        for record in Scan::new(&engine.mapping, self.at, self.history.end) {
             let record = record?;
             self.left = self.left.saturating_sub(record.len());
             if record.seq() > self.history.until {
