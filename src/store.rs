@@ -815,8 +815,10 @@ impl Store {
     ///
     /// It works with every [`Access`](crate::Access), and for a store in memory. It takes one pass over the index and
     /// the live data, memory for one transaction of at most a mebibyte or one entry, and disk space for the whole copy.
-    /// Nothing waits for it; like a [`Snapshot`], it delays the reuse of space. Entries that have expired by now are
-    /// left out. The copy has the permissions of the original under the umask, and counts its commits anew.
+    /// Nothing waits for it, and while others write it [rests](BackupOptions::full_speed) most of the time; like a
+    /// [`Snapshot`], it delays the reuse of space. Entries that have expired by now are left out. The copy has the
+    /// permissions of the original under the umask, counts its commits anew, and [knows](Store::origin) which commit it
+    /// is a copy of.
     ///
     /// ```
     /// use slotlog::Store;

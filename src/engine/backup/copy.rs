@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::options::BackupOptions;
+use super::options::{BackupOptions, Pace};
 use super::report::{BackupProgress, BackupReport};
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
@@ -14,7 +15,7 @@ use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::engine::settings::{Durability, Settings};
 use crate::error::Result;
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId, NEXT_ID, is_name};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId, NEXT_ID, Seq, is_name};
 
 /// Records and their bytes that are copied in one transaction, which takes memory for each of its keys.
 const MOST_RECORDS: u64 = 4096;
@@ -42,7 +43,7 @@ impl Pinned {
     /// Writes a store that has the content of this commit.
     pub(crate) fn back_up(&self, path: &Path, options: BackupOptions<'_>) -> Result<BackupReport> {
         self.engine().check_not_forked()?;
-        let BackupOptions { existing, durability, mut on_progress } = options;
+        let BackupOptions { existing, durability, pace, mut on_progress } = options;
         let place = Place::check(path, self.engine().mapping.file_behind(), existing)?;
         let catalogue = self.catalogue()?;
         let source = self.engine().mapping.file_behind();
@@ -51,7 +52,9 @@ impl Pinned {
         let part = place.begin(&settings)?;
         let report = BackupReport { seq: self.seq().0, maps: catalogue.maps.len() as u64, ..BackupReport::default() };
         let (to, total, on_progress) = (part.engine(), catalogue.bytes, &mut *on_progress);
-        let mut copying = Copying { from: self, to, batch: None, records: 0, bytes: 0, total, report, on_progress };
+        let steps = Steps::begin(self, pace)?;
+        let mut copying =
+            Copying { from: self, to, batch: None, records: 0, bytes: 0, total, report, on_progress, steps };
         let done = copying.copy_all(&catalogue)?;
         let report = copying.report;
         if done.is_break() {
@@ -105,6 +108,34 @@ struct Copying<'c> {
     total: u64,
     report: BackupReport,
     on_progress: &'c mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    steps: Steps,
+}
+
+/// How long a backup rests after a step, as a multiple of the time that the step took, and at most.
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_millis(200);
+
+/// The steps of a backup, and what others did meanwhile.
+struct Steps {
+    pace: Pace,
+    begun: Instant,
+    /// The last commit of others when the step began.
+    seen: Seq,
+}
+
+impl Steps {
+    fn begin(from: &Pinned, pace: Pace) -> Result<Steps> {
+        Ok(Steps { pace, begun: Instant::now(), seen: from.engine().visible()? })
+    }
+
+    /// Ends a step. If others have written meanwhile, leaves them time to go on.
+    fn next(&mut self, from: &Pinned) -> Result<()> {
+        if self.pace == Pace::Considerate && from.engine().visible()? != self.seen {
+            std::thread::sleep((self.begun.elapsed() * REST).min(LONGEST_REST));
+        }
+        *self = Steps::begin(from, self.pace)?;
+        Ok(())
+    }
 }
 
 impl Copying<'_> {
@@ -178,6 +209,7 @@ impl Copying<'_> {
             batch.commit(Durability::Buffered)?;
         }
         (self.records, self.bytes) = (0, 0);
+        self.steps.next(self.from)?;
         Ok((self.on_progress)(BackupProgress { done: self.report.bytes, total: self.total }))
     }
 }

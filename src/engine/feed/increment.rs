@@ -35,7 +35,7 @@ impl Engine {
         path: &Path,
         options: BackupOptions<'_>,
     ) -> Result<BackupReport> {
-        let BackupOptions { existing, durability, mut on_progress } = options;
+        let BackupOptions { existing, durability, mut on_progress, .. } = options;
         let source = self.mapping.file_behind();
         let place = Place::check(path, source, existing)?;
         let goal = self.visible()?;
