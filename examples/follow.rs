@@ -15,8 +15,8 @@
 //! ```text
 //! copy → leader   length of its name, 2 bytes; its name; UUID of its origin, 36 bytes; that commit's number, 8 bytes
 //! leader → copy   1 byte: what follows
-//!     CHANGES     again and again: length, 8 bytes, and so many bytes of commits; the copy answers each such piece with
-//!                 the number of its last commit, 8 bytes. A piece without bytes asks whether it is still there.
+//!     CHANGES     again and again: length, 8 bytes, and so many bytes of commits; the copy answers each such piece
+//!                 with the number of its last commit, 8 bytes. An empty piece asks whether it is still there.
 //!     BACKUP      length, 8 bytes, and a store, which takes the place of the copy. Then the copy begins anew.
 //! ```
 //!

@@ -113,7 +113,8 @@
 //! # Ok::<(), slotlog::Error>(())
 //! ```
 
-// The errors, which every floor uses; the floors from the bottom up: file, engine, handles; the maps on top of a store.
+// The errors, which every floor uses; the floors from the bottom up: file, engine, handles; the maps on top of a store;
+// copies of it.
 mod error;
 
 mod file;
@@ -123,7 +124,6 @@ mod engine;
 mod background;
 mod changes;
 mod codec;
-mod feed;
 mod keys;
 mod options;
 mod snapshot;
@@ -134,10 +134,13 @@ mod transaction;
 
 mod map;
 
+mod copies;
+
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
 #[cfg(feature = "serde")]
 pub use codec::Serde;
 pub use codec::{Arg, Codec, Pod, View};
+pub use copies::{Commit, CommitIter, Export, ExportEntry, Feed, FeedChange, FeedChangeKind, Import};
 pub use engine::backup::options::BackupOptions;
 pub use engine::backup::report::{BackupProgress, BackupReport};
 pub use engine::change::bookmarks::Bookmark;
@@ -149,12 +152,8 @@ pub use engine::settings::{RecoveryPhase, RecoveryProgress};
 pub use engine::upkeep::compact::{CompactProgress, CompactReport};
 pub use engine::verify::report::{Finding, VerifyProgress, VerifyReport, VerifyScope};
 pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Origin, Result};
-pub use feed::{Commit, CommitIter, Feed, FeedChange, FeedChangeKind};
 pub use file::layout as format;
-pub use map::{
-    Entry, Export, ExportEntry, Import, Map, MapChange, MapChanges, MapInfo, MapIter, SnapshotMap, TransactionMap,
-    ValueRef,
-};
+pub use map::{Entry, Map, MapChange, MapChanges, MapInfo, MapIter, SnapshotMap, TransactionMap, ValueRef};
 pub use options::Options;
 pub use snapshot::{Iter, Snapshot};
 pub use stats::{
@@ -167,6 +166,9 @@ pub use zerocopy;
 
 #[doc = include_str!("../docs/design.md")]
 pub mod design {}
+
+#[doc = include_str!("../docs/care.md")]
+pub mod care {}
 
 /// The program in the README has to compile.
 #[cfg(doctest)]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::Result;
 use crate::engine::Engine;
 use crate::engine::change::maps::Named;
 use crate::engine::change::origin::uuid_text;
@@ -14,6 +13,7 @@ use crate::engine::settings::Opened;
 use crate::engine::state::words::LogSize;
 use crate::file::index::Index;
 use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, ExtentKind, MapId, Offset, SLOTS, VERSION};
+use crate::{Bookmark, Origin, Result};
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
 ///
@@ -89,6 +89,10 @@ pub struct Stats {
     /// The reader or snapshot that sees the oldest commit, and so holds back the most space. Snapshots of read-only
     /// processes leave no name, and are not included.
     pub oldest_pin: Option<PinStats>,
+    /// The bookmarks for which the log is kept, sorted by name.
+    pub bookmarks: Vec<Bookmark>,
+    /// Of which commit of which store this one is a copy, if it is one.
+    pub origin: Option<Origin>,
     /// The processes that have the store open for writing; read-only processes leave no name.
     pub processes: Vec<ProcessStats>,
     /// The process that is writing at this moment.
@@ -309,6 +313,8 @@ impl Stats {
                 since: (oldest.since > 0).then(|| time(oldest.since)),
                 pid: pid(oldest.entry),
             }),
+            bookmarks: engine.bookmarks()?,
+            origin: engine.origin()?.map(Origin::from),
             writing: writing.and_then(|(entry, _)| pid(entry)),
             writing_since: writing.and_then(|(_, since)| (since > 0).then(|| time(since))),
             processes: processes

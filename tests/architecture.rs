@@ -68,16 +68,13 @@ fn imports_run_down_only() {
 
 /// The rooms of the engine and of the top floor and their files, from the bottom to the top. Each file uses only those
 /// before it; so there is no circle. `engine/mod.rs` is the frame that names a part of every room.
-const ROOMS: [(&str, &[&str]); 18] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("engine", &["settings", "clock", "progress"]),
     ("engine/state", &["rest", "expired", "ledger", "superblocks", "head", "live_area", "words", "writer", "maps"]),
     ("engine/processes", &["gate", "lock_word", "entries", "notice"]),
-    ("engine/lookup", &["protocol", "pin_table", "horizon", "versions", "keys"]),
+    ("engine/lookup", &["protocol", "pin_table", "horizon", "versions", "keys", "bookmarks"]),
     ("engine/durable", &["reach", "flusher", "slices", "once_more", "superblock", "checkpoint"]),
-    (
-        "engine/write",
-        &["slots", "reclaim", "reserve", "space", "regions", "bookmarks", "commit", "turn", "tables", "sync"],
-    ),
+    ("engine/write", &["slots", "reclaim", "reserve", "space", "regions", "commit", "turn", "tables", "sync"]),
     ("engine/read", &["kept", "sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),
     ("engine/upkeep", &["resize", "expiry", "clean", "sweep", "share", "compact", "maintain"]),
     ("engine/change", &["one", "batch", "maps", "origin", "bookmarks"]),
@@ -88,23 +85,9 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("engine/backup", &["report", "options", "copy"]),
     ("engine/feed", &["told", "names", "commits", "follow", "wire", "increment"]),
     ("codec", &["mod", "arg", "plain", "compound", "owned", "pod", "serialised"]),
-    ("", &["background", "keys", "source", "changes", "feed", "snapshot", "transaction", "stats", "options", "store"]),
-    (
-        "map",
-        &[
-            "typed",
-            "changes",
-            "iter",
-            "value_ref",
-            "handle",
-            "catalogue",
-            "entry",
-            "export",
-            "import",
-            "snapshot",
-            "transaction",
-        ],
-    ),
+    ("", &["background", "keys", "source", "changes", "snapshot", "transaction", "stats", "options", "store"]),
+    ("map", &["typed", "changes", "iter", "value_ref", "handle", "catalogue", "entry", "snapshot", "transaction"]),
+    ("copies", &["feed", "export", "import", "store"]),
 ];
 
 /// The place of each file in that order.
@@ -261,7 +244,8 @@ fn arrows_up(sources: &[(String, String)]) -> Vec<String> {
 fn the_rooms_use_what_is_below_them_only() {
     let sources = sources();
     let is_frame = |name: &str| {
-        name == "lib.rs" || name == "map/mod.rs" || name.starts_with("engine/") && name.ends_with("/mod.rs")
+        ["lib.rs", "map/mod.rs", "copies/mod.rs"].contains(&name)
+            || name.starts_with("engine/") && name.ends_with("/mod.rs")
     };
     let files: BTreeSet<&str> = sources
         .iter()
@@ -366,8 +350,8 @@ fn who_writes_has_a_turn_or_opens_the_store() {
 fn the_file_changes_through_one_door() {
     for (name, source) in sources() {
         let allowed = name.starts_with("file/mapping/") || name == "file/locks/os.rs" || name.starts_with("bin/");
-        // Creating a file writes a mark before there is a mapping.
-        let allowed = allowed || name == "engine/open/roads.rs";
+        // Creating a file writes a mark before there is a mapping; and a commit is sent over a stream.
+        let allowed = allowed || name == "engine/open/roads.rs" || name == "engine/feed/wire.rs";
         for line in code(&source) {
             let writes = [".set_len(", ".write_all(", "MmapRaw", "as_mut_ptr", "fs::write"];
             assert!(allowed || !writes.iter().any(|call| line.contains(call)), "{name} goes round the door: {line}");

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytesize::ByteSize;
 use clap::Parser;
 use serde_json::{Value, json};
-use slotlog::{Access, Error, MapStats, Opened, Stats, Store, VerifyReport, VerifyScope};
+use slotlog::{Access, Bookmark, Error, MapStats, Opened, Stats, Store, VerifyReport, VerifyScope};
 
 /// Shows what is in a slotlog store, without changing it. Others may have it open, and are not disturbed.
 ///
@@ -151,6 +151,8 @@ impl Figures {
             "writing": writing,
             "pins": stats.pins,
             "oldest_pin": oldest_pin,
+            "bookmarks": stats.bookmarks.iter().map(bookmark_to_json).collect::<Vec<Value>>(),
+            "origin": stats.origin.as_ref().map(|origin| json!({ "store": origin.store, "seq": origin.seq })),
             "poisoned": stats.poisoned,
             "path": stats.path.to_string_lossy(),
             "found": self.found(),
@@ -207,6 +209,13 @@ impl Figures {
         }
         if stats.poisoned {
             let _ = writeln!(text, "a flush has failed, so durability is unknown");
+        }
+        if let Some(origin) = &stats.origin {
+            let _ = writeln!(text, "a copy of commit {:#x} of store {}", origin.seq, origin.store);
+        }
+        if !stats.bookmarks.is_empty() {
+            text.push('\n');
+            text.push_str(&self.bookmarks().to_text());
         }
         if !stats.processes.is_empty() {
             text.push('\n');
@@ -275,6 +284,20 @@ impl Figures {
         ];
         for (what, bytes) in rows {
             table.row([what, size(bytes), bytes.to_string()]);
+        }
+        table
+    }
+
+    fn bookmarks(&self) -> Table<4> {
+        let mut table = Table::new(["bookmark", "commit", "kept for it", "limit"]);
+        for bookmark in &self.stats.bookmarks {
+            let kept = if bookmark.is_broken { "broken".to_owned() } else { size(bookmark.kept_bytes) };
+            table.row([
+                bookmark.name.escape_debug().to_string(),
+                format!("{:#x}", bookmark.seq),
+                kept,
+                size(bookmark.limit),
+            ]);
         }
         table
     }
@@ -371,6 +394,16 @@ impl Figures {
         table.row(["average".to_owned(), average, String::new()]);
         table
     }
+}
+
+fn bookmark_to_json(bookmark: &Bookmark) -> Value {
+    json!({
+        "name": bookmark.name,
+        "seq": bookmark.seq,
+        "limit": bookmark.limit,
+        "kept_bytes": bookmark.kept_bytes,
+        "is_broken": bookmark.is_broken,
+    })
 }
 
 fn map_to_json(map: &MapStats) -> Value {

@@ -14,9 +14,9 @@
 //! | [`change`] | what users change, each a turn | `one` `batch` `maps` `origin` `bookmarks` |
 //! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `sweep` `share` `compact` `maintain` |
 //! | [`read`] | pins, and what they see | `kept` `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
-//! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `bookmarks` `commit` `turn` `tables` `sync` |
+//! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `commit` `turn` `tables` `sync` |
 //! | [`durable`] | flushes; superblocks | `reach` `flusher` `slices` `once_more` `superblock` `checkpoint` |
-//! | [`lookup`] | finds records; the horizon | `protocol` `pin_table` `horizon` `versions` `keys` |
+//! | [`lookup`] | finds records; what is kept | `protocol` `pin_table` `horizon` `versions` `keys` `bookmarks` |
 //! | [`processes`] | who is there, who may write | `gate` `lock_word` `entries` `notice` |
 //! | [`state`] | what is known | `rest` `expired` `ledger` `superblocks` `head` `live_area` `words` `writer` `maps` |
 //! | below | | [`settings`] [`clock`] [`progress`] |

@@ -110,8 +110,8 @@ impl<'a> Record<'a> {
         self.header.flags & flags::COPY != 0
     }
 
-    /// Whether it tells of something that a user has changed: copies, what the catalogue keeps for the store itself, and
-    /// what only connects the log, do not.
+    /// Whether it tells of something that a user has changed: copies, what the catalogue keeps for the store itself,
+    /// and what only connects the log, do not.
     pub(crate) fn tells(&self) -> bool {
         matches!(self.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear))
             && !self.is_copy()

@@ -170,7 +170,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 }
 
 /// The map of this name, which must have these types; it is created if it is missing.
-pub(super) fn find_or_create(engine: &Arc<Engine>, name: &str, version: u32, types: String) -> Result<Named> {
+pub(crate) fn find_or_create(engine: &Arc<Engine>, name: &str, version: u32, types: String) -> Result<Named> {
     let wanted = Named { id: CATALOGUE, version, types };
     let path = || engine.mapping.path().to_owned();
     engine.check_name(name)?;

@@ -2,7 +2,7 @@
 //!
 //! `typed` holds what the three views of a map have in common: it encodes, asks for the bytes of a key
 //! ([`crate::keys`]), and decodes. A view only says where to ask: `handle` in the newest commit of the store,
-//! `snapshot` in a pinned one, `transaction` in an open transaction. The last six files each add a method to the type
+//! `snapshot` in a pinned one, `transaction` in an open transaction. The last four files each add a method to the type
 //! by which their own is made, such as `Store::map`, so that a file only uses those before it in this list.
 
 mod typed;
@@ -13,19 +13,15 @@ mod value_ref;
 
 mod handle;
 
-mod catalogue;
+pub(crate) mod catalogue;
 mod entry;
-mod export;
-mod import;
 mod snapshot;
 mod transaction;
 
 pub use catalogue::MapInfo;
 pub use changes::{MapChange, MapChanges};
 pub use entry::Entry;
-pub use export::{Export, ExportEntry};
 pub use handle::Map;
-pub use import::Import;
 pub use iter::MapIter;
 pub use snapshot::SnapshotMap;
 pub use transaction::TransactionMap;

@@ -12,8 +12,8 @@
 //! **Invariant (name).** A file is under the name of the backup only if it is complete and durable: [`place`] keeps it.
 //!
 //! **Cost.** One pass over the index and the live records. The pin delays reuse of the space that becomes free
-//! meanwhile, as that of a snapshot does; writers do nothing for a backup and never wait for it. What it takes from them
-//! is time of the processors and of the memory, so while they write it rests most of the time.
+//! meanwhile, as that of a snapshot does; writers do nothing for a backup and never wait for it. What it takes from
+//! them is time of the processors and of the memory, so while they write it rests most of the time.
 
 pub(crate) mod copy;
 pub(crate) mod options;

@@ -105,8 +105,8 @@ impl<'f> BackupOptions<'f> {
         self
     }
 
-    /// Whether to copy without rest. Default: `false`; then the backup rests for four fifths of the time as long as others
-    /// write, so that it takes no more than a tenth or so of their throughput, and five times as long.
+    /// Whether to copy without rest. Default: `false`; then the backup rests for four fifths of the time as long as
+    /// others write, so that it takes no more than a tenth or so of their throughput, and five times as long.
     ///
     /// ```
     /// use slotlog::{BackupOptions, Store};

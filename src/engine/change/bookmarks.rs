@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use crate::engine::Engine;
-use crate::engine::write::bookmarks::{Mark, value_of};
+use crate::engine::lookup::bookmarks::{Mark, value_of};
 use crate::error::{Error, Result};
 use crate::file::layout::{BOOKMARKS, CATALOGUE, Offset, Seq, live};
 use crate::file::space::LogPoint;

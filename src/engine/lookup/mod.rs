@@ -2,6 +2,7 @@
 //!
 //! The caller brings the right: a pin, or a turn at writing. Neither is taken here.
 
+pub(crate) mod bookmarks;
 pub(crate) mod horizon;
 pub(crate) mod keys;
 pub(crate) mod pin_table;

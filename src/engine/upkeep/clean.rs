@@ -20,9 +20,9 @@
 
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
+use crate::engine::lookup::bookmarks::Kept;
 use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::writer::{Appended, Writer, Writing};
-use crate::engine::write::bookmarks::Kept;
 use crate::engine::write::commit::Effect;
 use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Place, Tombstones};

@@ -63,8 +63,8 @@ pub struct CompactReport {
     /// Whether the system denies this process the call without which no space is reused: see
     /// [`reuse_refused`](crate::ProcessStats::reuse_refused). Then almost nothing is gained.
     pub reuse_refused: bool,
-    /// Whether it ran to its end: it was not stopped, neither readers nor bookmarks held back the space to be gained, and
-    /// the store was not too full to move what had to be moved.
+    /// Whether it ran to its end: it was not stopped, neither readers nor bookmarks held back the space to be gained,
+    /// and the store was not too full to move what had to be moved.
     pub finished: bool,
 }
 

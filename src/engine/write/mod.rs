@@ -2,7 +2,6 @@
 //!
 //! A [`turn`] lends a [`Writing`](crate::engine::state::writer::Writing), whose methods change the store.
 
-pub(crate) mod bookmarks;
 pub(crate) mod commit;
 pub(crate) mod reclaim;
 pub(crate) mod regions;

@@ -121,8 +121,8 @@ pub const fn state_word(kind: ExtentKind, seq: u64) -> u64 {
 }
 
 /// The value of an entry of the catalogue, whose key is the name of a map. The names of its key and value types follow,
-/// as text. Other entries have keys that are no names, since names are UTF-8 and not empty: see [`NEXT_ID`], [`ORIGIN`],
-/// [`FOLLOWS`] and [`BOOKMARKS`].
+/// as text. Other entries have keys that are no names, since names are UTF-8 and not empty: see [`NEXT_ID`],
+/// [`ORIGIN`], [`FOLLOWS`] and [`BOOKMARKS`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct CatalogueEntry {

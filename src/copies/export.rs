@@ -5,12 +5,12 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::catalogue::MapInfo;
 use crate::engine::clock::time;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
 use crate::file::layout::{DEFAULT_MAP, MapId};
+use crate::map::MapInfo;
 use crate::snapshot::Snapshot;
 
 /// All entries of all maps of a snapshot, as bytes; see [`Snapshot::export`].

@@ -197,8 +197,8 @@ impl<'f> Commit<'f> {
         Ok(true)
     }
 
-    /// Writes the commit as bytes, for [`Store::apply_from`](crate::Store::apply_from) of a store elsewhere. They end with a checksum. The format
-    /// is described at [`SentCommit`](crate::format::SentCommit).
+    /// Writes the commit as bytes, for [`Store::apply_from`](crate::Store::apply_from) of a store elsewhere. They end
+    /// with a checksum. The format is described at [`SentCommit`](crate::format::SentCommit).
     ///
     /// ```
     /// use slotlog::Store;

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::catalogue::find_or_create;
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
 use crate::engine::clock::deadline;
 use crate::error::{Error, Result};
 use crate::file::layout::{DEFAULT_MAP, MapId};
+use crate::map::catalogue::find_or_create;
 use crate::store::Store;
 
 /// Records and bytes of one transaction.
