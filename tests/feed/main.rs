@@ -13,6 +13,7 @@ use support::{Everything, Random, assert_clean, everything_in, folder};
 mod support;
 
 mod bookmarks;
+mod bytes;
 mod follow;
 mod input;
 mod kills;
