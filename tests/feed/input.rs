@@ -92,6 +92,25 @@ fn what_is_cut_off_or_damaged_is_not_applied() {
     assert!(matches!(error, Error::DamagedChanges { .. }), "{error}");
 }
 
+/// A deadline comes over as it is, the latest one as well.
+#[test]
+fn deadlines_are_sent_as_they_are() {
+    let (store, follower) = (Store::in_memory().unwrap(), Store::in_memory().unwrap());
+    // Not every system has times as late as these.
+    for (key, milliseconds) in [("next", u64::MAX - 1), ("last", u64::MAX)] {
+        let Some(at) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)) else { continue };
+        store.insert_with_expiry(key, "value", at).unwrap();
+    }
+    store.insert("key", "value").unwrap();
+    let mut feed = store.changes(0).unwrap();
+    while let Some(commit) = feed.next_commit().unwrap() {
+        let mut sent = Vec::new();
+        commit.write_to(&mut sent).unwrap();
+        apply(&follower, &sent).unwrap();
+    }
+    assert_eq!(everything_in(&follower), everything_in(&store));
+}
+
 /// A length that is announced takes no memory before the bytes are there.
 #[test]
 fn hostile_lengths_take_no_memory() {

@@ -15,9 +15,6 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::file::layout::{COMMIT_MAGIC, MapId, SentChange, SentCommit, Seq, sent};
 
-/// No deadline.
-const NEVER: u64 = u64::MAX;
-
 /// A change, with what follows its head.
 type Parts<'c> = (SentChange, &'c [u8], &'c [u8]);
 
@@ -25,13 +22,14 @@ fn parts_of<'c>(told: &Told<'c>) -> Parts<'c> {
     let name = told.name.as_bytes();
     let none: &[u8] = &[];
     let (kind, key, value, version, deadline) = match told.what {
-        What::Put { key, value, deadline } => (sent::PUT, key, value, 0, deadline.unwrap_or(NEVER)),
-        What::Remove(key) => (sent::REMOVE, key, none, 0, NEVER),
-        What::Expire(key) => (sent::EXPIRE, key, none, 0, NEVER),
-        What::Clear => (sent::CLEAR, none, none, 0, NEVER),
-        What::Create { version, types } => (sent::CREATE, name, types.as_bytes(), version, NEVER),
-        What::Drop => (sent::DROP, name, none, 0, NEVER),
-        What::Rename(from) => (sent::RENAME, name, from.as_bytes(), 0, NEVER),
+        What::Put { key, value, deadline: None } => (sent::PUT, key, value, 0, 0),
+        What::Put { key, value, deadline: Some(deadline) } => (sent::PUT_UNTIL, key, value, 0, deadline),
+        What::Remove(key) => (sent::REMOVE, key, none, 0, 0),
+        What::Expire(key) => (sent::EXPIRE, key, none, 0, 0),
+        What::Clear => (sent::CLEAR, none, none, 0, 0),
+        What::Create { version, types } => (sent::CREATE, name, types.as_bytes(), version, 0),
+        What::Drop => (sent::DROP, name, none, 0, 0),
+        What::Rename(from) => (sent::RENAME, name, from.as_bytes(), 0, 0),
     };
     let head = SentChange {
         kind: kind.into(),
@@ -158,10 +156,8 @@ fn told_by<'c>(change: &SentChange, key: &'c [u8], value: &'c [u8]) -> std::resu
     let map = MapId(change.map.get());
     let mut name = "";
     let what = match change.kind.get() {
-        sent::PUT => {
-            let deadline = Some(change.deadline.get()).filter(|&deadline| deadline != NEVER);
-            What::Put { key, value, deadline }
-        }
+        sent::PUT => What::Put { key, value, deadline: None },
+        sent::PUT_UNTIL => What::Put { key, value, deadline: Some(change.deadline.get()) },
         sent::REMOVE => What::Remove(key),
         sent::EXPIRE => What::Expire(key),
         sent::CLEAR => What::Clear,

@@ -36,7 +36,7 @@ pub struct SentChange {
     pub map: U32,
     /// The version of the map's types; at the end, the CRC-32 of all bytes of the commit before this field.
     pub version_or_crc: U32,
-    /// When the entry expires, in milliseconds since 1970; all bits set for never.
+    /// When the entry expires, in milliseconds since 1970, if the kind says that it does.
     pub deadline: U64,
 }
 const _: () = assert!(size_of::<SentChange>() == 24);
@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<SentChange>() == 24);
 pub mod sent {
     /// There are no more changes.
     pub const END: u16 = 0;
-    /// A key has a value.
+    /// A key has a value that does not expire.
     pub const PUT: u16 = 1;
     /// A key was removed.
     pub const REMOVE: u16 = 2;
@@ -59,4 +59,6 @@ pub mod sent {
     pub const DROP: u16 = 6;
     /// The map has another name.
     pub const RENAME: u16 = 7;
+    /// A key has a value that expires.
+    pub const PUT_UNTIL: u16 = 8;
 }
