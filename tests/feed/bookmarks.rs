@@ -135,3 +135,25 @@ fn a_place_that_is_none_is_refused() {
     assert_eq!(store.maps().unwrap(), [], "it is no map");
     assert_clean(&store);
 }
+
+/// Nothing shows any more that its commit was not undone, but the bookmark itself.
+#[test]
+fn it_stands_after_a_power_cut_and_compaction() {
+    let folder = folder();
+    let (path, cut) = (folder.path().join("store"), folder.path().join("cut"));
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    for _ in 0..2000 {
+        // At a commit that tells nothing: that of the bookmark before.
+        store.set_bookmark("mirror", store.seq().unwrap(), 1 << 20).unwrap();
+    }
+    let seq = only(&store).seq;
+    // A copy is what a power cut leaves.
+    std::fs::copy(&path, &cut).unwrap();
+    let store = Store::open(&cut).unwrap();
+    assert!(store.compact().unwrap().freed_bytes > 100_000);
+    assert_eq!((only(&store).seq, only(&store).is_broken), (seq, false));
+    assert!(store.changes(seq).unwrap().next_commit().unwrap().is_none());
+    // There may have been a commit after it that was undone.
+    assert!(matches!(store.changes(seq + 1), Err(Error::HistoryTruncated { .. })));
+}

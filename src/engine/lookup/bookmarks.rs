@@ -7,10 +7,11 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::engine::Engine;
+use crate::engine::clock::Moment;
 use crate::engine::state::head::LogHead;
 use crate::error::Result;
 use crate::file::layout::{BOOKMARKS, BookmarkEntry, CATALOGUE, Seq};
-use crate::file::log::Record;
+use crate::file::log::{Record, Wanted};
 
 /// A bookmark.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,14 @@ impl Engine {
         let Some(record) = record else { return Ok(Vec::new()) };
         self.check_crc(record)?;
         marks_in(record.value()).ok_or_else(|| self.mapping.corrupt(record.offset, "expected the bookmarks"))
+    }
+
+    /// Whether there is a bookmark at a commit, as of another one that the caller has pinned.
+    pub(crate) fn is_marked(&self, seq: Seq, until: Seq) -> Result<bool> {
+        let Some(index) = self.index_at(CATALOGUE, until)? else { return Ok(false) };
+        let wanted = Wanted { map: CATALOGUE, key: BOOKMARKS, seq: until };
+        let marks = self.marks_by(self.lookup(index.as_lines(), wanted, Moment::NOW)?)?;
+        Ok(marks.iter().any(|mark| mark.seq == seq))
     }
 
     /// The bookmarks for which the log is kept. The caller holds the writer lock.

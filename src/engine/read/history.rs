@@ -77,8 +77,9 @@ impl Engine {
                 Some(extent) if !is_cut(space.as_ref(), extent, head) => start = extent.offset,
                 _ => {}
             }
-        } else if after != Seq::ZERO {
-            // `after` is of an earlier incarnation. The power cut that ended it may have undone its later commits.
+        } else if after != Seq::ZERO && !self.is_marked(after, until)? {
+            // `after` is of an earlier incarnation. The power cut that ended it may have undone its later commits, but
+            // none with a bookmark: that was committed later still.
             let mut last = Seq::ZERO;
             for record in Scan::new(&self.mapping, head, end) {
                 let record = record?;
