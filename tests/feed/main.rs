@@ -15,6 +15,7 @@ mod support;
 mod bookmarks;
 mod bytes;
 mod follow;
+mod hostile;
 mod input;
 mod kills;
 mod told;

@@ -8,12 +8,14 @@ use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
 use crate::engine::change::maps::Named;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId, OriginEntry, Seq};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MAX_MAP, MapId, OriginEntry, Seq};
 
 /// A commit that is being applied. Dropped before its [end](Follower::end), it has done nothing.
 pub(crate) struct Follower {
     batch: Batch,
     unit: Unit,
+    /// Maps with changed entries: these cannot be cleared in the same transaction.
+    changed: BTreeSet<MapId>,
     /// Maps that were cleared or dropped; nothing else can happen to them in the same transaction.
     cleared: BTreeSet<MapId>,
 }
@@ -34,7 +36,7 @@ impl Follower {
             let after = OriginEntry { uuid: unit.uuid, seq: unit.previous.into() };
             return Err(engine.cannot_follow(origin, after));
         }
-        Ok(Some(Follower { batch, unit, cleared: BTreeSet::new() }))
+        Ok(Some(Follower { batch, unit, changed: BTreeSet::new(), cleared: BTreeSet::new() }))
     }
 
     /// Applies a change.
@@ -42,6 +44,9 @@ impl Follower {
         let Told { map, name, what } = *told;
         if map < DEFAULT_MAP || self.cleared.contains(&map) {
             return Err(self.damaged(format!("a change of map {map}, which cannot be changed")));
+        }
+        if matches!(what, What::Put { .. } | What::Remove(_) | What::Expire(_)) {
+            self.changed.insert(map);
         }
         match what {
             What::Put { key, value, deadline } => self.batch.put(map, key, value, deadline),
@@ -62,6 +67,9 @@ impl Follower {
     }
 
     fn clear(&mut self, map: MapId) -> Result<()> {
+        if self.changed.contains(&map) {
+            return Err(self.damaged(format!("map {map} is cleared after other changes of it")));
+        }
         self.cleared.insert(map);
         self.batch.clear_for_good(map)
     }
@@ -69,8 +77,9 @@ impl Follower {
     fn create(&mut self, name: &str, named: Named) -> Result<()> {
         self.check_is_free(name)?;
         let next = self.batch.engine().next_id(&self.batch)?;
-        if named.id < next {
-            return Err(self.damaged(format!("a new map with the number {}, which is taken", named.id)));
+        // Nothing else gives numbers to the maps of a copy.
+        if named.id != next || named.id > MAX_MAP {
+            return Err(self.damaged(format!("a new map with the number {}, where {next} is the next one", named.id)));
         }
         self.batch.set_next_id(named.id.next())?;
         self.batch.enter(name.as_bytes(), &named, 0)

@@ -2,13 +2,13 @@
 //!
 //! A commit of the catalogue is read as it was written by [`maps`](crate::engine::change::maps): the next number and
 //! then a name for a new map; a clear and the removal of a name for a dropped one; the removal of a name and another
-//! name for a renamed one, with a clear before it if that drops a map.
+//! name for a renamed one, with a clear before it if that drops a map: then the name was not free.
 
 use std::collections::BTreeMap;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, NEXT_ID, Offset, Seq};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, NEXT_ID, Offset, Seq, flags};
 use crate::file::log::Record;
 
 /// What a commit does to a map as a whole, and the record that says so.
@@ -67,8 +67,15 @@ impl Reading {
         let (at, map) = (record.offset, named.id);
         let kind = match self.removed.take() {
             Some(from) => {
-                if let Some((at, map)) = self.cleared.take() {
-                    self.deeds.push(Deed { at, map, name: name.clone(), kind: DeedKind::Drop });
+                let is_free = record.header.flags & flags::NEW != 0;
+                match self.cleared.take() {
+                    Some((at, map)) if !is_free => {
+                        self.deeds.push(Deed { at, map, name: name.clone(), kind: DeedKind::Drop });
+                    }
+                    cleared => {
+                        self.cleared = cleared;
+                        self.end();
+                    }
                 }
                 DeedKind::Rename { from }
             }
