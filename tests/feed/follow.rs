@@ -157,3 +157,32 @@ fn a_reader_tells_changes() {
     catch_up(&mut reader.changes(0).unwrap(), &other).unwrap();
     assert_eq!(everything_in(&other), everything_in(&reader));
 }
+
+/// A leader loses commits that its follower has: the follower does not go on as if nothing had happened.
+#[test]
+fn a_follower_does_not_follow_a_leader_that_has_lost_its_commits() {
+    let folder = folder();
+    let (path, cut) = (folder.path().join("store"), folder.path().join("cut"));
+    let store = Store::open(&path).unwrap();
+    store.insert("key", "value").unwrap();
+    store.set_bookmark("follower", store.seq().unwrap(), 1 << 20).unwrap();
+    // A copy is what a power cut leaves.
+    std::fs::copy(&path, &cut).unwrap();
+    store.insert("lost", "value").unwrap();
+    let [ahead, beside] = [(); 2].map(|()| Store::in_memory().unwrap());
+    let mut feed = store.changes(0).unwrap();
+    assert!(feed.next_commit().unwrap().unwrap().apply(&beside).unwrap());
+    catch_up(&mut store.changes(0).unwrap(), &ahead).unwrap();
+
+    let store = Store::open(&cut).unwrap();
+    store.insert("new", "value").unwrap();
+    let error = store.changes(seen_by(&ahead)).unwrap_err();
+    assert!(matches!(error, Error::HistoryTruncated { .. }), "{error}");
+    let from_the_bookmark = || store.changes(store.bookmarks().unwrap()[0].seq).unwrap();
+    let before = everything_in(&ahead);
+    let error = catch_up(&mut from_the_bookmark(), &ahead).unwrap_err();
+    assert!(matches!(error, Error::CannotFollow { origin: Some(_), .. }), "{error}");
+    assert_eq!(everything_in(&ahead), before);
+    catch_up(&mut from_the_bookmark(), &beside).unwrap();
+    assert_eq!(everything_in(&beside), everything_in(&store));
+}

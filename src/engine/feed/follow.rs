@@ -29,6 +29,10 @@ impl Follower {
         let begins = match origin {
             Some(origin) if origin.uuid != unit.uuid => false,
             Some(origin) if Seq::from(origin.seq) >= unit.seq => return Ok(None),
+            // A power cut came in between, and may have undone commits of the leader that this store has.
+            Some(origin) if Seq::from(origin.seq).incarnation() < unit.seq.incarnation() => {
+                Seq::from(origin.seq) == unit.previous
+            }
             Some(origin) => Seq::from(origin.seq) >= unit.previous,
             None => unit.previous.count() == 0 && engine.is_blank(&batch)?,
         };
