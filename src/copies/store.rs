@@ -204,9 +204,10 @@ impl Store {
     /// there, whatever is compacted, in any process, until the bookmark is set again or
     /// [removed](Store::remove_bookmark). It is durable like every commit.
     ///
-    /// While it stands, what is dead after it takes space: at most `limit` bytes of the log are kept for it. If more
-    /// was written since, or the store would be full otherwise, the bookmark [breaks](crate::Bookmark::is_broken): the
-    /// log goes on being cleaned, and its owner has to begin again with a [backup](Store::backup).
+    /// While it stands, what is dead after it takes space: at most `limit` bytes. If there are more, because more was
+    /// overwritten or removed since, or if the store would be full otherwise, the bookmark
+    /// [breaks](crate::Bookmark::is_broken): the log goes on being cleaned, and its owner has to begin again with a
+    /// [backup](Store::backup).
     ///
     /// ```
     /// use slotlog::{Commit, Store};

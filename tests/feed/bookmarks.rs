@@ -83,6 +83,35 @@ fn past_its_limit_it_is_broken_and_the_store_goes_on() {
     assert!(only(&store).is_broken);
 }
 
+/// What compaction moves is alive, and not kept for a bookmark.
+#[test]
+fn what_is_only_moved_does_not_count() {
+    let folder = folder();
+    let store = Store::open(folder.path().join("store")).unwrap();
+    for number in 0..20_000_u32 {
+        store.insert(number.to_le_bytes(), [7; 150]).unwrap();
+    }
+    for number in 0..10_000_u32 {
+        store.insert((2 * number).to_le_bytes(), [8; 150]).unwrap();
+    }
+    store.set_bookmark("mirror", store.seq().unwrap(), 1 << 20).unwrap();
+    store.insert("key", "value").unwrap();
+    assert!(store.compact().unwrap().moved_bytes > 3 << 20);
+    let mirror = only(&store);
+    assert!(!mirror.is_broken && mirror.kept_bytes < 100_000, "one record was written: {mirror:?}");
+    assert!(store.changes(mirror.seq).unwrap().next_commit().unwrap().is_some());
+    // Nor is what is added.
+    for number in 0..20_000_u32 {
+        store.insert(format!("{number}"), [7; 150]).unwrap();
+    }
+    store.compact().unwrap();
+    assert!(!only(&store).is_broken, "{:?}", only(&store));
+    overwrite(&store, 2 << 20);
+    store.compact().unwrap();
+    assert!(only(&store).is_broken, "{:?}", only(&store));
+    assert_clean(&store);
+}
+
 #[test]
 fn a_store_is_never_full_because_of_it() {
     for limit in [1 << 20, u64::MAX] {

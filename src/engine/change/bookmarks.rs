@@ -28,11 +28,12 @@ pub struct Bookmark {
     pub name: String,
     /// The sequence number of the commit after which the log is kept.
     pub seq: u64,
-    /// How many bytes of the log are kept for it at most.
+    /// How many dead bytes of the log are kept for it at most.
     pub limit: u64,
-    /// How many bytes of the log are kept for it: those after its commit, and of the extent in which that lies.
+    /// How many bytes of the log are kept for it: those after its commit, and of the extent in which that lies, beyond
+    /// what is alive.
     pub kept_bytes: u64,
-    /// The log no longer reaches back to its commit: more was written since than its limit, or the store was full.
+    /// The log no longer reaches back to its commit: more than its limit has died since, or the store was full.
     pub is_broken: bool,
 }
 
@@ -52,12 +53,12 @@ impl Engine {
             Err(Error::HistoryTruncated { .. }) => None,
             Err(error) => return Err(error),
         };
-        let kept_bytes = start.map_or(Ok(0), |start| self.log_after(start))?;
+        let kept_bytes = start.map_or(Ok(0), |start| self.dead_after(start))?;
         Ok(Bookmark { name, seq: seq.0, limit, kept_bytes, is_broken: start.is_none() })
     }
 
-    /// Bytes of the log after a place in it.
-    fn log_after(&self, start: Offset) -> Result<u64> {
+    /// Bytes of the log after a place in it, beyond what is alive.
+    fn dead_after(&self, start: Offset) -> Result<u64> {
         let Some(space) = self.space_now()? else { return Ok(0) };
         let Some(first) = space.extent_of(start) else { return Ok(0) };
         let from = LogPoint { ordinal: first.ordinal, at: start };
@@ -68,7 +69,7 @@ impl Engine {
             None => Offset::of_commit_word(self.mapping.live(live::COMMIT_POINT)?),
         };
         let unused = space.extent_of(tail).map_or(0, |last| last.end() - tail);
-        Ok(bytes.saturating_sub(unused))
+        Ok(bytes.saturating_sub(unused).saturating_sub(self.live_bytes()?))
     }
 
     /// Sets a bookmark, in place of one with the same name.

@@ -1,6 +1,6 @@
 //! Bookmarks: commits after which the log is kept, so that their owners can be told what has happened since.
 //!
-//! **Invariant.** Cleaning does not pass a record of a commit after a bookmark, unless more of the log would be kept
+//! **Invariant.** Cleaning does not pass a record of a commit after a bookmark, unless more that is dead would be kept
 //! for it than its owner allows, or the store is full. Nothing notes that a bookmark is broken: it is if the log no
 //! longer reaches back to it.
 
@@ -18,7 +18,7 @@ use crate::file::log::{Record, Wanted};
 pub(crate) struct Mark {
     pub(crate) name: String,
     pub(crate) seq: Seq,
-    /// Bytes of the log.
+    /// Dead bytes of the log.
     pub(crate) limit: u64,
 }
 
@@ -78,11 +78,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Whether a record of this commit stays, with the log from it on, which has so many bytes. Bookmarks that allow
-    /// less are given up.
-    pub(crate) fn keeps(&mut self, seq: Seq, bytes: u64) -> bool {
+    /// Whether a record of this commit stays, with the log from it on, of which so many bytes are dead. Bookmarks that
+    /// allow less are given up.
+    pub(crate) fn keeps(&mut self, seq: Seq, dead: u64) -> bool {
         while let Some(oldest) = self.marks.last().filter(|oldest| oldest.seq < seq) {
-            if bytes <= oldest.limit {
+            if dead <= oldest.limit {
                 return true;
             }
             self.marks.pop();

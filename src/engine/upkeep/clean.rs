@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::lookup::bookmarks::Kept;
 use crate::engine::state::head::{self, LogHead};
+use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::{Appended, Writer, Writing};
 use crate::engine::write::commit::Effect;
 use crate::engine::write::reserve::Room;
@@ -215,15 +216,16 @@ impl<'e> Writing<'e> {
         let mut records = 0;
         // A full store keeps nothing for bookmarks.
         let mut kept = if portion.aim == Aim::Room { Kept::default() } else { self.engine.kept_marks(from)? };
-        let end = self.engine.log_totals()?.bytes;
+        let LogTotals { bytes: end, live_bytes: live, .. } = self.engine.log_totals()?;
         while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
             let at = passed.to.head.at;
             if at == tail || portion.aim == Aim::Upkeep && self.is_in_tail(at) {
                 break;
             }
             let record = self.engine.record_at_head(&passed.to)?;
-            let left = end.saturating_sub(passed.to.bytes);
-            if record.tells() && kept.keeps(record.seq(), left) {
+            // What is alive would be there without any bookmark.
+            let dead = end.saturating_add(passed.moved).saturating_sub(passed.to.bytes).saturating_sub(live);
+            if record.tells() && kept.keeps(record.seq(), dead) {
                 passed.is_kept = true;
                 return self.rest_at(passed, tail);
             }

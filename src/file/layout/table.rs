@@ -178,7 +178,7 @@ const _: () = assert!(size_of::<OriginEntry>() == 24);
 pub struct BookmarkEntry {
     /// The number of the commit.
     pub seq: U64,
-    /// How many bytes of the log are kept for it.
+    /// How many dead bytes of the log are kept for it.
     pub limit: U64,
     /// Bytes of its name, which follows.
     pub name_len: U64,
