@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Deed, DeedKind, Names, Reading};
 use super::told::{Told, Unit, What};
 use crate::engine::Engine;
-use crate::engine::read::history::History;
+use crate::engine::read::history::{History, Spot};
 use crate::engine::read::pins::Hold;
 use crate::error::Result;
 use crate::file::layout::{CATALOGUE, Kind, MapId, Offset, Seq, flags};
@@ -19,6 +19,8 @@ pub(crate) struct Commits {
     told: Seq,
     names: Option<Names>,
     held: Option<Held>,
+    /// Where it was when it let go, so that it need not read the same part of the log again and again.
+    left_at: Option<Spot>,
 }
 
 /// A part of the log that is held, from a place in it.
@@ -43,7 +45,7 @@ struct Current {
 impl Commits {
     /// The commits after this number.
     pub(crate) fn after(engine: Arc<Engine>, after: Seq) -> Result<Commits> {
-        let mut commits = Commits { after, told: after, names: None, held: None };
+        let mut commits = Commits { after, told: after, names: None, held: None, left_at: None };
         // So that a number that is too old, or was never there, is refused at once.
         commits.held = Some(commits.hold(engine)?);
         Ok(commits)
@@ -56,9 +58,12 @@ impl Commits {
 
     fn hold(&mut self, engine: Arc<Engine>) -> Result<Held> {
         let hold = Hold::take(engine)?;
-        let history = hold.engine().history(self.after, hold.seq())?;
+        let mut history = hold.engine().history(self.after, hold.seq())?;
         if self.names.is_none() {
             self.names = Some(names_before(hold.engine(), &history)?);
+        }
+        if let Some(left_at) = self.left_at {
+            history.go_on(left_at);
         }
         let uuid = hold.engine().superblock()?.uuid;
         // Then it looks for its place anew, so that others can use the space before it.
@@ -72,7 +77,7 @@ impl Commits {
             let mut held = match self.held.take() {
                 Some(held) if held.left > 0 => held,
                 let_go => {
-                    self.leave(let_go.and_then(|held| held.current));
+                    self.let_go(let_go);
                     let engine = engine();
                     if engine.visible()? <= self.after {
                         return Ok(false);
@@ -81,15 +86,29 @@ impl Commits {
                 }
             };
             held.hold.engine().check_not_forked()?;
-            if let Some(current) = held.find_next(self.after, self.told)? {
-                (self.after, self.told) = (current.unit.seq, current.unit.seq);
-                self.leave(held.current.replace(current));
-                self.held = Some(held);
-                return Ok(true);
+            match held.find_next(self.after, self.told) {
+                Ok(Some(current)) => {
+                    (self.after, self.told) = (current.unit.seq, current.unit.seq);
+                    self.leave(held.current.replace(current));
+                    self.held = Some(held);
+                    return Ok(true);
+                }
+                // Others may have committed since.
+                Ok(None) => self.after = self.after.max(held.history.until),
+                Err(error) => {
+                    self.let_go(Some(held));
+                    return Err(error);
+                }
             }
-            // Others may have committed since.
-            self.after = self.after.max(held.history.until);
-            self.leave(held.current.take());
+            self.let_go(Some(held));
+        }
+    }
+
+    /// Notes where it was.
+    fn let_go(&mut self, held: Option<Held>) {
+        if let Some(Held { history, at, current, .. }) = held {
+            self.left_at = history.spot(at);
+            self.leave(current);
         }
     }
 
@@ -135,7 +154,8 @@ impl Held {
             let record = record?;
             self.left = self.left.saturating_sub(record.len());
             if record.seq() > self.history.until {
-                break;
+                self.at = record.offset;
+                return Ok(None);
             }
             if record.seq() <= after || record.kind() == Some(Kind::Jump) && begun.is_none() {
                 continue;
@@ -156,6 +176,7 @@ impl Held {
             }
             begun = None;
         }
+        self.at = self.history.end;
         Ok(None)
     }
 }
@@ -252,5 +273,30 @@ impl<'c> Iterator for ChangesOfCommit<'c> {
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::engine::settings::Settings;
+    use crate::file::layout::DEFAULT_MAP;
+
+    /// Where it lets go, it goes on, and reads nothing once more.
+    #[test]
+    fn a_feed_that_keeps_up_reads_the_log_once() {
+        let engine = Arc::new(Engine::in_memory(Settings::default()).unwrap());
+        let mut commits = Commits::after(Arc::clone(&engine), Seq::ZERO).unwrap();
+        let mut at_once = 0;
+        for number in 0..2000_u32 {
+            engine.put(DEFAULT_MAP, &number.to_le_bytes(), &[7; 100], None).unwrap();
+            assert!(commits.advance(|| Arc::clone(&engine)).unwrap());
+            let held = commits.held.as_ref().unwrap();
+            at_once += u32::from(held.current.as_ref().unwrap().at == held.history.start);
+            assert!(!commits.advance(|| Arc::clone(&engine)).unwrap());
+        }
+        // All but the first commits in their extents.
+        assert!(at_once > 1900, "{at_once}");
     }
 }

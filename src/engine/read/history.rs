@@ -17,6 +17,32 @@ pub(crate) struct History {
     pub(crate) end: Offset,
     pub(crate) after: Seq,
     pub(crate) until: Seq,
+    /// The extent that it begins in, in a store that is in use, where the numbers of extents last.
+    extent: Option<Extent>,
+}
+
+/// A place in the log between two commits, which outlasts what is held there: the number of its extent is used for no
+/// other one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    ordinal: u64,
+    at: Offset,
+}
+
+impl History {
+    /// A place in the extent that it begins in.
+    pub(crate) fn spot(&self, at: Offset) -> Option<Spot> {
+        let extent = self.extent.filter(|extent| (extent.offset..extent.end()).contains(&at))?;
+        Some(Spot { ordinal: extent.ordinal, at })
+    }
+
+    /// Leaves out what lies before a place that all commits up to `after` lie before, if it is in the same extent.
+    pub(crate) fn go_on(&mut self, from: Spot) {
+        let is_here = |extent: Extent| extent.ordinal == from.ordinal && (self.start..extent.end()).contains(&from.at);
+        if self.extent.is_some_and(is_here) {
+            self.start = from.at;
+        }
+    }
 }
 
 /// See [`Engine::changes`].
@@ -66,7 +92,7 @@ impl Engine {
         if after < behind || after > until {
             return Err(truncated());
         }
-        let mut start = head;
+        let (mut start, mut first) = (head, None);
         if after.incarnation() == until.incarnation() {
             // The last extent that begins with a commit that is not newer.
             let extents = space.iter().flat_map(|space| space.extents());
@@ -77,6 +103,7 @@ impl Engine {
                 Some(extent) if !is_cut(space.as_ref(), extent, head) => start = extent.offset,
                 _ => {}
             }
+            first = last.copied();
         } else if after != Seq::ZERO && !self.is_marked(after, until)? {
             // `after` is of an earlier incarnation. The power cut that ended it may have undone its later commits, but
             // none with a bookmark: that was committed later still.
@@ -92,7 +119,8 @@ impl Engine {
                 return Err(truncated());
             }
         }
-        Ok(History { start, end, after, until })
+        let extent = if self.is_live()? && self.aside.is_none() { first } else { None };
+        Ok(History { start, end, after, until, extent })
     }
 
     /// The head of the log, and the extents at that time; `None` for these if they change faster than they can be read.
@@ -109,7 +137,7 @@ impl Engine {
 
     /// The changes of a map in a part of the log.
     pub(crate) fn changes<'e>(&'e self, history: &History, map: MapId) -> Changed<'e> {
-        let History { start, end, after, until } = *history;
+        let History { start, end, after, until, .. } = *history;
         Changed { scan: Scan::new(&self.mapping, start, end), map, after, until }
     }
 }
