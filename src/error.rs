@@ -762,6 +762,9 @@ mod tests {
         let reasons =
             [FullReason::MaxSize(7), FullReason::Disk, FullReason::FileSizeLimit(7), FullReason::AddressSpace(7)];
         errors.extend(reasons.map(|why| Error::Full { path: p(), needed: 4096, why }));
+        let of = |seq| Origin { store: "4f1d".to_owned(), seq };
+        errors.extend([None, Some(of(7))].map(|origin| Error::CannotFollow { path: p(), origin, after: of(9) }));
+        errors.push(Error::DamagedChanges { path: p(), what: "they end in the middle of a commit".into() });
         let counted = [Numbers::Commits, Numbers::Recoveries, Numbers::Maps];
         errors.extend(counted.map(|what| Error::NumbersExhausted { path: p(), what, max: 7 }));
         let (map, what) = (|| "ages".to_owned(), || CodecError::new("it is odd"));
@@ -772,9 +775,9 @@ mod tests {
     }
 
     /// The words that advice may begin with.
-    const ADVICE: [&str; 22] = [
+    const ADVICE: [&str; 24] = [
         "check", "open", "choose", "use", "restore", "close", "try", "drop", "commit", "shorten", "split", "raise",
-        "free", "remove", "read", "copy", "create", "give", "see", "set", "what", "move",
+        "free", "remove", "read", "copy", "create", "give", "see", "set", "what", "move", "begin", "fetch",
     ];
 
     #[test]
