@@ -135,6 +135,7 @@ fn increments_that_do_not_fit_are_refused() {
     store.insert("key", "3").unwrap();
     store.backup_since(second, at("third")).unwrap();
 
+    std::fs::copy(at("whole"), at("behind")).unwrap();
     let copy = Store::open(at("whole")).unwrap();
     let error = copy.apply_increment(at("third")).unwrap_err();
     assert!(matches!(error, Error::CannotFollow { .. }), "{error}");
@@ -149,6 +150,15 @@ fn increments_that_do_not_fit_are_refused() {
     assert_eq!(copy.apply_increment(at("second")).unwrap(), 1);
     assert_eq!(copy.apply_increment(at("third")).unwrap(), 1);
     assert_eq!(copy.get("key").unwrap().unwrap(), b"3");
+
+    // One without any commits, too, fits only where it follows.
+    let last = store.seq().unwrap();
+    store.backup_since(last, at("empty")).unwrap();
+    assert_eq!(copy.apply_increment(at("empty")).unwrap(), 0);
+    for wrong in [Store::open(at("behind")).unwrap(), Store::in_memory().unwrap()] {
+        let error = wrong.apply_increment(at("empty")).unwrap_err();
+        assert!(matches!(error, Error::CannotFollow { .. }), "{error}");
+    }
 
     // A number that was never there, and one that is gone.
     for seq in [store.seq().unwrap() + 1, u64::MAX] {

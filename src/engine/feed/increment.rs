@@ -67,8 +67,9 @@ impl Engine {
                 return Ok(report);
             }
         }
-        if told < goal {
-            // So that what follows this increment need not know which commits had nothing to tell.
+        if told < goal || goal == seq {
+            // So that what follows this increment need not know which commits had nothing to tell; and so that one
+            // without any is not applied to another store, or after a gap.
             pieces.write_unit(Unit { uuid, previous: told, seq: goal }, std::iter::empty())?;
         }
         pieces.put_piece()?;
