@@ -143,6 +143,29 @@ fn an_empty_store_and_a_backup_of_a_backup() {
     assert!(lens[0].abs_diff(lens[1]) < lens[0] / 8, "{lens:?}");
 }
 
+#[test]
+fn many_maps() {
+    for keys in [0, 1] {
+        let folder = folder();
+        let path = folder.path().join("copy");
+        let store = Store::in_memory().unwrap();
+        for number in 0..700 {
+            let map = store.map::<str, u32>(&number.to_string()).unwrap();
+            (0..keys).for_each(|key: u32| map.insert(&*key.to_string(), number).unwrap());
+        }
+        let report = store.backup_with(&path, BackupOptions::new()).unwrap();
+        assert_eq!((report.maps, report.keys), (700, 700 * u64::from(keys)));
+        let copy = Store::open(&path).unwrap();
+        assert_clean(&copy);
+        assert_eq!(copy.maps().unwrap().len(), 700);
+        for number in 0..700 {
+            let map = copy.map::<str, u32>(&number.to_string()).unwrap();
+            (0..keys).for_each(|key| assert_eq!(map.get(&*key.to_string()).unwrap(), Some(number)));
+            map.insert("new", 1).unwrap();
+        }
+    }
+}
+
 /// The numbers of maps are never used again, since a process may still have a handle.
 #[test]
 fn a_new_map_in_it_gets_no_number_that_was_used() {

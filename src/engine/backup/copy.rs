@@ -162,10 +162,9 @@ impl Copying<'_> {
             self.batch()?.put(CATALOGUE, NEXT_ID, next_id, None)?;
         }
         for listed in &catalogue.maps {
+            // One a commit: a map that is not committed is not in the map table yet, so it takes no room there.
             self.batch()?.enter(&listed.name, &listed.named, listed.keys)?;
-            if self.commit_if_due(0)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
+            self.end_batch()?;
         }
         self.commit()
     }
@@ -203,12 +202,14 @@ impl Copying<'_> {
         if is_due { self.commit() } else { Ok(ControlFlow::Continue(())) }
     }
 
+    fn end_batch(&mut self) -> Result<()> {
+        (self.records, self.bytes) = (0, 0);
+        self.batch.take().map_or(Ok(()), |batch| batch.commit(Durability::Buffered))
+    }
+
     /// Ends the transaction, and asks whether to go on.
     fn commit(&mut self) -> Result<ControlFlow<()>> {
-        if let Some(batch) = self.batch.take() {
-            batch.commit(Durability::Buffered)?;
-        }
-        (self.records, self.bytes) = (0, 0);
+        self.end_batch()?;
         self.steps.next(self.from)?;
         Ok((self.on_progress)(BackupProgress { done: self.report.bytes, total: self.total }))
     }
