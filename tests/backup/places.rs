@@ -233,6 +233,47 @@ fn two_backups_to_one_place_do_not_disturb_each_other() {
     }
 }
 
+/// Somebody takes the unfinished file for a left-over and removes it, and another backup begins.
+#[test]
+fn only_the_own_unfinished_file_gets_the_name() {
+    let folder = folder();
+    let path = folder.path().join("copy");
+    let store = Store::in_memory().unwrap();
+    store.map::<u64, u64>("map").unwrap().extend((0..9000).map(|n| (n, n))).unwrap();
+    let (begun, wait_until_begun) = std::sync::mpsc::channel();
+    let (go_on, wait_to_go_on) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            let wait = move |_| {
+                begun.send(()).unwrap();
+                // The second call finds nobody who sends.
+                let _ = wait_to_go_on.recv();
+                ControlFlow::Continue(())
+            };
+            store.backup_with(&path, BackupOptions::new().on_progress(wait))
+        });
+        wait_until_begun.recv().unwrap();
+        fs::remove_file(part_of(&path)).unwrap();
+        let mut first = Some((first, go_on));
+        let second = store.backup_with(
+            &path,
+            BackupOptions::new().on_progress(|_| {
+                if let Some((first, go_on)) = first.take() {
+                    drop((go_on, wait_until_begun.try_recv()));
+                    let failed = first.join().unwrap();
+                    assert!(matches!(failed, Err(Error::NotFound { .. })), "{failed:?}");
+                    assert!(!path.exists(), "nothing half is under the name");
+                    assert!(part_of(&path).exists(), "it belongs to the second one");
+                }
+                ControlFlow::Continue(())
+            }),
+        );
+        assert!(second.unwrap().finished);
+    });
+    assert_eq!(names(folder.path()), ["copy"]);
+    assert_eq!(Store::open(&path).unwrap().map::<u64, u64>("map").unwrap().len().unwrap(), 9000);
+}
+
 #[test]
 fn a_left_over_is_replaced_and_another_file_of_that_name_is_not() {
     let folder = folder();

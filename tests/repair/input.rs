@@ -141,6 +141,20 @@ fn a_target_that_cannot_be_one_is_refused() {
     assert_eq!(names(folder.path()), ["repaired", "store"]);
 }
 
+/// It is not taken for what a repair has left.
+#[test]
+fn a_source_that_is_called_like_the_unfinished_file_is_left_alone() {
+    let folder = folder();
+    let (from, to) = (folder.path().join("store.unfinished"), folder.path().join("store"));
+    let store = Store::open(&from).unwrap();
+    store.insert("key", "value").unwrap();
+    store.close_last().unwrap();
+    let error = slotlog::repair(&from, &to).unwrap_err();
+    assert!(matches!(&error, Error::OntoItself { path } if *path == from), "{error}");
+    assert_eq!(names(folder.path()), ["store.unfinished"]);
+    assert!(slotlog::repair(&from, folder.path().join("other")).unwrap().is_whole());
+}
+
 #[test]
 fn a_repair_that_is_stopped_leaves_nothing() {
     let whole = closed_store(|store| change(store, &mut Random(1), 30_000, 3000));

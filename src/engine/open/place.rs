@@ -94,7 +94,12 @@ impl Place {
             }
             Err(error) => return Err(opening_error(path, error)),
         }
-        Ok(Place { part: part_of(&name), name, existing })
+        let part = part_of(&name);
+        if source.is_some_and(|file| is_at(file, &part)) {
+            // It would be taken for what an unfinished copy has left.
+            return Err(Error::OntoItself { path: part });
+        }
+        Ok(Place { part, name, existing })
     }
 
     /// Creates the unfinished file, in place of one that a kill has left.
@@ -165,6 +170,11 @@ struct Left<'p> {
     is_there: bool,
 }
 
+/// Whether this is still the unfinished file. Somebody may have removed it, and another one may have begun.
+fn is_there_as(engine: &Engine, part: &Path) -> bool {
+    engine.mapping.file_behind().is_some_and(|file| is_at(file, part))
+}
+
 impl Part<'_> {
     /// The store that is written to.
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -179,6 +189,9 @@ impl Part<'_> {
         self.engine.close_and(|| {
             // Whatever can fail fails before the name is given.
             len = self.engine.mapping.file_len()?;
+            if !is_there_as(&self.engine, &place.part) {
+                return Err(Error::NotFound { path: place.part.clone() });
+            }
             place.give_name()?;
             *is_there = false;
             Ok(())
@@ -196,11 +209,12 @@ impl Drop for Part<'_> {
             // It belongs to the parent.
             self.left.is_there = false;
         }
-        if self.left.is_there {
-            // It is locked, so it is still ours.
-            self.left.is_there = fs::remove_file(&self.left.place.part).is_err();
-            self.engine.give_up();
+        if !self.left.is_there {
+            return;
         }
+        let is_ours = is_there_as(&self.engine, &self.left.place.part);
+        self.left.is_there = is_ours && fs::remove_file(&self.left.place.part).is_err();
+        self.engine.give_up();
     }
 }
 
