@@ -18,6 +18,7 @@ mod believed;
 mod copies;
 mod damage;
 mod input;
+mod pieces;
 mod whole;
 
 /// A record of an undamaged log.

@@ -166,7 +166,14 @@ impl<'r, 'p> Repair<'r, 'p> {
         }
         let front = Front::of_file(self.reader)?;
         let mut window = Window::over(self.reader);
-        let survey = survey(&mut window, &mut |bytes| self.step(bytes))?;
+        if let Some(last) = front.last {
+            // Each recovery begins a new incarnation, and the front may be an older one.
+            window.incarnations = last.incarnation() + 8;
+        }
+        let mut survey = survey(&mut window, &mut |bytes| self.step(bytes))?;
+        if let Some(tail) = front.tail {
+            survey.end_at(tail);
+        }
         let runs = &survey.runs;
         if runs.is_empty() && !front.is_store {
             return Err(not_a_store("there is no record of one in it").into());
@@ -183,6 +190,9 @@ impl<'r, 'p> Repair<'r, 'p> {
                 damaged_log(runs, &front, self.reader, leads)
             }
         };
+        if let Some(slots) = &mut slots {
+            slots.is_current = front.closed_at.is_some() && log.last_number(runs) <= front.closed_at;
+        }
         if survey.is_cut_short {
             self.report
                 .note(0, "too much looks like records and is none: long records inside damage were not looked for");
@@ -218,6 +228,11 @@ impl<'r, 'p> Repair<'r, 'p> {
                 report.note(expected, format!("the file was closed with this length, and has {len} bytes"));
             }
             _ => {}
+        }
+        let goes_beyond = front.closed_at.is_some_and(|closed_at| log.commit > Some(closed_at));
+        if !front.knows_the_end() || goes_beyond && front.last == front.closed_at {
+            let at = log.pieces.last().map_or(0, |last| runs[last.run].goes_on_at);
+            report.note(at, "nothing tells whether the log went on from here");
         }
         if log.lacks_its_beginning {
             report.note(front.begin.map_or(0, |begin| begin.at), "the beginning of the log is lost");

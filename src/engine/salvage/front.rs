@@ -37,6 +37,8 @@ pub(crate) struct Front {
     pub(crate) map_table: Option<u64>,
     /// At least one superblock holds, or the file begins like a store.
     pub(crate) is_store: bool,
+    /// The last number when the store was closed, if the superblock in force says that it was.
+    pub(crate) closed_at: Option<Seq>,
     /// The length that the file should have had when it was closed.
     pub(crate) closed_len: Option<u64>,
     /// Neither superblock holds.
@@ -65,6 +67,7 @@ impl Front {
             tail: None,
             map_table: is_live.then(|| word(live::MAP_TABLE)),
             is_store: found.iter().flatten().any(|superblock| superblock.magic == MAGIC) || is_live,
+            closed_at: None,
             closed_len: None,
             is_headless: superblock.is_none(),
         };
@@ -82,6 +85,7 @@ impl Front {
         if let Some(superblock) = superblock.filter(Superblock::is_clean) {
             front.tail = Some(superblock.log_end.get());
             front.map_table = Some(superblock.map_table.get());
+            front.closed_at = Some(superblock.last_seq());
             front.closed_len = Some(superblock.file_len.get());
         }
         if let Some((last, end)) = is_live.then(|| last_of_live(&word)).flatten().filter(|of| Some(of.0) >= front.last)
@@ -92,6 +96,12 @@ impl Front {
             front.tail = None;
         }
         Ok(front)
+    }
+
+    /// Whether no commit can have followed the last one that the front knows. That of a store in use may be older than
+    /// the log.
+    pub(crate) fn is_of_the_end(&self) -> bool {
+        self.knows_the_end() && (self.is_headless || self.closed_at.is_some() && self.closed_at >= self.last)
     }
 
     /// Whether the front says which commit was the last.

@@ -11,7 +11,7 @@ use std::ops::Range;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::reader::{Looked, Reader, Window, header_in, plausible};
+use super::reader::{Reader, header_in, plausible};
 use super::slots::{Says, Slots};
 use super::strands::{Hole, Log, run_at};
 use super::survey::Run;
@@ -227,9 +227,9 @@ impl<'r> Judge<'r> {
             self.reader.piece(at + header.key_start(), u64::from(header.key_len.get()))
         };
         let key = key_of(at, header);
-        match Window::over(self.reader).look_at_record(header.prev()) {
-            Looked::Record(older)
-                if older.header.map() == map && older.number() <= number && key_of(older.at, &older.header) == key =>
+        match self.reader.sound_header(header.prev()) {
+            Some(older)
+                if older.map() == map && Seq::from(older.seq) <= number && key_of(header.prev(), &older) == key =>
             {
                 Lost::Key { map, older: Some(self.hash(map, &key)), number }
             }
@@ -346,7 +346,7 @@ impl LostPlaces {
         let is_inside = before.is_some_and(|(&run, _)| at < runs[run].end);
         let is_beside = before.is_some_and(|(_, missing)| missing.1) || after.is_some_and(|(_, missing)| missing.0);
         // What still holds, or an older record that does, is not lost.
-        let holds = || matches!(Window::over(judge.reader).look_at_record(at), Looked::Record(_));
+        let holds = || judge.reader.sound_header(at).is_some();
         !is_inside && is_beside && !holds()
     }
 }

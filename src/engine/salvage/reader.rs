@@ -110,6 +110,18 @@ impl Reader {
         header_in(&bytes)
     }
 
+    /// Whether there is a record at an offset whose CRC holds, and its header. No more is read than that takes.
+    pub(crate) fn sound_header(&self, at: u64) -> Option<RecordHeader> {
+        let header = self.raw_header(at);
+        plausible(&header, at, self.len)?;
+        let len = header.record_len();
+        let crc = match len {
+            ..=CHUNK => crc32fast::hash(&self.piece(at, len)[4..]),
+            _ => Window::over(self).long_crc(at, len),
+        };
+        (crc == header.crc.get()).then_some(header)
+    }
+
     /// Reads a piece of the file at once.
     pub(crate) fn piece(&self, at: u64, len: u64) -> Vec<u8> {
         let mut bytes = vec![0; len as usize];
@@ -150,11 +162,13 @@ pub(crate) struct Window<'r> {
     pub(crate) reader: &'r Reader,
     start: u64,
     bytes: Vec<u8>,
+    /// A number of a later incarnation than this one is none: what lies in an index often has the form of a record.
+    pub(crate) incarnations: u64,
 }
 
 impl<'r> Window<'r> {
     pub(crate) fn over(reader: &'r Reader) -> Window<'r> {
-        Window { reader, start: u64::MAX, bytes: vec![0; CHUNK as usize] }
+        Window { reader, start: u64::MAX, bytes: vec![0; CHUNK as usize], incarnations: u64::MAX }
     }
 
     /// `len` bytes from `at`, of at most a chunk.
@@ -214,7 +228,8 @@ impl Window<'_> {
     pub(crate) fn look_at_record(&mut self, at: u64) -> Looked {
         let len = self.reader.source_len();
         let header = header_in(self.look(at, RECORD_HEADER));
-        let Some(kind) = plausible(&header, at, len) else { return Looked::Nothing };
+        let kind = plausible(&header, at, len).filter(|_| Seq::from(header.seq).incarnation() <= self.incarnations);
+        let Some(kind) = kind else { return Looked::Nothing };
         let sound = Sound { at, header, kind };
         let whole = header.record_len();
         let crc = if whole <= CHUNK { crc32fast::hash(&self.look(at, whole)[4..]) } else { self.long_crc(at, whole) };

@@ -4,6 +4,10 @@
 //! that leads to a record of the key confirms that record; one that leads into a hole says that the newest record of
 //! its key is lost. That a key has no slot means something only if its region counts as many slots as it has, and none
 //! of them leads astray.
+//!
+//! A checkpoint does not flush the index, so after a power cut it may be an older one than the log, and so may be that
+//! of a copy of a store in use. It is current only if the store was closed and not changed since; or else it says
+//! nothing about keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,15 +61,23 @@ pub(crate) enum Says {
 pub(crate) struct Slots {
     seed: Option<u64>,
     maps: BTreeMap<MapId, OfMap>,
-    /// The extents of the regions.
-    extents: Vec<(u64, u64)>,
+    /// The extents of the regions: where they begin, and end.
+    extents: BTreeMap<u64, u64>,
     /// The map table holds, so a map that it does not list is gone.
     lists_all: bool,
+    /// It is as new as the log.
+    pub(crate) is_current: bool,
 }
 
 impl Slots {
     pub(crate) fn read_from(reader: &Reader, front: &Front) -> Slots {
-        let mut slots = Slots { seed: front.seed, maps: BTreeMap::new(), extents: Vec::new(), lists_all: false };
+        let mut slots = Slots {
+            seed: front.seed,
+            maps: BTreeMap::new(),
+            extents: BTreeMap::new(),
+            lists_all: false,
+            is_current: true,
+        };
         let Some(word) = front.map_table else { return slots };
         let (at, blocks) = (extent_offset(word), extent_blocks(word));
         if blocks == 0 || at + blocks * BLOCK > reader.source_len() {
@@ -79,6 +91,8 @@ impl Slots {
         }
         slots.lists_all = true;
         let mut window = Window::over(reader);
+        // Regions do not overlap, unless the file is hostile.
+        let mut left = reader.source_len();
         for entry in bytes[TABLE_HEADER as usize..].as_chunks::<{ MAP_ENTRY as usize }>().0 {
             let (id, extent) = entry.split_at(8);
             let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
@@ -91,23 +105,25 @@ impl Slots {
                 slots.lists_all = false;
                 continue;
             };
-            match of_region(&mut window, map, extent) {
+            let of_map = of_region(&mut window, map, extent, &mut left).filter(|_| !slots.maps.contains_key(&map));
+            match of_map {
                 Some(of_map) => drop(slots.maps.insert(map, of_map)),
                 None => slots.lists_all = false,
             }
-            slots.extents.push((extent_offset(extent), extent_blocks(extent) * BLOCK));
+            let start = extent_offset(extent);
+            slots.extents.insert(start, start + extent_blocks(extent) * BLOCK);
         }
         slots
     }
 
     /// Whether the map table holds and does not list this map.
     pub(crate) fn is_gone(&self, map: MapId) -> bool {
-        self.lists_all && !self.maps.contains_key(&map)
+        self.is_current && self.lists_all && !self.maps.contains_key(&map)
     }
 
     /// Whether the keys of this map can be asked for.
     pub(crate) fn tells_of(&self, map: MapId) -> bool {
-        self.seed.is_some() && self.maps.contains_key(&map)
+        self.is_current && self.seed.is_some() && self.maps.contains_key(&map)
     }
 
     /// Whether the region of this map holds, so that its lost records are counted.
@@ -125,6 +141,12 @@ impl Slots {
         let (Some(seed), Some(of_map)) = (self.seed, self.maps.get_mut(&map)) else { return Says::Unknown };
         let hash = KeyHash::of(key, seed).bits();
         let from = of_map.used.partition_point(|used| used.hash < hash);
+        if !self.is_current {
+            // Its slots are not counted as those of a lost key.
+            let of_key = of_map.used[from..].iter_mut().take_while(|used| used.hash == hash);
+            of_key.for_each(|used| used.leads_to |= CONFIRMED);
+            return Says::Unknown;
+        }
         let mut says = Says::Nothing;
         for used in of_map.used[from..].iter_mut().take_while(|used| used.hash == hash) {
             if used.offset() == at {
@@ -140,7 +162,7 @@ impl Slots {
 
     /// Whether an offset lies in a region.
     pub(crate) fn is_in_region(&self, at: u64) -> bool {
-        self.extents.iter().any(|&(start, len)| (start..start + len).contains(&at))
+        self.extents.range(..=at).next_back().is_some_and(|(_, &end)| at < end)
     }
 
     /// For each map: how many of its slots lead to what is lost, and whether it can be relied on that it has one for
@@ -149,14 +171,14 @@ impl Slots {
         let sum_up = |of_map: &OfMap| {
             let left = of_map.used.iter().filter(|used| used.leads_to & CONFIRMED == 0);
             let (lost, astray): (Vec<&Used>, Vec<&Used>) = left.partition(|used| is_lost(used.offset()));
-            (lost.len() as u64, of_map.agrees && astray.is_empty())
+            (lost.len() as u64, self.is_current && of_map.agrees && astray.is_empty())
         };
         self.maps.iter().map(|(&map, of_map)| (map, sum_up(of_map))).collect()
     }
 }
 
-/// Reads the region of a map.
-fn of_region(window: &mut Window<'_>, map: MapId, extent: u64) -> Option<OfMap> {
+/// Reads the region of a map, if it is one of at most `left` bytes.
+fn of_region(window: &mut Window<'_>, map: MapId, extent: u64, left: &mut u64) -> Option<OfMap> {
     let (at, blocks) = (extent_offset(extent), extent_blocks(extent));
     if blocks == 0 || at + blocks * BLOCK > window.reader.source_len() {
         return None;
@@ -166,6 +188,7 @@ fn of_region(window: &mut Window<'_>, map: MapId, extent: u64) -> Option<OfMap> 
     if header.magic != REGION_MAGIC || header.map.get() != u64::from(map) || header.lines.get() != lines {
         return None;
     }
+    *left = left.checked_sub(blocks * BLOCK)?;
     let (mut used, mut dead) = (Vec::new(), 0);
     for line in 0..lines {
         let words = window.look(at + REGION_HEADER + line * LINE, LINE).as_chunks::<8>().0;

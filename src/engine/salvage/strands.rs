@@ -11,20 +11,23 @@
 //! 1. the one that contains the beginning of the log, or its end;
 //! 2. those that a slot of the index leads into;
 //! 3. the largest, if there is nothing else to begin with;
-//! 4. those that fit into a hole: eight commits or more; or, if there is no index, fewer, with at least one number left
-//!    on either side for the damaged records that surround them. (Where there is an index, what no slot leads into has
-//!    been replaced anyway.) One damaged record leaves no such room; so a value that looks like records needs three
-//!    damaged commits and their numbers to get into the log, and the loss of the index.
+//! 4. those that fit into a hole: eight commits or more; eight records or more of the commit that the hole lies in; or,
+//!    if there is no index, fewer, with at least one number left on either side for the damaged records that surround
+//!    them. (Where there is an index, what no slot leads into has been replaced anyway.) One damaged record leaves no
+//!    such room; so a value that looks like records needs three damaged commits and their numbers to get into the log,
+//!    and the loss of the index.
 //!
 //! Records with numbers from before the beginning of the log are stale, and those from after its end were never
 //! committed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::front::Front;
 use super::reader::{CHUNK, Looked, Reader, Window, plausible};
 use super::survey::Run;
-use crate::file::layout::{Kind, MAP_TABLE_MAGIC, RECORD_HEADER, REGION_MAGIC, SPACE_TABLE_MAGIC, Seq, align_block};
+use crate::file::layout::{
+    Kind, MAP_TABLE_MAGIC, RECORD_HEADER, REGION_MAGIC, RecordHeader, SPACE_TABLE_MAGIC, Seq, align_block,
+};
 
 /// A part of a run that was the log.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,8 @@ pub(crate) struct Hole {
     pub(crate) next_number: Seq,
 }
 
-/// As many commits need no room beside them to fit into a hole: they prove that it is large.
+/// As many commits, or as many records of one commit, need no room beside them to fit into a hole: they prove that it
+/// is large.
 const MANY: u64 = 8;
 
 /// What is believed to have been the log.
@@ -145,61 +149,117 @@ fn jumped_to(runs: &[Run], from: usize) -> Option<usize> {
 }
 
 /// Finds out which run follows which.
-fn links(runs: &[Run], reader: &Reader) -> Vec<Option<Link>> {
-    let mut by_chain: HashMap<u32, Vec<usize>> = HashMap::new();
-    for (at, run) in runs.iter().enumerate() {
-        by_chain.entry(run.first_chain).or_default().push(at);
-    }
+fn links(runs: &[Run], head: Option<usize>, reader: &Reader) -> Vec<Option<Link>> {
     let mut links: Vec<Option<Link>> = vec![None; runs.len()];
     let mut taken = vec![false; runs.len()];
-    for (at, link) in links.iter_mut().enumerate() {
-        if let Some(to) = jumped_to(runs, at).filter(|&to| !taken[to]) {
+    let jumps: Vec<Option<usize>> = (0..runs.len()).map(|at| jumped_to(runs, at)).collect();
+    let mut is_led_to = vec![false; runs.len()];
+    jumps.iter().copied().flatten().chain(head).for_each(|to| is_led_to[to] = true);
+    // A page that was written to another place as well leads on like the true one, but nothing leads to it.
+    let (led_to, others): (Vec<usize>, Vec<usize>) = (0..runs.len()).partition(|&at| is_led_to[at]);
+    for at in led_to.into_iter().chain(others) {
+        if let Some(to) = jumps[at].filter(|&to| !taken[to]) {
             taken[to] = true;
-            *link = Some(Link { to, damaged: Vec::new() });
+            links[at] = Some(Link { to, damaged: Vec::new() });
         }
     }
-    for at in (0..runs.len()).filter(|&at| links[at].is_none()).collect::<Vec<_>>() {
-        let fits = |to: usize| to != at && !taken[to] && runs[to].first >= runs[at].last;
-        let found = behind_damage(reader, &runs[at], |crc| {
-            let found = by_chain.get(&crc).into_iter().flatten().copied().filter(|&to| fits(to));
-            found.min_by_key(|&to| (runs[to].first, runs[to].start.abs_diff(runs[at].goes_on_at)))
-        });
-        if let Some(link) = found {
-            taken[link.to] = true;
-            links[at] = Some(link);
+    let mut free = Free::default();
+    (0..runs.len()).filter(|&at| !taken[at]).for_each(|at| free.add(at, &runs[at]));
+    let mut damage = Damage { reader, patience: reader.source_len().saturating_mul(4).saturating_add(64 << 20) };
+    // What a stale jump leads to may be damaged as well: the run that the damaged record says it follows comes first.
+    for is_confirmed in [true, false] {
+        for at in 0..runs.len() {
+            if links[at].is_some() {
+                continue;
+            }
+            let found = damage.behind(&runs[at], is_confirmed, |crc| free.find(crc, at, &runs[at]));
+            let found = found.filter(|link| is_confirmed || is_near(&runs[at], &runs[link.to], link));
+            if let Some(link) = found {
+                free.remove(&runs[link.to]);
+                links[at] = Some(link);
+            }
         }
     }
     links
 }
 
+/// Whether the numbers of two runs are as close as those on both sides of some damaged records are.
+fn is_near(from: &Run, to: &Run, link: &Link) -> bool {
+    to.first.0 - from.last.0 <= link.damaged.len() as u64 + 2
+}
+
+/// Runs that nothing leads to yet, by the CRC that they follow, their first number, and their offset.
+#[derive(Default)]
+struct Free(BTreeMap<(u32, Seq, u64), usize>);
+
+impl Free {
+    fn add(&mut self, at: usize, run: &Run) {
+        self.0.insert((run.first_chain, run.first, run.start), at);
+    }
+
+    fn remove(&mut self, run: &Run) {
+        self.0.remove(&(run.first_chain, run.first, run.start));
+    }
+
+    /// The run that follows one by this CRC: of those with the smallest number, the nearest one.
+    fn find(&self, crc: u32, at: usize, run: &Run) -> Option<usize> {
+        let mut numbers = self.0.range((crc, run.last, 0)..=(crc, Seq::MAX, u64::MAX));
+        let (&(_, number, _), _) = numbers.find(|&(_, &to)| to != at)?;
+        let place = (crc, number, run.goes_on_at);
+        let behind = self.0.range(place..=(crc, number, u64::MAX)).find(|&(_, &to)| to != at);
+        let before = self.0.range((crc, number, 0)..place).rfind(|&(_, &to)| to != at);
+        let distance = |found: &(&(u32, Seq, u64), &usize)| found.0.2.abs_diff(run.goes_on_at);
+        behind.into_iter().chain(before).min_by_key(distance).map(|(_, &to)| to)
+    }
+}
+
 /// How many damaged records are passed at once.
 const DAMAGED: usize = 256;
 
-/// Passes the damaged records after a run, as long as their headers follow each other, to a run that follows them.
-fn behind_damage(reader: &Reader, run: &Run, find: impl Fn(u32) -> Option<usize>) -> Option<Link> {
-    let (mut at, mut chain, mut damaged) = (run.goes_on_at, run.last_crc, Vec::new());
-    while damaged.len() < DAMAGED {
-        damaged.push(at);
-        let [stored, of_content] = crcs_at(reader, at);
-        if let Some(to) = [stored, of_content].into_iter().filter(|&crc| crc != 0).find_map(&find) {
-            return Some(Link { to, damaged });
-        }
-        let header = reader.raw_header(at);
-        let kind = plausible(&header, at, reader.source_len()).filter(|_| header.chain.get() == chain)?;
-        at = if kind == Kind::Jump { reader.word(at + RECORD_HEADER) } else { at + header.record_len() };
-        chain = stored;
-    }
-    None
+/// Finds the way past damaged records.
+struct Damage<'r> {
+    reader: &'r Reader,
+    /// In a hostile file, many jumps may lead to what looks like a long damaged record.
+    patience: u64,
 }
 
-/// The CRC that the damaged record at `at` had, which the one after it repeats: the one that is stored, or, if that is
-/// what was damaged, that of its content.
-fn crcs_at(reader: &Reader, at: u64) -> [u32; 2] {
-    let header = reader.raw_header(at);
-    let len = header.record_len();
-    let has_form = plausible(&header, at, reader.source_len()).is_some() && len <= CHUNK;
-    let of_content = if has_form { crc32fast::hash(&reader.piece(at, len)[4..]) } else { 0 };
-    [header.crc.get(), of_content]
+impl Damage<'_> {
+    /// Passes the damaged records after a run, as long as their headers follow each other, to a run that follows them.
+    /// `is_confirmed`: the first one says that it follows the run.
+    fn behind(&mut self, run: &Run, is_confirmed: bool, find: impl Fn(u32) -> Option<usize>) -> Option<Link> {
+        let (mut at, mut chain, mut damaged) = (run.goes_on_at, run.last_crc, Vec::new());
+        while damaged.len() < DAMAGED {
+            let header = self.reader.raw_header(at);
+            if is_confirmed && header.chain.get() != chain {
+                return None;
+            }
+            damaged.push(at);
+            let stored = header.crc.get();
+            let of_content = self.crc_of_content(at, &header);
+            if stored == of_content {
+                // It is not damaged, and a part of something else.
+                return None;
+            }
+            if let Some(to) = [stored, of_content].into_iter().filter(|&crc| crc != 0).find_map(&find) {
+                return Some(Link { to, damaged });
+            }
+            let kind = plausible(&header, at, self.reader.source_len()).filter(|_| header.chain.get() == chain)?;
+            at = if kind == Kind::Jump { self.reader.word(at + RECORD_HEADER) } else { at + header.record_len() };
+            chain = stored;
+        }
+        None
+    }
+
+    /// The CRC of the content of the damaged record at `at`, which the one after it repeats if only the stored one is
+    /// damaged. Zero if it has no content.
+    fn crc_of_content(&mut self, at: u64, header: &RecordHeader) -> u32 {
+        let len = header.record_len();
+        if len > CHUNK || len > self.patience || plausible(header, at, self.reader.source_len()).is_none() {
+            return 0;
+        }
+        self.patience -= len;
+        crc32fast::hash(&self.reader.piece(at, len)[4..])
+    }
 }
 
 /// Puts the runs together.
@@ -227,60 +287,95 @@ fn strands(runs: &[Run], links: &[Option<Link>]) -> Vec<Strand> {
     strands
 }
 
-/// Strands that are believed, by their first numbers.
+/// Where a strand stands in the log. Of those of one commit, the one that goes on after it is the last; of those that
+/// lie in the middle of it, the offset has to tell.
+type Standing = (Seq, Seq, bool, u64);
+
+impl Strand {
+    fn standing(&self, runs: &[Run]) -> Standing {
+        (self.first, self.last, !self.is_open, self.runs.first().map_or(0, |&first| runs[first].start))
+    }
+}
+
+/// Strands that are believed, in the order of the log.
 #[derive(Default)]
 struct Believed {
-    by_number: BTreeMap<Seq, Strand>,
+    in_order: BTreeMap<Standing, Strand>,
 }
 
 impl Believed {
     /// Whether a strand lies between those that are believed, with `room` numbers to spare on either side; without any,
     /// it may begin or end within a commit.
-    fn has_room_for(&self, strand: &Strand, room: u64, front: &Front) -> bool {
+    fn has_room_for(&self, strand: &Strand, at: Standing, room: u64, front: &Front) -> bool {
         let is_after = |before: &Strand, after: &Strand| match room {
             0 => before.last < after.first || before.is_open && before.last == after.first,
             room => before.last.0 + room <= after.first.0,
         };
-        let before = self.by_number.range(..=strand.first).next_back().map(|(_, before)| before);
-        let after = self.by_number.range(strand.first..).map(|(_, after)| after);
-        let after = after.into_iter().find(|after| before.is_none_or(|before| before.first != after.first));
+        let (before, after) = self.around(at);
         let follows = match (before, front.begin) {
             (Some(before), _) => is_after(before, strand),
             (None, Some(begin)) => begin.least <= strand.first,
             // Nothing tells where the log began.
             (None, None) => true,
         };
-        let is_followed = match (after, front.last.filter(|_| front.knows_the_end())) {
-            (Some(after), _) => is_after(strand, after),
-            (None, Some(last)) => strand.last <= last,
-            (None, None) => strand.commits > 1,
+        let is_known = front.last.is_some_and(|last| strand.last <= last);
+        let is_followed = match after {
+            Some(after) => is_after(strand, after),
+            None => is_known || !front.is_of_the_end() && strand.commits > 1,
         };
         follows && is_followed
     }
 
-    fn believe(&mut self, strand: Strand) {
-        self.by_number.insert(strand.first, strand);
+    /// The strands before and after this place.
+    fn around(&self, at: Standing) -> (Option<&Strand>, Option<&Strand>) {
+        let before = self.in_order.range(..at).next_back().map(|(_, before)| before);
+        (before, self.in_order.range(at..).next().map(|(_, after)| after))
+    }
+
+    /// Whether a strand that nothing leads to is large enough for the hole that it fits into. Without an index, a small
+    /// one is.
+    fn has_hole_for(&self, strand: &Strand, at: Standing, has_index: bool, front: &Front) -> bool {
+        let proves_room = strand.commits >= MANY || strand.records >= MANY && self.is_within_commit(strand, at, front);
+        let room = if proves_room { 0 } else { 2 };
+        let is_enough = proves_room || strand.commits > 0 && !has_index;
+        is_enough && self.has_room_for(strand, at, room, front)
+    }
+
+    /// Whether a strand lies within a commit whose beginning, if it is known where the log began, and whose end are
+    /// believed.
+    fn is_within_commit(&self, strand: &Strand, at: Standing, front: &Front) -> bool {
+        let (before, after) = self.around(at);
+        let begins = before.map_or(front.begin.is_none(), |before| before.is_open && before.last == strand.first);
+        strand.first == strand.last && begins && after.is_some_and(|after| after.first == strand.last)
+    }
+
+    fn believe(&mut self, strand: Strand, at: Standing) {
+        self.in_order.insert(at, strand);
+    }
+}
+
+/// Takes away what precedes the beginning of the log: it is no part of it, even if it leads there.
+fn cut_beginnings(strands: &mut Vec<Strand>, head: Option<usize>, least: Seq, runs: &[Run]) {
+    strands.retain(|strand| strand.last >= least);
+    for strand in strands {
+        let from = strand.runs.iter().position(|&run| Some(run) == head);
+        strand.runs.drain(..from.unwrap_or(0));
+        // Where the beginning itself is damaged, the numbers tell.
+        strand.runs.retain(|&run| runs[run].last >= least);
+        strand.first = strand.runs.first().map_or(least, |&first| runs[first].first.max(least));
     }
 }
 
 /// The log of a file in which something is missing.
 pub(crate) fn damaged_log(runs: &[Run], front: &Front, reader: &Reader, mut leads: LeadsInto<'_>) -> Log {
-    let links = links(runs, reader);
+    let head = front.begin.filter(|begin| begin.is_there).and_then(|begin| run_at(runs, begin.at));
+    let links = links(runs, head, reader);
     let mut rest = strands(runs, &links);
     let least = front.begin.map_or(Seq::ZERO, |begin| begin.least);
-    let head = front.begin.filter(|begin| begin.is_there).and_then(|begin| run_at(runs, begin.at));
-    if let Some(head) = head {
-        // What precedes the beginning of the log is no part of it, even if it leads there.
-        for strand in &mut rest {
-            if let Some(from) = strand.runs.iter().position(|&run| run == head) {
-                strand.runs.drain(..from);
-                strand.first = strand.first.max(least);
-            }
-        }
-    }
+    cut_beginnings(&mut rest, head, least, runs);
     let mut log = Log { least, most: Seq::MAX, ..Log::default() };
-    rest.retain(|strand| strand.last >= least);
-    rest.sort_by_key(|strand| std::cmp::Reverse(strand.records));
+    // What lies within a commit comes after what shows that there is one.
+    rest.sort_by_key(|strand| (strand.commits == 0, std::cmp::Reverse(strand.records)));
     let is_end = |strand: &Strand| {
         let last = strand.runs.last().map(|&last| &runs[last]);
         last.is_some_and(|last| last.commits > 0 && Some(last.commit_end) == front.tail)
@@ -288,6 +383,8 @@ pub(crate) fn damaged_log(runs: &[Run], front: &Front, reader: &Reader, mut lead
     let mut believed = Believed::default();
     let (sure, rest): (Vec<Strand>, Vec<Strand>) =
         rest.into_iter().partition(|strand| head.is_some_and(|head| strand.runs.contains(&head)) || is_end(strand));
+    // What was written since has no slots.
+    let is_index_old = front.closed_at.is_none() && !front.is_headless;
     let mut unsure = Vec::new();
     let mut led_to = Vec::new();
     for strand in rest {
@@ -298,21 +395,23 @@ pub(crate) fn damaged_log(runs: &[Run], front: &Front, reader: &Reader, mut lead
         }
     }
     for strand in sure.into_iter().chain(led_to) {
-        if believed.has_room_for(&strand, 0, front) {
-            believed.believe(strand);
+        let at = strand.standing(runs);
+        if believed.has_room_for(&strand, at, 0, front) {
+            believed.believe(strand, at);
         } else {
             log.doubtful += strand.records;
         }
     }
     for strand in unsure {
-        let is_first = believed.by_number.is_empty() && front.begin.is_none();
-        let room = if strand.commits >= MANY { 0 } else { 2 };
-        let is_enough = strand.commits >= MANY || strand.commits > 0 && leads.is_none();
-        let fits = || is_enough && believed.has_room_for(&strand, room, front);
-        let is_older = front.begin.is_none() && believed.by_number.range(strand.last..).next().is_some();
+        let at = strand.standing(runs);
+        let is_first = believed.in_order.is_empty() && front.begin.is_none();
+        let has_index = leads.is_some() && !is_index_old;
+        let fits = || believed.has_hole_for(&strand, at, has_index, front);
+        let from_its_end = (strand.last, Seq::ZERO, false, 0);
+        let is_older = front.begin.is_none() && believed.in_order.range(from_its_end..).next().is_some();
         let is_stale = || is_older && strand.runs.last().is_some_and(|&last| is_reused(reader, runs, last));
         if is_first || fits() && !is_stale() {
-            believed.believe(strand);
+            believed.believe(strand, at);
         } else {
             log.doubtful += strand.records;
         }
@@ -336,11 +435,16 @@ fn is_reused(reader: &Reader, runs: &[Run], run: usize) -> bool {
 }
 
 impl Log {
+    /// The number of its last record.
+    pub(crate) fn last_number(&self, runs: &[Run]) -> Option<Seq> {
+        self.pieces.last().map(|last| runs[last.run].last)
+    }
+
     /// Puts the strands one after the other.
     fn put_together(&mut self, believed: &Believed, links: &[Option<Link>], runs: &[Run], front: &Front) {
         let begin = front.begin.filter(|begin| begin.is_there);
         let mut before: Option<usize> = None;
-        for &at in believed.by_number.values().flat_map(|strand| &strand.runs) {
+        for &at in believed.in_order.values().flat_map(|strand| &strand.runs) {
             let run = &runs[at];
             let link = before.and_then(|before| links[before].as_ref().filter(|link| link.to == at));
             let is_direct = link.is_some_and(|link| link.damaged.is_empty());
@@ -365,7 +469,8 @@ impl Log {
         };
         if let Some(last) = before.map(|last| &runs[last]) {
             // A commit without its last record was not committed, unless the front says that it was.
-            let was_committed = !last.is_open || front.last >= Some(last.last);
+            // A number that is never used again counts as the last one, too.
+            let was_committed = !last.is_open || front.last > Some(last.last) || front.tail.is_some();
             self.most = if was_committed { last.last } else { last.last.before() };
             let reached = last.last_commit.unwrap_or_default();
             let is_at_end = front.last.is_none_or(|known| reached >= known) || Some(last.commit_end) == front.tail;

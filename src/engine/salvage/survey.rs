@@ -142,6 +142,20 @@ pub(crate) fn survey<E>(window: &mut Window<'_>, step: &mut dyn FnMut(u64) -> Re
 }
 
 impl Survey {
+    /// Takes away what was appended after the last commit, which ended at `tail`, and never became one: a transaction
+    /// that was rolled back, or was in progress. Its number tells nothing, since it is never used again.
+    pub(crate) fn end_at(&mut self, tail: u64) {
+        let was_never_committed = |run: &Run| run.is_open && run.commits == 0;
+        self.runs.retain(|run| run.start != tail || !was_never_committed(run));
+        let ends_there = |run: &&mut Run| run.commits > 0 && run.commit_end == tail;
+        if let Some(run) = self.runs.iter_mut().find(ends_there) {
+            (run.end, run.goes_on_at, run.jumps, run.is_open) = (tail, tail, false, false);
+            run.last = run.last_commit.unwrap_or(run.last);
+            run.marks.retain(|&mark| mark < tail);
+            run.catalogue.retain(|&at| at < tail);
+        }
+    }
+
     fn add(&mut self, window: &mut Window<'_>, record: &Sound) {
         let target = (record.kind == Kind::Jump).then(|| {
             let value = window.look(record.at + RECORD_HEADER, 8);
