@@ -22,7 +22,9 @@ use crate::file::layout::{CATALOGUE, RECORD_HEADER, Seq};
 /// saved if that holds, and if it was a part of the log. Each key gets its newest version; what was removed, cleared,
 /// dropped, renamed or replaced stays so; expiry times, and the names and types of maps, are kept. A key whose newest
 /// record is lost is left out, [unless asked for](RepairOptions::older_versions), since that record may have removed
-/// it. Neither what lies in space that was freed, nor a value that looks like a record, comes back.
+/// it. Neither what lies in space that was freed, nor a value that looks like a record, comes back, as long as the file
+/// tells where its log is; where the front of the file is lost as well, such keys count as
+/// [doubtful](RepairReport::doubtful_keys).
 ///
 /// If the file is whole, the new store equals it, compacted. A copy of a store in use is repaired to the last commit
 /// that it has as a whole, if it has one: [`RepairReport::commit`] tells.

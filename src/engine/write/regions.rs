@@ -84,8 +84,10 @@ impl<'e> Writing<'e> {
     pub(crate) fn put_in_force(&mut self, map: MapId, first: Offset) -> Result<()> {
         if self.engine.index(map)?.is_none() {
             let index = Index::open(&self.engine.mapping, first)?;
-            // Room was made for it.
-            self.engine.map_table()?.set_region(map, index.extent())?;
+            if !self.engine.map_table()?.set_region(map, index.extent())? {
+                // Room was made for it.
+                return Err(self.engine.mapping.corrupt(first, "the map table has no room for this map"));
+            }
         }
         Ok(())
     }
