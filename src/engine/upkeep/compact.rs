@@ -21,7 +21,6 @@ use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, MapId, Offset, align_block, live};
-use crate::file::space::Extent;
 
 /// The most rounds; more gain next to nothing.
 const ROUNDS: u32 = 4;
@@ -161,7 +160,7 @@ impl Engine {
             if ended == Ended::Stopped {
                 break;
             }
-            if self.compact_indexes((round, rounds), purpose, on_progress)? == Ended::Stopped {
+            if self.compact_indexes(round, purpose, on_progress)? == Ended::Stopped {
                 ended = Ended::Stopped;
                 break;
             }
@@ -268,7 +267,7 @@ impl Engine {
     /// Rebuilds each index that is too large or has a lower place.
     fn compact_indexes(
         &self,
-        (round, rounds): (u32, u32),
+        round: u32,
         purpose: Purpose,
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<Ended> {
@@ -290,8 +289,7 @@ impl Engine {
                     let Some(index) = self.index(map)? else { return Ok(Some(())) };
                     let blocks = self.fitting_blocks(map, &index, purpose)?;
                     writing.reclaim()?;
-                    let is_below = round < rounds && writing.has_gap_below(&index);
-                    if writing.is_in_place(&index, blocks) && !is_below {
+                    if writing.is_in_place(&index, blocks) {
                         return Ok(Some(()));
                     }
                     match writing.begin_resize(map, blocks, Tombstones::Dropped) {
@@ -409,14 +407,6 @@ impl<'e> Writing<'e> {
     fn is_in_place(&self, index: &Index<'_>, blocks: u64) -> bool {
         index.blocks() <= blocks.max(index.blocks() / 8 * 7)
             && self.writer.space.lowest(blocks * BLOCK).0 > index.offset()
-    }
-
-    /// Whether an index determines the length of the file, and the gap before it is worth filling, but shorter than the
-    /// index. Then it goes past the end first, and down in the next round.
-    fn has_gap_below(&self, index: &Index<'_>) -> bool {
-        let before = self.writer.space.extents().map(Extent::end).take_while(|&end| end <= index.offset()).last();
-        let gap = index.offset().bytes_since(before.unwrap_or(Offset::EXTENTS));
-        index.offset() + index.blocks() * BLOCK == self.writer.space.movable_end() && gap > self.spare()
     }
 
     /// How many free bytes the file of a dense store may have.
