@@ -5,25 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::engine::Engine;
-use crate::engine::change::batch::Batch;
+use crate::engine::change::bounded::Bounded;
 use crate::engine::clock::deadline;
 use crate::error::{Error, Result};
 use crate::file::layout::{DEFAULT_MAP, MapId};
 use crate::map::catalogue::find_or_create;
 use crate::store::Store;
 
-/// Records and bytes of one transaction.
-const MOST_RECORDS: u64 = 4096;
-const MOST_BYTES: u64 = 1 << 20;
-
 /// Takes entries as bytes; see [`Store::import`].
 pub struct Import {
-    engine: Arc<Engine>,
     maps: HashMap<String, MapId>,
-    batch: Option<Batch>,
-    /// Records and bytes of the transaction.
-    pending: (u64, u64),
+    to: Bounded,
     committed: u64,
 }
 
@@ -34,8 +26,7 @@ impl Store {
     /// While a transaction is open, other writers wait. What was committed stays if the import is dropped before its
     /// [end](Import::finish), or its process is killed; [`committed`](Import::committed) tells how far it came.
     pub fn import(&self) -> Import {
-        let engine = Arc::clone(&self.engine());
-        Import { engine, maps: HashMap::new(), batch: None, pending: (0, 0), committed: 0 }
+        Import { maps: HashMap::new(), to: Bounded::new(Arc::clone(&self.engine())), committed: 0 }
     }
 }
 
@@ -57,7 +48,7 @@ impl Import {
     /// [`InvalidName`](Error::InvalidName); those of [`Transaction::commit`](crate::Transaction::commit).
     pub fn create_map(&mut self, name: &str, types: &str, version: u32) -> Result<()> {
         self.commit()?;
-        let named = find_or_create(&self.engine, name, version, types.to_owned())?;
+        let named = find_or_create(self.to.engine(), name, version, types.to_owned())?;
         self.maps.insert(name.to_owned(), named.id);
         Ok(())
     }
@@ -80,14 +71,8 @@ impl Import {
     /// [`Transaction::commit`](crate::Transaction::commit).
     pub fn insert(&mut self, map: &str, key: &[u8], value: &[u8], expires: Option<SystemTime>) -> Result<()> {
         let id = self.id_of(map)?;
-        let batch = match &mut self.batch {
-            Some(batch) => batch,
-            none => none.insert(Batch::begin(Arc::clone(&self.engine))?),
-        };
-        batch.put(id, key, value, expires.map(deadline))?;
-        self.pending = (self.pending.0 + 1, self.pending.1 + (key.len() + value.len()) as u64);
-        let is_due = self.pending.0 >= MOST_RECORDS || self.pending.1 >= MOST_BYTES;
-        if is_due { self.commit() } else { Ok(()) }
+        self.to.batch()?.put(id, key, value, expires.map(deadline))?;
+        if self.to.count((key.len() + value.len()) as u64) { self.commit() } else { Ok(()) }
     }
 
     fn id_of(&mut self, map: &str) -> Result<MapId> {
@@ -97,8 +82,9 @@ impl Import {
         if let Some(&id) = self.maps.get(map) {
             return Ok(id);
         }
-        let found = self.engine.find_named(map)?;
-        let missing = || Error::NoSuchMap { path: self.engine.mapping.path().to_owned(), map: map.to_owned() };
+        let engine = self.to.engine();
+        let found = engine.find_named(map)?;
+        let missing = || Error::NoSuchMap { path: engine.mapping.path().to_owned(), map: map.to_owned() };
         let id = found.ok_or_else(missing)?.id;
         self.maps.insert(map.to_owned(), id);
         Ok(id)
@@ -124,11 +110,7 @@ impl Import {
     /// # Errors
     /// Those of [`Transaction::commit`](crate::Transaction::commit).
     pub fn commit(&mut self) -> Result<()> {
-        let (records, _) = std::mem::take(&mut self.pending);
-        if let Some(batch) = self.batch.take() {
-            batch.commit_as_usual()?;
-            self.committed += records;
-        }
+        self.committed += self.to.commit()?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@
 //! | [`backup`] | copies one commit | `report` `options` `copy` |
 //! | [`verify`] | checks everything | `report` `pace` `derived` `tables` `snapshot` `store` |
 //! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` `place` |
-//! | [`change`] | what users change, each a turn | `one` `batch` `maps` `origin` `bookmarks` |
+//! | [`change`] | what users change, each a turn | `one` `batch` `maps` `origin` `bookmarks` `bounded` |
 //! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `sweep` `share` `compact` `maintain` |
 //! | [`read`] | pins, and what they see | `kept` `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
 //! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `commit` `turn` `tables` `sync` |

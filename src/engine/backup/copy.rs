@@ -7,19 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::options::{BackupOptions, Pace};
 use super::report::{BackupProgress, BackupReport};
-use crate::engine::Engine;
-use crate::engine::change::batch::Batch;
+use crate::engine::change::bounded::Bounded;
 use crate::engine::change::maps::Named;
 use crate::engine::open::place::{Place, settings_of_copy};
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
-use crate::engine::settings::{Durability, Settings};
+use crate::engine::settings::Settings;
 use crate::error::Result;
 use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId, NEXT_ID, Seq, is_name};
-
-/// Records and their bytes that are copied in one transaction, which takes memory for each of its keys.
-const MOST_RECORDS: u64 = 4096;
-const MOST_BYTES: u64 = 1 << 20;
 
 /// What the catalogue of a commit says.
 #[derive(Default)]
@@ -51,12 +46,13 @@ impl Pinned {
         let settings = Settings { initial_capacity: catalogue.keys, limits, ..settings_of_copy(source) };
         let part = place.begin(&settings)?;
         let report = BackupReport { seq: self.seq().0, maps: catalogue.maps.len() as u64, ..BackupReport::default() };
-        let (to, total, on_progress) = (part.engine(), catalogue.bytes, &mut *on_progress);
-        let steps = Steps::begin(self, pace)?;
-        let mut copying =
-            Copying { from: self, to, batch: None, records: 0, bytes: 0, total, report, on_progress, steps };
+        let (to, steps) = (Bounded::new(Arc::clone(part.engine())), Steps::begin(self, pace)?);
+        let (total, on_progress) = (catalogue.bytes, &mut *on_progress);
+        let mut copying = Copying { from: self, to, total, report, on_progress, steps };
         let done = copying.copy_all(&catalogue)?;
         let report = copying.report;
+        // It has a handle of the store that is going to be closed.
+        drop(copying);
         if done.is_break() {
             return Ok(report);
         }
@@ -99,11 +95,7 @@ impl Pinned {
 /// A copy in progress.
 struct Copying<'c> {
     from: &'c Pinned,
-    to: &'c Arc<Engine>,
-    /// The transaction in progress, with the number and the bytes of its records.
-    batch: Option<Batch>,
-    records: u64,
-    bytes: u64,
+    to: Bounded,
     /// Bytes that there are to copy, more or less.
     total: u64,
     report: BackupReport,
@@ -157,14 +149,14 @@ impl Copying<'_> {
     /// Makes the maps, before anything is put into them.
     fn enter_all(&mut self, catalogue: &Catalogue) -> Result<ControlFlow<()>> {
         let (uuid, seq) = (self.from.engine().superblock()?.uuid, self.from.seq());
-        self.batch()?.set_origin(uuid, seq)?;
+        self.to.batch()?.set_origin(uuid, seq)?;
         if let Some(next_id) = &catalogue.next_id {
-            self.batch()?.put(CATALOGUE, NEXT_ID, next_id, None)?;
+            self.to.batch()?.put(CATALOGUE, NEXT_ID, next_id, None)?;
         }
         for listed in &catalogue.maps {
             // One a commit: a map that is not committed is not in the map table yet, so it takes no room there.
-            self.batch()?.enter(&listed.name, &listed.named, listed.keys)?;
-            self.end_batch()?;
+            self.to.batch()?.enter(&listed.name, &listed.named, listed.keys)?;
+            self.to.commit()?;
         }
         self.commit()
     }
@@ -176,40 +168,19 @@ impl Copying<'_> {
         while let Some(record) = from.next(&mut cursor) {
             let record = record?;
             from.engine().check_crc(record)?;
-            self.batch()?.put(map, record.key(), record.value(), record.expires())?;
+            self.to.batch()?.put(map, record.key(), record.value(), record.expires())?;
             self.report.keys += 1;
             self.report.bytes += record.counted_len();
-            if self.commit_if_due(record.len())?.is_break() {
+            if self.to.count(record.len()) && self.commit()?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The transaction in progress.
-    fn batch(&mut self) -> Result<&mut Batch> {
-        match &mut self.batch {
-            Some(batch) => Ok(batch),
-            none => Ok(none.insert(Batch::begin(Arc::clone(self.to))?)),
-        }
-    }
-
-    /// Counts a record of `bytes` bytes in the transaction, and ends that when it is large enough.
-    fn commit_if_due(&mut self, bytes: u64) -> Result<ControlFlow<()>> {
-        self.records += 1;
-        self.bytes += bytes;
-        let is_due = self.records >= MOST_RECORDS || self.bytes >= MOST_BYTES;
-        if is_due { self.commit() } else { Ok(ControlFlow::Continue(())) }
-    }
-
-    fn end_batch(&mut self) -> Result<()> {
-        (self.records, self.bytes) = (0, 0);
-        self.batch.take().map_or(Ok(()), |batch| batch.commit(Durability::Buffered))
-    }
-
     /// Ends the transaction, and asks whether to go on.
     fn commit(&mut self) -> Result<ControlFlow<()>> {
-        self.end_batch()?;
+        self.to.commit()?;
         self.steps.next(self.from)?;
         Ok((self.on_progress)(BackupProgress { done: self.report.bytes, total: self.total }))
     }

@@ -6,7 +6,7 @@ use super::batch::Batch;
 use crate::engine::Engine;
 use crate::engine::lookup::bookmarks::{Mark, value_of};
 use crate::error::{Error, Result};
-use crate::file::layout::{BOOKMARKS, CATALOGUE, Offset, Seq, live};
+use crate::file::layout::{BOOKMARKS, CATALOGUE, Offset, Seq};
 use crate::file::space::LogPoint;
 
 /// The longest name of a bookmark, in bytes.
@@ -64,10 +64,7 @@ impl Engine {
         let from = LogPoint { ordinal: first.ordinal, at: start };
         let extents = space.extents().filter(|extent| extent.is_log());
         let bytes: u64 = extents.filter_map(|extent| from.rest_of(extent)).map(|(from, to)| to - from).sum();
-        let tail = match self.at_rest()? {
-            Some(_) => self.superblock()?.log_end(),
-            None => Offset::of_commit_word(self.mapping.live(live::COMMIT_POINT)?),
-        };
+        let tail = self.last_commit_end()?;
         let unused = space.extent_of(tail).map_or(0, |last| last.end() - tail);
         Ok(bytes.saturating_sub(unused).saturating_sub(self.live_bytes()?))
     }

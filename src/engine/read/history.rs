@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
 use crate::error::{Error, Result};
-use crate::file::layout::{Kind, MapId, Offset, Seq, flags, live};
+use crate::file::layout::{MapId, Offset, Seq, live};
 use crate::file::log::{Record, Scan};
 use crate::file::space::{Extent, Space};
 
@@ -65,11 +65,7 @@ impl<'e> Iterator for Changed<'e> {
             if record.seq() > self.until {
                 return None;
             }
-            let wanted = record.seq() > self.after
-                && record.header.map() == self.map
-                && record.header.flags & flags::COPY == 0
-                && matches!(record.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear));
-            if wanted {
+            if record.seq() > self.after && record.header.map() == self.map && record.tells() {
                 return Some(Ok(record));
             }
         }
@@ -83,10 +79,7 @@ impl Engine {
     pub(crate) fn history(&self, after: Seq, until: Seq) -> Result<History> {
         let path = || self.mapping.path().to_owned();
         let truncated = || Error::HistoryTruncated { path: path(), seq: after.0 };
-        let end = match self.at_rest()? {
-            Some(_) => self.superblock()?.log_end(),
-            None => Offset::of_commit_word(self.mapping.live(live::COMMIT_POINT)?),
-        };
+        let end = self.last_commit_end()?;
         let (head, space) = self.head_and_space()?;
         let (head, behind) = (head.head.at, head.behind);
         if after < behind || after > until {
@@ -121,6 +114,14 @@ impl Engine {
         }
         let extent = if self.is_live()? && self.aside.is_none() { first } else { None };
         Ok(History { start, end, after, until, extent })
+    }
+
+    /// Where the last commit ends.
+    pub(crate) fn last_commit_end(&self) -> Result<Offset> {
+        match self.at_rest()? {
+            Some(_) => Ok(self.superblock()?.log_end()),
+            None => Ok(Offset::of_commit_word(self.mapping.live(live::COMMIT_POINT)?)),
+        }
     }
 
     /// The head of the log, and the extents at that time; `None` for these if they change faster than they can be read.
