@@ -156,9 +156,14 @@ fn send_backup(store: &Store, path: &Path, name: &str, output: &mut impl Write) 
 
 /// Keeps a copy up to date, until it is stopped.
 fn follow(address: &str, path: &Path, name: &str) -> Result<()> {
-    let mut was = String::new();
+    let (mut was, mut begins_again) = (String::new(), false);
     loop {
-        let Err(error) = follow_once(address, path, name) else { continue };
+        let Err(error) = follow_once(address, path, name, begins_again) else {
+            begins_again = false;
+            continue;
+        };
+        // An older file was put in the leader's place, and has other commits with the same numbers.
+        begins_again = matches!(error.downcast_ref(), Some(slotlog::Error::CannotFollow { .. }));
         if error.to_string() != was {
             was = error.to_string();
             say(&format!("trying again: {was}"));
@@ -168,9 +173,9 @@ fn follow(address: &str, path: &Path, name: &str) -> Result<()> {
 }
 
 /// Follows as long as the connection holds, or takes a backup over.
-fn follow_once(address: &str, path: &Path, name: &str) -> Result<()> {
+fn follow_once(address: &str, path: &Path, name: &str, begins_again: bool) -> Result<()> {
     let copy = Store::open(path)?;
-    let origin = copy.origin()?;
+    let origin = copy.origin()?.filter(|_| !begins_again);
     let (uuid, seq) = origin.as_ref().map_or((NONE, 0), |origin| (origin.store.as_str(), origin.seq));
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -13,6 +13,9 @@ pub struct Origin {
     pub store: String,
     /// The sequence number of the commit: the starting point for [`Store::changes`](crate::Store::changes) there.
     pub seq: u64,
+    /// A check sum of the history of the store up to that commit; 0 if it is not known. It tells the commit from the one
+    /// with the same number in a copy of the store that went another way.
+    pub crc: u32,
 }
 
 /// The result of every operation that can fail.
@@ -286,10 +289,14 @@ pub enum Error {
     #[error(
         "{}: cannot apply changes of store {} after its commit {:#x}: {}; begin again with a backup of that store",
         path.display(), after.store, after.seq,
-        origin.as_ref().map_or_else(
-            || "this is no copy of it".to_owned(),
-            |origin| format!("this is a copy of commit {:#x} of store {}", origin.seq, origin.store),
-        )
+        match origin {
+            None => "this is no copy of it".to_owned(),
+            Some(origin) if (&origin.store, origin.seq) == (&after.store, after.seq) => {
+                "this is a copy of another commit with that number, since one of the two is a copy of the file that \
+                 went on differently".to_owned()
+            }
+            Some(origin) => format!("this is a copy of commit {:#x} of store {}", origin.seq, origin.store),
+        }
     )]
     CannotFollow {
         /// The file.
@@ -762,8 +769,12 @@ mod tests {
         let reasons =
             [FullReason::MaxSize(7), FullReason::Disk, FullReason::FileSizeLimit(7), FullReason::AddressSpace(7)];
         errors.extend(reasons.map(|why| Error::Full { path: p(), needed: 4096, why }));
-        let of = |seq| Origin { store: "4f1d".to_owned(), seq };
-        errors.extend([None, Some(of(7))].map(|origin| Error::CannotFollow { path: p(), origin, after: of(9) }));
+        let of = |seq| Origin { store: "4f1d".to_owned(), seq, crc: 7 };
+        errors.extend([None, Some(of(7)), Some(of(9))].map(|origin| Error::CannotFollow {
+            path: p(),
+            origin,
+            after: of(9),
+        }));
         errors.push(Error::DamagedChanges { path: p(), what: "they end in the middle of a commit".into() });
         let counted = [Numbers::Commits, Numbers::Recoveries, Numbers::Maps];
         errors.extend(counted.map(|what| Error::NumbersExhausted { path: p(), what, max: 7 }));

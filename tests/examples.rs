@@ -169,7 +169,7 @@ fn follow() {
     wait_for_copy(path, &store);
     drop(leader);
     store.insert("key", "while there is no leader").unwrap();
-    let (_leader, _) = serve(path, &address);
+    let (leader, _) = serve(path, &address);
     wait_for_copy(path, &store);
     // The history is gone.
     drop(follower);
@@ -177,9 +177,29 @@ fn follow() {
     store.remove_bookmark("test").unwrap();
     store.insert("key", "afterwards").unwrap();
     assert!(store.compact().unwrap().finished);
-    let _follower = copy(path, &address);
+    let follower = copy(path, &address);
     wait_for_copy(path, &store);
     store.insert("key", "and it goes on").unwrap();
+    wait_for_copy(path, &store);
+
+    // An older file is put in the place of the leader's, and goes on differently.
+    drop((leader, follower));
+    let (app, older) = (path.join("app"), path.join("older"));
+    store.close().unwrap();
+    slotlog::Store::open(&app).unwrap().close().unwrap();
+    std::fs::copy(&app, &older).unwrap();
+    let store = slotlog::Store::open(&app).unwrap();
+    (0..10).for_each(|number| store.insert(format!("{number}"), "lost").unwrap());
+    let (leader, _) = serve(path, &address);
+    let follower = copy(path, &address);
+    wait_for_copy(path, &store);
+    drop((leader, follower));
+    store.close().unwrap();
+    std::fs::rename(&older, &app).unwrap();
+    let store = slotlog::Store::open(&app).unwrap();
+    (0..1000).for_each(|number| store.insert(format!("{number}"), "instead of it").unwrap());
+    let (_leader, _) = serve(path, &address);
+    let _follower = copy(path, &address);
     wait_for_copy(path, &store);
 
     assert!(fails("follow", path, &["serve", "missing folder/app", "127.0.0.1:0"]).contains("not found"));

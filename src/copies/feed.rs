@@ -166,7 +166,7 @@ impl<'f> Commit<'f> {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn seq(&self) -> u64 {
-        self.unit.seq.0
+        self.unit.last.seq.0
     }
 
     /// Its changes, in the order in which they were made. An item is an error if the file is damaged there.

@@ -12,7 +12,14 @@ type Change<'c> = (u16, u32, &'c str, &'c str);
 
 /// A commit after the one with the number before, as it is sent.
 fn sent(seq: u64, changes: &[Change<'_>]) -> Vec<u8> {
-    let head = SentCommit { magic: COMMIT_MAGIC, uuid: [7; 16], previous: (seq - 1).into(), seq: seq.into() };
+    let head = SentCommit {
+        magic: COMMIT_MAGIC,
+        uuid: [7; 16],
+        previous: (seq - 1).into(),
+        seq: seq.into(),
+        previous_crc: 0.into(),
+        crc: 0.into(),
+    };
     let change = |kind: u16, map: u32, key: &str, value: &str, crc: u32| {
         let (key_len, value_len) = ((key.len() as u16).into(), (value.len() as u32).into());
         let (kind, map, version_or_crc) = (kind.into(), map.into(), crc.into());

@@ -117,7 +117,7 @@ fn hostile_lengths_take_no_memory() {
     let (_, sent) = leader(4);
     let mut bytes = sent[0].clone();
     // The length of the value of the first change.
-    bytes[40 + 4..40 + 8].fill(0xff);
+    bytes[48 + 4..48 + 8].fill(0xff);
     let error = apply(&Store::in_memory().unwrap(), &bytes).unwrap_err();
     assert!(matches!(error, Error::DamagedChanges { .. }), "{error}");
 }

@@ -18,6 +18,7 @@ mod follow;
 mod hostile;
 mod input;
 mod kills;
+mod parted;
 mod told;
 
 #[test]

@@ -148,8 +148,8 @@ impl Copying<'_> {
 
     /// Makes the maps, before anything is put into them.
     fn enter_all(&mut self, catalogue: &Catalogue) -> Result<ControlFlow<()>> {
-        let (uuid, seq) = (self.from.engine().superblock()?.uuid, self.from.seq());
-        self.to.batch()?.set_origin(uuid, seq)?;
+        let from = self.from.engine();
+        self.to.batch()?.set_origin(from.superblock()?.uuid, from.commit_id(self.from.seq())?)?;
         if let Some(next_id) = &catalogue.next_id {
             self.to.batch()?.put(CATALOGUE, NEXT_ID, next_id, None)?;
         }

@@ -6,8 +6,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::batch::Batch;
 use crate::engine::Engine;
+use crate::engine::read::history::CommitId;
 use crate::error::{Error, Origin, Result};
-use crate::file::layout::{CATALOGUE, ORIGIN, OriginEntry, Seq};
+use crate::file::layout::{CATALOGUE, ORIGIN, OriginEntry};
 use crate::file::log::Record;
 
 impl Batch {
@@ -18,8 +19,8 @@ impl Batch {
     }
 
     /// Notes that with this batch the store becomes a copy of this commit.
-    pub(crate) fn set_origin(&mut self, uuid: [u8; 16], seq: Seq) -> Result<()> {
-        self.put(CATALOGUE, ORIGIN, OriginEntry { uuid, seq: seq.into() }.as_bytes(), None)
+    pub(crate) fn set_origin(&mut self, uuid: [u8; 16], commit: CommitId) -> Result<()> {
+        self.put(CATALOGUE, ORIGIN, OriginEntry::of(uuid, commit).as_bytes(), None)
     }
 }
 
@@ -46,9 +47,19 @@ impl Engine {
     }
 }
 
+impl OriginEntry {
+    pub(crate) fn of(uuid: [u8; 16], commit: CommitId) -> OriginEntry {
+        OriginEntry { uuid, seq: commit.seq.into(), crc: commit.crc.into(), reserved: 0.into() }
+    }
+
+    pub(crate) fn commit(&self) -> CommitId {
+        CommitId { seq: self.seq.into(), crc: self.crc.get() }
+    }
+}
+
 impl From<OriginEntry> for Origin {
     fn from(entry: OriginEntry) -> Origin {
-        Origin { store: uuid_text(entry.uuid), seq: entry.seq.get() }
+        Origin { store: uuid_text(entry.uuid), seq: entry.seq.get(), crc: entry.crc.get() }
     }
 }
 

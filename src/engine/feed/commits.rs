@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Deed, DeedKind, Names, Reading};
 use super::told::{Told, Unit, What};
 use crate::engine::Engine;
-use crate::engine::read::history::{History, Spot};
+use crate::engine::read::history::{CommitId, History, Spot};
 use crate::engine::read::pins::Hold;
 use crate::error::Result;
 use crate::file::layout::{CATALOGUE, Kind, MapId, Offset, Seq, flags};
@@ -16,7 +16,7 @@ pub(crate) struct Commits {
     /// All commits up to this one were told.
     after: Seq,
     /// The last one that was told, or the beginning.
-    told: Seq,
+    told: CommitId,
     names: Option<Names>,
     held: Option<Held>,
     /// Where it was when it let go, so that it need not read the same part of the log again and again.
@@ -45,7 +45,8 @@ struct Current {
 impl Commits {
     /// The commits after this number.
     pub(crate) fn after(engine: Arc<Engine>, after: Seq) -> Result<Commits> {
-        let mut commits = Commits { after, told: after, names: None, held: None, left_at: None };
+        let told = engine.commit_id(after)?;
+        let mut commits = Commits { after, told, names: None, held: None, left_at: None };
         // So that a number that is too old, or was never there, is refused at once.
         commits.held = Some(commits.hold(engine)?);
         Ok(commits)
@@ -88,7 +89,7 @@ impl Commits {
             held.hold.engine().check_not_forked()?;
             match held.find_next(self.after, self.told) {
                 Ok(Some(current)) => {
-                    (self.after, self.told) = (current.unit.seq, current.unit.seq);
+                    (self.after, self.told) = (current.unit.last.seq, current.unit.last);
                     self.leave(held.current.replace(current));
                     self.held = Some(held);
                     return Ok(true);
@@ -145,7 +146,7 @@ impl Held {
     }
 
     /// Finds the next commit that has changed something for a user.
-    fn find_next(&mut self, after: Seq, previous: Seq) -> Result<Option<Current>> {
+    fn find_next(&mut self, after: Seq, previous: CommitId) -> Result<Option<Current>> {
         let engine = self.hold.engine();
         let mut reading = Reading::default();
         let mut begun: Option<Offset> = None;
@@ -167,11 +168,11 @@ impl Held {
                 continue;
             }
             reading.end();
-            let seq = record.seq();
+            let last = CommitId { seq: record.seq(), crc: record.header.crc.get() };
             let deeds = std::mem::take(&mut reading).deeds;
             if tells {
                 self.at = record.end();
-                let unit = Unit { uuid: self.uuid, previous, seq };
+                let unit = Unit { uuid: self.uuid, previous, last };
                 return Ok(Some(Current { unit, at, end: self.at, deeds }));
             }
             begun = None;

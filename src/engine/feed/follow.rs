@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
 use crate::engine::change::maps::Named;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MAX_MAP, MapId, OriginEntry, Seq};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MAX_MAP, MapId, OriginEntry};
 
 /// A commit that is being applied. Dropped before its [end](Follower::end), it has done nothing.
 pub(crate) struct Follower {
@@ -28,17 +28,21 @@ impl Follower {
         let origin = batch.origin()?;
         let begins = match origin {
             Some(origin) if origin.uuid != unit.uuid => false,
-            Some(origin) if Seq::from(origin.seq) >= unit.seq => return Ok(None),
-            // A power cut came in between, and may have undone commits of the leader that this store has.
-            Some(origin) if Seq::from(origin.seq).incarnation() < unit.seq.incarnation() => {
-                Seq::from(origin.seq) == unit.previous
+            Some(origin) => {
+                let at = origin.commit();
+                if at.seq > unit.last.seq || at.can_be(unit.last) {
+                    return Ok(None);
+                }
+                // In between, a power cut may have undone commits of the leader that this store has.
+                let is_between = at.seq > unit.previous.seq && at.seq < unit.last.seq;
+                at.can_be(unit.previous) || is_between && at.seq.incarnation() == unit.last.seq.incarnation()
             }
-            Some(origin) => Seq::from(origin.seq) >= unit.previous,
-            None => unit.previous.count() == 0 && engine.is_blank(&batch)?,
+            None => unit.previous.seq.count() == 0 && engine.is_blank(&batch)?,
         };
         if !begins {
-            let after = OriginEntry { uuid: unit.uuid, seq: unit.previous.into() };
-            return Err(engine.cannot_follow(origin, after));
+            let is_same = |origin: OriginEntry| origin.uuid == unit.uuid && origin.commit().seq == unit.last.seq;
+            let after = if origin.is_some_and(is_same) { unit.last } else { unit.previous };
+            return Err(engine.cannot_follow(origin, OriginEntry::of(unit.uuid, after)));
         }
         Ok(Some(Follower { batch, unit, changed: BTreeSet::new(), cleared: BTreeSet::new() }))
     }
@@ -110,7 +114,7 @@ impl Follower {
 
     /// Makes all of it visible, with the durability of the store's commits.
     pub(crate) fn end(mut self) -> Result<()> {
-        self.batch.set_origin(self.unit.uuid, self.unit.seq)?;
+        self.batch.set_origin(self.unit.uuid, self.unit.last)?;
         self.batch.commit_as_usual()
     }
 }

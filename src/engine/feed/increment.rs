@@ -38,22 +38,21 @@ impl Engine {
         let BackupOptions { existing, durability, mut on_progress, .. } = options;
         let source = self.mapping.file_behind();
         let place = Place::check(path, source, existing)?;
-        let goal = self.visible()?;
+        let goal = self.commit_id(self.visible()?)?;
         let mut commits = Commits::after(Arc::clone(self), seq)?;
         let uuid = self.superblock()?.uuid;
         let part = place.begin(&settings_of_copy(source))?;
         let mut batch = Batch::begin(Arc::clone(part.engine()))?;
-        let follows = OriginEntry { uuid, seq: seq.into() };
-        batch.put(CATALOGUE, FOLLOWS, follows.as_bytes(), None)?;
+        let mut told = self.commit_id(seq)?;
+        batch.put(CATALOGUE, FOLLOWS, OriginEntry::of(uuid, told).as_bytes(), None)?;
         batch.set_origin(uuid, goal)?;
         batch.commit(Durability::Buffered)?;
         let mut pieces = Pieces { to: part.engine(), piece: Vec::with_capacity(PIECE), number: 0, failed: None };
-        let mut report = BackupReport { seq: goal.0, ..BackupReport::default() };
+        let mut report = BackupReport { seq: goal.seq.0, ..BackupReport::default() };
         let mut maps: BTreeSet<MapId> = BTreeSet::new();
-        let mut told = seq;
         let total = self.log_size()?.bytes;
         while commits.advance(|| Arc::clone(self))? {
-            let Some(unit) = commits.unit().filter(|unit| unit.seq <= goal) else { break };
+            let Some(unit) = commits.unit().filter(|unit| unit.last.seq <= goal.seq) else { break };
             let changes = commits.changes().inspect(|told| {
                 if let Ok(Told { map, .. }) = told {
                     report.keys += 1;
@@ -61,16 +60,16 @@ impl Engine {
                 }
             });
             pieces.write_unit(unit, changes)?;
-            (told, report.bytes) = (unit.seq, pieces.bytes());
+            (told, report.bytes) = (unit.last, pieces.bytes());
             let progress = BackupProgress { done: report.bytes, total: total.max(report.bytes) };
             if on_progress(progress).is_break() {
                 return Ok(report);
             }
         }
-        if told < goal || goal == seq {
+        if told.seq < goal.seq || goal.seq == seq {
             // So that what follows this increment need not know which commits had nothing to tell; and so that one
             // without any is not applied to another store, or after a gap.
-            pieces.write_unit(Unit { uuid, previous: told, seq: goal }, std::iter::empty())?;
+            pieces.write_unit(Unit { uuid, previous: told, last: goal }, std::iter::empty())?;
         }
         pieces.put_piece()?;
         (report.bytes, report.maps) = (pieces.bytes(), maps.len() as u64);

@@ -1,6 +1,7 @@
 //! What is told of one change.
 
-use crate::file::layout::{MapId, Seq};
+use crate::engine::read::history::CommitId;
+use crate::file::layout::MapId;
 
 /// A change of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,6 @@ pub(crate) enum What<'c> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unit {
     pub(crate) uuid: [u8; 16],
-    pub(crate) previous: Seq,
-    pub(crate) seq: Seq,
+    pub(crate) previous: CommitId,
+    pub(crate) last: CommitId,
 }

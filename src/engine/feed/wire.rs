@@ -12,6 +12,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::follow::Follower;
 use super::told::{Told, Unit, What};
 use crate::engine::Engine;
+use crate::engine::read::history::CommitId;
 use crate::error::{Error, Result};
 use crate::file::layout::{COMMIT_MAGIC, MapId, SentChange, SentCommit, Seq, sent};
 
@@ -63,8 +64,15 @@ pub(crate) fn write_commit<'c>(
     failed: impl Fn(io::Error) -> Error,
 ) -> Result<()> {
     let mut summed = Summed { inner: out, hasher: crc32fast::Hasher::new() };
-    let (previous, seq) = (unit.previous.into(), unit.seq.into());
-    let head = SentCommit { magic: COMMIT_MAGIC, uuid: unit.uuid, previous, seq };
+    let Unit { uuid, previous, last } = unit;
+    let head = SentCommit {
+        magic: COMMIT_MAGIC,
+        uuid,
+        previous: previous.seq.into(),
+        seq: last.seq.into(),
+        previous_crc: previous.crc.into(),
+        crc: last.crc.into(),
+    };
     summed.send(head.as_bytes()).map_err(&failed)?;
     for told in changes {
         let (head, key, value) = parts_of(&told?);
@@ -113,7 +121,9 @@ pub(crate) fn apply_next(engine: &Arc<Engine>, input: impl Read) -> Result<Optio
     if head.magic != COMMIT_MAGIC {
         return Err(engine.damaged_changes("a commit does not begin like one".to_owned()));
     }
-    let unit = Unit { uuid: head.uuid, previous: head.previous.into(), seq: head.seq.into() };
+    let previous = CommitId { seq: head.previous.into(), crc: head.previous_crc.get() };
+    let last = CommitId { seq: head.seq.into(), crc: head.crc.get() };
+    let unit = Unit { uuid: head.uuid, previous, last };
     let mut follower = Follower::begin(engine, unit)?;
     let (mut key, mut value) = (Vec::new(), Vec::new());
     loop {
@@ -129,7 +139,7 @@ pub(crate) fn apply_next(engine: &Arc<Engine>, input: impl Read) -> Result<Optio
             }
             let is_new = follower.is_some();
             follower.map_or(Ok(()), Follower::end)?;
-            return Ok(Some((unit.seq, is_new)));
+            return Ok(Some((last.seq, is_new)));
         }
         summed.receive_many(change.key_len.get().into(), &mut key).map_err(failed)?;
         summed.receive_many(change.value_len.get().into(), &mut value).map_err(failed)?;

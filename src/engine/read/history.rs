@@ -1,14 +1,30 @@
 //! History: the changes since a commit, as far as the log goes back.
 
+use super::pins::Hold;
 use crate::engine::Engine;
 use crate::engine::state::head::LogHead;
 use crate::error::{Error, Result};
 use crate::file::layout::{MapId, Offset, Seq, live};
-use crate::file::log::{Record, Scan};
+use crate::file::log::{self, Record, Scan};
 use crate::file::space::{Extent, Space};
 
 /// How often the head of the log may move during a look for the extents after it.
 const ATTEMPTS: u32 = 100;
+
+/// A commit, by its number and the CRC of the last record up to it, 0 if that is not known. In a copy of the file that
+/// went another way, or after an older one was put in its place, the same number has another CRC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommitId {
+    pub(crate) seq: Seq,
+    pub(crate) crc: u32,
+}
+
+impl CommitId {
+    /// Whether this can be the commit with the same number that somebody else knows.
+    pub(crate) fn can_be(self, other: CommitId) -> bool {
+        self.seq == other.seq && (self.crc == other.crc || self.crc == 0 || other.crc == 0)
+    }
+}
 
 /// A part of the log.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +138,41 @@ impl Engine {
             Some(_) => Ok(self.superblock()?.log_end()),
             None => Ok(Offset::of_commit_word(self.mapping.live(live::COMMIT_POINT)?)),
         }
+    }
+
+    /// The commit with this number. Its CRC is known if the log reaches back to its last record.
+    pub(crate) fn commit_id(&self, seq: Seq) -> Result<CommitId> {
+        let unknown = CommitId { seq, crc: 0 };
+        let hold = Hold::take(self)?;
+        let end = self.last_commit_end()?;
+        let (head, space) = self.head_and_space()?;
+        if seq < head.behind || seq > hold.seq() {
+            return Ok(unknown);
+        }
+        let head = head.head.at;
+        let extents = space.iter().flat_map(|space| space.extents());
+        let mut began: Vec<&Extent> = extents
+            .filter(|extent| extent.is_log() && extent.count <= seq.count() && !is_cut(space.as_ref(), extent, head))
+            .collect();
+        began.sort_unstable_by_key(|extent| std::cmp::Reverse(extent.count));
+        // What a later record says of the one before it is no help: that may be a jump of its own commit.
+        let starts = began.iter().map(|extent| extent.offset).chain([head]).filter(|&start| start != end);
+        for start in starts {
+            // A damaged log is no reason to refuse what is not damaged.
+            if !log::record(&self.mapping, start).is_ok_and(|first| first.seq() <= seq) {
+                continue;
+            }
+            let mut commit = unknown;
+            for record in Scan::new(&self.mapping, start, end) {
+                let Ok(record) = record else { return Ok(unknown) };
+                if record.seq() > seq {
+                    break;
+                }
+                commit.crc = record.header.crc.get();
+            }
+            return Ok(commit);
+        }
+        Ok(unknown)
     }
 
     /// The head of the log, and the extents at that time; `None` for these if they change faster than they can be read.

@@ -169,8 +169,13 @@ pub struct OriginEntry {
     pub uuid: [u8; 16],
     /// The number of the commit.
     pub seq: U64,
+    /// The CRC of the last record up to it, which tells histories apart that have the same numbers; 0 if that is not
+    /// known.
+    pub crc: U32,
+    /// Zero.
+    pub reserved: U32,
 }
-const _: () = assert!(size_of::<OriginEntry>() == 24);
+const _: () = assert!(size_of::<OriginEntry>() == 32);
 
 /// A bookmark: a commit after which the log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

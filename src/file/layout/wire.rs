@@ -19,8 +19,13 @@ pub struct SentCommit {
     pub previous: U64,
     /// Its number.
     pub seq: U64,
+    /// The CRC of the last record up to the commit before, which tells histories apart that have the same numbers; 0 if
+    /// that is not known.
+    pub previous_crc: U32,
+    /// The same for the commit itself.
+    pub crc: U32,
 }
-const _: () = assert!(size_of::<SentCommit>() == 40);
+const _: () = assert!(size_of::<SentCommit>() == 48);
 
 /// The head of a change that is sent. The bytes of the key and of the value follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
