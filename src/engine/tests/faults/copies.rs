@@ -130,6 +130,30 @@ impl History {
         self.events[moment..].iter().position(is_change).map_or(self.events.len(), |more| moment + more)
     }
 
+    /// Two moments at which the durable head of the log is at the same place, in different extents: the moments from
+    /// which on it is there, and the ends of these times.
+    fn same_head(&self, random: &mut Random) -> Option<[(usize, usize); 2]> {
+        let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let (mut heads, mut head): (Vec<(usize, u64, u64)>, _) = (Vec::new(), (0, 0));
+        for (moment, event) in self.events.iter().enumerate() {
+            match *event {
+                Event::Write(live::DURABLE_HEAD, ref at) => head.0 = word(at),
+                Event::Write(live::DURABLE_ORDINAL, ref ordinal) => head.1 = word(ordinal),
+                _ => continue,
+            }
+            heads.push((moment + 1, head.0, head.1));
+        }
+        heads.push((self.events.len(), 0, 0));
+        let times: Vec<_> = heads.windows(2).map(|two| ((two[0].0, two[1].0), (two[0].1, two[0].2))).collect();
+        let is_same = |one: (u64, u64), other: (u64, u64)| one.0 == other.0 && one.1 < other.1;
+        let pairs = times.iter().enumerate().flat_map(|(place, &(time, head))| {
+            let later = times[place..].iter().filter(move |&&(_, later)| is_same(head, later));
+            later.map(move |&(later, _)| [time, later])
+        });
+        let pairs: Vec<_> = pairs.collect();
+        (!pairs.is_empty()).then(|| pairs[random.below(pairs.len() as u64) as usize])
+    }
+
     /// The moment at which the next commit is made.
     fn next_commit(&self, moment: usize) -> usize {
         let is_commit = |event: &Event| matches!(event, Event::Write(live::COMMIT_POINT, _));
@@ -211,6 +235,14 @@ fn a_copy_of_what_changes_is_one_commit_or_refused() {
                 moment += random.below(left.min(most) + 1) as usize;
                 let last = moments.last_key_value().map_or(0, |(&block, _)| block);
                 moments.insert(last + 1 + random.below(last_block.saturating_sub(last) as u64 + 1) as usize, moment);
+            }
+            // The superblocks of one time, and all else of another one at which the log begins at the same place.
+            if copy % 4 == 3
+                && let Some([before, after]) = history.same_head(random)
+            {
+                let mut in_time = |(from, to): (usize, usize)| from + random.below((to - from) as u64 + 1) as usize;
+                begin = in_time((before.0, before.1.min(history.change_of_superblock(before.0))));
+                moments = BTreeMap::from([(0, begin), (2, in_time(after))]);
             }
             let image = history.copy(&moments);
             for (path, access) in [
