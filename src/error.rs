@@ -13,8 +13,8 @@ pub struct Origin {
     pub store: String,
     /// The sequence number of the commit: the starting point for [`Store::changes`](crate::Store::changes) there.
     pub seq: u64,
-    /// A check sum of the history of the store up to that commit; 0 if it is not known. It tells the commit from the one
-    /// with the same number in a copy of the store that went another way.
+    /// A checksum of the history of the store up to that commit; 0 if it is not known. It tells the commit from the
+    /// one with the same number in a copy of the store that went on differently.
     pub crc: u32,
 }
 
