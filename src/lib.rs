@@ -157,7 +157,8 @@ pub use map::{Entry, Map, MapChange, MapChanges, MapInfo, MapIter, SnapshotMap, 
 pub use options::Options;
 pub use snapshot::{Iter, Snapshot};
 pub use stats::{
-    ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, RestingStats, Stats, UpkeepStats, WaitingStats,
+    DamageStats, ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, RestingStats, Stats, UpkeepStats,
+    WaitingStats,
 };
 pub use store::Store;
 pub use transaction::Transaction;

@@ -276,6 +276,33 @@ impl Options {
         self
     }
 
+    /// How often [maintenance](crate::Store::maintain), on request or [in the
+    /// background](Options::background_maintenance), reads the whole log and checks the CRC of each record: the disk
+    /// may have lost some of what is rarely read. Default: `None`, never.
+    ///
+    /// Each call reads 1 MiB at least, and more if its budget allows: in the background up to 5 ms each second. Writers
+    /// do not wait for it, and all processes that do it share the work. What is found is in
+    /// [`Stats::damage`](crate::Stats::damage) of the process that found it, and never an error.
+    /// [`verify`](crate::Store::verify) checks everything at once, and more.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use slotlog::Store;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.slotlog");
+    /// let store = Store::options().scrub(Some(Duration::from_secs(24 * 60 * 60))).open(&path)?;
+    /// store.insert("hello", "world")?;
+    /// store.maintain(Duration::from_millis(5))?;
+    /// let damage = store.stats()?.damage;
+    /// assert!(damage.scrubbed_bytes > 0 && damage.findings.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn scrub(mut self, every: Option<Duration>) -> Options {
+        self.settings.scrub = every;
+        self
+    }
+
     /// Upkeep in the smallest steps, with some always in progress: for tests.
     #[cfg(feature = "testing")]
     #[doc(hidden)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crate::engine::Engine;
@@ -11,8 +12,9 @@ use crate::engine::clock::time;
 use crate::engine::read::pins::Pin;
 use crate::engine::settings::Opened;
 use crate::engine::state::words::LogSize;
+use crate::engine::verify::report::Finding;
 use crate::file::index::Index;
-use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, ExtentKind, MapId, Offset, SLOTS, VERSION};
+use crate::file::layout::{BLOCK, CATALOGUE, DEFAULT_MAP, ExtentKind, MapId, Offset, SLOTS, VERSION, live};
 use crate::{Bookmark, Origin, Result};
 
 /// Sizes and counters of a store; see [`Store::stats`](crate::Store::stats). All sizes are in bytes.
@@ -70,6 +72,8 @@ pub struct Stats {
     pub cleaned_bytes: u64,
     /// The upkeep that this process has done for the store.
     pub upkeep: UpkeepStats,
+    /// The damage that was found.
+    pub damage: DamageStats,
     /// Why this process currently does no upkeep, if so: an error. Meanwhile the log grows.
     pub resting: Option<RestingStats>,
     /// The extents of the file, by kind, `Free` last.
@@ -169,6 +173,31 @@ pub struct UpkeepStats {
     /// Maximum for one write: 17 slices and what it appended itself. (A slice is a sixteenth of
     /// [`checkpoint_every`](crate::Options::checkpoint_every), and at most 256 KiB.)
     pub most_flushed_bytes: u64,
+}
+
+/// The damage that was found; see [`Stats::damage`].
+///
+/// ```
+/// # let store = slotlog::Store::in_memory()?;
+/// let damage: slotlog::DamageStats = store.stats()?.damage;
+/// assert_eq!((damage.found, damage.quarantined_records), (0, 0));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DamageStats {
+    /// Damaged records that compaction has put into quarantine since the store was last closed or recovered: their keys
+    /// are kept, and reading them is an error until they are written again. [`verify`](crate::Store::verify) lists
+    /// those that still are.
+    pub quarantined_records: u64,
+    /// How much damage compaction and [scrubbing](crate::Options::scrub) have found since then.
+    pub found: u64,
+    /// When a process last began to scrub the log, if one has since then.
+    pub last_scrub: Option<SystemTime>,
+    /// Bytes of log that this process has scrubbed.
+    pub scrubbed_bytes: u64,
+    /// The first places of damage that this process has found, 16 at most. Compaction may have moved what was there.
+    pub findings: Vec<Finding>,
 }
 
 /// A process that has the store open for writing.
@@ -297,6 +326,7 @@ impl Stats {
                 flushed_bytes: done.flushed.all,
                 most_flushed_bytes: done.flushed.most,
             },
+            damage: damage(engine)?,
             resting: upkeep.rest.resting().map(|rest| RestingStats {
                 left: rest.left(),
                 why: rest.why,
@@ -329,6 +359,25 @@ impl Stats {
             poisoned: engine.is_poisoned(),
         })
     }
+}
+
+/// The damage that was found.
+fn damage(engine: &Engine) -> Result<DamageStats> {
+    let seen = &engine.upkeep.damage;
+    let is_live = engine.is_live()?;
+    let word = |at| if is_live { engine.mapping.live(at) } else { Ok(0) };
+    let began = word(live::SCRUBBED)?;
+    Ok(DamageStats {
+        quarantined_records: word(live::QUARANTINED)?,
+        last_scrub: (began > 0).then(|| time(began)),
+        found: word(live::DAMAGE)?,
+        scrubbed_bytes: seen.scrubbed.load(Ordering::Relaxed),
+        findings: seen
+            .first()
+            .iter()
+            .map(|defect| Finding { offset: defect.offset, what: defect.what.into() })
+            .collect(),
+    })
 }
 
 /// All maps of a store whose last visible commit has this count.

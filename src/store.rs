@@ -464,8 +464,9 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadOnly`](crate::Error::ReadOnly); [`Full`](crate::Error::Full) if there is no room to move anything;
-    /// [`Corrupt`](crate::Error::Corrupt) if a record is damaged, which is then not moved; those of
-    /// [`checkpoint`](Store::checkpoint).
+    /// those of [`checkpoint`](Store::checkpoint). A damaged record is no error: it goes into
+    /// [quarantine](crate::DamageStats::quarantined_records). [`Corrupt`](crate::Error::Corrupt) if it is an entry of
+    /// the catalogue of maps, or anything else is damaged that compaction relies on.
     pub fn compact(&self) -> Result<CompactReport> {
         self.compact_with(|_| ControlFlow::Continue(()))
     }

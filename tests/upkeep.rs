@@ -490,9 +490,9 @@ fn what_a_history_lends_is_not_used_again() {
     }
 }
 
-/// A copy would get a valid CRC; so damage is not moved, and nothing after it can be cleaned.
+/// A copy gets a valid CRC, but says that it stands for damage.
 #[test]
-fn damage_is_not_moved_and_holds_nobody_up() {
+fn damage_is_moved_as_damage_and_holds_nobody_up() {
     let folder = folder();
     let path = folder.path().join("store");
     let store = Store::open(&path).unwrap();
@@ -501,16 +501,113 @@ fn damage_is_not_moved_and_holds_nobody_up() {
     let at = bytes.windows(1000).position(|window| window == [5; 1000]).unwrap();
     support::overwrite(&path, at as u64 + 500, b"damage");
     overwrite(&store, &path, 100, 20_000, &mut Random(6));
-    for attempt in [store.compact().map(drop), store.maintain(Duration::from_secs(1)).map(drop)] {
-        assert!(matches!(attempt, Err(Error::Corrupt { .. })), "{attempt:?}");
-    }
-    assert!(store.get("damaged").unwrap().is_some());
-    store.insert("key", "value").unwrap();
-    // With the value removed, the damage does no more harm.
-    assert!(store.remove("damaged").unwrap());
     assert!(store.compact().unwrap().finished);
+    let damage = store.stats().unwrap().damage;
+    assert_eq!((damage.quarantined_records, damage.found, damage.findings.len()), (1, 1, 1));
+    // Reading it is an error, iterating goes on, and nothing else is lost.
+    assert!(matches!(store.get("damaged"), Err(Error::Corrupt { .. })));
+    let snapshot = store.snapshot().unwrap();
+    let entries: Vec<bool> = snapshot.iter().map(|entry| entry.is_err()).collect();
+    assert_eq!((entries.len(), entries.iter().filter(|is_error| **is_error).count()), (101, 1));
+    drop(snapshot);
+    assert_eq!((store.len().unwrap(), store.verify().unwrap().finding_count()), (101, 1));
+    // After a power cut the log is walked as far as it is whole, which is all of it.
+    let copy = folder.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    let copy = Store::open(&copy).unwrap();
+    assert!(matches!(copy.get("damaged"), Err(Error::Corrupt { .. })));
+    assert_eq!((copy.len().unwrap(), copy.verify().unwrap().finding_count()), (101, 1));
+    // It cannot be read to be changed, but written to.
+    assert!(store.begin().unwrap().get("damaged").is_err());
+    store.insert("damaged", "whole").unwrap();
+    assert!(copy.remove("damaged").unwrap());
     assert_clean(&store);
-    assert_eq!(store.len().unwrap(), 101);
+    assert_clean(&copy);
+    assert_eq!(store.get("damaged").unwrap().as_deref(), Some(&b"whole"[..]));
+    assert!(copy.get("damaged").unwrap().is_none());
+}
+
+/// Bits that the disk has lost are found before anybody reads them.
+#[test]
+fn a_scrub_finds_damage_and_fails_nothing() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let options = || Store::options().auto_compact(None).scrub(Some(Duration::from_secs(3600)));
+    let store = options().open(&path).unwrap();
+    for number in 0..5000_u32 {
+        store.insert(number.to_le_bytes(), [7; 1000]).unwrap();
+    }
+    store.insert("damaged", [5; 1000]).unwrap();
+    for number in 0..5000_u32 {
+        store.insert(number.to_be_bytes(), [7; 1000]).unwrap();
+    }
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(1000).position(|window| window == [5; 1000]).unwrap();
+    support::overwrite(&path, at as u64 + 500, b"damage");
+    // Two processes share the work.
+    let other = options().open(&path).unwrap();
+    let log = store.stats().unwrap().log_bytes;
+    let mut slices = 0;
+    let scrubbed = |store: &Store| store.stats().unwrap().damage.scrubbed_bytes;
+    loop {
+        let before = scrubbed(&store) + scrubbed(&other);
+        store.maintain(Duration::ZERO).unwrap();
+        other.maintain(Duration::ZERO).unwrap();
+        let now = scrubbed(&store) + scrubbed(&other);
+        assert!(now - before <= 2 * ((1 << 20) + 2000), "a slice is bounded");
+        if now == before {
+            break;
+        }
+        slices += 1;
+        assert!(now < 2 * log, "it comes to an end");
+    }
+    let all = scrubbed(&store) + scrubbed(&other);
+    assert!(slices >= 4 && (log..log + (1 << 20)).contains(&all), "{slices} slices, {all} of {log} bytes");
+    let findings = [store.stats().unwrap().damage, other.stats().unwrap().damage];
+    let [one, two] = &findings;
+    assert_eq!((one.found, two.found), (1, 1), "both say what one has found");
+    assert_eq!(one.findings.len() + two.findings.len(), 1);
+    let finding = one.findings.first().or(two.findings.first()).unwrap();
+    assert!(finding.offset < at as u64 && finding.offset + 100 > at as u64, "{finding}");
+    assert!(one.last_scrub.is_some());
+    drop(other);
+    // The next one is not due.
+    store.maintain(Duration::from_secs(1)).unwrap();
+    assert_eq!(scrubbed(&store) + findings[1].scrubbed_bytes, all);
+}
+
+/// Where a damaged record ends is not known, and the scrub goes on all the same.
+#[test]
+fn a_scrub_gets_past_a_damaged_length_and_beside_writers() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::options().scrub(Some(Duration::ZERO)).tiny_steps().open(&path).unwrap();
+    let mut random = Random(8);
+    for number in 0..300_u32 {
+        store.insert(number.to_le_bytes(), [7; 100]).unwrap();
+    }
+    for round in 0..2000_u32 {
+        store.insert((random.below(300) as u32).to_le_bytes(), [round as u8; 100]).unwrap();
+        store.maintain(Duration::ZERO).unwrap();
+    }
+    let damage = store.stats().unwrap().damage;
+    assert_eq!((damage.found, damage.findings.len()), (0, 0), "{:?}", damage.findings);
+    assert!(damage.scrubbed_bytes > 10 * store.stats().unwrap().log_bytes, "again and again");
+    drop(store);
+
+    let path = folder.path().join("damaged");
+    let store = Store::options().scrub(Some(Duration::ZERO)).auto_compact(None).open(&path).unwrap();
+    store.insert("damaged", [5; 50]).unwrap();
+    (0..3000_u32).for_each(|number| store.insert(number.to_le_bytes(), [8; 100]).unwrap());
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(50).position(|window| window == [5; 50]).unwrap() as u64;
+    // The header and the key are 40 bytes, the length of the value stands 8 bytes behind their beginning.
+    support::overwrite(&path, at - 40 + 8, &[0xff, 0xff]);
+    let before = store.stats().unwrap().damage.scrubbed_bytes;
+    store.maintain(Duration::ZERO).unwrap();
+    let damage = store.stats().unwrap().damage;
+    assert_eq!((damage.found, damage.findings[0].offset), (1, at - 40));
+    assert!(damage.scrubbed_bytes - before > store.stats().unwrap().log_bytes / 2, "it has gone on");
 }
 
 #[test]

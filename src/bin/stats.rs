@@ -176,6 +176,11 @@ impl Figures {
             },
             "resize": resize,
             "cleaned_bytes": stats.cleaned_bytes,
+            "damage": {
+                "quarantined_records": stats.damage.quarantined_records,
+                "found": stats.damage.found,
+                "last_scrub": stats.damage.last_scrub.map(date),
+            },
             "extents": extents.collect::<Vec<Value>>(),
             "maps": stats.maps.iter().map(map_to_json).collect::<Vec<Value>>(),
             "probe_lengths": self.probe_lengths,
@@ -200,6 +205,7 @@ impl Figures {
             ("writing now", self.writing()),
             ("pins", self.pins()),
             ("resize", self.resize()),
+            ("damage", self.damage()),
             ("compaction", format!("{} dead; {} cleaned so far", percent(stats.dead_share), size(stats.cleaned_bytes))),
         ];
         let mut text = String::new();
@@ -263,6 +269,14 @@ impl Figures {
             let _ = write!(text, "; the oldest is {} commits behind, held by {holder}{since}", oldest.behind);
         }
         text
+    }
+
+    /// Damage that compaction and scrubbing have found.
+    fn damage(&self) -> String {
+        let damage = &self.stats.damage;
+        let scrubbed = damage.last_scrub.map_or_else(|| "never".to_owned(), date);
+        let (found, quarantined) = (damage.found, damage.quarantined_records);
+        format!("{found} found so far; {quarantined} in quarantine; last scrub: {scrubbed}")
     }
 
     fn resize(&self) -> String {

@@ -27,7 +27,8 @@ impl Record<'_> {
     /// Whether its deadline has passed.
     #[inline(always)]
     pub(crate) fn is_expired(&self, at: Moment) -> bool {
-        self.expires().is_some_and(|deadline| deadline <= at.milliseconds())
+        // The deadline of a damaged record is not believed.
+        self.expires().is_some_and(|deadline| deadline <= at.milliseconds() && !self.is_damaged())
     }
 
     /// Whether it holds a value at this time.

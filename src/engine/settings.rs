@@ -206,6 +206,8 @@ pub(crate) struct Settings {
     pub(crate) checkpoint_every: u64,
     pub(crate) auto_compact: Option<f64>,
     pub(crate) background_maintenance: bool,
+    /// How often the log is scrubbed.
+    pub(crate) scrub: Option<Duration>,
     pub(crate) limits: Limits,
     pub(crate) on_recovery: Option<OnRecovery>,
 }
@@ -228,6 +230,7 @@ impl Default for Settings {
             checkpoint_every: 64 << 20,
             auto_compact: Some(0.5),
             background_maintenance: false,
+            scrub: None,
             limits: Limits::default(),
             on_recovery: None,
         }

@@ -365,6 +365,32 @@ impl<'a> Index<'a> {
         Ok(dead.map(|at| Probe::Vacant(at, true)))
     }
 
+    /// Whether a slot of a key with this hash, by all its bits, and the record that it leads to, are what `look` looks
+    /// for.
+    #[inline(always)]
+    pub(crate) fn has_slot(&self, hash: KeyHash, mut look: impl FnMut(SlotAt, Offset) -> Result<bool>) -> Result<bool> {
+        let mut line = hash.line(self.lines);
+        for _ in 0..self.lines {
+            let words = self.line(line)?;
+            let mut tagged = tagged(words, hash.tag());
+            while tagged != 0 {
+                let place = tagged.trailing_zeros() as usize;
+                tagged &= tagged - 1;
+                let value = words[place.min(SLOTS)].load();
+                let is_its = value > slot::DEAD && place < SLOTS && hash_of_slot(words, place, value) == hash;
+                if is_its && look(SlotAt { line, place }, Offset::of_slot(value))? {
+                    return Ok(true);
+                }
+            }
+            // Slots are first used in their order, so if the last one was, all were.
+            if words[SLOTS - 1].load() == slot::EMPTY {
+                return Ok(false);
+            }
+            line = self.next_line(line);
+        }
+        Ok(false)
+    }
+
     #[inline]
     fn next_line(&self, line: u64) -> u64 {
         if line + 1 == self.lines { 0 } else { line + 1 }

@@ -11,8 +11,8 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{
-    CATALOGUE, JUMP_LEN, Kind, MAX_COUNT, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, Shortcut, align8, flags,
-    is_name, record_len,
+    CATALOGUE, JUMP_LEN, KeyHash, Kind, MAX_COUNT, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, Shortcut, align8,
+    flags, is_name, record_len,
 };
 use super::mapping::{Mapping, Window};
 use crate::error::{Error, Result};
@@ -118,6 +118,39 @@ impl<'a> Record<'a> {
             && (self.header.map() != CATALOGUE || is_name(self.key()))
     }
 
+    /// Whether it removes its key, and that is no damage of a record that gave it a value.
+    pub(crate) fn is_sound_tombstone(&self) -> bool {
+        self.kind() == Some(Kind::Remove) && self.crc_holds()
+    }
+
+    /// Whether it stands for a record that was damaged: see [quarantine](super::layout#quarantine).
+    #[inline]
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.header.flags & flags::DAMAGED != 0
+    }
+
+    /// The hash of its key in a store with this seed. It outlives a lost key.
+    #[inline]
+    pub(crate) fn hash(&self, seed: u64) -> KeyHash {
+        if self.is_damaged() { self.hash_of_damaged(seed) } else { KeyHash::of(self.key(), seed) }
+    }
+
+    #[cold]
+    fn hash_of_damaged(&self, seed: u64) -> KeyHash {
+        match self.value().first_chunk() {
+            Some(bits) if self.key().is_empty() => KeyHash::from_bits(u64::from_le_bytes(*bits)),
+            _ => KeyHash::of(self.key(), seed),
+        }
+    }
+
+    /// The CRC that it should have if this is its chain.
+    pub(crate) fn crc_after(&self, chain: u32) -> u32 {
+        let mut hasher = Hasher::new();
+        hasher.update(&chain.to_le_bytes());
+        hasher.update(&self.bytes[8..]);
+        hasher.finalize()
+    }
+
     /// The offset that the value of a jump or a clear holds.
     pub(crate) fn target(&self) -> Option<Offset> {
         self.value().try_into().ok().map(|bytes| Offset(u64::from_le_bytes(bytes)))
@@ -125,7 +158,12 @@ impl<'a> Record<'a> {
 
     /// Whether the CRC holds.
     pub(crate) fn crc_holds(&self) -> bool {
-        crc_of(&self.bytes[4..]) == self.header.crc.get()
+        self.expected_crc() == self.header.crc.get()
+    }
+
+    /// The CRC that it should have.
+    pub(crate) fn expected_crc(&self) -> u32 {
+        crc_of(&self.bytes[4..])
     }
 }
 

@@ -19,6 +19,7 @@ mod copies;
 mod damage;
 mod input;
 mod pieces;
+mod quarantine;
 mod whole;
 
 /// A record of an undamaged log.

@@ -185,6 +185,7 @@ impl Batch {
     pub(crate) fn get(&self, map: MapId, key: &[u8]) -> Result<Option<Record<'_>>> {
         self.adopt()?;
         let record = self.newest(map, KeyHash::of(key, self.turn.engine().seed), key)?;
+        record.map_or(Ok(()), |record| self.turn.engine().check_undamaged(record))?;
         Ok(record.filter(|record| record.has_value(Moment::NOW)))
     }
 
@@ -268,8 +269,14 @@ impl Batch {
                 break;
             };
             let newest = newest?;
-            let hash = KeyHash::of(newest.key(), self.turn.engine().seed);
-            if newest.has_value(Moment::NOW) && self.own(cursor.map, hash, newest.key())?.is_none() {
+            let hash = newest.hash(self.turn.engine().seed);
+            if newest.is_damaged() {
+                // Its key may not be known. An error belongs to it; the iteration continues after it.
+                let hash = own_hash(cursor.map, hash);
+                if self.own.find(hash, |own| own.hash == hash).is_none() {
+                    self.turn.engine().check_undamaged(newest)?;
+                }
+            } else if newest.has_value(Moment::NOW) && self.own(cursor.map, hash, newest.key())?.is_none() {
                 return Ok(Some(newest));
             }
         }

@@ -15,6 +15,9 @@ use crate::file::log::{self, Glance, Record, Wanted};
 use crate::file::mapping::Window;
 use crate::file::table::MapTable;
 
+/// The defect of a record in quarantine.
+pub(crate) const WAS_DAMAGED: &str = "the value of this key was damaged when compaction came to it";
+
 /// How many keys are looked up side by side.
 const ABREAST: usize = 32;
 
@@ -59,7 +62,23 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn is_key(&self, map: MapId, key: &[u8], offset: Offset) -> Result<bool> {
         let record = log::record(&self.mapping, offset)?;
-        Ok(record.key() == key && record.header.map() == map)
+        Ok(record.header.map() == map && self.is_of_key(record, key))
+    }
+
+    /// Whether a record has this key, or may have had it before it was damaged.
+    #[inline(always)]
+    pub(crate) fn is_of_key(&self, record: Record<'_>, key: &[u8]) -> bool {
+        if record.is_damaged() { self.may_have_had(record, key) } else { record.key() == key }
+    }
+
+    /// Whether the record at `offset` has the key of another one, each of which may have been damaged.
+    #[inline(always)]
+    pub(crate) fn has_key_of(&self, record: Record<'_>, offset: Offset) -> Result<bool> {
+        if !record.is_damaged() || !record.key().is_empty() {
+            return self.is_key(record.header.map(), record.key(), offset);
+        }
+        let other = log::record(&self.mapping, offset)?;
+        Ok(other.header.map() == record.header.map() && other.hash(self.seed) == record.hash(self.seed))
     }
 
     /// Looks up the slot of a key. The caller holds the writer lock.
@@ -169,7 +188,7 @@ impl Engine {
         let Wanted { map, key, seq } = wanted;
         let newest = lines.find(&self.mapping, KeyHash::of(key, self.seed), &mut |offset| {
             let record = log::record(&self.mapping, offset)?;
-            Ok((record.key() == key && record.header.map() == map).then_some(record))
+            Ok((record.header.map() == map && self.is_of_key(record, key)).then_some(record))
         })?;
         match newest {
             Some(newest) => self.version_at(newest, seq, at),
@@ -188,12 +207,17 @@ impl Engine {
             }
         }
         match record.kind() {
-            Some(Kind::Put) if !self.settings.verify_reads || record.crc_holds() => {
+            Some(Kind::Put) if !record.is_damaged() && (!self.settings.verify_reads || record.crc_holds()) => {
                 Ok(if record.is_expired(at) { None } else { Some(record) })
             }
             Some(Kind::Remove) => Ok(None),
             kind => Err(self.damaged(record, kind)),
         }
+    }
+
+    /// Refuses a record that was damaged when compaction came to it.
+    pub(crate) fn check_undamaged(&self, record: Record<'_>) -> Result<()> {
+        if record.is_damaged() { Err(self.damaged(record, record.kind())) } else { Ok(()) }
     }
 
     /// Refuses a record whose CRC does not hold. Before it is copied, above all: the copy gets a CRC of its own.
@@ -209,6 +233,7 @@ impl Engine {
     #[cold]
     fn damaged(&self, record: Record<'_>, kind: Option<Kind>) -> crate::Error {
         match kind {
+            _ if record.is_damaged() => self.mapping.corrupt(record.offset, WAS_DAMAGED),
             Some(Kind::Put) => self.crc_error(record),
             _ => self.mapping.corrupt(record.offset, "expected a record with a key"),
         }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::file::layout::{Offset, RECORD_HEADER, Seq, Shortcut, live};
+use crate::file::layout::{KeyHash, Offset, RECORD_HEADER, Seq, Shortcut, live};
 use crate::file::log::{self, Record};
 
 /// No reader is at an older commit.
@@ -84,7 +84,7 @@ impl Engine {
         let Ok(middle) = log::record(&self.mapping, first.target_offset()) else { return Ok(None) };
         let second = middle.shortcut().filter(|second| {
             middle.seq() == first.target_seq()
-                && is_same_key(middle, newest)
+                && self.is_same_key(middle, newest)
                 && second.depth() == first.depth() - smallest_part(first.depth())
         });
         Ok(second.map(|second| Shortcut::new(second.target(), first.depth() + 1, second.target_seq().0)))
@@ -99,12 +99,30 @@ impl Engine {
         while record.seq() > seq {
             let Some(older) = self.next_version(record, seq)? else { return Ok(None) };
             left = left.saturating_sub(1);
-            if older.seq() > record.seq() || !is_same_key(older, record) || left == 0 {
+            if older.seq() > record.seq() || !self.is_same_key(older, record) || left == 0 {
                 return Err(self.mapping.corrupt(record.offset, "the version chain leads to another key"));
             }
             record = older;
         }
         Ok(Some(record))
+    }
+
+    /// Whether two records have the same key.
+    #[inline]
+    fn is_same_key(&self, older: Record<'_>, newer: Record<'_>) -> bool {
+        older.header.map() == newer.header.map()
+            && (older.key() == newer.key() || older.is_damaged() && self.may_have_had(older, newer.key()))
+    }
+
+    /// Whether a record that was damaged had this key, as far as can be told.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn may_have_had(&self, record: Record<'_>, key: &[u8]) -> bool {
+        if record.key().is_empty() {
+            record.hash(self.seed) == KeyHash::of(key, self.seed)
+        } else {
+            record.key() == key
+        }
     }
 
     /// One step down the version chain of a record, for a reader at `seq`, which is older.
@@ -121,11 +139,6 @@ impl Engine {
             prev => log::record(&self.mapping, prev).map(Some),
         }
     }
-}
-
-#[inline]
-fn is_same_key(one: Record<'_>, other: Record<'_>) -> bool {
-    one.header.map() == other.header.map() && one.key() == other.key()
 }
 
 /// The last two parts of a depth as a sum of numbers 2ᵏ − 1, the last one zero if it is such a number itself.

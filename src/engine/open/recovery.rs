@@ -324,7 +324,7 @@ impl Engine {
             if !matches!(record.kind(), Some(Kind::Put | Kind::Remove | Kind::Clear)) {
                 continue;
             }
-            let hash = KeyHash::of(record.key(), self.seed);
+            let hash = record.hash(self.seed);
             if let Some((index, _)) = maps.get(&record.header.map()) {
                 index.prefetch(hash);
             }
@@ -345,9 +345,8 @@ impl Engine {
         record: Record<'_>,
         hash: KeyHash,
     ) -> Result<bool> {
-        let (key, map) = (record.key(), record.header.map());
         let is_put = record.kind() == Some(Kind::Put);
-        match self.probe(index, map, hash, key)? {
+        match index.probe(hash, |offset| self.has_key_of(record, offset))? {
             Some(Probe::Found(at, newest)) => {
                 let newest = log::record(&self.mapping, newest)?;
                 totals.keys -= 1;

@@ -156,7 +156,7 @@ impl Cursor {
         self.ahead.take_first();
         let newest = log::record(&engine.mapping, offset).and_then(|newest| {
             // As above.
-            if KeyHash::of(newest.key(), engine.seed) == hash && newest.header.map() == self.map {
+            if newest.hash(engine.seed) == hash && newest.header.map() == self.map {
                 Ok(newest)
             } else {
                 Err(engine.mapping.corrupt(offset, "the record has another key, or map, than its slot says"))

@@ -9,9 +9,10 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::engine::Engine;
 use crate::engine::clock::now;
+use crate::engine::lookup::keys::WAS_DAMAGED;
 use crate::error::Result;
 use crate::file::index::Totals;
-use crate::file::layout::{KeyHash, Kind, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, live};
+use crate::file::layout::{KeyHash, Kind, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, flags, live};
 use crate::file::log;
 
 impl Engine {
@@ -74,6 +75,7 @@ impl Engine {
             len => self.mapping.copy(offset + RECORD_HEADER, len)?.try_into().ok().map(u64::from_le_bytes),
         };
         match Kind::from_u8(header.kind) {
+            _ if header.flags & flags::DAMAGED != 0 => Err(self.mapping.corrupt(offset, WAS_DAMAGED)),
             Some(Kind::Put) if expires.is_some_and(|deadline| deadline <= now()) => Ok(None),
             Some(Kind::Put) if self.settings.verify_reads => {
                 let record = self.mapping.copy(offset, header.record_len())?;
@@ -93,8 +95,15 @@ impl Engine {
     }
 
     fn has_key(&self, offset: Offset, header: &RecordHeader, map: MapId, key: &[u8]) -> Result<bool> {
-        Ok(header.map() == map
-            && usize::from(header.key_len.get()) == key.len()
+        if header.map() != map {
+            return Ok(false);
+        }
+        if header.flags & flags::DAMAGED != 0 && header.key_len.get() == 0 {
+            let value = self.mapping.copy(offset + header.value_start(), size_of::<u64>() as u64)?;
+            let bits = value.first_chunk().map_or(0, |bits| u64::from_le_bytes(*bits));
+            return Ok(KeyHash::from_bits(bits) == KeyHash::of(key, self.seed));
+        }
+        Ok(usize::from(header.key_len.get()) == key.len()
             && self.mapping.copy(offset + header.key_start(), key.len() as u64)? == key)
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::catalogue::Catalogue;
 use super::report::{RepairOptions, RepairProgress, RepairReport};
 use super::target::Target;
+use crate::engine::lookup::keys::WAS_DAMAGED;
 use crate::engine::open::place::Place;
 use crate::engine::salvage::front::Front;
 use crate::engine::salvage::judge::{Grade, Judge, Lost, Seen, Verdict};
@@ -181,7 +182,7 @@ impl<'r, 'p> Repair<'r, 'p> {
             return Err(not_a_store("there is no record of one in it").into());
         }
         let whole = whole_log(runs, &front, &mut window);
-        let mut slots = whole.is_none().then(|| Slots::read_from(self.reader, &front));
+        let mut slots = (whole.is_none() || survey.lacks_keys).then(|| Slots::read_from(self.reader, &front));
         let log = match (whole, &slots) {
             (Some(log), _) => log,
             (None, None) => Log::default(),
@@ -311,6 +312,7 @@ impl<'r, 'p> Repair<'r, 'p> {
                     match judge.judge(&record) {
                         Verdict::Keep(grade) => self.keep(&record, grade, (judge, &mut catalogue), target)?,
                         Verdict::Later => later.push(at),
+                        Verdict::Lost if record.was_damaged() => self.report.note(at, WAS_DAMAGED),
                         Verdict::Gone | Verdict::Lost => {}
                     }
                 }

@@ -38,6 +38,11 @@ impl<'b> Seen<'b> {
         Kind::from_u8(self.header.kind)
     }
 
+    /// Whether it stands for a damaged record: see [quarantine](crate::format#quarantine).
+    pub(crate) fn was_damaged(&self) -> bool {
+        self.header.flags & flags::DAMAGED != 0
+    }
+
     pub(crate) fn whole_len(&self) -> u64 {
         self.bytes.len() as u64
     }
@@ -257,6 +262,9 @@ impl<'r> Judge<'r> {
             }
             _ => return Verdict::Gone,
         }
+        if record.was_damaged() {
+            return self.judge_damaged(record);
+        }
         let hash = self.hash(map, record.its_key());
         if !self.meet(hash) {
             return Verdict::Gone;
@@ -284,6 +292,26 @@ impl<'r> Judge<'r> {
             _ if self.is_in_doubt => Verdict::Keep(Grade::Doubtful),
             _ => Verdict::Keep(Grade::Sure),
         }
+    }
+
+    /// What becomes of the key of a record in quarantine.
+    fn judge_damaged(&mut self, record: &Seen<'_>) -> Verdict {
+        let (map, key) = (record.header.map(), record.its_key());
+        let is_newest = if key.is_empty() {
+            let hash = record.its_value().first_chunk().map_or(0, |bits| u64::from_le_bytes(*bits));
+            let says = self.slots.as_mut().map_or(Says::Unknown, |slots| slots.ask_for(map, hash, record.at));
+            matches!(says, Says::This | Says::Unknown)
+        } else {
+            // The slot is accounted for.
+            _ = self.slots.as_mut().map(|slots| slots.ask(map, key, record.at));
+            let hash = self.hash(map, key);
+            match self.keeps_older {
+                true => self.keys.find(hash as u64, |other| *other == hash).is_none() && self.older.insert(hash),
+                false => self.meet(hash),
+            }
+        };
+        self.lost += u64::from(is_newest);
+        if is_newest { Verdict::Lost } else { Verdict::Gone }
     }
 
     /// For each map with an index, how many of its slots lead to lost records, and whether a key without a slot is

@@ -141,7 +141,8 @@ pub(crate) fn header_in(bytes: &[u8]) -> RecordHeader {
 /// The kind of the record with this header, if it can be one of a file of `len` bytes.
 #[inline]
 pub(crate) fn plausible(header: &RecordHeader, at: u64, len: u64) -> Option<Kind> {
-    const KNOWN: u8 = flags::COMMIT | flags::NEW | flags::COPY | flags::EXPIRES | flags::SHORTCUT | flags::EXPIRED;
+    const KNOWN: u8 =
+        flags::COMMIT | flags::NEW | flags::COPY | flags::EXPIRES | flags::SHORTCUT | flags::EXPIRED | flags::DAMAGED;
 
     let kind = Kind::from_u8(header.kind)?;
     let (lens, is_commit) = ((header.key_len.get(), header.value_len.get()), header.flags & flags::COMMIT != 0);

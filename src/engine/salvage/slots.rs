@@ -138,8 +138,12 @@ impl Slots {
 
     /// What the index says about the record at `at`.
     pub(crate) fn ask(&mut self, map: MapId, key: &[u8], at: u64) -> Says {
-        let (Some(seed), Some(of_map)) = (self.seed, self.maps.get_mut(&map)) else { return Says::Unknown };
-        let hash = KeyHash::of(key, seed).bits();
+        self.seed.map_or(Says::Unknown, |seed| self.ask_for(map, KeyHash::of(key, seed).bits(), at))
+    }
+
+    /// The same for a key of which only the hash is known.
+    pub(crate) fn ask_for(&mut self, map: MapId, hash: u64, at: u64) -> Says {
+        let Some(of_map) = self.maps.get_mut(&map) else { return Says::Unknown };
         let from = of_map.used.partition_point(|used| used.hash < hash);
         if !self.is_current {
             // Its slots are not counted as those of a lost key.

@@ -6,7 +6,7 @@
 //! a part of the log; [`strands`](super::strands) decides.
 
 use super::reader::{CHUNK, Looked, Sound, Window, header_in, plausible};
-use crate::file::layout::{CATALOGUE, EXTENTS, Kind, RECORD_HEADER, Seq};
+use crate::file::layout::{CATALOGUE, EXTENTS, Kind, RECORD_HEADER, Seq, flags};
 
 /// Records up to this length are looked for in any case.
 const SHORT: u64 = 4 << 10;
@@ -107,12 +107,14 @@ pub(crate) struct Survey {
     pub(crate) runs: Vec<Run>,
     /// Too much had the form of a record and was none, so long records may have been overlooked inside damaged ones.
     pub(crate) is_cut_short: bool,
+    /// Some keys are lost of which only the hashes were quarantined.
+    pub(crate) lacks_keys: bool,
 }
 
 /// Reads the whole file. `step` is told of each few bytes, and may end it.
 pub(crate) fn survey<E>(window: &mut Window<'_>, step: &mut dyn FnMut(u64) -> Result<(), E>) -> Result<Survey, E> {
     let len = window.reader.source_len();
-    let mut survey = Survey { runs: Vec::new(), is_cut_short: false };
+    let mut survey = Survey { runs: Vec::new(), is_cut_short: false, lacks_keys: false };
     let (mut at, mut told) = (EXTENTS, 0);
     // In a hostile file, each place may begin what looks like a record of gigabytes.
     let mut patience = len.saturating_mul(4).saturating_add(64 << 20);
@@ -161,6 +163,7 @@ impl Survey {
             let value = window.look(record.at + RECORD_HEADER, 8);
             u64::from_le_bytes(value.first_chunk().copied().unwrap_or_default())
         });
+        self.lacks_keys |= record.header.flags & flags::DAMAGED != 0 && record.header.key_len.get() == 0;
         match self.runs.last_mut().filter(|run| run.is_followed_by(record)) {
             Some(run) => run.add(record, target),
             None => {

@@ -1,7 +1,7 @@
 //! The ledger of upkeep: what this process knows of work to do and of work done.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 
 use super::expired::Expired;
@@ -63,6 +63,41 @@ pub(crate) struct Done {
     pub(crate) flushed: Figures,
 }
 
+/// How many places of damage are kept; further ones are only counted.
+const KEPT: usize = 16;
+
+/// A place of damage, and what is wrong there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Defect {
+    pub(crate) offset: u64,
+    pub(crate) what: &'static str,
+}
+
+/// The damage that this process has found.
+#[derive(Debug, Default)]
+pub(crate) struct Damage {
+    /// Bytes of log that were scrubbed.
+    pub(crate) scrubbed: AtomicU64,
+    first: Mutex<Vec<Defect>>,
+}
+
+impl Damage {
+    /// The first places, in the order in which they were found.
+    pub(crate) fn first(&self) -> Vec<Defect> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a place, and says whether it is new, as far as is known.
+    pub(crate) fn note(&self, defect: Defect) -> bool {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !first.contains(&defect);
+        if is_new && first.len() < KEPT {
+            first.push(defect);
+        }
+        is_new
+    }
+}
+
 /// What this process knows of the upkeep of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
@@ -76,6 +111,7 @@ pub(crate) struct Upkeep {
     moved: Work,
     flushed: Work,
     pub(crate) expired: Expired,
+    pub(crate) damage: Damage,
     /// The thread that does the upkeep, if there is one.
     thread: OnceLock<Thread>,
 }

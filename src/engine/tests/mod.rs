@@ -7,6 +7,7 @@ mod faults;
 mod full_disk;
 mod kills;
 mod maps;
+mod quarantine;
 mod readers;
 mod recovery;
 mod space;

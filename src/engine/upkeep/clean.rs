@@ -6,6 +6,8 @@
 //! the head has nothing older to hide, and is dropped; and only old readers, and a recovery from an old superblock,
 //! need what lies before the head.
 //!
+//! A damaged record at the head is [quarantined](super::quarantine).
+//!
 //! An expired entry is removed by an ordinary remove, which shows up in the log for those that follow it.
 //!
 //! The order of a step, which keeps space from being reused too early:
@@ -18,6 +20,7 @@
 //!
 //! A kill in between leaves the head where it was; the next step does the same again, and finds less to do.
 
+use super::quarantine::Quarantined;
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::lookup::bookmarks::Kept;
@@ -29,7 +32,7 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Place, Tombstones};
 use crate::error::Result;
 use crate::file::index::Probe;
-use crate::file::layout::{BLOCK, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
+use crate::file::layout::{BLOCK, CATALOGUE, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
 use crate::file::space::{Extent, LogPoint};
 
@@ -67,6 +70,8 @@ pub(crate) struct Cleaned {
     pub(crate) emptied: u64,
     /// The rest of the log is kept for a bookmark.
     pub(crate) is_kept: bool,
+    /// Damaged records that were put into quarantine.
+    pub(crate) quarantined: u64,
 }
 
 /// A record that has to be moved, or an expired one that has to be removed.
@@ -84,6 +89,10 @@ struct Passed<'a> {
     bytes: u64,
     moves: Vec<Move<'a>>,
     moved: u64,
+    /// Damaged records that go into quarantine.
+    quarantined: Vec<Quarantined<'a>>,
+    /// Slots that lead to damage, of keys that have another one by now.
+    stale: Vec<Place<'a>>,
     /// Slots have become dead.
     dropped: bool,
     /// Extents that are passed as a whole.
@@ -92,6 +101,27 @@ struct Passed<'a> {
     is_kept: bool,
     /// The hashes of the keys that come next.
     ahead: std::vec::IntoIter<KeyHash>,
+    /// The store has more maps than the default one: a damaged map number may be that of another map.
+    has_maps: bool,
+    /// What was passed before the last record, if nobody looked at that record's CRC.
+    unchecked: Option<(LogHead, u64)>,
+}
+
+impl Passed<'_> {
+    /// Whether nothing has to be appended.
+    fn moves_nothing(&self) -> bool {
+        self.moves.is_empty() && self.quarantined.is_empty()
+    }
+}
+
+/// What looking at a record has shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// It is whole.
+    Whole,
+    /// It is dead, as far as can be told without its CRC.
+    Unchecked,
+    Damaged,
 }
 
 impl Engine {
@@ -111,7 +141,7 @@ impl Engine {
         let mut hashes = Vec::with_capacity(AHEAD);
         let mut next = Some(first);
         while let Some(record) = next.filter(|record| matches!(record.kind(), Some(Kind::Put | Kind::Remove))) {
-            let hash = KeyHash::of(record.key(), self.seed);
+            let hash = record.hash(self.seed);
             if let Ok(Some(index)) = self.index(record.header.map()) {
                 index.prefetch(hash);
             }
@@ -127,8 +157,27 @@ impl Engine {
     /// The smallest number that the record at the head may have. The record before it has `behind`.
     fn first_seq(&self, at: Offset, behind: Seq) -> Result<Seq> {
         let first = log::record(&self.mapping, at)?;
-        // An incarnation record's number declares its incarnation, so the smallest is that after the record before it.
-        Ok(if first.kind() == Some(Kind::Incarnation) { behind.next() } else { first.seq() })
+        if first.kind() == Some(Kind::Incarnation) {
+            // Its number declares its incarnation, so the smallest is that after the record before it.
+            return Ok(behind.next().min(first.seq()));
+        }
+        // The last record of the log may be damaged and stay.
+        let next = self.mapping.live_seq(live::VISIBLE)?.next();
+        Ok(first.seq().min(next))
+    }
+
+    /// The record to append for a record that is needed.
+    fn entry_of<'a>(&self, a_move: &Move<'a>, seq: Seq) -> Result<Entry<'a>> {
+        let Move { record, expired, .. } = *a_move;
+        let (prev, map, key) = (record.offset, record.header.map(), record.key());
+        let shortcut = self.shortcut_over(record)?;
+        if expired {
+            let flags = flags::EXPIRED;
+            return Ok(Entry { flags, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) });
+        }
+        let (kind, expires) = (record.kind().unwrap_or(Kind::Put), record.expires().map(Into::into));
+        let flags = flags::COPY | record.header.flags & flags::DAMAGED;
+        Ok(Entry { kind, flags, seq, prev, map, expires, shortcut, key, value: record.value() })
     }
 
     /// The least bytes, and the least share, of an extent that are worth cutting off.
@@ -146,18 +195,24 @@ impl<'e> Writing<'e> {
     pub(crate) fn clean(&mut self, portion: Portion) -> Result<Cleaned> {
         let from = self.engine.head_for_writing()?;
         let passed = self.pass(&from, portion)?;
-        let mut cleaned = Cleaned { passed: passed.bytes, moved: passed.moved, emptied: 0, is_kept: passed.is_kept };
+        let quarantined = passed.quarantined.len() as u64;
+        let (moved, is_kept) = (passed.moved, passed.is_kept);
+        let mut cleaned = Cleaned { passed: passed.bytes, moved, emptied: 0, is_kept, quarantined };
         if cleaned.passed == 0 {
             return Ok(cleaned);
         }
-        if !passed.moves.is_empty() {
-            let committed = self.commit_moves(&passed.moves, portion.aim);
+        if !passed.moves_nothing() {
+            let committed = self.commit_moves(&passed, portion.aim);
             if let Err(error) = committed {
                 self.abandon()?;
                 return Err(error);
             }
         } else if passed.dropped {
             self.skip_number()?;
+        }
+        self.retire_stale(&passed.stale)?;
+        if quarantined > 0 {
+            self.engine.report_quarantined(&passed.quarantined)?;
         }
         let mut to = passed.to;
         let (extent, ordinal) = self.extent_of_head(to.head.at)?;
@@ -208,10 +263,14 @@ impl<'e> Writing<'e> {
             bytes: 0,
             moves: Vec::new(),
             moved: 0,
+            quarantined: Vec::new(),
+            stale: Vec::new(),
             dropped: false,
             extents: Vec::new(),
             is_kept: false,
             ahead: Vec::new().into_iter(),
+            has_maps: self.engine.index_in_force(CATALOGUE)?.totals()?.keys > 0,
+            unchecked: None,
         };
         let mut records = 0;
         // A full store keeps nothing for bookmarks.
@@ -222,27 +281,29 @@ impl<'e> Writing<'e> {
             if at == tail || portion.aim == Aim::Upkeep && self.is_in_tail(at) {
                 break;
             }
-            let record = self.engine.record_at_head(&passed.to)?;
-            // What is alive would be there without any bookmark.
+            let record = self.engine.record_at_head(&passed.to).ok();
+            // What is alive would be there without any bookmark. Damage is passed in spite of them: nothing tells what
+            // it was.
             let dead = end.saturating_add(passed.moved).saturating_sub(passed.to.bytes).saturating_sub(live);
-            if record.tells() && kept.keeps(record.seq(), dead) {
+            if record.is_some_and(|record| record.tells() && kept.keeps(record.seq(), dead)) {
                 passed.is_kept = true;
                 return self.rest_at(passed, tail);
             }
-            if matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
-                // A log of nothing but a tombstone is led to another extent by it.
-                let is_all_there_is = record.end() == tail && passed.moves.is_empty();
-                let keeps = portion.aim == Aim::Compaction && is_all_there_is;
-                let tombstones = if keeps { Tombstones::Kept } else { Tombstones::Dropped };
-                if passed.ahead.len() == 0 {
-                    passed.ahead = self.engine.hashes_ahead(record, portion.bytes - passed.bytes, tail).into_iter();
+            let looked = match record {
+                Some(record) => self.look_at(&mut passed, record, (portion, tail))?,
+                None => Looked::Damaged,
+            };
+            records += 1;
+            let Some(record) = record.filter(|_| looked != Looked::Damaged) else {
+                if self.pass_damage(&mut passed, tail)? {
+                    continue;
                 }
-                self.pass_record(&mut passed, record, tombstones)?;
-            }
-            if record.end() == tail && passed.moves.is_empty() {
+                break;
+            };
+            if record.end() == tail && passed.moves_nothing() {
                 break;
             }
-            records += 1;
+            passed.unchecked = (looked == Looked::Unchecked).then_some((passed.to, passed.bytes));
             self.advance(&mut passed, record)?;
         }
         self.pass_what_has_no_key(&mut passed, tail)?;
@@ -254,51 +315,130 @@ impl<'e> Writing<'e> {
         // If it is the tail, the first moved record will be there.
         let to = &mut passed.to;
         to.head.seq = if to.head.at == tail { self.seq()? } else { self.engine.first_seq(to.head.at, to.behind)? };
+        // Numbers do not go back; a dead record may have said anything.
+        to.behind = to.behind.min(to.head.seq);
         Ok(passed)
+    }
+
+    /// Looks at a record, and notes what has to be done about it.
+    fn look_at(
+        &mut self,
+        passed: &mut Passed<'e>,
+        record: Record<'e>,
+        (portion, tail): (Portion, Offset),
+    ) -> Result<Looked> {
+        if !matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
+            // It may have been a record with a key.
+            return Ok(if record.crc_holds() { Looked::Whole } else { Looked::Damaged });
+        }
+        // A log of nothing but a tombstone is led to another extent by it.
+        let is_all_there_is = record.end() == tail && passed.moves_nothing();
+        let keeps = portion.aim == Aim::Compaction && is_all_there_is;
+        let tombstones = if keeps { Tombstones::Kept } else { Tombstones::Dropped };
+        if passed.ahead.len() == 0 {
+            let bytes = portion.bytes.saturating_sub(passed.bytes);
+            passed.ahead = self.engine.hashes_ahead(record, bytes, tail).into_iter();
+        }
+        self.pass_record(passed, record, tombstones)
+    }
+
+    /// Passes damage at the head, with what it keeps. `false` if there would be no record then that gives the chain for
+    /// the next one.
+    #[cold]
+    fn pass_damage(&mut self, passed: &mut Passed<'e>, tail: Offset) -> Result<bool> {
+        // If the last record is damaged and nobody has noticed, its length may have led astray.
+        if let Some((to, bytes)) = passed.unchecked.take()
+            && !log::record(&self.engine.mapping, to.head.at).is_ok_and(|record| record.crc_holds())
+        {
+            (passed.to, passed.bytes) = (to, bytes);
+        }
+        let damage = self.examine(&passed.to, tail)?;
+        let keeps_nothing = damage.quarantined.is_empty() && damage.whole.is_empty();
+        if damage.next.head.at == tail && keeps_nothing && passed.moves_nothing() {
+            return Ok(false);
+        }
+        for &(record, place) in &damage.whole {
+            passed.moved += record.len();
+            passed.moves.push(Move { record, expired: false, place });
+        }
+        passed.bytes += damage.next.bytes.saturating_sub(passed.to.bytes);
+        passed.to = damage.next;
+        passed.quarantined.extend(damage.quarantined);
+        passed.stale.extend(damage.stale);
+        passed.extents.extend(damage.leaves);
+        passed.ahead = Vec::new().into_iter();
+        Ok(true)
     }
 
     /// Lets the head rest at a record of a map, if it can: another record's number does not tell where a commit begins.
     /// The head does not reach the tail by that: then no record would give the chain for the next one.
-    fn pass_what_has_no_key(&self, passed: &mut Passed<'_>, tail: Offset) -> Result<()> {
+    ///
+    /// Nor does the head rest at a record with a number that cannot be: the next superblock would have it.
+    fn pass_what_has_no_key(&mut self, passed: &mut Passed<'e>, tail: Offset) -> Result<()> {
+        let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         // Jumps in a circle are more than there are blocks.
         for _ in 0..=self.engine.mapping.len() / BLOCK {
             if passed.to.head.at == tail {
                 break;
             }
-            let record = self.engine.record_at_head(&passed.to)?;
-            let has_no_key = matches!(record.kind(), Some(Kind::Jump | Kind::Incarnation));
-            if !has_no_key || record.end() == tail && passed.moves.is_empty() {
+            let record = self.engine.record_at_head(&passed.to).ok();
+            let has_no_key = record.is_some_and(|record| !matches!(record.kind(), Some(Kind::Put | Kind::Remove)));
+            let is_sound = |record: &Record<'_>| {
+                let numbers = passed.to.behind..=visible;
+                if has_no_key { record.crc_holds() } else { numbers.contains(&record.seq()) }
+            };
+            let Some(record) = record.filter(is_sound) else {
+                if self.pass_damage(passed, tail)? {
+                    continue;
+                }
+                break;
+            };
+            let may_rest = !matches!(record.kind(), Some(Kind::Jump | Kind::Incarnation));
+            if may_rest || record.end() == tail && passed.moves_nothing() {
                 break;
             }
+            passed.unchecked = None;
             self.advance(passed, record)?;
         }
         Ok(())
     }
 
     /// Determines whether a record must be moved.
-    fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, tombstones: Tombstones) -> Result<()> {
+    fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, tombstones: Tombstones) -> Result<Looked> {
         let map = record.header.map();
-        let hash = passed.ahead.next().unwrap_or_else(|| KeyHash::of(record.key(), self.engine.seed));
+        let hash = passed.ahead.next().unwrap_or_else(|| record.hash(self.engine.seed));
+        let looked = || if record.crc_holds() { Looked::Whole } else { Looked::Damaged };
         // The records of a dropped map are dead.
-        let Some(index) = self.engine.index(map)? else { return Ok(()) };
+        let Some(index) = self.engine.index(map)? else { return Ok(looked()) };
         // It is needed if the slot of its key points at it. No other key's slot does, so no key need be compared.
-        let slot = index.probe(hash, |offset| Ok(offset == record.offset))?;
-        let Some(slot @ Probe::Found(..)) = slot else { return Ok(()) };
+        let (mut slot, mut has_slot) = (None, false);
+        index.has_slot(hash, |at, offset| {
+            has_slot = true;
+            slot = (offset == record.offset).then_some(Probe::Found(at, offset));
+            Ok(slot.is_some())
+        })?;
+        let Some(slot) = slot else {
+            // It is dead if it is whole. If its key has another slot, that is not in doubt, and to read a long record
+            // for its CRC would take time.
+            return Ok(if has_slot && !passed.has_maps { Looked::Unchecked } else { looked() });
+        };
+        if !record.crc_holds() {
+            return Ok(Looked::Damaged);
+        }
         let place = Place { index, map, hash, slot };
         let is_tombstone = record.kind() == Some(Kind::Remove);
         if is_tombstone && tombstones == Tombstones::Dropped && self.is_unread(record.seq().count())? {
             self.retire_slot(&place)?;
             passed.dropped = true;
-            return Ok(());
+            return Ok(Looked::Whole);
         }
-        self.engine.check_crc(record)?;
         let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
         if record.expires().is_some() {
             self.engine.upkeep.expired.note();
         }
         passed.moved += record.len();
         passed.moves.push(Move { record, expired, place });
-        Ok(())
+        Ok(Looked::Whole)
     }
 
     /// Whether no reader is below this count. Reads the pins if that is not known and enough has happened since they
@@ -340,24 +480,20 @@ impl<'e> Writing<'e> {
     }
 
     /// Appends records again, as one commit.
-    fn commit_moves(&mut self, moves: &[Move<'_>], aim: Aim) -> Result<()> {
+    fn commit_moves(&mut self, passed: &Passed<'_>, aim: Aim) -> Result<()> {
+        let Passed { moves, quarantined, .. } = passed;
         let seq = self.seq()?;
         let mut tail = self.tail()?;
         let mut appended = Appended::default();
         let mut copies = Vec::with_capacity(moves.len());
-        for (number, &Move { record, expired, .. }) in moves.iter().enumerate() {
-            let last = if number + 1 == moves.len() { flags::COMMIT } else { 0 };
-            let (prev, map, key) = (record.offset, record.header.map(), record.key());
-            let shortcut = self.engine.shortcut_over(record)?;
-            let entry = if expired {
-                let flags = flags::EXPIRED | last;
-                Entry { flags, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) }
-            } else {
-                let (kind, flags) = (record.kind().unwrap_or(Kind::Put), flags::COPY | last);
-                let expires = record.expires().map(Into::into);
-                Entry { kind, flags, seq, prev, map, expires, shortcut, key, value: record.value() }
+        let all = moves.len() + quarantined.len();
+        for number in 0..all {
+            let mut entry = match moves.get(number) {
+                Some(a_move) => self.engine.entry_of(a_move, seq)?,
+                None => quarantined[number - moves.len()].entry(seq),
             };
-            let jumped = if aim == Aim::Compaction && number == 0 && self.is_in_tail(record.offset) {
+            entry.flags |= if number + 1 == all { flags::COMMIT } else { 0 };
+            let jumped = if aim == Aim::Compaction && number == 0 && self.is_in_tail(entry.prev) {
                 self.leave_extent(&mut tail, entry.len(), Room::Cleaning)?
             } else {
                 self.make_log_room(&mut tail, entry.len(), Room::Cleaning)?
@@ -365,8 +501,8 @@ impl<'e> Writing<'e> {
             copies.push(tail.append(&self.engine.mapping, &entry)?);
             appended.add(entry.len(), jumped);
         }
-        if moves.iter().any(|a_move| a_move.expired) {
-            // Removes count, and are seen.
+        if !quarantined.is_empty() || moves.iter().any(|a_move| a_move.expired) {
+            // Removes count, and are seen; what is in quarantine may count for more or less than before.
             self.commit_as_recorded(&tail)?;
             for Move { record, .. } in moves.iter().filter(|a_move| a_move.expired) {
                 self.engine.upkeep.expired.removed(record.header.map(), record.len());

@@ -51,6 +51,9 @@ const STEP: Step = Step { blocks: 16, lines: 256 };
 pub struct CompactReport {
     /// Bytes of records moved, counting each move.
     pub moved_bytes: u64,
+    /// Damaged records that were put into quarantine: their keys are kept, and reading them is an error until they are
+    /// written again. [`verify`](crate::Store::verify) lists them.
+    pub damaged_records: u64,
     /// How many bytes shorter the file is. It may be zero if others were writing meanwhile.
     pub freed_bytes: u64,
     /// Length of the file, in bytes.
@@ -233,6 +236,7 @@ impl Engine {
                     cleaned => cleaned?,
                 };
                 report.moved_bytes += cleaned.moved;
+                report.damaged_records += cleaned.quarantined;
                 if cleaned.emptied > 0 {
                     writing.reclaim()?;
                     if writing.writer.waiting.checkpoint > self.settings.limits.piece.min(live / 4).max(live / 32) {

@@ -29,6 +29,13 @@ impl Engine {
             return Ok(false);
         }
         let start = Instant::now();
+        let more = self.maintain_until(start, budget, patience);
+        // What it finds is for `stats`; that it could not look is no failure of maintenance.
+        _ = self.scrub(|| start.elapsed() < budget);
+        more
+    }
+
+    fn maintain_until(&self, start: Instant, budget: Duration, patience: Duration) -> Result<bool> {
         self.sample_all_now_and_then()?;
         loop {
             let more = {

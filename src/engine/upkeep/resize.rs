@@ -22,7 +22,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::{Place, Tombstones, line_of, map_of, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, NewRegion, Probe, Totals};
-use crate::file::layout::{ExtentKind, Kind, MapId, SLOTS, Seq, live, resize_cursor};
+use crate::file::layout::{ExtentKind, MapId, SLOTS, Seq, live, resize_cursor};
 use crate::file::log;
 
 /// How far a resize is moved on at most.
@@ -52,8 +52,8 @@ impl<'e> Writing<'e> {
         for slot in index.iter() {
             let slot = slot?;
             let Some(offset) = slot.record else { continue };
-            let record = log::record(&self.engine.mapping, offset)?;
-            if record.kind() == Some(Kind::Remove) && record.seq().count() <= unread_below {
+            let Ok(record) = log::record(&self.engine.mapping, offset) else { continue };
+            if record.is_sound_tombstone() && record.seq().count() <= unread_below {
                 let slot = Place { index: *index, map, hash: slot.hash, slot: Probe::Found(slot.at, offset) };
                 self.retire_slot(&slot)?;
             }
@@ -203,8 +203,9 @@ impl<'e> Writing<'e> {
         for slot in source.slots_of_lines(lines.start, lines.end) {
             let slot = slot?;
             let Some(record) = slot.record else { continue };
+            // A slot that leads to damage is kept: compaction will find it.
             if tombstones == Tombstones::Dropped
-                && log::record(&self.engine.mapping, record)?.kind() == Some(Kind::Remove)
+                && log::record(&self.engine.mapping, record).is_ok_and(|record| record.is_sound_tombstone())
             {
                 continue;
             }

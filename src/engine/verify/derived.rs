@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::report::VerifyReport;
 use crate::engine::Engine;
+use crate::engine::lookup::keys::WAS_DAMAGED;
 use crate::error::Result;
 use crate::file::layout::{KeyHash, Kind, MapId, Offset};
 use crate::file::log::{self, Record};
@@ -44,9 +45,12 @@ impl Deriving {
             self.lost.retain(|&(other, ..)| other != map);
             return Ok(());
         }
-        let hash = KeyHash::of(record.key(), engine.seed);
+        let hash = record.hash(engine.seed);
         match lead(hash)? {
             Some(found) if found == record.offset => {
+                if record.is_damaged() {
+                    report.add(record.offset, WAS_DAMAGED);
+                }
                 of_map.slots += 1;
                 if kind == Kind::Put {
                     of_map.reached += 1;

@@ -186,7 +186,7 @@ impl Engine {
     ) -> Result<Option<Offset>> {
         let newest = index.find(hash, |offset| {
             let found = log::record(&self.mapping, offset)?;
-            Ok((found.key() == record.key() && found.header.map() == record.header.map()).then_some(found))
+            Ok(self.has_key_of(record, offset)?.then_some(found))
         })?;
         let version = newest.map(|newest| self.older_version(newest, seen.hold.seq())).transpose()?.flatten();
         Ok(version.map(|version| version.offset))
@@ -219,7 +219,7 @@ impl Engine {
             bytes += version.counted_len();
             // The slot of a key that has a value is not given to another key. A search compares only the tag, a rebuild
             // of the index all bits.
-            if KeyHash::of(version.key(), self.seed) != slot.hash {
+            if version.hash(self.seed) != slot.hash {
                 report.add(at, format!("map {map}: the slot of the record at offset {offset} has another key's hash"));
             }
         }

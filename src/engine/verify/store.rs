@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::state::words::LogSize;
 use crate::error::{Error, Result};
 use crate::file::index::{Index, Probe};
-use crate::file::layout::{CATALOGUE, KeyHash, Kind, LINE, MapId};
+use crate::file::layout::{CATALOGUE, Kind, LINE, MapId};
 use crate::file::log::{self, Walk};
 use crate::file::space::Space;
 
@@ -135,7 +135,7 @@ impl Engine {
             let map = record.header.map();
             if let Some(index) = maps.get(&map) {
                 deriving.add(self, record, report, |hash| {
-                    let found = self.probe(index, map, hash, record.key())?;
+                    let found = index.probe(hash, |offset| self.has_key_of(record, offset))?;
                     Ok(if let Some(Probe::Found(_, newest)) = found { Some(newest) } else { None })
                 })?;
             }
@@ -176,8 +176,7 @@ impl Engine {
             };
             slots += 1;
             // A search compares only the tag, a rebuild of the index all bits.
-            if log::record(&self.mapping, offset).is_ok_and(|record| KeyHash::of(record.key(), self.seed) != slot.hash)
-            {
+            if log::record(&self.mapping, offset).is_ok_and(|record| record.hash(self.seed) != slot.hash) {
                 report.add(at, format!("map {map}: the slot of the record at offset {offset} has another key's hash"));
             }
         }

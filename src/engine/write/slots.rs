@@ -11,7 +11,7 @@ use crate::engine::state::writer::Writing;
 use crate::error::Result;
 use crate::file::index::{Index, Placed, Probe};
 use crate::file::layout::{ExtentKind, KeyHash, MapId, Offset, extent_blocks, live};
-use crate::file::log;
+use crate::file::log::{self, Record};
 
 /// Where a key is in the index of its map.
 #[derive(Clone, Copy)]
@@ -98,6 +98,16 @@ impl<'e> Writing<'e> {
         self.mirror_slot(place, record)
     }
 
+    /// Whether a slot that leads to `offset` is that of the key of this record.
+    #[inline(always)]
+    pub(super) fn is_succeeded_by(&self, offset: Offset, record: Record<'_>) -> Result<bool> {
+        if record.is_damaged() {
+            // It has the slot of the record that it stands for, whatever that one says.
+            return Ok(offset == record.offset || offset == record.header.prev_offset());
+        }
+        self.engine.is_key(record.header.map(), record.key(), offset)
+    }
+
     /// Repeats in the index that is being built what was done in the one in force.
     #[inline(always)]
     pub(super) fn mirror_slot(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
@@ -108,8 +118,8 @@ impl<'e> Writing<'e> {
     fn mirror_slowly(&mut self, place: &Place<'_>, record: Offset) -> Result<()> {
         let &Place { ref index, map, hash, slot } = place;
         let Some((target, cursor)) = self.engine.resize_to_mirror(index, map)? else { return Ok(()) };
-        let key = log::record(&self.engine.mapping, record)?.key();
-        let is_key = |offset| self.engine.is_key(map, key, offset);
+        let newest = log::record(&self.engine.mapping, record)?;
+        let is_key = |offset| self.is_succeeded_by(offset, newest);
         if slot.at().line() < cursor {
             // The resize may have left out a tombstone of this key, which has a value now.
             if target.place(hash, record, is_key)? == Placed::Full {

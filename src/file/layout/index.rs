@@ -126,6 +126,12 @@ impl KeyHash {
         ((self.0 as u128 * lines as u128) >> KeyHash::BITS) as u64
     }
 
+    /// The hash with these bits; any further ones do not count.
+    #[inline]
+    pub const fn from_bits(bits: u64) -> KeyHash {
+        KeyHash(bits & ((1 << KeyHash::BITS) - 1))
+    }
+
     /// All 45 bits.
     #[inline]
     pub const fn bits(self) -> u64 {

@@ -97,6 +97,16 @@ pub mod live {
     /// The counting part of a sequence number: no record of the log with a larger one has been overwritten.
     pub const REUSED_BELOW: u64 = LIVE + 592;
 
+    /// When the last scrub of the log began: milliseconds since 1970. Nothing relies on it.
+    pub const SCRUBBED: u64 = LIVE + 608;
+    /// How far it has come: the ordinal of an extent above the offset of a record, in units of 8 bytes, in the low 40
+    /// bits. Zero if it has come to its end. Nothing relies on it.
+    pub const SCRUB_AT: u64 = LIVE + 616;
+    /// How many records were put into quarantine, and how much damage was found in all, since the live area was set up.
+    pub const QUARANTINED: u64 = LIVE + 624;
+    /// See [`QUARANTINED`].
+    pub const DAMAGE: u64 = LIVE + 632;
+
     /// The extents that continue the pin table, each an [`extent_word`](crate::file::layout::extent_word); zero for
     /// those that do not exist. Only the holder of the writer lock changes them.
     pub const PIN_EXTENTS: u64 = LIVE + 640;

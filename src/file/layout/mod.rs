@@ -96,6 +96,15 @@
 //! force says so too. A tombstone at the head is dropped: nothing older can exist. The head may lie within a commit
 //! whose other records were dropped or copied; a walk that begins there takes the rest for all of it.
 //!
+//! # Quarantine
+//!
+//! A live record at the head whose CRC does not hold is appended again as a put with the flags
+//! [`COPY`](flags::COPY) and [`DAMAGED`](flags::DAMAGED), so that the log is whole again and the key is not taken for
+//! one that was never there. If the hash of its key is that in its slot, key and value are as they were found. If not,
+//! the key is lost: the record has an empty key, and its value begins with the hash (8 bytes, the 45 bits of the slot),
+//! followed by the bytes of the damaged record if its length was known. A key with this hash is then taken for the lost
+//! one. The next put or remove of the key replaces the record like any other.
+//!
 //! # Resize
 //!
 //! A larger or smaller region is built line by line beside the one in force, which stays authoritative. **Invariants:**

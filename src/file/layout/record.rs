@@ -52,6 +52,9 @@ pub mod flags {
     pub const SHORTCUT: u8 = 16;
     /// On a removal: the entry had expired.
     pub const EXPIRED: u8 = 32;
+    /// The record was damaged when compaction came to it. This is what was left of it: a copy, with a CRC of its own,
+    /// that keeps the slot of its key and that no reader believes. See [quarantine](crate::format#quarantine).
+    pub const DAMAGED: u8 = 64;
 }
 
 /// The header of a record of the log.
