@@ -17,7 +17,7 @@ use super::totals::{self, Banks};
 use crate::error::Result;
 
 /// Where a slot is: its line and its place in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlotAt {
     line: u64,
     place: usize,

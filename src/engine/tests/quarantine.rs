@@ -340,3 +340,140 @@ fn zeros_at_the_end_of_an_extent_and_at_the_beginning_of_the_next_are_no_jump() 
     compact(&engine);
     assert_eq!(check(&engine, &[DEFAULT_MAP], &expected, &hit), 4);
 }
+
+/// Changes a byte of the file, so that some of its bits are others.
+fn flip(engine: &Engine, at: Offset, bits: u8) {
+    let byte = engine.mapping.frozen(at, 1).unwrap()[0];
+    engine.mapping.write(at, &[byte ^ bits]).unwrap();
+}
+
+fn fifty_keys(path: &Path) -> (Arc<Engine>, Expected) {
+    let engine = open_tiny(path);
+    let mut expected = Expected::new();
+    for number in 0..50 {
+        engine.put(DEFAULT_MAP, &key(number), &[7; 20], Some(u64::MAX / 2)).unwrap();
+        expected.insert((DEFAULT_MAP, key(number)), Some(vec![7; 20]));
+    }
+    (engine, expected)
+}
+
+/// Compacts, also past what was the last record, whose end only the next one tells.
+fn compact_all(engine: &Engine, expected: &mut Expected) {
+    compact(engine);
+    engine.put(DEFAULT_MAP, b"one more", b"value", None).unwrap();
+    expected.insert((DEFAULT_MAP, b"one more".to_vec()), Some(b"value".to_vec()));
+    compact(engine);
+}
+
+#[test]
+fn a_live_record_with_the_key_of_another_is_not_taken_for_a_dead_one() {
+    let (_folder, path) = scratch();
+    let (engine, mut expected) = fifty_keys(&path);
+    let victim = newest(&engine, DEFAULT_MAP, &key(17)).unwrap();
+    flip(&engine, victim.offset + RECORD_HEADER + 8 + 5, 1);
+    assert_eq!(victim.key(), key(16));
+    compact_all(&engine, &mut expected);
+    assert_eq!(check(&engine, &[DEFAULT_MAP], &expected, &vec![(DEFAULT_MAP, key(17))]), 1);
+}
+
+/// Its number may be lower than it was. Whoever has not been told of it must learn that.
+#[test]
+fn a_feed_does_not_pass_over_a_change_that_was_damaged() {
+    let (_folder, path) = scratch();
+    let (engine, _) = fifty_keys(&path);
+    for bit in 0..6 {
+        engine.put(DEFAULT_MAP, &key(100 + bit), b"hit", None).unwrap();
+        let (offset, seq) = newest(&engine, DEFAULT_MAP, &key(100 + bit)).map(|hit| (hit.offset, hit.seq())).unwrap();
+        (0..30).for_each(|number| engine.put(DEFAULT_MAP, &key(number), b"value", None).unwrap());
+        flip(&engine, offset + 16, 1 << bit);
+        for _ in 0..1000 {
+            if engine.head().unwrap().behind >= seq {
+                break;
+            }
+            engine.turn().unwrap().write().clean(Portion { bytes: 8, aim: Aim::Compaction }).unwrap();
+            let history = engine.history(seq.before(), engine.visible().unwrap());
+            let is_there = newest(&engine, DEFAULT_MAP, &key(100 + bit)).is_some_and(|hit| hit.offset == offset);
+            assert_eq!(history.is_ok(), is_there, "bit {bit}");
+        }
+        assert!(engine.history(seq.before(), engine.visible().unwrap()).is_err());
+    }
+}
+
+/// What has replaced a damaged record counted what that one said.
+#[test]
+fn the_counters_are_right_again_after_damage_that_was_written_over() {
+    for at in 0..56 {
+        for bits in [1, 3, 8, 0x40, 0xff] {
+            let (_folder, path) = scratch();
+            let (engine, mut expected) = fifty_keys(&path);
+            let victim = newest(&engine, DEFAULT_MAP, &key(17)).unwrap().offset;
+            flip(&engine, victim + at, bits);
+            let mut hit = Keys::new();
+            match engine.put(DEFAULT_MAP, &key(17), b"whole", None) {
+                Ok(()) => _ = expected.insert((DEFAULT_MAP, key(17)), Some(b"whole".to_vec())),
+                Err(_) => hit.push((DEFAULT_MAP, key(17))),
+            }
+            compact_all(&engine, &mut expected);
+            assert_eq!(check(&engine, &[DEFAULT_MAP], &expected, &hit), hit.len() as u64, "byte {at}, {bits:#x}");
+        }
+    }
+}
+
+/// The key of its first record was damaged, so that it disappeared and got another slot.
+#[test]
+fn a_key_that_is_damaged_twice_is_quarantined_once() {
+    for at in [RECORD_HEADER, 8, 14, 16, 45] {
+        let (_folder, path) = scratch();
+        let (engine, mut expected) = fifty_keys(&path);
+        for at in [RECORD_HEADER + 8, at] {
+            let victim = newest(&engine, DEFAULT_MAP, &key(17)).unwrap().offset;
+            flip(&engine, victim + at, 0x10);
+            if at == RECORD_HEADER + 8 {
+                engine.put(DEFAULT_MAP, &key(17), &[8; 20], None).unwrap();
+            }
+            (50..90).for_each(|number| engine.put(DEFAULT_MAP, &key(number), b"", None).unwrap());
+        }
+        (50..90).for_each(|number| _ = expected.insert((DEFAULT_MAP, key(number)), Some(vec![])));
+        compact_all(&engine, &mut expected);
+        assert_eq!(check(&engine, &[DEFAULT_MAP], &expected, &vec![(DEFAULT_MAP, key(17))]), 1);
+        // It does not come back over the next value, where the order of the log counts.
+        engine.put(DEFAULT_MAP, &key(17), b"new", None).unwrap();
+        expected.insert((DEFAULT_MAP, key(17)), Some(b"new".to_vec()));
+        compact(&engine);
+        assert_eq!(check(&engine, &[DEFAULT_MAP], &expected, &Keys::new()), 0);
+        assert_eq!(check(&open_tiny(&copied(&path)), &[DEFAULT_MAP], &expected, &Keys::new()), 0);
+    }
+}
+
+/// A write that the disk has lost leaves what the place held before, which was whole as well.
+#[test]
+fn what_an_extent_held_before_is_damage_like_any_other() {
+    let (_folder, path) = scratch();
+    let (engine, mut expected) = fifty_keys(&path);
+    let mut old = Vec::new();
+    for round in 0..8_u8 {
+        if round == 4 {
+            old = fs::read(&path).unwrap();
+        }
+        for number in 0..50 {
+            engine.put(DEFAULT_MAP, &key(number), &[round; 40], None).unwrap();
+            expected.insert((DEFAULT_MAP, key(number)), Some(vec![round; 40]));
+        }
+        compact(&engine);
+    }
+    let (head, tail) = (engine.head().unwrap().head.at, engine.mapping.live_offset(live::TAIL).unwrap());
+    let records: Vec<Record<'_>> = Scan::new(&engine.mapping, head, tail).map(Result::unwrap).collect();
+    let extents = engine.extents().unwrap();
+    let of_log = extents.iter().filter(|extent| extent.is_log() && !(extent.offset..extent.end()).contains(&tail));
+    let (mut hit, mut lost) = (Keys::new(), 0);
+    for extent in of_log {
+        let before = &old[extent.offset.0 as usize..extent.end().0 as usize];
+        let is_in = |record: &&Record<'_>| (extent.offset..extent.end()).contains(&record.offset);
+        hit.extend(records.iter().filter(is_in).map(|record| (DEFAULT_MAP, record.key().to_vec())));
+        engine.mapping.write(extent.offset, before).unwrap();
+        lost += 1;
+    }
+    assert!(lost > 0 && !hit.is_empty());
+    compact_all(&engine, &mut expected);
+    check(&engine, &[DEFAULT_MAP], &expected, &hit);
+}

@@ -20,7 +20,7 @@
 //!
 //! A kill in between leaves the head where it was; the next step does the same again, and finds less to do.
 
-use super::quarantine::Quarantined;
+use super::quarantine::{Quarantined, Slots};
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::lookup::bookmarks::Kept;
@@ -32,8 +32,8 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Place, Tombstones};
 use crate::error::Result;
 use crate::file::index::Probe;
-use crate::file::layout::{BLOCK, CATALOGUE, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
-use crate::file::log::{self, Entry, Record};
+use crate::file::layout::{BLOCK, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
+use crate::file::log::{self, Entry, Head, Record};
 use crate::file::space::{Extent, LogPoint};
 
 /// Index lines are fetched for the keys of this many records at once, so that their cache misses overlap.
@@ -91,8 +91,10 @@ struct Passed<'a> {
     moved: u64,
     /// Damaged records that go into quarantine.
     quarantined: Vec<Quarantined<'a>>,
-    /// Slots that lead to damage, of keys that have another one by now.
-    stale: Vec<Place<'a>>,
+    /// What the maps count may be wrong.
+    miscounts: bool,
+    /// The slots that lead to damage.
+    slots: Slots<'a>,
     /// Slots have become dead.
     dropped: bool,
     /// Extents that are passed as a whole.
@@ -101,10 +103,6 @@ struct Passed<'a> {
     is_kept: bool,
     /// The hashes of the keys that come next.
     ahead: std::vec::IntoIter<KeyHash>,
-    /// The store has more maps than the default one: a damaged map number may be that of another map.
-    has_maps: bool,
-    /// What was passed before the last record, if nobody looked at that record's CRC.
-    unchecked: Option<(LogHead, u64)>,
 }
 
 impl Passed<'_> {
@@ -114,26 +112,7 @@ impl Passed<'_> {
     }
 }
 
-/// What looking at a record has shown.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Looked {
-    /// It is whole.
-    Whole,
-    /// It is dead, as far as can be told without its CRC.
-    Unchecked,
-    Damaged,
-}
-
 impl Engine {
-    fn record_at_head(&self, to: &LogHead) -> Result<Record<'_>> {
-        let record = log::record(&self.mapping, to.head.at)?;
-        // It costs next to nothing, and detects a damaged length that led astray.
-        if record.header.chain.get() != to.head.chain || record.kind().is_none() {
-            return Err(self.mapping.corrupt(to.head.at, "expected the record that follows the one before it (chain)"));
-        }
-        Ok(record)
-    }
-
     /// The hashes of the keys of a record and of those after it, up to one without a key, within `bytes` bytes. Fetches
     /// the lines in which the keys are looked up.
     fn hashes_ahead(&self, first: Record<'_>, bytes: u64, tail: Offset) -> Vec<KeyHash> {
@@ -155,13 +134,13 @@ impl Engine {
     }
 
     /// The smallest number that the record at the head may have. The record before it has `behind`.
-    fn first_seq(&self, at: Offset, behind: Seq) -> Result<Seq> {
-        let first = log::record(&self.mapping, at)?;
+    fn first_seq(&self, head: &Head, behind: Seq) -> Result<Seq> {
+        // The last record of the log may be damaged and stay.
+        let Ok(first) = log::record(&self.mapping, head.at) else { return Ok(head.seq) };
         if first.kind() == Some(Kind::Incarnation) {
             // Its number declares its incarnation, so the smallest is that after the record before it.
             return Ok(behind.next().min(first.seq()));
         }
-        // The last record of the log may be damaged and stay.
         let next = self.mapping.live_seq(live::VISIBLE)?.next();
         Ok(first.seq().min(next))
     }
@@ -210,7 +189,9 @@ impl<'e> Writing<'e> {
         } else if passed.dropped {
             self.skip_number()?;
         }
-        self.retire_stale(&passed.stale)?;
+        if passed.miscounts {
+            self.count_anew(&passed.slots.stale)?;
+        }
         if quarantined > 0 {
             self.engine.report_quarantined(&passed.quarantined)?;
         }
@@ -264,13 +245,12 @@ impl<'e> Writing<'e> {
             moves: Vec::new(),
             moved: 0,
             quarantined: Vec::new(),
-            stale: Vec::new(),
+            miscounts: false,
+            slots: Slots::default(),
             dropped: false,
             extents: Vec::new(),
             is_kept: false,
             ahead: Vec::new().into_iter(),
-            has_maps: self.engine.index_in_force(CATALOGUE)?.totals()?.keys > 0,
-            unchecked: None,
         };
         let mut records = 0;
         // A full store keeps nothing for bookmarks.
@@ -281,7 +261,7 @@ impl<'e> Writing<'e> {
             if at == tail || portion.aim == Aim::Upkeep && self.is_in_tail(at) {
                 break;
             }
-            let record = self.engine.record_at_head(&passed.to).ok();
+            let record = self.engine.record_at_head(&passed.to.head).ok().filter(|record| record.crc_holds());
             // What is alive would be there without any bookmark. Damage is passed in spite of them: nothing tells what
             // it was.
             let dead = end.saturating_add(passed.moved).saturating_sub(passed.to.bytes).saturating_sub(live);
@@ -289,21 +269,17 @@ impl<'e> Writing<'e> {
                 passed.is_kept = true;
                 return self.rest_at(passed, tail);
             }
-            let looked = match record {
-                Some(record) => self.look_at(&mut passed, record, (portion, tail))?,
-                None => Looked::Damaged,
-            };
             records += 1;
-            let Some(record) = record.filter(|_| looked != Looked::Damaged) else {
+            let Some(record) = record else {
                 if self.pass_damage(&mut passed, tail)? {
                     continue;
                 }
                 break;
             };
+            self.look_at(&mut passed, record, (portion, tail))?;
             if record.end() == tail && passed.moves_nothing() {
                 break;
             }
-            passed.unchecked = (looked == Looked::Unchecked).then_some((passed.to, passed.bytes));
             self.advance(&mut passed, record)?;
         }
         self.pass_what_has_no_key(&mut passed, tail)?;
@@ -314,8 +290,8 @@ impl<'e> Writing<'e> {
     fn rest_at(&self, mut passed: Passed<'e>, tail: Offset) -> Result<Passed<'e>> {
         // If it is the tail, the first moved record will be there.
         let to = &mut passed.to;
-        to.head.seq = if to.head.at == tail { self.seq()? } else { self.engine.first_seq(to.head.at, to.behind)? };
-        // Numbers do not go back; a dead record may have said anything.
+        to.head.seq = if to.head.at == tail { self.seq()? } else { self.engine.first_seq(&to.head, to.behind)? };
+        // Numbers do not go back.
         to.behind = to.behind.min(to.head.seq);
         Ok(passed)
     }
@@ -326,10 +302,9 @@ impl<'e> Writing<'e> {
         passed: &mut Passed<'e>,
         record: Record<'e>,
         (portion, tail): (Portion, Offset),
-    ) -> Result<Looked> {
+    ) -> Result<()> {
         if !matches!(record.kind(), Some(Kind::Put | Kind::Remove)) {
-            // It may have been a record with a key.
-            return Ok(if record.crc_holds() { Looked::Whole } else { Looked::Damaged });
+            return Ok(());
         }
         // A log of nothing but a tombstone is led to another extent by it.
         let is_all_there_is = record.end() == tail && passed.moves_nothing();
@@ -346,13 +321,7 @@ impl<'e> Writing<'e> {
     /// the next one.
     #[cold]
     fn pass_damage(&mut self, passed: &mut Passed<'e>, tail: Offset) -> Result<bool> {
-        // If the last record is damaged and nobody has noticed, its length may have led astray.
-        if let Some((to, bytes)) = passed.unchecked.take()
-            && !log::record(&self.engine.mapping, to.head.at).is_ok_and(|record| record.crc_holds())
-        {
-            (passed.to, passed.bytes) = (to, bytes);
-        }
-        let damage = self.examine(&passed.to, tail)?;
+        let damage = self.examine(&passed.to, tail, &mut passed.slots)?;
         let keeps_nothing = damage.quarantined.is_empty() && damage.whole.is_empty();
         if damage.next.head.at == tail && keeps_nothing && passed.moves_nothing() {
             return Ok(false);
@@ -364,7 +333,7 @@ impl<'e> Writing<'e> {
         passed.bytes += damage.next.bytes.saturating_sub(passed.to.bytes);
         passed.to = damage.next;
         passed.quarantined.extend(damage.quarantined);
-        passed.stale.extend(damage.stale);
+        passed.miscounts |= damage.miscounts;
         passed.extents.extend(damage.leaves);
         passed.ahead = Vec::new().into_iter();
         Ok(true)
@@ -375,18 +344,14 @@ impl<'e> Writing<'e> {
     ///
     /// Nor does the head rest at a record with a number that cannot be: the next superblock would have it.
     fn pass_what_has_no_key(&mut self, passed: &mut Passed<'e>, tail: Offset) -> Result<()> {
-        let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         // Jumps in a circle are more than there are blocks.
         for _ in 0..=self.engine.mapping.len() / BLOCK {
             if passed.to.head.at == tail {
                 break;
             }
-            let record = self.engine.record_at_head(&passed.to).ok();
+            let record = self.engine.record_at_head(&passed.to.head).ok();
             let has_no_key = record.is_some_and(|record| !matches!(record.kind(), Some(Kind::Put | Kind::Remove)));
-            let is_sound = |record: &Record<'_>| {
-                let numbers = passed.to.behind..=visible;
-                if has_no_key { record.crc_holds() } else { numbers.contains(&record.seq()) }
-            };
+            let is_sound = |record: &Record<'_>| !has_no_key || record.crc_holds();
             let Some(record) = record.filter(is_sound) else {
                 if self.pass_damage(passed, tail)? {
                     continue;
@@ -397,40 +362,27 @@ impl<'e> Writing<'e> {
             if may_rest || record.end() == tail && passed.moves_nothing() {
                 break;
             }
-            passed.unchecked = None;
             self.advance(passed, record)?;
         }
         Ok(())
     }
 
-    /// Determines whether a record must be moved.
-    fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, tombstones: Tombstones) -> Result<Looked> {
+    /// Determines whether a whole record must be moved.
+    fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, tombstones: Tombstones) -> Result<()> {
         let map = record.header.map();
         let hash = passed.ahead.next().unwrap_or_else(|| record.hash(self.engine.seed));
-        let looked = || if record.crc_holds() { Looked::Whole } else { Looked::Damaged };
         // The records of a dropped map are dead.
-        let Some(index) = self.engine.index(map)? else { return Ok(looked()) };
+        let Some(index) = self.engine.index(map)? else { return Ok(()) };
         // It is needed if the slot of its key points at it. No other key's slot does, so no key need be compared.
-        let (mut slot, mut has_slot) = (None, false);
-        index.has_slot(hash, |at, offset| {
-            has_slot = true;
-            slot = (offset == record.offset).then_some(Probe::Found(at, offset));
-            Ok(slot.is_some())
-        })?;
-        let Some(slot) = slot else {
-            // It is dead if it is whole. If its key has another slot, that is not in doubt, and to read a long record
-            // for its CRC would take time.
-            return Ok(if has_slot && !passed.has_maps { Looked::Unchecked } else { looked() });
+        let Some(slot @ Probe::Found(..)) = index.probe(hash, |offset| Ok(offset == record.offset))? else {
+            return Ok(());
         };
-        if !record.crc_holds() {
-            return Ok(Looked::Damaged);
-        }
         let place = Place { index, map, hash, slot };
         let is_tombstone = record.kind() == Some(Kind::Remove);
         if is_tombstone && tombstones == Tombstones::Dropped && self.is_unread(record.seq().count())? {
             self.retire_slot(&place)?;
             passed.dropped = true;
-            return Ok(Looked::Whole);
+            return Ok(());
         }
         let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
         if record.expires().is_some() {
@@ -438,7 +390,7 @@ impl<'e> Writing<'e> {
         }
         passed.moved += record.len();
         passed.moves.push(Move { record, expired, place });
-        Ok(Looked::Whole)
+        Ok(())
     }
 
     /// Whether no reader is below this count. Reads the pins if that is not known and enough has happened since they
@@ -455,6 +407,7 @@ impl<'e> Writing<'e> {
     /// Passes one record.
     fn advance(&self, passed: &mut Passed<'_>, record: Record<'_>) -> Result<()> {
         let LogHead { head, behind, bytes, records, .. } = &mut passed.to;
+        head.seq = record.seq();
         // The counters may come from a damaged file.
         *bytes = bytes.saturating_add(record.len());
         *records = records.saturating_add(1);
@@ -501,8 +454,8 @@ impl<'e> Writing<'e> {
             copies.push(tail.append(&self.engine.mapping, &entry)?);
             appended.add(entry.len(), jumped);
         }
-        if !quarantined.is_empty() || moves.iter().any(|a_move| a_move.expired) {
-            // Removes count, and are seen; what is in quarantine may count for more or less than before.
+        if moves.iter().any(|a_move| a_move.expired) {
+            // Removes count, and are seen.
             self.commit_as_recorded(&tail)?;
             for Move { record, .. } in moves.iter().filter(|a_move| a_move.expired) {
                 self.engine.upkeep.expired.removed(record.header.map(), record.len());
@@ -510,8 +463,9 @@ impl<'e> Writing<'e> {
             return Ok(());
         }
         self.commit(&tail, Effect::Unseen, |writing| {
-            let mut moved = moves.iter().zip(&copies);
-            moved.try_for_each(|(a_move, &copy)| writing.publish_slot(&a_move.place, copy))?;
+            let places = moves.iter().map(|a_move| &a_move.place);
+            let places = places.chain(quarantined.iter().map(|record| &record.place));
+            places.zip(&copies).try_for_each(|(place, &copy)| writing.publish_slot(place, copy))?;
             Ok(appended)
         })
     }

@@ -15,6 +15,7 @@
 //! An entry of the catalogue is not quarantined: without it, the records of its map would be taken for dead.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
@@ -25,11 +26,11 @@ use crate::engine::state::writer::{Appended, Writing};
 use crate::engine::write::commit::Effect;
 use crate::engine::write::slots::Place;
 use crate::error::Result;
-use crate::file::index::{Index, Probe, Slot, Totals};
+use crate::file::index::{Index, Probe, Slot, SlotAt, Totals};
 use crate::file::layout::{
-    CATALOGUE, JUMP_LEN, KeyHash, Kind, MAX_VALUE_LEN, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, flags, live,
+    CATALOGUE, JUMP_LEN, KeyHash, Kind, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, flags, live,
 };
-use crate::file::log::{self, Entry, Head, Record, Scan};
+use crate::file::log::{self, Entry, Head, Record};
 use crate::file::space::Extent;
 
 /// A record that goes into quarantine.
@@ -67,14 +68,54 @@ pub(super) struct Damage<'a> {
     pub(super) quarantined: Vec<Quarantined<'a>>,
     /// Whole records within it.
     pub(super) whole: Vec<(Record<'a>, Place<'a>)>,
-    /// Slots of keys that have another one.
+    /// What the maps count may be wrong.
+    pub(super) miscounts: bool,
+}
+
+/// For how many bytes of the log slots are searched at once: a search goes through all indexes.
+const AT_ONCE: u64 = 1 << 20;
+
+/// The slots that lead into a part of the log, found by one search.
+#[derive(Default)]
+pub(super) struct Slots<'a> {
+    start: Offset,
+    end: Offset,
+    /// In the order of the records that they lead to.
+    found: Vec<(MapId, Index<'a>, Slot)>,
+    /// Those that lead to damage, of keys that have another one.
     pub(super) stale: Vec<Place<'a>>,
 }
 
-impl Damage<'_> {
-    /// Whether a key with this hash is quarantined already.
-    fn keeps(&self, map: MapId, hash: KeyHash) -> bool {
-        self.quarantined.iter().any(|quarantined| quarantined.place.map == map && quarantined.place.hash == hash)
+impl<'e> Slots<'e> {
+    /// Those that lead to records from `start` to `end`.
+    fn leading_into(
+        &mut self,
+        engine: &'e Engine,
+        start: Offset,
+        end: Offset,
+    ) -> Result<Vec<(MapId, Index<'e>, Slot)>> {
+        if start < self.start || end > self.end {
+            (self.start, self.end) = (start, end.max(start + AT_ONCE));
+            self.found.clear();
+            for (map, index) in engine.maps()? {
+                for slot in index.iter() {
+                    let slot = slot?;
+                    if slot.record.is_some_and(|record| (self.start..self.end).contains(&record)) {
+                        self.found.push((map, index, slot));
+                    }
+                }
+            }
+            self.found.sort_by_key(|(.., slot)| slot.record);
+        }
+        let before = |end: Offset| self.found.partition_point(|(.., slot)| slot.record < Some(end));
+        Ok(self.found[before(start)..before(end)].to_vec())
+    }
+
+    /// Whether the key of a slot has another one. Then that one is newer: this one led to damage when the other was
+    /// given.
+    fn has_another(&self, map: MapId, index: &Index<'_>, slot: &Slot) -> Result<bool> {
+        let is_stale = |at| self.stale.iter().any(|place| place.map == map && place.slot.at() == at);
+        index.has_slot(slot.hash, |at, _| Ok(at != slot.at && !is_stale(at)))
     }
 }
 
@@ -93,6 +134,14 @@ struct Hole<'a> {
     leaves: Vec<Offset>,
 }
 
+impl Hole<'_> {
+    /// Whether what has replaced the record, if anything has, counted its length, and that it had a value, as it was.
+    fn counts_right(&self) -> bool {
+        let is_put = |record: Record<'_>| record.kind() == Some(Kind::Put) && !record.value().is_empty();
+        self.is_proven || self.record.is_some_and(is_put)
+    }
+}
+
 impl Engine {
     /// What the record at `at` says that the CRC of the one before it is; at the tail, what the next one will say.
     fn chain_at(&self, at: Offset, tail: Offset) -> Result<Option<u32>> {
@@ -103,6 +152,21 @@ impl Engine {
         Ok(Kind::from_u8(header.kind).map(|_| header.chain.get()))
     }
 
+    /// The record at a head of the log. Its CRC is not checked.
+    pub(super) fn record_at_head(&self, head: &Head) -> Result<Record<'_>> {
+        let record = log::record(&self.mapping, head.at)?;
+        // It costs next to nothing, and detects a damaged length that led astray, and what the place held before.
+        if record.header.chain.get() != head.chain || record.kind().is_none() || !self.is_in_order(record, head)? {
+            return Err(self.mapping.corrupt(head.at, "expected the record that follows the one before it"));
+        }
+        Ok(record)
+    }
+
+    /// Whether a record that lies at a head of the log, or after it, may have its number.
+    pub(super) fn is_in_order(&self, record: Record<'_>, head: &Head) -> Result<bool> {
+        Ok((head.seq..=self.mapping.live_seq(live::VISIBLE)?).contains(&record.seq()))
+    }
+
     fn header_at(&self, at: Offset) -> Result<&RecordHeader> {
         if at < Offset::EXTENTS || !at.is_aligned(8) {
             return Err(self.mapping.corrupt(at, "a record was expected at this offset, and none can be"));
@@ -110,13 +174,14 @@ impl Engine {
         self.mapping.header(at)
     }
 
-    /// The first record after `at` and before `end` that is whole and follows a record with this CRC.
-    fn successor(&self, at: Offset, end: Offset, crc: u32, visible: Seq) -> Option<Offset> {
-        let mut next = at + RECORD_HEADER;
+    /// The first record after a head and before `end` that is whole and follows a record with this CRC.
+    fn successor(&self, head: &Head, end: Offset, crc: u32) -> Option<Offset> {
+        let mut next = head.at + RECORD_HEADER;
         while next + RECORD_HEADER <= end {
             if self.header_at(next).is_ok_and(|header| header.chain.get() == crc)
                 && log::record(&self.mapping, next).is_ok_and(|record| {
-                    record.kind().is_some() && record.end() <= end && record.seq() <= visible && record.crc_holds()
+                    let is_in_order = || self.is_in_order(record, head).unwrap_or(false);
+                    record.kind().is_some() && record.end() <= end && is_in_order() && record.crc_holds()
                 })
             {
                 return Some(next);
@@ -124,31 +189,6 @@ impl Engine {
             next += 8;
         }
         None
-    }
-
-    /// The slots of all maps that lead into a part of the log.
-    fn slots_into(&self, start: Offset, end: Offset) -> Result<Vec<(MapId, Index<'_>, Slot)>> {
-        let mut found = Vec::new();
-        for (map, index) in self.maps()? {
-            for slot in index.iter() {
-                let slot = slot?;
-                if slot.record.is_some_and(|record| (start..end).contains(&record)) {
-                    found.push((map, index, slot));
-                }
-            }
-        }
-        found.sort_by_key(|(.., slot)| slot.record);
-        Ok(found)
-    }
-
-    /// Whether another slot has this hash, and leads to a whole record that says so.
-    fn was_written_again(&self, map: MapId, index: &Index<'_>, slot: &Slot) -> Result<bool> {
-        index.has_slot(slot.hash, |at, offset| {
-            let is_whole = |record: Record<'_>| {
-                record.header.map() == map && record.hash(self.seed) == slot.hash && record.crc_holds()
-            };
-            Ok(at != slot.at && log::record(&self.mapping, offset).is_ok_and(is_whole))
-        })
     }
 
     /// Quarantines a record of which nothing is in doubt but its value: the slot of its key leads to it.
@@ -177,11 +217,12 @@ impl Engine {
                 as_found(record, place)
             }
             _ => {
-                let whole = hole.len.filter(|_| from == hole.start);
-                let bytes = whole.and_then(|len| self.mapping.frozen(from, len).ok());
-                let mut value = place.hash.bits().to_le_bytes().to_vec();
-                let room = MAX_VALUE_LEN - value.len() as u64;
-                value.extend_from_slice(bytes.filter(|bytes| bytes.len() as u64 <= room).unwrap_or_default());
+                let len = hole.len.filter(|_| from == hole.start);
+                let bytes = len.and_then(|len| self.mapping.frozen(from, len).ok()).unwrap_or_default();
+                // So that it counts for as much as before.
+                let begin = RECORD_HEADER + 8 + record.map_or(0, |record| record.header.shortcut_len());
+                let rest = bytes.get(begin as usize..).unwrap_or_default();
+                let value = [&place.hash.bits().to_le_bytes(), rest].concat();
                 Quarantined { place, from, expires: None, key: &[], value: value.into() }
             }
         }
@@ -189,6 +230,23 @@ impl Engine {
 }
 
 impl Engine {
+    /// The keys of a map that have a value, and the bytes of their records, by the slots that `is_valid` accepts.
+    fn count_keys(&self, index: &Index<'_>, is_valid: impl Fn(SlotAt) -> bool) -> Result<Totals> {
+        let mut counted = Totals::default();
+        for slot in index.iter() {
+            let slot = slot?;
+            // Damage elsewhere counts for nothing until compaction comes to it.
+            let record = slot.record.filter(|_| is_valid(slot.at)).map(|offset| log::record(&self.mapping, offset));
+            if let Some(Ok(record)) = record
+                && record.kind() == Some(Kind::Put)
+            {
+                counted.keys += 1;
+                counted.bytes += record.counted_len();
+            }
+        }
+        Ok(counted)
+    }
+
     /// Notes damage for `stats`. Two processes that find some at the same moment may count it once.
     pub(super) fn note_damage(&self, offset: impl Into<u64>, what: &'static str) -> Result<()> {
         if self.upkeep.damage.note(Defect { offset: offset.into(), what }) {
@@ -219,30 +277,37 @@ fn as_found<'a>(record: Record<'a>, place: Place<'a>) -> Quarantined<'a> {
 impl<'e> Writing<'e> {
     /// Looks at the damage at a head of the log.
     #[cold]
-    pub(super) fn examine(&self, head: &LogHead, tail: Offset) -> Result<Damage<'e>> {
+    pub(super) fn examine(&self, head: &LogHead, tail: Offset, slots: &mut Slots<'e>) -> Result<Damage<'e>> {
         let engine = self.engine;
         let hole = self.hole_at(&head.head, tail)?;
         let next = self.head_after(head, &hole, tail)?;
-        let (quarantined, whole, stale) = (Vec::new(), Vec::new(), Vec::new());
-        let mut damage = Damage { next, leaves: hole.leaves.clone(), quarantined, whole, stale };
+        let (quarantined, whole) = (Vec::new(), Vec::new());
+        let mut damage = Damage { next, leaves: hole.leaves.clone(), quarantined, whole, miscounts: false };
         if let Some(quarantined) = engine.quarantine_at_once(&hole)? {
             damage.quarantined.push(quarantined);
             return Ok(damage);
         }
-        for (map, index, slot) in engine.slots_into(hole.start, hole.end)? {
+        // What has replaced the record counted what it said.
+        damage.miscounts = !hole.counts_right();
+        for (map, index, slot) in slots.leading_into(engine, hole.start, hole.end)? {
             let Some(from) = slot.record else { continue };
             let place = Place { index, map, hash: slot.hash, slot: Probe::Found(slot.at, from) };
             let is_whole = |record: &Record<'_>| {
                 let holds = || record.crc_holds() || hole.is_proven && record.offset == hole.start;
                 record.header.map() == map && record.hash(engine.seed) == slot.hash && holds()
             };
-            if let Some(record) = log::record(&engine.mapping, from).ok().filter(is_whole) {
+            let record = log::record(&engine.mapping, from).ok().filter(is_whole);
+            // What the place held before may be whole as well.
+            if let Some(record) = record.filter(|record| engine.is_in_order(*record, &head.head).unwrap_or(false)) {
                 damage.whole.push((record, place));
-            } else if map == CATALOGUE {
+                continue;
+            }
+            if map == CATALOGUE {
                 let what = "an entry of the catalogue is damaged, and the log cannot be compacted past it";
                 return Err(engine.mapping.corrupt(from, what));
-            } else if engine.was_written_again(map, &index, &slot)? || damage.keeps(map, slot.hash) {
-                damage.stale.push(place);
+            } else if slots.has_another(map, &index, &slot)? {
+                slots.stale.push(place);
+                damage.miscounts = true;
             } else {
                 damage.quarantined.push(engine.quarantine_by_slot(&hole, place, from));
             }
@@ -262,14 +327,18 @@ impl<'e> Writing<'e> {
         let end = if is_last { tail } else { parts().map(Extent::end).max().unwrap_or(at) };
         let leaves: Vec<Offset> = parts().filter(|extent| extent.is_log()).map(|extent| extent.offset).collect();
 
-        if let Some(record) = log::record(mapping, at).ok().filter(|record| record.end() <= end) {
+        let is_in_order = |record: &Record<'_>| engine.is_in_order(*record, head).unwrap_or(false);
+        let record = log::record(mapping, at).ok().filter(|record| record.end() <= end);
+        if let Some(record) = record.filter(|record| !record.crc_holds() || is_in_order(record)) {
             let crcs = [record.header.crc.get(), record.expected_crc(), record.crc_after(chain)];
             let follows = |next| Ok(engine.chain_at(next, tail)?.filter(|chain| crcs.contains(chain)));
             let hole = |next: (Offset, u32), leaves| {
                 let (len, is_proven) = (Some(record.len()), crcs[1..].contains(&next.1));
                 Hole { start: at, end: record.end(), record: Some(record), is_proven, len, next, leaves }
             };
-            if let Some(chain) = follows(record.end())? {
+            // An extent ends with a jump, whatever its length seems to be.
+            let is_inside = record.end() < end || is_last;
+            if is_inside && let Some(chain) = follows(record.end())? {
                 return Ok(hole((record.end(), chain), Vec::new()));
             }
             if let Some(target) = record.target().filter(|&target| space.log_extent_of(target).is_some())
@@ -288,8 +357,7 @@ impl<'e> Writing<'e> {
             next,
             leaves,
         };
-        let visible = mapping.live_seq(live::VISIBLE)?;
-        if let Some(next) = engine.successor(at, end, crc, visible) {
+        if let Some(next) = engine.successor(head, end, crc) {
             return Ok(one(next, (next, crc), Vec::new()));
         }
         let unknown = |next, leaves| Hole { start: at, end, record: None, is_proven: false, len: None, next, leaves };
@@ -314,54 +382,65 @@ impl<'e> Writing<'e> {
         after.behind = self.behind(head, hole, tail)?;
         let (bytes, records) = match hole.len {
             Some(len) => (head.bytes.saturating_add(len), head.records.saturating_add(1)),
-            None => self.counted_before(next, tail)?.unwrap_or((head.bytes, head.records)),
+            None => self.counted_before(after.head, tail)?.unwrap_or((head.bytes, head.records)),
         };
         (after.bytes, after.records) = (bytes.max(head.bytes.saturating_add(8)), records);
         Ok(after)
     }
 
-    /// The highest number that a record in a hole, or before it, may have. What the record says itself is believed only
-    /// if it fits.
+    /// The highest number that a record in a hole, or before it, may have, whatever it says itself.
     fn behind(&self, head: &LogHead, hole: &Hole<'_>, tail: Offset) -> Result<Seq> {
-        let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
-        let most = match log::record(&self.engine.mapping, hole.next.0) {
-            Ok(next) if hole.next.0 != tail && next.seq() <= visible => match next.kind() {
-                Some(Kind::Incarnation) => Seq::new(head.behind.incarnation(), next.seq().count().saturating_sub(1)),
-                _ => next.seq(),
-            },
-            _ => visible,
-        };
-        let most = most.max(head.behind);
-        let said = hole.record.map(|record| record.seq());
-        Ok(said.filter(|said| (head.behind..=most).contains(said)).unwrap_or(most))
+        if let Some(proven) = hole.record.filter(|_| hole.is_proven) {
+            return Ok(if proven.tells() { head.behind.max(proven.seq()) } else { head.behind });
+        }
+        if hole.next.0 == tail {
+            return self.engine.mapping.live_seq(live::VISIBLE);
+        }
+        // If there is more damage, what follows that will tell.
+        let next = log::record(&self.engine.mapping, hole.next.0).ok().filter(|next| next.crc_holds());
+        let most = next.map_or(head.behind, |next| match next.kind() {
+            Some(Kind::Incarnation) => Seq::new(head.behind.incarnation(), next.seq().count().saturating_sub(1)),
+            _ => next.seq(),
+        });
+        Ok(most.max(head.behind))
     }
 
-    /// Bytes and number of the records before `at`, by what the log counts and what it has from there on.
-    fn counted_before(&self, at: Offset, tail: Offset) -> Result<Option<(u64, u64)>> {
+    /// Bytes and number of the records before `head`, by what the log counts and what it has from there on. `None` if
+    /// that cannot be told, for there is more damage of which the length is not known: then it is told after that.
+    fn counted_before(&self, mut head: Head, tail: Offset) -> Result<Option<(u64, u64)>> {
         let all = self.engine.log_totals()?;
-        let (mut bytes, mut records) = (all.bytes, all.records);
-        for record in Scan::new(&self.engine.mapping, at, tail) {
-            // There is more damage.
-            let Ok(record) = record else { return Ok(None) };
-            (bytes, records) = (bytes.saturating_sub(record.len()), records.saturating_sub(1));
+        let (mut bytes, mut records, mut passed) = (all.bytes, all.records, 0);
+        while head.at != tail && passed <= self.engine.mapping.len() {
+            let record = self.engine.record_at_head(&head).ok().filter(|record| record.crc_holds());
+            let len = match record {
+                Some(record) => {
+                    let target = record.target().filter(|_| record.kind() == Some(Kind::Jump));
+                    let at = target.unwrap_or(record.end());
+                    head = Head { at, chain: record.header.crc.get(), seq: record.seq() };
+                    record.len()
+                }
+                None => {
+                    let Ok(Hole { len: Some(len), next, .. }) = self.hole_at(&head, tail) else { return Ok(None) };
+                    (head.at, head.chain) = next;
+                    len
+                }
+            };
+            passed += len;
+            (bytes, records) = (bytes.saturating_sub(len), records.saturating_sub(1));
         }
         Ok(Some((bytes, records)))
     }
 
-    /// Makes slots dead that are no longer those of their keys, and counts the keys of their maps without them, as a
-    /// commit without records. Doing it twice does no harm.
-    pub(super) fn retire_stale(&mut self, stale: &[Place<'e>]) -> Result<()> {
-        if stale.is_empty() {
-            return Ok(());
-        }
+    /// Counts the keys of all maps anew, and makes slots dead that are no longer those of their keys, as a commit
+    /// without records. Doing it twice does no harm.
+    #[cold]
+    pub(super) fn count_anew(&mut self, stale: &[Place<'e>]) -> Result<()> {
+        let left_out: BTreeSet<_> = stale.iter().map(|place| (place.map, place.slot.at())).collect();
         let tail = self.tail()?;
         self.commit(&tail, Effect::Unseen, |writing| {
-            let mut maps: Vec<(MapId, Index<'e>)> = stale.iter().map(|place| (place.map, place.index)).collect();
-            maps.sort_by_key(|(map, _)| *map);
-            maps.dedup_by_key(|(map, _)| *map);
-            for (map, index) in maps {
-                let is_left = |at| !stale.iter().any(|place| place.map == map && place.slot.at() == at);
-                let Totals { keys, bytes, .. } = writing.engine.count_keys(&index, is_left)?;
+            for (map, index) in writing.engine.maps()? {
+                let Totals { keys, bytes, .. } =
+                    writing.engine.count_keys(&index, |at| !left_out.contains(&(map, at)))?;
                 index.set_totals(Totals { seq: tail.seq, keys, bytes, ..index.totals()? })?;
             }
             let (live, gone) = (writing.engine.sum_of_live_bytes()?, writing.engine.log_totals()?.live_bytes);

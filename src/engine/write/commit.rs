@@ -12,7 +12,7 @@
 //!
 //! Steps 5 and 6 derive everything from the records, so a writer that finds them half done just does them again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::reserve::Room;
@@ -22,7 +22,7 @@ use crate::engine::lookup::protocol;
 use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::{Appended, Writing};
 use crate::error::Result;
-use crate::file::index::{Counters, Index, Probe, SlotAt, Totals};
+use crate::file::index::{Counters, Index, Probe, Totals};
 use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, Offset, Seq, Shortcut, commit_word, flags, live, seal};
 use crate::file::log::{self, Entry, Record, Scan, Tail};
 use crate::file::mapping::Mapping;
@@ -117,33 +117,6 @@ impl Engine {
         let was_removed = newest.kind() == Some(Kind::Remove);
         let (flags, replaced) = if was_removed { (flags::NEW, 0) } else { (0, newest.counted_len()) };
         Ok(Change { prev, shortcut: self.shortcut_over(newest)?, flags, new_slot: false, replaced })
-    }
-}
-
-impl Engine {
-    /// Whether a record in quarantine counts for as much as the one that it stands for, as far as that can be told.
-    pub(crate) fn counts_like_before(&self, record: Record<'_>) -> bool {
-        log::record(&self.mapping, record.header.prev_offset()).is_ok_and(|before| {
-            let is_put = before.kind() == Some(Kind::Put) && before.header.value_len.get() > 0;
-            is_put && before.counted_len() == record.counted_len()
-        })
-    }
-
-    /// The keys of a map that have a value, and the bytes of their records, by the slots that `is_valid` accepts.
-    pub(crate) fn count_keys(&self, index: &Index<'_>, is_valid: impl Fn(SlotAt) -> bool) -> Result<Totals> {
-        let mut counted = Totals::default();
-        for slot in index.iter() {
-            let slot = slot?;
-            // Damage elsewhere counts for nothing until compaction comes to it.
-            let record = slot.record.filter(|_| is_valid(slot.at)).map(|offset| log::record(&self.mapping, offset));
-            if let Some(Ok(record)) = record
-                && record.kind() == Some(Kind::Put)
-            {
-                counted.keys += 1;
-                counted.bytes += record.counted_len();
-            }
-        }
-        Ok(counted)
     }
 }
 
@@ -261,7 +234,6 @@ impl Writing<'_> {
         let (start, end) = (tail.at, Offset::of_commit_word(commit));
         (tail.at, tail.seq) = (end, Seq::of_commit_word(commit, visible));
         let mut maps: BTreeMap<MapId, (Index<'_>, Totals)> = BTreeMap::new();
-        let mut anew = BTreeSet::new();
         let mut appended = Appended::default();
         let mut effect = Effect::Unseen;
         for record in Scan::new(&self.engine.mapping, start, end) {
@@ -282,9 +254,6 @@ impl Writing<'_> {
                     if let Some((index, totals)) = maps.get_mut(&map) {
                         self.publish(*index, totals, record, &mut appended)?;
                     }
-                    if record.is_damaged() && !self.engine.counts_like_before(record) {
-                        anew.insert(map);
-                    }
                     if map == CATALOGUE && !record.is_copy() {
                         self.enter_catalogue(record)?;
                     }
@@ -299,9 +268,6 @@ impl Writing<'_> {
                 _ => {}
             }
         }
-        for (_, (index, totals)) in maps.iter_mut().filter(|(map, _)| anew.contains(map)) {
-            self.count_anew(index, totals, &mut appended)?;
-        }
         for (index, mut totals) in maps.into_values() {
             // A writer killed after this step has counted it already.
             if index.totals()?.seq < tail.seq {
@@ -311,19 +277,6 @@ impl Writing<'_> {
         }
         self.writer.settle(&self.engine.mapping, end)?;
         self.conclude(&tail, effect, appended)
-    }
-
-    /// Counts the keys of a map anew, since a commit in progress has put a record in quarantine whose length was not
-    /// known any more. `totals` is what the commit made of the counters that it found.
-    #[cold]
-    fn count_anew(&self, index: &Index<'_>, totals: &mut Totals, appended: &mut Appended) -> Result<()> {
-        let (found, counted) = (index.totals()?, self.engine.count_keys(index, |_| true)?);
-        // A writer killed after it had counted has left the result there.
-        let before = index.totals_at(self.seq()?.before())?.unwrap_or(found);
-        appended.live = appended.live.saturating_add(counted.bytes).saturating_add(found.bytes);
-        appended.gone = appended.gone.saturating_add(before.bytes).saturating_add(totals.bytes);
-        (totals.keys, totals.bytes) = (counted.keys, counted.bytes);
-        Ok(())
     }
 
     /// Forgets what was appended past the tail without a commit, and the extents taken for it. Skips the sequence
