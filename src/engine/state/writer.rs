@@ -32,6 +32,8 @@ pub(crate) struct Writer {
     pub(crate) waiting: Waiting,
     /// The count below which there are no readers any more, and the count of the last commit when that was found.
     pub(crate) unread_below: (u64, u64),
+    /// How much of the log was passed is not known since damage without a known length was passed.
+    pub(crate) is_uncounted: bool,
     /// How long new extents of the log should be, if not as long as usual: at least, to fill a free run, and at most.
     pub(crate) run: Option<(u64, u64)>,
 }
@@ -56,6 +58,7 @@ impl Writer {
             longest: 0,
             waiting: Waiting::default(),
             unread_below: (0, 0),
+            is_uncounted: false,
             run: None,
         }
     }

@@ -135,8 +135,9 @@ impl Engine {
 
     /// The smallest number that the record at the head may have. The record before it has `behind`.
     fn first_seq(&self, head: &Head, behind: Seq) -> Result<Seq> {
-        // The last record of the log may be damaged and stay.
-        let Ok(first) = log::record(&self.mapping, head.at) else { return Ok(head.seq) };
+        // A damaged record may say any number, and it may be the last one of the log and stay.
+        let first = log::record(&self.mapping, head.at).ok().filter(Record::crc_holds);
+        let Some(first) = first else { return Ok(head.seq) };
         if first.kind() == Some(Kind::Incarnation) {
             // Its number declares its incarnation, so the smallest is that after the record before it.
             return Ok(behind.next().min(first.seq()));
@@ -332,6 +333,7 @@ impl<'e> Writing<'e> {
         }
         passed.bytes += damage.next.bytes.saturating_sub(passed.to.bytes);
         passed.to = damage.next;
+        self.writer.is_uncounted = damage.is_uncounted;
         passed.quarantined.extend(damage.quarantined);
         passed.miscounts |= damage.miscounts;
         passed.extents.extend(damage.leaves);

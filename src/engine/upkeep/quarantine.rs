@@ -63,6 +63,8 @@ impl Quarantined<'_> {
 pub(super) struct Damage<'a> {
     /// Where the log goes on, and what will have been passed then.
     pub(super) next: LogHead,
+    /// How much was passed by then is not known.
+    pub(super) is_uncounted: bool,
     /// The extents that are passed as a whole.
     pub(super) leaves: Vec<Offset>,
     pub(super) quarantined: Vec<Quarantined<'a>>,
@@ -280,9 +282,9 @@ impl<'e> Writing<'e> {
     pub(super) fn examine(&self, head: &LogHead, tail: Offset, slots: &mut Slots<'e>) -> Result<Damage<'e>> {
         let engine = self.engine;
         let hole = self.hole_at(&head.head, tail)?;
-        let next = self.head_after(head, &hole, tail)?;
-        let (quarantined, whole) = (Vec::new(), Vec::new());
-        let mut damage = Damage { next, leaves: hole.leaves.clone(), quarantined, whole, miscounts: false };
+        let (next, is_uncounted) = self.head_after(head, &hole, tail)?;
+        let (quarantined, whole, leaves) = (Vec::new(), Vec::new(), hole.leaves.clone());
+        let mut damage = Damage { next, is_uncounted, leaves, quarantined, whole, miscounts: false };
         if let Some(quarantined) = engine.quarantine_at_once(&hole)? {
             damage.quarantined.push(quarantined);
             return Ok(damage);
@@ -374,18 +376,18 @@ impl<'e> Writing<'e> {
         Ok(if is_jump { one(at + JUMP_LEN, (next, chain), leaves) } else { unknown((next, chain), leaves) })
     }
 
-    /// The head when a hole was passed.
-    fn head_after(&self, head: &LogHead, hole: &Hole<'_>, tail: Offset) -> Result<LogHead> {
+    /// The head when a hole was passed; and whether what was passed by then is not known.
+    fn head_after(&self, head: &LogHead, hole: &Hole<'_>, tail: Offset) -> Result<(LogHead, bool)> {
         let (next, chain) = hole.next;
         let mut after = *head;
         (after.head.at, after.head.chain) = (next, chain);
         after.behind = self.behind(head, hole, tail)?;
-        let (bytes, records) = match hole.len {
-            Some(len) => (head.bytes.saturating_add(len), head.records.saturating_add(1)),
-            None => self.counted_before(after.head, tail)?.unwrap_or((head.bytes, head.records)),
-        };
+        let by_length = hole.len.map(|len| (head.bytes.saturating_add(len), head.records.saturating_add(1)));
+        let is_counted = by_length.is_some() && !self.writer.is_uncounted;
+        let counted = if is_counted { by_length } else { self.counted_before(after.head, tail)? };
+        let (bytes, records) = counted.or(by_length).unwrap_or((head.bytes, head.records));
         (after.bytes, after.records) = (bytes.max(head.bytes.saturating_add(8)), records);
-        Ok(after)
+        Ok((after, counted.is_none()))
     }
 
     /// The highest number that a record in a hole, or before it, may have, whatever it says itself.
@@ -406,7 +408,8 @@ impl<'e> Writing<'e> {
     }
 
     /// Bytes and number of the records before `head`, by what the log counts and what it has from there on. `None` if
-    /// that cannot be told, for there is more damage of which the length is not known: then it is told after that.
+    /// that cannot be told, for there is more damage of which the length is not known: then it is asked again after
+    /// that.
     fn counted_before(&self, mut head: Head, tail: Offset) -> Result<Option<(u64, u64)>> {
         let all = self.engine.log_totals()?;
         let (mut bytes, mut records, mut passed) = (all.bytes, all.records, 0);
