@@ -32,8 +32,11 @@ fn pages() -> Vec<(String, String)> {
 /// The sources with mostly public documentation.
 fn sources() -> Vec<String> {
     let mut names = Vec::new();
-    for folder in ["src", "src/map", "src/codec", "src/bin", "src/file/layout"] {
-        for entry in fs::read_dir(root().join(folder)).unwrap() {
+    let programs = fs::read_dir(root().join("src/bin")).unwrap();
+    let programs = programs.map(|entry| format!("src/bin/{}", entry.unwrap().file_name().into_string().unwrap()));
+    let folders = ["src", "src/map", "src/codec", "src/file/layout"].map(str::to_owned);
+    for folder in programs.chain(folders) {
+        for entry in fs::read_dir(root().join(&folder)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             if name.ends_with(".rs") {
                 names.push(format!("{folder}/{name}"));
@@ -118,7 +121,7 @@ fn commands_name_targets_that_exist() {
                 "--example" => format!("examples/{target}.rs"),
                 "--bench" => format!("benches/{target}.rs"),
                 "--test" => format!("tests/{target}.rs"),
-                "--bin" => format!("src/bin/{}.rs", target.trim_start_matches("slotlog-")),
+                "--bin" => format!("src/bin/{target}.rs"),
                 _ => continue,
             };
             let room = Path::new(path.trim_end_matches(".rs")).join("main.rs");

@@ -3,14 +3,16 @@
 //! The file is opened read-only and never changed; others may use it meanwhile. Exit code: 0; 1 if `--verify` has
 //! findings; 2 for an error.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+#[path = "../common/mod.rs"]
+mod common;
 
-use bytesize::ByteSize;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use clap::Parser;
+use common::figures::{date, percent, printable, ratio, size};
+use common::output::{Answer, exit, print};
 use serde_json::{Value, json};
 use slotlog::{Access, Bookmark, Error, MapStats, Opened, Stats, Store, VerifyReport, VerifyScope};
 
@@ -34,27 +36,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = examine(&arguments).map_err(|error| error.report()).and_then(|examined| {
         // In one piece: a store that cannot be read to its end prints nothing.
-        print(&examined.render(arguments.json)).map_err(|error| format!("could not print: {error}"))?;
-        Ok(examined.is_clean())
+        print(&examined.render(arguments.json))?;
+        Ok(if examined.is_clean() { Answer::Yes } else { Answer::No })
     });
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(message) => {
-            // If this fails too, there is no way left to report it.
-            let _ = writeln!(io::stderr(), "slotlog-stats: {message}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// Prints to standard output. A pipe closed early, as by `head`, is not a failure.
-fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
-    }
+    exit("slotlog-stats", done)
 }
 
 /// Opens the store and reads everything to be printed.
@@ -509,35 +494,4 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         }
         text
     }
-}
-
-/// A size in readable units: `1.5 MiB`.
-fn size(bytes: u64) -> String {
-    ByteSize::b(bytes).display().iec().to_string()
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
-}
-
-/// The share of a part in the whole; 0 if the whole is 0.
-fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
-/// A time as RFC 3339 in UTC. Only a damaged file has years beyond its range.
-fn date(time: SystemTime) -> String {
-    let mut text = String::new();
-    match write!(text, "{}", humantime::format_rfc3339_millis(time)) {
-        Ok(()) => text,
-        Err(_) => {
-            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            format!("{} ms after 1970-01-01T00:00:00Z", since.as_millis())
-        }
-    }
-}
-
-/// A path on one line, whatever characters its name has.
-fn printable(path: &Path) -> String {
-    path.to_string_lossy().replace(char::is_control, "\u{fffd}")
 }
