@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 /// Of which commit of which store another one is a copy; see [`Store::origin`](crate::Store::origin).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Origin {
     /// The random identity of the store, as a UUID: see [`Stats::uuid`](crate::Stats::uuid).

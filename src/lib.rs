@@ -156,7 +156,9 @@ pub use file::layout as format;
 pub use map::{Entry, Map, MapChange, MapChanges, MapInfo, MapIter, SnapshotMap, TransactionMap, ValueRef};
 pub use options::Options;
 pub use snapshot::{Iter, Snapshot};
-pub use stats::{
+pub use stats::census::{Census, CensusOptions, CensusProgress, ExtentCensus, LargeEntry, MapCensus};
+pub use stats::distribution::{Bucket, Distribution};
+pub use stats::report::{
     DamageStats, ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, RestingStats, Stats, UpkeepStats,
     WaitingStats,
 };

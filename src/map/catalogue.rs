@@ -21,6 +21,7 @@ use crate::store::Store;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MapInfo {
     /// Its name.

@@ -44,6 +44,7 @@ pub struct BackupProgress {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BackupReport {
     /// The backup is complete. Otherwise it was [stopped](crate::BackupOptions::on_progress), and left no file.

@@ -22,6 +22,7 @@ const MAX_NAME: usize = 255;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Bookmark {
     /// Its name.

@@ -252,6 +252,17 @@ impl Engine {
         Ok(holder.zip(Some(self.mapping.live(live::WRITING_SINCE)?)))
     }
 
+    /// Whether a process waits for the writer lock, and the process-table entry of the one that has the next turn: only a
+    /// process that has waited for some time has that.
+    pub(crate) fn waiting_to_write(&self) -> Result<(bool, Option<u64>)> {
+        if !self.is_live()? {
+            return Ok((false, None));
+        }
+        let turn = self.mapping.live(live::NEXT_TURN)?;
+        let sleeps = self.mapping.live(live::WRITER_LOCK)? & writer_lock::WAITERS != 0;
+        Ok((sleeps || turn != 0, (turn >> 32).checked_sub(1)))
+    }
+
     /// The error after too long a wait for the writer lock. The present holder need not have held it all the time; no
     /// more than this can be said.
     #[cold]

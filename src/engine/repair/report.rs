@@ -129,12 +129,15 @@ pub struct RepairProgress {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct RepairReport {
     findings: Vec<Finding>,
+    #[cfg_attr(feature = "serde", serde(rename = "finding_count"))]
     count: u64,
     incomplete: Vec<u64>,
     incomplete_count: u64,
     pub(super) bytes: u64,
+    #[cfg_attr(feature = "serde", serde(rename = "unreadable_bytes"))]
     pub(super) unreadable: u64,
     pub(super) records: u64,
     pub(super) doubtful_records: u64,

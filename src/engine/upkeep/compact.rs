@@ -47,6 +47,7 @@ const STEP: Step = Step { blocks: 16, lines: 256 };
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CompactReport {
     /// Bytes of records moved, counting each move.

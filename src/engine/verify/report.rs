@@ -19,8 +19,10 @@ const KEPT: usize = 1000;
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct VerifyReport {
     findings: Vec<Finding>,
+    #[cfg_attr(feature = "serde", serde(rename = "finding_count"))]
     count: u64,
     pub(crate) records: u64,
     pub(crate) keys: u64,
@@ -94,6 +96,8 @@ impl VerifyReport {
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum VerifyScope {
     /// The whole file: no process wrote meanwhile.
@@ -157,6 +161,7 @@ pub struct VerifyProgress {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Finding {
     /// Where in the file, in bytes.

@@ -36,15 +36,18 @@ use crate::{Bookmark, Origin, Result};
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// The file.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::path"))]
     pub path: PathBuf,
     /// The store's random identity, as a UUID.
     pub uuid: String,
     /// Version of the file format.
     pub format_version: u32,
     /// When the store was created.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::date"))]
     pub created: SystemTime,
     /// The state in which it was found when it was opened.
     pub opened: Opened,
@@ -81,6 +84,7 @@ pub struct Stats {
     /// The maps.
     pub maps: Vec<MapStats>,
     /// When the last checkpoint was written.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::date"))]
     pub last_checkpoint: SystemTime,
     /// Bytes of log since then: if a power cut loses them, that is not recognised as damage.
     pub since_checkpoint: u64,
@@ -89,6 +93,7 @@ pub struct Stats {
     /// few.
     pub pins: u64,
     /// When the oldest snapshot was taken.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::maybe_date"))]
     pub oldest_snapshot: Option<SystemTime>,
     /// The reader or snapshot that sees the oldest commit, and so holds back the most space. Snapshots of read-only
     /// processes leave no name, and are not included.
@@ -102,7 +107,12 @@ pub struct Stats {
     /// The process that is writing at this moment.
     pub writing: Option<u32>,
     /// When it began, if it is a transaction.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::maybe_date"))]
     pub writing_since: Option<SystemTime>,
+    /// Whether another process waits for its turn to write.
+    pub writer_waits: bool,
+    /// The process whose turn is next, if one has waited for more than a millisecond.
+    pub next_writer: Option<u32>,
     /// Whether a flush has failed.
     pub poisoned: bool,
 }
@@ -110,6 +120,7 @@ pub struct Stats {
 /// Space that is no longer in use and not yet free, in bytes. It includes dead space in the log only as described at
 /// [`pins`](WaitingStats::pins).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct WaitingStats {
     /// Waits for a checkpoint: a recovery after a power cut would still need it.
@@ -125,6 +136,7 @@ pub struct WaitingStats {
 
 /// An index resize in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ResizeStats {
     /// The map whose index is rebuilt.
@@ -139,19 +151,23 @@ pub struct ResizeStats {
 
 /// Why a process does no upkeep.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RestingStats {
     /// The error.
     pub why: String,
     /// Since when every attempt has failed.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::date"))]
     pub since: SystemTime,
     /// The time until the next attempt. `None` if a retry would be pointless: the store is damaged, and
     /// [`verify`](crate::Store::verify) says where.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::maybe_seconds"))]
     pub left: Option<Duration>,
 }
 
 /// Work counted per write, with total and maximum: the upkeep that one process has done since it opened the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct UpkeepStats {
     /// Index lines moved by resizes.
@@ -184,6 +200,7 @@ pub struct UpkeepStats {
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DamageStats {
     /// Damaged records that compaction has put into quarantine since the store was last closed or recovered: their keys
@@ -202,11 +219,13 @@ pub struct DamageStats {
 
 /// A process that has the store open for writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProcessStats {
     /// Its process id, as that process sees it.
     pub pid: u32,
     /// When it opened the store.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::date"))]
     pub since: SystemTime,
     /// Whether it excludes all other openers.
     pub exclusive: bool,
@@ -220,11 +239,13 @@ pub struct ProcessStats {
 
 /// A pin: a reader or a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PinStats {
     /// How many commits were made since the one that it sees.
     pub behind: u64,
     /// When it was taken, if it is a snapshot.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::maybe_date"))]
     pub since: Option<SystemTime>,
     /// The process that holds it, if that process still has the store open.
     pub pid: Option<u32>,
@@ -232,6 +253,7 @@ pub struct PinStats {
 
 /// Extents of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ExtentStats {
     /// Their use: `Log`, `Index`, `Table`, `Reserve`, `Retired`, `ReserveLog`, `Emptied`, `Live` (pins and
@@ -248,6 +270,7 @@ pub struct ExtentStats {
 
 /// One map.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MapStats {
     /// Its number in the file.
@@ -293,6 +316,7 @@ impl Stats {
         let (pins, oldest) = engine.pins_in_use()?;
         let processes = engine.processes()?;
         let writing = engine.writing()?;
+        let (writer_waits, next_writer) = engine.waiting_to_write()?;
         let pid = |entry| processes.iter().find(|process| process.entry == entry).map(|process| process.pid);
         Ok(Stats {
             path: engine.mapping.path().to_owned(),
@@ -345,6 +369,8 @@ impl Stats {
             }),
             bookmarks: engine.bookmarks()?,
             origin: engine.origin()?.map(Origin::from),
+            writer_waits,
+            next_writer: next_writer.and_then(pid),
             writing: writing.and_then(|(entry, _)| pid(entry)),
             writing_since: writing.and_then(|(_, since)| (since > 0).then(|| time(since))),
             processes: processes
@@ -391,11 +417,13 @@ fn maps(engine: &Engine, visible: u64) -> Result<Vec<MapStats>> {
         let index = Index::of_extent(&engine.mapping, extent)?;
         let slots = index.lines() * SLOTS as u64;
         let used_slots = totals.used();
-        let (name, types, version) = match (id, named.remove(&id)) {
-            (CATALOGUE, _) => ("(catalogue)".to_owned(), "str -> map".to_owned(), 0),
-            (DEFAULT_MAP, _) => ("(default)".to_owned(), "[u8] -> [u8]".to_owned(), 0),
-            (_, Some((name, map))) => (name, map.types, map.version),
-            (_, None) => ("(dropped)".to_owned(), String::new(), 0),
+        let found = named.remove(&id);
+        let name = name_of(id, found.as_ref().map(|(name, _)| name));
+        let (types, version) = match (id, found) {
+            (CATALOGUE, _) => ("str -> map".to_owned(), 0),
+            (DEFAULT_MAP, _) => ("[u8] -> [u8]".to_owned(), 0),
+            (_, Some((_, map))) => (map.types, map.version),
+            (_, None) => (String::new(), 0),
         };
         maps.push(MapStats {
             id: id.0,
@@ -412,6 +440,16 @@ fn maps(engine: &Engine, visible: u64) -> Result<Vec<MapStats>> {
         });
     }
     Ok(maps)
+}
+
+/// What the reports call a map.
+pub(super) fn name_of(id: MapId, name: Option<&String>) -> String {
+    match (id, name) {
+        (CATALOGUE, _) => "(catalogue)".to_owned(),
+        (DEFAULT_MAP, _) => "(default)".to_owned(),
+        (_, Some(name)) => name.clone(),
+        (_, None) => "(dropped)".to_owned(),
+    }
 }
 
 fn waiting(engine: &Engine) -> Result<WaitingStats> {
