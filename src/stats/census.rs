@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::atomic::{Ordering, fence};
 
 use super::distribution::{Distribution, Histogram};
 use super::report::name_of;
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
-use crate::engine::lookup::keys::prefetch_record;
-use crate::engine::read::pins::Pin;
+use crate::engine::read::pins::Hold;
 use crate::error::{Error, Result};
 use crate::file::index::Index;
 use crate::file::layout::{Kind, MapId, Offset, SLOTS, Seq};
-use crate::file::log::{self, Record};
+use crate::file::log::{self, Record, Scan};
 
 /// Records that are prefetched before they are looked at.
 const AHEAD: usize = 48;
+
+/// How often to look for the head of the log while others commit.
+const ATTEMPTS: u32 = 100;
 
 /// Entries between two calls of the callback.
 const PACE: u64 = 1 << 14;
@@ -230,7 +233,8 @@ pub struct ExtentCensus {
     /// For the log: the size of the records in it that hold a current value. For an index: its slots in use, as a part
     /// of its size. An estimate where only a sample was looked at.
     pub live_bytes: u64,
-    /// For the last extent of the log: what nothing was appended to yet.
+    /// For the log: what nothing was appended to yet, and what was too short for the next record. In a
+    /// [sample](CensusOptions::at_most), the latter is left out.
     pub unwritten_bytes: u64,
 }
 
@@ -266,10 +270,14 @@ struct OfMap {
 
 pub(crate) fn take(engine: &Engine, options: CensusOptions<'_>) -> Result<Census> {
     engine.check_not_forked()?;
-    let pin = Pin::take(engine)?;
-    let extents = extents(engine)?;
+    let (hold, head) = hold(engine)?;
+    let tail = engine.log_end()?;
+    let mut extents = extents(engine, tail)?;
+    if let Some(head) = head.filter(|_| options.at_most == u64::MAX) {
+        note_written(engine, &mut extents, (head, tail));
+    }
     let progress = CensusProgress { done: 0, total: 0 };
-    let (seq, at) = (pin.seq(), Moment::fixed(now()));
+    let (seq, at) = (hold.seq(), Moment::fixed(now()));
     let mut taking = Taking { engine, seq, at, extents, here: 0, options, progress, stopped: false };
     let mut indexes = Vec::new();
     for id in engine.map_ids()? {
@@ -287,6 +295,36 @@ pub(crate) fn take(engine: &Engine, options: CensusOptions<'_>) -> Result<Census
         maps.push(taking.map(OfMap::new(id, &names, share), &index)?);
     }
     Ok(Census { maps, extents: taking.extents })
+}
+
+/// Holds the last commit, and finds where its log begins. Beside writers that never rest, it may be impossible to say.
+fn hold(engine: &Engine) -> Result<(Hold<&Engine>, Option<Offset>)> {
+    for _ in 0..ATTEMPTS {
+        let hold = Hold::take(engine)?;
+        let head = engine.head()?;
+        fence(Ordering::Acquire);
+        if engine.visible()? == hold.seq() {
+            return Ok((hold, Some(head.head.at)));
+        }
+    }
+    Ok((Hold::take(engine)?, None))
+}
+
+/// Says what was appended to each extent of the log. A damaged log cannot be followed to its end; then its extents count
+/// as written.
+fn note_written(engine: &Engine, extents: &mut [ExtentCensus], (head, tail): (Offset, Offset)) {
+    let mut written: BTreeMap<usize, u64> = BTreeMap::new();
+    for record in Scan::new(&engine.mapping, head, tail) {
+        let Ok(record) = record else { return };
+        let place = extents.partition_point(|extent| extent.offset <= record.offset.0).saturating_sub(1);
+        // What the head has passed in its extent was written, too.
+        *written.entry(place).or_default() = record.end().0;
+    }
+    for (place, end) in written {
+        if let Some(extent) = extents.get_mut(place) {
+            extent.unwritten_bytes = (extent.offset + extent.bytes).saturating_sub(end);
+        }
+    }
 }
 
 /// Which share of each index is looked at, so that small ones are looked at as a whole.
@@ -362,7 +400,8 @@ impl Taking<'_, '_> {
                 break;
             }
             let Some(record) = slot.record else { continue };
-            prefetch_record(window, record);
+            // Its header is enough.
+            window.prefetch(record);
             ahead.push_back(Due { record, probes: slot.probes });
             if ahead.len() > AHEAD
                 && let Some(due) = ahead.pop_front()
@@ -446,13 +485,12 @@ impl Taking<'_, '_> {
 }
 
 /// The extents in use and the free space between them, nothing of them alive yet.
-fn extents(engine: &Engine) -> Result<Vec<ExtentCensus>> {
+fn extents(engine: &Engine, tail: Offset) -> Result<Vec<ExtentCensus>> {
     let visible = engine.visible()?.count();
     let used = engine.extents()?;
     if used.is_empty() {
         return Ok(Vec::new());
     }
-    let tail = engine.log_end()?;
     let free = |from: Offset, to: Offset| ExtentCensus {
         offset: from.0,
         bytes: to - from,

@@ -1,6 +1,9 @@
-//! What the programs have in common: how figures, times and names read, and how output is printed.
+//! What the programs have in common: how figures, times and names read, how output is printed, and how progress shows.
 
 #![allow(dead_code, reason = "each program uses its part")]
 
+pub mod colour;
 pub mod figures;
 pub mod output;
+pub mod progress;
+pub mod tables;
