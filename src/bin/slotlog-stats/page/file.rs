@@ -157,6 +157,10 @@ pub fn along_the_log(extents: &[ExtentCensus]) -> String {
     log.sort_by_key(|extent| extent.ordinal);
     let written = |extent: &ExtentCensus| extent.bytes - extent.unwritten_bytes;
     let all: u64 = log.iter().map(|extent| written(extent)).sum();
+    if all == 0 {
+        return "<section><h2>Dead share along the log</h2><p class=\"quiet\">The log is empty.</p></section>"
+            .to_owned();
+    }
     let (mut x, mut drawn) = (0.0, String::new());
     for extent in &log {
         let width = WIDTH * ratio(written(extent), all);

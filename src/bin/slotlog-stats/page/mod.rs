@@ -191,8 +191,13 @@ fn uses(stats: &Stats) -> String {
 
 /// What waits for what.
 fn waits(stats: &Stats) -> String {
+    const HEADING: &str = "<section><h2>What waits for what</h2>";
     let mut items = String::new();
-    for (word, bytes, who) in space::waiting(stats) {
+    let waiting = space::waiting(stats);
+    if waiting.iter().all(|(_, bytes, _)| *bytes == 0) {
+        return format!("{HEADING}<p class=\"quiet\">Nothing waits: what is not in use can be used.</p></section>");
+    }
+    for (word, bytes, who) in waiting {
         let share = ratio(bytes, stats.file_len).min(1.0) * 100.0;
         let fill = if share > 25.0 { "var(--bad)" } else { "var(--retired)" };
         let who = if who.is_empty() { escape(words::meaning(word)) } else { escape(&sentence(&who)) };
@@ -205,7 +210,7 @@ fn waits(stats: &Stats) -> String {
         );
     }
     format!(
-        "<section><h2>What waits for what</h2><p class=\"sub\">Space that cannot be used again yet, beside the whole file.</p>\
+        "{HEADING}<p class=\"sub\">Space that cannot be used again yet, beside the whole file.</p>\
          <ul class=\"waits\">{items}</ul></section>"
     )
 }
