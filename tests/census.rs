@@ -49,7 +49,8 @@ fn a_census_agrees_with_what_iteration_finds() {
             map.remove(&key.to_le_bytes()[..]).unwrap();
             written.remove(&key);
         } else {
-            let len = random.below(1 << random.below(11));
+            let bits = random.below(11);
+            let len = random.below(1 << bits);
             map.insert(&key.to_le_bytes()[..], &vec![7; len as usize]).unwrap();
             written.insert(key, (len, commit));
         }

@@ -310,8 +310,8 @@ fn hold(engine: &Engine) -> Result<(Hold<&Engine>, Option<Offset>)> {
     Ok((Hold::take(engine)?, None))
 }
 
-/// Says what was appended to each extent of the log. A damaged log cannot be followed to its end; then its extents count
-/// as written.
+/// Says what was appended to each extent of the log. A damaged log cannot be followed to its end; then its extents
+/// count as written.
 fn note_written(engine: &Engine, extents: &mut [ExtentCensus], (head, tail): (Offset, Offset)) {
     let mut written: BTreeMap<usize, u64> = BTreeMap::new();
     for record in Scan::new(&engine.mapping, head, tail) {

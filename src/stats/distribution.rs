@@ -56,7 +56,8 @@ impl Distribution {
 ///     store.insert(format!("key {length}"), vec![7; length])?;
 /// }
 /// let census = store.census()?;
-/// let ranges = census.maps[1].values.buckets.iter().map(|bucket: &slotlog::Bucket| (bucket.from, bucket.to, bucket.count));
+/// let buckets: &[slotlog::Bucket] = &census.maps[1].values.buckets;
+/// let ranges = buckets.iter().map(|bucket| (bucket.from, bucket.to, bucket.count));
 /// assert_eq!(ranges.collect::<Vec<_>>(), [(4, 7, 2), (64, 127, 1)]);
 /// # Ok::<(), slotlog::Error>(())
 /// ```

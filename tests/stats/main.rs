@@ -175,6 +175,7 @@ fn damage(path: &Path, bytes: &[u8]) -> u64 {
 
 /// Ends without closing its store.
 #[test]
+#[ignore = "run by other tests, as a process of its own"]
 fn child() {
     let Some((role, path)) = support::role() else { return };
     assert_eq!(role, "leaver");

@@ -68,8 +68,8 @@ fn a_snapshot_that_holds_space_is_named_first() {
     assert!(line(after(&text, "space"), "dead").contains(&"a reader holds it"), "{text}");
     assert!(line(&text, "waits for readers")[1].contains(&format!("process {pid}")), "{text}");
     drop(snapshot);
-    while store.maintain(std::time::Duration::from_millis(50)).unwrap() {}
-    assert_eq!(first_line(&path, &[]), "in use");
+    store.compact().unwrap();
+    assert_eq!(remarks(&path, &[]), ("in use".to_owned(), Vec::new()));
 }
 
 #[test]
@@ -191,6 +191,29 @@ fn help_has_examples_and_exit_codes() {
     for part in ["Examples:", "Exit code:", "slotlog-stats app.slotlog --watch 1", "--json | jq"] {
         assert!(help.contains(part), "{part} in\n{help}");
     }
+}
+
+/// As they stand in the help, on a store of that name.
+#[test]
+fn the_examples_of_the_help_run() {
+    let _turn = turn();
+    let (folder, path) = mixed_store();
+    std::fs::rename(&path, folder.path().join("app.slotlog")).unwrap();
+    let help = stdout(&command(STATS).arg("--help").output().unwrap());
+    let examples: Vec<&str> =
+        help.lines().filter_map(|line| line.strip_prefix("  slotlog-stats app.slotlog")).collect();
+    assert_eq!(examples.len(), 7, "{help}");
+    for example in examples {
+        // What comes after two spaces says what it does; a watch would never end.
+        let words = example.trim_start().split("  ").next().unwrap().split(" | ").next().unwrap();
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let end = if words.contains(&"--watch") { &["--count", "1"][..] } else { &[] };
+        let mut program = command(STATS);
+        program.current_dir(&folder).arg("app.slotlog").args(&words).args(end);
+        let output = program.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {}", stderr(&output));
+    }
+    assert!(folder.path().join("page.html").exists());
 }
 
 #[test]

@@ -12,12 +12,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A task that is measured in bytes; 0 if nobody knows how many there are.
+    /// A task that is measured in bytes; 0 if their number is not known.
     pub fn of_bytes(what: &'static str, total: u64) -> Progress {
         Progress::new(what, total, "{bytes} of {total_bytes}, {bytes_per_sec}", "{bytes}, {bytes_per_sec}")
     }
 
-    /// A task that is measured in entries; 0 if nobody knows how many there are.
+    /// A task that is measured in entries; 0 if their number is not known.
     pub fn of_entries(what: &'static str, total: u64) -> Progress {
         Progress::new(what, total, "{human_pos} of {human_len}, {per_sec}", "{human_pos}, {per_sec}")
     }

@@ -42,7 +42,8 @@ pub fn lines(table: &Table) -> Vec<String> {
 /// A paragraph in lines of at most this many columns, the lines after the first indented. Words that are longer stay
 /// whole.
 pub fn wrapped(text: &str, indent: usize, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let start = text.len() - text.trim_start_matches(' ').len();
+    let mut lines = vec![text[..start].to_owned()];
     // A figure and its unit stay together.
     let text =
         UNITS.iter().fold(text.to_owned(), |text, unit| text.replace(&format!(" {unit}"), &format!("\u{a0}{unit}")));
@@ -53,7 +54,7 @@ pub fn wrapped(text: &str, indent: usize, width: usize) -> Vec<String> {
             lines.push(format!("{:indent$}{word}", ""));
         } else {
             let line = &mut lines[last];
-            if !line.is_empty() {
+            if line.len() > start {
                 line.push(' ');
             }
             line.push_str(word);

@@ -11,7 +11,8 @@ pub const STORE: Words = &[
     ("incarnation", "How often the store was recovered after a power cut, or as a copy."),
     (
         "checkpoint",
-        "What was committed before the last checkpoint survives a power cut. Later commits are in memory only, unless they were synced.",
+        "What was committed before the last checkpoint survives a power cut. Later commits do only if they were \
+         synced.",
     ),
     ("writing now", "The process whose turn it is to write. Changes take turns, reads wait for nothing."),
     ("upkeep", "What writers do besides: each write does a small share of resizing indexes and of cleaning the log."),
@@ -22,7 +23,8 @@ pub const SPACE: Words = &[
     ("expired", "Records whose deadline has passed: no reader sees them, and upkeep removes them."),
     (
         "dead",
-        "Records that were replaced or removed. Upkeep moves the log's living records on and frees the dead ones, once they are a certain share and nothing holds them.",
+        "Records that were replaced or removed. Upkeep frees them, once they are a certain share \
+         and nothing holds them.",
     ),
     ("unwritten", "Room at the end of the log that the next commits go to."),
     ("index", "Where the record of each key is. Every map has an index of its own."),
@@ -51,7 +53,8 @@ pub const MAPS: Words = &[
     ("age", "How many commits were made since the entry was written, or moved by compaction."),
     (
         "search",
-        "How many lines of 64 bytes of the index a look-up reads. One is best; long searches mean that an index is too full.",
+        "How many lines of 64 bytes of the index a look-up reads. One is best; long searches mean \
+         that an index is too full.",
     ),
 ];
 

@@ -53,7 +53,8 @@ pub fn histogram(
     let middle = if buckets.len() > 4 { show(buckets[buckets.len() / 2].from) } else { String::new() };
     let facts = format!("half at most {}, 99 % at most {}", show(distribution.p50), show(distribution.p99));
     format!(
-        "<div class=\"chart\"><div class=\"title\">{title}{keys} <small>{}</small></div><div class=\"bars\">{bars}</div>\
+        "<div class=\"chart\"><div class=\"title\">{title}{keys} <small>{}</small></div>\
+         <div class=\"bars\">{bars}</div>\
          <div class=\"axis\"><span>{}</span><span>{}</span><span>{}</span></div></div>",
         escape(&facts),
         escape(&show(distribution.min)),

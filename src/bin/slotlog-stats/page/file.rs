@@ -69,8 +69,8 @@ pub fn in_place(looked: &Looked, stats: &Stats) -> String {
     let keys: String =
         keys.iter().map(|(word, text)| format!("<span><i class=\"swatch p-{word}\"></i>{text}</span>")).collect();
     format!(
-        "<section><h2>The file in place</h2><p class=\"sub\">From its first byte to its last, {} extents. The higher an \
-         extent is filled, the more of it is in use.</p>{drawn}<div class=\"keys\">{keys}</div></section>\n",
+        "<section><h2>The file in place</h2><p class=\"sub\">From its first byte to its last, {} extents. The \
+         higher an extent is filled, the more of it is in use.</p>{drawn}<div class=\"keys\">{keys}</div></section>\n",
         count(extents.len() as u64)
     )
 }

@@ -45,7 +45,8 @@ pub fn maps(maps: &[OneMap<'_>], stats: &Stats) -> String {
         if rest.is_empty() { String::new() } else { format!("<p class=\"sub\">{}</p>", sentence(&rest.join("; "))) };
     let cards: String = sorted.iter().take(DRAWN).map(|map| card(*map)).collect();
     format!(
-        "<section><h2>Maps</h2><p class=\"sub\">The largest first. The mark in the index is at 75 %, where it grows.</p>\
+        "<section><h2>Maps</h2><p class=\"sub\">The largest first. The mark in the index is at 75 %, where it \
+         grows.</p>\
          {rows}{rest}</section>\n{cards}"
     )
 }
@@ -56,7 +57,8 @@ fn row(map: OneMap<'_>, most: u64, stats: &Stats) -> String {
     let alive = 100.0 * ratio(of_map.live_bytes - expired, most);
     let width = 100.0 * ratio(of_map.live_bytes, most);
     let fill = format!(
-        "<i style=\"width:{width:.1}%;background:linear-gradient(90deg,var(--alive) {cut:.1}%,var(--expired) {cut:.1}%)\"></i>",
+        "<i style=\"width:{width:.1}%;background:linear-gradient(90deg,var(--alive) {cut:.1}%,\
+         var(--expired) {cut:.1}%)\"></i>",
         cut = if width > 0.0 { 100.0 * alive / width } else { 100.0 }
     );
     let expired =
@@ -68,10 +70,12 @@ fn row(map: OneMap<'_>, most: u64, stats: &Stats) -> String {
     let average = average.map_or_else(String::new, |average| format!("{average:.2}"));
     format!(
         "<div class=\"map\"><span class=\"name\"><a href=\"#map-{}\">{}</a><span class=\"types\">{}</span></span>\
-         <div><div class=\"label\"><span>{}</span><span class=\"quiet\">{}</span></div><div class=\"meter\">{fill}</div></div>\
+         <div><div class=\"label\"><span>{}</span><span class=\"quiet\">{}</span></div>\
+         <div class=\"meter\">{fill}</div></div>\
          <span class=\"cell\">{}<span class=\"hint\"> entries</span></span>\
          <div><div class=\"label\"><span>{}</span><span class=\"quiet\">{}</span></div>\
-         <div class=\"meter\" style=\"--fill:{load_fill}\"><i style=\"width:{load:.1}%\"></i><u style=\"left:75%\"></u></div></div>\
+         <div class=\"meter\" style=\"--fill:{load_fill}\"><i style=\"width:{load:.1}%\"></i>\
+         <u style=\"left:75%\"></u></div></div>\
          <span class=\"cell\">{average}<span class=\"hint\"> lines per search</span></span></div>",
         of_map.id,
         escape(&of_map.name),
@@ -105,7 +109,8 @@ fn card(map: OneMap<'_>) -> String {
             write!(largest, "{separator}<code>{}</code> {}", escape(&escaped(&entry.key, 48)), size(entry.value_len));
     }
     format!(
-        "<section id=\"map-{}\"><h3>{}</h3><div class=\"charts\">{charts}</div><p class=\"largest\">Largest values: {largest}.</p>\
+        "<section id=\"map-{}\"><h3>{}</h3><div class=\"charts\">{charts}</div>\
+         <p class=\"largest\">Largest values: {largest}.</p>\
          </section>\n",
         map.stats.id,
         escape(&map.stats.name)

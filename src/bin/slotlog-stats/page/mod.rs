@@ -111,7 +111,8 @@ fn verdict(verdict: &Verdict, name: &str) -> String {
         format!("<ul class=\"remarks\">{remarks}</ul>")
     };
     format!(
-        "<section class=\"verdict {}\"><h1>{}</h1><span class=\"word\">{}</span><p class=\"what\">{}</p>{state}{remarks}</section>\n",
+        "<section class=\"verdict {}\"><h1>{}</h1><span class=\"word\">{}</span>\
+         <p class=\"what\">{}</p>{state}{remarks}</section>\n",
         class(verdict.level),
         escape(name),
         verdict.word,
@@ -203,7 +204,8 @@ fn waits(stats: &Stats) -> String {
         let who = if who.is_empty() { escape(words::meaning(word)) } else { escape(&sentence(&who)) };
         let _ = write!(
             items,
-            "<li><div class=\"line\"><b>{}</b><span class=\"num\">{}</span></div><div class=\"meter\" style=\"--fill:{fill}\">\
+            "<li><div class=\"line\"><b>{}</b><span class=\"num\">{}</span></div>\
+             <div class=\"meter\" style=\"--fill:{fill}\">\
              <i style=\"width:{share:.1}%\"></i></div><small class=\"quiet\">{who}</small></li>",
             sentence(word).trim_end_matches('.'),
             size(bytes)
