@@ -173,7 +173,7 @@ pub struct MapCensus {
     /// How many keys are found in the first line of the index, the second …; see
     /// [`Store::probe_lengths`](crate::Store::probe_lengths).
     pub search_lengths: [u64; 8],
-    /// The entries with the largest records, the largest first; five at most.
+    /// The entries with the longest keys and values together, the longest first; five at most.
     pub largest: Vec<LargeEntry>,
 }
 
@@ -376,10 +376,11 @@ impl OfMap {
                 self.census.expired_bytes += record.counted_len();
             }
         }
-        let bytes = record.counted_len();
-        let largest = &mut self.census.largest;
-        if largest.len() < LARGEST || largest.last().is_some_and(|last| last.bytes < bytes) {
-            let place = largest.partition_point(|other| other.bytes >= bytes);
+        let len_of = |entry: &LargeEntry| entry.key.len() as u64 + entry.value_len;
+        let (len, largest) = (record.key().len() as u64 + value_len, &mut self.census.largest);
+        if largest.len() < LARGEST || largest.last().is_some_and(|last| len_of(last) < len) {
+            let place = largest.partition_point(|other| len_of(other) >= len);
+            let bytes = record.counted_len();
             largest.insert(place, LargeEntry { key: record.key().to_vec(), value_len, bytes });
             largest.truncate(LARGEST);
         }

@@ -81,7 +81,7 @@ fn retired(stats: &Stats) -> String {
     }
 }
 
-/// What space waits for: a word, how much waits, and for whom.
+/// What space waits for: a word, how much waits, and the holder that it waits for.
 pub fn waiting(stats: &Stats) -> Vec<(&'static str, u64, String)> {
     let waiting = stats.waiting;
     let readers = if waiting.pins > 0 { oldest_pin(stats) } else { String::new() };

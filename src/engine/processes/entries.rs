@@ -252,8 +252,8 @@ impl Engine {
         Ok(holder.zip(Some(self.mapping.live(live::WRITING_SINCE)?)))
     }
 
-    /// Whether a process waits for the writer lock, and the process-table entry of the one that has the next turn: only a
-    /// process that has waited for some time has that.
+    /// Whether a process waits for the writer lock, and the process-table entry of the one that has the next turn: only
+    /// a process that has waited for some time has that.
     pub(crate) fn waiting_to_write(&self) -> Result<(bool, Option<u64>)> {
         if !self.is_live()? {
             return Ok((false, None));
