@@ -110,7 +110,7 @@ fn lines_fit_80_columns_and_have_no_colours() {
 
 /// Columns on a terminal.
 fn width(text: &str) -> usize {
-    text.chars().map(|c| if c >= '\u{2e80}' && c < '\u{ff61}' { 2 } else { 1 }).sum()
+    text.chars().map(|c| if ('\u{2e80}'..'\u{ff61}').contains(&c) { 2 } else { 1 }).sum()
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn the_examples_of_the_help_run() {
     assert_eq!(examples.len(), 7, "{help}");
     for example in examples {
         // What comes after two spaces says what it does; a watch would never end.
-        let words = example.trim_start().split("  ").next().unwrap().split(" | ").next().unwrap();
+        let words = example.split("  ").next().unwrap().split(" | ").next().unwrap();
         let words: Vec<&str> = words.split_whitespace().collect();
         let end = if words.contains(&"--watch") { &["--count", "1"][..] } else { &[] };
         let mut program = command(STATS);
