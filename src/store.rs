@@ -679,9 +679,10 @@ impl Store {
     }
 
     /// What the entries of each map are like, which no counter says: the lengths of keys and values, ages, what has
-    /// expired, the largest entries, how long searches are; and for each extent of the file, how much of it is alive. It
-    /// sees one commit and holds back space meanwhile, like a [`Snapshot`]. It takes one pass over the log and one over
-    /// the indexes, and reads the header of each record.
+    /// expired, the largest entries, how long searches are; and for each extent of the file, how much of it is alive.
+    ///
+    /// It sees one commit and holds back space meanwhile, like a [`Snapshot`]. It takes one pass over the log and one
+    /// over the indexes, and reads the header of each record.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -38,14 +38,14 @@ pub fn page(looked: &Looked) -> Result<String, String> {
         page.push_str(&figures(stats));
         page.push_str(&uses(stats));
         page.push_str(&file::in_place(looked, stats));
-        let _ = write!(page, "<div class=\"two\">{}{}</div>\n", file::along_the_log(looked.extents()), waits(stats));
+        let _ = writeln!(page, "<div class=\"two\">{}{}</div>", file::along_the_log(looked.extents()), waits(stats));
         page.push_str(&maps::maps(&looked.maps(), stats));
         page.push_str(&holders(stats));
     }
     if let Some(report) = looked.verify.as_ref().filter(|report| !report.is_clean()) {
         let findings: String =
             report.findings().iter().take(50).map(|finding| tag("li", &finding.to_string())).collect();
-        let _ = write!(page, "<section><h2>Findings</h2><ol>{findings}</ol></section>\n");
+        let _ = writeln!(page, "<section><h2>Findings</h2><ol>{findings}</ol></section>");
     }
     page.push_str(&explained());
     page.push_str(&footer(looked)?);
