@@ -210,6 +210,7 @@ pub struct DamageStats {
     /// How much damage compaction and [scrubbing](crate::Options::scrub) have found since then.
     pub found: u64,
     /// When a process last began to scrub the log, if one has since then.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::maybe_date"))]
     pub last_scrub: Option<SystemTime>,
     /// Bytes of log that this process has scrubbed.
     pub scrubbed_bytes: u64,
