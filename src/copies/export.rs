@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::engine::clock::time;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::layout::{DEFAULT_MAP, MapId};
 use crate::map::MapInfo;
 use crate::snapshot::Snapshot;
@@ -75,6 +75,33 @@ impl Snapshot {
         let maps =
             named.into_iter().map(|(name, map)| MapInfo { name, types: map.types, version: map.version }).collect();
         Ok(Export { pinned, maps, left, current: None })
+    }
+
+    /// All entries of the map of this name, whatever its types, as bytes; an empty name is the default map. See
+    /// [`export`](Snapshot::export).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.map::<str, u32>("ages")?.insert("Ada", 36)?;
+    /// let snapshot = store.snapshot()?;
+    /// let mut ages = snapshot.export_map("ages")?;
+    /// assert_eq!(ages.maps()[0].types, "str -> u32");
+    /// let entry = ages.next().ok_or("there is one")??;
+    /// assert_eq!((entry.key, entry.value), (&b"Ada"[..], &36u32.to_le_bytes()[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NoSuchMap`](crate::Error::NoSuchMap) if there is no map of this name; those of [`export`](Snapshot::export).
+    pub fn export_map(&self, name: &str) -> Result<Export<'_>> {
+        let mut export = self.export()?;
+        export.maps.retain(|map| map.name == name);
+        export.left.retain(|(map, _)| &**map == name);
+        if export.left.is_empty() {
+            let path = self.pinned.engine().mapping.path().to_owned();
+            return Err(Error::NoSuchMap { path, map: name.to_owned() });
+        }
+        Ok(export)
     }
 }
 

@@ -72,6 +72,71 @@ impl Import {
     pub fn insert(&mut self, map: &str, key: &[u8], value: &[u8], expires: Option<SystemTime>) -> Result<()> {
         let id = self.id_of(map)?;
         self.to.batch()?.put(id, key, value, expires.map(deadline))?;
+        self.count(key, value)
+    }
+
+    /// Takes an entry, [as `insert` does](Import::insert), unless the map has it with the same value and deadline, and
+    /// returns whether it was written. So an import that was interrupted is completed by beginning it again, without
+    /// writing anything twice.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("key", "value")?;
+    /// let mut import = store.import();
+    /// assert!(!import.insert_if_changed("", b"key", b"value", None)?);
+    /// assert!(import.insert_if_changed("", b"key", b"other", None)?);
+    /// assert_eq!(import.finish()?, 2, "of both it is certain that they are there");
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Import::insert).
+    pub fn insert_if_changed(
+        &mut self,
+        map: &str,
+        key: &[u8],
+        value: &[u8],
+        expires: Option<SystemTime>,
+    ) -> Result<bool> {
+        let (id, expires) = (self.id_of(map)?, expires.map(deadline));
+        let batch = self.to.batch()?;
+        let present = batch.get(id, key)?;
+        let changes = present.is_none_or(|record| record.value() != value || record.expires() != expires);
+        if changes {
+            batch.put(id, key, value, expires)?;
+        }
+        self.count(key, value).map(|()| changes)
+    }
+
+    /// Takes an entry, [as `insert` does](Import::insert), unless the map has the key, and returns whether it was
+    /// written.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("key", "value")?;
+    /// let mut import = store.import();
+    /// assert!(!import.insert_if_new("", b"key", b"other", None)?);
+    /// assert!(import.insert_if_new("", b"new", b"other", None)?);
+    /// import.finish()?;
+    /// assert_eq!(store.get("key")?.as_deref(), Some(&b"value"[..]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Import::insert).
+    pub fn insert_if_new(&mut self, map: &str, key: &[u8], value: &[u8], expires: Option<SystemTime>) -> Result<bool> {
+        let id = self.id_of(map)?;
+        let batch = self.to.batch()?;
+        let is_new = batch.get(id, key)?.is_none();
+        if is_new {
+            batch.put(id, key, value, expires.map(deadline))?;
+        }
+        self.count(key, value).map(|()| is_new)
+    }
+
+    /// Counts an entry, and commits if the transaction is large enough. One that was only compared counts too, since
+    /// other writers wait for it.
+    fn count(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         if self.to.count((key.len() + value.len()) as u64) { self.commit() } else { Ok(()) }
     }
 

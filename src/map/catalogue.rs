@@ -8,7 +8,7 @@ use crate::codec::Codec;
 use crate::engine::Engine;
 use crate::engine::change::maps::Named;
 use crate::error::{Error, Result};
-use crate::file::layout::CATALOGUE;
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP};
 use crate::store::Store;
 
 /// A map as the catalogue of a store lists it; see [`Store::maps`].
@@ -99,6 +99,30 @@ impl Store {
     /// Those of [`map`](Store::map).
     pub fn map_versioned<K: Codec + ?Sized, V: Codec + ?Sized>(&self, name: &str, version: u32) -> Result<Map<K, V>> {
         Map::open(self, name, version)
+    }
+
+    /// Opens an existing map as bytes, [whatever its types](MapInfo::types): for tools that show and change any store.
+    /// An empty name opens the default map. Nothing checks whether the bytes that are written are of the map's types.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.map::<str, u16>("ports")?.insert("http", 80)?;
+    /// let bytes = store.map_as_bytes("ports")?;
+    /// assert_eq!(bytes.get(b"http")?, Some(vec![80, 0]));
+    ///
+    /// store.insert("key", "value")?;
+    /// assert!(store.map_as_bytes("")?.contains_key(b"key")?);
+    /// assert!(matches!(store.map_as_bytes("prots"), Err(slotlog::Error::NoSuchMap { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NoSuchMap`](crate::Error::NoSuchMap) if there is no map of this name; those of [`get`](Store::get).
+    pub fn map_as_bytes(&self, name: &str) -> Result<Map<[u8], [u8]>> {
+        let engine = self.engine();
+        let missing = || Error::NoSuchMap { path: engine.mapping.path().to_owned(), map: name.to_owned() };
+        let id = if name.is_empty() { DEFAULT_MAP } else { engine.find_named(name)?.ok_or_else(missing)?.id };
+        Ok(Map { store: self.clone(), typed: Typed::new(&engine, id, name) })
     }
 
     /// All named maps, sorted by name.

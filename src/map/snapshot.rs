@@ -1,12 +1,15 @@
 //! A typed map in a snapshot.
 
 use std::fmt;
+use std::iter;
 use std::time::SystemTime;
 
 use super::handle::Map;
 use super::iter::Entries;
 use super::typed::Typed;
 use crate::codec::{Arg, Codec, View};
+use crate::engine::clock::time;
+use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
 use crate::snapshot::Snapshot;
@@ -80,7 +83,7 @@ impl<'s, K: ?Sized, V: ?Sized> SnapshotMap<'s, K, V> {
     /// Those of [`get`](SnapshotMap::get).
     pub fn len(&self) -> Result<u64> {
         let mut entries = self.entries()?;
-        std::iter::from_fn(|| entries.step(|_, _| Ok(1))).sum()
+        iter::from_fn(|| entries.step(|_, _| Ok(1))).sum()
     }
 
     /// Whether there are no keys.
@@ -259,5 +262,41 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// Those of [`get`](SnapshotMap::get).
     pub fn values(&self) -> Result<impl Iterator<Item = Result<V::Owned>> + use<'s, K, V>> {
         Ok(self.entries()?.values())
+    }
+}
+
+/// A key and its value in place in the file, and when they expire, if they do.
+type EntryRef<'s, K, V> = (&'s <K as Codec>::Borrowed, &'s <V as Codec>::Borrowed, Option<SystemTime>);
+
+impl<'s, K: View + ?Sized, V: View + ?Sized> SnapshotMap<'s, K, V> {
+    /// All keys and values in place in the file, without a copy, for as long as the snapshot lives, and when they
+    /// expire, if they do. In no particular order.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let pages = store.map::<str, str>("pages")?;
+    /// pages.insert("index", "Hello")?;
+    /// let snapshot = store.snapshot()?;
+    /// pages.clear()?;
+    /// let entries = snapshot.of(&pages).iter_ref()?.collect::<slotlog::Result<Vec<_>>>()?;
+    /// assert_eq!(entries, [("index", "Hello", None)]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](SnapshotMap::get).
+    pub fn iter_ref(&self) -> Result<impl Iterator<Item = Result<EntryRef<'s, K, V>>> + use<'s, K, V>>
+    where
+        K::Borrowed: 's,
+        V::Borrowed: 's,
+    {
+        let (pinned, typed) = (self.pinned()?, self.typed.clone());
+        let mut cursor = Cursor::new(typed.id, pinned.index(typed.id)?.as_ref());
+        Ok(iter::from_fn(move || {
+            let entry = pinned.next_with_deadline(&mut cursor)?;
+            Some(entry.and_then(|(key, value, expires)| {
+                Ok((typed.view_key(key)?, typed.view_value(value)?, expires.map(time)))
+            }))
+        }))
     }
 }

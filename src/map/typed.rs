@@ -99,6 +99,13 @@ impl<K: ?Sized, V: View + ?Sized> Typed<K, V> {
     }
 }
 
+impl<K: View + ?Sized, V: ?Sized> Typed<K, V> {
+    #[inline]
+    pub(super) fn view_key<'a>(&self, bytes: &'a [u8]) -> Result<&'a K::Borrowed> {
+        K::view(bytes).map_err(|what| self.codec_error(CodecPart::Key, CodecStep::Decode, what))
+    }
+}
+
 impl<K: Codec + ?Sized, V: Codec + ?Sized> Typed<K, V> {
     #[inline]
     pub(super) fn encode_key<'a>(&self, key: &'a K::Borrowed) -> Result<impl AsRef<[u8]> + use<'a, K, V>> {

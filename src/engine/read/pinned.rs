@@ -11,6 +11,9 @@ use crate::error::Result;
 use crate::file::index::{Index, Lines};
 use crate::file::log::{Record, Wanted};
 
+/// A key, its value and its deadline.
+type WithDeadline<'e> = (&'e [u8], &'e [u8], Option<u64>);
+
 /// A store as one commit left it, for as long as this lives. It keeps the file open, and may go from thread to thread.
 pub(crate) struct Pinned {
     pin: Pin<Arc<Engine>>,
@@ -95,6 +98,20 @@ impl Pinned {
             }
         }
         self.next_entry_the_long_way(cursor)
+    }
+
+    /// Key, value and deadline of the next entry of an iteration.
+    #[inline(always)]
+    pub(crate) fn next_with_deadline(&self, cursor: &mut Cursor) -> Option<Result<WithDeadline<'_>>> {
+        let engine = self.engine();
+        if !engine.is_forked() {
+            match cursor.step(engine, self.seq()) {
+                Step::Entry(key, value) => return Some(Ok((key, value, None))),
+                Step::End => return None,
+                Step::Unclear => {}
+            }
+        }
+        Some(self.next(cursor)?.map(|record| (record.key(), record.value(), record.expires())))
     }
 
     #[cold]
