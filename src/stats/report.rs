@@ -207,7 +207,8 @@ pub struct DamageStats {
     /// are kept, and reading them is an error until they are written again. [`verify`](crate::Store::verify) lists
     /// those that still are.
     pub quarantined_records: u64,
-    /// How much damage compaction and [scrubbing](crate::Options::scrub) have found since then.
+    /// How often compaction and [scrubbing](crate::Options::scrub) have come upon damage since then. A process counts
+    /// the same place again only if it has found 16 others.
     pub found: u64,
     /// When a process last began to scrub the log, if one has since then.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serial::maybe_date"))]

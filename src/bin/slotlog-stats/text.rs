@@ -1,6 +1,6 @@
 //! What is printed for people: the verdict, then the figures, in 80 columns.
 
-use slotlog::{Distribution, Stats, VerifyReport};
+use slotlog::{DamageStats, Distribution, Stats, VerifyReport};
 
 use super::arguments::Arguments;
 use super::common::colour::{Colours, paint};
@@ -124,6 +124,7 @@ impl Text {
         figure("checkpoint", format!("{checkpoint}, {} of log since", size(stats.since_checkpoint)));
         figure("writing now", writing(stats));
         figure("upkeep", upkeep(stats));
+        figure("damage", damage(stats));
         if let Some(origin) = &stats.origin {
             figure("copy of", format!("store {}, commit {:#x}", origin.store, origin.seq));
         }
@@ -332,6 +333,17 @@ pub fn writing(stats: &Stats) -> String {
         (true, None) => format!("{writing}; others wait"),
         (true, Some(next)) => format!("{writing}; process {next} waits"),
     }
+}
+
+/// The damage that compaction and scrubs have found.
+fn damage(stats: &Stats) -> String {
+    let DamageStats { found, quarantined_records, last_scrub, .. } = &stats.damage;
+    let scrubbed = last_scrub.map_or_else(|| "never".to_owned(), date);
+    let found = match found {
+        0 => "none found".to_owned(),
+        found => format!("found {} times, {} in quarantine", count(*found), count(*quarantined_records)),
+    };
+    format!("{found}; last scrub: {scrubbed}")
 }
 
 /// What upkeep does.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use slotlog::{Bookmark, Census, MapCensus, MapStats, Opened, Stats, VerifyReport, VerifyScope};
+use slotlog::{Bookmark, Census, DamageStats, MapCensus, MapStats, Opened, Stats, VerifyReport, VerifyScope};
 
 use super::common::figures::{count, escaped, percent, ratio, size, span};
 
@@ -58,6 +58,7 @@ impl Verdict {
         let mut remarks = Remarks(Vec::new());
         remarks.about_damage(census, verify, damage);
         if let Some(stats) = stats {
+            remarks.about_damage_found(stats);
             remarks.about_state(stats);
             remarks.about_waiting(stats);
             remarks.about_writers(stats);
@@ -127,6 +128,22 @@ struct Remarks(Vec<Remark>);
 impl Remarks {
     fn add(&mut self, level: Level, kind: &'static str, what: String, next: Option<&str>) {
         self.0.push(Remark { level, kind, what, next: next.map(str::to_owned) });
+    }
+
+    /// About the damage that compaction and scrubbing have come upon.
+    fn about_damage_found(&mut self, stats: &Stats) {
+        let DamageStats { quarantined_records, found, .. } = stats.damage;
+        if quarantined_records > 0 {
+            let records = match quarantined_records {
+                1 => "a damaged record was".to_owned(),
+                records => format!("{} damaged records were", count(records)),
+            };
+            let what = format!("{records} put into quarantine: reading their keys fails until they are written again");
+            self.add(Level::Warning, "damaged", what, Some("`slotlog-stats FILE --verify` lists those that still are"));
+        } else if found > 0 {
+            let what = "the log was found to be damaged".to_owned();
+            self.add(Level::Warning, "damaged", what, Some("`slotlog-stats FILE --verify` says where"));
+        }
     }
 
     fn about_damage(&mut self, census: Option<&Census>, verify: Option<&VerifyReport>, damage: Option<String>) {

@@ -15,6 +15,11 @@ pub const STORE: Words = &[
          synced.",
     ),
     ("writing now", "The process whose turn it is to write. Changes take turns, reads wait for nothing."),
+    (
+        "damage",
+        "What compaction and scrubs have found. A damaged record goes into quarantine: reading its key fails until it \
+         is written again.",
+    ),
     ("upkeep", "What writers do besides: each write does a small share of resizing indexes and of cleaning the log."),
 ];
 
