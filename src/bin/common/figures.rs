@@ -37,6 +37,11 @@ pub fn printable(path: &Path) -> String {
     path.to_string_lossy().replace(char::is_control, "\u{fffd}")
 }
 
+/// A number of things: `1 entry`, `2 entries`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// A number with its thousands apart: `1,000,000`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();

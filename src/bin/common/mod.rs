@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each program uses its part")]
 
 pub mod colour;
+pub mod columns;
 pub mod figures;
+pub mod generate;
 pub mod output;
 pub mod progress;
 pub mod tables;
