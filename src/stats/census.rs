@@ -444,6 +444,10 @@ impl Taking<'_, '_> {
             }
         });
         let record = match found {
+            Ok(Some(record)) if record.is_damaged() => {
+                of_map.census.damaged += 1;
+                return Ok(());
+            }
             Ok(Some(record)) => record,
             Ok(None) => return Ok(()),
             Err(Error::Corrupt { .. } | Error::Truncated { .. }) => {
