@@ -193,6 +193,26 @@ fn a_file_is_not_overwritten_unasked_and_never_there_by_half() {
     assert_eq!(place.names(), ["a.slotlog", "out.jsonl"]);
 }
 
+/// What is not understood is not passed over.
+#[test]
+fn nothing_of_an_input_is_overlooked() {
+    let place = Place::new();
+    for (line, what) in [
+        (r#"{"map":"m","types":"str -> u8","key":"x","value":1}"#, "a line of their own"),
+        (r#"["m","str -> u8",0,"key","value",null]"#, "expected a JSON object"),
+        (r#"["key","value"]"#, "expected a JSON object"),
+    ] {
+        place.with_input("import a.slotlog -", line).fails(&["line 1", what]);
+    }
+    place.example("a.slotlog");
+    for name in ["one.dump", "two.dump"] {
+        place.line(&format!("export a.slotlog {name}")).done();
+    }
+    let both = ["one.dump", "two.dump"].map(|name| fs::read(place.at(name)).unwrap()).concat();
+    place.write("both.dump", both);
+    place.line("import b.slotlog both.dump").fails(&["more after the end of the dump", "6 entries are in the store"]);
+}
+
 #[test]
 fn only_named_maps_are_not_overlooked() {
     let place = Place::new();

@@ -146,11 +146,16 @@ impl Reader {
     }
 }
 
+/// Another dump, perhaps, which must not be overlooked.
+fn more() -> Failure {
+    Failure::new("there is more after the end of the dump; import each dump by itself")
+}
+
 impl Reads for Reader {
     fn next(&mut self, _: &mut dyn Knows) -> Result<Option<Incoming>, Failure> {
         loop {
             if self.has_ended {
-                return Ok(None);
+                return if self.input.bytes(1)?.is_empty() { Ok(None) } else { Err(more()) };
             }
             if self.at == self.block.len() {
                 self.read_block()?;

@@ -72,6 +72,9 @@ impl Reads for Reader {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
+            if !line.trim_ascii_start().starts_with(b"{") {
+                return Err(Failure::new("expected a JSON object, {\"key\": …, \"value\": …}"));
+            }
             let line: Line = serde_json::from_slice(line).map_err(|error| Failure::new(without_place(&error)))?;
             return incoming(line, maps).map(Some);
         }
@@ -99,6 +102,9 @@ fn without_place(error: &serde_json::Error) -> String {
 
 fn incoming(line: Line, maps: &mut dyn Knows) -> Result<Incoming, Failure> {
     if let (Some(name), Some(types)) = (&line.map, line.types) {
+        if line.key.is_some() || !line.value.is_null() {
+            return Err(Failure::new("\"types\" stand in a line of their own, before the entries of the map"));
+        }
         return Ok(Incoming::Map(Head { name: name.clone(), types, version: line.version }));
     }
     let types = maps.types_of(line.map.as_deref())?;
