@@ -193,6 +193,50 @@ fn a_file_is_not_overwritten_unasked_and_never_there_by_half() {
     assert_eq!(place.names(), ["a.slotlog", "out.jsonl"]);
 }
 
+#[test]
+fn options_of_bytes_go_out_and_come_in() {
+    let place = Place::new();
+    let path = place.at("a.slotlog");
+    let store = Store::open(&path).unwrap();
+    let map = store.map::<Option<Vec<u8>>, Option<[u8; 2]>>("m").unwrap();
+    for key in [&b"text"[..], b"\xff", b"\x01", b"", b"[]", b"{}"] {
+        map.insert(&Some(key.to_vec()), &Some([key.len() as u8, 255])).unwrap();
+    }
+    map.insert(&None, &None).unwrap();
+    drop(map);
+    // No value of the type.
+    store.map_as_bytes("m").unwrap().insert(&b"\xff"[..], &b"\x02"[..]).unwrap();
+    store.close().unwrap();
+    for format in ["jsonl", "tsv"] {
+        place.line(&format!("export a.slotlog m.{format} --map m")).done();
+        let types = ["--map", "m", "--types", "option([u8]) -> option([u8; 2])"];
+        place.run(["import", format, &format!("m.{format}")].into_iter().chain(types)).done();
+        assert_same(&path, &place.at(format));
+    }
+}
+
+/// Damage, or a program that has changed a map as bytes.
+#[test]
+fn bytes_of_another_size_go_out_and_come_in() {
+    let place = Place::new();
+    let path = place.at("a.slotlog");
+    let store = Store::open(&path).unwrap();
+    drop(store.map::<[u8; 3], [u8; 2]>("m").unwrap());
+    let map = store.map_as_bytes("m").unwrap();
+    for (key, value) in [(&b"abc"[..], &b"de"[..]), (b"ab", b""), (b"", b"\n"), (b"\xff\xfe\xfd\xfc", b"\0\0")] {
+        map.insert(key, value).unwrap();
+    }
+    drop(map);
+    store.close().unwrap();
+    for format in ["jsonl", "tsv"] {
+        place.line(&format!("export a.slotlog m.{format} --map m")).done();
+        place.run(["import", format, &format!("m.{format}"), "--map", "m", "--types", "[u8; 3] -> [u8; 2]"]).done();
+        assert_same(&path, &place.at(format));
+    }
+    // A person who miscounts is told.
+    place.run(["set", "a.slotlog", "abcd", "de", "--map", "m"]).fails(&["expected 3 bytes, found 4"]);
+}
+
 /// What is not understood is not passed over.
 #[test]
 fn nothing_of_an_input_is_overlooked() {

@@ -5,7 +5,7 @@
 
 use serde_json::{Number, Value as Json, json};
 
-use super::notation::part;
+use super::notation::{has_size, part};
 use super::text::{escape, hexadecimal, unescape};
 use super::types::Type;
 use super::values::Value;
@@ -13,6 +13,7 @@ use super::values::Value;
 /// Appends the bytes of a value as JSON.
 pub fn write(of: &Type, bytes: &[u8], out: &mut Vec<u8>) {
     if of.is_bytes()
+        && has_size(of, bytes)
         && let Ok(text) = std::str::from_utf8(bytes)
     {
         return write_string(text, out);
@@ -54,7 +55,8 @@ fn value_to_json(of: &Type, value: &Value) -> Json {
         Value::Option(Some(value)) => {
             let inner = part(of, 0);
             let json = value_to_json(inner, value);
-            if can_be_null(inner) { Json::Array(vec![json]) } else { json }
+            // An object of its own would stand for all bytes, those of the option too.
+            if can_be_null(inner) || json.is_object() { Json::Array(vec![json]) } else { json }
         }
         Value::Many(values) => {
             values.iter().enumerate().map(|(at, value)| value_to_json(part(of, at), value)).collect()
@@ -124,6 +126,9 @@ fn value_of(of: &Type, json: &Json) -> Result<Value, String> {
             Some([json]) => Value::Option(Some(Box::new(value_of(of, json)?))),
             _ => return unexpected("null or a list of one value"),
         },
+        (Type::Option(of), Json::Array(list)) if of.is_bytes() && list.len() == 1 => {
+            Value::Option(Some(Box::new(value_of(of, &list[0])?)))
+        }
         (Type::Option(of), json) => Value::Option(Some(Box::new(value_of(of, json)?))),
         (Type::List(_) | Type::Array(..) | Type::Tuple(_), Json::Array(list)) => {
             let values = list.iter().enumerate().map(|(at, json)| value_of(part(of, at), json));
@@ -186,6 +191,9 @@ mod tests {
         assert_eq!(written(&Some(7u8)), "7");
         assert_eq!(written(&Some(None::<u8>)), "[null]");
         assert_eq!(written(&Some(())), "[null]");
+        assert_eq!(written(&Some(vec![1u8, 255])), r#"[{"escaped":"\\x01\\xff"}]"#);
+        assert_eq!(written(&Some(b"text".to_vec())), "\"text\"");
+        assert_eq!(written(&(Some(vec![255u8]), None::<Vec<u8>>)), r#"[[{"escaped":"\\xff"}],null]"#);
         assert_eq!(written(&(7u16, "a\n".to_owned(), [1u8, 255])), r#"[7,"a\n",{"escaped":"\\x01\\xff"}]"#);
     }
 
@@ -207,6 +215,8 @@ mod tests {
         assert_eq!(come_back(&Type::Unsigned(4), b"abc"), r#"{"escaped":"\\x61\\x62\\x63"}"#);
         assert_eq!(come_back(&Type::Unsigned(4), b""), r#"{"escaped":""}"#);
         assert_eq!(come_back(&Type::Unknown, b"warm"), "\"warm\"");
+        assert_eq!(come_back(&Type::Bytes(Some(3)), b"ab"), r#"{"escaped":"\\x61\\x62"}"#);
+        assert_eq!(come_back(&Type::Opaque(Some(3)), b""), r#"{"escaped":""}"#);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::values::Value;
 
 /// Appends the bytes of a value as text.
 pub fn write(of: &Type, bytes: &[u8], out: &mut Vec<u8>) {
-    if of.is_bytes() {
+    if of.is_bytes() && has_size(of, bytes) {
         return escape(bytes, out);
     }
     match Value::decode(of, bytes) {
@@ -18,6 +18,11 @@ pub fn write(of: &Type, bytes: &[u8], out: &mut Vec<u8>) {
         None if bytes.is_empty() => out.extend_from_slice(b"\\x"),
         None => hexadecimal(bytes, out),
     }
+}
+
+/// Whether the bytes have the size of the type, if that is fixed.
+pub fn has_size(of: &Type, bytes: &[u8]) -> bool {
+    of.size().is_none_or(|size| size == bytes.len())
 }
 
 fn write_value(of: &Type, value: &Value, out: &mut Vec<u8>) {
@@ -73,17 +78,18 @@ fn write_quoted(bytes: &[u8], quote: u8, out: &mut Vec<u8>) {
 
 /// The bytes of the value that a text stands for.
 pub fn read(of: &Type, text: &[u8]) -> Result<Vec<u8>, String> {
+    if text == b"\\x" && (!of.is_bytes() || of.size().is_some()) {
+        return Ok(Vec::new());
+    }
     if of.is_bytes() {
         let bytes = unescape(text)?;
-        return match of {
-            Type::Bytes(Some(size)) | Type::Opaque(Some(size)) if bytes.len() != *size => {
+        return match of.size() {
+            // Unless all of them are escaped, which is how bytes are written that are no value.
+            Some(size) if bytes.len() != size && text.len() != 4 * bytes.len() => {
                 Err(format!("expected {size} bytes, found {}", bytes.len()))
             }
             _ => Ok(bytes),
         };
-    }
-    if text == b"\\x" {
-        return Ok(Vec::new());
     }
     if text.starts_with(b"\\x") {
         return unescape(text);
@@ -281,6 +287,9 @@ mod tests {
             ("u32", b"", r"\x"),
             ("str", b"\xff", r"\xff"),
             ("celsius", b"warm\n", r"warm\n"),
+            ("[u8; 3]", b"ab\n", r"ab\n"),
+            ("[u8; 3]", b"ab", r"\x61\x62"),
+            ("pod(3 bytes)", b"", r"\x"),
             ("f32", &[1, 0, 0xc0, 0x7f], r"\x01\x00\xc0\x7f"),
         ] {
             let (of, mut text) = (Type::named(name), Vec::new());
