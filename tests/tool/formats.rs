@@ -237,6 +237,24 @@ fn bytes_of_another_size_go_out_and_come_in() {
     place.run(["set", "a.slotlog", "abcd", "de", "--map", "m"]).fails(&["expected 3 bytes, found 4"]);
 }
 
+/// Types may be named by anybody, and their sizes add up to anything.
+#[test]
+fn types_of_any_size_are_shown() {
+    let place = Place::new();
+    for (number, (types, value)) in [
+        ("str -> [[[(); 65536]; 65536]; 65536]", r"\x"),
+        ("str -> ([(); 65536], [[(); 65536]; 65536])", r"\x"),
+        ("str -> [([u8; 18446744073709551615], [u8; 2])]", r"\x01"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let map = format!("map {number}");
+        place.run(["set", "a.slotlog", "key", value, "--map", &map, "--types", types]).prints("");
+        place.run(["get", "a.slotlog", "key", "--map", &map]).prints(&format!("{value}\n"));
+    }
+}
+
 /// What is not understood is not passed over.
 #[test]
 fn nothing_of_an_input_is_overlooked() {

@@ -45,7 +45,7 @@ impl Type {
             Type::Unit => Some(0),
             Type::Unsigned(size) | Type::Signed(size) | Type::Float(size) => Some(*size),
             Type::Array(of, count) => of.size()?.checked_mul(*count),
-            Type::Tuple(parts) => parts.iter().map(Type::size).sum(),
+            Type::Tuple(parts) => parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.size()?)),
             Type::Text | Type::Option(_) | Type::List(_) | Type::Unknown => None,
         }
     }

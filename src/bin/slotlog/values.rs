@@ -177,9 +177,21 @@ fn list(of: &Type, mut bytes: &[u8]) -> Option<Vec<Value>> {
     Some(values)
 }
 
+/// Values of no bytes that arrays may have, all counted.
+const MOST_EMPTY: usize = 1 << 16;
+
+/// How many values there are in one of this type, all of which have no bytes. `None` if there are too many to count.
+fn empty(of: &Type) -> Option<usize> {
+    match of {
+        Type::Array(of, count) => count.checked_mul(empty(of)?)?.checked_add(1),
+        Type::Tuple(parts) => parts.iter().try_fold(1usize, |sum, part| sum.checked_add(empty(part)?)),
+        _ => Some(1),
+    }
+}
+
 fn array(of: &Type, count: usize, mut bytes: &[u8]) -> Option<Vec<Value>> {
-    // A value takes some bytes, or its length does; and where it takes none, a damaged count must not take memory.
-    (count <= bytes.len() || of.size() == Some(0) && count <= 1 << 16).then_some(())?;
+    // A value takes some bytes, or its length does; and where it takes none, damaged counts must not take memory.
+    (count <= bytes.len() || of.size() == Some(0) && count.checked_mul(empty(of)?)? <= MOST_EMPTY).then_some(())?;
     let values = (0..count).map(|_| take(of, &mut bytes)).collect::<Option<Vec<Value>>>()?;
     bytes.is_empty().then_some(values)
 }
@@ -250,6 +262,9 @@ mod tests {
             ("[()]", &[1]),
             ("[(); 99999999999]", &[]),
             ("[u64; 9999999999999999]", &[1]),
+            ("[[[(); 65536]; 65536]; 65536]", &[]),
+            ("([(); 65536], [[(); 65536]; 65536])", &[]),
+            ("[([u8; 18446744073709551615], [u8; 2])]", &[1]),
             ("f64", &[1, 0, 0, 0, 0, 0, 0xf8, 0x7f]),
         ] {
             assert_eq!(Value::decode(&Type::named(name), bytes), None, "{name}");
