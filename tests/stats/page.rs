@@ -160,3 +160,14 @@ fn the_page_goes_into_a_file() {
     assert_eq!(printed(&path, &["--html", out.to_str().unwrap()]), "");
     assert_is_valid(&fs::read_to_string(out).unwrap());
 }
+
+#[test]
+fn the_page_takes_the_place_of_no_store() {
+    let (_turn, (_folder, path), (_other, other)) = (turn(), example_store(), mixed_store());
+    let before = fs::read(&other).unwrap();
+    for out in [&path, &other] {
+        let output = stats(&path, &["--html", out.to_str().unwrap()]);
+        assert_error(&output, out, "is a store, and left unchanged");
+    }
+    assert!(fs::read(&other).unwrap() == before);
+}

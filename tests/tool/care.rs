@@ -62,6 +62,19 @@ fn a_damaged_backup_is_not_restored() {
     assert_eq!(place.names(), ["a.slotlog", "copy.slotlog"]);
 }
 
+/// Such a file is what a restore leaves that was killed.
+#[test]
+fn a_restore_spares_what_it_is_made_of() {
+    let place = Place::new();
+    let path = place.example("a.slotlog");
+    place.line("backup a.slotlog b.unfinished").done();
+    let refused = ["b.unfinished: is where the new store is made", "rename it"];
+    place.line("restore b.unfinished b").fails(&refused);
+    place.line("restore a.slotlog b b.unfinished").fails(&refused);
+    assert_same(&path, &place.at("b.unfinished"));
+    assert_eq!(place.names(), ["a.slotlog", "b.unfinished"]);
+}
+
 #[test]
 fn damage_is_found_and_what_is_whole_is_saved() {
     let place = Place::new();

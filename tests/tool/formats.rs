@@ -276,6 +276,30 @@ fn nothing_of_an_input_is_overlooked() {
 }
 
 #[test]
+fn an_export_spares_every_store() {
+    let place = Place::new();
+    let path = place.example("a.slotlog");
+    place.example("b.unfinished");
+    for line in ["export a.slotlog a.slotlog --overwrite", "export b.unfinished a.slotlog --overwrite"] {
+        place.line(line).fails(&["a.slotlog: is a store", "choose another path"]);
+    }
+    // Where the file would be until it is complete, and another process may be writing the same file.
+    place.line("export b.unfinished b --sort").done();
+    place.write("c.unfinished", "of another export");
+    place.line("export a.slotlog c --sort").done();
+    assert_eq!(fs::read(place.at("c.unfinished")).unwrap(), b"of another export");
+    assert_eq!(fs::read(place.at("b")).unwrap(), fs::read(place.at("c")).unwrap());
+    place.line("diff a.slotlog b.unfinished").prints("");
+    assert_eq!(read_only(&path).unwrap().len().unwrap(), 6);
+    assert_eq!(place.names(), ["a.slotlog", "b", "b.unfinished", "c", "c.unfinished"]);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("nowhere", place.at("link")).unwrap();
+        place.line("export a.slotlog link").fails(&["link: already exists"]);
+    }
+}
+
+#[test]
 fn only_named_maps_are_not_overlooked() {
     let place = Place::new();
     place.run(["set", "a.slotlog", "x", "1", "--map", "new", "--types", "str -> u8"]).prints("");

@@ -6,6 +6,7 @@ pub mod colour;
 pub mod columns;
 pub mod figures;
 pub mod generate;
+pub mod guard;
 pub mod output;
 pub mod progress;
 pub mod tables;

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 use clap::Parser;
+use common::guard::spare_store;
 use common::output::{Answer, exit, print};
 
 const PROGRAM: &str = "slotlog-stats";
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<Answer, String> {
     if let Some(seconds) = arguments.watch {
         return watch::watch(&arguments.file, seconds, arguments.count).map(|()| Answer::Yes);
+    }
+    if let Some(out) = &arguments.html {
+        spare_store(out)?;
     }
     let looked = look::look(arguments)?;
     // In one piece: a store that cannot be read to its end prints nothing.

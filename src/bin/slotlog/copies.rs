@@ -111,7 +111,11 @@ pub fn restore(arguments: &Restore) -> Done {
     unfinished.push(".unfinished");
     // No process opens it from here on until it is replaced.
     let held = hold(file, arguments.overwrite)?;
-    let unfinished = Unfinished(unfinished.into());
+    let unfinished = PathBuf::from(unfinished);
+    for source in std::iter::once(&arguments.backup).chain(&arguments.increments) {
+        spare(source, &unfinished)?;
+    }
+    let unfinished = Unfinished(unfinished);
     // For a message that says more than that a file could not be copied.
     open::read(&arguments.backup)?;
     let failed = |error| Failure::new(format!("{}: could not be copied: {error}", arguments.backup.display()));
@@ -152,6 +156,16 @@ fn allow_writing(file: &Path) -> io::Result<()> {
     #[cfg(not(unix))]
     permissions.set_readonly(false);
     fs::set_permissions(file, permissions)
+}
+
+/// Makes sure that what is restored is not where the new store is made, which begins as an empty file.
+fn spare(source: &Path, unfinished: &Path) -> Result<(), Failure> {
+    match (fs::canonicalize(source), fs::canonicalize(unfinished)) {
+        (Ok(one), Ok(other)) if one == other => {
+            Err(Failure::new(format!("{}: is where the new store is made; rename it first", source.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file that is removed, unless it has got its name.

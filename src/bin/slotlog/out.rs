@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use super::common::guard::spare_store;
 use super::failure::Failure;
 
 const BUFFER: usize = 1 << 18;
@@ -69,14 +70,14 @@ impl NewFile {
         let (file, names) = match fs::metadata(path) {
             // A device or a pipe stays what it is.
             Ok(there) if !there.is_file() => (File::create(path).map_err(failed)?, None),
-            Ok(_) if !overwrite => {
+            // A link that leads nowhere is something, too.
+            _ if !overwrite && fs::symlink_metadata(path).is_ok() => {
                 return Err(Failure::new(format!("{}: already exists; use --overwrite to replace it", path.display())));
             }
             _ => {
-                let mut unfinished = path.as_os_str().to_owned();
-                unfinished.push(".unfinished");
-                let unfinished = PathBuf::from(unfinished);
-                (File::create(&unfinished).map_err(failed)?, Some((path.to_owned(), unfinished)))
+                spare_store(path).map_err(Failure::Message)?;
+                let (file, unfinished) = create_unfinished(path).map_err(failed)?;
+                (file, Some((path.to_owned(), unfinished)))
             }
         };
         Ok(NewFile { to: BufWriter::with_capacity(BUFFER, Box::new(file)), names })
@@ -103,6 +104,20 @@ impl NewFile {
             self.names = None;
         }
         Ok(())
+    }
+}
+
+/// Creates the file that gets the name once it is complete. What has such a name already is not touched: it may be that
+/// of another program which is writing the same file.
+fn create_unfinished(path: &Path) -> io::Result<(File, PathBuf)> {
+    let mut number = 0;
+    loop {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(if number == 0 { ".unfinished".to_owned() } else { format!(".unfinished-{number}") });
+        match File::create_new(&unfinished) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            created => return created.map(|file| (file, unfinished.into())),
+        }
     }
 }
 
