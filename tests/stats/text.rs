@@ -215,3 +215,26 @@ fn there_are_colours_only_where_they_are_wanted() {
         assert!(!printed(variables).contains('\x1b'), "{variables:?}");
     }
 }
+
+/// Names of maps and of types may be any text, and so may the verdict that has them.
+#[test]
+fn a_terminal_is_not_confused() {
+    let _turn = turn();
+    let folder = folder();
+    let path = folder.path().join("odd");
+    let store = Store::open(&path).unwrap();
+    let mut import = store.import();
+    import.create_map("\u{1b}[2J\n\u{9b}", "str -> \u{1b}[31m\n", 0).unwrap();
+    for number in 0..200 {
+        let len = if number == 0 { 2 << 20 } else { 1 };
+        import.insert("\u{1b}[2J\n\u{9b}", format!("{number}").as_bytes(), &vec![7; len], None).unwrap();
+    }
+    import.commit().unwrap();
+    drop(import);
+    store.close().unwrap();
+    for options in [&[][..], &["--json"], &["--map", "\u{1b}[2J\n\u{9b}"], &["--watch", "--count", "1"]] {
+        let text = printed(&path, options);
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains("outlier") || options.contains(&"--watch"), "{text}");
+    }
+}

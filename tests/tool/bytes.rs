@@ -56,8 +56,31 @@ fn a_terminal_is_not_confused() {
     let store = Store::open(place.at("a.slotlog")).unwrap();
     store.insert("\u{1b}[31mred\u{9b}", "\u{7}\r\u{85}").unwrap();
     store.map::<str, str>("\u{1b}[2J").unwrap();
+    store.map::<str, str>("\u{9b}").unwrap();
     store.close().unwrap();
-    for line in ["list a.slotlog", "maps a.slotlog", "watch a.slotlog --since 0 --stop", "get a.slotlog x --map y"] {
+    // A name that a file may have on this system, and one that it has not.
+    #[cfg(unix)]
+    {
+        let name = "\u{1b}[31m\n.slotlog";
+        fs::copy(place.at("a.slotlog"), place.at(name)).unwrap();
+        place.run(["get", "\u{1b}[2J\n", "x"]).fails(&["\\x1b[2J\\n: not found"]);
+        place.run(["export", name, name]).fails(&["\\x1b[31m\\n.slotlog: already exists"]);
+        let missing = place.run(["get", name, "x"]);
+        assert_eq!((missing.code, missing.err.lines().count()), (Some(1), 1), "{missing:?}");
+        assert!(!missing.err.contains('\u{1b}'), "{missing:?}");
+        let asked = place.line("list");
+        assert!(asked.err.contains("Here are \\x1b[31m\\n.slotlog, a.slotlog"), "{asked:?}");
+        fs::remove_file(place.at(name)).unwrap();
+    }
+    for line in [
+        "list a.slotlog",
+        "list a.slotlog --json",
+        "maps a.slotlog",
+        "maps a.slotlog --json",
+        "watch a.slotlog --since 0 --stop",
+        "watch a.slotlog --since 0 --stop --json",
+        "get a.slotlog x --map y",
+    ] {
         let ran = place.line(line);
         let text = ran.out + &ran.err;
         assert!(!text.is_empty() && !text.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{text:?}");

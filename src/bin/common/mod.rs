@@ -8,5 +8,6 @@ pub mod figures;
 pub mod generate;
 pub mod guard;
 pub mod output;
+pub mod plain;
 pub mod progress;
 pub mod tables;

@@ -3,6 +3,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use super::plain::one_line;
+
 /// What a program has to say by its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -19,7 +21,7 @@ pub fn exit(program: &str, done: Result<Answer, String>) -> ExitCode {
         Ok(Answer::No) => ExitCode::from(1),
         Err(message) => {
             // If this fails too, there is no way left to report it.
-            let _ = writeln!(io::stderr(), "{program}: {message}");
+            let _ = writeln!(io::stderr(), "{program}: {}", one_line(&message));
             ExitCode::from(2)
         }
     }

@@ -7,6 +7,7 @@ use slotlog::{Access, Census, CensusOptions, Error, ExtentCensus, MapCensus, Map
 
 use super::arguments::Arguments;
 use super::common::figures::{date, printable};
+use super::common::plain::json;
 use super::common::progress::Progress;
 use super::verdict::Verdict;
 
@@ -52,7 +53,7 @@ impl Looked {
     }
 
     pub fn to_json(&self) -> Result<String, String> {
-        serde_json::to_string_pretty(self).map(|json| json + "\n").map_err(|error| error.to_string())
+        serde_json::to_string_pretty(self).map(|text| json(text) + "\n").map_err(|error| error.to_string())
     }
 
     /// The maps in the order of their numbers.

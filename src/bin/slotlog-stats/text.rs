@@ -5,6 +5,7 @@ use slotlog::{DamageStats, Distribution, Stats, VerifyReport};
 use super::arguments::Arguments;
 use super::common::colour::{Colours, paint};
 use super::common::figures::{count, date, escaped, percent, printable, ratio, size, span};
+use super::common::plain::one_line;
 use super::common::tables::{lines, table, table_with_text, width, wrapped};
 use super::look::{Looked, OneMap};
 use super::space;
@@ -210,7 +211,7 @@ impl Text {
                 size(stats.index_bytes),
                 percent(stats.load),
                 if expired > 0.0 { percent(expired) } else { "-".to_owned() },
-                stats.types.clone(),
+                name(&stats.types),
             ]);
         }
         self.table(&table);
@@ -303,7 +304,7 @@ impl Text {
         }
         self.heading("findings");
         for finding in report.findings() {
-            self.line(format!("  {finding}"));
+            self.line(format!("  {}", one_line(&finding.to_string())));
         }
         let unnamed = report.finding_count() - report.findings().len() as u64;
         if unnamed > 0 {
@@ -351,7 +352,8 @@ pub fn upkeep(stats: &Stats) -> String {
     let dead =
         format!("{} of the log is dead, {} cleaned so far", percent(stats.dead_share), size(stats.cleaned_bytes));
     let Some(resize) = stats.resize else { return dead };
-    let name = stats.maps.iter().find(|map| map.id == resize.map).map_or("?", |map| &map.name);
+    let name =
+        stats.maps.iter().find(|map| map.id == resize.map).map_or_else(|| "?".to_owned(), |map| one_line(&map.name));
     let done = percent(ratio(resize.moved, resize.lines));
     format!("{dead}; the index of {name} is being resized, {done} done")
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use slotlog::{Bookmark, Census, DamageStats, MapCensus, MapStats, Opened, Stats, VerifyReport, VerifyScope};
 
 use super::common::figures::{count, escaped, percent, ratio, size, span};
+use super::common::plain::one_line;
 
 /// Less than this is not worth a word.
 const SMALL: u64 = 1 << 20;
@@ -127,6 +128,8 @@ struct Remarks(Vec<Remark>);
 
 impl Remarks {
     fn add(&mut self, level: Level, kind: &'static str, what: String, next: Option<&str>) {
+        // Names in it may be any text.
+        let what = one_line(&what);
         self.0.push(Remark { level, kind, what, next: next.map(str::to_owned) });
     }
 

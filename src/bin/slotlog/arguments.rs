@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use super::common::generate;
 use super::common::output::Answer;
+use super::common::plain::one_line;
 use super::failure::{Done, Failure};
 use super::out::print;
 use super::{bench, care, copies, diff, export, import, keys, lists, stats_arguments, watch};
@@ -153,7 +154,7 @@ fn how_to_go_on() -> String {
     let files = std::fs::read_dir(".").into_iter().flatten().flatten().map(|entry| entry.path());
     let mut stores: Vec<String> = files
         .filter(|path| path.extension().is_some_and(|extension| extension == "slotlog"))
-        .filter_map(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+        .filter_map(|path| path.file_name().map(|name| one_line(&name.to_string_lossy())))
         .collect();
     stores.sort();
     match stores.as_slice() {

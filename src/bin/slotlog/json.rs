@@ -5,6 +5,7 @@
 
 use serde_json::{Number, Value as Json, json};
 
+use super::common::plain;
 use super::notation::{has_size, part};
 use super::text::{escape, hexadecimal, unescape};
 use super::types::Type;
@@ -18,13 +19,25 @@ pub fn write(of: &Type, bytes: &[u8], out: &mut Vec<u8>) {
     {
         return write_string(text, out);
     }
-    // Writing to memory cannot fail.
-    let _ = serde_json::to_writer(out, &to_json(of, bytes));
+    append(out, |out| serde_json::to_writer(out, &to_json(of, bytes)));
 }
 
 /// Appends a string.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
-    let _ = serde_json::to_writer(out, text);
+    append(out, |out| serde_json::to_writer(out, text));
+}
+
+/// Appends JSON, with every control character escaped.
+fn append(out: &mut Vec<u8>, json: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>) {
+    let start = out.len();
+    // Writing to memory cannot fail.
+    let _ = json(out);
+    // What may have to be escaped is either the one byte, or begins with the other.
+    if out[start..].iter().any(|byte| matches!(byte, 0x7f | 0xc2)) {
+        let json = String::from_utf8_lossy(&out[start..]).into_owned();
+        out.truncate(start);
+        out.extend_from_slice(plain::json(json).as_bytes());
+    }
 }
 
 fn to_json(of: &Type, bytes: &[u8]) -> Json {

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::common::guard::spare_store;
+use super::common::plain::{self, one_line};
 use super::failure::Failure;
 
 const BUFFER: usize = 1 << 18;
@@ -40,13 +41,13 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Prints a report as JSON.
 pub fn print_json(report: &impl serde::Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(report).map_err(|error| Failure::new(error.to_string()))?;
-    print(&format!("{json}\n"))
+    print(&format!("{}\n", plain::json(json)))
 }
 
 /// Says something beside the output.
 pub fn note(text: &str) {
     // If this fails, there is no way left to say it.
-    let _ = writeln!(io::stderr(), "slotlog: {text}");
+    let _ = writeln!(io::stderr(), "slotlog: {}", one_line(text));
 }
 
 /// Whether colours may be used on standard output: it is a terminal, and `NO_COLOR` is not set.
