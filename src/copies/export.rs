@@ -9,7 +9,7 @@ use crate::engine::clock::time;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::error::{Error, Result};
-use crate::file::layout::{DEFAULT_MAP, MapId};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MapId};
 use crate::map::MapInfo;
 use crate::snapshot::Snapshot;
 
@@ -94,14 +94,17 @@ impl Snapshot {
     /// # Errors
     /// [`NoSuchMap`](crate::Error::NoSuchMap) if there is no map of this name; those of [`export`](Snapshot::export).
     pub fn export_map(&self, name: &str) -> Result<Export<'_>> {
-        let mut export = self.export()?;
-        export.maps.retain(|map| map.name == name);
-        export.left.retain(|(map, _)| &**map == name);
-        if export.left.is_empty() {
-            let path = self.pinned.engine().mapping.path().to_owned();
-            return Err(Error::NoSuchMap { path, map: name.to_owned() });
+        let (pinned, engine) = (&self.pinned, self.pinned.engine());
+        let (mut maps, mut map) = (Vec::new(), DEFAULT_MAP);
+        if !name.is_empty() {
+            let Some(record) = pinned.find(CATALOGUE, name.as_bytes())? else {
+                return Err(Error::NoSuchMap { path: engine.mapping.path().to_owned(), map: name.to_owned() });
+            };
+            let named = engine.named_by(record)?;
+            map = named.id;
+            maps.push(MapInfo { name: name.to_owned(), types: named.types, version: named.version });
         }
-        Ok(export)
+        Ok(Export { pinned, maps, left: vec![(name.into(), map)], current: None })
     }
 }
 

@@ -145,6 +145,23 @@ impl Store {
         Ok(maps)
     }
 
+    /// Which types the map with this name has, if there is one.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.map::<str, u32>("ages")?;
+    /// assert_eq!(store.map_info("ages")?.map(|map| map.types).as_deref(), Some("str -> u32"));
+    /// assert_eq!(store.map_info("names")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt); [`PinsExhausted`](Error::PinsExhausted).
+    pub fn map_info(&self, name: &str) -> Result<Option<MapInfo>> {
+        let found = if name.is_empty() { None } else { self.engine().find_named(name)? };
+        Ok(found.map(|map| MapInfo { name: name.to_owned(), types: map.types, version: map.version }))
+    }
+
     /// Drops a map and everything in it, whatever its types, and returns whether it existed. One commit. Existing
     /// snapshots keep it; a remaining [`Map`] handle reads as empty, and writing to it fails with
     /// [`NoSuchMap`](crate::Error::NoSuchMap).

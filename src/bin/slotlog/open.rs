@@ -30,7 +30,7 @@ pub fn write(file: &Path, create: bool) -> Result<Store, Failure> {
 /// The map of this name, if there is one; without a name, the default map.
 fn look_up(store: &Store, name: Option<&str>) -> Result<Option<Found>, Failure> {
     let Some(name) = name else { return Ok(Some(Found { map: store.map_as_bytes("")?, types: Types::BYTES })) };
-    let info = store.maps()?.into_iter().find(|map| map.name == name);
+    let info = store.map_info(name)?;
     let open = |info: MapInfo| Ok(Found { map: store.map_as_bytes(name)?, types: Types::named(&info.types) });
     info.map(open).transpose()
 }
@@ -45,7 +45,7 @@ pub fn find(store: &Store, file: &Path, name: Option<&str>) -> Result<Found, Fai
 pub fn find_or_create(store: &Store, file: &Path, name: Option<&str>, types: Option<&str>) -> Result<Found, Failure> {
     match (name, types) {
         (Some(name), Some(types)) => {
-            let version = store.maps()?.iter().find(|map| map.name == name).map_or(0, |map| map.version);
+            let version = store.map_info(name)?.map_or(0, |map| map.version);
             // If it is there, it must have these types.
             store.import().create_map(name, types, version)?;
             find(store, file, Some(name))
