@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
+use super::escape::escape;
+
 /// A size in readable units: `1.5 MiB`.
 pub fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
@@ -67,32 +69,21 @@ pub fn span(span: Duration) -> String {
     }
 }
 
-/// Bytes on one line, in quotes: text as it is, and everything else as `\n`, `\r`, `\t`, `\\` or `\xHH`. Of a long
-/// text, only the beginning.
+/// Bytes on one line, [escaped](super::escape) and in quotes. Of a long text, only the beginning.
 pub fn escaped(bytes: &[u8], most: usize) -> String {
-    let mut text = String::from("\"");
-    let shown = bytes.utf8_chunks().flat_map(|chunk| {
-        let valid = chunk.valid().chars().map(|c| match c {
-            '\n' => "\\n".to_owned(),
-            '\r' => "\\r".to_owned(),
-            '\t' => "\\t".to_owned(),
-            '\\' => "\\\\".to_owned(),
-            c if c.is_control() => hex(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            c => c.to_string(),
-        });
-        valid.chain(chunk.invalid().iter().map(|byte| hex(&[*byte])))
+    let pieces = bytes.utf8_chunks().flat_map(|chunk| {
+        let valid = chunk.valid();
+        let characters = valid.char_indices().map(|(at, c)| &valid.as_bytes()[at..at + c.len_utf8()]);
+        characters.chain(chunk.invalid().chunks(1))
     });
-    for (place, piece) in shown.enumerate() {
+    let mut text = vec![b'"'];
+    for (place, piece) in pieces.enumerate() {
         if place == most {
-            text.push('…');
+            text.extend_from_slice("…".as_bytes());
             break;
         }
-        text.push_str(&piece);
+        escape(piece, &mut text);
     }
-    text.push('"');
-    text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
+    text.push(b'"');
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use slotlog::format::{CREATION_MAGIC, MAGIC};
+
 use super::figures::printable;
 
 /// Makes sure that a file that is written anew is no store: what is printed about a store must not take its place.
@@ -13,7 +15,7 @@ pub fn spare_store(path: &Path) -> Result<(), String> {
     // What cannot be read is refused by whoever writes to it, if it cannot be written.
     let is_read = is_file && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok();
     match &magic {
-        b"slotlog\0" | b"slotlog+" if is_read => {
+        &MAGIC | &CREATION_MAGIC if is_read => {
             Err(format!("{}: is a store, and left unchanged; choose another path", printable(path)))
         }
         _ => Ok(()),

@@ -4,6 +4,7 @@
 
 pub mod colour;
 pub mod columns;
+pub mod escape;
 pub mod figures;
 pub mod generate;
 pub mod guard;

@@ -1,22 +1,21 @@
 //! Text without characters that command a terminal.
 
-/// On one line, with control characters as `\xHH`, as bytes are escaped.
+use super::escape::escape_control;
+
+/// On one line, with control characters [escaped](super::escape). A backslash stays, since what is shown here may have
+/// been escaped before.
 pub fn one_line(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
+    let mut plain = Vec::with_capacity(text.len());
     for c in text.chars() {
-        match c {
-            '\n' => plain.push_str("\\n"),
-            '\r' => plain.push_str("\\r"),
-            '\t' => plain.push_str("\\t"),
-            c if c.is_control() => {
-                let escaped =
-                    c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
-                plain.push_str(&escaped);
-            }
-            c => plain.push(c),
+        let mut bytes = [0; 4];
+        let found = c.encode_utf8(&mut bytes);
+        if c.is_control() {
+            escape_control(found, &mut plain);
+        } else {
+            plain.extend_from_slice(found.as_bytes());
         }
     }
-    plain
+    String::from_utf8_lossy(&plain).into_owned()
 }
 
 /// Whether there is a control character that JSON does not demand an escape for.

@@ -20,6 +20,8 @@ pub struct Input {
     searched: usize,
     is_at_end: bool,
     done: u64,
+    /// Lines that were taken.
+    lines: u64,
 }
 
 impl Input {
@@ -38,7 +40,7 @@ impl Input {
     }
 
     pub fn new(name: String, from: Box<dyn Read>) -> Input {
-        Input { name, from, buffer: Vec::new(), start: 0, searched: 0, is_at_end: false, done: 0 }
+        Input { name, from, buffer: Vec::new(), start: 0, searched: 0, is_at_end: false, done: 0, lines: 0 }
     }
 
     /// Bytes that were taken.
@@ -48,6 +50,11 @@ impl Input {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where the last line was.
+    pub fn place(&self) -> String {
+        format!("{}: line {}", self.name, self.lines)
     }
 
     /// Reads another piece. `false` at the end.
@@ -98,6 +105,7 @@ impl Input {
         self.start = (end + 1).min(self.buffer.len());
         self.searched = self.start;
         self.done += (self.start - start) as u64;
+        self.lines += 1;
         let line = &self.buffer[start..end];
         // Other systems end their lines with two characters.
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))

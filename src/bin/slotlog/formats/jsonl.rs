@@ -55,12 +55,11 @@ struct Line {
 
 pub struct Reader {
     input: Input,
-    lines: u64,
 }
 
 impl Reader {
     pub fn new(input: Input) -> Reader {
-        Reader { input, lines: 0 }
+        Reader { input }
     }
 }
 
@@ -68,7 +67,6 @@ impl Reads for Reader {
     fn next(&mut self, maps: &mut dyn Knows) -> Result<Option<Incoming>, Failure> {
         loop {
             let Some(line) = self.input.line()? else { return Ok(None) };
-            self.lines += 1;
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
@@ -89,7 +87,7 @@ impl Reads for Reader {
     }
 
     fn place(&self) -> String {
-        format!("{}: line {}", self.input.name(), self.lines)
+        self.input.place()
     }
 }
 

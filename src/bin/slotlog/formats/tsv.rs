@@ -22,12 +22,11 @@ pub fn write(types: &Types, entry: &Outgoing<'_>, out: &mut Vec<u8>) {
 
 pub struct Reader {
     input: Input,
-    lines: u64,
 }
 
 impl Reader {
     pub fn new(input: Input) -> Reader {
-        Reader { input, lines: 0 }
+        Reader { input }
     }
 }
 
@@ -35,7 +34,6 @@ impl Reads for Reader {
     fn next(&mut self, maps: &mut dyn Knows) -> Result<Option<Incoming>, Failure> {
         let types = maps.types_of(None)?;
         let Some(line) = self.input.line()? else { return Ok(None) };
-        self.lines += 1;
         match parse(&types, line) {
             Ok(entry) => Ok(Some(Incoming::Entry(entry))),
             Err(what) => Err(Failure::new(what)),
@@ -51,7 +49,7 @@ impl Reads for Reader {
     }
 
     fn place(&self) -> String {
-        format!("{}: line {}", self.input.name(), self.lines)
+        self.input.place()
     }
 }
 
