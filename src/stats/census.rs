@@ -271,7 +271,7 @@ struct OfMap {
 pub(crate) fn take(engine: &Engine, options: CensusOptions<'_>) -> Result<Census> {
     engine.check_not_forked()?;
     let (hold, head) = hold(engine)?;
-    let tail = engine.log_end()?;
+    let tail = engine.last_commit_end()?;
     let mut extents = extents(engine, tail)?;
     if let Some(head) = head.filter(|_| options.at_most == u64::MAX) {
         note_written(engine, &mut extents, (head, tail));

@@ -190,11 +190,6 @@ impl Engine {
         Ok(LogSize { bytes: bytes.saturating_sub(head.bytes), records: records.saturating_sub(head.records) })
     }
 
-    /// Where the log ends.
-    pub(crate) fn log_end(&self) -> Result<Offset> {
-        if self.is_live()? { self.mapping.live_offset(live::TAIL) } else { Ok(self.superblock()?.log_end()) }
-    }
-
     /// How many bytes the head will have passed when it reaches the present end of the log: at most the length of the
     /// file more than now.
     pub(crate) fn end_of_log(&self) -> Result<u64> {
