@@ -367,23 +367,19 @@ impl<'a> Index<'a> {
 
     /// Whether a slot of a key with this hash, by all its bits, and the record that it leads to, are what `look` looks
     /// for.
-    #[inline(always)]
-    pub(crate) fn has_slot(&self, hash: KeyHash, mut look: impl FnMut(SlotAt, Offset) -> Result<bool>) -> Result<bool> {
+    pub(crate) fn has_slot(&self, hash: KeyHash, mut look: impl FnMut(SlotAt, Offset) -> bool) -> Result<bool> {
         let mut line = hash.line(self.lines);
         for _ in 0..self.lines {
-            let words = self.line(line)?;
-            let mut tagged = tagged(words, hash.tag());
-            while tagged != 0 {
-                let place = tagged.trailing_zeros() as usize;
-                tagged &= tagged - 1;
-                let value = words[place.min(SLOTS)].load();
-                let is_its = value > slot::DEAD && place < SLOTS && hash_of_slot(words, place, value) == hash;
-                if is_its && look(SlotAt { line, place }, Offset::of_slot(value))? {
+            let mut used = 0;
+            for slot in self.slots_of_lines(line, line + 1) {
+                let Slot { at, hash: found, record, .. } = slot?;
+                if found == hash && record.is_some_and(|record| look(at, record)) {
                     return Ok(true);
                 }
+                used += 1;
             }
             // Slots are first used in their order, so if the last one was, all were.
-            if words[SLOTS - 1].load() == slot::EMPTY {
+            if used < SLOTS {
                 return Ok(false);
             }
             line = self.next_line(line);

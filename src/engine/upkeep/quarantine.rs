@@ -117,7 +117,7 @@ impl<'e> Slots<'e> {
     /// given.
     fn has_another(&self, map: MapId, index: &Index<'_>, slot: &Slot) -> Result<bool> {
         let is_stale = |at| self.stale.iter().any(|place| place.map == map && place.slot.at() == at);
-        index.has_slot(slot.hash, |at, _| Ok(at != slot.at && !is_stale(at)))
+        index.has_slot(slot.hash, |at, _| at != slot.at && !is_stale(at))
     }
 }
 
@@ -206,7 +206,7 @@ impl Engine {
         let mut slot = None;
         index.has_slot(hash, |at, offset| {
             slot = slot.or((offset == record.offset).then_some(Probe::Found(at, offset)));
-            Ok(slot.is_some())
+            slot.is_some()
         })?;
         Ok(slot.map(|slot| as_found(record, Place { index, map, hash, slot })))
     }
