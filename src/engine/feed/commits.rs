@@ -57,6 +57,11 @@ impl Commits {
         self.after
     }
 
+    /// The last commit that was told, or the one that all are told after.
+    pub(crate) fn told(&self) -> CommitId {
+        self.told
+    }
+
     fn hold(&mut self, engine: Arc<Engine>) -> Result<Held> {
         let hold = Hold::take(engine)?;
         let mut history = hold.engine().history(self.after, hold.seq())?;

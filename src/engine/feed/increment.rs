@@ -43,7 +43,7 @@ impl Engine {
         let uuid = self.superblock()?.uuid;
         let part = place.begin(&settings_of_copy(source))?;
         let mut batch = Batch::begin(Arc::clone(part.engine()))?;
-        let mut told = self.commit_id(seq)?;
+        let mut told = commits.told();
         batch.put(CATALOGUE, FOLLOWS, OriginEntry::of(uuid, told).as_bytes(), None)?;
         batch.set_origin(uuid, goal)?;
         batch.commit(Durability::Buffered)?;
