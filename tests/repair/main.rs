@@ -8,7 +8,7 @@ use std::path::Path;
 
 use slotlog::format::{Kind, MapId, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, flags};
 use slotlog::zerocopy::FromBytes;
-use slotlog::{RepairOptions, RepairReport, Store};
+use slotlog::{Error, RepairOptions, RepairReport, Store};
 use support::{Random, assert_clean, content, folder};
 
 #[path = "../support/mod.rs"]

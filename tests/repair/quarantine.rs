@@ -50,3 +50,23 @@ fn what_is_in_quarantine_is_lost_and_reported_and_what_was_written_again_is_not(
         }
     }
 }
+
+#[test]
+fn what_is_in_quarantine_is_not_backed_up_as_if_it_were_whole() {
+    for in_key in [false, true] {
+        for healed in [false, true] {
+            let folder = folder();
+            let path = folder.path().join("store");
+            quarantined(&path, in_key, healed);
+            let store = Store::open(&path).unwrap();
+            let (copied, exported) = (store.backup(folder.path().join("copy")), store.snapshot().unwrap());
+            let exported = exported.export().unwrap().collect::<slotlog::Result<Vec<_>>>();
+            if healed {
+                assert_eq!((copied.is_ok(), exported.unwrap().len()), (true, 99), "{in_key}");
+            } else {
+                assert!(matches!(copied, Err(Error::Corrupt { .. })), "{in_key}: {copied:?}");
+                assert!(matches!(exported, Err(Error::Corrupt { .. })), "{in_key}");
+            }
+        }
+    }
+}
