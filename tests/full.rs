@@ -362,6 +362,39 @@ fn a_full_store_is_emptied() {
     }
 }
 
+/// A transaction that removes a third of the keys needs more than what is held back for removals; nothing is cleaned
+/// while it goes on.
+#[test]
+fn a_full_store_is_emptied_by_one_transaction() {
+    for seed in 1..=setting("SLOTLOG_FULL_CASES", 12) {
+        let mut random = Random(seed);
+        let max_size = (2 << 20) + random.below(6 << 20);
+        let store = Store::options().max_size(max_size).in_memory().unwrap();
+        let longest = 100 + random.below(2_000);
+        let mut keys = Vec::new();
+        let mut refused = 0;
+        while refused < 20 {
+            let key = (keys.len() as u64).to_le_bytes();
+            let len = random.below(longest) as usize;
+            match store.insert(key, random.bytes(len)) {
+                Ok(()) => keys.push(key),
+                Err(Error::Full { .. }) => refused += 1,
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+        }
+        let mut removals = store.begin().unwrap();
+        let (removed, kept) = keys.split_at(keys.len() / 3);
+        for key in removed {
+            assert!(removals.remove(key).unwrap_or_else(|error| panic!("seed {seed}: {error}")));
+        }
+        removals.commit().unwrap();
+        assert_eq!(store.len().unwrap(), kept.len() as u64);
+        store.compact().unwrap();
+        assert!(store.stats().unwrap().file_len <= max_size, "seed {seed}");
+        assert_clean(&store);
+    }
+}
+
 fn run(in_file: bool, cases: u64) {
     let first = setting("SLOTLOG_FULL_SEED", 1);
     let mut tried = 0;
