@@ -305,7 +305,6 @@ impl Options {
 
     /// Upkeep in the smallest steps, with some always in progress: for tests.
     #[cfg(feature = "testing")]
-    #[doc(hidden)]
     pub fn tiny_steps(mut self) -> Options {
         self.settings.limits = crate::engine::settings::Limits::tiny();
         self

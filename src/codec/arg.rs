@@ -4,10 +4,15 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
+mod sealed {
+    /// Only this crate implements it.
+    pub trait Sealed<T: ?Sized> {}
+}
+
 /// An argument for a `T`: a `T`, a reference to one, or a container of one.
 ///
 /// Like [`Borrow`](std::borrow::Borrow), and a little more: `&String` is accepted for `str`, and `b"bytes"` for `[u8]`.
-/// You can implement it for your own types.
+/// It is implemented for what there is in the list below, and for nothing else, so that more can come.
 ///
 /// ```
 /// # let store = slotlog::Store::in_memory()?;
@@ -18,10 +23,12 @@ use std::sync::Arc;
 /// assert_eq!(map.get(name)?.as_deref(), Some(&b"bytes"[..]));
 /// # Ok::<(), slotlog::Error>(())
 /// ```
-pub trait Arg<T: ?Sized> {
+pub trait Arg<T: ?Sized>: sealed::Sealed<T> {
     /// The `T` in it.
     fn arg(&self) -> &T;
 }
+
+impl<T> sealed::Sealed<T> for T {}
 
 impl<T> Arg<T> for T {
     fn arg(&self) -> &T {
@@ -29,11 +36,15 @@ impl<T> Arg<T> for T {
     }
 }
 
+impl<T: ?Sized> sealed::Sealed<T> for &T {}
+
 impl<T: ?Sized> Arg<T> for &T {
     fn arg(&self) -> &T {
         self
     }
 }
+
+impl<T: ?Sized> sealed::Sealed<T> for &mut T {}
 
 impl<T: ?Sized> Arg<T> for &mut T {
     fn arg(&self) -> &T {
@@ -41,11 +52,15 @@ impl<T: ?Sized> Arg<T> for &mut T {
     }
 }
 
+impl<T, const N: usize> sealed::Sealed<[T]> for [T; N] {}
+
 impl<T, const N: usize> Arg<[T]> for [T; N] {
     fn arg(&self) -> &[T] {
         self
     }
 }
+
+impl<T, const N: usize> sealed::Sealed<[T]> for &[T; N] {}
 
 impl<T, const N: usize> Arg<[T]> for &[T; N] {
     fn arg(&self) -> &[T] {
@@ -55,6 +70,8 @@ impl<T, const N: usize> Arg<[T]> for &[T; N] {
 
 macro_rules! held {
     ($([$($generics:tt)*] $target:ty: $holder:ty;)*) => {$(
+        impl<$($generics)*> sealed::Sealed<$target> for $holder {}
+
         impl<$($generics)*> Arg<$target> for $holder {
             fn arg(&self) -> &$target {
                 self

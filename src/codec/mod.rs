@@ -81,8 +81,8 @@ pub trait Codec {
     /// If the bytes do not encode a value. It must not panic on any bytes.
     fn decode(bytes: &[u8]) -> Result<Self::Owned, CodecError>;
 
-    /// The bytes of many values, if they are stored as they are: so that byte strings need not be taken apart.
-    #[doc(hidden)]
+    /// The bytes of many values, if each is stored as the one byte that it is in memory, as with `u8`: slices and
+    /// arrays of them then need not be taken apart. Leave it as it is for all other types.
     #[inline]
     fn bytes_of(_values: &[Self]) -> Option<&[u8]>
     where
@@ -91,8 +91,7 @@ pub trait Codec {
         None
     }
 
-    /// Many values, if bytes are stored as they are.
-    #[doc(hidden)]
+    /// The other direction of [`bytes_of`](Codec::bytes_of).
     #[inline]
     fn values_of(_bytes: &[u8]) -> Option<Vec<Self>>
     where
