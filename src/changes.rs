@@ -1,6 +1,7 @@
 //! The history of the default map.
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use crate::Result;
@@ -120,7 +121,7 @@ impl Changes {
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     pub fn iter(&self) -> ChangesIter<'_> {
-        ChangesIter { changes: self, changed: self.hold.engine().changes(&self.history, self.map) }
+        ChangesIter { changes: self, changed: Some(self.hold.engine().changes(&self.history, self.map)) }
     }
 
     /// The sequence number up to which these are all changes: pass it to the next call of
@@ -171,7 +172,8 @@ impl<'a> IntoIterator for &'a Changes {
 /// ```
 pub struct ChangesIter<'a> {
     changes: &'a Changes,
-    changed: Changed<'a>,
+    /// None at the end.
+    changed: Option<Changed<'a>>,
 }
 
 impl fmt::Debug for ChangesIter<'_> {
@@ -184,18 +186,26 @@ impl<'a> Iterator for ChangesIter<'a> {
     type Item = Result<Change<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let changed = self.changed.as_mut()?;
         if let Err(error) = self.changes.hold.engine().check_not_forked() {
+            self.changed = None;
             return Some(Err(error));
         }
-        let change = self.changed.next()?.map(|record| {
+        let change = changed.next().map(|record| {
+            let record = record?;
             let key = record.key();
             let kind = match record.kind() {
                 Some(Kind::Put) => ChangeKind::Insert { key, value: record.value() },
                 Some(Kind::Remove) => ChangeKind::Remove { key },
                 _ => ChangeKind::Clear,
             };
-            Change { seq: record.seq().0, kind }
+            Ok(Change { seq: record.seq().0, kind })
         });
-        Some(change)
+        if change.is_none() {
+            self.changed = None;
+        }
+        change
     }
 }
+
+impl FusedIterator for ChangesIter<'_> {}

@@ -153,9 +153,13 @@ pub use engine::upkeep::compact::{CompactProgress, CompactReport};
 pub use engine::verify::report::{Finding, VerifyProgress, VerifyReport, VerifyScope};
 pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Origin, Result};
 pub use file::layout as format;
-pub use map::{Entry, Map, MapChange, MapChanges, MapInfo, MapIter, SnapshotMap, TransactionMap, ValueRef};
+pub use keys::Expiry;
+pub use map::{
+    Entry, Map, MapChange, MapChanges, MapChangesIter, MapInfo, MapIter, MapKeys, MapValues, SnapshotMap,
+    SnapshotMapIter, SnapshotMapKeys, SnapshotMapRefs, SnapshotMapValues, TransactionMap, TransactionMapIter, ValueRef,
+};
 pub use options::Options;
-pub use snapshot::{Iter, Snapshot};
+pub use snapshot::{Iter, Keys, Snapshot, Values};
 pub use stats::census::{Census, CensusOptions, CensusProgress, ExtentCensus, LargeEntry, MapCensus};
 pub use stats::distribution::{Bucket, Distribution};
 pub use stats::report::{

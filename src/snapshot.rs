@@ -1,6 +1,7 @@
 //! One commit's view of the store.
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -169,8 +170,8 @@ impl Snapshot {
     /// assert_eq!(names, [&b"Ada"[..], b"Grace"]);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
-    pub fn keys(&self) -> impl Iterator<Item = Result<&[u8]>> {
-        self.iter().map(|entry| Ok(entry?.0))
+    pub fn keys(&self) -> Keys<'_> {
+        Keys { entries: self.iter() }
     }
 
     /// All values, in no particular order.
@@ -183,8 +184,8 @@ impl Snapshot {
     /// assert_eq!(bytes, 8);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
-    pub fn values(&self) -> impl Iterator<Item = Result<&[u8]>> {
-        self.iter().map(|entry| Ok(entry?.1))
+    pub fn values(&self) -> Values<'_> {
+        Values { entries: self.iter() }
     }
 
     /// [Writes a copy](crate::Store::backup) of the whole store, as this snapshot sees it, to a new file.
@@ -305,3 +306,47 @@ impl<'a> Iterator for Iter<'a> {
         (0, usize::try_from(self.snapshot.len).ok())
     }
 }
+
+impl FusedIterator for Iter<'_> {}
+
+/// An iteration over all keys of a [`Snapshot`]; see [`Snapshot::keys`].
+#[derive(Debug)]
+pub struct Keys<'a> {
+    entries: Iter<'a>,
+}
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = Result<&'a [u8]>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.entries.next()?.map(|(key, _)| key))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.entries.size_hint()
+    }
+}
+
+impl FusedIterator for Keys<'_> {}
+
+/// An iteration over all values of a [`Snapshot`]; see [`Snapshot::values`].
+#[derive(Debug)]
+pub struct Values<'a> {
+    entries: Iter<'a>,
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Result<&'a [u8]>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.entries.next()?.map(|(_, value)| value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.entries.size_hint()
+    }
+}
+
+impl FusedIterator for Values<'_> {}

@@ -8,11 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::background::{self, Background};
 use crate::engine::Engine;
-use crate::engine::clock::time;
 use crate::engine::settings::{Opened, Settings};
 use crate::engine::verify::report::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
-use crate::keys::{ChangeKeys, ReadKeys};
+use crate::keys::{ChangeKeys, Expiry, ReadKeys};
 use crate::source::{EngineRef, Source};
 use crate::{
     Census, CensusOptions, Changes, CompactProgress, CompactReport, Error, Options, Result, Snapshot, Stats,
@@ -267,7 +266,7 @@ impl Store {
         self.source.insert(DEFAULT_MAP, key.as_ref(), value.as_ref(), Some(at))
     }
 
-    /// When the value of a key expires: `None` if it has no value, `Some(None)` if never.
+    /// When the value of a key expires: `None` if it has no value.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -276,16 +275,37 @@ impl Store {
     /// let in_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
     /// store.insert_with_expiry("token", "7", in_2100)?;
     /// store.insert("service", "8")?;
-    /// assert_eq!(store.expiry("token")?, Some(Some(in_2100)));
-    /// assert_eq!(store.expiry("service")?, Some(None));
+    /// assert_eq!(store.expiry("token")?, Some(slotlog::Expiry::At(in_2100)));
+    /// assert_eq!(store.expiry("service")?, Some(slotlog::Expiry::Never));
     /// assert_eq!(store.expiry("nobody")?, None);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     ///
     /// # Errors
     /// Those of [`get`](Store::get).
-    pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<SystemTime>>> {
-        self.source.read(DEFAULT_MAP, key.as_ref(), |_, expires| expires.map(time))
+    pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Expiry>> {
+        self.source.read(DEFAULT_MAP, key.as_ref(), |_, expires| Expiry::of_record(expires))
+    }
+
+    /// Changes when the value of a key expires, and returns whether the key has a value. The value stays the same; the
+    /// log gets a copy of it, since a record there never changes.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use slotlog::Expiry;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert_with_expiry("session", "7", SystemTime::now() + Duration::from_secs(60))?;
+    /// assert!(store.set_expiry("session", SystemTime::now() + Duration::from_secs(3600))?);
+    /// assert!(store.set_expiry("session", Expiry::Never)?);
+    /// assert!(!store.set_expiry("nobody", Expiry::Never)?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Store::insert).
+    pub fn set_expiry(&self, key: impl AsRef<[u8]>, when: impl Into<Expiry>) -> Result<bool> {
+        self.engine().set_expiry(DEFAULT_MAP, key.as_ref(), when.into().to_record())
     }
 
     /// Removes a key and returns whether it was there. If not, nothing is written. This works on a full store too.

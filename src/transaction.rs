@@ -150,7 +150,7 @@ impl Transaction {
     /// let mut login = store.begin()?;
     /// login.insert_with_expiry("token", "7", in_2100)?;
     /// login.commit()?;
-    /// assert_eq!(store.expiry("token")?, Some(Some(in_2100)));
+    /// assert_eq!(store.expiry("token")?, Some(slotlog::Expiry::At(in_2100)));
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     ///

@@ -3,6 +3,7 @@
 
 mod support;
 
+use slotlog::Expiry;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -38,9 +39,9 @@ fn an_entry_is_absent_from_its_deadline_on() {
     let before = store.snapshot().unwrap();
     if SystemTime::now() < soon - Duration::from_millis(100) {
         assert_eq!(map.get("soon").unwrap(), Some(1));
-        assert_eq!(map.expiry("soon").unwrap(), Some(Some(rounded(soon))));
+        assert_eq!(map.expiry("soon").unwrap(), Some(Expiry::At(rounded(soon))));
         assert_eq!(store.get("soon").unwrap().as_deref(), Some(&b"1"[..]));
-        assert_eq!(store.expiry("soon").unwrap(), Some(Some(rounded(soon))));
+        assert_eq!(store.expiry("soon").unwrap(), Some(Expiry::At(rounded(soon))));
     }
     let saw_it = before.of(&map).get("soon").unwrap();
     while SystemTime::now() < soon {
@@ -51,7 +52,7 @@ fn an_entry_is_absent_from_its_deadline_on() {
     assert_eq!(store.snapshot().unwrap().of(&map).get("soon").unwrap(), None);
     assert!(!map.contains_key("soon").unwrap());
     assert_eq!(map.expiry("soon").unwrap(), None);
-    assert_eq!(map.expiry("never").unwrap(), Some(None));
+    assert_eq!(map.expiry("never").unwrap(), Some(Expiry::Never));
     assert_eq!(map.get_many(&["soon", "later", "never"]).unwrap(), [None, Some(2), Some(4)]);
     let mut keys: Vec<String> = map.keys().unwrap().map(Result::unwrap).collect();
     keys.sort();
@@ -126,20 +127,21 @@ fn what_keeps_a_deadline_and_what_does_not() {
     let deadline = || map.expiry("key").unwrap().unwrap();
     with_deadline();
     map.update("key", |value| value.map(|value| value + 1)).unwrap();
-    assert_eq!(deadline(), Some(at));
+    assert_eq!(deadline(), Expiry::At(at));
     map.entry("key").and_modify(|value| *value += 1).or_insert(0).unwrap();
-    assert_eq!(deadline(), Some(at));
+    assert_eq!(deadline(), Expiry::At(at));
     map.compare_exchange("key", Some(&3), Some(&4)).unwrap().unwrap();
-    assert_eq!((map.get("key").unwrap(), deadline()), (Some(4), Some(at)));
+    assert_eq!((map.get("key").unwrap(), deadline()), (Some(4), Expiry::At(at)));
+    assert!(map.set_expiry("key", at).unwrap());
     map.insert("key", 5).unwrap();
-    assert_eq!(deadline(), None);
+    assert_eq!(deadline(), Expiry::Never);
     with_deadline();
     map.replace("key", 6).unwrap();
-    assert_eq!(deadline(), None);
+    assert_eq!(deadline(), Expiry::Never);
     let mut transaction = store.begin().unwrap();
     transaction.of(&map).insert_with_expiry("key", 7, at).unwrap();
     transaction.commit().unwrap();
-    assert_eq!((map.get("key").unwrap(), deadline()), (Some(7), Some(at)));
+    assert_eq!((map.get("key").unwrap(), deadline()), (Some(7), Expiry::At(at)));
 }
 
 /// Deadlines are in the log: they survive kills, power cuts, read-only opening, and compaction.
@@ -154,7 +156,7 @@ fn a_deadline_survives_what_its_entry_survives() {
         for number in 0..50 {
             let alive = number % 2 == 0;
             assert_eq!(map.get(number).unwrap().as_deref(), alive.then_some(&b"value"[..]));
-            assert_eq!(map.expiry(number).unwrap(), alive.then_some(Some(at)));
+            assert_eq!(map.expiry(number).unwrap(), alive.then_some(Expiry::At(at)));
         }
     };
     for number in 0..50 {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use slotlog::{Map, Options, Snapshot, Store};
+use slotlog::{Expiry, Map, Options, Snapshot, Store};
 use support::{assert_clean, folder};
 use tempfile::TempDir;
 
@@ -324,13 +324,13 @@ impl World {
             Change::Insert(number, value, Deadline::Never) => {
                 map.insert(key(*number), *value).unwrap();
                 model.set(&key(*number), Some(*value));
-                assert_eq!(map.expiry(key(*number)).unwrap(), Some(None));
+                assert_eq!(map.expiry(key(*number)).unwrap(), Some(Expiry::Never));
             }
             Change::Insert(number, value, Deadline::Future) => {
                 let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 36);
                 map.insert_with_expiry(key(*number), *value, at).unwrap();
                 model.set(&key(*number), Some(*value));
-                assert_eq!(map.expiry(key(*number)).unwrap(), Some(Some(at)));
+                assert_eq!(map.expiry(key(*number)).unwrap(), Some(Expiry::At(at)));
             }
             Change::Insert(number, value, Deadline::Past) => {
                 map.insert_with_expiry(key(*number), *value, SystemTime::now()).unwrap();

@@ -8,7 +8,7 @@ use crate::codec::Codec;
 use crate::engine::Engine;
 use crate::engine::change::maps::Named;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP};
+use crate::file::layout::CATALOGUE;
 use crate::store::Store;
 
 /// A map as the catalogue of a store lists it; see [`Store::maps`].
@@ -121,8 +121,27 @@ impl Store {
     pub fn map_as_bytes(&self, name: &str) -> Result<Map<[u8], [u8]>> {
         let engine = self.engine();
         let missing = || Error::NoSuchMap { path: engine.mapping.path().to_owned(), map: name.to_owned() };
-        let id = if name.is_empty() { DEFAULT_MAP } else { engine.find_named(name)?.ok_or_else(missing)?.id };
+        if name.is_empty() {
+            return Ok(self.bytes());
+        }
+        let id = engine.find_named(name)?.ok_or_else(missing)?.id;
         Ok(Map { store: self.clone(), typed: Typed::new(&engine, id, name) })
+    }
+
+    /// The default map, with all methods of a typed map: [`update`](Map::update), [`entry`](Map::entry),
+    /// [`compare_exchange`](Map::compare_exchange), [`retain`](Map::retain), … What the store itself has for keys and
+    /// values ([`get`](Store::get), [`insert`](Store::insert), …) is about the same map. Its name is empty.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("visits", "1")?;
+    /// let all = store.bytes();
+    /// assert_eq!(all.compare_exchange(b"visits", Some(b"1"), Some(b"2"))?, Ok(()));
+    /// assert_eq!(store.get("visits")?.as_deref(), Some(&b"2"[..]));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn bytes(&self) -> Map<[u8], [u8]> {
+        Map { store: self.clone(), typed: Typed::default_map(&self.engine()) }
     }
 
     /// All named maps, sorted by name.

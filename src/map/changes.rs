@@ -1,9 +1,10 @@
 //! The history of a typed map.
 
 use std::fmt;
+use std::iter::FusedIterator;
 
 use super::typed::Typed;
-use crate::changes::{ChangeKind, Changes};
+use crate::changes::{ChangeKind, Changes, ChangesIter};
 use crate::codec::Codec;
 use crate::error::Result;
 
@@ -78,14 +79,46 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> MapChanges<K, V> {
     /// assert_eq!(changes, [Insert { key: 1, value: "wash".to_owned() }, Remove { key: 1 }]);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
-    pub fn iter(&self) -> impl Iterator<Item = Result<MapChange<K::Owned, V::Owned>>> {
-        self.changes.iter().map(|change| match change?.kind {
+    pub fn iter(&self) -> MapChangesIter<'_, K, V> {
+        MapChangesIter { changes: self.changes.iter(), typed: &self.typed }
+    }
+}
+
+impl<'a, K: Codec + ?Sized, V: Codec + ?Sized> IntoIterator for &'a MapChanges<K, V> {
+    type Item = Result<MapChange<K::Owned, V::Owned>>;
+    type IntoIter = MapChangesIter<'a, K, V>;
+
+    fn into_iter(self) -> MapChangesIter<'a, K, V> {
+        self.iter()
+    }
+}
+
+/// An iteration over the changes of a map; see [`MapChanges::iter`].
+pub struct MapChangesIter<'a, K: ?Sized, V: ?Sized> {
+    changes: ChangesIter<'a>,
+    typed: &'a Typed<K, V>,
+}
+
+impl<K: ?Sized, V: ?Sized> fmt::Debug for MapChangesIter<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapChangesIter").field("map", self.typed).finish_non_exhaustive()
+    }
+}
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> Iterator for MapChangesIter<'_, K, V> {
+    type Item = Result<MapChange<K::Owned, V::Owned>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let change = self.changes.next()?;
+        Some(change.and_then(|change| match change.kind {
             ChangeKind::Insert { key, value } => {
                 let (key, value) = self.typed.decode_entry(key, value)?;
                 Ok(MapChange::Insert { key, value })
             }
             ChangeKind::Remove { key } => Ok(MapChange::Remove { key: self.typed.decode_key(key)? }),
             ChangeKind::Clear => Ok(MapChange::Clear),
-        })
+        }))
     }
 }
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> FusedIterator for MapChangesIter<'_, K, V> {}

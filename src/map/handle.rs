@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::changes::MapChanges;
-use super::iter::{Entries, MapIter};
+use super::iter::{Entries, MapIter, MapKeys, MapValues};
 use super::typed::Typed;
 use super::value_ref::ValueRef;
 use crate::codec::{Arg, Codec, View};
@@ -15,6 +15,7 @@ use crate::engine::change::one::Action;
 use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
 use crate::file::log::Record;
+use crate::keys::Expiry;
 use crate::{Changes, Store};
 
 /// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
@@ -284,7 +285,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         self.typed.contains_key(&self.store.source, key.arg())
     }
 
-    /// When the entry of a key [expires](Map::insert_with_expiry): `None` if it has no value, `Some(None)` if never.
+    /// When the entry of a key [expires](Map::insert_with_expiry): `None` if it has no value.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -294,15 +295,15 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// let in_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
     /// sessions.insert_with_expiry("token", 7, in_2100)?;
     /// sessions.insert("service", 8)?;
-    /// assert_eq!(sessions.expiry("token")?, Some(Some(in_2100)));
-    /// assert_eq!(sessions.expiry("service")?, Some(None));
+    /// assert_eq!(sessions.expiry("token")?, Some(slotlog::Expiry::At(in_2100)));
+    /// assert_eq!(sessions.expiry("service")?, Some(slotlog::Expiry::Never));
     /// assert_eq!(sessions.expiry("nobody")?, None);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     ///
     /// # Errors
     /// Those of [`get`](Map::get).
-    pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
+    pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Expiry>> {
         self.typed.expiry(&self.store.source, key.arg())
     }
 
@@ -353,6 +354,28 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         at: SystemTime,
     ) -> Result<()> {
         self.typed.insert(&self.store.source, key.arg(), value.arg(), Some(at))
+    }
+
+    /// Changes when the entry of a key [expires](Map::insert_with_expiry), and returns whether the key has a value; see
+    /// [`Store::set_expiry`].
+    ///
+    /// ```
+    /// use slotlog::Expiry;
+    ///
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let sessions = store.map::<str, u64>("sessions")?;
+    /// sessions.insert("token", 7)?;
+    /// let tomorrow = std::time::SystemTime::now() + std::time::Duration::from_secs(86_400);
+    /// assert!(sessions.set_expiry("token", tomorrow)?);
+    /// assert_ne!(sessions.expiry("token")?, Some(Expiry::Never));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Map::insert).
+    pub fn set_expiry(&self, key: impl Arg<K::Borrowed>, when: impl Into<Expiry>) -> Result<bool> {
+        let (key, expires) = (self.typed.encode_key(key.arg())?, when.into().to_record());
+        self.typed.named(self.store.engine().set_expiry(self.typed.id, key.as_ref(), expires))
     }
 
     /// Removes a key and returns whether it was there. If not, nothing is written. This works on a full store too.
@@ -535,8 +558,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`iter`](Map::iter).
-    pub fn keys(&self) -> Result<impl Iterator<Item = Result<K::Owned>> + use<K, V>> {
-        Ok(self.iter()?.entries.keys())
+    pub fn keys(&self) -> Result<MapKeys<K, V>> {
+        Ok(MapKeys { entries: self.iter()?.entries })
     }
 
     /// All values, in no particular order; see [`iter`](Map::iter).
@@ -552,8 +575,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`iter`](Map::iter).
-    pub fn values(&self) -> Result<impl Iterator<Item = Result<V::Owned>> + use<K, V>> {
-        Ok(self.iter()?.entries.values())
+    pub fn values(&self) -> Result<MapValues<K, V>> {
+        Ok(MapValues { entries: self.iter()?.entries })
     }
 
     /// Removes all keys and returns the entries: exactly those inserted before this commit, so if several threads or

@@ -19,10 +19,10 @@ mod snapshot;
 mod transaction;
 
 pub use catalogue::MapInfo;
-pub use changes::{MapChange, MapChanges};
+pub use changes::{MapChange, MapChanges, MapChangesIter};
 pub use entry::Entry;
 pub use handle::Map;
-pub use iter::MapIter;
+pub use iter::{MapIter, MapKeys, MapValues, SnapshotMapIter, SnapshotMapKeys, SnapshotMapRefs, SnapshotMapValues};
 pub use snapshot::SnapshotMap;
-pub use transaction::TransactionMap;
+pub use transaction::{TransactionMap, TransactionMapIter};
 pub use value_ref::ValueRef;

@@ -2,16 +2,14 @@
 
 use std::fmt;
 use std::iter;
-use std::time::SystemTime;
 
 use super::handle::Map;
-use super::iter::Entries;
+use super::iter::{Entries, SnapshotMapIter, SnapshotMapKeys, SnapshotMapRefs, SnapshotMapValues};
 use super::typed::Typed;
 use crate::codec::{Arg, Codec, View};
-use crate::engine::clock::time;
-use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
+use crate::keys::Expiry;
 use crate::snapshot::Snapshot;
 
 /// A [`Map`] as one commit left it; see [`Snapshot::of`](crate::Snapshot::of).
@@ -54,6 +52,19 @@ impl Snapshot {
     /// ```
     pub fn of<K: ?Sized, V: ?Sized>(&self, map: &Map<K, V>) -> SnapshotMap<'_, K, V> {
         SnapshotMap { pinned: &self.pinned, typed: map.typed.clone() }
+    }
+
+    /// The default map as of this commit, with the methods of a typed map; see [`Store::bytes`](crate::Store::bytes).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("key", "value")?;
+    /// let snapshot = store.snapshot()?;
+    /// assert_eq!(snapshot.bytes().expiry(b"key")?, Some(slotlog::Expiry::Never));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn bytes(&self) -> SnapshotMap<'_, [u8], [u8]> {
+        SnapshotMap { pinned: &self.pinned, typed: Typed::default_map(self.pinned.engine()) }
     }
 }
 
@@ -185,7 +196,7 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
         self.typed.contains_key(self.pinned()?, key.arg())
     }
 
-    /// When the entry of a key expires: `None` if it has no value, `Some(None)` if never.
+    /// When the entry of a key expires: `None` if it has no value.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -196,15 +207,15 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     /// sessions.insert_with_expiry("token", 7, in_2100)?;
     /// sessions.insert("service", 8)?;
     /// let snapshot = store.snapshot()?;
-    /// assert_eq!(snapshot.of(&sessions).expiry("token")?, Some(Some(in_2100)));
-    /// assert_eq!(snapshot.of(&sessions).expiry("service")?, Some(None));
+    /// assert_eq!(snapshot.of(&sessions).expiry("token")?, Some(slotlog::Expiry::At(in_2100)));
+    /// assert_eq!(snapshot.of(&sessions).expiry("service")?, Some(slotlog::Expiry::Never));
     /// assert_eq!(snapshot.of(&sessions).expiry("nobody")?, None);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Option<SystemTime>>> {
+    pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Expiry>> {
         self.typed.expiry(self.pinned()?, key.arg())
     }
 
@@ -224,8 +235,8 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn iter(&self) -> Result<impl Iterator<Item = Result<(K::Owned, V::Owned)>> + use<'s, K, V>> {
-        self.entries()
+    pub fn iter(&self) -> Result<SnapshotMapIter<'s, K, V>> {
+        Ok(SnapshotMapIter { entries: self.entries()? })
     }
 
     /// All keys, in no particular order.
@@ -243,8 +254,8 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn keys(&self) -> Result<impl Iterator<Item = Result<K::Owned>> + use<'s, K, V>> {
-        Ok(self.entries()?.keys())
+    pub fn keys(&self) -> Result<SnapshotMapKeys<'s, K, V>> {
+        Ok(SnapshotMapKeys { entries: self.entries()? })
     }
 
     /// All values, in no particular order.
@@ -260,17 +271,14 @@ impl<'s, K: Codec + ?Sized, V: Codec + ?Sized> SnapshotMap<'s, K, V> {
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn values(&self) -> Result<impl Iterator<Item = Result<V::Owned>> + use<'s, K, V>> {
-        Ok(self.entries()?.values())
+    pub fn values(&self) -> Result<SnapshotMapValues<'s, K, V>> {
+        Ok(SnapshotMapValues { entries: self.entries()? })
     }
 }
 
-/// A key and its value in place in the file, and when they expire, if they do.
-type EntryRef<'s, K, V> = (&'s <K as Codec>::Borrowed, &'s <V as Codec>::Borrowed, Option<SystemTime>);
-
 impl<'s, K: View + ?Sized, V: View + ?Sized> SnapshotMap<'s, K, V> {
     /// All keys and values in place in the file, without a copy, for as long as the snapshot lives, and when they
-    /// expire, if they do. In no particular order.
+    /// expire. In no particular order.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -279,24 +287,17 @@ impl<'s, K: View + ?Sized, V: View + ?Sized> SnapshotMap<'s, K, V> {
     /// let snapshot = store.snapshot()?;
     /// pages.clear()?;
     /// let entries = snapshot.of(&pages).iter_ref()?.collect::<slotlog::Result<Vec<_>>>()?;
-    /// assert_eq!(entries, [("index", "Hello", None)]);
+    /// assert_eq!(entries, [("index", "Hello", slotlog::Expiry::Never)]);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     ///
     /// # Errors
     /// Those of [`get`](SnapshotMap::get).
-    pub fn iter_ref(&self) -> Result<impl Iterator<Item = Result<EntryRef<'s, K, V>>> + use<'s, K, V>>
+    pub fn iter_ref(&self) -> Result<SnapshotMapRefs<'s, K, V>>
     where
         K::Borrowed: 's,
         V::Borrowed: 's,
     {
-        let (pinned, typed) = (self.pinned()?, self.typed.clone());
-        let mut cursor = Cursor::new(typed.id, pinned.index(typed.id)?.as_ref());
-        Ok(iter::from_fn(move || {
-            let entry = pinned.next_with_deadline(&mut cursor)?;
-            Some(entry.and_then(|(key, value, expires)| {
-                Ok((typed.view_key(key)?, typed.view_value(value)?, expires.map(time)))
-            }))
-        }))
+        Ok(SnapshotMapRefs::new(self.entries()?))
     }
 }

@@ -1,13 +1,15 @@
 //! A typed map in a transaction.
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::time::SystemTime;
 
 use super::handle::Map;
 use super::typed::Typed;
-use crate::codec::{Arg, Codec};
-use crate::engine::change::batch::Batch;
+use crate::codec::{Arg, Codec, View};
+use crate::engine::change::batch::{Batch, BatchCursor};
 use crate::error::Result;
+use crate::keys::Expiry;
 use crate::transaction::Transaction;
 
 /// A [`Map`] within a transaction; see [`Transaction::of`](crate::Transaction::of). It sees all changes of the
@@ -57,6 +59,25 @@ impl Transaction {
     /// ```
     pub fn of<K: ?Sized, V: ?Sized>(&mut self, map: &Map<K, V>) -> TransactionMap<'_, K, V> {
         TransactionMap { batch: &mut self.batch, typed: map.typed.clone() }
+    }
+
+    /// The default map within this transaction, with the methods of a typed map; see
+    /// [`Store::bytes`](crate::Store::bytes).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.insert("one", "1")?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.insert("two", "2")?;
+    /// assert_eq!(transaction.bytes().iter()?.count(), 2);
+    /// transaction.bytes().clear()?;
+    /// transaction.commit()?;
+    /// assert!(store.is_empty()?);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    pub fn bytes(&mut self) -> TransactionMap<'_, [u8], [u8]> {
+        let typed = Typed::default_map(self.batch.engine());
+        TransactionMap { batch: &mut self.batch, typed }
     }
 }
 
@@ -148,6 +169,88 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         self.typed.named(self.typed.contains_key(self.batch()?, key.arg()))
     }
 
+    /// Applies `f` to the value of a key in place, without a copy, and returns its result.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let pages = store.map::<str, str>("pages")?;
+    /// let mut transaction = store.begin()?;
+    /// transaction.of(&pages).insert("index", "Hello")?;
+    /// assert_eq!(transaction.of(&pages).get_with("index", str::len)?, Some(5));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](TransactionMap::get).
+    ///
+    /// # Panics
+    /// Only if `f` does.
+    pub fn get_with<R>(&self, key: impl Arg<K::Borrowed>, f: impl FnOnce(&V::Borrowed) -> R) -> Result<Option<R>>
+    where
+        V: View,
+    {
+        let value = self.typed.read(self.batch()?, key.arg(), |value, _| self.typed.view_value(value).map(f));
+        self.typed.named(value)?.transpose()
+    }
+
+    /// The values of many keys, in the order of the keys.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let stock = store.map::<str, u32>("stock")?;
+    /// stock.insert("tea", 3)?;
+    /// let mut order = store.begin()?;
+    /// order.of(&stock).insert("cake", 1)?;
+    /// assert_eq!(order.of(&stock).get_many(&["tea", "milk", "cake"])?, [Some(3), None, Some(1)]);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](TransactionMap::get).
+    pub fn get_many<Q: Arg<K::Borrowed>>(&self, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {
+        keys.iter().map(|key| self.get(key.arg())).collect()
+    }
+
+    /// When the entry of a key expires: `None` if it has no value.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let sessions = store.map::<str, u64>("sessions")?;
+    /// let mut login = store.begin()?;
+    /// login.of(&sessions).insert("token", 7)?;
+    /// assert_eq!(login.of(&sessions).expiry("token")?, Some(slotlog::Expiry::Never));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get`](TransactionMap::get).
+    pub fn expiry(&self, key: impl Arg<K::Borrowed>) -> Result<Option<Expiry>> {
+        self.typed.named(self.typed.expiry(self.batch()?, key.arg()))
+    }
+
+    /// Changes when the entry of a key expires, and returns whether the key has a value; see [`Store::set_expiry`].
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let sessions = store.map::<str, u64>("sessions")?;
+    /// sessions.insert("token", 7)?;
+    /// let mut logout = store.begin()?;
+    /// assert!(logout.of(&sessions).set_expiry("token", std::time::SystemTime::now())?);
+    /// logout.commit()?;
+    /// assert_eq!(sessions.get("token")?, None);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](TransactionMap::insert).
+    ///
+    /// [`Store::set_expiry`]: crate::Store::set_expiry
+    pub fn set_expiry(&mut self, key: impl Arg<K::Borrowed>, when: impl Into<Expiry>) -> Result<bool> {
+        let (batch, typed) = self.parts()?;
+        let key = typed.encode_key(key.arg())?;
+        typed.named(batch.set_expiry(typed.id, key.as_ref(), when.into().to_record()))
+    }
+
     /// Sets the value of a key.
     ///
     /// ```
@@ -179,7 +282,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// let mut login = store.begin()?;
     /// login.of(&sessions).insert_with_expiry("token", 7, in_2100)?;
     /// login.commit()?;
-    /// assert_eq!(sessions.expiry("token")?, Some(Some(in_2100)));
+    /// assert_eq!(sessions.expiry("token")?, Some(slotlog::Expiry::At(in_2100)));
     /// # Ok::<(), slotlog::Error>(())
     /// ```
     ///
@@ -277,13 +380,10 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     ///
     /// # Errors
     /// Those of [`get`](TransactionMap::get).
-    pub fn iter(&self) -> Result<impl Iterator<Item = Result<(K::Owned, V::Owned)>>> {
-        let batch = self.batch()?;
-        let mut cursor = self.typed.named(batch.cursor(self.typed.id))?;
-        Ok(std::iter::from_fn(move || {
-            let record = batch.next(&mut cursor).transpose()?;
-            Some(record.and_then(|record| self.typed.decode_entry(record.key(), record.value())))
-        }))
+    pub fn iter(&self) -> Result<TransactionMapIter<'_, K, V>> {
+        let (batch, typed) = (self.batch()?, self.typed.clone());
+        let cursor = typed.named(batch.cursor(typed.id))?;
+        Ok(TransactionMapIter { batch, typed, cursor })
     }
 
     /// Keeps only the entries for which `f` returns `true`, and returns how many it removed.
@@ -327,3 +427,27 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
         typed.remove_if(batch, |_| Ok(true)).map(drop)
     }
 }
+
+/// An iteration over the keys and values of a [`TransactionMap`]; see [`TransactionMap::iter`].
+pub struct TransactionMapIter<'t, K: ?Sized, V: ?Sized> {
+    batch: &'t Batch,
+    typed: Typed<K, V>,
+    cursor: BatchCursor,
+}
+
+impl<K: ?Sized, V: ?Sized> fmt::Debug for TransactionMapIter<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionMapIter").field("map", &self.typed).finish_non_exhaustive()
+    }
+}
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> Iterator for TransactionMapIter<'_, K, V> {
+    type Item = Result<(K::Owned, V::Owned)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let record = self.batch.next(&mut self.cursor).transpose()?;
+        Some(record.and_then(|record| self.typed.decode_entry(record.key(), record.value())))
+    }
+}
+
+impl<K: Codec + ?Sized, V: Codec + ?Sized> FusedIterator for TransactionMapIter<'_, K, V> {}

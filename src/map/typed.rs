@@ -1,7 +1,6 @@
 //! The common part of a typed map, its views and its iterators: its types, errors that name the map, and the operations
 //! that are the same in the newest commit, in a snapshot and in a transaction.
 
-use crate::file::layout::MapId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -11,11 +10,11 @@ use std::time::SystemTime;
 use crate::codec::{Arg, Codec, View};
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
-use crate::engine::clock::time;
 use crate::engine::read::pinned::Pinned;
 use crate::error::{CodecError, CodecPart, CodecStep, Error, Result};
+use crate::file::layout::{DEFAULT_MAP, MapId};
 use crate::file::log::Record;
-use crate::keys::{ChangeKeys, ReadKeys};
+use crate::keys::{ChangeKeys, Expiry, ReadKeys};
 
 /// A map and its types, independent of the view of it.
 pub(super) struct Typed<K: ?Sized, V: ?Sized> {
@@ -38,6 +37,13 @@ impl<K: ?Sized, V: ?Sized> Clone for Typed<K, V> {
 impl<K: ?Sized, V: ?Sized> fmt::Debug for Typed<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Typed<[u8], [u8]> {
+    /// The default map, which has no name.
+    pub(super) fn default_map(engine: &Engine) -> Typed<[u8], [u8]> {
+        Typed::new(engine, DEFAULT_MAP, "")
     }
 }
 
@@ -153,8 +159,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Typed<K, V> {
         Ok(self.read(from, key, |_, _| ())?.is_some())
     }
 
-    pub(super) fn expiry(&self, from: &impl ReadKeys, key: &K::Borrowed) -> Result<Option<Option<SystemTime>>> {
-        self.read(from, key, |_, expires| expires.map(time))
+    pub(super) fn expiry(&self, from: &impl ReadKeys, key: &K::Borrowed) -> Result<Option<Expiry>> {
+        self.read(from, key, |_, expires| Expiry::of_record(expires))
     }
 
     pub(super) fn get_many<Q: Arg<K::Borrowed>>(&self, from: &Pinned, keys: &[Q]) -> Result<Vec<Option<V::Owned>>> {

@@ -1,6 +1,7 @@
 //! A backup has everything that its commit had, and nothing else.
 
 use super::*;
+use slotlog::Expiry;
 
 /// Several maps with all kinds of entries, and what is dead of them.
 fn fill(store: &Store) {
@@ -37,8 +38,8 @@ fn assert_same(copy: &Store, store: &Store) {
     assert_clean(copy);
     assert!(content(copy) == content(store));
     assert_eq!(copy.maps().unwrap(), store.maps().unwrap());
-    assert_eq!(copy.expiry("until 2100").unwrap(), Some(Some(in_2100())));
-    assert_eq!(copy.expiry("empty").unwrap(), Some(None));
+    assert_eq!(copy.expiry("until 2100").unwrap(), Some(Expiry::At(in_2100())));
+    assert_eq!(copy.expiry("empty").unwrap(), Some(Expiry::Never));
     let both = [copy, store].map(|store| {
         let ages = store.map::<str, u32>("ages").unwrap();
         let many = store.map_versioned::<u64, Vec<u8>>("ŝanĝoj ✓", 7).unwrap();
@@ -50,7 +51,7 @@ fn assert_same(copy: &Store, store: &Store) {
         (ages, many, one, cleared, store.map::<str, str>("empty").unwrap().len().unwrap())
     });
     assert!(both[0] == both[1]);
-    assert_eq!(both[0].0, [(Some(36), Some(None)), (Some(85), Some(Some(in_2100())))]);
+    assert_eq!(both[0].0, [(Some(36), Some(Expiry::Never)), (Some(85), Some(Expiry::At(in_2100())))]);
     assert_eq!((both[0].1.len(), both[0].2, both[0].3.as_slice(), both[0].4), (9000, Some(1), &[(1, 2)][..], 0));
 }
 

@@ -1,5 +1,6 @@
 //! Backups while others write: each is one commit.
 
+use slotlog::Expiry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -62,7 +63,7 @@ fn check(copy: &Store) -> u64 {
         for step in (n + 1).saturating_sub(WINDOW).max(1)..=n {
             let key = format!("{writer}:{step}");
             assert_eq!(copy.get(&key).unwrap(), Some(value(step)), "step {step} of {n}");
-            assert_eq!(copy.expiry(&key).unwrap(), Some(Some(in_2100() + Duration::from_secs(step))));
+            assert_eq!(copy.expiry(&key).unwrap(), Some(Expiry::At(in_2100() + Duration::from_secs(step))));
             keys += 1;
         }
         (sum, keys) = (sum + n, keys + 1);

@@ -1,5 +1,6 @@
 //! A whole file is repaired to the store that it is.
 
+use slotlog::Expiry;
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -48,10 +49,10 @@ fn expiry_times_and_types_are_kept() {
     });
     let (store, report) = repaired(&bytes, RepairOptions::new());
     assert!(report.is_whole());
-    assert_eq!(store.expiry("page").unwrap(), Some(Some(tomorrow)));
+    assert_eq!(store.expiry("page").unwrap(), Some(Expiry::At(tomorrow)));
     let ports = store.map_versioned::<str, u16>("ports", 3).unwrap();
-    assert_eq!((ports.get("http").unwrap(), ports.expiry("http").unwrap()), (Some(80), Some(Some(tomorrow))));
-    assert_eq!((ports.get("https").unwrap(), ports.expiry("https").unwrap()), (Some(443), Some(None)));
+    assert_eq!((ports.get("http").unwrap(), ports.expiry("http").unwrap()), (Some(80), Some(Expiry::At(tomorrow))));
+    assert_eq!((ports.get("https").unwrap(), ports.expiry("https").unwrap()), (Some(443), Some(Expiry::Never)));
 }
 
 #[test]

@@ -168,7 +168,8 @@ impl Printer<'_> {
             let entry = entry?;
             let is_same = match &there {
                 Some(there) => {
-                    there.get_ref(entry.key)? == Some(entry.value) && there.expiry(entry.key)? == Some(entry.expires)
+                    there.get_ref(entry.key)? == Some(entry.value)
+                        && there.expiry(entry.key)? == Some(entry.expires.into())
                 }
                 None => false,
             };

@@ -1,5 +1,6 @@
 //! `slotlog get`, `set`, `remove`: single keys.
 
+use slotlog::Expiry;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -64,7 +65,7 @@ pub fn get(arguments: &Get) -> Done {
             return out.write(value);
         }
         if arguments.json {
-            let expires = map.expiry(&key[..])?.flatten();
+            let expires = map.expiry(&key[..])?.and_then(Expiry::time);
             let name = arguments.map.as_deref().unwrap_or_default();
             jsonl::write(name, &found.types, &Outgoing { key: &key, value, expires }, &mut line);
         } else {

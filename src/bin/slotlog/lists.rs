@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
-use slotlog::Error;
+use slotlog::{Error, Expiry};
 
 use super::common::columns::fitted;
 use super::common::figures::size;
@@ -96,7 +96,7 @@ pub fn list(arguments: &List) -> Done {
     let Found { map, types } = open::find(&store, &arguments.file, name)?;
     let prefix = Prefix::of(arguments.prefix.as_ref(), &types.key)?;
     let snapshot = store.snapshot()?;
-    let outgoing = |(key, value, expires)| Outgoing { key, value, expires };
+    let outgoing = |(key, value, expires): (_, _, Expiry)| Outgoing { key, value, expires: expires.time() };
     let entries = snapshot.of(&map).iter_ref()?.map(|entry| entry.map(outgoing));
     let mut printer = Printer { arguments, types: &types, lines: Vec::new(), out: Out::standard(), printed: 0 };
     if arguments.sort {

@@ -211,6 +211,16 @@ impl Batch {
         Ok(())
     }
 
+    /// Gives the value of a key another deadline, or none, and says whether the key has a value.
+    pub(crate) fn set_expiry(&mut self, map: MapId, key: &[u8], expires: Option<u64>) -> Result<bool> {
+        let Some(old) = self.get(map, key)? else { return Ok(false) };
+        if old.expires() != expires {
+            let value = old.value().to_vec();
+            self.put(map, key, &value, expires)?;
+        }
+        Ok(true)
+    }
+
     /// Removes a key and says whether it was there.
     pub(crate) fn remove(&mut self, map: MapId, key: &[u8]) -> Result<bool> {
         self.adopt()?;

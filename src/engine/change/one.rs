@@ -93,6 +93,19 @@ impl Engine {
         Ok(answer)
     }
 
+    /// Gives the value of a key another deadline, or none, and says whether the key has a value.
+    pub(crate) fn set_expiry(&self, map: MapId, key: &[u8], expires: Option<u64>) -> Result<bool> {
+        self.modify(map, key, |old| {
+            let Some(old) = old else { return Ok((Action::Keep, false)) };
+            // A copy: where a full store is cleaned before the change, the record goes.
+            let action = match old.expires() == expires {
+                true => Action::Keep,
+                false => Action::Put(Cow::Owned(old.value().to_vec()), expires),
+            };
+            Ok((action, true))
+        })
+    }
+
     /// Removes some key of a map that has a value, and returns what `take` makes of its record.
     pub(crate) fn pop<R>(&self, map: MapId, take: impl FnOnce(Record<'_>) -> Result<R>) -> Result<Option<R>> {
         let turn = self.turn()?;

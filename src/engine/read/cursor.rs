@@ -90,6 +90,14 @@ impl Cursor {
         Cursor { line, ..cursor }
     }
 
+    /// Ends the iteration, and says whether there was anything left.
+    #[cold]
+    pub(crate) fn end(&mut self) -> bool {
+        let had_more = self.left > 0 || self.ahead.len > 0;
+        (self.left, self.ahead.len) = (0, 0);
+        had_more
+    }
+
     /// Prefetches records. `false` if it came to a line that could not be read, which is then still to come.
     #[inline(never)]
     fn look_ahead(&mut self, engine: &Engine) -> bool {

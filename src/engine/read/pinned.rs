@@ -124,7 +124,8 @@ impl Pinned {
     pub(crate) fn next(&self, cursor: &mut Cursor) -> Option<Result<Record<'_>>> {
         match self.engine().check_not_forked() {
             Ok(()) => cursor.next(self.engine(), self.seq(), self.at),
-            Err(error) => Some(Err(error)),
+            // A loop that passes over errors must come to an end.
+            Err(error) => cursor.end().then_some(Err(error)),
         }
     }
 }
