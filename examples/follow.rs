@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use slotlog::{BackupOptions, Feed, Store};
+use slotlog::{BackupOptions, Feed, Seq, Store};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -176,7 +176,7 @@ fn follow(address: &str, path: &Path, name: &str) -> Result<()> {
 fn follow_once(address: &str, path: &Path, name: &str, begins_again: bool) -> Result<()> {
     let copy = Store::open(path)?;
     let origin = copy.origin()?.filter(|_| !begins_again);
-    let (uuid, seq) = origin.as_ref().map_or((NONE, 0), |origin| (origin.store.as_str(), origin.seq));
+    let (uuid, seq) = origin.as_ref().map_or((NONE, Seq::ZERO), |origin| (origin.store.as_str(), origin.seq));
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -184,7 +184,7 @@ fn follow_once(address: &str, path: &Path, name: &str, begins_again: bool) -> Re
     stream.write_all(&u16::try_from(name.len())?.to_le_bytes())?;
     stream.write_all(name.as_bytes())?;
     stream.write_all(uuid.as_bytes())?;
-    stream.write_all(&seq.to_le_bytes())?;
+    stream.write_all(&u64::from(seq).to_le_bytes())?;
     let mut input = BufReader::new(stream.try_clone()?);
     let [kind] = receive(&mut input)?;
     match kind {
@@ -202,7 +202,7 @@ fn follow_once(address: &str, path: &Path, name: &str, begins_again: bool) -> Re
     }
 }
 
-fn apply_changes(copy: &Store, mut seq: u64, input: &mut impl Read, output: &mut impl Write) -> Result<()> {
+fn apply_changes(copy: &Store, mut seq: Seq, input: &mut impl Read, output: &mut impl Write) -> Result<()> {
     let mut piece = Vec::new();
     loop {
         let len = u64::from_le_bytes(receive(input)?);
@@ -215,7 +215,7 @@ fn apply_changes(copy: &Store, mut seq: u64, input: &mut impl Read, output: &mut
         while let Some(applied) = copy.apply_from(&mut left)? {
             seq = applied;
         }
-        output.write_all(&seq.to_le_bytes())?;
+        output.write_all(&u64::from(seq).to_le_bytes())?;
     }
 }
 

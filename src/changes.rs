@@ -54,7 +54,7 @@ pub struct Changes {
 #[non_exhaustive]
 pub struct Change<'a> {
     /// The sequence number of the commit that made it. All changes of one transaction share it.
-    pub seq: u64,
+    pub seq: Seq,
     /// What was changed.
     pub kind: ChangeKind<'a>,
 }
@@ -102,9 +102,9 @@ pub enum ChangeKind<'a> {
 }
 
 impl Changes {
-    pub(crate) fn new(engine: Arc<Engine>, map: MapId, seq: u64) -> Result<Changes> {
+    pub(crate) fn new(engine: Arc<Engine>, map: MapId, seq: Seq) -> Result<Changes> {
         let hold = Hold::take(engine)?;
-        let history = hold.engine().history(Seq(seq), hold.seq())?;
+        let history = hold.engine().history(seq, hold.seq())?;
         Ok(Changes { hold, map, history })
     }
 
@@ -137,8 +137,8 @@ impl Changes {
     /// assert_eq!((changes.iter().count(), next.iter().count()), (1, 1));
     /// # Ok::<(), slotlog::Error>(())
     /// ```
-    pub fn seq(&self) -> u64 {
-        self.hold.seq().0
+    pub fn seq(&self) -> Seq {
+        self.hold.seq()
     }
 }
 
@@ -199,7 +199,7 @@ impl<'a> Iterator for ChangesIter<'a> {
                 Some(Kind::Remove) => ChangeKind::Remove { key },
                 _ => ChangeKind::Clear,
             };
-            Ok(Change { seq: record.seq().0, kind })
+            Ok(Change { seq: record.seq(), kind })
         });
         if change.is_none() {
             self.changed = None;

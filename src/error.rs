@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::seq::Seq;
+
 /// Of which commit of which store another one is a copy; see [`Store::origin`](crate::Store::origin).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -13,7 +15,7 @@ pub struct Origin {
     /// The random identity of the store, as a UUID: see [`Stats::uuid`](crate::Stats::uuid).
     pub store: String,
     /// The sequence number of the commit: the starting point for [`Store::changes`](crate::Store::changes) there.
-    pub seq: u64,
+    pub seq: Seq,
     /// A checksum of the history of the store up to that commit; 0 if it is not known. It tells the commit from the
     /// one with the same number in a copy of the store that went on differently.
     pub crc: u32,
@@ -283,7 +285,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The requested sequence number.
-        seq: u64,
+        seq: Seq,
     },
     /// The changes do not follow what the store is a copy of: see [`Store::origin`](crate::Store::origin). They are
     /// changes of another store, or some between are missing. Nothing was applied.
@@ -770,7 +772,7 @@ mod tests {
         let reasons =
             [FullReason::MaxSize(7), FullReason::Disk, FullReason::FileSizeLimit(7), FullReason::AddressSpace(7)];
         errors.extend(reasons.map(|why| Error::Full { path: p(), needed: 4096, why }));
-        let of = |seq| Origin { store: "4f1d".to_owned(), seq, crc: 7 };
+        let of = |seq| Origin { store: "4f1d".to_owned(), seq: Seq(seq), crc: 7 };
         errors.extend([None, Some(of(7)), Some(of(9))].map(|origin| Error::CannotFollow {
             path: p(),
             origin,

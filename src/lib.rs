@@ -116,6 +116,7 @@
 // The errors, which every floor uses; the floors from the bottom up: file, engine, handles; the maps on top of a store;
 // copies of it.
 mod error;
+mod seq;
 
 mod file;
 
@@ -159,6 +160,7 @@ pub use map::{
     SnapshotMapIter, SnapshotMapKeys, SnapshotMapRefs, SnapshotMapValues, TransactionMap, TransactionMapIter, ValueRef,
 };
 pub use options::Options;
+pub use seq::Seq;
 pub use snapshot::{Iter, Keys, Snapshot, Values};
 pub use stats::census::{Census, CensusOptions, CensusProgress, ExtentCensus, LargeEntry, MapCensus};
 pub use stats::distribution::{Bucket, Distribution};

@@ -11,6 +11,7 @@ use crate::engine::read::pinned::Pinned;
 use crate::engine::read::pins::Pin;
 use crate::file::index::{Index, Lines};
 use crate::file::layout::DEFAULT_MAP;
+use crate::seq::Seq;
 use crate::{BackupOptions, BackupReport, Result};
 
 /// The store as one commit left it, unaffected by later writes.
@@ -74,8 +75,8 @@ impl Snapshot {
     /// assert_eq!(store.changes_since(seen.seq())?.iter().count(), 1);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
-    pub fn seq(&self) -> u64 {
-        self.pinned.seq().0
+    pub fn seq(&self) -> Seq {
+        self.pinned.seq()
     }
 
     /// The value of a key, borrowed.

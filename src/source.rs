@@ -95,13 +95,13 @@ impl Source {
     }
 
     /// Waits until there is a commit that is newer than `seq` and changed something, and returns whether there is one.
-    pub(crate) fn wait_for_change(&self, seq: u64, timeout: Duration) -> Result<bool> {
+    pub(crate) fn wait_for_change(&self, seq: Seq, timeout: Duration) -> Result<bool> {
         let start = Instant::now();
         loop {
             let engine = self.engine();
             let left = timeout.saturating_sub(start.elapsed());
             let piece = if engine.is_aside() { left.min(POLL) } else { left };
-            let has_changed = engine.wait_for_change(Seq(seq), piece)?;
+            let has_changed = engine.wait_for_change(seq, piece)?;
             if has_changed || piece == left {
                 return Ok(has_changed);
             }

@@ -12,6 +12,7 @@ use crate::engine::settings::{Opened, Settings};
 use crate::engine::verify::report::{VerifyProgress, VerifyReport};
 use crate::file::layout::DEFAULT_MAP;
 use crate::keys::{ChangeKeys, Expiry, ReadKeys};
+use crate::seq::Seq;
 use crate::source::{EngineRef, Source};
 use crate::{
     Census, CensusOptions, Changes, CompactProgress, CompactReport, Error, Options, Result, Snapshot, Stats,
@@ -555,9 +556,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Forked`](crate::Error::Forked).
-    pub fn seq(&self) -> Result<u64> {
+    pub fn seq(&self) -> Result<Seq> {
         self.engine().check_not_forked()?;
-        Ok(self.engine().visible()?.0)
+        self.engine().visible()
     }
 
     /// Waits until a commit newer than `seq` is visible, made by any process, and returns whether there is one; `false`
@@ -585,8 +586,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Forked`](crate::Error::Forked).
-    pub fn wait_for_change(&self, seq: u64, timeout: Duration) -> Result<bool> {
-        self.source.wait_for_change(seq, timeout)
+    pub fn wait_for_change(&self, seq: impl Into<Seq>, timeout: Duration) -> Result<bool> {
+        self.source.wait_for_change(seq.into(), timeout)
     }
 
     /// What was committed to the default map after `seq`, up to now, oldest first, straight from the log: every change
@@ -615,8 +616,8 @@ impl Store {
     /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not reach back that far, or `seq` belongs
     /// to a commit that a power cut has undone; [`Corrupt`](crate::Error::Corrupt);
     /// [`PinsExhausted`](crate::Error::PinsExhausted).
-    pub fn changes_since(&self, seq: u64) -> Result<Changes> {
-        Changes::new(Arc::clone(&self.engine()), DEFAULT_MAP, seq)
+    pub fn changes_since(&self, seq: impl Into<Seq>) -> Result<Changes> {
+        Changes::new(Arc::clone(&self.engine()), DEFAULT_MAP, seq.into())
     }
 
     /// Checks the whole file: superblocks, extents, every record of the log, every slot of every index, and the

@@ -661,7 +661,7 @@ fn a_reader_gives_up_if_the_horizon_lies_beyond_what_is_visible() {
     assert_eq!(reader.get("key").unwrap().as_deref(), Some(&b"value"[..]));
     let running = Arc::new(AtomicU64::new(0));
     watch("horizon", Arc::clone(&running));
-    let visible = store.seq().unwrap();
+    let visible = u64::from(store.seq().unwrap());
     for horizon in [visible + 1, visible + (1 << 44), u64::MAX] {
         overwrite(&path, live::HORIZON, &horizon.to_le_bytes());
         is_damage(reader.get("key"), "get");
@@ -692,7 +692,7 @@ fn verify_looks_at_the_numbers_of_head_and_counters() {
     let bank = bank.into_iter().max_by_key(|&at| read_word(&bytes, at as usize)).unwrap();
     let at = bank + 8 * head::SEQ as u64;
     let seq = read_word(&bytes, at as usize);
-    for damaged in [seq + 1, seq + 5, seq + (1 << 44), store.seq().unwrap() + 2] {
+    for damaged in [seq + 1, seq + 5, seq + (1 << 44), u64::from(store.seq().unwrap()) + 2] {
         overwrite(&path, at, &damaged.to_le_bytes());
         assert!(
             !store.verify().unwrap().is_clean(),

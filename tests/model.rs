@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use slotlog::{Access, ChangeKind, Changes, Durability, Error, Opened, Options, Snapshot, Store};
+use slotlog::{Access, ChangeKind, Changes, Durability, Error, Opened, Options, Seq, Snapshot, Store};
 use support::{Random, folder};
 use tempfile::TempDir;
 
@@ -206,7 +206,7 @@ struct Pair {
     held: Vec<(Snapshot, Map)>,
     told: Vec<(Changes, History)>,
     /// What was visible after each operation.
-    seqs: Vec<u64>,
+    seqs: Vec<Seq>,
     operations: u64,
     /// Resize and compaction go in the smallest steps, so some is always under way.
     tiny: bool,
@@ -514,7 +514,7 @@ impl Pair {
 }
 
 /// What the log has told: of each change its number, the key, and the value if it has got one; neither for a clear.
-type History = Vec<(u64, Option<Vec<u8>>, Option<Vec<u8>>)>;
+type History = Vec<(Seq, Option<Vec<u8>>, Option<Vec<u8>>)>;
 
 fn history(changes: &Changes) -> History {
     let told = changes.iter().map(|change| {

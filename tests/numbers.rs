@@ -152,10 +152,10 @@ fn recoveries_end_and_reading_goes_on() {
         let store = Store::options().access(access).open(&last).unwrap();
         assert!(matches!(store.opened(), Opened::AfterPowerCut { records: 1, .. }));
         assert_readable(&store, 1);
-        assert_eq!(store.seq().unwrap() >> COUNT_BITS, MAX_INCARNATION - 1, "{access:?}");
+        assert_eq!(u64::from(store.seq().unwrap()) >> COUNT_BITS, MAX_INCARNATION - 1, "{access:?}");
     }
     let store = Store::open(&last).unwrap();
-    assert_eq!(store.seq().unwrap() >> COUNT_BITS, MAX_INCARNATION);
+    assert_eq!(u64::from(store.seq().unwrap()) >> COUNT_BITS, MAX_INCARNATION);
     store.insert("in the last life", "value").unwrap();
     let over = cut(&last, "no life left");
     // It works until the power is cut.

@@ -50,8 +50,8 @@ impl fmt::Debug for Feed {
 }
 
 impl Feed {
-    pub(crate) fn after(source: Source, seq: u64) -> Result<Feed> {
-        let commits = Commits::after(Arc::clone(&source.engine()), Seq(seq))?;
+    pub(crate) fn after(source: Source, seq: Seq) -> Result<Feed> {
+        let commits = Commits::after(Arc::clone(&source.engine()), seq)?;
         Ok(Feed { source, commits })
     }
 
@@ -123,8 +123,8 @@ impl Feed {
     /// assert!(goes_on.next_commit()?.is_some() && goes_on.next_commit()?.is_none());
     /// # Ok::<(), slotlog::Error>(())
     /// ```
-    pub fn seq(&self) -> u64 {
-        self.commits.seq().0
+    pub fn seq(&self) -> Seq {
+        self.commits.seq()
     }
 }
 
@@ -165,8 +165,8 @@ impl<'f> Commit<'f> {
     /// assert_eq!(seq, Some(store.seq()?));
     /// # Ok::<(), slotlog::Error>(())
     /// ```
-    pub fn seq(&self) -> u64 {
-        self.unit.last.seq.0
+    pub fn seq(&self) -> Seq {
+        self.unit.last.seq
     }
 
     /// Its changes, in the order in which they were made. An item is an error if the file is damaged there.

@@ -115,7 +115,7 @@ impl Store {
     /// # Errors
     /// Those of [`changes`](Store::changes), above all [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log
     /// does not reach back that far: then make a whole backup; those of [`backup`](Store::backup).
-    pub fn backup_since(&self, seq: u64, path: impl AsRef<Path>) -> Result<BackupReport> {
+    pub fn backup_since(&self, seq: impl Into<Seq>, path: impl AsRef<Path>) -> Result<BackupReport> {
         self.backup_since_with(seq, path, BackupOptions::new())
     }
 
@@ -140,11 +140,11 @@ impl Store {
     /// Only if the callback does. Then there is no new file.
     pub fn backup_since_with(
         &self,
-        seq: u64,
+        seq: impl Into<Seq>,
         path: impl AsRef<Path>,
         options: BackupOptions<'_>,
     ) -> Result<BackupReport> {
-        self.engine().back_up_since(Seq(seq), path.as_ref(), options)
+        self.engine().back_up_since(seq.into(), path.as_ref(), options)
     }
 
     /// Applies an [increment](Store::backup_since) to this store, which has to be a copy of the commit that the
@@ -196,8 +196,8 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`changes_since`](Store::changes_since).
-    pub fn changes(&self, seq: u64) -> Result<Feed> {
-        Feed::after(self.source.clone(), seq)
+    pub fn changes(&self, seq: impl Into<Seq>) -> Result<Feed> {
+        Feed::after(self.source.clone(), seq.into())
     }
 
     /// Sets a bookmark: the log is kept from the commit `seq` on, so that [`changes`](Store::changes) can go on from
@@ -234,8 +234,8 @@ impl Store {
     /// [`HistoryTruncated`](crate::Error::HistoryTruncated) if the log does not reach back to `seq`, or there was no
     /// such commit; [`InvalidName`](crate::Error::InvalidName) unless the name has 1 to 255 bytes; those of
     /// [`insert`](Store::insert).
-    pub fn set_bookmark(&self, name: &str, seq: u64, limit: u64) -> Result<()> {
-        self.engine().set_bookmark(name, Seq(seq), limit)
+    pub fn set_bookmark(&self, name: &str, seq: impl Into<Seq>, limit: u64) -> Result<()> {
+        self.engine().set_bookmark(name, seq.into(), limit)
     }
 
     /// All bookmarks, sorted by name. They are not copied by a [backup](Store::backup).
@@ -293,9 +293,9 @@ impl Store {
     /// [`CannotFollow`](crate::Error::CannotFollow); [`DamagedChanges`](crate::Error::DamagedChanges) if the bytes are
     /// cut off, damaged or something else; [`Io`](crate::Error::Io) with what `input` reports; those of
     /// [`Transaction::commit`](crate::Transaction::commit). Nothing of the commit is applied then.
-    pub fn apply_from(&self, input: impl Read) -> Result<Option<u64>> {
+    pub fn apply_from(&self, input: impl Read) -> Result<Option<Seq>> {
         let applied = apply_next(&self.engine(), input)?;
-        Ok(applied.map(|(seq, _)| seq.0))
+        Ok(applied.map(|(seq, _)| seq))
     }
 
     /// Of which commit of which store this one is a copy: set by a [backup](Store::backup), moved on by each

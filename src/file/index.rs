@@ -199,7 +199,7 @@ impl<'a> Index<'a> {
             map: u64::from(map).into(),
             lines: lines.into(),
             blocks: blocks.into(),
-            since: since.into(),
+            since: since.to_field(),
             previous: previous.into(),
             totals: [bank, [0; 5].map(Into::into)],
         };

@@ -76,7 +76,7 @@ impl<'a> Record<'a> {
     /// Its sequence number.
     #[inline]
     pub(crate) fn seq(&self) -> Seq {
-        self.header.seq.into()
+        Seq(self.header.seq.get())
     }
 
     /// Its length in bytes.
@@ -367,7 +367,7 @@ impl<'a> Entry<'a> {
             flags: self.flags
                 | if self.expires.is_some() { flags::EXPIRES } else { 0 }
                 | if self.shortcut.is_some() { flags::SHORTCUT } else { 0 },
-            seq: self.seq.into(),
+            seq: self.seq.to_field(),
             prev_and_map: RecordHeader::pack_prev_and_map(self.prev.0, self.map),
         }
     }

@@ -7,6 +7,7 @@ use super::typed::Typed;
 use crate::changes::{ChangeKind, Changes, ChangesIter};
 use crate::codec::Codec;
 use crate::error::Result;
+use crate::seq::Seq;
 
 /// The committed changes of a [`Map`](crate::Map) after a sequence number, oldest first, straight from the log. See
 /// [`Map::changes_since`](crate::Map::changes_since). Held for long, it keeps space from being reused, like a
@@ -59,7 +60,7 @@ impl<K: ?Sized, V: ?Sized> MapChanges<K, V> {
     /// assert_eq!(jobs.changes_since(seen)?.iter().count(), 0);
     /// # Ok::<(), slotlog::Error>(())
     /// ```
-    pub fn seq(&self) -> u64 {
+    pub fn seq(&self) -> Seq {
         self.changes.seq()
     }
 }

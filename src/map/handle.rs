@@ -16,6 +16,7 @@ use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
 use crate::file::log::Record;
 use crate::keys::Expiry;
+use crate::seq::Seq;
 use crate::{Changes, Store};
 
 /// A named map of a store, from keys of type `K` to values of type `V`: see [`Store::map`].
@@ -150,8 +151,8 @@ impl<K: ?Sized, V: ?Sized> Map<K, V> {
     ///
     /// # Errors
     /// Those of [`Store::changes_since`].
-    pub fn changes_since(&self, seq: u64) -> Result<MapChanges<K, V>> {
-        let changes = Changes::new(Arc::clone(&self.store.engine()), self.typed.id, seq)?;
+    pub fn changes_since(&self, seq: impl Into<Seq>) -> Result<MapChanges<K, V>> {
+        let changes = Changes::new(Arc::clone(&self.store.engine()), self.typed.id, seq.into())?;
         Ok(MapChanges::new(self.typed.clone(), changes))
     }
 

@@ -131,7 +131,7 @@ fn it_equals_one_commit_of_threads_that_write() {
                 _ => store.backup_with(&copied, options),
             };
             let report = report.unwrap();
-            meanwhile += seqs[seqs.len() - 1] - seqs[0];
+            meanwhile += u64::from(seqs[seqs.len() - 1]) - u64::from(seqs[0]);
             let copy = Store::open(&copied).unwrap();
             let sum = check(&copy);
             assert!(sum >= before, "a later backup is of a later commit");

@@ -151,7 +151,7 @@ fn a_place_that_is_none_is_refused() {
     let store = Store::in_memory().unwrap();
     store.insert("key", "value").unwrap();
     let seq = store.seq().unwrap();
-    for wrong in [seq + 1, u64::MAX] {
+    for wrong in [u64::from(seq) + 1, u64::MAX] {
         let error = store.set_bookmark("mirror", wrong, 1 << 20).unwrap_err();
         assert!(matches!(error, Error::HistoryTruncated { .. }), "{error}");
     }
@@ -184,5 +184,5 @@ fn it_stands_after_a_power_cut_and_compaction() {
     assert_eq!((only(&store).seq, only(&store).is_broken), (seq, false));
     assert!(store.changes(seq).unwrap().next_commit().unwrap().is_none());
     // There may have been a commit after it that was undone.
-    assert!(matches!(store.changes(seq + 1), Err(Error::HistoryTruncated { .. })));
+    assert!(matches!(store.changes(u64::from(seq) + 1), Err(Error::HistoryTruncated { .. })));
 }

@@ -1,6 +1,7 @@
 //! Changes that do not fit, and changes that were damaged on their way: an error, and nothing is applied.
 
 use super::*;
+use slotlog::Seq;
 
 /// A leader with some history, and its commits as they are sent.
 fn leader(seed: u64) -> (Store, Vec<Vec<u8>>) {
@@ -19,7 +20,7 @@ fn leader(seed: u64) -> (Store, Vec<Vec<u8>>) {
     (store, sent)
 }
 
-fn apply(follower: &Store, bytes: &[u8]) -> slotlog::Result<Option<u64>> {
+fn apply(follower: &Store, bytes: &[u8]) -> slotlog::Result<Option<Seq>> {
     follower.apply_from(bytes)
 }
 
@@ -161,7 +162,7 @@ fn increments_that_do_not_fit_are_refused() {
     }
 
     // A number that was never there, and one that is gone.
-    for seq in [store.seq().unwrap() + 1, u64::MAX] {
+    for seq in [u64::from(store.seq().unwrap()) + 1, u64::MAX] {
         let error = store.backup_since(seq, at("new")).unwrap_err();
         assert!(matches!(error, Error::HistoryTruncated { .. }), "{error}");
     }

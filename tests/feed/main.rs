@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use slotlog::{BackupOptions, Error, Feed, FeedChangeKind, Store};
+use slotlog::{BackupOptions, Error, Feed, FeedChangeKind, Seq, Store};
 use support::{Everything, Random, assert_clean, everything_in, folder};
 
 #[path = "../support/mod.rs"]
@@ -85,8 +85,8 @@ fn change_and_keep_up(store: &Store, random: &mut Random) {
 }
 
 /// The number of the commit that a store is a copy of.
-fn seen_by(follower: &Store) -> u64 {
-    follower.origin().unwrap().map_or(0, |origin| origin.seq)
+fn seen_by(follower: &Store) -> Seq {
+    follower.origin().unwrap().map_or(Seq::ZERO, |origin| origin.seq)
 }
 
 /// Takes over everything that is new, and returns how many commits that were.

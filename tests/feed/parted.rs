@@ -1,6 +1,6 @@
 //! Histories that part: another store with the same identity and the same numbers, as a copy of the file has them.
 
-use slotlog::Access;
+use slotlog::{Access, Seq};
 
 use super::*;
 
@@ -16,7 +16,7 @@ const WAYS: [Way; 3] = [Way::Direct, Way::Sent, Way::Increment];
 
 /// Makes a follower apply what it does not have.
 fn catch_up(leader: &Store, follower: &Store, way: Way, folder: &Path) -> slotlog::Result<()> {
-    let seen = follower.origin()?.map_or(0, |origin| origin.seq);
+    let seen = follower.origin()?.map_or(Seq::ZERO, |origin| origin.seq);
     if let Way::Increment = way {
         let path = folder.join("increment");
         leader.backup_since_with(seen, &path, BackupOptions::new().overwrite(true))?;

@@ -1,6 +1,7 @@
 //! What is told is what has happened: a model that knows nothing else has the same content.
 
 use super::*;
+use slotlog::Seq;
 
 /// The maps of a store by their numbers, as its feed tells of them.
 #[derive(Debug, Default)]
@@ -91,9 +92,9 @@ fn a_model_that_follows_has_the_same_content() {
 /// The names of the maps are those of that time, wherever the feed begins.
 #[test]
 fn a_feed_from_anywhere_tells_the_same() {
-    type Told = Vec<(u64, u32, String, String)>;
+    type Told = Vec<(Seq, u32, String, String)>;
 
-    fn all(store: &Store, from: u64) -> Told {
+    fn all(store: &Store, from: Seq) -> Told {
         let mut feed = store.changes(from).unwrap();
         let mut all = Told::new();
         while let Some(commit) = feed.next_commit().unwrap() {
@@ -112,9 +113,9 @@ fn a_feed_from_anywhere_tells_the_same() {
         for _ in 0..600 {
             change(&store, &mut random);
         }
-        let from_the_start = all(&store, 0);
+        let from_the_start = all(&store, Seq::ZERO);
         let last = store.seq().unwrap();
-        let mut seqs: Vec<u64> = from_the_start.iter().map(|told| told.0).collect();
+        let mut seqs: Vec<Seq> = from_the_start.iter().map(|told| told.0).collect();
         seqs.dedup();
         for from in seqs.into_iter().chain([last]).filter(|_| random.one_in(7)) {
             let rest: Told = from_the_start.iter().filter(|told| told.0 > from).cloned().collect();

@@ -161,7 +161,7 @@ pub(super) fn fork_and_look(path: &Path) {
     let value = map.get_ref("key").unwrap().unwrap();
     let mut entries = map.iter().unwrap();
     let drained = map.drain().unwrap();
-    let changes = store.changes_since(store.seq().unwrap() - 1).unwrap();
+    let changes = store.changes_since(u64::from(store.seq().unwrap()) - 1).unwrap();
     let before = (snapshot.get("key").unwrap().unwrap().to_vec(), value.to_vec());
     let mut iteration = snapshot.iter();
     let child = fork_here();

@@ -1,6 +1,7 @@
 //! Change notice.
 
 use super::*;
+use slotlog::Seq;
 
 pub(super) fn wait_for_a_change(path: &Path, access: Access) {
     let store = Store::options().access(access).open(path).unwrap();
@@ -69,7 +70,7 @@ pub(super) fn change_at_random(path: &Path, seed: u64) {
 }
 
 /// The changes of one process's keys in a part of the history, in the words of [`change_at_random`].
-pub(super) fn told(store: &Store, since: u64, prefix: &str) -> Vec<String> {
+pub(super) fn told(store: &Store, since: Seq, prefix: &str) -> Vec<String> {
     let changes = store.changes_since(since).unwrap();
     let mut last = since;
     let mut told = Vec::new();
@@ -109,7 +110,7 @@ fn the_changes_since_are_what_was_done() {
     }
     let end = store.seq().unwrap();
     assert!(told(&store, end, "").is_empty());
-    for wrong in [end + 1, u64::MAX, (1 << 60) + 5] {
+    for wrong in [u64::from(end) + 1, u64::MAX, (1 << 60) + 5] {
         assert!(matches!(store.changes_since(wrong), Err(Error::HistoryTruncated { .. })));
     }
     store.clear().unwrap();

@@ -43,7 +43,8 @@ fn a_time_to_live_ends() {
     let place = Place::new();
     place.run(["set", "a.slotlog", "session", "7", "--ttl", "1h 30m"]).prints("");
     let store = read_only(&place.at("a.slotlog")).unwrap();
-    let left = store.expiry("session").unwrap().unwrap().time().unwrap().duration_since(std::time::SystemTime::now()).unwrap();
+    let left =
+        store.expiry("session").unwrap().unwrap().time().unwrap().duration_since(std::time::SystemTime::now()).unwrap();
     assert!(left.as_secs() > 5000 && left.as_secs() <= 5400, "{left:?}");
     place.line("set a.slotlog past 8 --ttl 0s").prints("");
     assert_eq!(place.line("get a.slotlog past").code, Some(1));

@@ -332,7 +332,7 @@ impl Workshop {
         shows(&store, content, case);
         let incarnation = mark.seq >> COUNT_BITS;
         assert_eq!(store.stats().unwrap().incarnation, incarnation, "{case}: a life more than there were");
-        assert_eq!(store.seq().unwrap() >> COUNT_BITS, incarnation + 1, "{case}");
+        assert_eq!(u64::from(store.seq().unwrap()) >> COUNT_BITS, incarnation + 1, "{case}");
 
         store.insert("one more", "insert").unwrap_or_else(|error| panic!("{case}: {error}"));
         let mut content = content.to_vec();

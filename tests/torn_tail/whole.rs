@@ -113,7 +113,7 @@ pub(super) fn recovered(path: &Path, bytes: &[u8], before: &Seen, (records, log_
     assert!(differs.is_none(), "the value of {:?} is another", differs.unwrap().0);
     assert!(after == *before, "{:?} became {:?}", before.maps, after.maps);
     // The new life is the next one, and its numbers are larger than all before.
-    let now = store.seq().unwrap();
+    let now = u64::from(store.seq().unwrap());
     assert_eq!(now >> COUNT_BITS, (seq >> COUNT_BITS) + 1);
     assert!(now & ((1 << COUNT_BITS) - 1) > seq & ((1 << COUNT_BITS) - 1), "{seq:#x} became {now:#x}");
     store
@@ -127,7 +127,7 @@ pub(super) fn as_it_is(path: &Path) -> Store {
 /// The log as a recovery will find it: its records, its bytes, and its last number.
 pub(super) fn log_of(store: &Store) -> (u64, u64, u64) {
     let stats = store.stats().unwrap();
-    (stats.log_records, stats.log_bytes, store.seq().unwrap())
+    (stats.log_records, stats.log_bytes, store.seq().unwrap().into())
 }
 
 pub(super) fn config() -> ProptestConfig {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use slotlog::{Access, BackupOptions, BackupReport, Error, Store};
+use slotlog::{Access, BackupOptions, BackupReport, Error, Seq, Store};
 
 use super::common::figures::{counted, size};
 use super::common::output::Answer;
@@ -69,21 +69,13 @@ fn copied(report: &BackupReport, is_increment: bool) -> String {
 }
 
 /// The commit that is named, or that a backup has.
-fn commit_of(since: &Path) -> Result<u64, Failure> {
-    if let Some(seq) = since.to_str().and_then(number) {
+fn commit_of(since: &Path) -> Result<Seq, Failure> {
+    if let Some(seq) = since.to_str().and_then(|text| text.parse().ok()) {
         return Ok(seq);
     }
     let origin = open::read(since)?.origin()?;
     let no_copy = || Failure::new(format!("{}: is no backup; name a backup or a commit", since.display()));
     Ok(origin.ok_or_else(no_copy)?.seq)
-}
-
-/// A number of a commit, as it is printed, or as JSON has it.
-pub fn number(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    }
 }
 
 /// Make a store from a backup and the increments that follow it

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use slotlog::{FeedChange, FeedChangeKind};
+use slotlog::{FeedChange, FeedChangeKind, Seq};
 
 use super::common::output::Answer;
-use super::copies::number;
 use super::failure::{Done, Failure};
 use super::formats::{Outgoing, deadline, tsv};
 use super::open::{self, printed};
@@ -36,7 +35,7 @@ pub struct Arguments {
     map: Option<String>,
     /// Begin after this commit; otherwise, with what is committed from now on
     #[arg(long, value_name = "COMMIT", value_parser = commit)]
-    since: Option<u64>,
+    since: Option<Seq>,
     /// Stop where there is no more, instead of waiting
     #[arg(long)]
     stop: bool,
@@ -48,8 +47,8 @@ pub struct Arguments {
     json: bool,
 }
 
-fn commit(text: &str) -> Result<u64, String> {
-    number(text).ok_or_else(|| "expected the number of a commit, such as 0x100000a3f".to_owned())
+fn commit(text: &str) -> Result<Seq, String> {
+    text.parse().map_err(|_| "expected the number of a commit, such as 0x100000a3f".to_owned())
 }
 
 /// How long a wait is at most, before it begins again.
@@ -90,7 +89,7 @@ struct Printer<'w> {
 }
 
 impl Printer<'_> {
-    fn change(&mut self, seq: u64, change: &FeedChange<'_>) -> Result<(), Failure> {
+    fn change(&mut self, seq: Seq, change: &FeedChange<'_>) -> Result<(), Failure> {
         match change.kind {
             FeedChangeKind::Create { types, .. } => {
                 drop(self.types.insert(change.name.to_owned(), Types::named(types)))
@@ -132,7 +131,7 @@ fn verb(kind: &FeedChangeKind<'_>) -> &'static str {
     }
 }
 
-fn as_text(seq: u64, change: &FeedChange<'_>, types: &Types) -> Vec<u8> {
+fn as_text(seq: Seq, change: &FeedChange<'_>, types: &Types) -> Vec<u8> {
     let mut line = format!("{seq:#x}\t{}\t{}", verb(&change.kind), printed(change.name)).into_bytes();
     match change.kind {
         FeedChangeKind::Insert { key, value, expires } => {
@@ -154,7 +153,7 @@ fn as_text(seq: u64, change: &FeedChange<'_>, types: &Types) -> Vec<u8> {
     line
 }
 
-fn as_json(seq: u64, change: &FeedChange<'_>, types: &Types) -> Vec<u8> {
+fn as_json(seq: Seq, change: &FeedChange<'_>, types: &Types) -> Vec<u8> {
     let mut line = format!("{{\"commit\":{seq},\"change\":\"{}\",\"map\":", verb(&change.kind)).into_bytes();
     json::write_string(change.name, &mut line);
     let mut member = |name: &str, write: &mut dyn FnMut(&mut Vec<u8>)| {

@@ -45,7 +45,7 @@ impl Pinned {
         let limits = self.engine().settings.limits;
         let settings = Settings { initial_capacity: catalogue.keys, limits, ..settings_of_copy(source) };
         let part = place.begin(&settings)?;
-        let report = BackupReport { seq: self.seq().0, maps: catalogue.maps.len() as u64, ..BackupReport::default() };
+        let report = BackupReport { seq: self.seq(), maps: catalogue.maps.len() as u64, ..BackupReport::default() };
         let (to, steps) = (Bounded::new(Arc::clone(part.engine())), Steps::begin(self, pace)?);
         let (total, on_progress) = (catalogue.bytes, &mut *on_progress);
         let mut copying = Copying { from: self, to, total, report, on_progress, steps };

@@ -1,5 +1,7 @@
 //! The report of a backup, and its progress.
 
+use crate::seq::Seq;
+
 /// How far a backup has come; see [`BackupOptions::on_progress`](crate::BackupOptions::on_progress).
 ///
 /// ```
@@ -52,7 +54,7 @@ pub struct BackupReport {
     /// The sequence number of the commit whose content it has: the starting point for
     /// [`Store::changes_since`](crate::Store::changes_since) of the store that it was taken of. The backup itself
     /// counts its commits anew.
-    pub seq: u64,
+    pub seq: Seq,
     /// The number of named maps; of an [increment](crate::Store::backup_since), that of the maps that it changes.
     pub maps: u64,
     /// The number of entries in all maps, the default map included; of an increment, that of the changes.

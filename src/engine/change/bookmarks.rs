@@ -28,7 +28,7 @@ pub struct Bookmark {
     /// Its name.
     pub name: String,
     /// The sequence number of the commit after which the log is kept.
-    pub seq: u64,
+    pub seq: Seq,
     /// How many dead bytes of the log are kept for it at most.
     pub limit: u64,
     /// How many bytes of the log are kept for it: those after its commit, and of the extent in which that lies, beyond
@@ -55,7 +55,7 @@ impl Engine {
             Err(error) => return Err(error),
         };
         let kept_bytes = start.map_or(Ok(0), |start| self.dead_after(start))?;
-        Ok(Bookmark { name, seq: seq.0, limit, kept_bytes, is_broken: start.is_none() })
+        Ok(Bookmark { name, seq, limit, kept_bytes, is_broken: start.is_none() })
     }
 
     /// Bytes of the log after a place in it, beyond what is alive.

@@ -8,7 +8,7 @@ use super::batch::Batch;
 use crate::engine::Engine;
 use crate::engine::read::history::CommitId;
 use crate::error::{Error, Origin, Result};
-use crate::file::layout::{CATALOGUE, ORIGIN, OriginEntry};
+use crate::file::layout::{CATALOGUE, ORIGIN, OriginEntry, Seq};
 use crate::file::log::Record;
 
 impl Batch {
@@ -49,17 +49,17 @@ impl Engine {
 
 impl OriginEntry {
     pub(crate) fn of(uuid: [u8; 16], commit: CommitId) -> OriginEntry {
-        OriginEntry { uuid, seq: commit.seq.into(), crc: commit.crc.into(), reserved: 0.into() }
+        OriginEntry { uuid, seq: commit.seq.to_field(), crc: commit.crc.into(), reserved: 0.into() }
     }
 
     pub(crate) fn commit(&self) -> CommitId {
-        CommitId { seq: self.seq.into(), crc: self.crc.get() }
+        CommitId { seq: Seq(self.seq.get()), crc: self.crc.get() }
     }
 }
 
 impl From<OriginEntry> for Origin {
     fn from(entry: OriginEntry) -> Origin {
-        Origin { store: uuid_text(entry.uuid), seq: entry.seq.get(), crc: entry.crc.get() }
+        Origin { store: uuid_text(entry.uuid), seq: Seq(entry.seq.get()), crc: entry.crc.get() }
     }
 }
 

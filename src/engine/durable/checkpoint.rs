@@ -65,7 +65,7 @@ impl Engine {
         }
         let next = Superblock {
             log_end: end.into(),
-            next_seq: seq.next().into(),
+            next_seq: seq.next().to_field(),
             file_len: self.mapping.file_len()?.into(),
             flags: 0.into(),
             ..head.put_into(*superblock)

@@ -48,7 +48,7 @@ impl Engine {
         batch.set_origin(uuid, goal)?;
         batch.commit(Durability::Buffered)?;
         let mut pieces = Pieces { to: part.engine(), piece: Vec::with_capacity(PIECE), number: 0, failed: None };
-        let mut report = BackupReport { seq: goal.seq.0, ..BackupReport::default() };
+        let mut report = BackupReport { seq: goal.seq, ..BackupReport::default() };
         let mut maps: BTreeSet<MapId> = BTreeSet::new();
         let total = self.log_size()?.bytes;
         while commits.advance(|| Arc::clone(self))? {

@@ -68,8 +68,8 @@ pub(crate) fn write_commit<'c>(
     let head = SentCommit {
         magic: COMMIT_MAGIC,
         uuid,
-        previous: previous.seq.into(),
-        seq: last.seq.into(),
+        previous: previous.seq.to_field(),
+        seq: last.seq.to_field(),
         previous_crc: previous.crc.into(),
         crc: last.crc.into(),
     };
@@ -121,8 +121,8 @@ pub(crate) fn apply_next(engine: &Arc<Engine>, input: impl Read) -> Result<Optio
     if head.magic != COMMIT_MAGIC {
         return Err(engine.damaged_changes("a commit does not begin like one".to_owned()));
     }
-    let previous = CommitId { seq: head.previous.into(), crc: head.previous_crc.get() };
-    let last = CommitId { seq: head.seq.into(), crc: head.crc.get() };
+    let previous = CommitId { seq: Seq(head.previous.get()), crc: head.previous_crc.get() };
+    let last = CommitId { seq: Seq(head.seq.get()), crc: head.crc.get() };
     let unit = Unit { uuid: head.uuid, previous, last };
     let mut follower = Follower::begin(engine, unit)?;
     let (mut key, mut value) = (Vec::new(), Vec::new());

@@ -27,7 +27,7 @@ pub(crate) fn value_of(marks: &[Mark]) -> Vec<u8> {
     let mut value = Vec::new();
     for mark in marks {
         let name_len = (mark.name.len() as u64).into();
-        let entry = BookmarkEntry { seq: mark.seq.into(), limit: mark.limit.into(), name_len };
+        let entry = BookmarkEntry { seq: mark.seq.to_field(), limit: mark.limit.into(), name_len };
         value.extend_from_slice(entry.as_bytes());
         value.extend_from_slice(mark.name.as_bytes());
     }
@@ -40,7 +40,7 @@ fn marks_in(mut value: &[u8]) -> Option<Vec<Mark>> {
         let (entry, rest) = BookmarkEntry::read_from_prefix(value).ok()?;
         let (name, rest) = rest.split_at_checked(entry.name_len.get().try_into().ok()?)?;
         let name = std::str::from_utf8(name).ok()?.to_owned();
-        marks.push(Mark { name, seq: entry.seq.into(), limit: entry.limit.get() });
+        marks.push(Mark { name, seq: Seq(entry.seq.get()), limit: entry.limit.get() });
         value = rest;
     }
     Some(marks)

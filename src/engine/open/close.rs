@@ -89,7 +89,7 @@ impl Engine {
         let next = Superblock {
             log_end: self.mapping.live_offset(live::TAIL)?.into(),
             end_chain: (self.mapping.live(live::CHAIN)? as u32).into(),
-            next_seq: (self.visible()?.next()).into(),
+            next_seq: self.visible()?.next().to_field(),
             file_len: self.mapping.file_len()?.into(),
             map_table: self.mapping.live(live::MAP_TABLE)?.into(),
             space_table: self.mapping.live(live::SPACE_TABLE)?.into(),

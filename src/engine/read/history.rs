@@ -94,7 +94,7 @@ impl Engine {
     /// [holds](crate::engine::read::pins::Hold) everything, dead records included.
     pub(crate) fn history(&self, after: Seq, until: Seq) -> Result<History> {
         let path = || self.mapping.path().to_owned();
-        let truncated = || Error::HistoryTruncated { path: path(), seq: after.0 };
+        let truncated = || Error::HistoryTruncated { path: path(), seq: after };
         let end = self.last_commit_end()?;
         let (head, space) = self.head_and_space()?;
         let (head, behind) = (head.head.at, head.behind);

@@ -206,7 +206,7 @@ impl<'r> Judge<'r> {
             let header = self.reader.raw_header(at);
             let next = hole.damaged.get(number + 1).copied().unwrap_or(after.start);
             let numbers = before.last..=after.first;
-            let fits = numbers.contains(&Seq::from(header.seq));
+            let fits = numbers.contains(&Seq(header.seq.get()));
             found.push(if fits { self.identify_one(at, &header, next) } else { Lost::Unknown });
         }
         found
@@ -215,7 +215,7 @@ impl<'r> Judge<'r> {
     /// What the damaged record at `at` says, which the one at `next` follows, if others confirm it.
     fn identify_one(&self, at: u64, header: &RecordHeader, next: u64) -> Lost {
         let Some(kind) = plausible(header, at, self.reader.source_len()) else { return Lost::Unknown };
-        let number = Seq::from(header.seq);
+        let number = Seq(header.seq.get());
         let is_next = at + header.record_len() == next;
         match kind {
             Kind::Jump if self.reader.word(at + RECORD_HEADER) == next => return Lost::Nothing,
@@ -234,7 +234,7 @@ impl<'r> Judge<'r> {
         let key = key_of(at, header);
         match self.reader.sound_header(header.prev()) {
             Some(older)
-                if older.map() == map && Seq::from(older.seq) <= number && key_of(header.prev(), &older) == key =>
+                if older.map() == map && Seq(older.seq.get()) <= number && key_of(header.prev(), &older) == key =>
             {
                 Lost::Key { map, older: Some(self.hash(map, &key)), number }
             }
@@ -249,7 +249,7 @@ impl<'r> Judge<'r> {
 
     /// What becomes of a record of the log.
     pub(crate) fn judge(&mut self, record: &Seen<'_>) -> Verdict {
-        let number = Seq::from(record.header.seq);
+        let number = Seq(record.header.seq.get());
         let (map, kind) = (record.header.map(), record.what());
         if number < self.log.least || number > self.log.most || self.cleared.contains(&map) {
             return Verdict::Gone;

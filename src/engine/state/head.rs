@@ -45,8 +45,8 @@ impl LogHead {
             log_head: self.head.at.into(),
             head_ordinal: self.ordinal.into(),
             head_chain: self.head.chain.into(),
-            head_seq: self.head.seq.into(),
-            behind_seq: self.behind.into(),
+            head_seq: self.head.seq.to_field(),
+            behind_seq: self.behind.to_field(),
             ..superblock
         }
     }

@@ -53,7 +53,7 @@ fn live_is_sane(mapping: &Mapping, superblock: &Superblock) -> Result<bool> {
         && (visible >= superblock.last_seq() || is_ahead)
         && visible.incarnation() == superblock.next_seq().incarnation()
         && horizon <= visible
-        && fields_are_sane(&Superblock { next_seq: visible.next().into(), ..head.put_into(*superblock) })
+        && fields_are_sane(&Superblock { next_seq: visible.next().to_field(), ..head.put_into(*superblock) })
         && mapping.live_offset(live::TAIL)? >= Offset::EXTENTS)
 }
 

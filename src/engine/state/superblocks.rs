@@ -158,9 +158,9 @@ impl Superblock {
         superblock.block = (BLOCK as u32).into();
         superblock.log_head = EXTENTS.into();
         superblock.head_ordinal = 1.into();
-        superblock.head_seq = seq.into();
+        superblock.head_seq = seq.to_field();
         superblock.log_end = EXTENTS.into();
-        superblock.next_seq = seq.into();
+        superblock.next_seq = seq.to_field();
         superblock.created = created.into();
         superblock
     }

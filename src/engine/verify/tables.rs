@@ -246,7 +246,7 @@ impl Engine {
         }
         let superblock = self.superblock()?;
         let durable = LogHead::of_superblock(&superblock);
-        if !fields_are_sane(&Superblock { next_seq: visible.next().into(), ..head.put_into(superblock) }) {
+        if !fields_are_sane(&Superblock { next_seq: visible.next().to_field(), ..head.put_into(superblock) }) {
             report.add(live::HEAD, "a superblock with this head of the log would contradict itself");
         }
         if superblock.is_clean() && head.head != durable.head {

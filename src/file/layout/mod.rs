@@ -147,9 +147,10 @@ pub use index::*;
 pub use live_area::*;
 pub(crate) use offset::Offset;
 pub use record::*;
-pub(crate) use seq::Seq;
 pub use table::*;
 pub use wire::*;
+
+pub(crate) use crate::seq::Seq;
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

@@ -1,20 +1,10 @@
-//! Sequence numbers as a type: the file has them as bare words and fields.
-
-use std::fmt;
+//! What sequence numbers are made of: the file has them as bare words and fields.
 
 use zerocopy::little_endian::U64;
 
-use super::{COUNT_BITS, COUNT_MASK, Superblock, commit_seq};
-
-/// The sequence number of a commit: an incarnation and, in the bits below it, a count of commits.
-///
-/// Pins and the space table have the count alone. It is a bare number, so that the two are never compared.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub(crate) struct Seq(pub(crate) u64);
+use super::{COUNT_BITS, COUNT_MASK, Seq, Superblock, commit_seq};
 
 impl Seq {
-    /// Before all commits.
-    pub(crate) const ZERO: Seq = Seq(0);
     /// After all commits.
     pub(crate) const MAX: Seq = Seq(u64::MAX);
 
@@ -28,6 +18,12 @@ impl Seq {
     #[inline]
     pub(crate) const fn of_commit_word(word: u64, visible: Seq) -> Seq {
         Seq(commit_seq(word, visible.0))
+    }
+
+    /// As a field of the file.
+    #[inline(always)]
+    pub(crate) const fn to_field(self) -> U64 {
+        U64::new(self.0)
     }
 
     /// The number of the next commit. In a damaged file there may be none.
@@ -55,41 +51,15 @@ impl Seq {
     }
 }
 
-impl From<U64> for Seq {
-    #[inline(always)]
-    fn from(field: U64) -> Seq {
-        Seq(field.get())
-    }
-}
-
-impl From<Seq> for U64 {
-    #[inline(always)]
-    fn from(seq: Seq) -> U64 {
-        U64::new(seq.0)
-    }
-}
-
-impl fmt::Display for Seq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::LowerHex for Seq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::LowerHex::fmt(&self.0, f)
-    }
-}
-
 impl Superblock {
     /// The smallest sequence number that the first record may have.
     pub(crate) fn head_seq(&self) -> Seq {
-        self.head_seq.into()
+        Seq(self.head_seq.get())
     }
 
     /// The sequence number of the next commit.
     pub(crate) fn next_seq(&self) -> Seq {
-        self.next_seq.into()
+        Seq(self.next_seq.get())
     }
 
     /// The sequence number of the last commit.
@@ -99,6 +69,6 @@ impl Superblock {
 
     /// The highest sequence number among the records before the head.
     pub(crate) fn behind_seq(&self) -> Seq {
-        self.behind_seq.into()
+        Seq(self.behind_seq.get())
     }
 }
