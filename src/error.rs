@@ -357,6 +357,12 @@ pub enum Error {
         /// The name of the map.
         map: String,
     },
+    /// A transaction was to be rolled back to a savepoint that is not one of its own, or that was taken back itself.
+    #[error("{}: not a savepoint of this transaction, or taken back with an earlier one", path.display())]
+    NoSuchSavepoint {
+        /// The file.
+        path: PathBuf,
+    },
     /// A map was used in a transaction or snapshot of another store.
     #[error("{}: map {map:?} belongs to another store; use a map of this store", path.display())]
     ForeignMap {
@@ -682,14 +688,14 @@ mod tests {
             NotFound AlreadyExists OntoItself NotAFile PermissionDenied NotAStore UnsupportedVersion
             UnsupportedFeature Truncated Corrupt Locked StillOpen ProcessesExhausted Forked LockTimeout WouldDeadlock
             KeyTooLong ValueTooLong Full ReadOnly PinsExhausted Poisoned HistoryTruncated CannotFollow DamagedChanges
-            TypeMismatch Codec NoSuchMap ForeignMap InvalidName NumbersExhausted InvalidOptions Io
+            TypeMismatch Codec NoSuchMap NoSuchSavepoint ForeignMap InvalidName NumbersExhausted InvalidOptions Io
         );
         assert_eq!(all.len(), ALL);
         name
     }
 
     /// How many variants there are.
-    const ALL: usize = 33;
+    const ALL: usize = 34;
 
     fn of<T>(refused: Result<T>) -> Error {
         match refused {
@@ -739,7 +745,11 @@ mod tests {
         errors.push(of(reader.insert("key", "value")));
         errors.push(of(reader.map::<str, u32>("missing")));
         {
-            let _transaction = other.begin().unwrap();
+            let mut transaction = other.begin().unwrap();
+            let before = transaction.savepoint().unwrap();
+            let after = transaction.savepoint().unwrap();
+            transaction.rollback_to(&before).unwrap();
+            errors.push(of(transaction.rollback_to(&after)));
             errors.push(of(other.insert("key", "value")));
             let impatient = Store::options().lock_timeout(Duration::from_millis(1)).open(&path).unwrap();
             let elsewhere = std::thread::spawn(move || of(impatient.insert("key", "value")));

@@ -169,7 +169,7 @@ pub use stats::report::{
     WaitingStats,
 };
 pub use store::Store;
-pub use transaction::Transaction;
+pub use transaction::{Savepoint, Transaction};
 /// The crate whose derives make a type [plain old data](Pod).
 pub use zerocopy;
 

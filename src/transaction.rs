@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crate::Result;
@@ -38,6 +39,16 @@ use crate::keys::{ChangeKeys, ReadKeys};
 #[must_use = "a transaction that is dropped leaves nothing"]
 pub struct Transaction {
     pub(crate) batch: Batch,
+    /// Of all transactions of this process.
+    number: u64,
+}
+
+/// A place in a [`Transaction`] to which it can be rolled back: see [`Transaction::savepoint`].
+#[derive(Debug)]
+pub struct Savepoint {
+    /// The number of its transaction.
+    of: u64,
+    number: u64,
 }
 
 impl fmt::Debug for Transaction {
@@ -51,7 +62,8 @@ impl Transaction {
         let batch = Batch::begin(Arc::clone(engine))?;
         // Report damage now, since `len` cannot.
         batch.len(DEFAULT_MAP)?;
-        Ok(Transaction { batch })
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Ok(Transaction { batch, number: LAST.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// Announces that the calling thread is about to give the transaction to another one. From then on the calling
@@ -206,6 +218,58 @@ impl Transaction {
     /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Remembers how far the transaction has come, for [`rollback_to`](Transaction::rollback_to). It takes constant time
+    /// and no space in the log.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut import = store.begin()?;
+    /// for (name, ages) in [("Ada", ["36", "37"]), ("Bob", ["40", "?"])] {
+    ///     let before = import.savepoint()?;
+    ///     for (at, age) in ages.iter().enumerate() {
+    ///         import.insert(format!("{name} {at}"), age)?;
+    ///     }
+    ///     if ages.contains(&"?") {
+    ///         import.rollback_to(&before)?;
+    ///     }
+    /// }
+    /// import.commit()?;
+    /// assert_eq!((store.len()?, store.get("Bob 0")?), (2, None));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io) if an append of this transaction has failed, so that it can only be dropped.
+    pub fn savepoint(&mut self) -> Result<Savepoint> {
+        Ok(Savepoint { of: self.number, number: self.batch.save()? })
+    }
+
+    /// Takes back all changes since a [savepoint](Transaction::savepoint), of keys and of maps. The savepoint stays;
+    /// those after it are gone. The rest of the transaction goes on. It takes time in proportion to what is taken back.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut order = store.begin()?;
+    /// order.insert("tea", "1")?;
+    /// let with_tea = order.savepoint()?;
+    /// order.insert("tea", "2")?;
+    /// order.insert("cake", "1")?;
+    /// order.rollback_to(&with_tea)?;
+    /// assert_eq!((order.get("tea")?.as_deref(), order.get("cake")?), (Some(&b"1"[..]), None));
+    /// order.commit()?;
+    /// assert_eq!(store.len()?, 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NoSuchSavepoint`](crate::Error::NoSuchSavepoint) if it is of another transaction, or was taken back itself;
+    /// [`Corrupt`](crate::Error::Corrupt), [`Io`](crate::Error::Io): the transaction can only be dropped then.
+    pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
+        // A number that no savepoint has.
+        let number = if savepoint.of == self.number { savepoint.number } else { u64::MAX };
+        self.batch.roll_back_to(number)
     }
 
     /// Makes all changes visible at once, with the [durability](crate::Options::durability) of the store.

@@ -6,6 +6,8 @@ mod owned;
 mod plain;
 mod pod;
 #[cfg(feature = "serde")]
+mod schema;
+#[cfg(feature = "serde")]
 mod serialised;
 
 use std::borrow::Borrow;

@@ -2,13 +2,18 @@
 
 use std::marker::PhantomData;
 
+use super::schema::describe;
 use super::{Codec, no_more};
 use crate::error::CodecError;
 
 /// A type that serde serialises, in the format of [postcard](https://docs.rs/postcard). Requires the feature `serde`.
 ///
-/// The name in the file is the same for all types: assign a new version
-/// ([`Store::map_versioned`](crate::Store::map_versioned)) when the fields of a type change.
+/// The name in the file tells types apart: it has the name that the type has for serde, and a checksum of all that it
+/// is made of (names and types of fields, variants of enums, types within). A map of users does not open as a map of
+/// orders, nor as one of users with another field: [`TypeMismatch`](crate::Error::TypeMismatch). What a type checks by
+/// itself when it is deserialised, such as the text of an address, serde does not tell; where such a type comes first,
+/// what follows it counts by its name only. If the meaning of a field changes and nothing else, assign a new version
+/// ([`Store::map_versioned`](crate::Store::map_versioned)).
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -27,6 +32,45 @@ use crate::error::CodecError;
 /// assert_eq!(users.get(7)?, Some(User { name: "Ada".into(), visits: 2 }));
 /// # Ok::<(), slotlog::Error>(())
 /// ```
+///
+/// # When a type changes
+///
+/// Keep the old type under another name in the program, with `#[serde(rename = …)]`, and convert the map in one
+/// transaction: others see the old map or the new one.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use slotlog::{Error, Serde, Store};
+///
+/// #[derive(Serialize, Deserialize)]
+/// #[serde(rename = "User")]
+/// struct OldUser {
+///     name: String,
+/// }
+///
+/// #[derive(Serialize, Deserialize, Debug, PartialEq)]
+/// struct User {
+///     name: String,
+///     visits: u32,
+/// }
+///
+/// # let store = Store::in_memory()?;
+/// # store.map::<u64, Serde<OldUser>>("users")?.insert(7, OldUser { name: "Ada".into() })?;
+/// if let Err(Error::TypeMismatch { .. }) = store.map::<u64, Serde<User>>("users") {
+///     let old = store.map::<u64, Serde<OldUser>>("users")?;
+///     let mut conversion = store.begin()?;
+///     let users = conversion.of(&old).iter()?.collect::<slotlog::Result<Vec<_>>>()?;
+///     let mut converted = conversion.map::<u64, Serde<User>>("users, converted")?;
+///     for (id, OldUser { name }) in users {
+///         converted.insert(id, User { name, visits: 0 })?;
+///     }
+///     conversion.rename_map("users, converted", "users")?;
+///     conversion.commit()?;
+/// }
+/// let users = store.map::<u64, Serde<User>>("users")?;
+/// assert_eq!(users.get(7)?, Some(User { name: "Ada".into(), visits: 0 }));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Serde<T>(PhantomData<T>);
 
@@ -35,7 +79,8 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec for Serde<T> {
     type Owned = T;
 
     fn name() -> String {
-        "postcard".into()
+        let (name, description) = describe::<T>();
+        format!("postcard({name} {:08x})", crc32fast::hash(description.as_bytes()))
     }
 
     fn encode(value: &T) -> Result<impl AsRef<[u8]>, CodecError> {

@@ -1,6 +1,7 @@
 //! Tables: a header and entries of two words. The map table is read here; the space table belongs to
 //! [`space`](super::space).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use super::layout::{
@@ -184,9 +185,18 @@ impl<'a> MapTable<'a> {
         }
     }
 
-    /// Whether there is room for one more map, with this id.
-    pub(crate) fn has_room(&self, map: MapId) -> Result<bool> {
-        Ok(self.vacant_place(map)?.is_some())
+    /// Whether there is room for these maps, which have none yet.
+    pub(crate) fn has_room(&self, maps: &BTreeSet<MapId>) -> Result<bool> {
+        let Some(&first) = maps.first() else { return Ok(true) };
+        // Of one, the place is usually vacant; more are rare.
+        if maps.len() == 1 {
+            return Ok(self.vacant_place(first)?.is_some());
+        }
+        let mut vacant = 0;
+        for index in 0..self.0.capacity {
+            vacant += usize::from(self.get(index)?.is_none());
+        }
+        Ok(vacant >= maps.len())
     }
 
     /// Whether a search for the map of an entry comes to that entry.

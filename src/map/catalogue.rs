@@ -6,9 +6,10 @@ use super::handle::Map;
 use super::typed::Typed;
 use crate::codec::Codec;
 use crate::engine::Engine;
-use crate::engine::change::maps::Named;
+use crate::engine::change::batch::Batch;
+use crate::engine::change::named::Named;
 use crate::error::{Error, Result};
-use crate::file::layout::CATALOGUE;
+use crate::file::layout::{CATALOGUE, MapId};
 use crate::store::Store;
 
 /// A map as the catalogue of a store lists it; see [`Store::maps`].
@@ -225,27 +226,47 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Opens the map of this name, and creates it if it is missing.
     fn open(store: &Store, name: &str, version: u32) -> Result<Map<K, V>> {
         let engine = store.engine();
-        let found = find_or_create(&engine, name, version, format!("{} -> {}", K::name(), V::name()))?;
+        let found = find_or_create(&engine, name, version, types_of::<K, V>())?;
         Ok(Map { store: store.clone(), typed: Typed::new(&engine, found.id, name) })
     }
 }
 
+/// The name that a map with these keys and values has for its types.
+pub(super) fn types_of<K: Codec + ?Sized, V: Codec + ?Sized>() -> String {
+    format!("{} -> {}", K::name(), V::name())
+}
+
 /// The map of this name, which must have these types; it is created if it is missing.
 pub(crate) fn find_or_create(engine: &Arc<Engine>, name: &str, version: u32, types: String) -> Result<Named> {
-    let wanted = Named { id: CATALOGUE, version, types };
-    let path = || engine.mapping.path().to_owned();
     engine.check_name(name)?;
     let found = match engine.find_named(name)? {
         Some(found) => found,
-        None if engine.read_only => return Err(Error::NoSuchMap { path: path(), map: name.to_owned() }),
-        None => engine.create_named(name, version, &wanted.types)?,
+        None if engine.read_only => {
+            return Err(Error::NoSuchMap { path: engine.mapping.path().to_owned(), map: name.to_owned() });
+        }
+        None => engine.create_named(name, version, &types)?,
     };
+    check_types(engine, name, &found, Named { id: CATALOGUE, version, types })?;
+    Ok(found)
+}
+
+/// The same within a batch.
+pub(super) fn find_or_make(batch: &mut Batch, name: &str, version: u32, types: String) -> Result<MapId> {
+    batch.engine().check_name(name)?;
+    let found = batch.find_or_make_map(name, version, &types)?;
+    check_types(batch.engine(), name, &found, Named { id: CATALOGUE, version, types })?;
+    Ok(found.id)
+}
+
+/// Refuses a map with other types than those wanted.
+fn check_types(engine: &Engine, name: &str, found: &Named, wanted: Named) -> Result<()> {
     if found.is_like(&wanted) {
-        return Ok(found);
+        return Ok(());
     }
-    let say = |named: Named| match named.version {
-        0 => named.types,
+    let say = |named: &Named| match named.version {
+        0 => named.types.clone(),
         version => format!("{}, version {version}", named.types),
     };
-    Err(Error::TypeMismatch { path: path(), map: name.to_owned(), found: say(found), wanted: say(wanted) })
+    let (path, map) = (engine.mapping.path().to_owned(), name.to_owned());
+    Err(Error::TypeMismatch { path, map, found: say(found), wanted: say(&wanted) })
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::time::SystemTime;
 
+use super::catalogue::{find_or_make, types_of};
 use super::handle::Map;
 use super::typed::Typed;
 use crate::codec::{Arg, Codec, View};
@@ -59,6 +60,95 @@ impl Transaction {
     /// ```
     pub fn of<K: ?Sized, V: ?Sized>(&mut self, map: &Map<K, V>) -> TransactionMap<'_, K, V> {
         TransactionMap { batch: &mut self.batch, typed: map.typed.clone() }
+    }
+
+    /// The map of this name and these types within this transaction, which makes it if there is none. It is created, with
+    /// its entries, when the transaction is committed; afterwards, [`Store::map`](crate::Store::map) opens it.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut setup = store.begin()?;
+    /// let mut ports = setup.map::<str, u16>("ports")?;
+    /// ports.insert("http", 80)?;
+    /// ports.insert("https", 443)?;
+    /// setup.map::<str, str>("hosts")?.insert("localhost", "127.0.0.1")?;
+    /// assert!(store.maps()?.is_empty(), "nobody else sees them yet");
+    /// setup.commit()?;
+    /// assert_eq!(store.map::<str, u16>("ports")?.get("http")?, Some(80));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Store::map`](crate::Store::map) and of [`insert`](Transaction::insert).
+    pub fn map<K: Codec + ?Sized, V: Codec + ?Sized>(&mut self, name: &str) -> Result<TransactionMap<'_, K, V>> {
+        self.map_versioned(name, 0)
+    }
+
+    /// The same for types with a [version](crate::Store::map_versioned).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let mut setup = store.begin()?;
+    /// setup.map_versioned::<str, u16>("ports", 2)?.insert("http", 80)?;
+    /// setup.commit()?;
+    /// assert!(matches!(store.map::<str, u16>("ports"), Err(slotlog::Error::TypeMismatch { .. })));
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`map`](Transaction::map).
+    pub fn map_versioned<K: Codec + ?Sized, V: Codec + ?Sized>(
+        &mut self,
+        name: &str,
+        version: u32,
+    ) -> Result<TransactionMap<'_, K, V>> {
+        let id = find_or_make(&mut self.batch, name, version, types_of::<K, V>())?;
+        let typed = Typed::new(self.batch.engine(), id, name);
+        Ok(TransactionMap { batch: &mut self.batch, typed })
+    }
+
+    /// Drops a map and everything in it, whatever its types, and returns whether it existed; see
+    /// [`Store::drop_map`](crate::Store::drop_map). In this transaction its handles are refused from now on.
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// let ports = store.map::<str, u16>("ports")?;
+    /// ports.insert("http", 80)?;
+    /// let mut transaction = store.begin()?;
+    /// assert!(transaction.drop_map("ports")?);
+    /// assert_eq!(ports.get("http")?, Some(80));
+    /// transaction.commit()?;
+    /// assert!(store.maps()?.is_empty());
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Transaction::insert).
+    pub fn drop_map(&mut self, name: &str) -> Result<bool> {
+        Ok(!name.is_empty() && self.batch.drop_named(name)?)
+    }
+
+    /// Renames the map `from` to `to`, and returns whether it existed. A map already named `to` is dropped. See
+    /// [`Store::rename_map`](crate::Store::rename_map).
+    ///
+    /// ```
+    /// # let store = slotlog::Store::in_memory()?;
+    /// store.map::<str, u16>("ports")?.insert("http", 80)?;
+    /// let mut exchange = store.begin()?;
+    /// exchange.map::<str, u16>("new ports")?.insert("http", 8080)?;
+    /// exchange.rename_map("new ports", "ports")?;
+    /// exchange.commit()?;
+    /// assert_eq!(store.map::<str, u16>("ports")?.get("http")?, Some(8080));
+    /// assert_eq!(store.maps()?.len(), 1);
+    /// # Ok::<(), slotlog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`insert`](Transaction::insert); [`InvalidName`](crate::Error::InvalidName) if `to` is empty or too
+    /// long.
+    pub fn rename_map(&mut self, from: &str, to: &str) -> Result<bool> {
+        self.batch.engine().check_name(to)?;
+        Ok(!from.is_empty() && self.batch.rename_named(from, to)?)
     }
 
     /// The default map within this transaction, with the methods of a typed map; see

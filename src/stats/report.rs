@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crate::engine::Engine;
-use crate::engine::change::maps::Named;
+use crate::engine::change::named::Named;
 use crate::engine::change::origin::uuid_text;
 use crate::engine::clock::time;
 use crate::engine::read::pins::Pin;

@@ -107,6 +107,10 @@ fn take(rest: &mut &str, deep: usize) -> Option<Type> {
         let (size, _) = inside.split_once(" bytes")?;
         return Some(Type::Opaque(Some(size.parse().ok()?)));
     }
+    if skip(rest, "postcard(") {
+        *rest = rest.split_once(')')?.1;
+        return Some(Type::Opaque(None));
+    }
     if skip(rest, "[") {
         return list(rest, deep);
     }
@@ -175,7 +179,6 @@ fn simple(name: &str) -> Type {
         "i128" => Type::Signed(16),
         "f32" => Type::Float(4),
         "f64" => Type::Float(8),
-        "postcard" => Type::Opaque(None),
         _ => Type::Unknown,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::options::{BackupOptions, Pace};
 use super::report::{BackupProgress, BackupReport};
 use crate::engine::change::bounded::Bounded;
-use crate::engine::change::maps::Named;
+use crate::engine::change::named::Named;
 use crate::engine::open::place::{Place, settings_of_copy};
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pinned::Pinned;
@@ -155,7 +155,7 @@ impl Copying<'_> {
         }
         for listed in &catalogue.maps {
             // One a commit: a map that is not committed is not in the map table yet, so it takes no room there.
-            self.to.batch()?.enter(&listed.name, &listed.named, listed.keys)?;
+            self.to.batch()?.make_map(&listed.name, &listed.named, listed.keys)?;
             self.to.commit()?;
         }
         self.commit()

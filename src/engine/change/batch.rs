@@ -4,23 +4,26 @@
 //! bytes for each key touched. All records of a batch have one sequence number, whatever maps they belong to. A batch
 //! that is not committed leaves unreachable bytes, and the number is skipped.
 
+use std::collections::BTreeSet;
 use std::collections::btree_map::{self, BTreeMap};
 use std::io;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::named::Made;
 use super::one::check_lengths;
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::settings::Durability;
 use crate::engine::state::writer::Writing;
+use crate::engine::write::commit::About;
 use crate::engine::write::reserve::Room;
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};
-use crate::file::index::Probe;
-use crate::file::layout::{KeyHash, Kind, MapId, Offset, flags};
+use crate::file::index::{self, Probe};
+use crate::file::layout::{CATALOGUE, KeyHash, Kind, MapId, Offset, flags};
 use crate::file::log::{self, Entry, Record, Tail};
 
 /// The newest record that the batch itself has written for a key.
@@ -33,9 +36,9 @@ struct Own {
 /// The changes of a batch to one map.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
-    map: MapId,
+    pub(super) map: MapId,
     /// Slots that the commit must find.
-    new_slots: u64,
+    pub(super) new_slots: u64,
     /// Tombstones it replaces, which have slots already.
     over_tombstones: u64,
     /// Keys of the map, the changes of the batch included.
@@ -45,28 +48,52 @@ pub(crate) struct Part {
 impl Part {
     fn untouched(engine: &Engine, map: MapId) -> Result<Part> {
         let keys = engine.index_for_writing(map)?.totals()?.keys;
-        Ok(Part { map, new_slots: 0, over_tombstones: 0, keys })
+        Ok(Part { keys, ..Part::empty(map) })
+    }
+
+    /// Of a map without keys.
+    pub(super) fn empty(map: MapId) -> Part {
+        Part { map, new_slots: 0, over_tombstones: 0, keys: 0 }
     }
 }
 
 /// A batch in progress. It holds the writer lock.
 pub(crate) struct Batch {
-    turn: LongTurn,
-    tail: Tail,
+    pub(super) turn: LongTurn,
+    pub(super) tail: Tail,
     /// The last record appended. The commit gives it the flag that makes it one.
-    last: Option<Offset>,
+    pub(super) last: Option<Offset>,
     own: HashTable<Own>,
     /// The changes to each map.
-    parts: BTreeMap<MapId, Part>,
+    pub(super) parts: BTreeMap<MapId, Part>,
+    /// The maps that it has made, also if it has dropped them again: they have no region, and only the batch knows them.
+    pub(super) made: BTreeMap<MapId, Made>,
+    /// The maps that it has dropped.
+    pub(super) dropped: BTreeSet<MapId>,
+    /// What it can be rolled back to, oldest first.
+    pub(super) saved: Vec<Saved>,
+    pub(super) next_saved: u64,
     /// Records appended.
-    records: u64,
+    pub(super) records: u64,
     /// A record was appended, or at least attempted.
-    touched: bool,
-    /// An append has failed after a jump: the records are no longer connected.
-    broken: bool,
+    pub(super) touched: bool,
+    /// An append has failed after a jump, so that the records are no longer connected; or between records that belong
+    /// together.
+    pub(super) broken: bool,
     /// A removal found no room.
     refused: bool,
     committed: bool,
+}
+
+/// A state of a batch to which it can be [rolled back](super::savepoint).
+pub(super) struct Saved {
+    pub(super) number: u64,
+    pub(super) tail: Tail,
+    pub(super) last: Option<Offset>,
+    pub(super) records: u64,
+    pub(super) parts: BTreeMap<MapId, Part>,
+    pub(super) made: BTreeMap<MapId, Made>,
+    pub(super) dropped: BTreeSet<MapId>,
 }
 
 /// A position in an iteration over a map as a batch sees it.
@@ -103,6 +130,10 @@ impl Batch {
             last: None,
             own: HashTable::new(),
             parts: BTreeMap::new(),
+            made: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            saved: Vec::new(),
+            next_saved: 0,
             records: 0,
             touched: false,
             broken: false,
@@ -117,7 +148,7 @@ impl Batch {
     }
 
     /// Every use begins with this: the calling thread holds the lock from now on.
-    fn adopt(&self) -> Result<()> {
+    pub(super) fn adopt(&self) -> Result<()> {
         self.turn.engine().check_not_forked()?;
         self.turn.adopt();
         Ok(())
@@ -132,6 +163,7 @@ impl Batch {
     fn part(&self, map: MapId) -> Result<Part> {
         match self.parts.get(&map) {
             Some(part) => Ok(*part),
+            None if self.made.contains_key(&map) => Ok(Part::empty(map)),
             None => Part::untouched(self.turn.engine(), map),
         }
     }
@@ -140,13 +172,22 @@ impl Batch {
     fn take_part(&mut self, map: MapId) -> Result<&mut Part> {
         match self.parts.entry(map) {
             btree_map::Entry::Occupied(part) => Ok(part.into_mut()),
-            btree_map::Entry::Vacant(place) => Ok(place.insert(Part::untouched(self.turn.engine(), map)?)),
+            btree_map::Entry::Vacant(place) => Ok(place.insert(match self.made.contains_key(&map) {
+                true => Part::empty(map),
+                false => Part::untouched(self.turn.engine(), map)?,
+            })),
         }
+    }
+
+    /// Refuses a map that the batch has dropped.
+    fn check_is_there(&self, map: MapId) -> Result<()> {
+        if self.dropped.contains(&map) { Err(self.turn.engine().no_such_map(map)) } else { Ok(()) }
     }
 
     /// Number of keys of a map, the batch's own changes included.
     pub(crate) fn len(&self, map: MapId) -> Result<u64> {
         self.adopt()?;
+        self.check_is_there(map)?;
         Ok(self.part(map)?.keys)
     }
 
@@ -171,8 +212,10 @@ impl Batch {
     /// The newest record of a key: the batch's own, or else the committed one.
     fn newest(&self, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Record<'_>>> {
         let engine = self.turn.engine();
+        self.check_is_there(map)?;
         let offset = match self.own(map, hash, key)? {
             Some(own) => Some(own),
+            None if self.made.contains_key(&map) => None,
             None => match engine.probe(&engine.index_for_writing(map)?, map, hash, key)? {
                 Some(Probe::Found(_, offset)) => Some(offset),
                 _ => None,
@@ -237,35 +280,32 @@ impl Batch {
         Ok(had_value)
     }
 
-    /// Removes everything committed to a map that the batch has not changed and will not change any more, before the
-    /// map is dropped.
+    /// Removes everything committed to a map, which the batch will not change any more.
     pub(crate) fn clear_for_good(&mut self, map: MapId) -> Result<()> {
         self.adopt()?;
         let engine = Arc::clone(self.turn.engine());
-        let old = engine.index_for_writing(map)?.offset();
+        let old = match self.made.contains_key(&map) {
+            true => Offset::NONE,
+            false => engine.index_for_writing(map)?.offset(),
+        };
         self.take_part(map)?;
         self.touched = true;
         let fresh = |writing: &mut Writing<'_>| writing.fresh_region(map, old);
         let fresh = self.turn.write().exceeding_at_last(Room::Removal, fresh)?;
         let target = fresh.0.to_le_bytes();
         self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.tail.seq) })?;
-        self.take_part(map)?.keys = 0;
+        self.parts.insert(map, Part::empty(map));
         Ok(())
-    }
-
-    /// Makes the first region of a map that the batch enters into the catalogue, with room for `keys` keys.
-    pub(crate) fn first_region(&mut self, map: MapId, keys: u64) -> Result<Offset> {
-        self.adopt()?;
-        self.touched = true;
-        let mut writing = self.turn.write();
-        writing.make_map_room(map)?;
-        writing.first_region(map, keys)
     }
 
     /// Begins to iterate over the keys of a map.
     pub(crate) fn cursor(&self, map: MapId) -> Result<BatchCursor> {
-        let index = self.turn.engine().index_for_writing(map)?;
-        Ok(BatchCursor { map, committed: Cursor::new(map, Some(&index)), own: None })
+        self.check_is_there(map)?;
+        let index = match self.made.contains_key(&map) {
+            true => None,
+            false => Some(self.turn.engine().index_for_writing(map)?),
+        };
+        Ok(BatchCursor { map, committed: Cursor::new(map, index.as_ref()), own: None })
     }
 
     /// The record of the next key that has a value as the batch sees it. Changes that the batch makes meanwhile may be
@@ -303,6 +343,20 @@ impl Batch {
         Ok(None)
     }
 
+    /// Forgets the newest record that the batch has written for a key, and goes back to the one before it.
+    pub(super) fn take_back(&mut self, record: Record<'_>) {
+        let (engine, seq) = (self.turn.engine(), self.tail.seq);
+        let hash = own_hash(record.header.map(), record.hash(engine.seed));
+        let Ok(mut own) = self.own.find_entry(hash, |own| own.record == record.offset) else { return };
+        // A record of this number is one of the batch's own.
+        let before = Some(record.header.prev_offset()).filter(|prev| *prev != Offset::NONE);
+        let before = before.and_then(|prev| log::record(&engine.mapping, prev).ok());
+        match before.filter(|before| before.seq() == seq) {
+            Some(before) => own.get_mut().record = before.offset,
+            None => drop(own.remove()),
+        }
+    }
+
     fn append_for_key(&mut self, hash: KeyHash, entry: &Entry<'_>) -> Result<()> {
         let record = self.append(entry)?;
         let (engine, map, key) = (self.turn.engine(), entry.map, entry.key);
@@ -335,7 +389,26 @@ impl Batch {
         Ok(record)
     }
 
-    fn check_not_broken(&self) -> Result<()> {
+    /// Gives the maps that the batch has made their first regions, before it is committed, and returns their numbers.
+    /// A record of the catalogue for each says where its region is.
+    fn give_regions(&mut self) -> Result<BTreeSet<MapId>> {
+        let made = std::mem::take(&mut self.made);
+        let ids: BTreeSet<MapId> = made.keys().copied().collect();
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        self.turn.write().make_map_room(&ids)?;
+        for (id, Made { name, named, keys }) in made {
+            let Some(name) = name else { continue };
+            let slots = self.parts.get(&id).map_or(0, |part| part.new_slots);
+            let keys = if slots > keys { index::roomy(slots) } else { keys };
+            let region = self.turn.write().first_region(id, keys)?;
+            self.put(CATALOGUE, &name, &named.to_value(region), None)?;
+        }
+        Ok(ids)
+    }
+
+    pub(super) fn check_not_broken(&self) -> Result<()> {
         if !self.broken {
             return Ok(());
         }
@@ -355,17 +428,20 @@ impl Batch {
         let engine = Arc::clone(self.turn.engine());
         engine.check_can_be(durability)?;
         self.check_not_broken()?;
+        let made = self.give_regions()?;
         if let Some(last) = self.last {
             let mut writing = self.turn.write();
             let before = engine.log_totals()?;
-            writing.make_index_room_for(self.parts.values())?;
+            writing.make_index_room_for(self.parts.values().filter(|part| !made.contains(&part.map)))?;
             self.tail.seal(&engine.mapping, last, flags::COMMIT)?;
-            writing.commit_as_recorded(&self.tail)?;
+            let about = if self.parts.contains_key(&CATALOGUE) { About::Maps } else { About::Entries };
+            writing.commit_as_recorded(&self.tail, about)?;
             let maps: Vec<MapId> = self.parts.keys().copied().collect();
             writing.upkeep_after(&maps, before, self.records);
         }
-        self.committed = true;
         let changed = self.last.is_some();
+        // If all was taken back, the number is skipped, and what is left in the log can complete nothing.
+        self.committed = changed || !self.touched;
         drop(self);
         engine.after_turn_with(changed, durability)
     }

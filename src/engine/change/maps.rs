@@ -11,57 +11,23 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
-use zerocopy::IntoBytes;
-
 use super::batch::Batch;
+use super::named::{Made, Named};
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::write::regions::entry_of;
 use crate::error::{Error, Numbers, Result};
-use crate::file::layout::{
-    CATALOGUE, CatalogueEntry, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, NEXT_ID, Offset, Seq, is_name,
-};
+use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, NEXT_ID, Offset, Seq, is_name};
 use crate::file::log::Record;
 
-/// An entry of the catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
-    pub(crate) id: MapId,
-    /// The version that the user gave to its types.
-    pub(crate) version: u32,
-    /// The names of its key and value types.
-    pub(crate) types: String,
-}
-
-impl Named {
-    fn fingerprint(&self) -> u64 {
-        xxh3_64(self.types.as_bytes())
-    }
-
-    /// The value of its entry. `first_region` is, or was, the map's first region.
-    fn to_value(&self, first_region: Offset) -> Vec<u8> {
-        let entry = CatalogueEntry {
-            map: self.id.0.into(),
-            version: self.version.into(),
-            fingerprint: self.fingerprint().into(),
-            region: first_region.into(),
-        };
-        [entry.as_bytes(), self.types.as_bytes()].concat()
-    }
-
-    /// Whether its types equal those of `other`.
-    pub(crate) fn is_like(&self, other: &Named) -> bool {
-        (self.fingerprint(), self.version) == (other.fingerprint(), other.version)
-    }
-}
-
 impl Batch {
-    /// Enters a map, with room for `keys` keys. Neither its name nor its number may be taken.
-    pub(crate) fn enter(&mut self, name: &[u8], named: &Named, keys: u64) -> Result<()> {
-        let region = self.first_region(named.id, keys)?;
-        self.put(CATALOGUE, name, &named.to_value(region), None)
+    /// Makes a map that will have at least `keys` keys. Neither its name nor its number may be taken.
+    pub(crate) fn make_map(&mut self, name: &[u8], named: &Named, keys: u64) -> Result<()> {
+        // How large its region has to be is not known before the commit; see `give_regions`.
+        self.put(CATALOGUE, name, &named.to_value(Offset::NONE), None)?;
+        self.made.insert(named.id, Made { name: Some(name.to_owned()), named: named.clone(), keys });
+        Ok(())
     }
 
     /// Sets the number that the next map gets.
@@ -73,7 +39,61 @@ impl Batch {
     pub(crate) fn rename(&mut self, from: &str, to: &str, named: &Named) -> Result<()> {
         // In this order the map is dropped for a moment, which is never visible.
         self.remove(CATALOGUE, from.as_bytes())?;
-        self.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None)
+        let put = self.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None);
+        put.inspect_err(|_| self.broken = true)?;
+        if let Some(made) = self.made.get_mut(&named.id) {
+            made.name = Some(to.as_bytes().to_vec());
+        }
+        Ok(())
+    }
+
+    /// Drops a map with all its entries.
+    pub(crate) fn drop_map(&mut self, name: &str, map: MapId) -> Result<()> {
+        self.clear_for_good(map)?;
+        self.remove(CATALOGUE, name.as_bytes()).inspect_err(|_| self.broken = true)?;
+        if let Some(made) = self.made.get_mut(&map) {
+            made.name = None;
+        }
+        self.dropped.insert(map);
+        Ok(())
+    }
+
+    /// The map with this name as the batch sees it, if there is one.
+    pub(crate) fn find_map(&self, name: &str) -> Result<Option<Named>> {
+        self.engine().named_in(self, name)
+    }
+
+    /// Makes a map of these types, unless the name is taken. Returns the map with that name.
+    pub(crate) fn find_or_make_map(&mut self, name: &str, version: u32, types: &str) -> Result<Named> {
+        if let Some(named) = self.find_map(name)? {
+            return Ok(named);
+        }
+        let engine = Arc::clone(self.engine());
+        let id = engine.next_id(self)?;
+        if id > MAX_MAP {
+            // The id of a dropped map could be reused only if no handle to it were left, which cannot be known.
+            return Err(engine.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP) - u64::from(DEFAULT_MAP)));
+        }
+        let named = Named { id, version, types: types.to_owned() };
+        self.set_next_id(id.next())?;
+        self.make_map(name.as_bytes(), &named, 0)?;
+        Ok(named)
+    }
+
+    /// Drops the map with this name, and says whether there was one.
+    pub(crate) fn drop_named(&mut self, name: &str) -> Result<bool> {
+        let Some(named) = self.find_map(name)? else { return Ok(false) };
+        self.drop_map(name, named.id).map(|()| true)
+    }
+
+    /// Renames a map, and drops the map that had the new name. Says whether there was one to rename.
+    pub(crate) fn rename_named(&mut self, from: &str, to: &str) -> Result<bool> {
+        let Some(named) = self.find_map(from)? else { return Ok(false) };
+        if from != to {
+            self.drop_named(to)?;
+            self.rename(from, to, &named)?;
+        }
+        Ok(true)
     }
 }
 
@@ -141,17 +161,7 @@ impl Engine {
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
-        if let Some(named) = self.named_in(&batch, name)? {
-            return batch.commit_as_usual().map(|()| named);
-        }
-        let id = self.next_id(&batch)?;
-        if id > MAX_MAP {
-            // The id of a dropped map could be reused only if no handle to it were left, which cannot be known.
-            return Err(self.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP) - u64::from(DEFAULT_MAP)));
-        }
-        let named = Named { id, version, types: types.to_owned() };
-        batch.set_next_id(id.next())?;
-        batch.enter(name.as_bytes(), &named, 0)?;
+        let named = batch.find_or_make_map(name, version, types)?;
         batch.commit_as_usual()?;
         Ok(named)
     }
@@ -173,27 +183,18 @@ impl Engine {
         // A process that only creates maps may not know of the drops, so they are swept here, too.
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
-        let Some(named) = self.named_in(&batch, name)? else { return batch.commit_as_usual().map(|()| false) };
-        batch.clear_for_good(named.id)?;
-        batch.remove(CATALOGUE, name.as_bytes())?;
+        let existed = batch.drop_named(name)?;
         batch.commit_as_usual()?;
-        Ok(true)
+        Ok(existed)
     }
 
     /// Renames a map, and drops the map that had the new name. Says whether there was one to rename.
     pub(crate) fn rename_named(self: &Arc<Self>, from: &str, to: &str) -> Result<bool> {
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
-        let Some(named) = self.named_in(&batch, from)? else { return batch.commit_as_usual().map(|()| false) };
-        if from == to {
-            return batch.commit_as_usual().map(|()| true);
-        }
-        if let Some(replaced) = self.named_in(&batch, to)? {
-            batch.clear_for_good(replaced.id)?;
-        }
-        batch.rename(from, to, &named)?;
+        let existed = batch.rename_named(from, to)?;
         batch.commit_as_usual()?;
-        Ok(true)
+        Ok(existed)
     }
 
     pub(crate) fn named_in(&self, batch: &Batch, name: &str) -> Result<Option<Named>> {

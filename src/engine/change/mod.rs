@@ -4,5 +4,7 @@ pub(crate) mod batch;
 pub(crate) mod bookmarks;
 pub(crate) mod bounded;
 pub(crate) mod maps;
+pub(crate) mod named;
 pub(crate) mod one;
 pub(crate) mod origin;
+mod savepoint;

@@ -228,7 +228,7 @@ pub(crate) struct ChangesOfCommit<'c> {
 
 impl<'c> ChangesOfCommit<'c> {
     fn name_of(&self, map: MapId) -> Option<&'c str> {
-        let deed = self.deeds.iter().find(|deed| deed.map == map && deed.kind != DeedKind::Clear);
+        let deed = self.deeds.iter().rfind(|deed| deed.map == map && deed.kind != DeedKind::Clear);
         deed.map(|deed| deed.name.as_str()).or_else(|| self.names?.of(map))
     }
 

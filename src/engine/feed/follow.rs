@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::told::{Told, Unit, What};
 use crate::engine::Engine;
 use crate::engine::change::batch::Batch;
-use crate::engine::change::maps::Named;
+use crate::engine::change::named::Named;
 use crate::error::{Error, Result};
-use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MAX_MAP, MapId, OriginEntry};
+use crate::file::layout::{DEFAULT_MAP, MAX_MAP, MapId, OriginEntry};
 
 /// A commit that is being applied. Dropped before its [end](Follower::end), it has done nothing.
 pub(crate) struct Follower {
@@ -35,7 +35,9 @@ impl Follower {
                 }
                 // In between, a power cut may have undone commits of the leader that this store has.
                 let is_between = at.seq > unit.previous.seq && at.seq < unit.last.seq;
-                at.can_be(unit.previous) || is_between && at.seq.incarnation() == unit.last.seq.incarnation()
+                // Numbers may have been skipped, and then there is no record between the two.
+                let is_last = at.crc != 0 && at.crc == unit.previous.crc && at.seq <= unit.previous.seq;
+                at.can_be(unit.previous) || is_last || is_between && at.seq.incarnation() == unit.last.seq.incarnation()
             }
             None => unit.previous.seq.count() == 0 && engine.is_blank(&batch)?,
         };
@@ -63,8 +65,8 @@ impl Follower {
             What::Create { version, types } => self.create(name, Named { id: map, version, types: types.to_owned() }),
             What::Drop => {
                 self.check_has_name(map, name)?;
-                self.clear(map)?;
-                self.batch.remove(CATALOGUE, name.as_bytes()).map(drop)
+                self.cleared.insert(map);
+                self.batch.drop_map(name, map)
             }
             What::Rename(from) => {
                 let named = self.check_has_name(map, from)?;
@@ -90,7 +92,7 @@ impl Follower {
             return Err(self.damaged(format!("a new map with the number {}, where {next} is the next one", named.id)));
         }
         self.batch.set_next_id(named.id.next())?;
-        self.batch.enter(name.as_bytes(), &named, 0)
+        self.batch.make_map(name.as_bytes(), &named, 0)
     }
 
     /// The map with this name, which must have this number.

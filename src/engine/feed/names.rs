@@ -1,8 +1,8 @@
 //! The names of maps at a commit, and what a commit does to them.
 //!
 //! A commit of the catalogue is read as it was written by [`maps`](crate::engine::change::maps): the next number and
-//! then a name for a new map; a clear and the removal of a name for a dropped one; the removal of a name and another
-//! name for a renamed one, with a clear before it if that drops a map: then the name was not free.
+//! then a name for a new map, and at the end that name once more, with the place of the map's region; a clear and the
+//! removal of a name for a dropped one; the removal of a name and another name for a renamed one.
 
 use std::collections::BTreeMap;
 
@@ -65,24 +65,15 @@ impl Reading {
     fn enter(&mut self, engine: &Engine, record: Record<'_>) -> Result<()> {
         let (named, name) = (engine.named_by(record)?, name_in(engine, record)?);
         let (at, map) = (record.offset, named.id);
+        if self.cleared.is_some() {
+            // The name that was removed was that of a map that was dropped.
+            self.end();
+        }
+        let is_there = record.header.flags & flags::NEW == 0;
         let kind = match self.removed.take() {
-            Some(from) => {
-                let is_free = record.header.flags & flags::NEW != 0;
-                match self.cleared.take() {
-                    Some((at, map)) if !is_free => {
-                        self.deeds.push(Deed { at, map, name: name.clone(), kind: DeedKind::Drop });
-                    }
-                    cleared => {
-                        self.cleared = cleared;
-                        self.end();
-                    }
-                }
-                DeedKind::Rename { from }
-            }
-            None => {
-                self.end();
-                DeedKind::Create { version: named.version, types: named.types }
-            }
+            Some(from) => DeedKind::Rename { from },
+            None if is_there => return Ok(()),
+            None => DeedKind::Create { version: named.version, types: named.types },
         };
         self.deeds.push(Deed { at, map, name, kind });
         Ok(())

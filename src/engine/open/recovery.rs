@@ -437,10 +437,9 @@ impl<'e> Writing<'e> {
     fn rebuild_once(&mut self, sizes: Sizes<'_>, seq: Seq, bytes: u64) -> Result<Option<(MapId, u64)>> {
         let (start, end) = (self.engine.head()?.head.at, self.engine.mapping.live_offset(live::TAIL)?);
         let mut maps = Maps::new();
-        for map in [CATALOGUE, DEFAULT_MAP].into_iter().chain(sizes.keys.keys().copied()) {
-            if let Entry::Vacant(entry) = maps.entry(map) {
-                entry.insert((self.recover_map(map, sizes, seq)?, Totals::default()));
-            }
+        // The others when they are met: what was counted may be of a commit that is not complete.
+        for map in [CATALOGUE, DEFAULT_MAP] {
+            maps.insert(map, (self.recover_map(map, sizes, seq)?, Totals::default()));
         }
         let mut phase = Phase::begin(&self.engine.mapping, &self.engine.settings, RecoveryPhase::Indexing, bytes);
         let mut scan = Scan::new(&self.engine.mapping, start, end);

@@ -37,7 +37,7 @@ impl Engine {
     }
 
     #[cold]
-    fn no_such_map(&self, map: MapId) -> Error {
+    pub(crate) fn no_such_map(&self, map: MapId) -> Error {
         if map <= DEFAULT_MAP {
             return self.mapping.corrupt(live::MAP_TABLE, format!("map {map} has no region"));
         }

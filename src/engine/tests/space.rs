@@ -1,5 +1,7 @@
 //! When space is reused, and how a store without free space behaves.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::file::layout::{CATALOGUE, MapId, Offset};
 
@@ -75,13 +77,13 @@ fn a_table_stays_in_force_when_the_write_that_moved_it_comes_to_nothing() {
         for number in 0..rounds {
             if word == live::SPACE_TABLE {
                 batch.put(DEFAULT_MAP, &key(number), &[7; 5000], None).unwrap();
-            } else if engine.map_table().unwrap().has_room(CATALOGUE).unwrap() {
+            } else if engine.map_table().unwrap().has_room(&BTreeSet::from([CATALOGUE])).unwrap() {
                 let entry = engine.index_in_force(DEFAULT_MAP).unwrap().extent();
                 engine.map_table().unwrap().set_region(MapId(1000 + number), entry).unwrap();
             }
         }
         if word == live::MAP_TABLE {
-            batch.first_region(MapId(2000), 0).unwrap();
+            engine.lend_writing().make_map_room(&BTreeSet::from([MapId(2000)])).unwrap();
             for entry in engine.map_table().unwrap().iter().unwrap().filter(|entry| entry.map >= MapId(1000)) {
                 engine.map_table().unwrap().remove(entry).unwrap();
             }

@@ -27,7 +27,7 @@ use crate::engine::lookup::bookmarks::Kept;
 use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::{Appended, Writer, Writing};
-use crate::engine::write::commit::Effect;
+use crate::engine::write::commit::{About, Effect};
 use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Place, Tombstones};
 use crate::error::Result;
@@ -458,7 +458,7 @@ impl<'e> Writing<'e> {
         }
         if moves.iter().any(|a_move| a_move.expired) {
             // Removes count, and are seen.
-            self.commit_as_recorded(&tail)?;
+            self.commit_as_recorded(&tail, About::Entries)?;
             for Move { record, .. } in moves.iter().filter(|a_move| a_move.expired) {
                 self.engine.upkeep.expired.removed(record.header.map(), record.len());
             }

@@ -12,7 +12,7 @@
 //!
 //! Steps 5 and 6 derive everything from the records, so a writer that finds them half done just does them again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use super::reserve::Room;
@@ -97,6 +97,14 @@ pub(crate) enum Effect {
     Unseen,
 }
 
+/// What a commit of several records may be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// Maps may be made, renamed or dropped.
+    Maps,
+    Entries,
+}
+
 /// Why a map is cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clearing {
@@ -136,9 +144,9 @@ impl Writing<'_> {
     }
 
     /// The same, derived from the records themselves.
-    pub(crate) fn commit_as_recorded(&mut self, tail: &Tail) -> Result<()> {
+    pub(crate) fn commit_as_recorded(&mut self, tail: &Tail, about: About) -> Result<()> {
         self.store_commit_point(tail)?;
-        self.finish()
+        self.finish_about(about)
     }
 
     /// Points the slot of a record's key at the record, unless it points there already, and counts it.
@@ -228,6 +236,10 @@ impl Writing<'_> {
     /// Completes the commit at the commit point: publishes its slots, counts it, shows it. Everything is derived from
     /// the records, and doing it twice does no harm.
     pub(crate) fn finish(&mut self) -> Result<()> {
+        self.finish_about(About::Maps)
+    }
+
+    fn finish_about(&mut self, about: About) -> Result<()> {
         let visible = self.engine.mapping.live_seq(live::VISIBLE)?;
         let commit = self.engine.mapping.live(live::COMMIT_POINT)?;
         let mut tail = self.tail()?;
@@ -236,6 +248,10 @@ impl Writing<'_> {
         let mut maps: BTreeMap<MapId, (Index<'_>, Totals)> = BTreeMap::new();
         let mut appended = Appended::default();
         let mut effect = Effect::Unseen;
+        let dropped = match about {
+            About::Maps => self.enter_maps(start, end)?,
+            About::Entries => BTreeSet::new(),
+        };
         for record in Scan::new(&self.engine.mapping, start, end) {
             let record = record?;
             appended.bytes += record.len();
@@ -246,6 +262,8 @@ impl Writing<'_> {
                 effect = Effect::Seen;
             }
             match record.kind() {
+                // Dead from the first: its map is dropped by the same commit.
+                Some(Kind::Put | Kind::Remove) if dropped.contains(&map) => {}
                 Some(Kind::Put | Kind::Remove) => {
                     if let std::collections::btree_map::Entry::Vacant(entry) = maps.entry(map) {
                         let index = self.engine.index_in_force(map)?;
@@ -365,6 +383,6 @@ impl Writing<'_> {
             Clearing::Log => self.leave_extent(&mut tail, entry.len(), Room::Cleaning)?,
         };
         tail.append(&self.engine.mapping, &entry)?;
-        self.commit_as_recorded(&tail)
+        self.commit_as_recorded(&tail, About::Entries)
     }
 }

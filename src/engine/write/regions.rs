@@ -2,7 +2,7 @@
 //! records of the catalogue, which say which map has which. Creating and dropping maps:
 //! [`maps`](crate::engine::change::maps).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use zerocopy::FromBytes;
@@ -17,7 +17,7 @@ use crate::file::layout::{
     BLOCK, CATALOGUE, CatalogueEntry, DEFAULT_MAP, ExtentKind, Kind, MapId, NEXT_ID, Offset, Seq, extent_blocks,
     extent_word, is_name, live, table_word,
 };
-use crate::file::log::{self, Record};
+use crate::file::log::{self, Record, Scan};
 use crate::file::space::{Extent, Space};
 use crate::file::table::MapTable;
 
@@ -92,10 +92,10 @@ impl<'e> Writing<'e> {
         Ok(())
     }
 
-    /// Applies what a record of the catalogue changes besides its key, when its commit is finished.
-    pub(crate) fn enter_catalogue(&mut self, record: Record<'_>) -> Result<()> {
+    /// The map that a record of the catalogue takes a name from, if it is not to keep it, and the one that gets it.
+    fn renaming(&self, record: Record<'_>) -> Result<(Option<MapId>, Option<CatalogueEntry>)> {
         if !is_name(record.key()) {
-            return Ok(());
+            return Ok((None, None));
         }
         let entry = |record: Record<'_>| match record.kind() {
             Some(Kind::Put) => entry_of(record.value()).map(|(entry, _)| entry),
@@ -106,16 +106,47 @@ impl<'e> Writing<'e> {
             prev => entry(log::record(&self.engine.mapping, prev)?).map(|entry| entry.id()),
         };
         let now = entry(record);
+        Ok((before.filter(|&before| now.is_none_or(|now| now.id() != before)), now))
+    }
+
+    /// Looks at the records of a commit that may be about maps, before it is finished. Puts the regions of new maps in
+    /// force: the record that says where the region of a map is comes after those of the map's entries. Returns the maps
+    /// that the commit drops.
+    pub(super) fn enter_maps(&mut self, start: Offset, end: Offset) -> Result<BTreeSet<MapId>> {
+        let (mut regions, mut dropped) = (BTreeMap::new(), BTreeSet::new());
+        for record in Scan::new(&self.engine.mapping, start, end) {
+            let record = record?;
+            let map = record.header.map();
+            match record.kind() {
+                Some(Kind::Clear) => drop(record.target().map(|region| regions.entry(map).or_insert(region))),
+                Some(Kind::Put | Kind::Remove) if map == CATALOGUE && !record.is_copy() => {
+                    let (before, now) = self.renaming(record)?;
+                    dropped.extend(before);
+                    if let Some(now) = now {
+                        dropped.remove(&now.id());
+                        let region = Some(now.region.into()).filter(|&region| region != Offset::NONE);
+                        regions.extend(region.map(|region| (now.id(), region)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        regions.into_iter().try_for_each(|(map, region)| self.put_in_force(map, region))?;
+        Ok(dropped)
+    }
+
+    /// Applies what a record of the catalogue changes besides its key, when its commit is finished.
+    pub(super) fn enter_catalogue(&mut self, record: Record<'_>) -> Result<()> {
+        let (before, now) = self.renaming(record)?;
         let table = self.engine.map_table()?;
-        if let Some(before) = before.filter(|&before| now.is_none_or(|now| now.id() != before)) {
+        if let Some(before) = before {
             table.set_dropped(before, true)?;
             self.engine.drops.store(true, Ordering::Relaxed);
         }
-        if let Some(now) = now {
-            self.put_in_force(now.id(), now.region.into())?;
-            table.set_dropped(now.id(), false)?;
+        match now {
+            Some(now) => table.set_dropped(now.id(), false),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -190,9 +221,12 @@ impl<'e> Writing<'e> {
         self.engine.mapping.store_live(live::MAP_TABLE, table_word(extent.offset.0, 1), Ordering::Release)
     }
 
-    /// Makes sure that a map can be entered into the map table.
-    pub(crate) fn make_map_room(&mut self, map: MapId) -> Result<()> {
-        if self.engine.map_table()?.has_room(map)? { Ok(()) } else { self.grow_map_table() }
+    /// Makes sure that these maps, which are new, can be entered into the map table.
+    pub(crate) fn make_map_room(&mut self, maps: &BTreeSet<MapId>) -> Result<()> {
+        while !self.engine.map_table()?.has_room(maps)? {
+            self.grow_map_table()?;
+        }
+        Ok(())
     }
 
     fn grow_map_table(&mut self) -> Result<()> {

@@ -200,6 +200,17 @@ impl<'e> Writing<'e> {
         self.engine.mapping.exceeding(excess, || self.engine.mapping.check_limit(0, used, end)).is_ok()
     }
 
+    /// Gives back the extents that begin at these offsets.
+    pub(crate) fn return_extents(&mut self, offsets: &[Offset]) -> Result<()> {
+        let seq = self.seq()?;
+        for &offset in offsets {
+            if let Some(&extent) = self.writer.space.extent_of(offset) {
+                self.return_extent(&extent, seq)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives back an extent that was not put to use.
     pub(super) fn return_extent(&mut self, extent: &Extent, seq: Seq) -> Result<()> {
         match extent.kind {
