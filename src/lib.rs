@@ -138,9 +138,11 @@ mod map;
 mod copies;
 
 pub use changes::{Change, ChangeKind, Changes, ChangesIter};
+#[cfg(feature = "zerocopy")]
+pub use codec::Pod;
 #[cfg(feature = "serde")]
 pub use codec::Serde;
-pub use codec::{Arg, Codec, Pod, View};
+pub use codec::{Arg, Codec, View};
 pub use copies::{Commit, CommitIter, Export, ExportEntry, Feed, FeedChange, FeedChangeKind, Import};
 pub use engine::backup::options::BackupOptions;
 pub use engine::backup::report::{BackupProgress, BackupReport};
@@ -171,6 +173,7 @@ pub use stats::report::{
 pub use store::Store;
 pub use transaction::{Savepoint, Transaction};
 /// The crate whose derives make a type [plain old data](Pod).
+#[cfg(feature = "zerocopy")]
 pub use zerocopy;
 
 #[doc = include_str!("../docs/design.md")]

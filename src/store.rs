@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -767,6 +767,22 @@ impl Store {
     /// Those of [`get`](Store::get).
     pub fn probe_lengths(&self) -> Result<[u64; 8]> {
         crate::stats::report::probe_lengths(&self.engine(), DEFAULT_MAP)
+    }
+
+    /// The path that the store was opened by, as it was given; `None` for a store in memory.
+    ///
+    /// ```
+    /// use slotlog::Store;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.slotlog");
+    /// assert_eq!(Store::open(&path)?.path(), Some(path));
+    /// assert_eq!(Store::in_memory()?.path(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn path(&self) -> Option<PathBuf> {
+        let engine = self.engine();
+        engine.mapping.file_behind().map(|_| engine.mapping.path().to_owned())
     }
 
     /// The state in which the store was found when it was opened, and so what opening had to do. It never changes, even

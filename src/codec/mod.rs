@@ -4,6 +4,7 @@ mod arg;
 mod compound;
 mod owned;
 mod plain;
+#[cfg(feature = "zerocopy")]
 mod pod;
 #[cfg(feature = "serde")]
 mod schema;
@@ -13,6 +14,7 @@ mod serialised;
 use std::borrow::Borrow;
 
 pub use arg::Arg;
+#[cfg(feature = "zerocopy")]
 pub use pod::Pod;
 #[cfg(feature = "serde")]
 pub use serialised::Serde;
