@@ -166,11 +166,16 @@ pub(super) fn fork_and_look(path: &Path) {
     let mut iteration = snapshot.iter();
     let child = fork_here();
     if child.is_none() {
+        let mut told = changes.iter();
         let good = iteration.next().is_some_and(|entry| entry.is_err_and(|error| forked(&error)))
             && entries.next().is_some_and(|entry| entry.is_err_and(|error| forked(&error)))
-            && changes.iter().next().is_some_and(|change| change.is_err_and(|error| forked(&error)))
+            && told.next().is_some_and(|change| change.is_err_and(|error| forked(&error)))
+            // Whoever passes over errors comes to an end.
+            && iteration.next().is_none()
+            && entries.next().is_none()
+            && told.next().is_none()
             && snapshot.of(&map).get("key").is_err_and(|error| forked(&error));
-        drop(iteration);
+        drop((iteration, told));
         drop((snapshot, value, entries, drained, changes));
         unless_child(Some(good));
         return;
