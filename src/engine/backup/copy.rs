@@ -154,9 +154,7 @@ impl Copying<'_> {
             self.to.batch()?.put(CATALOGUE, NEXT_ID, next_id, None)?;
         }
         for listed in &catalogue.maps {
-            // One a commit: a map that is not committed is not in the map table yet, so it takes no room there.
             self.to.batch()?.make_map(&listed.name, &listed.named, listed.keys)?;
-            self.to.commit()?;
         }
         self.commit()
     }
