@@ -9,9 +9,9 @@
 //! | [`Options`] | how to open one: [`Access`], [`Durability`], limits, timeouts |
 //! | [`Map<K, V>`](Map) | a named, typed map of a store, with the methods of the standard `HashMap` |
 //! | [`Entry`] | one key of a map, for an atomic read-modify-write |
-//! | [`Transaction`], [`TransactionMap`] | many changes, in any maps, all or nothing |
+//! | [`Transaction`], [`TransactionMap`], [`Savepoint`] | many changes, in any maps and of maps, all or nothing |
 //! | [`Snapshot`], [`SnapshotMap`], [`ValueRef`] | what one commit left, read in place, while others write |
-//! | [`Changes`], [`MapChanges`] | what was committed since a given commit |
+//! | [`Changes`], [`MapChanges`], [`Seq`] | what was committed since a given commit |
 //! | [`Codec`], [`Pod`] | types that can be keys and values; with the feature `serde`, also `Serde` |
 //! | [`Stats`], [`VerifyReport`], [`CompactReport`] | what is in the file, whether it is sound, what was reclaimed |
 //! | [`BackupOptions`], [`BackupReport`] | how a backup is made while others write, and what it has |

@@ -59,9 +59,9 @@ use crate::error::CodecError;
 /// if let Err(Error::TypeMismatch { .. }) = store.map::<u64, Serde<User>>("users") {
 ///     let old = store.map::<u64, Serde<OldUser>>("users")?;
 ///     let mut conversion = store.begin()?;
-///     let users = conversion.of(&old).iter()?.collect::<slotlog::Result<Vec<_>>>()?;
 ///     let mut converted = conversion.map::<u64, Serde<User>>("users, converted")?;
-///     for (id, OldUser { name }) in users {
+///     for user in old.iter()? {
+///         let (id, OldUser { name }) = user?;
 ///         converted.insert(id, User { name, visits: 0 })?;
 ///     }
 ///     conversion.rename_map("users, converted", "users")?;

@@ -55,19 +55,21 @@ impl Store {
     /// # Other types
     ///
     /// The file records the types of a map by [their names](Codec::name), and a [version](Store::map_versioned) that
-    /// you choose. To change the types, copy the map to a new one and rename that to the old name; readers see one or
-    /// the other.
+    /// you choose. To change the types, copy the map to a new one and give that the old name, in one transaction:
+    /// readers see one or the other.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
     /// # store.map::<str, u16>("ports")?.insert("http", 80)?;
     /// let old = store.map::<str, u16>("ports")?;
-    /// let new = store.map_versioned::<str, (u16, String)>("ports.new", 1)?;
+    /// let mut conversion = store.begin()?;
+    /// let mut new = conversion.map_versioned::<str, (u16, String)>("ports.new", 1)?;
     /// for entry in old.iter()? {
     ///     let (name, port) = entry?;
     ///     new.insert(name, (port, "tcp".to_owned()))?;
     /// }
-    /// store.rename_map("ports.new", "ports")?;
+    /// conversion.rename_map("ports.new", "ports")?;
+    /// conversion.commit()?;
     ///
     /// let ports = store.map_versioned::<str, (u16, String)>("ports", 1)?;
     /// assert_eq!(ports.get("http")?, Some((80, "tcp".to_owned())));
@@ -83,7 +85,7 @@ impl Store {
     }
 
     /// [Opens a map](Store::map) whose types have a version besides their names: for codecs whose names do not describe
-    /// the fields of a type, like [`Pod`](crate::Pod) and `Serde`.
+    /// the fields of a type, like [`Pod`](crate::Pod).
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
