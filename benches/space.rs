@@ -16,7 +16,7 @@ use std::path::Path;
 
 use common::{Key, folder, is_try, key_count, keys, value};
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 use slotlog::{Store, format};
 

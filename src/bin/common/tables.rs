@@ -17,7 +17,7 @@ pub fn width() -> usize {
 /// terminal too narrow for it, cells are wrapped.
 pub fn table<const COLUMNS: usize>(head: [&str; COLUMNS]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(head).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_header(head).set_content_arrangement(ContentArrangement::Dynamic);
     for (number, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
         column.set_cell_alignment(if number == 0 { CellAlignment::Left } else { CellAlignment::Right });

@@ -103,18 +103,7 @@ impl Locks {
     /// changes the kind of a lock in one step, and some refuse to.
     pub(crate) fn try_whole(&self, sharing: Sharing) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
-        {
-            super::witness::call(super::witness::Call::Lock)?;
-            let locked = match sharing {
-                Sharing::Shared => fs2::FileExt::try_lock_shared(&self.file),
-                Sharing::Exclusive => fs2::FileExt::try_lock_exclusive(&self.file),
-            };
-            match locked {
-                Ok(()) => Ok(true),
-                Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
-                Err(error) => Err(error),
-            }
-        }
+        return os::try_whole(&self.file, sharing);
         #[cfg(not(target_os = "linux"))]
         self.try_lock(WHOLE, sharing)
     }
@@ -122,7 +111,7 @@ impl Locks {
     /// Unlocks the whole file.
     pub(crate) fn unlock_whole(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        return fs2::FileExt::unlock(&self.file);
+        return os::unlock_whole(&self.file);
         #[cfg(not(target_os = "linux"))]
         self.unlock(WHOLE)
     }

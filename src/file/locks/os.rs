@@ -276,6 +276,39 @@ pub(super) fn held(file: &File, mine: &Mine, places: Range<u64>, with: Sharing) 
     imp::held(file, mine, places, with)
 }
 
+/// Locks or unlocks the whole file, without waiting: a lock that does not collide with those on bytes.
+#[cfg(target_os = "linux")]
+fn flock(file: &File, operation: libc::c_int) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    // SAFETY: `file` keeps the descriptor open during the call, which takes no pointer.
+    match unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Locks the whole file; `false` if another opening has it locked.
+#[cfg(target_os = "linux")]
+pub(super) fn try_whole(file: &File, sharing: Sharing) -> io::Result<bool> {
+    witness::call(Call::Lock)?;
+    let operation = match sharing {
+        Sharing::Shared => libc::LOCK_SH,
+        Sharing::Exclusive => libc::LOCK_EX,
+    };
+    match flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Unlocks the whole file.
+#[cfg(target_os = "linux")]
+pub(super) fn unlock_whole(file: &File) -> io::Result<()> {
+    flock(file, libc::LOCK_UN)
+}
+
 /// The identity of this file among all that exist at the same time.
 #[cfg(unix)]
 pub(super) fn id(file: &File) -> io::Result<FileId> {
