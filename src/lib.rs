@@ -113,10 +113,13 @@
 //! # Ok::<(), slotlog::Error>(())
 //! ```
 
-// The errors, which every floor uses; the floors from the bottom up: file, engine, handles; the maps on top of a store;
-// copies of it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// The errors, and the events for operators, which every floor uses; the floors from the bottom up: file, engine,
+// handles; the maps on top of a store; copies of it.
 mod error;
 mod seq;
+mod telemetry;
 
 mod file;
 
@@ -181,6 +184,9 @@ pub mod design {}
 
 #[doc = include_str!("../docs/care.md")]
 pub mod care {}
+
+#[doc = include_str!("../docs/watching.md")]
+pub mod watching {}
 
 /// The program in the README has to compile.
 #[cfg(doctest)]

@@ -124,7 +124,7 @@ pub struct CensusProgress {
 /// assert!(log.is_some_and(|log| log.live_bytes > 0));
 /// # Ok::<(), slotlog::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Census {
@@ -146,7 +146,7 @@ pub struct Census {
 /// assert!(largest.is_some_and(|entry| entry.key == b"large" && entry.value_len >= 100_000));
 /// # Ok::<(), slotlog::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MapCensus {

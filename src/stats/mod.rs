@@ -2,6 +2,8 @@
 
 pub(crate) mod census;
 pub(crate) mod distribution;
+#[cfg(feature = "metrics")]
+mod published;
 pub(crate) mod report;
 #[cfg(feature = "serde")]
 pub(crate) mod serial;

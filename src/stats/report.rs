@@ -35,7 +35,7 @@ use crate::{Bookmark, Origin, Result};
 /// assert_eq!(stats.pins, 1, "the snapshot");
 /// # Ok::<(), slotlog::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {

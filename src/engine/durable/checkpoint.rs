@@ -12,6 +12,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::{Engine, progress};
 use crate::error::Result;
 use crate::file::layout::{EXTENTS, Offset, Seq, Superblock, live, opener};
+use crate::telemetry::{self, Watch};
 
 /// How often to look for the last commit.
 const LOOKS: u32 = 1000;
@@ -56,6 +57,7 @@ impl Engine {
     /// Takes a checkpoint, unless the log has to be [written once more](Engine::write_once_more) first. Returns whether
     /// it did.
     pub(crate) fn checkpoint_over(&self, mut superblock: SuperblockGuard<'_>) -> Result<bool> {
+        let watch = Watch::start();
         // The head first: records moved away from before it then lie before the end.
         let head = self.head()?;
         let Some(Durable { end, seq, .. }) = self.sync_to_commit()? else { return Ok(false) };
@@ -71,7 +73,10 @@ impl Engine {
             ..head.put_into(*superblock)
         };
         self.mapping.store_live(live::CHECKPOINT_BYTES, self.log_totals()?.bytes, Ordering::Relaxed)?;
-        self.write_superblock(&mut superblock, next).map(|()| true)
+        self.write_superblock(&mut superblock, next)?;
+        drop(superblock);
+        telemetry::on_checkpoint(self.mapping.path(), seq.count(), watch);
+        Ok(true)
     }
 
     /// Flushes log, regions and tables. The caller holds the writer lock. No other process has the store open.

@@ -9,6 +9,7 @@ use crate::engine::{Engine, progress};
 use crate::error::{Error, Result};
 use crate::file::layout::{Superblock, live, seal, superblock_flags, writer_lock};
 use crate::file::locks::{Locks, OPENING, Sharing};
+use crate::telemetry::{self, Watch};
 
 impl Engine {
     /// Leaves the store. The last writer takes a checkpoint that also flushes the regions and tables and sets the clean
@@ -24,9 +25,11 @@ impl Engine {
             return Ok(());
         }
         let Some(locks) = &self.locks else { return more() };
+        let watch = Watch::start();
         let closed = if self.read_only { Ok(()) } else { self.leave(locks) };
         let closed = closed.and_then(|()| more());
         locks.release();
+        telemetry::on_closed(self.mapping.path(), closed.as_ref().err().map(|error| error as _), watch);
         closed
     }
 

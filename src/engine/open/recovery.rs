@@ -34,6 +34,7 @@ use crate::file::layout::{
 use crate::file::log::{self, Record, Scan, Tail, Walk};
 use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, LogExtent, LogPoint, Space};
+use crate::telemetry::{self, Watch};
 
 /// Takes over from a process that was killed. Other processes may be reading.
 pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> Result<Engine> {
@@ -70,7 +71,8 @@ pub(crate) fn after_kill(seated: Seated, superblock: Superblock, state: u64) -> 
 
 /// Rebuilds everything from the log.
 pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: usize) -> Result<Engine> {
-    let mapping = &seated.mapping;
+    let (mapping, watch) = (&seated.mapping, Watch::start());
+    telemetry::on_recovery_begun(mapping.path(), mapping.len());
     mapping.unseal()?;
     let (mut log, counted) = find_end(mapping, &superblock, &seated.settings)?;
     // In memory of this process, nothing past the end could ever continue the log, so the same life continues there.
@@ -127,6 +129,7 @@ pub(crate) fn after_power_cut(seated: Seated, superblock: Superblock, in_force: 
         engine.go_on()?;
     }
     engine.trust_live()?;
+    telemetry::on_recovered(engine.mapping.path(), (records, bytes), watch);
     Ok(engine)
 }
 

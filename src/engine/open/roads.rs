@@ -32,6 +32,7 @@ use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{BLOCK, CREATION_MAGIC, SUPERBLOCK_B, Seq, Superblock, live};
 use crate::file::locks::{self, Locks, OPENING, PRIVATE, READERS, Sharing};
 use crate::file::mapping::{self, Mapping, Protection};
+use crate::telemetry::{self, Watch};
 
 /// What an opening believes of a store that was not closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +47,15 @@ impl Engine {
     /// Opens the store at `path`, or creates it.
     pub(crate) fn open(path: &Path, mut settings: Settings) -> Result<Engine> {
         check_path(path, &settings)?;
-        let start = Instant::now();
+        let (start, watch) = (Instant::now(), Watch::start());
         let mut trust = Trust::Memory;
         loop {
             let Some(opening) = Opening::begin(path, None, &mut settings)? else { continue };
             match opening.proceed(trust) {
-                Ok(Some(engine)) => return Ok(engine),
+                Ok(Some(engine)) => {
+                    telemetry::on_opened(path, &engine.opened, watch);
+                    return Ok(engine);
+                }
                 // The killed process left an inconsistent state. The log decides.
                 Ok(None) => trust = Trust::LogOnly,
                 // Waiting happens here, where nothing is held that others need to open or close the store.

@@ -21,6 +21,7 @@ use crate::file::layout::{COUNT_BITS, PROCESS_TABLE, live, pin, process, writer_
 use crate::file::live_table::{PIN, PROCESS};
 use crate::file::locks::{self, Locks, Sharing};
 use crate::file::mapping::{Half, Mapping};
+use crate::telemetry;
 
 /// The entry of a process.
 #[derive(Clone, Copy, Debug)]
@@ -267,14 +268,25 @@ impl Engine {
     /// more than this can be said.
     #[cold]
     pub(crate) fn lock_timeout(&self, waited: Duration) -> Error {
-        let path = self.mapping.path().to_owned();
+        let (pid, held) = self.holder(waited);
+        Error::LockTimeout { path: self.mapping.path().to_owned(), waited, pid, held }
+    }
+
+    /// Tells of a long wait for the writer lock that still lasts.
+    #[cold]
+    pub(crate) fn tell_long_wait(&self, waited: Duration) {
+        telemetry::on_long_wait(self.mapping.path(), waited, self.holder(waited));
+    }
+
+    /// The process that has the writer lock, and for how long: if that is not known, for as long as it was waited for.
+    fn holder(&self, waited: Duration) -> (u32, Duration) {
         let word = self.mapping.live(live::WRITER_LOCK).unwrap_or(0);
         let entry = writer_lock::holder(word).wrapping_sub(1);
         let holder = read(&self.mapping, entry).ok().flatten();
         let pid = holder.map_or_else(std::process::id, |process| process.pid);
         let since = self.mapping.live(live::WRITING_SINCE).unwrap_or(0);
         let held = if since == 0 { waited } else { Duration::from_millis(now().saturating_sub(since)) };
-        Error::LockTimeout { path, waited, pid, held }
+        (pid, held)
     }
 }
 
@@ -312,6 +324,10 @@ impl lock_word::Shared for Engine {
 
     fn wake(&self) -> Result<()> {
         self.mapping.wake(live::WRITER_LOCK, Half::High)
+    }
+
+    fn waits_long(&self, waited: Duration) {
+        self.tell_long_wait(waited);
     }
 
     fn clock(&self) -> Duration {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::file::locks::{FileId, fork};
+use crate::telemetry::LONG_WAIT;
 
 /// After this wait, newcomers may not go first.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -82,11 +83,14 @@ impl Gate {
         gate
     }
 
-    /// Takes the lock, waiting at most `timeout`.
+    /// Takes the lock, waiting at most `timeout`. A [long wait](LONG_WAIT) is told while it lasts, once.
     #[inline(always)]
-    pub(crate) fn acquire(&self, timeout: Duration) -> Result<(), Refusal> {
+    pub(crate) fn acquire(&self, timeout: Duration, on_long_wait: impl Fn(Duration)) -> Result<(), Refusal> {
         let me = thread_number();
-        if !self.starving.load(Ordering::Relaxed) && self.take(me) { Ok(()) } else { self.acquire_slowly(me, timeout) }
+        if !self.starving.load(Ordering::Relaxed) && self.take(me) {
+            return Ok(());
+        }
+        self.acquire_slowly(me, timeout, &on_long_wait)
     }
 
     #[inline(always)]
@@ -101,8 +105,8 @@ impl Gate {
     }
 
     #[cold]
-    fn acquire_slowly(&self, me: u64, timeout: Duration) -> Result<(), Refusal> {
-        let start = Instant::now();
+    fn acquire_slowly(&self, me: u64, timeout: Duration, on_long_wait: &dyn Fn(Duration)) -> Result<(), Refusal> {
+        let (start, mut is_told) = (Instant::now(), false);
         if self.owner.load(Ordering::Relaxed) == me {
             return Err(Refusal::Mine);
         }
@@ -126,6 +130,14 @@ impl Gate {
             }
             if waited >= PATIENCE {
                 self.starving.store(true, Ordering::Relaxed);
+            }
+            if waited >= LONG_WAIT && !is_told {
+                is_told = true;
+                drop(queue);
+                on_long_wait(waited);
+                queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                // It may be free by now.
+                continue;
             }
             let tick = if waited < PATIENCE { PATIENCE } else { TICK }.min(timeout - waited);
             queue = self.freed.wait_timeout(queue, tick).unwrap_or_else(PoisonError::into_inner).0;
@@ -217,7 +229,7 @@ mod tests {
                 let (gate, count) = (gate.clone(), count.clone());
                 thread::spawn(move || {
                     for _ in 0..10_000 {
-                        gate.acquire(LONG).unwrap();
+                        gate.acquire(LONG, |_| ()).unwrap();
                         let seen = count.load(Ordering::Relaxed);
                         count.store(seen + 1, Ordering::Relaxed);
                         gate.release();
@@ -232,14 +244,35 @@ mod tests {
     #[test]
     fn waiting_ends_and_waiting_for_oneself_is_refused() {
         let gate = Gate::default();
-        gate.acquire(LONG).unwrap();
-        assert_eq!(gate.acquire(LONG), Err(Refusal::Mine));
+        gate.acquire(LONG, |_| ()).unwrap();
+        assert_eq!(gate.acquire(LONG, |_| ()), Err(Refusal::Mine));
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| gate.acquire(Duration::from_millis(20)));
+            let waiter = scope.spawn(|| gate.acquire(Duration::from_millis(20), |_| ()));
             assert!(matches!(waiter.join().unwrap(), Err(Refusal::TimedOut(waited)) if waited.as_millis() >= 20));
         });
         gate.release();
-        gate.acquire(LONG).unwrap();
+        gate.acquire(LONG, |_| ()).unwrap();
+    }
+
+    #[test]
+    fn a_long_wait_is_told_once_while_it_lasts() {
+        let (gate, told) = (Gate::default(), AtomicUsize::new(0));
+        gate.acquire(LONG, |_| ()).unwrap();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                gate.acquire(LONG, |waited| {
+                    assert!(waited >= LONG_WAIT && gate.is_held());
+                    told.fetch_add(1, Ordering::Relaxed);
+                })
+            });
+            while told.load(Ordering::Relaxed) == 0 {
+                thread::yield_now();
+            }
+            thread::sleep(2 * LONG_WAIT);
+            gate.release();
+            waiter.join().unwrap().unwrap();
+        });
+        assert_eq!(told.into_inner(), 1);
     }
 
     #[test]
@@ -250,14 +283,14 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        gate.acquire(LONG).unwrap();
+                        gate.acquire(LONG, |_| ()).unwrap();
                         std::hint::spin_loop();
                         gate.release();
                     }
                 });
             }
             for _ in 0..50 {
-                gate.acquire(LONG).unwrap();
+                gate.acquire(LONG, |_| ()).unwrap();
                 gate.release();
             }
             done.store(true, Ordering::Relaxed);

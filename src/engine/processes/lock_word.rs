@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::file::layout::{live, writer_lock};
+use crate::telemetry::LONG_WAIT;
 
 /// After this wait, newcomers may not go first.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -38,6 +39,8 @@ pub(crate) trait Shared {
     fn sleep(&self, seen: u64, timeout: Duration) -> Result<()>;
     /// Wakes all that sleep on the lock word.
     fn wake(&self) -> Result<()>;
+    /// Tells that the wait has become [long](LONG_WAIT), and lasts.
+    fn waits_long(&self, _waited: Duration) {}
     /// A clock that only goes forwards.
     fn clock(&self) -> Duration;
 }
@@ -103,7 +106,7 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
     let start = shared.clock();
     // How often the lock had been taken when we came: the smaller number has waited longer.
     let came = shared.load(live::WRITER_LOCK)? as u32;
-    let mut asked = None;
+    let (mut asked, mut is_told) = (None, false);
     // The turn of another that the lock is kept free for, and since when.
     let mut kept_free: Option<(u64, Duration)> = None;
     loop {
@@ -142,12 +145,11 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
             withdraw(shared, me)?;
             return Ok(None);
         }
+        if waited >= LONG_WAIT && !std::mem::replace(&mut is_told, true) {
+            shared.waits_long(waited);
+        }
         if waited >= PATIENCE {
-            let turn = shared.load(live::NEXT_TURN)?;
-            let came_later = (turn as u32).wrapping_sub(came) as i32 > 0;
-            if turn == 0 || turn >> 32 != me + 1 && came_later {
-                shared.compare_exchange(live::NEXT_TURN, turn, ((me + 1) << 32) | u64::from(came))?;
-            }
+            claim_turn(shared, me, came)?;
         }
         if seen & writer_lock::WAITERS == 0 {
             // If it has changed, try again: there may be no holder to wake us.
@@ -158,6 +160,16 @@ fn take_slowly(shared: &impl Shared, me: u64, timeout: Duration) -> Result<Optio
         let nap = if waited < PATIENCE { PATIENCE } else { TICK }.min(timeout - waited);
         shared.sleep(seen | writer_lock::WAITERS, nap)?;
     }
+}
+
+/// Claims the next turn for `me`, unless a process has it that came before.
+fn claim_turn(shared: &impl Shared, me: u64, came: u32) -> Result<()> {
+    let turn = shared.load(live::NEXT_TURN)?;
+    let came_later = (turn as u32).wrapping_sub(came) as i32 > 0;
+    if turn == 0 || turn >> 32 != me + 1 && came_later {
+        shared.compare_exchange(live::NEXT_TURN, turn, ((me + 1) << 32) | u64::from(came))?;
+    }
+    Ok(())
 }
 
 /// How often to look at the lock before it is worth while to wait in earnest.

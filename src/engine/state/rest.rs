@@ -45,9 +45,9 @@ impl Rest {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to rest because of this error.
+    /// Begins to rest because of this error, and says for how long; `None` if for good.
     #[cold]
-    pub(crate) fn begin(&self, error: &Error) {
+    pub(crate) fn begin(&self, error: &Error) -> Option<Duration> {
         let mut state = self.state();
         let before = state.take();
         let since = before.as_ref().map_or_else(SystemTime::now, |before| before.since);
@@ -57,6 +57,7 @@ impl Rest {
         let pause = (!is_damage).then(|| (pause, Instant::now() + pause));
         *state = Some(Resting { since, why: error.report(), pause });
         self.begun.store(true, Ordering::Relaxed);
+        pause.map(|(pause, _)| pause)
     }
 
     /// Whether nothing should be tried now.

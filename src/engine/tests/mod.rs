@@ -3,6 +3,8 @@
 mod beside;
 mod damage;
 mod durable;
+#[cfg(feature = "tracing")]
+mod events;
 mod faults;
 mod full_disk;
 mod kills;

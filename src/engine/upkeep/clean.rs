@@ -35,6 +35,7 @@ use crate::file::index::Probe;
 use crate::file::layout::{BLOCK, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
 use crate::file::log::{self, Entry, Head, Record};
 use crate::file::space::{Extent, LogPoint};
+use crate::telemetry;
 
 /// Index lines are fetched for the keys of this many records at once, so that their cache misses overlap.
 const AHEAD: usize = 32;
@@ -217,6 +218,7 @@ impl<'e> Writing<'e> {
         }
         head::publish(&self.engine.mapping, &to)?;
         self.engine.upkeep.count_moved(cleaned.moved);
+        telemetry::on_cleaned(self.engine.mapping.path(), cleaned.passed, cleaned.moved);
         Ok(cleaned)
     }
 

@@ -21,6 +21,7 @@ use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, MapId, Offset, align_block, live};
+use crate::telemetry::{self, Watch};
 
 /// The most rounds; more gain next to nothing.
 const ROUNDS: u32 = 4;
@@ -153,7 +154,7 @@ impl Engine {
         on_progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
     ) -> Result<CompactReport> {
         self.check_not_forked()?;
-        let before = self.mapping.file_len()?;
+        let (before, watch) = (self.mapping.file_len()?, Watch::start());
         self.sweep_dropped_maps()?;
         self.sample_all()?;
         let mut report = CompactReport::default();
@@ -183,6 +184,7 @@ impl Engine {
         report.file_len = self.mapping.file_len()?;
         report.freed_bytes = before.saturating_sub(report.file_len);
         report.finished = ended == Ended::AtTheEnd;
+        telemetry::on_compacted(self.mapping.path(), &report, watch);
         Ok(report)
     }
 

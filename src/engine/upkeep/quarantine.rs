@@ -32,6 +32,7 @@ use crate::file::layout::{
 };
 use crate::file::log::{self, Entry, Head, Record};
 use crate::file::space::Extent;
+use crate::telemetry;
 
 /// A record that goes into quarantine.
 pub(super) struct Quarantined<'a> {
@@ -251,7 +252,9 @@ impl Engine {
 
     /// Notes damage for `stats`. Two processes that find some at the same moment may count it once.
     pub(super) fn note_damage(&self, offset: impl Into<u64>, what: &'static str) -> Result<()> {
-        if self.upkeep.damage.note(Defect { offset: offset.into(), what }) {
+        let offset = offset.into();
+        if self.upkeep.damage.note(Defect { offset, what }) {
+            telemetry::on_damage(self.mapping.path(), offset, what);
             let found = self.mapping.live(live::DAMAGE)?;
             self.mapping.store_live(live::DAMAGE, found.saturating_add(1), Ordering::Relaxed)?;
         }
@@ -266,6 +269,7 @@ impl Engine {
         self.mapping.store_live(live::QUARANTINED, count, Ordering::Relaxed)?;
         records.iter().try_for_each(|record| self.note_damage(record.from, WAS_DAMAGED))?;
         self.upkeep.want_checkpoint();
+        telemetry::on_quarantined(self.mapping.path(), records.len() as u64);
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::file::index::{self, Index, NewRegion, Probe, Totals};
 use crate::file::layout::{ExtentKind, MapId, SLOTS, Seq, live, resize_cursor};
 use crate::file::log;
+use crate::telemetry;
 
 /// How far a resize is moved on at most.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +145,9 @@ impl<'e> Writing<'e> {
         self.engine.mapping.store_live(live::RESIZE_TARGET, target.extent(), Ordering::Relaxed)?;
         self.engine.mapping.store_live(live::RESIZE_ZEROED, 1, Ordering::Relaxed)?;
         let cursor = resize_cursor(map, 0, tombstones == Tombstones::Dropped);
-        self.engine.mapping.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)
+        self.engine.mapping.store_live(live::RESIZE_CURSOR, cursor, Ordering::Release)?;
+        telemetry::on_resize_begun(self.engine.mapping.path(), &map, (old.lines(), target.lines()));
+        Ok(())
     }
 
     /// Zeroes blocks of the region that is being built, or moves lines to it. After the last line it switches, from the
@@ -250,7 +253,9 @@ impl<'e> Writing<'e> {
         if self.engine.resize_target()? == Some(new.offset()) {
             self.engine.mapping.store_live(live::RESIZE_CURSOR, 0, Ordering::Release)?;
         }
-        self.writer.space.set_kind(&self.engine.mapping, old.offset(), ExtentKind::Retired, seq)
+        self.writer.space.set_kind(&self.engine.mapping, old.offset(), ExtentKind::Retired, seq)?;
+        telemetry::on_index_replaced(self.engine.mapping.path(), &map, (old.lines(), new.lines()));
+        Ok(())
     }
 
     /// Begins to build a smaller index, or one without dead slots, if most of the map was removed.

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
 use crate::file::layout::{BLOCK, ExtentKind, MapId, Offset, live};
 use crate::file::space::{Extent, LogPoint, Waiting};
+use crate::telemetry;
 
 /// The least that is worth cleaning, in bytes.
 const LEAST_PIECE: u64 = 512;
@@ -43,7 +44,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 impl Engine {
     #[cold]
     fn rest_from_upkeep(&self, error: &Error) {
-        self.upkeep.rest.begin(error);
+        let left = self.upkeep.rest.begin(error);
+        telemetry::on_rest(self.mapping.path(), error, left);
         // The next writer finds what was begun.
         self.left_something.store(true, Ordering::Relaxed);
     }

@@ -173,7 +173,7 @@ impl Engine {
     /// Takes the writer lock, and says whether its last holder has left something behind.
     #[inline(always)]
     fn take_lock(&self, timeout: Duration) -> Result<Handover> {
-        if let Err(refusal) = self.gate.acquire(timeout) {
+        if let Err(refusal) = self.gate.acquire(timeout, |waited| self.tell_long_wait(waited)) {
             return Err(self.refused(refusal));
         }
         // Looked at as a value and then passed on, the whole result would be copied in every write.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{LazyLock, PoisonError};
 
 use super::*;
+use crate::telemetry;
 
 /// Zeros to write from. They never change, so the system keeps no memory for them.
 static ZEROS: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; 128 << 10].into_boxed_slice());
@@ -273,6 +274,7 @@ impl Mapping {
             self.flush_failed.store(true, Ordering::Release);
             // The word is always there, and this is a mapping that can be written to.
             let _ = self.change_bits(live::STATE, live::STATE_POISONED, 0);
+            telemetry::on_flush_failed(&self.path, &error);
             Error::io(&self.path, doing, error)
         })
     }
@@ -336,7 +338,12 @@ impl Mapping {
             self.len.store(to, Ordering::Release);
         }
         // A process may have died after it had extended the file and before this.
-        self.move_seal(self.len())
+        self.move_seal(self.len())?;
+        drop(spans);
+        if to > old {
+            telemetry::on_length(&self.path, old, to);
+        }
+        Ok(())
     }
 
     /// Makes the file end at `len`, plus the seal, if the system can do that to a mapped file; returns how many bytes
@@ -368,6 +375,8 @@ impl Mapping {
         #[cfg(test)]
         self.record(|recorder| recorder.set_len(len + self.seal_len()));
         self.len.store(len, Ordering::Release);
+        drop(spans);
+        telemetry::on_length(&self.path, old, len);
         Ok(old - len)
     }
 
