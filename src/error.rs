@@ -430,7 +430,7 @@ impl CodecError {
 }
 
 /// The part of an entry that a [codec error](Error::Codec) is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecPart {
     /// The key.
@@ -442,7 +442,7 @@ pub enum CodecPart {
 }
 
 /// The step at which a [codec error](Error::Codec) happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecStep {
     /// Encoding, to store it.
@@ -454,7 +454,7 @@ pub enum CodecStep {
 }
 
 /// The counter that a store has [used up](Error::NumbersExhausted).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Numbers {
     /// Commits, and a few steps of upkeep: about 17.6 trillion. At a million a second they last 200 days.
@@ -589,7 +589,7 @@ fn shown(name: &str) -> String {
 }
 
 /// Why a store is [full](Error::Full).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FullReason {
     /// The limit that [`Options::max_size`](crate::Options::max_size) sets.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How a store is opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Access {
     /// Reading and writing; changes go to the file, and all other openers see them.
@@ -97,7 +97,7 @@ impl Access {
 /// assert_eq!(store.get("order 1")?.as_deref(), Some(&b"tea"[..]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Durability {
     /// It survives the death of the process, at once; a power cut only after the next [`sync`](crate::Store::sync),
@@ -288,7 +288,7 @@ pub struct RecoveryProgress {
 /// assert_eq!(phases, [Walking, Indexing]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecoveryPhase {
     /// Every record is checked until one is invalid: there the log ends.
@@ -324,7 +324,7 @@ impl fmt::Debug for OnRecovery {
 /// assert_eq!(Store::open(&path)?.opened(), Opened::Clean);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]

@@ -95,7 +95,7 @@ impl VerifyReport {
 /// assert_eq!((report.scope(), report.is_clean()), (VerifyScope::Snapshot, true));
 /// # Ok::<(), slotlog::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
