@@ -117,8 +117,9 @@ fn page() -> Option<String> {
     }
     let mut page = String::from(concat!(
         "# Licences\n\n",
-        "slotlog is under MIT or Apache-2.0, whichever you prefer. These are the licences of all crates that it is\n",
-        "built from, as SPDX expressions, on all systems, and what each is for. Which licences are allowed: `deny.toml`.\n\n",
+        "slotlog is under MIT or Apache-2.0, whichever you prefer. These are the licences of all crates that it\n",
+        "is built from, as SPDX expressions, on all systems, and what each is for.\n",
+        "Which licences are allowed: `deny.toml`.\n\n",
         "`cargo test --test package` compares this page with what cargo says, and\n",
         "`cargo test --test package -- --ignored write_the_licences` writes it anew.\n",
     ));
