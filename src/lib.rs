@@ -17,8 +17,9 @@
 //! | [`BackupOptions`], [`BackupReport`] | how a backup is made while others write, and what it has |
 //! | [`Error`] | what is wrong, where, and what to do |
 //!
-//! Two modules are there to be read: [`design`], how it works and why, with what survives a kill and a power cut, the
-//! trust boundary, and the case against mmap; and [`mod@format`], every byte of the file.
+//! Modules that are there to be read: [`design`], how it works and why, with what survives a kill and a power cut, the
+//! trust boundary, and the case against mmap; [`care`], backup and repair; [`watching`], events and figures for operators;
+//! and [`mod@format`], every byte of the file.
 //!
 //! Every call blocks, for as long as the disk or another writer takes. From asynchronous code, use something like
 //! `spawn_blocking`.
