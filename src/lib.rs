@@ -159,7 +159,6 @@ pub use engine::settings::{RecoveryPhase, RecoveryProgress};
 pub use engine::upkeep::compact::{CompactProgress, CompactReport};
 pub use engine::verify::report::{Finding, VerifyProgress, VerifyReport, VerifyScope};
 pub use error::{CodecError, CodecPart, CodecStep, Error, FullReason, HeldBy, Numbers, OpenerStep, Origin, Result};
-pub use file::layout as format;
 pub use keys::Expiry;
 pub use map::{
     Entry, Map, MapChange, MapChanges, MapChangesIter, MapInfo, MapIter, MapKeys, MapValues, SnapshotMap,
@@ -188,6 +187,15 @@ pub mod care {}
 
 #[doc = include_str!("../docs/watching.md")]
 pub mod watching {}
+
+#[doc = include_str!("../docs/format.md")]
+pub mod format {
+    pub use crate::file::layout::{CREATION_MAGIC, MAGIC, MAX_KEY_LEN, MAX_VALUE_LEN, VERSION};
+
+    // The names of the code are free to change: only slotlog's own tests see them.
+    #[cfg(feature = "testing")]
+    pub use crate::file::layout::*;
+}
 
 /// The program in the README has to compile.
 #[cfg(doctest)]

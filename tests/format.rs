@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 
 use slotlog::format::*;
 use slotlog::{Access, Opened, Store};
 use support::{Content, content};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Bytes from hexadecimal digits; everything else in the text is for the reader.
 fn hex(text: &str) -> Vec<u8> {
@@ -227,6 +229,7 @@ fn the_first_records_of_a_log() {
     transaction.insert("a", "b").unwrap();
     transaction.commit().unwrap();
     let bytes = fs::read(&path).unwrap();
+    let page = page();
     // crc, chain; lengths, kind, flags; seq; prev, map; key; value.
     for (offset, expected) in [
         (
@@ -248,9 +251,377 @@ fn the_first_records_of_a_log() {
         ),
         (65760, "0000000000000000"),
     ] {
+        // Those that are an example there.
+        if offset < 65640 {
+            assert!(expected.lines().all(|line| page.contains(line.trim())), "docs/format.md: {expected}");
+        }
         let expected = hex(expected);
         assert_eq!(bytes[offset..offset + expected.len()], expected, "at offset {offset}");
     }
+}
+
+/// The specification.
+fn page() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/format.md")).unwrap()
+}
+
+/// A table of docs/format.md.
+struct Table {
+    /// The line above it.
+    caption: String,
+    /// The first name in that line, if it has one.
+    name: String,
+    /// The heading of the column before the meaning, which says what the rows are.
+    of: String,
+    /// Its rows: the cells before the meaning.
+    rows: Vec<Vec<String>>,
+}
+
+/// All tables but that of the locks, whose numbers are a matter of `src/file/locks`.
+fn tables() -> Vec<Table> {
+    let page = page();
+    let (mut found, mut caption, mut is_inside) = (Vec::<Table>::new(), "", false);
+    for line in page.lines() {
+        let Some(row) = line.strip_prefix("| ") else {
+            is_inside = false;
+            caption = if line.is_empty() { caption } else { line };
+            continue;
+        };
+        let cells: Vec<String> = row.split(" |").map(|cell| cell.trim().trim_matches('`').to_owned()).collect();
+        // After the last bar there is nothing.
+        let cells = &cells[..cells.len() - 2];
+        if !is_inside {
+            let (caption, of) = (caption.to_owned(), cells[cells.len() - 1].clone());
+            let name = caption.split('`').nth(1).unwrap_or_default().to_owned();
+            found.push(Table { caption, name, of, rows: Vec::new() });
+        } else if !cells[0].starts_with("---") {
+            found.last_mut().unwrap().rows.push(cells.to_vec());
+        }
+        is_inside = true;
+    }
+    found.retain(|table| table.of != "byte");
+    found
+}
+
+/// The rows of the table with this name that is of these.
+fn rows_of(tables: &[Table], name: &str, of: &str) -> Vec<Vec<String>> {
+    let mut of_name = tables.iter().filter(|table| (table.name.as_str(), table.of.as_str()) == (name, of));
+    let found = of_name.next().unwrap_or_else(|| panic!("docs/format.md has no table `{name}` with a column `{of}`"));
+    assert!(of_name.next().is_none(), "docs/format.md has two such tables: {name}");
+    found.rows.clone()
+}
+
+/// A value of the code, in the form in which [`value`] has those of the page.
+trait Value {
+    fn value(self) -> String;
+}
+
+macro_rules! values {
+    ($($number:ty)*) => {$(
+        impl Value for $number {
+            fn value(self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
+}
+values!(u8 u16 u32 u64 usize MapId);
+
+impl Value for [u8; 8] {
+    fn value(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Value for &[u8] {
+    fn value(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// A value of the page: a number, a bit, or a string with the escapes of Rust.
+fn value(cell: &str) -> String {
+    if let Some(digits) = cell.strip_prefix("0x") {
+        return u64::from_str_radix(digits, 16).unwrap().to_string();
+    }
+    if let Some(bit) = cell.strip_prefix("bit ") {
+        return (1u64 << bit.parse::<u32>().unwrap()).to_string();
+    }
+    let Some(text) = cell.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
+        return cell.parse::<u64>().unwrap().to_string();
+    };
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        let (byte, len) = match (first, after.first()) {
+            (b'\\', Some(b'0')) => (0, 2),
+            (b'\\', Some(b'x')) => (hex(std::str::from_utf8(&rest[2..4]).unwrap())[0], 4),
+            _ => (first, 1),
+        };
+        bytes.push(byte);
+        rest = &rest[len..];
+    }
+    format!("{bytes:?}")
+}
+
+/// The rows that the table of a struct has to have. It does not compile without all fields.
+macro_rules! fields {
+    ($($name:ident { $($field:ident)* })*) => {
+        [$({
+            let $name { $($field: _),* } = $name::new_zeroed();
+            (stringify!($name), size_of::<$name>(), vec![$((offset_of!($name, $field), stringify!($field))),*])
+        }),*]
+    };
+}
+
+#[test]
+fn the_page_has_the_fields_of_each_struct() {
+    let structs = fields! {
+        Superblock {
+            magic version block incompatible compatible uuid hash_seed generation log_head head_seq head_chain end_chain
+            log_end next_seq behind_seq head_ordinal file_len map_table space_table log_bytes log_records created
+            written flags padding live_bytes resize reserved crc
+        }
+        RecordHeader { crc chain value_len key_len kind flags seq prev_and_map }
+        Shortcut { target_and_depth seq }
+        CatalogueEntry { map version fingerprint region }
+        OriginEntry { uuid seq crc reserved }
+        BookmarkEntry { seq limit name_len }
+        RegionHeader { magic map lines blocks since previous totals }
+        TableHeader { magic capacity reserved }
+        SentCommit { magic uuid previous seq previous_crc crc }
+        SentChange { kind key_len value_len map version_or_crc deadline }
+    };
+    let tables = tables();
+    for (name, size, fields) in &structs {
+        let ends = fields.iter().skip(1).map(|field| field.0).chain([*size]);
+        let row = |(&(offset, field), end): (&(usize, &str), usize)| {
+            vec![offset.to_string(), (end - offset).to_string(), field.to_owned()]
+        };
+        let expected: Vec<Vec<String>> = fields.iter().zip(ends).map(row).collect();
+        assert_eq!(rows_of(&tables, name, "field"), expected, "docs/format.md: {name}");
+        let caption = format!("`{name}`, {size} bytes");
+        assert!(tables.iter().any(|table| table.caption.starts_with(&caption)), "docs/format.md lacks: {caption}");
+    }
+    let checked: BTreeSet<String> = structs.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(checked, named_in_the_source().structs, "structs of the source");
+    assert_eq!(tables.iter().filter(|table| table.of == "field").count(), structs.len(), "tables of no struct");
+}
+
+/// The rows that a table of constants has to have, by its name.
+macro_rules! constants {
+    ($($module:ident { $($name:ident)* })*) => {
+        [$((stringify!($module), vec![$(($module::$name.value(), stringify!($name))),*])),*]
+    };
+}
+
+/// The same of the variants of an enumeration.
+macro_rules! variants {
+    ($($name:ident { $($variant:ident)* })*) => {
+        [$((stringify!($name), vec![$((($name::$variant as u8).value(), stringify!($variant))),*])),*]
+    };
+}
+
+/// The tables of constants with a name.
+fn named_constants() -> Vec<(&'static str, Vec<(String, &'static str)>)> {
+    let modules = constants! {
+        superblock_flags { CLEAN COUNTED }
+        flags { COMMIT NEW COPY EXPIRES SHORTCUT EXPIRED DAMAGED }
+        slot { EMPTY DEAD }
+        head { NUMBER AT CHAIN SEQ BEHIND BYTES RECORDS ORDINAL }
+        opener { OPENING WALKING INDEXING FLUSHING CLOSING }
+        writer_lock { FREE ABANDONED }
+        process { SHARED EXCLUSIVE }
+        sent { END PUT REMOVE EXPIRE CLEAR CREATE DROP RENAME PUT_UNTIL }
+    };
+    let enums = variants! {
+        Kind { Put Remove Clear Jump Incarnation }
+        ExtentKind { Log Index Table Reserve Retired ReserveLog Emptied Live }
+    };
+    let states = [
+        (live::STATE_POISONED, "STATE_POISONED"),
+        (live::STATE_CLOSING, "STATE_CLOSING"),
+        (live::STATE_LOG_UNSURE, "STATE_LOG_UNSURE"),
+        (live::STATE_ALL_UNSURE, "STATE_ALL_UNSURE"),
+        (live::STATE_UNSURE_COUNT, "STATE_UNSURE_COUNT"),
+    ];
+    let version = [(live::VERSION.to_le_bytes().value(), "VERSION")];
+    let of_live = version.into_iter().chain(states.map(|(value, name)| (value.value(), name))).collect();
+    modules.into_iter().chain(enums).chain([("live", of_live)]).collect()
+}
+
+#[test]
+fn the_page_has_each_constant() {
+    let tables = tables();
+    let of_page = |rows: Vec<Vec<String>>| -> Vec<(String, String)> {
+        rows.into_iter().map(|row| (value(&row[0]), row[1].clone())).collect()
+    };
+    for (name, expected) in named_constants() {
+        let expected: Vec<(String, String)> = expected.into_iter().map(|(value, name)| (value, name.into())).collect();
+        assert_eq!(of_page(rows_of(&tables, name, "name")), expected, "docs/format.md: {name}");
+    }
+    macro_rules! numbers {
+        ($($name:path)*) => {
+            BTreeMap::from([$((stringify!($name).replace(' ', ""), $name.value())),*])
+        };
+    }
+    let expected = numbers! {
+        BLOCK MAGIC CREATION_MAGIC VERSION KNOWN_INCOMPATIBLE SUPERBLOCK_A SUPERBLOCK_B LIVE PROCESS_TABLE PROCESSES
+        PROCESS_LEN PROCESS_EXTENTS PIN_TABLE PINS PIN_LEN PIN_EXTENTS EXTENTS COUNT_BITS COUNT_MASK LAST_COUNT
+        MAX_COUNT MAX_INCARNATION MAX_FILE_LEN MAX_KEY_LEN MAX_VALUE_LEN CATALOGUE DEFAULT_MAP MAX_MAP RECORD_HEADER
+        JUMP_LEN Shortcut::MAX_DEPTH NEXT_ID ORIGIN FOLLOWS BOOKMARKS REGION_MAGIC REGION_HEADER REGION_TOTALS
+        REGION_TOTALS_WORDS LINE SLOTS KeyHash::BITS KeyHash::TAG_BITS KeyHash::FURTHER_BITS MAP_TABLE_MAGIC
+        SPACE_TABLE_MAGIC TABLE_HEADER MAP_ENTRY DROPPED SPACE_ENTRY COMMIT_MAGIC
+    };
+    let without_name = tables.iter().filter(|table| table.of == "name" && table.name.is_empty());
+    let found = of_page(without_name.flat_map(|table| table.rows.clone()).collect());
+    let found: BTreeMap<String, String> = found.into_iter().map(|(value, name)| (name, value)).collect();
+    assert_eq!(found, expected, "docs/format.md: the numbers");
+}
+
+#[test]
+fn the_page_has_each_word() {
+    macro_rules! words {
+        ($module:ident: $from:expr; $($name:ident $len:expr),*) => {
+            (stringify!($module), vec![$(($module::$name - $from, $len, stringify!($name))),*])
+        };
+    }
+    let banks = |words: u64| 2 * 8 * words;
+    let expected = [
+        words!(live: LIVE; COMMIT_POINT 8, TAIL 8, CHAIN 8, SPACE_CHANGES 8, HORIZON 8, MAP_TABLE 8, SPACE_TABLE 8,
+            SUPERBLOCK 8, DURABLE_HEAD 8, SEAL_AT 8, SYNCED 8, DURABLE_ORDINAL 8, WRITER_LOCK 8, NEXT_TURN 8,
+            WRITING_SINCE 8, VERSION_WORD 8, IDENTITY 8 * live::IDENTITY_WORDS, STATE 8, VISIBLE 8, CHANGED 8,
+            WATCHERS 8, LOG_TOTALS banks(live::LOG_TOTALS_WORDS), RESIZE_CURSOR 8, RESIZE_TARGET 8, CHECKPOINT_BYTES 8,
+            RESIZE_ZEROED 8, HEAD banks(live::HEAD_WORDS), REUSED_BELOW 8, SCRUBBED 8, SCRUB_AT 8, QUARANTINED 8,
+            DAMAGE 8, PIN_EXTENTS 8 * PIN_EXTENTS, PROCESS_EXTENTS 8 * PROCESS_EXTENTS, OPENER 8, OPENER_DONE 8,
+            OPENER_TOTAL 8, OPENING_ID 8),
+        words!(process: 0; PID 8, SINCE 8, MODE 8, BOOT 8, ASYMMETRIC 8, FLUSHING 8, REFUSED 8),
+        words!(pin: 0; CLAIM 8, SINCE 8),
+        words!(seal: 0; COMMIT 8, SPACE 8, CLOSED 8),
+    ];
+    let tables = tables();
+    for (name, words) in expected {
+        let expected: Vec<Vec<String>> =
+            words.iter().map(|(at, len, word)| vec![at.to_string(), len.to_string(), (*word).to_owned()]).collect();
+        assert_eq!(rows_of(&tables, name, "word"), expected, "docs/format.md: {name}");
+        let overlap = words.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0);
+        assert_eq!(overlap, None, "words that overlap");
+    }
+}
+
+/// The bits of each part of a packed word.
+fn parts_of_words() -> Vec<(&'static str, Vec<(u64, &'static str)>)> {
+    let far = MAX_FILE_LEN - 8;
+    let shortcut = |target, depth| Shortcut::new(target, depth, 0).target_and_depth.get();
+    let record = |prev, map| RecordHeader::pack_prev_and_map(prev, map).get();
+    let (tags, further) = ((1 << KeyHash::TAG_BITS) - 1, (1 << KeyHash::FURTHER_BITS) - 1);
+    let hash = |tag, further| KeyHash::from_parts(tag, further).bits();
+    let (log, cursor) = (state_word(ExtentKind::Log, 0), |line, drops| resize_cursor(MapId(0), line, drops));
+    let (many, of_pid) = (u32::MAX.into(), opener::word(u32::MAX, 0) | opener::word(u32::MAX - 1, 0));
+    vec![
+        ("Seq", vec![(COUNT_MASK, "count"), (MAX_INCARNATION << COUNT_BITS, "incarnation")]),
+        ("prev_and_map", vec![(record(far, MapId(0)), "prev"), (record(0, MAX_MAP), "map")]),
+        ("target_and_depth", vec![(shortcut(far, 0), "target"), (shortcut(0, Shortcut::MAX_DEPTH), "depth")]),
+        ("KeyHash", vec![(hash(tags, 0), "tag"), (hash(0, further), "further")]),
+        ("slot", vec![(slot::new(0, far), "offset"), (slot::new(tags, 0), "tag")]),
+        ("extent_word", vec![(extent_word(many * BLOCK, 0), "offset"), (extent_word(0, many), "blocks")]),
+        ("state_word", vec![(state_word(ExtentKind::Log, u64::MAX) - log, "seq"), (0xff * log, "kind")]),
+        ("commit_word", vec![(commit_word(far, 0), "end"), (commit_word(0, 0xff_ffff), "seq")]),
+        (
+            "resize_cursor",
+            vec![
+                (cursor(many, false) ^ cursor(0, false), "line"),
+                (resize_cursor(MapId((1 << 31) - 2), 0, false), "map"),
+                (cursor(0, true) ^ cursor(0, false), "drops_tombstones"),
+            ],
+        ),
+        ("opener", vec![(of_pid, "pid"), (opener::word(0, u64::MAX) - 1, "step")]),
+        (
+            "writer_lock",
+            vec![
+                (writer_lock::freed(u64::MAX, 0), "count"),
+                (writer_lock::freed(0, writer_lock::holder(u64::MAX)), "holder"),
+                (writer_lock::WAITERS, "WAITERS"),
+            ],
+        ),
+        ("pin", vec![(pin::claim(0, u64::MAX) ^ pin::claim(0, 0), "count"), (pin::claim((1 << 20) - 2, 0), "owner")]),
+    ]
+}
+
+#[test]
+fn the_page_has_the_bits_of_each_word() {
+    let tables = tables();
+    let words = parts_of_words();
+    for (name, expected) in &words {
+        let mask = |row: Vec<String>| {
+            let (first, last) = row[0].split_once('–').unwrap_or((&row[0], &row[0]));
+            let (first, last): (u32, u32) = (first.parse().unwrap(), last.parse().unwrap());
+            (u64::MAX << first & u64::MAX >> (63 - last), row[1].clone())
+        };
+        let found: Vec<(u64, String)> = rows_of(&tables, name, "part").into_iter().map(mask).collect();
+        let expected: Vec<(u64, String)> = expected.iter().map(|(mask, part)| (*mask, (*part).to_owned())).collect();
+        assert_eq!(found, expected, "docs/format.md: {name}");
+    }
+    let there = tables.iter().filter(|table| table.of == "part").count();
+    assert_eq!(there, words.len(), "tables of bits that are not compared");
+}
+
+/// What the source of the layout names.
+#[derive(Default)]
+struct Named {
+    structs: BTreeSet<String>,
+    /// Constants and variants, each with the module or type that it is in.
+    constants: BTreeSet<(String, String)>,
+}
+
+fn named_in_the_source() -> Named {
+    let mut named = Named::default();
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut files = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/file/layout")).unwrap() {
+        let source = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let (mut scope, mut is_enum) = (String::new(), false);
+        for line in source.lines() {
+            let opens =
+                ["pub mod ", "impl ", "pub enum ", "pub struct "].into_iter().find(|start| line.starts_with(start));
+            if let Some(start) = opens.filter(|_| line.ends_with('{')) {
+                (scope, is_enum) = (word(&line[start.len()..]), start == "pub enum ");
+                if start == "pub struct " {
+                    named.structs.insert(scope.clone());
+                }
+            } else if line.starts_with('}') {
+                (scope, is_enum) = (String::new(), false);
+            }
+            let line = line.trim_start();
+            if let Some(name) = line.strip_prefix("pub const ").filter(|rest| !rest.starts_with("fn ")).map(word) {
+                named.constants.insert((scope.clone(), name));
+            } else if is_enum && line.contains(" = ") && !line.starts_with("//") {
+                named.constants.insert((scope.clone(), word(line)));
+            }
+        }
+        files += 1;
+    }
+    assert!(files > 5 && named.structs.len() > 5 && named.constants.len() > 100, "the source was read");
+    named
+}
+
+#[test]
+fn the_page_names_what_the_source_names() {
+    // How long a word is, is in its row.
+    let lengths = [("live", "IDENTITY_WORDS"), ("live", "LOG_TOTALS_WORDS"), ("live", "HEAD_WORDS"), ("seal", "WORDS")];
+    let mut expected = named_in_the_source().constants;
+    for (scope, name) in lengths {
+        assert!(expected.remove(&(scope.to_owned(), name.to_owned())), "{name} is gone");
+    }
+    let is_constant = |name: &String| !name.starts_with(char::is_lowercase);
+    let mut found = BTreeSet::new();
+    for table in tables() {
+        for name in table.rows.iter().filter_map(|row| row.last()).filter(|name| is_constant(name)) {
+            let scope = (table.name.as_str(), name.as_str());
+            let (scope, name) = if table.name.is_empty() { name.split_once("::").unwrap_or(scope) } else { scope };
+            assert!(found.insert((scope.to_owned(), name.to_owned())), "docs/format.md names {scope}::{name} twice");
+        }
+    }
+    assert_eq!(found, expected, "names of docs/format.md, and of src/file/layout");
 }
 
 fn golden() -> PathBuf {

@@ -198,7 +198,7 @@ impl<'f> Commit<'f> {
     }
 
     /// Writes the commit as bytes, for [`Store::apply_from`](crate::Store::apply_from) of a store elsewhere. They end
-    /// with a checksum. The format is described at [`SentCommit`](crate::format::SentCommit).
+    /// with a checksum. [The format](crate::format#commits-that-are-sent) is specified.
     ///
     /// ```
     /// use slotlog::Store;

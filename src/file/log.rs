@@ -123,7 +123,7 @@ impl<'a> Record<'a> {
         self.kind() == Some(Kind::Remove) && self.crc_holds()
     }
 
-    /// Whether it stands for a record that was damaged: see [quarantine](super::layout#quarantine).
+    /// Whether it stands for a record that was damaged: see [quarantine](crate::format#quarantine).
     #[inline]
     pub(crate) fn is_damaged(&self) -> bool {
         self.header.flags & flags::DAMAGED != 0

@@ -6,7 +6,7 @@
 
 mod extents;
 pub(crate) mod index;
-pub mod layout;
+pub(crate) mod layout;
 pub(crate) mod live_table;
 pub(crate) mod locks;
 pub(crate) mod log;

@@ -1,5 +1,5 @@
-//! A commit as bytes: how it is sent from one store to another. The format is in
-//! [`layout`](crate::file::layout::SentCommit).
+//! A commit as bytes: how it is sent from one store to another. [The format](crate::format#commits-that-are-sent)
+//! begins with a [`SentCommit`].
 //!
 //! **Invariant.** A CRC ends each commit, and is checked before it becomes visible: a commit that was cut off or
 //! damaged on its way is not applied.

@@ -32,8 +32,8 @@ pub(crate) fn live_is_current(mapping: &Mapping, identity: Option<[u64; 6]>, wor
 }
 
 /// The identity that the live area has.
-pub(crate) fn live_identity(mapping: &Mapping) -> Result<[u64; 6]> {
-    let mut identity = [0; 6];
+pub(crate) fn live_identity(mapping: &Mapping) -> Result<[u64; live::IDENTITY_WORDS as usize]> {
+    let mut identity = [0; live::IDENTITY_WORDS as usize];
     for (index, word) in identity.iter_mut().enumerate() {
         *word = mapping.live(live::IDENTITY + 8 * index as u64)?;
     }
@@ -167,12 +167,12 @@ impl LogTotals {
     }
 
     #[inline(always)]
-    pub(crate) fn of_words([seq, bytes, records, live_bytes]: [u64; 4]) -> LogTotals {
+    pub(crate) fn of_words([seq, bytes, records, live_bytes]: [u64; live::LOG_TOTALS_WORDS as usize]) -> LogTotals {
         LogTotals { seq: Seq(seq), bytes, records, live_bytes }
     }
 
     #[inline(always)]
-    pub(crate) fn words(self) -> [u64; 4] {
+    pub(crate) fn words(self) -> [u64; live::LOG_TOTALS_WORDS as usize] {
         [self.seq.0, self.bytes, self.records, self.live_bytes]
     }
 }

@@ -27,7 +27,7 @@ pub struct RegionHeader {
     /// Offset of the region that a reader below `since` needs, 0 if there was none.
     pub previous: U64,
     /// Two banks of {seq, keys, bytes, slots, dead}.
-    pub totals: [[U64; 5]; 2],
+    pub totals: [[U64; REGION_TOTALS_WORDS as usize]; 2],
 }
 const _: () = assert!(size_of::<RegionHeader>() == REGION_HEADER as usize);
 
@@ -128,7 +128,7 @@ impl KeyHash {
 
     /// The hash with these bits; any further ones do not count.
     #[inline]
-    pub const fn from_bits(bits: u64) -> KeyHash {
+    pub(crate) const fn from_bits(bits: u64) -> KeyHash {
         KeyHash(bits & ((1 << KeyHash::BITS) - 1))
     }
 

@@ -5,7 +5,7 @@ pub mod live {
     use crate::file::layout::LIVE;
 
     /// The commit point: see [`commit_word`](crate::file::layout::commit_word). Once it is stored, the commit survives
-    /// a kill. It and [`SPACE_CHANGES`] come first of all words, since the [seal](crate::file::layout#the-seal) vouches
+    /// a kill. It and [`SPACE_CHANGES`] come first of all words, since the [seal](crate::format#the-seal) vouches
     /// for what a copy from front to back reads between them and itself.
     pub const COMMIT_POINT: u64 = LIVE;
     /// End offset of the last commit whose slots are all published.
@@ -50,7 +50,7 @@ pub mod live {
     /// The `log_head` of the superblock in force, or of one before it: nothing of the log from there on is reused.
     /// Stored before [`DURABLE_ORDINAL`]: with an older ordinal, it only claims less.
     pub const DURABLE_HEAD: u64 = LIVE + 96;
-    /// Offset of the [seal](crate::file::layout#the-seal). Only the holder of the writer lock changes it.
+    /// Offset of the [seal](crate::format#the-seal). Only the holder of the writer lock changes it.
     pub const SEAL_AT: u64 = LIVE + 104;
     /// The highest sequence number of a commit that is known to be durable. It only grows.
     pub const SYNCED: u64 = LIVE + 112;
@@ -125,7 +125,7 @@ pub mod live {
     pub const OPENING_ID: u64 = LIVE + 920;
 }
 
-/// The words of the seal, the last block of a file: see [the seal](crate::file::layout#the-seal).
+/// The words of the seal, the last block of a file: see [the seal](crate::format#the-seal).
 pub mod seal {
     /// The sequence number of the commit point, stored right before it.
     pub const COMMIT: u64 = 0;
@@ -212,7 +212,7 @@ pub mod writer_lock {
 
     /// Whether the lock can be taken.
     #[inline]
-    pub const fn is_free(word: u64) -> bool {
+    pub(crate) const fn is_free(word: u64) -> bool {
         matches!(holder(word), FREE | ABANDONED)
     }
 
@@ -292,13 +292,13 @@ pub const fn commit_word(end: u64, seq: u64) -> u64 {
 
 /// The end offset in a [`commit_word`].
 #[inline]
-pub const fn commit_end(word: u64) -> u64 {
+pub(crate) const fn commit_end(word: u64) -> u64 {
     (word & ((1 << 40) - 1)) * 8
 }
 
 /// The sequence number in a [`commit_word`], given the visible one.
 #[inline]
-pub const fn commit_seq(word: u64, visible: u64) -> u64 {
+pub(crate) const fn commit_seq(word: u64, visible: u64) -> u64 {
     let ahead = (word >> 40).wrapping_sub(visible) & 0xff_ffff;
     // In a damaged file it can be anything.
     visible.wrapping_add(ahead)

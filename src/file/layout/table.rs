@@ -66,7 +66,7 @@ pub const fn extent_offset(word: u64) -> u64 {
 
 /// Blocks of an [`extent_word`].
 #[inline]
-pub const fn extent_blocks(word: u64) -> u64 {
+pub(crate) const fn extent_blocks(word: u64) -> u64 {
     word >> 32
 }
 
@@ -157,7 +157,7 @@ pub const BOOKMARKS: &[u8] = b"\xffbookmarks";
 
 /// Whether a key of the catalogue is the name of a map.
 #[inline]
-pub fn is_name(key: &[u8]) -> bool {
+pub(crate) fn is_name(key: &[u8]) -> bool {
     key.first().is_some_and(|&first| first != 0xff)
 }
 

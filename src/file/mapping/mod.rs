@@ -12,7 +12,7 @@
 //! * The base pointer belongs to a [span] that stays mapped as long as the `Mapping` lives. A span grows in place;
 //!   where the addresses after it are taken, the file is mapped anew, and the old spans stay. They grow geometrically,
 //!   so they are few.
-//! * The last block of a file is the [seal](super::layout#the-seal). It lies after the length that callers see, and the
+//! * The last block of a file is the [seal](crate::format#the-seal). It lies after the length that callers see, and the
 //!   mapping covers it as well.
 //! * The length is raised only after the file has been extended, by us or by another process, and the mapping covers
 //!   it. The file is shortened, by us or by another process, only where nothing is read: the part cut off is not in

@@ -1,5 +1,5 @@
 //! The seal: the last block of a file, which says what was committed last. See [the
-//! format](crate::file::layout#the-seal).
+//! format](crate::format#the-seal).
 //!
 //! Memory has none: it cannot be copied. Nor has a file after a power cut, until its log was followed to the end: the
 //! file may be shorter than it was, and its last block may be the end of the log.
