@@ -18,8 +18,8 @@
 //! | [`Error`] | what is wrong, where, and what to do |
 //!
 //! Modules that are there to be read: [`design`], how it works and why, with what survives a kill and a power cut, the
-//! trust boundary, and the case against mmap; [`care`], backup and repair; [`watching`], events and figures for operators;
-//! and [`mod@format`], every byte of the file.
+//! trust boundary, and the case against mmap; [`care`], backup and repair; [`watching`], events and figures for
+//! operators; and [`mod@format`], every byte of the file.
 //!
 //! Every call blocks, for as long as the disk or another writer takes. From asynchronous code, use something like
 //! `spawn_blocking`.

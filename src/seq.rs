@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 /// The sequence number of a commit: later commits have greater ones, and numbers may be skipped.
 ///
-/// It is made of an incarnation, which begins with each recovery from a power cut, and, in the bits below it, a count of
-/// commits: a commit that a power cut has undone never has the number of a later one. It prints as one number; `{:#x}`
-/// is shorter. To keep it elsewhere, turn it into a `u64` and back, or into text.
+/// It is made of an incarnation, which begins with each recovery from a power cut, and, in the bits below it, a count
+/// of commits: a commit that a power cut has undone never has the number of a later one. It prints as one number;
+/// `{:#x}` is shorter. To keep it elsewhere, turn it into a `u64` and back, or into text.
 ///
 /// ```
 /// use slotlog::Seq;
@@ -21,7 +21,8 @@ use std::str::FromStr;
 /// assert_eq!((seen.to_string().parse(), format!("{seen:#x}").parse()), (Ok(seen), Ok(seen)));
 /// # Ok::<(), slotlog::Error>(())
 /// ```
-// What it is made of: `file::layout::seq`. Pins and the space table have the count alone. It is a bare number there, so that the two are never compared.
+// What it is made of: `file::layout::seq`. Pins and the space table have the count alone. It is a bare number there, so
+// that the two are never compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Seq(pub(crate) u64);
 

@@ -220,8 +220,8 @@ impl Transaction {
         self.len() == 0
     }
 
-    /// Remembers how far the transaction has come, for [`rollback_to`](Transaction::rollback_to). It takes constant time
-    /// and no space in the log.
+    /// Remembers how far the transaction has come, for [`rollback_to`](Transaction::rollback_to). It takes constant
+    /// time and no space in the log.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -1,9 +1,9 @@
 //! What serde tells of a type, as text, so that a map of one type is not read as one of another.
 //!
-//! A type that implements `Deserialize` asks a deserializer for what it is made of: a struct by its name and its fields,
-//! an enum by its name and its variants, numbers and strings by their kinds. This one notes what it is asked for, and
-//! answers with a small value of that kind, until the type is done or refuses a value. What was noted up to then is the
-//! same each time. Each pass takes another variant of each enum, until all were seen.
+//! A type that implements `Deserialize` asks a deserializer for what it is made of: a struct by its name and its
+//! fields, an enum by its name and its variants, numbers and strings by their kinds. This one notes what it is asked
+//! for, and answers with a small value of that kind, until the type is done or refuses a value. What was noted up to
+//! then is the same each time. Each pass takes another variant of each enum, until all were seen.
 
 use std::collections::BTreeMap;
 use std::fmt;

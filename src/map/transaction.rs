@@ -62,8 +62,8 @@ impl Transaction {
         TransactionMap { batch: &mut self.batch, typed: map.typed.clone() }
     }
 
-    /// The map of this name and these types within this transaction, which makes it if there is none. It is created, with
-    /// its entries, when the transaction is committed; afterwards, [`Store::map`](crate::Store::map) opens it.
+    /// The map of this name and these types within this transaction, which makes it if there is none. It is created,
+    /// with its entries, when the transaction is committed; afterwards, [`Store::map`](crate::Store::map) opens it.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

@@ -66,7 +66,8 @@ pub(crate) struct Batch {
     own: HashTable<Own>,
     /// The changes to each map.
     pub(super) parts: BTreeMap<MapId, Part>,
-    /// The maps that it has made, also if it has dropped them again: they have no region, and only the batch knows them.
+    /// The maps that it has made, also if it has dropped them again: they have no region, and only the batch knows
+    /// them.
     pub(super) made: BTreeMap<MapId, Made>,
     /// The maps that it has dropped.
     pub(super) dropped: BTreeSet<MapId>,

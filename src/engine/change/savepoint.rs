@@ -1,7 +1,8 @@
 //! Savepoints: states of a batch to which it can be rolled back.
 //!
-//! The log's tail is the savepoint: the records after it are forgotten by going back to it. What the batch knows besides
-//! is what its records say, so it is kept where it is small, and derived from the forgotten records where it is large.
+//! The log's tail is the savepoint: the records after it are forgotten by going back to it. What the batch knows
+//! besides is what its records say, so it is kept where it is small, and derived from the forgotten records where it is
+//! large.
 
 use std::sync::Arc;
 

@@ -110,8 +110,8 @@ impl<'e> Writing<'e> {
     }
 
     /// Looks at the records of a commit that may be about maps, before it is finished. Puts the regions of new maps in
-    /// force: the record that says where the region of a map is comes after those of the map's entries. Returns the maps
-    /// that the commit drops.
+    /// force: the record that says where the region of a map is comes after those of the map's entries. Returns the
+    /// maps that the commit drops.
     pub(super) fn enter_maps(&mut self, start: Offset, end: Offset) -> Result<BTreeSet<MapId>> {
         let (mut regions, mut dropped) = (BTreeMap::new(), BTreeSet::new());
         for record in Scan::new(&self.engine.mapping, start, end) {
