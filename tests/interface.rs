@@ -42,8 +42,8 @@ fn public() -> BTreeSet<String> {
 fn every_type_can_be_printed_and_all_that_last_can_be_sent_and_shared() {
     let mut seen = BTreeSet::new();
     seen.extend(all_are!(shared:
-        Transaction, TransactionMap<'_, str, u64>, TransactionMapIter<'_, str, u64>, Store, Options, Snapshot,
-        Iter<'_>, Keys<'_>, Values<'_>, Changes, ChangesIter<'_>, Change<'_>, ChangeKind<'_>, Map<str, u64>,
+        Transaction, Savepoint, TransactionMap<'_, str, u64>, TransactionMapIter<'_, str, u64>, Store, Options,
+        Snapshot, Iter<'_>, Keys<'_>, Values<'_>, Changes, ChangesIter<'_>, Change<'_>, ChangeKind<'_>, Map<str, u64>,
         MapIter<str, u64>, MapKeys<str, u64>, MapValues<str, u64>, MapChanges<str, u64>, MapChangesIter<'_, str, u64>,
         MapChange<String, u64>, SnapshotMap<'_, str, u64>, SnapshotMapIter<'_, str, u64>,
         SnapshotMapKeys<'_, str, u64>, SnapshotMapValues<'_, str, u64>, SnapshotMapRefs<'_, str, Pod<u64>>,
