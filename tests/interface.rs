@@ -35,7 +35,9 @@ fn public() -> BTreeSet<String> {
     let names = exports.flat_map(|path| path.rsplit("::").next().unwrap().trim_matches(['{', '}', ' ']).split(','));
     let others = ["Arg", "Codec", "View", "Result", "repair", "repair_with", "zerocopy"];
     let names = names.map(str::trim).filter(|name| !name.is_empty() && !others.contains(name));
-    names.filter(|name| name.starts_with(char::is_uppercase)).map(str::to_owned).collect()
+    // Constants are of the file format.
+    let is_type = |name: &&str| name.starts_with(char::is_uppercase) && name.contains(char::is_lowercase);
+    names.filter(is_type).map(str::to_owned).collect()
 }
 
 #[test]
