@@ -10,9 +10,10 @@ use crate::error::CodecError;
 ///
 /// The name in the file tells types apart: it has the name that the type has for serde, and a checksum of all that it
 /// is made of (names and types of fields, variants of enums, types within). A map of users does not open as a map of
-/// orders, nor as one of users with another field: [`TypeMismatch`](crate::Error::TypeMismatch). What a type checks by
-/// itself when it is deserialised, such as the text of an address, serde does not tell; where such a type comes first,
-/// what follows it counts by its name only. If the meaning of a field changes and nothing else, assign a new version
+/// orders, nor as one of users with another field: [`TypeMismatch`](crate::Error::TypeMismatch). Two types
+/// that serde sees as the same, such as `u8` and `NonZero<u8>`, have one name. Of a type that refuses the small values
+/// that it is tried with (`1`, `"a"`), what follows the refused value counts by the names of its fields only. If the
+/// meaning of a field changes and nothing else, assign a new version
 /// ([`Store::map_versioned`](crate::Store::map_versioned)).
 ///
 /// ```
