@@ -17,9 +17,9 @@
 //! | [`BackupOptions`], [`BackupReport`] | how a backup is made while others write, and what it has |
 //! | [`Error`] | what is wrong, where, and what to do |
 //!
-//! Modules that are there to be read: [`design`], how it works and why, with what survives a kill and a power cut, the
-//! trust boundary, and the case against mmap; [`care`], backup and repair; [`watching`], events and figures for
-//! operators; and [`mod@format`], every byte of the file.
+//! These modules are there to be read: [`guide`], how to use it for what you want to do; [`care`], copies and repair;
+//! [`watching`], events and figures for operators; [`design`], how it works and why; and [`mod@format`], every byte of
+//! the file.
 //!
 //! Every call blocks, for as long as the disk or another writer takes. From asynchronous code, use something like
 //! `spawn_blocking`.
@@ -196,6 +196,10 @@ pub mod format {
     #[cfg(feature = "testing")]
     pub use crate::file::layout::*;
 }
+
+#[doc = include_str!("../docs/guide/links.txt")]
+#[doc = include_str!("../docs/guide/README.md")]
+pub mod guide;
 
 /// The program in the README has to compile.
 #[cfg(doctest)]

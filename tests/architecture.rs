@@ -86,7 +86,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ("engine/feed", &["told", "names", "commits", "follow", "wire", "increment"]),
     ("codec", &["mod", "arg", "plain", "compound", "owned", "pod", "schema", "serialised"]),
     ("stats", &["serial", "distribution", "report", "published", "census"]),
-    ("", &["background", "keys", "source", "changes", "snapshot", "transaction", "options", "store"]),
+    ("", &["background", "keys", "source", "changes", "snapshot", "transaction", "options", "store", "guide"]),
     ("map", &["typed", "changes", "iter", "value_ref", "handle", "catalogue", "entry", "snapshot", "transaction"]),
     ("copies", &["feed", "export", "import", "store"]),
 ];

@@ -111,6 +111,21 @@ fn samples() {
     assert!(fails("samples", path, &[]).contains("usage"));
 }
 
+#[test]
+fn sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 1..=2 {
+        let output = run("sessions", folder.path(), &[]);
+        let (sessions, notes) = (19 * round, 190 * round);
+        let expected = format!(
+            "19 sessions finished, 1 died in a transaction\n\
+             {sessions} sessions are counted, and {notes} notes are in the store\n"
+        );
+        assert_eq!(output, expected);
+    }
+    assert!(fails("sessions", folder.path(), &["many"]).contains("invalid digit"));
+}
+
 /// A process of the example `follow`, which is killed when it is dropped.
 struct Following(std::process::Child);
 

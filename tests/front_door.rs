@@ -14,15 +14,20 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// The folder of the guide.
+const GUIDE: &str = "docs/guide";
+
 /// The pages, with their names below the root.
 fn pages() -> Vec<(String, String)> {
     let mut names: Vec<String> =
         ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(String::from).to_vec();
-    for entry in fs::read_dir(root().join("docs")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        // There are plots as well.
-        if name.ends_with(".md") {
-            names.push(format!("docs/{name}"));
+    for folder in ["docs", GUIDE] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            // There are plots as well.
+            if name.ends_with(".md") {
+                names.push(format!("{folder}/{name}"));
+            }
         }
     }
     assert!(names.len() > 7, "the pages were found");
@@ -65,6 +70,12 @@ fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<It
         .flat_map(move |line| line.split(open).skip(1).filter_map(move |rest| rest.find(close).map(|end| &rest[..end])))
 }
 
+/// The definitions of links in a text, `[label]: target`. A sentence may begin like that, too.
+fn definitions(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let definitions = text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
+    definitions.filter(|(_, target)| !target.contains(' '))
+}
+
 /// The lines outside fenced blocks.
 fn prose(text: &str) -> String {
     let parts: Vec<&str> = text.split("```").step_by(2).collect();
@@ -93,7 +104,9 @@ fn the_front_page_of_the_crate_leads_to_its_items_soon() {
 fn links_lead_to_a_file_and_a_heading_in_it() {
     let mut found = 0;
     for (name, text) in pages() {
-        for link in between(&prose(&text), "](", ")").filter(|link| !link.contains("://")) {
+        let prose = prose(&text);
+        let defined = definitions(&prose).map(|(_, target)| target);
+        for link in between(&prose, "](", ")").chain(defined).filter(|link| !link.contains("://")) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             let here = root().join(&name);
             let target = if file.is_empty() { here } else { here.parent().unwrap().join(file) };
@@ -110,6 +123,81 @@ fn links_lead_to_a_file_and_a_heading_in_it() {
     assert!(found > 15, "the links were found");
 }
 
+/// The pages of the guide by their names, without its index.
+fn guide() -> Vec<(String, String)> {
+    let of_guide = |name: &str| Some(name.strip_prefix(GUIDE)?.strip_prefix('/')?.strip_suffix(".md")?.to_owned());
+    let pages = pages().into_iter().filter_map(|(name, text)| Some((of_guide(&name)?, text)));
+    let pages: Vec<_> = pages.filter(|(name, _)| name != "README").collect();
+    assert!(pages.len() >= 15, "the guide was found");
+    pages
+}
+
+#[test]
+fn the_guide_lists_and_compiles_each_of_its_pages() {
+    let (index, modules) = (read(&format!("{GUIDE}/README.md")), read("src/guide.rs"));
+    for (name, _) in guide() {
+        assert!(index.contains(&format!("][{name}]")), "the index of the guide has no link to {name}");
+        assert!(modules.contains(&format!("page!({name});")), "the programs of {name} are not compiled");
+    }
+}
+
+#[test]
+fn the_questions_have_short_answers_that_lead_on() {
+    let text = read(&format!("{GUIDE}/questions.md"));
+    let answers: Vec<&str> = text.split("\n# ").skip(1).collect();
+    assert!(answers.len() >= 30, "there are {} questions", answers.len());
+    for answer in answers {
+        let (question, rest) = answer.split_once('\n').unwrap();
+        // The definitions of all links come after the last answer.
+        let answer: Vec<&str> = rest.lines().filter(|line| definitions(line).next().is_none()).collect();
+        let answer = answer.join("\n");
+        assert!(answer.contains("][") || answer.contains("]("), "no link: {question}");
+        assert!(answer.trim().lines().count() <= 4, "a short answer: {question}");
+    }
+}
+
+/// Each link works in two places: on a forge by its definition in the page, in rustdoc by that in `links.txt`.
+#[test]
+fn the_links_of_the_guide_lead_to_the_same_place_in_rustdoc() {
+    let known = read(&format!("{GUIDE}/links.txt"));
+    let known: Vec<(&str, &str)> = definitions(&known).collect();
+    let mut used = Vec::new();
+    let mut pages = guide();
+    pages.push(("README".to_owned(), read(&format!("{GUIDE}/README.md"))));
+    for (name, text) in &pages {
+        let prose = prose(text);
+        for (label, target) in definitions(&prose) {
+            let (file, heading) = target.split_once(".md").unwrap();
+            let there = match file.strip_prefix("../") {
+                None => format!("crate::guide::{file}{heading}"),
+                Some(module @ ("care" | "design")) => format!("crate::{module}{heading}"),
+                Some(other) => format!("https://docs.rs/crate/slotlog/latest/source/docs/{other}.md"),
+            };
+            assert!(known.contains(&(label, &there)), "{GUIDE}/links.txt lacks [{label}]: {there}");
+            used.push(label.to_owned());
+        }
+        for label in between(&prose, "][", "]") {
+            assert!(definitions(&prose).any(|(defined, _)| defined == label), "{name}: [{label}] is not defined");
+        }
+    }
+    for (label, _) in known {
+        assert!(used.iter().any(|used| used == label), "{GUIDE}/links.txt has [{label}], which no page needs");
+    }
+}
+
+/// `cargo test` does not build the other stores, so their half of that page is a test of the package that does.
+#[test]
+fn what_the_guide_shows_of_other_stores_is_compiled_beside_them() {
+    let lines = |text: &str| text.lines().map(|line| format!("{}\n", line.trim())).collect::<String>();
+    let (page, compiled) = (read(&format!("{GUIDE}/migrating.md")), lines(&read("benches/peers/tests/migrating.rs")));
+    let blocks: Vec<&str> = page.split("```").skip(1).step_by(2).collect();
+    let of_others: Vec<&str> = blocks.iter().filter_map(|block| block.strip_prefix("rust,ignore\n")).collect();
+    assert_eq!(of_others.len(), 8, "four stores, and a program that moves the data of each");
+    for block in of_others {
+        assert!(compiled.contains(&lines(block)), "benches/peers/tests/migrating.rs does not have:\n{block}");
+    }
+}
+
 #[test]
 fn commands_name_targets_that_exist() {
     let mut found = 0;
@@ -120,6 +208,8 @@ fn commands_name_targets_that_exist() {
             let path = match pair[0] {
                 "--example" => format!("examples/{target}.rs"),
                 "--bench" => format!("benches/{target}.rs"),
+                // Of the package of other stores.
+                "--test" if target == "migrating" => format!("benches/peers/tests/{target}.rs"),
                 "--test" => format!("tests/{target}.rs"),
                 "--bin" => format!("src/bin/{target}.rs"),
                 _ => continue,
@@ -190,7 +280,9 @@ fn the_pages_are_in_plain_english() {
                 assert!(!words.iter().any(|w| w == word), "{name}:{}: say it without `{word}`: {line}", number + 1);
             }
             assert!(!line.to_lowercase().contains("so many"), "{name}:{}: {line}", number + 1);
-            let is_wide = line.chars().count() > 120 && !line.starts_with('|');
+            // Rows of tables, and definitions of links.
+            let is_one_line = line.starts_with('|') || definitions(line).next().is_some();
+            let is_wide = line.chars().count() > 120 && !is_one_line;
             assert!(!is_wide, "{name}:{}: longer than 120 columns", number + 1);
         }
     }

@@ -23,6 +23,7 @@ use crate::error::CodecError;
 /// use slotlog::{Pod, Store};
 ///
 /// #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Debug, PartialEq)]
+/// #[zerocopy(crate = "slotlog::zerocopy")] // not needed where `zerocopy` is a dependency of your own
 /// #[repr(C)]
 /// struct Sample {
 ///     time: u64,
