@@ -358,7 +358,10 @@ pub enum Error {
         map: String,
     },
     /// A transaction was to be rolled back to a savepoint that is not one of its own, or that was taken back itself.
-    #[error("{}: not a savepoint of this transaction, or taken back with an earlier one", path.display())]
+    #[error(
+        "{}: the savepoint is of another transaction, or was taken back with an earlier one; use one that is left",
+        path.display()
+    )]
     NoSuchSavepoint {
         /// The file.
         path: PathBuf,
