@@ -59,6 +59,7 @@ impl fmt::Debug for Transaction {
 
 impl Transaction {
     pub(crate) fn begin(engine: &Arc<Engine>) -> Result<Transaction> {
+        engine.sweep_drops()?;
         let batch = Batch::begin(Arc::clone(engine))?;
         // Report damage now, since `len` cannot.
         batch.len(DEFAULT_MAP)?;
@@ -220,8 +221,9 @@ impl Transaction {
         self.len() == 0
     }
 
-    /// Remembers how far the transaction has come, for [`rollback_to`](Transaction::rollback_to). It takes constant
-    /// time and no space in the log.
+    /// Remembers how far the transaction has come, for [`rollback_to`](Transaction::rollback_to). It takes no
+    /// space in the log, and time and memory in proportion to the number of maps that the transaction has changed, not
+    /// to that of its changes.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;

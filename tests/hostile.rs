@@ -52,8 +52,11 @@ impl Image {
     fn of(bytes: Vec<u8>, history: History, current: BTreeMap<Vec<u8>, Vec<u8>>) -> Image {
         let interesting =
             (0..bytes.len()).step_by(64).filter(|&at| bytes[at..at + 64].iter().any(|&byte| byte != 0)).collect();
-        // The log begins at the first extent, and follows its jumps.
-        let (mut records, mut at) = (Vec::new(), EXTENTS as usize);
+        // The log begins where the superblock in force says, and follows its jumps.
+        let superblocks =
+            [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| Superblock::read_from_prefix(&bytes[at as usize..]).unwrap().0);
+        let in_force = superblocks.iter().max_by_key(|superblock| superblock.generation.get()).unwrap();
+        let (mut records, mut at) = (Vec::new(), in_force.log_head.get() as usize);
         while let Ok((header, _)) = RecordHeader::ref_from_prefix(&bytes[at..]) {
             if Kind::from_u8(header.kind).is_none() {
                 break;
@@ -131,7 +134,6 @@ fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
     map.insert_with_expiry("expires", value("expires", 1), later).unwrap();
     store.map::<str, u32>("dropped").unwrap().insert("dropped", 1).unwrap();
     store.map::<u32, ()>("a set").unwrap().insert(1, ()).unwrap();
-    assert!(store.rename_map("a set", "another set").unwrap() && store.drop_map("dropped").unwrap());
     store.insert("cleared", value("cleared", 0)).unwrap();
     store.clear().unwrap();
     for number in 0..24 {
@@ -146,6 +148,8 @@ fn fill(store: &Store) -> (History, BTreeMap<Vec<u8>, Vec<u8>>) {
         transaction.insert(&key, value(&key, 200 + number)).unwrap();
     }
     transaction.commit().unwrap();
+    // After the transaction, which would forget the map that was dropped.
+    assert!(store.rename_map("a set", "another set").unwrap() && store.drop_map("dropped").unwrap());
     store.checkpoint().unwrap();
     store.insert("nothing", "").unwrap();
     current.remove(&b"cleared"[..]);

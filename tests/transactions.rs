@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use slotlog::{Durability, Error, Map, Savepoint, Seq, Store, Transaction};
+use slotlog::{Durability, Error, FeedChangeKind, Map, Savepoint, Seq, Store, Transaction};
 use support::{Random, assert_clean, folder, setting};
 
 /// The maps of a store, by their names. The default map has none.
@@ -314,4 +314,92 @@ fn a_savepoint_is_of_one_transaction() {
     assert!(matches!(of_other.rollback_to(&saved), Err(Error::NoSuchSavepoint { .. })));
     of_other.commit().unwrap();
     assert_eq!(other.len().unwrap(), 1);
+}
+
+/// A map that is made anew and takes the name of the one before, again and again: dropped maps do not pile up.
+#[test]
+fn maps_that_are_replaced_in_transactions_leave_no_space_behind() {
+    let store = Store::in_memory().unwrap();
+    let mut lengths = Vec::new();
+    for round in 0..4_000_u32 {
+        let mut exchange = store.begin().unwrap();
+        exchange.map::<u32, u32>("new").unwrap().insert(round, round).unwrap();
+        exchange.rename_map("new", "now").unwrap();
+        exchange.commit().unwrap();
+        if round % 500 == 499 {
+            lengths.push(store.stats().unwrap().file_len);
+        }
+    }
+    assert_clean(&store);
+    assert!(lengths[7] < lengths[3] * 3 / 2, "{lengths:?}");
+}
+
+/// What a feed tells goes by the names of that time, so a reader can go by names as well as by numbers.
+#[test]
+fn a_feed_names_a_map_as_it_was_named_then() {
+    let store = Store::in_memory().unwrap();
+    store.map::<[u8], [u8]>("b").unwrap().insert(b"old", b"b").unwrap();
+    let mut feed = store.changes(store.seq().unwrap()).unwrap();
+    let mut exchange = store.begin().unwrap();
+    exchange.map::<[u8], [u8]>("a").unwrap().insert(b"new", b"a").unwrap();
+    exchange.rename_map("a", "b").unwrap();
+    exchange.commit().unwrap();
+    let commit = feed.next_commit().unwrap().unwrap();
+    let told = commit.iter().map(|change| {
+        let change = change.unwrap();
+        let what = match change.kind {
+            FeedChangeKind::Create { .. } => "made".to_owned(),
+            FeedChangeKind::Insert { key, .. } => format!("has {}", String::from_utf8_lossy(key)),
+            FeedChangeKind::Rename { from } => format!("was {from}"),
+            FeedChangeKind::Drop => "dropped".to_owned(),
+            other => panic!("{other:?}"),
+        };
+        format!("{} {what}", change.name)
+    });
+    assert_eq!(told.collect::<Vec<_>>(), ["a made", "a has new", "b dropped", "b was a"]);
+}
+
+/// A map for which there is no room leaves nothing behind, not even its number: followers count as their leader does.
+#[test]
+fn a_map_without_room_uses_no_number() {
+    let store = Store::options().max_size(1 << 20).auto_compact(None).in_memory().unwrap();
+    let mut count = 0_u32;
+    while store.insert(count.to_le_bytes(), [7; 10_000]).is_ok() {
+        count += 1;
+    }
+    // There is room for a small record, and none for a large one.
+    let mut transaction = store.begin().unwrap();
+    let refused = transaction.map::<u32, u32>(&"n".repeat(60_000)).map(drop);
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    transaction.insert("done", "1").unwrap();
+    transaction.commit().unwrap();
+    for number in 0..count {
+        store.remove(number.to_le_bytes()).unwrap();
+    }
+    store.map::<u32, u32>("map").unwrap().insert(1, 1).unwrap();
+    let follower = Store::in_memory().unwrap();
+    let mut feed = store.changes(Seq::ZERO).unwrap();
+    while let Some(commit) = feed.next_commit().unwrap() {
+        commit.apply(&follower).unwrap();
+    }
+    assert_eq!(follower.maps().unwrap(), store.maps().unwrap());
+}
+
+/// A renaming that finds no room was not made, and the transaction goes on.
+#[test]
+fn a_renaming_without_room_leaves_all_as_it_was() {
+    let store = Store::options().max_size(1 << 20).auto_compact(None).in_memory().unwrap();
+    store.map::<u32, u32>("a").unwrap().insert(1, 1).unwrap();
+    let mut count = 0_u32;
+    while store.insert(count.to_le_bytes(), vec![7; 20_000]).is_ok() {
+        count += 1;
+    }
+    let mut transaction = store.begin().unwrap();
+    let refused = transaction.rename_map("a", &"n".repeat(60_000));
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    assert_eq!(transaction.map::<u32, u32>("a").unwrap().get(1).unwrap(), Some(1));
+    transaction.remove(0_u32.to_le_bytes()).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(store.map::<u32, u32>("a").unwrap().get(1).unwrap(), Some(1));
+    assert_clean(&store);
 }

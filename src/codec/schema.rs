@@ -5,16 +5,19 @@
 //! for, and answers with a small value of that kind, until the type is done or refuses a value. What was noted up to
 //! then is the same each time. Each pass takes another variant of each enum, until all were seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fmt::Write as _;
 
 use serde::de::value::U32Deserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess};
 use serde::de::{VariantAccess, Visitor};
 
-/// Types within types beyond this are not looked at.
-const DEEPEST: usize = 64;
-/// Variants of all enums in a type beyond this are not looked at.
+/// A type is looked at within itself this often; then it counts as recursive.
+const WITHIN_ITSELF: usize = 3;
+/// Bytes of a description, beyond which the rest of a type is not looked at.
+const LONGEST: usize = 1 << 16;
+/// Passes after which what is left of a type is not looked at.
 const MOST_PASSES: usize = 1_000;
 /// In place of a text.
 const TEXT: &str = "a";
@@ -23,12 +26,11 @@ const TEXT: &str = "a";
 pub(super) fn describe<T: DeserializeOwned>() -> (String, String) {
     let mut notes = Notes::default();
     for _ in 0..MOST_PASSES {
-        notes.has_new = false;
-        // That a value was refused says nothing: a name or an address is no valid one, for example.
+        notes.begin();
+        // That a value was refused says nothing: some types take few.
         let _ = T::deserialize(Asked { notes: &mut notes });
-        notes.inside.clear();
         notes.text.push(';');
-        if !notes.has_new {
+        if !notes.has_new || notes.text.len() > LONGEST {
             break;
         }
     }
@@ -36,32 +38,61 @@ pub(super) fn describe<T: DeserializeOwned>() -> (String, String) {
     (name, notes.text)
 }
 
+/// Where a type stands within the whole: of each type around it, which part of it it is.
+type Path = Vec<u32>;
+
 /// What was noted.
 #[derive(Default)]
 struct Notes {
     text: String,
-    /// The structs and enums that are being looked at, from outside to inside.
-    inside: Vec<&'static str>,
-    /// The variant of each enum to look at next.
-    variants: BTreeMap<&'static str, usize>,
-    /// An enum has variants that were not looked at.
+    /// Where the pass has come to, from outside to inside: the name of each type, and how many parts of it were looked
+    /// at.
+    inside: Vec<(&'static str, u32)>,
+    /// Places that may be left empty (options, sequences, maps), on the way to this one.
+    leaves: Vec<Path>,
+    /// Those among them that have to be, since a type would have no end otherwise.
+    empty: BTreeSet<Path>,
+    /// Variants of an enum at a place that were looked at with all that is in them; `false` for those without an end.
+    variants: BTreeMap<(Path, u32), bool>,
+    /// Something was not looked at in this pass.
     has_new: bool,
 }
 
 impl Notes {
+    fn begin(&mut self) {
+        self.has_new = false;
+        self.inside.clear();
+        self.leaves.clear();
+    }
+
     fn note(&mut self, text: impl fmt::Display) {
-        use fmt::Write;
         // Writing to a string does not fail.
         let _ = write!(self.text, "{text}");
     }
 
+    fn path(&self) -> Path {
+        self.inside.iter().map(|&(_, part)| part).collect()
+    }
+
     /// Begins a type that contains others.
     fn enter(&mut self, name: &'static str) -> Result<(), Stop> {
-        if self.inside.len() >= DEEPEST || !name.is_empty() && self.inside.contains(&name) {
+        let within_itself = self.inside.iter().filter(|(around, _)| *around == name && !name.is_empty()).count();
+        if within_itself >= WITHIN_ITSELF {
+            // In the next pass it ends at the last place that may be empty.
+            let may_be_empty = self.leaves.last().cloned();
+            self.has_new |= may_be_empty.is_some_and(|leaf| self.empty.insert(leaf));
             return Err(Stop);
         }
-        self.inside.push(name);
+        if self.text.len() > LONGEST {
+            return Err(Stop);
+        }
+        self.inside.push((name, 0));
         Ok(())
+    }
+
+    /// Whether the option, sequence or map at this place has to be empty.
+    fn is_empty(&self) -> bool {
+        self.empty.contains(&self.path())
     }
 }
 
@@ -96,6 +127,16 @@ impl Asked<'_> {
         let found = look(Parts { notes: self.notes, left: 1 });
         self.notes.note(')');
         self.notes.inside.pop();
+        found
+    }
+
+    /// The same for what may be empty: an option, a sequence, a map.
+    fn within_leaf<R>(self, look: impl FnOnce(Parts<'_>) -> Result<R, Stop>) -> Result<R, Stop> {
+        let leaf = self.notes.path();
+        self.notes.leaves.push(leaf);
+        let notes = self.notes;
+        let found = Asked { notes: &mut *notes }.within("", look);
+        notes.leaves.pop();
         found
     }
 }
@@ -149,7 +190,10 @@ impl<'de> Deserializer<'de> for Asked<'_> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.notes.note("option");
-        self.within("", |parts| visitor.visit_some(Asked { notes: parts.notes }))
+        if self.notes.is_empty() {
+            return visitor.visit_none();
+        }
+        self.within_leaf(|parts| visitor.visit_some(Asked { notes: parts.notes }))
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Stop> {
@@ -164,7 +208,8 @@ impl<'de> Deserializer<'de> for Asked<'_> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.notes.note("seq");
-        self.within("", |parts| visitor.visit_seq(parts))
+        let left = usize::from(!self.notes.is_empty());
+        self.within_leaf(|parts| visitor.visit_seq(Parts { left, ..parts }))
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stop> {
@@ -184,7 +229,8 @@ impl<'de> Deserializer<'de> for Asked<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.notes.note("map");
-        self.within("", |parts| visitor.visit_map(parts))
+        let left = usize::from(!self.notes.is_empty());
+        self.within_leaf(|parts| visitor.visit_map(Parts { left, ..parts }))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -204,14 +250,27 @@ impl<'de> Deserializer<'de> for Asked<'_> {
         visitor: V,
     ) -> Result<V::Value, Stop> {
         self.notes.note(format_args!("{name}[{}]", variants.join("|")));
-        self.within(name, |parts| {
-            let next = parts.notes.variants.entry(name).or_insert(0);
-            let variant = *next % variants.len().max(1);
-            *next += 1;
-            parts.notes.has_new |= *next < variants.len();
-            parts.notes.note(variant);
-            visitor.visit_enum(Variant { parts, number: variant as u32 })
-        })
+        let (place, count) = (self.notes.path(), variants.len() as u32);
+        let seen = |notes: &Notes, variant: u32| notes.variants.get(&(place.clone(), variant)).copied();
+        let next = (0..count).find(|&variant| seen(self.notes, variant).is_none());
+        // All were seen: one that has an end.
+        let next = next.or_else(|| (0..count).find(|&variant| seen(self.notes, variant) == Some(true)));
+        let number = next.unwrap_or(0);
+        self.notes.note(number);
+        let had_new = std::mem::take(&mut self.notes.has_new);
+        let notes = self.notes;
+        let found = Asked { notes: &mut *notes }.within(name, |parts| {
+            // Different variants have different places in them.
+            if let Some((_, part)) = parts.notes.inside.last_mut() {
+                *part = number << 16;
+            }
+            visitor.visit_enum(Variant { parts, number })
+        });
+        if !notes.has_new {
+            notes.variants.entry((place.clone(), number)).or_insert(found.is_ok());
+        }
+        notes.has_new |= had_new || (0..count).any(|variant| seen(notes, variant).is_none());
+        found
     }
 
     fn is_human_readable(&self) -> bool {
@@ -229,7 +288,11 @@ struct Parts<'n> {
 impl Parts<'_> {
     fn next<'de, S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Stop> {
         self.notes.note(' ');
-        seed.deserialize(Asked { notes: self.notes })
+        let found = seed.deserialize(Asked { notes: &mut *self.notes });
+        if let Some((_, part)) = self.notes.inside.last_mut() {
+            *part += 1;
+        }
+        found
     }
 }
 
@@ -377,10 +440,57 @@ mod tests {
     #[test]
     fn a_description_says_what_serde_says() {
         assert_eq!(describe::<User>().1, "User{name,visits}( str u32);");
-        let of_shape = "Shape[Point|Circle|Named](0 unit);Shape[Point|Circle|Named](1 f64);\
-            Shape[Point|Circle|Named](2 {name,of} str seq( User{name,visits}( str u32)));";
+        let of_shape = "Shape[Point|Circle|Named]0( unit);Shape[Point|Circle|Named]1( f64);\
+            Shape[Point|Circle|Named]2( {name,of} str seq( User{name,visits}( str u32)));";
         assert_eq!(describe::<Shape>(), ("Shape".to_owned(), of_shape.to_owned()));
-        assert_eq!(describe::<Tree>().1, "Tree{key,below}( u64 seq( Tree{key,below}));");
         assert_eq!(describe::<Vec<Option<u8>>>().1, "seq( option(u8));");
+    }
+
+    /// What comes after a type within itself, and after an enum within an enum, is looked at.
+    #[test]
+    fn nothing_is_hidden_by_what_comes_before_it() {
+        #[derive(Serialize, Deserialize)]
+        struct Node<T> {
+            left: Option<Box<Node<T>>>,
+            right: Vec<Node<T>>,
+            value: T,
+        }
+        #[derive(Serialize, Deserialize)]
+        enum Inner<T> {
+            One,
+            Two(T),
+        }
+        #[derive(Serialize, Deserialize)]
+        enum Outer<T> {
+            A(Inner<T>),
+            B,
+        }
+        #[derive(Serialize, Deserialize)]
+        struct Wrapper<T>(T);
+        #[derive(Serialize, Deserialize)]
+        enum List<T> {
+            Nil,
+            Cons(T, Box<List<T>>),
+        }
+        fn differ<A: serde::de::DeserializeOwned, B: serde::de::DeserializeOwned>() {
+            assert_ne!(describe::<A>(), describe::<B>());
+            assert_eq!(describe::<A>(), describe::<A>());
+        }
+        differ::<Node<u32>, Node<i64>>();
+        differ::<Outer<u32>, Outer<i64>>();
+        differ::<(Outer<u8>, Outer<u32>), (Outer<u8>, Outer<i64>)>();
+        differ::<(Result<u8, u8>, Result<u32, u8>), (Result<u8, u8>, Result<u32, bool>)>();
+        differ::<Wrapper<Wrapper<u32>>, Wrapper<Wrapper<i64>>>();
+        differ::<(List<u32>, u8), (List<u32>, i8)>();
+        differ::<(List<u32>, u8), (List<i32>, u8)>();
+        differ::<(Node<u8>, u8), (Node<u8>, bool)>();
+    }
+
+    /// A type of many layers has a description of bounded length, made in bounded time.
+    #[test]
+    fn a_description_is_bounded() {
+        type Four<T> = (Vec<T>, Vec<T>, Vec<T>, Vec<T>);
+        type Layers = Four<Four<Four<Four<Four<Four<Four<Four<Four<Four<u8>>>>>>>>>>;
+        assert!(describe::<Layers>().1.len() < 4 * super::LONGEST);
     }
 }

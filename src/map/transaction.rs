@@ -472,7 +472,7 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
     /// Those of [`get`](TransactionMap::get).
     pub fn iter(&self) -> Result<TransactionMapIter<'_, K, V>> {
         let (batch, typed) = (self.batch()?, self.typed.clone());
-        let cursor = typed.named(batch.cursor(typed.id))?;
+        let cursor = Some(typed.named(batch.cursor(typed.id))?);
         Ok(TransactionMapIter { batch, typed, cursor })
     }
 
@@ -522,7 +522,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> TransactionMap<'_, K, V> {
 pub struct TransactionMapIter<'t, K: ?Sized, V: ?Sized> {
     batch: &'t Batch,
     typed: Typed<K, V>,
-    cursor: BatchCursor,
+    /// `None` at the end, in a forked child.
+    cursor: Option<BatchCursor>,
 }
 
 impl<K: ?Sized, V: ?Sized> fmt::Debug for TransactionMapIter<'_, K, V> {
@@ -535,7 +536,11 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Iterator for TransactionMapIter<'_, K
     type Item = Result<(K::Owned, V::Owned)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let record = self.batch.next(&mut self.cursor).transpose()?;
+        let record = self.batch.next(self.cursor.as_mut()?).transpose()?;
+        if self.batch.engine().is_forked() {
+            // A loop that passes over errors must come to an end.
+            self.cursor = None;
+        }
         Some(record.and_then(|record| self.typed.decode_entry(record.key(), record.value())))
     }
 }

@@ -294,7 +294,10 @@ impl Batch {
         let fresh = |writing: &mut Writing<'_>| writing.fresh_region(map, old);
         let fresh = self.turn.write().exceeding_at_last(Room::Removal, fresh)?;
         let target = fresh.0.to_le_bytes();
-        self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.tail.seq) })?;
+        if let Err(error) = self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.tail.seq) }) {
+            self.turn.write().return_extents(&[fresh])?;
+            return Err(error);
+        }
         self.parts.insert(map, Part::empty(map));
         Ok(())
     }
@@ -407,6 +410,15 @@ impl Batch {
             self.put(CATALOGUE, &name, &named.to_value(region), None)?;
         }
         Ok(ids)
+    }
+
+    /// Makes the first region of a map that the batch makes, with room for `keys` keys.
+    pub(super) fn first_region(&mut self, map: MapId, keys: u64) -> Result<Offset> {
+        self.adopt()?;
+        self.touched = true;
+        let mut writing = self.turn.write();
+        writing.make_map_room(&BTreeSet::from([map]))?;
+        writing.first_region(map, keys)
     }
 
     pub(super) fn check_not_broken(&self) -> Result<()> {

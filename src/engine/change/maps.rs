@@ -39,8 +39,7 @@ impl Batch {
     pub(crate) fn rename(&mut self, from: &str, to: &str, named: &Named) -> Result<()> {
         // In this order the map is dropped for a moment, which is never visible.
         self.remove(CATALOGUE, from.as_bytes())?;
-        let put = self.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None);
-        put.inspect_err(|_| self.broken = true)?;
+        self.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None)?;
         if let Some(made) = self.made.get_mut(&named.id) {
             made.name = Some(to.as_bytes().to_vec());
         }
@@ -50,12 +49,19 @@ impl Batch {
     /// Drops a map with all its entries.
     pub(crate) fn drop_map(&mut self, name: &str, map: MapId) -> Result<()> {
         self.clear_for_good(map)?;
-        self.remove(CATALOGUE, name.as_bytes()).inspect_err(|_| self.broken = true)?;
+        self.remove(CATALOGUE, name.as_bytes())?;
         if let Some(made) = self.made.get_mut(&map) {
             made.name = None;
         }
         self.dropped.insert(map);
         Ok(())
+    }
+
+    /// Makes a map, without entries, at once: where the batch does nothing else, one record is enough.
+    fn make_empty_map(&mut self, name: &str, named: &Named) -> Result<()> {
+        self.set_next_id(named.id.next())?;
+        let region = self.first_region(named.id, 0)?;
+        self.put(CATALOGUE, name.as_bytes(), &named.to_value(region), None)
     }
 
     /// The map with this name as the batch sees it, if there is one.
@@ -68,30 +74,39 @@ impl Batch {
         if let Some(named) = self.find_map(name)? {
             return Ok(named);
         }
-        let engine = Arc::clone(self.engine());
+        let named = self.next_map(version, types)?;
+        self.in_one(|batch| {
+            batch.set_next_id(named.id.next())?;
+            batch.make_map(name.as_bytes(), &named, 0)
+        })?;
+        Ok(named)
+    }
+
+    /// The next map, which has these types.
+    fn next_map(&self, version: u32, types: &str) -> Result<Named> {
+        let engine = self.engine();
         let id = engine.next_id(self)?;
         if id > MAX_MAP {
             // The id of a dropped map could be reused only if no handle to it were left, which cannot be known.
             return Err(engine.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP) - u64::from(DEFAULT_MAP)));
         }
-        let named = Named { id, version, types: types.to_owned() };
-        self.set_next_id(id.next())?;
-        self.make_map(name.as_bytes(), &named, 0)?;
-        Ok(named)
+        Ok(Named { id, version, types: types.to_owned() })
     }
 
     /// Drops the map with this name, and says whether there was one.
     pub(crate) fn drop_named(&mut self, name: &str) -> Result<bool> {
         let Some(named) = self.find_map(name)? else { return Ok(false) };
-        self.drop_map(name, named.id).map(|()| true)
+        self.in_one(|batch| batch.drop_map(name, named.id)).map(|()| true)
     }
 
     /// Renames a map, and drops the map that had the new name. Says whether there was one to rename.
     pub(crate) fn rename_named(&mut self, from: &str, to: &str) -> Result<bool> {
         let Some(named) = self.find_map(from)? else { return Ok(false) };
         if from != to {
-            self.drop_named(to)?;
-            self.rename(from, to, &named)?;
+            self.in_one(|batch| {
+                batch.drop_named(to)?;
+                batch.rename(from, to, &named)
+            })?;
         }
         Ok(true)
     }
@@ -161,7 +176,14 @@ impl Engine {
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
-        let named = batch.find_or_make_map(name, version, types)?;
+        let named = match batch.find_map(name)? {
+            Some(named) => named,
+            None => {
+                let named = batch.next_map(version, types)?;
+                batch.make_empty_map(name, &named)?;
+                named
+            }
+        };
         batch.commit_as_usual()?;
         Ok(named)
     }

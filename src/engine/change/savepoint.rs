@@ -12,6 +12,17 @@ use crate::file::layout::Kind;
 use crate::file::log::{Scan, Tail};
 
 impl Batch {
+    /// Makes changes that belong together: all of them or, where one is refused, none.
+    pub(super) fn in_one<R>(&mut self, step: impl FnOnce(&mut Batch) -> Result<R>) -> Result<R> {
+        let before = self.save()?;
+        let done = step(self);
+        if done.is_err() && !self.broken {
+            self.roll_back_to(before)?;
+        }
+        self.saved.retain(|saved| saved.number != before);
+        done
+    }
+
     /// Remembers the state that the batch is in, by a number.
     pub(crate) fn save(&mut self) -> Result<u64> {
         self.adopt()?;

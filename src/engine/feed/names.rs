@@ -65,14 +65,16 @@ impl Reading {
     fn enter(&mut self, engine: &Engine, record: Record<'_>) -> Result<()> {
         let (named, name) = (engine.named_by(record)?, name_in(engine, record)?);
         let (at, map) = (record.offset, named.id);
-        if self.cleared.is_some() {
-            // The name that was removed was that of a map that was dropped.
-            self.end();
-        }
         let is_there = record.header.flags & flags::NEW == 0;
-        let kind = match self.removed.take() {
+        if is_there {
+            // It says where the region of a new map is.
+            self.end();
+            return Ok(());
+        }
+        let removed = self.removed.take();
+        self.end();
+        let kind = match removed {
             Some(from) => DeedKind::Rename { from },
-            None if is_there => return Ok(()),
             None => DeedKind::Create { version: named.version, types: named.types },
         };
         self.deeds.push(Deed { at, map, name, kind });
