@@ -3,10 +3,10 @@
 
 mod support;
 
-use slotlog::Expiry;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use slotlog::Expiry;
 use slotlog::{Access, ChangeKind, Map, Store};
 use support::{assert_clean, folder};
 

@@ -76,7 +76,7 @@ impl<'a> Record<'a> {
     /// Its sequence number.
     #[inline]
     pub(crate) fn seq(&self) -> Seq {
-        Seq(self.header.seq.get())
+        Seq::of_field(self.header.seq)
     }
 
     /// Its length in bytes.

@@ -1,7 +1,8 @@
 //! A backup has everything that its commit had, and nothing else.
 
-use super::*;
 use slotlog::Expiry;
+
+use super::*;
 
 /// Several maps with all kinds of entries, and what is dead of them.
 fn fill(store: &Store) {

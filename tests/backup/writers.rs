@@ -1,9 +1,10 @@
 //! Backups while others write: each is one commit.
 
-use slotlog::Expiry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
+
+use slotlog::Expiry;
 
 use super::*;
 

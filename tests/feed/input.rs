@@ -1,7 +1,8 @@
 //! Changes that do not fit, and changes that were damaged on their way: an error, and nothing is applied.
 
-use super::*;
 use slotlog::Seq;
+
+use super::*;
 
 /// A leader with some history, and its commits as they are sent.
 fn leader(seed: u64) -> (Store, Vec<Vec<u8>>) {

@@ -1,7 +1,8 @@
 //! What is told is what has happened: a model that knows nothing else has the same content.
 
-use super::*;
 use slotlog::Seq;
+
+use super::*;
 
 /// The maps of a store by their numbers, as its feed tells of them.
 #[derive(Debug, Default)]

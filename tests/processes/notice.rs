@@ -1,7 +1,8 @@
 //! Change notice.
 
-use super::*;
 use slotlog::Seq;
+
+use super::*;
 
 pub(super) fn wait_for_a_change(path: &Path, access: Access) {
     let store = Store::options().access(access).open(path).unwrap();

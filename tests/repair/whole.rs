@@ -1,7 +1,8 @@
 //! A whole file is repaired to the store that it is.
 
-use slotlog::Expiry;
 use std::time::{Duration, SystemTime};
+
+use slotlog::Expiry;
 
 use super::*;
 

@@ -1,12 +1,12 @@
 //! `slotlog get`, `set`, `remove`: single keys.
 
-use slotlog::Expiry;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
+use slotlog::Expiry;
 
 use super::common::output::Answer;
 use super::failure::{Done, Failure};

@@ -121,8 +121,8 @@ pub(crate) fn apply_next(engine: &Arc<Engine>, input: impl Read) -> Result<Optio
     if head.magic != COMMIT_MAGIC {
         return Err(engine.damaged_changes("a commit does not begin like one".to_owned()));
     }
-    let previous = CommitId { seq: Seq(head.previous.get()), crc: head.previous_crc.get() };
-    let last = CommitId { seq: Seq(head.seq.get()), crc: head.crc.get() };
+    let previous = CommitId { seq: Seq::of_field(head.previous), crc: head.previous_crc.get() };
+    let last = CommitId { seq: Seq::of_field(head.seq), crc: head.crc.get() };
     let unit = Unit { uuid: head.uuid, previous, last };
     let mut follower = Follower::begin(engine, unit)?;
     let (mut key, mut value) = (Vec::new(), Vec::new());

@@ -40,7 +40,7 @@ fn marks_in(mut value: &[u8]) -> Option<Vec<Mark>> {
         let (entry, rest) = BookmarkEntry::read_from_prefix(value).ok()?;
         let (name, rest) = rest.split_at_checked(entry.name_len.get().try_into().ok()?)?;
         let name = std::str::from_utf8(name).ok()?.to_owned();
-        marks.push(Mark { name, seq: Seq(entry.seq.get()), limit: entry.limit.get() });
+        marks.push(Mark { name, seq: Seq::of_field(entry.seq), limit: entry.limit.get() });
         value = rest;
     }
     Some(marks)

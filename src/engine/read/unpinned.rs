@@ -58,7 +58,7 @@ impl Engine {
         let Some((mut offset, mut header)) = newest else { return Ok(None) };
         // A chain in circles would be longer than the file.
         let mut left = self.mapping.len() / RECORD_HEADER;
-        while Seq(header.seq.get()) > seq {
+        while Seq::of_field(header.seq) > seq {
             if header.prev_offset() == Offset::NONE {
                 return Ok(None);
             }

@@ -153,7 +153,7 @@ pub(crate) fn plausible(header: &RecordHeader, at: u64, len: u64) -> Option<Kind
         Kind::Remove => lens.1 == 0,
         Kind::Put => true,
     };
-    let seq = Seq(header.seq.get());
+    let seq = Seq::of_field(header.seq);
     let is_sane = header.flags & !KNOWN == 0 && seq.incarnation() > 0 && seq.count() <= MAX_COUNT;
     (is_formed && is_sane && header.record_len() <= len.saturating_sub(at)).then_some(kind)
 }
@@ -205,7 +205,7 @@ impl Sound {
 
     /// The number of its commit.
     pub(crate) fn number(&self) -> Seq {
-        Seq(self.header.seq.get())
+        Seq::of_field(self.header.seq)
     }
 
     /// Whether it is the last record of its commit.
@@ -229,7 +229,7 @@ impl Window<'_> {
     pub(crate) fn look_at_record(&mut self, at: u64) -> Looked {
         let len = self.reader.source_len();
         let header = header_in(self.look(at, RECORD_HEADER));
-        let kind = plausible(&header, at, len).filter(|_| Seq(header.seq.get()).incarnation() <= self.incarnations);
+        let kind = plausible(&header, at, len).filter(|_| Seq::of_field(header.seq).incarnation() <= self.incarnations);
         let Some(kind) = kind else { return Looked::Nothing };
         let sound = Sound { at, header, kind };
         let whole = header.record_len();

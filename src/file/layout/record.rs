@@ -119,7 +119,7 @@ impl Shortcut {
     /// The sequence number of the target record.
     #[inline]
     pub(crate) fn target_seq(&self) -> Seq {
-        Seq(self.seq.get())
+        Seq::of_field(self.seq)
     }
 
     /// The depth of the record that contains it.

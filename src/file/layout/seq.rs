@@ -20,6 +20,12 @@ impl Seq {
         Seq(commit_seq(word, visible.0))
     }
 
+    /// The number in a field of the file.
+    #[inline(always)]
+    pub(crate) const fn of_field(field: U64) -> Seq {
+        Seq(field.get())
+    }
+
     /// As a field of the file.
     #[inline(always)]
     pub(crate) const fn to_field(self) -> U64 {
@@ -54,12 +60,12 @@ impl Seq {
 impl Superblock {
     /// The smallest sequence number that the first record may have.
     pub(crate) fn head_seq(&self) -> Seq {
-        Seq(self.head_seq.get())
+        Seq::of_field(self.head_seq)
     }
 
     /// The sequence number of the next commit.
     pub(crate) fn next_seq(&self) -> Seq {
-        Seq(self.next_seq.get())
+        Seq::of_field(self.next_seq)
     }
 
     /// The sequence number of the last commit.
@@ -69,6 +75,6 @@ impl Superblock {
 
     /// The highest sequence number among the records before the head.
     pub(crate) fn behind_seq(&self) -> Seq {
-        Seq(self.behind_seq.get())
+        Seq::of_field(self.behind_seq)
     }
 }
