@@ -2,6 +2,26 @@
 
 use super::*;
 
+/// An operation, with its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Insert(u64),
+    /// Whether the key was there.
+    Remove(bool),
+    Get(Option<u64>),
+}
+
+impl Operation for Action {
+    fn apply(self, value: Option<u64>, is_known: bool) -> Option<Option<u64>> {
+        match self {
+            Action::Insert(new) => Some(Some(new)),
+            Action::Remove(_) if !is_known => Some(None),
+            Action::Remove(was_there) => (was_there == value.is_some()).then_some(None),
+            Action::Get(seen) => (!is_known || seen == value).then_some(value),
+        }
+    }
+}
+
 /// Nanoseconds of the clock that all processes of the system share.
 #[cfg(not(unix))]
 pub(super) fn clock() -> u64 {
@@ -47,7 +67,7 @@ pub(super) fn use_registers(path: &Path, seed: u64) {
 }
 
 /// The events of one process, by register.
-pub(super) fn heard(lines: &[String], registers: &mut [Vec<Event>]) {
+pub(super) fn heard(lines: &[String], registers: &mut [Vec<Event<Action>>]) {
     let mut lines = lines.iter();
     while let Some(call) = lines.next() {
         let words: Vec<&str> = call.split(' ').collect();
@@ -59,9 +79,9 @@ pub(super) fn heard(lines: &[String], registers: &mut [Vec<Event>]) {
         });
         let outcome = returned.map_or(0, |(outcome, _)| outcome);
         let operation = match kind {
-            "0" => Operation::Insert(new.parse().unwrap()),
-            "1" => Operation::Remove(outcome == 1),
-            _ => Operation::Get((outcome > 0).then_some(outcome)),
+            "0" => Action::Insert(new.parse().unwrap()),
+            "1" => Action::Remove(outcome == 1),
+            _ => Action::Get((outcome > 0).then_some(outcome)),
         };
         let (called, returned) = (called.parse().unwrap(), returned.map(|(_, at)| at));
         registers[register.parse::<usize>().unwrap()].push(Event { operation, called, returned });
@@ -95,5 +115,37 @@ fn single_keys_are_linearizable() {
             assert!(events.len() > 50);
             assert!(is_linearizable(events), "round {round}, register {register}: {events:?}");
         }
+    }
+}
+
+#[test]
+fn the_checker_knows_good_histories_from_bad_ones() {
+    use Action::{Get, Insert, Remove};
+
+    let event = |operation, called, returned| Event { operation, called, returned: Some(returned) };
+    let lost = |operation, called| Event { operation, called, returned: None };
+    let good: [&[Event<Action>]; 5] = [
+        &[],
+        &[event(Insert(1), 0, 1), event(Get(Some(1)), 2, 3), event(Remove(true), 4, 5), event(Get(None), 6, 7)],
+        // Two at the same time, in the opposite order of their calls.
+        &[event(Insert(1), 0, 9), event(Get(None), 1, 2), event(Get(Some(1)), 3, 4)],
+        &[lost(Insert(1), 0), event(Get(None), 1, 2), event(Get(Some(1)), 3, 4)],
+        &[lost(Insert(1), 0), event(Get(None), 1, 2)],
+    ];
+    for history in good {
+        assert!(is_linearizable(history), "{history:?}");
+    }
+    let bad: [&[Event<Action>]; 6] = [
+        &[event(Get(Some(1)), 0, 1)],
+        &[event(Insert(1), 0, 1), event(Get(None), 2, 3)],
+        &[event(Remove(true), 0, 1)],
+        // The value disappears again.
+        &[event(Insert(1), 0, 9), event(Get(Some(1)), 1, 2), event(Get(None), 3, 4)],
+        &[event(Insert(1), 0, 1), event(Insert(2), 2, 3), event(Get(Some(1)), 4, 5)],
+        // An operation that did not return cannot happen before it was called, nor twice.
+        &[event(Get(Some(1)), 0, 1), lost(Insert(1), 2)],
+    ];
+    for history in bad {
+        assert!(!is_linearizable(history), "{history:?}");
     }
 }

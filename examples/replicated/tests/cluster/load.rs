@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use replicated::client::{Client, Error};
 use replicated::cluster::Cluster;
 use tokio::task::JoinSet;
 
-use crate::history::{Event, Operation, is_linearizable};
-use crate::random::Random;
+use crate::history::is_linearizable;
+use crate::register::{Action, Event};
 
 /// Clients at the same time.
 const CLIENTS: u64 = 4;
@@ -53,7 +55,7 @@ impl Load {
                 number,
                 bytes,
                 client: cluster.client().unwrap(),
-                random: Random(number),
+                random: SmallRng::seed_from_u64(number),
                 shared: Arc::clone(&shared),
                 told: Told::default(),
                 writes: 0,
@@ -96,7 +98,7 @@ struct Worker {
     number: u64,
     bytes: usize,
     client: Client,
-    random: Random,
+    random: SmallRng,
     shared: Arc<Shared>,
     told: Told,
     /// How many numbers it has written. They are different for all clients.
@@ -106,7 +108,7 @@ struct Worker {
 impl Worker {
     async fn work(mut self) -> Told {
         while !self.shared.stop.load(Ordering::Relaxed) {
-            if self.random.below(2) == 0 {
+            if self.random.random() {
                 self.write_once().await;
             } else {
                 self.use_register().await;
@@ -146,28 +148,28 @@ impl Worker {
 
     async fn use_register(&mut self) {
         let round = self.shared.acknowledged.load(Ordering::Relaxed) / CHANGES;
-        let key = format!("register/{round}/{}", self.random.below(REGISTERS));
+        let key = format!("register/{round}/{}", self.random.random_range(0..REGISTERS));
         let new = self.next_number();
         let mut called = Instant::now();
-        let (operation, known) = match self.random.below(5) {
+        let (operation, known) = match self.random.random_range(0..5) {
             0 | 1 => {
                 let written = self.client.put(&key, new.to_string(), None).await;
-                (Operation::Put(new), self.outcome(written).is_some())
+                (Action::Put(new), self.outcome(written).is_some())
             }
             2 => {
                 let removed = self.client.delete(&key, None).await;
-                (Operation::Delete, self.outcome(removed).is_some())
+                (Action::Delete, self.outcome(removed).is_some())
             }
             _ => {
                 let (version, value) = self.client.get(&key).await.unwrap();
                 let seen = value.map(|value| String::from_utf8(value).unwrap().parse().unwrap());
-                let read = Event { operation: Operation::Get(seen), called, returned: Some(Instant::now()) };
+                let read = Event { operation: Action::Get(seen), called, returned: Some(Instant::now()) };
                 self.told.registers.entry(key.clone()).or_default().push(read);
                 called = Instant::now();
                 let exchanged = self.client.put(&key, new.to_string(), Some(version)).await;
                 let outcome = self.outcome(exchanged);
                 let done = outcome.is_some_and(|exchanged| exchanged.is_ok());
-                (Operation::Exchange { expected: seen, new, done }, outcome.is_some())
+                (Action::Exchange { expected: seen, new, done }, outcome.is_some())
             }
         };
         let event = Event { operation, called, returned: known.then(Instant::now) };

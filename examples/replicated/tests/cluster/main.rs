@@ -4,11 +4,12 @@
 //! `REPLICATED_TEST_KILLS` says how many leaders are killed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../../../../tests/support/history.rs"]
 mod history;
 mod load;
 #[path = "../common/power_cut.rs"]
 mod power_cut;
-mod random;
+mod register;
 
 use std::env;
 use std::fs;
