@@ -130,6 +130,7 @@ mod background;
 mod changes;
 mod codec;
 mod keys;
+mod maintenance;
 mod options;
 mod snapshot;
 mod source;

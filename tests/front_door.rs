@@ -134,7 +134,7 @@ fn guide() -> Vec<(String, String)> {
 
 #[test]
 fn the_guide_lists_and_compiles_each_of_its_pages() {
-    let (index, modules) = (read(&format!("{GUIDE}/README.md")), read("src/guide.rs"));
+    let (index, modules) = (read(&format!("{GUIDE}/README.md")), read("src/guide/mod.rs"));
     for (name, _) in guide() {
         assert!(index.contains(&format!("][{name}]")), "the index of the guide has no link to {name}");
         assert!(modules.contains(&format!("page!({name});")), "the programs of {name} are not compiled");

@@ -6,8 +6,8 @@ use crate::*;
 /// link the first one holds, so `links.txt` comes before those at the end of each page.
 macro_rules! page {
     ($name:ident) => {
-        #[doc = include_str!("../docs/guide/links.txt")]
-        #[doc = include_str!(concat!("../docs/guide/", stringify!($name), ".md"))]
+        #[doc = include_str!("../../docs/guide/links.txt")]
+        #[doc = include_str!(concat!("../../docs/guide/", stringify!($name), ".md"))]
         pub mod $name {}
     };
 }
