@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crate::Result;
@@ -39,15 +38,11 @@ use crate::keys::{ChangeKeys, ReadKeys};
 #[must_use = "a transaction that is dropped leaves nothing"]
 pub struct Transaction {
     pub(crate) batch: Batch,
-    /// Of all transactions of this process.
-    number: u64,
 }
 
 /// A place in a [`Transaction`] to which it can be rolled back: see [`Transaction::savepoint`].
 #[derive(Debug)]
 pub struct Savepoint {
-    /// The number of its transaction.
-    of: u64,
     number: u64,
 }
 
@@ -63,8 +58,7 @@ impl Transaction {
         let batch = Batch::begin(Arc::clone(engine))?;
         // Report damage now, since `len` cannot.
         batch.len(DEFAULT_MAP)?;
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        Ok(Transaction { batch, number: LAST.fetch_add(1, Ordering::Relaxed) })
+        Ok(Transaction { batch })
     }
 
     /// Announces that the calling thread is about to give the transaction to another one. From then on the calling
@@ -245,7 +239,7 @@ impl Transaction {
     /// # Errors
     /// [`Io`](crate::Error::Io) if an append of this transaction has failed, so that it can only be dropped.
     pub fn savepoint(&mut self) -> Result<Savepoint> {
-        Ok(Savepoint { of: self.number, number: self.batch.save()? })
+        Ok(Savepoint { number: self.batch.save()? })
     }
 
     /// Takes back all changes since a [savepoint](Transaction::savepoint), of keys and of maps. The savepoint stays;
@@ -269,9 +263,7 @@ impl Transaction {
     /// [`NoSuchSavepoint`](crate::Error::NoSuchSavepoint) if it is of another transaction, or was taken back itself;
     /// [`Corrupt`](crate::Error::Corrupt), [`Io`](crate::Error::Io): the transaction can only be dropped then.
     pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
-        // A number that no savepoint has.
-        let number = if savepoint.of == self.number { savepoint.number } else { u64::MAX };
-        self.batch.roll_back_to(number)
+        self.batch.roll_back_to(savepoint.number)
     }
 
     /// Makes all changes visible at once, with the [durability](crate::Options::durability) of the store.

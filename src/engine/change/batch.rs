@@ -4,8 +4,7 @@
 //! bytes for each key touched. All records of a batch have one sequence number, whatever maps they belong to. A batch
 //! that is not committed leaves unreachable bytes, and the number is skipped.
 
-use std::collections::BTreeSet;
-use std::collections::btree_map::{self, BTreeMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use crate::engine::write::commit::About;
 use crate::engine::write::reserve::Room;
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};
-use crate::file::index::{self, Probe};
+use crate::file::index::{self, Index, Probe};
 use crate::file::layout::{CATALOGUE, KeyHash, Kind, MapId, Offset, flags};
 use crate::file::log::{self, Entry, Record, Tail};
 
@@ -36,9 +35,9 @@ struct Own {
 /// The changes of a batch to one map.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
-    pub(super) map: MapId,
+    map: MapId,
     /// Slots that the commit must find.
-    pub(super) new_slots: u64,
+    new_slots: u64,
     /// Tombstones it replaces, which have slots already.
     over_tombstones: u64,
     /// Keys of the map, the changes of the batch included.
@@ -46,55 +45,43 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    fn untouched(engine: &Engine, map: MapId) -> Result<Part> {
-        let keys = engine.index_for_writing(map)?.totals()?.keys;
-        Ok(Part { keys, ..Part::empty(map) })
+    /// No changes to a map of so many keys.
+    fn untouched(map: MapId, keys: u64) -> Part {
+        Part { map, new_slots: 0, over_tombstones: 0, keys }
     }
+}
 
-    /// Of a map without keys.
-    pub(super) fn empty(map: MapId) -> Part {
-        Part { map, new_slots: 0, over_tombstones: 0, keys: 0 }
-    }
+/// What a batch has done so far, besides its newest records.
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) tail: Tail,
+    /// The last record appended. The commit gives it the flag that makes it one.
+    pub(super) last: Option<Offset>,
+    /// Records appended.
+    pub(super) records: u64,
+    /// The changes to each map.
+    pub(super) parts: BTreeMap<MapId, Part>,
+    /// The maps that it has made, also if it has dropped them again: each has an empty index, which only the batch
+    /// knows.
+    pub(super) made: BTreeMap<MapId, Made>,
+    /// The maps that it has dropped.
+    pub(super) dropped: BTreeSet<MapId>,
 }
 
 /// A batch in progress. It holds the writer lock.
 pub(crate) struct Batch {
     pub(super) turn: LongTurn,
-    pub(super) tail: Tail,
-    /// The last record appended. The commit gives it the flag that makes it one.
-    pub(super) last: Option<Offset>,
+    pub(super) now: State,
+    /// States that it can be [rolled back](super::savepoint) to, and their numbers, oldest first.
+    pub(super) saved: Vec<(u64, State)>,
     own: HashTable<Own>,
-    /// The changes to each map.
-    pub(super) parts: BTreeMap<MapId, Part>,
-    /// The maps that it has made, also if it has dropped them again: they have no region, and only the batch knows
-    /// them.
-    pub(super) made: BTreeMap<MapId, Made>,
-    /// The maps that it has dropped.
-    pub(super) dropped: BTreeSet<MapId>,
-    /// What it can be rolled back to, oldest first.
-    pub(super) saved: Vec<Saved>,
-    pub(super) next_saved: u64,
-    /// Records appended.
-    pub(super) records: u64,
     /// A record was appended, or at least attempted.
-    pub(super) touched: bool,
-    /// An append has failed after a jump, so that the records are no longer connected; or between records that belong
-    /// together.
+    touched: bool,
+    /// An append has failed after a jump, or a return to a saved state has: the records are not connected.
     pub(super) broken: bool,
     /// A removal found no room.
     refused: bool,
     committed: bool,
-}
-
-/// A state of a batch to which it can be [rolled back](super::savepoint).
-pub(super) struct Saved {
-    pub(super) number: u64,
-    pub(super) tail: Tail,
-    pub(super) last: Option<Offset>,
-    pub(super) records: u64,
-    pub(super) parts: BTreeMap<MapId, Part>,
-    pub(super) made: BTreeMap<MapId, Made>,
-    pub(super) dropped: BTreeSet<MapId>,
 }
 
 /// A position in an iteration over a map as a batch sees it.
@@ -125,17 +112,12 @@ impl Batch {
         let writing = turn.write();
         let tail = writing.tail()?;
         drop(writing);
+        let (parts, made, dropped) = Default::default();
         Ok(Batch {
             turn,
-            tail,
-            last: None,
-            own: HashTable::new(),
-            parts: BTreeMap::new(),
-            made: BTreeMap::new(),
-            dropped: BTreeSet::new(),
+            now: State { tail, last: None, records: 0, parts, made, dropped },
             saved: Vec::new(),
-            next_saved: 0,
-            records: 0,
+            own: HashTable::new(),
             touched: false,
             broken: false,
             refused: false,
@@ -162,27 +144,31 @@ impl Batch {
 
     /// The changes of the batch to a map so far.
     fn part(&self, map: MapId) -> Result<Part> {
-        match self.parts.get(&map) {
+        match self.now.parts.get(&map) {
             Some(part) => Ok(*part),
-            None if self.made.contains_key(&map) => Ok(Part::empty(map)),
-            None => Part::untouched(self.turn.engine(), map),
+            None => Ok(Part::untouched(map, self.index(map)?.totals()?.keys)),
         }
     }
 
     /// The same, for changing it. Called before anything is appended, since it may find damage.
     fn take_part(&mut self, map: MapId) -> Result<&mut Part> {
-        match self.parts.entry(map) {
-            btree_map::Entry::Occupied(part) => Ok(part.into_mut()),
-            btree_map::Entry::Vacant(place) => Ok(place.insert(match self.made.contains_key(&map) {
-                true => Part::empty(map),
-                false => Part::untouched(self.turn.engine(), map)?,
-            })),
-        }
+        let part = self.part(map)?;
+        Ok(self.now.parts.entry(map).or_insert(part))
     }
 
     /// Refuses a map that the batch has dropped.
     fn check_is_there(&self, map: MapId) -> Result<()> {
-        if self.dropped.contains(&map) { Err(self.turn.engine().no_such_map(map)) } else { Ok(()) }
+        if self.now.dropped.contains(&map) { Err(self.turn.engine().no_such_map(map)) } else { Ok(()) }
+    }
+
+    /// The index of a map as it was committed; of one that the batch has made, an empty one.
+    fn index(&self, map: MapId) -> Result<Index<'_>> {
+        self.check_is_there(map)?;
+        let engine = self.turn.engine();
+        match self.now.made.get(&map) {
+            Some(made) => Index::open(&engine.mapping, made.region),
+            None => engine.index_for_writing(map),
+        }
     }
 
     /// Number of keys of a map, the batch's own changes included.
@@ -216,8 +202,7 @@ impl Batch {
         self.check_is_there(map)?;
         let offset = match self.own(map, hash, key)? {
             Some(own) => Some(own),
-            None if self.made.contains_key(&map) => None,
-            None => match engine.probe(&engine.index_for_writing(map)?, map, hash, key)? {
+            None => match engine.probe(&self.index(map)?, map, hash, key)? {
                 Some(Probe::Found(_, offset)) => Some(offset),
                 _ => None,
             },
@@ -240,7 +225,8 @@ impl Batch {
         let hash = KeyHash::of(key, self.turn.engine().seed);
         let newest = self.newest(map, hash, key)?.map(|record| record.offset);
         let change = self.turn.engine().put_over(newest)?;
-        let (kind, seq, prev, shortcut, flags) = (Kind::Put, self.tail.seq, change.prev, change.shortcut, change.flags);
+        let (kind, seq, prev, shortcut, flags) =
+            (Kind::Put, self.now.tail.seq, change.prev, change.shortcut, change.flags);
         if expires.is_some() {
             self.turn.engine().upkeep.expired.note();
         }
@@ -273,7 +259,7 @@ impl Batch {
         let Some(newest) = newest else { return Ok(false) };
         let (prev, had_value) = (newest.offset, newest.has_value(Moment::NOW));
         let shortcut = self.turn.engine().shortcut_over(newest)?;
-        let entry = Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, self.tail.seq) };
+        let entry = Entry { prev, map, shortcut, key, ..Entry::bare(Kind::Remove, self.now.tail.seq) };
         self.take_part(map)?;
         self.append_for_key(hash, &entry)?;
         let part = self.take_part(map)?;
@@ -284,32 +270,24 @@ impl Batch {
     /// Removes everything committed to a map, which the batch will not change any more.
     pub(crate) fn clear_for_good(&mut self, map: MapId) -> Result<()> {
         self.adopt()?;
-        let engine = Arc::clone(self.turn.engine());
-        let old = match self.made.contains_key(&map) {
-            true => Offset::NONE,
-            false => engine.index_for_writing(map)?.offset(),
-        };
-        self.take_part(map)?;
+        let old = self.index(map)?.offset();
         self.touched = true;
         let fresh = |writing: &mut Writing<'_>| writing.fresh_region(map, old);
         let fresh = self.turn.write().exceeding_at_last(Room::Removal, fresh)?;
         let target = fresh.0.to_le_bytes();
-        if let Err(error) = self.append(&Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.tail.seq) }) {
+        let clear = Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.now.tail.seq) };
+        if let Err(error) = self.append(&clear) {
             self.turn.write().return_extents(&[fresh])?;
             return Err(error);
         }
-        self.parts.insert(map, Part::empty(map));
+        self.now.parts.insert(map, Part::untouched(map, 0));
         Ok(())
     }
 
     /// Begins to iterate over the keys of a map.
     pub(crate) fn cursor(&self, map: MapId) -> Result<BatchCursor> {
-        self.check_is_there(map)?;
-        let index = match self.made.contains_key(&map) {
-            true => None,
-            false => Some(self.turn.engine().index_for_writing(map)?),
-        };
-        Ok(BatchCursor { map, committed: Cursor::new(map, index.as_ref()), own: None })
+        let index = self.index(map)?;
+        Ok(BatchCursor { map, committed: Cursor::new(map, Some(&index)), own: None })
     }
 
     /// The record of the next key that has a value as the batch sees it. Changes that the batch makes meanwhile may be
@@ -349,7 +327,7 @@ impl Batch {
 
     /// Forgets the newest record that the batch has written for a key, and goes back to the one before it.
     pub(super) fn take_back(&mut self, record: Record<'_>) {
-        let (engine, seq) = (self.turn.engine(), self.tail.seq);
+        let (engine, seq) = (self.turn.engine(), self.now.tail.seq);
         let hash = own_hash(record.header.map(), record.hash(engine.seed));
         let Ok(mut own) = self.own.find_entry(hash, |own| own.record == record.offset) else { return };
         // A record of this number is one of the batch's own.
@@ -380,45 +358,45 @@ impl Batch {
         self.touched = true;
         let mapping = &self.turn.engine().mapping;
         let (room, len) = (Room::of(entry.kind), entry.len());
-        let tail = &mut self.tail;
+        let tail = &mut self.now.tail;
         let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail, len, room);
         let jumped = self.turn.write().exceeding_at_last(room, make_room);
         self.refused |= room == Room::Removal && matches!(jumped, Err(Error::Full { .. }));
         let jumped = jumped?;
-        let record = self.tail.append(mapping, entry).inspect_err(|_| self.broken = jumped)?;
-        self.last = Some(record);
-        self.records += 1;
+        let record = self.now.tail.append(mapping, entry).inspect_err(|_| self.broken = jumped)?;
+        self.now.last = Some(record);
+        self.now.records += 1;
         // With many records, a system call for each costs more than the excess that a flush of mapped pages writes.
-        self.tail.synced &= self.records < FEW;
+        self.now.tail.synced &= self.now.records < FEW;
         Ok(record)
-    }
-
-    /// Gives the maps that the batch has made their first regions, before it is committed, and returns their numbers.
-    /// A record of the catalogue for each says where its region is.
-    fn give_regions(&mut self) -> Result<BTreeSet<MapId>> {
-        let made = std::mem::take(&mut self.made);
-        let ids: BTreeSet<MapId> = made.keys().copied().collect();
-        if ids.is_empty() {
-            return Ok(ids);
-        }
-        self.turn.write().make_map_room(&ids)?;
-        for (id, Made { name, named, keys }) in made {
-            let Some(name) = name else { continue };
-            let slots = self.parts.get(&id).map_or(0, |part| part.new_slots);
-            let keys = if slots > keys { index::roomy(slots) } else { keys };
-            let region = self.turn.write().first_region(id, keys)?;
-            self.put(CATALOGUE, &name, &named.to_value(region), None)?;
-        }
-        Ok(ids)
     }
 
     /// Makes the first region of a map that the batch makes, with room for `keys` keys.
     pub(super) fn first_region(&mut self, map: MapId, keys: u64) -> Result<Offset> {
         self.adopt()?;
         self.touched = true;
-        let mut writing = self.turn.write();
-        writing.make_map_room(&BTreeSet::from([map]))?;
-        writing.first_region(map, keys)
+        self.turn.write().first_region(map, keys)
+    }
+
+    /// Prepares the commit of the maps that the batch has made. One that has outgrown its first region gets another
+    /// one, which a second record of the catalogue names.
+    fn make_room_for_made(&mut self) -> Result<()> {
+        let made: BTreeSet<MapId> = self.now.made.keys().copied().collect();
+        self.turn.write().make_map_room(&made)?;
+        let left: Vec<MapId> = made.difference(&self.now.dropped).copied().collect();
+        for map in left {
+            let (slots, index) = (self.part(map)?.new_slots, self.index(map)?);
+            if slots <= index.limit() {
+                continue;
+            }
+            let outgrown = index.offset();
+            let region = self.first_region(map, index::roomy(slots))?;
+            let made = &self.now.made[&map];
+            let (name, value) = (made.name.clone(), made.named.to_value(region));
+            self.put(CATALOGUE, &name, &value, None)?;
+            self.turn.write().return_extents(&[outgrown])?;
+        }
+        Ok(())
     }
 
     pub(super) fn check_not_broken(&self) -> Result<()> {
@@ -441,18 +419,19 @@ impl Batch {
         let engine = Arc::clone(self.turn.engine());
         engine.check_can_be(durability)?;
         self.check_not_broken()?;
-        let made = self.give_regions()?;
-        if let Some(last) = self.last {
+        self.make_room_for_made()?;
+        if let Some(last) = self.now.last {
             let mut writing = self.turn.write();
             let before = engine.log_totals()?;
-            writing.make_index_room_for(self.parts.values().filter(|part| !made.contains(&part.map)))?;
-            self.tail.seal(&engine.mapping, last, flags::COMMIT)?;
-            let about = if self.parts.contains_key(&CATALOGUE) { About::Maps } else { About::Entries };
-            writing.commit_as_recorded(&self.tail, about)?;
-            let maps: Vec<MapId> = self.parts.keys().copied().collect();
-            writing.upkeep_after(&maps, before, self.records);
+            let parts = &self.now.parts;
+            writing.make_index_room_for(parts.values().filter(|part| !self.now.made.contains_key(&part.map)))?;
+            self.now.tail.seal(&engine.mapping, last, flags::COMMIT)?;
+            let about = if parts.contains_key(&CATALOGUE) { About::Maps } else { About::Entries };
+            writing.commit_as_recorded(&self.now.tail, about)?;
+            let maps: Vec<MapId> = parts.keys().copied().collect();
+            writing.upkeep_after(&maps, before, self.now.records);
         }
-        let changed = self.last.is_some();
+        let changed = self.now.last.is_some();
         // If all was taken back, the number is skipped, and what is left in the log can complete nothing.
         self.committed = changed || !self.touched;
         drop(self);

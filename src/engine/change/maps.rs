@@ -22,12 +22,11 @@ use crate::file::layout::{CATALOGUE, DEFAULT_MAP, MAX_KEY_LEN, MAX_MAP, MapId, N
 use crate::file::log::Record;
 
 impl Batch {
-    /// Makes a map that will have at least `keys` keys. Neither its name nor its number may be taken.
+    /// Makes a map, with room for `keys` keys at first. Neither its name nor its number may be taken.
     pub(crate) fn make_map(&mut self, name: &[u8], named: &Named, keys: u64) -> Result<()> {
-        // How large its region has to be is not known before the commit; see `give_regions`.
-        self.put(CATALOGUE, name, &named.to_value(Offset::NONE), None)?;
-        self.made.insert(named.id, Made { name: Some(name.to_owned()), named: named.clone(), keys });
-        Ok(())
+        let region = self.first_region(named.id, keys)?;
+        self.now.made.insert(named.id, Made { name: name.to_owned(), named: named.clone(), region });
+        self.put(CATALOGUE, name, &named.to_value(region), None)
     }
 
     /// Sets the number that the next map gets.
@@ -40,8 +39,8 @@ impl Batch {
         // In this order the map is dropped for a moment, which is never visible.
         self.remove(CATALOGUE, from.as_bytes())?;
         self.put(CATALOGUE, to.as_bytes(), &named.to_value(Offset::NONE), None)?;
-        if let Some(made) = self.made.get_mut(&named.id) {
-            made.name = Some(to.as_bytes().to_vec());
+        if let Some(made) = self.now.made.get_mut(&named.id) {
+            made.name = to.as_bytes().to_vec();
         }
         Ok(())
     }
@@ -50,18 +49,8 @@ impl Batch {
     pub(crate) fn drop_map(&mut self, name: &str, map: MapId) -> Result<()> {
         self.clear_for_good(map)?;
         self.remove(CATALOGUE, name.as_bytes())?;
-        if let Some(made) = self.made.get_mut(&map) {
-            made.name = None;
-        }
-        self.dropped.insert(map);
+        self.now.dropped.insert(map);
         Ok(())
-    }
-
-    /// Makes a map, without entries, at once: where the batch does nothing else, one record is enough.
-    fn make_empty_map(&mut self, name: &str, named: &Named) -> Result<()> {
-        self.set_next_id(named.id.next())?;
-        let region = self.first_region(named.id, 0)?;
-        self.put(CATALOGUE, name.as_bytes(), &named.to_value(region), None)
     }
 
     /// The map with this name as the batch sees it, if there is one.
@@ -74,23 +63,18 @@ impl Batch {
         if let Some(named) = self.find_map(name)? {
             return Ok(named);
         }
-        let named = self.next_map(version, types)?;
-        self.in_one(|batch| {
-            batch.set_next_id(named.id.next())?;
-            batch.make_map(name.as_bytes(), &named, 0)
-        })?;
-        Ok(named)
-    }
-
-    /// The next map, which has these types.
-    fn next_map(&self, version: u32, types: &str) -> Result<Named> {
         let engine = self.engine();
         let id = engine.next_id(self)?;
         if id > MAX_MAP {
             // The id of a dropped map could be reused only if no handle to it were left, which cannot be known.
             return Err(engine.numbers_exhausted(Numbers::Maps, u64::from(MAX_MAP) - u64::from(DEFAULT_MAP)));
         }
-        Ok(Named { id, version, types: types.to_owned() })
+        let named = Named { id, version, types: types.to_owned() };
+        self.in_one(|batch| {
+            batch.set_next_id(id.next())?;
+            batch.make_map(name.as_bytes(), &named, 0)
+        })?;
+        Ok(named)
     }
 
     /// Drops the map with this name, and says whether there was one.
@@ -176,14 +160,7 @@ impl Engine {
     pub(crate) fn create_named(self: &Arc<Self>, name: &str, version: u32, types: &str) -> Result<Named> {
         self.sweep_drops()?;
         let mut batch = Batch::begin(Arc::clone(self))?;
-        let named = match batch.find_map(name)? {
-            Some(named) => named,
-            None => {
-                let named = batch.next_map(version, types)?;
-                batch.make_empty_map(name, &named)?;
-                named
-            }
-        };
+        let named = batch.find_or_make_map(name, version, types)?;
         batch.commit_as_usual()?;
         Ok(named)
     }

@@ -38,11 +38,10 @@ impl Named {
 }
 
 /// A map that a batch has made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Made {
-    /// `None` if it was dropped.
-    pub(super) name: Option<Vec<u8>>,
+    pub(super) name: Vec<u8>,
     pub(super) named: Named,
-    /// How many keys it will have at least.
-    pub(super) keys: u64,
+    /// Its first region.
+    pub(super) region: Offset,
 }

@@ -53,13 +53,13 @@ impl OriginEntry {
     }
 
     pub(crate) fn commit(&self) -> CommitId {
-        CommitId { seq: Seq(self.seq.get()), crc: self.crc.get() }
+        CommitId { seq: Seq::of_field(self.seq), crc: self.crc.get() }
     }
 }
 
 impl From<OriginEntry> for Origin {
     fn from(entry: OriginEntry) -> Origin {
-        Origin { store: uuid_text(entry.uuid), seq: Seq(entry.seq.get()), crc: entry.crc.get() }
+        Origin { store: uuid_text(entry.uuid), seq: Seq::of_field(entry.seq), crc: entry.crc.get() }
     }
 }
 

@@ -5,11 +5,12 @@
 //! large.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::batch::{Batch, Saved};
+use super::batch::{Batch, State};
 use crate::error::{Error, Result};
 use crate::file::layout::Kind;
-use crate::file::log::{Scan, Tail};
+use crate::file::log::Scan;
 
 impl Batch {
     /// Makes changes that belong together: all of them or, where one is refused, none.
@@ -19,25 +20,17 @@ impl Batch {
         if done.is_err() && !self.broken {
             self.roll_back_to(before)?;
         }
-        self.saved.retain(|saved| saved.number != before);
+        self.saved.pop();
         done
     }
 
-    /// Remembers the state that the batch is in, by a number.
+    /// Remembers the state that the batch is in, by a number that no other state of any batch in this process has.
     pub(crate) fn save(&mut self) -> Result<u64> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         self.adopt()?;
         self.check_not_broken()?;
-        let number = self.next_saved;
-        self.next_saved += 1;
-        self.saved.push(Saved {
-            number,
-            tail: self.tail,
-            last: self.last,
-            records: self.records,
-            parts: self.parts.clone(),
-            made: self.made.clone(),
-            dropped: self.dropped.clone(),
-        });
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.saved.push((number, self.now.clone()));
         Ok(number)
     }
 
@@ -46,17 +39,18 @@ impl Batch {
     pub(crate) fn roll_back_to(&mut self, number: u64) -> Result<()> {
         self.adopt()?;
         self.check_not_broken()?;
-        let Some(at) = self.saved.iter().position(|saved| saved.number == number) else {
+        let Some(at) = self.saved.iter().position(|(saved, _)| *saved == number) else {
             return Err(Error::NoSuchSavepoint { path: self.engine().mapping.path().to_owned() });
         };
         self.saved.truncate(at + 1);
-        let tail = self.saved[at].tail;
+        let State { mut tail, last, records, parts, made, dropped } = self.saved[at].1.clone();
         let engine = Arc::clone(self.engine());
         // If something fails in between, the batch is neither in the one state nor in the other.
         self.broken = true;
-        let records = Scan::new(&engine.mapping, tail.at, self.tail.at).collect::<Result<Vec<_>>>()?;
-        let mut taken = Vec::new();
-        for &record in records.iter().rev() {
+        let taken_back = Scan::new(&engine.mapping, tail.at, self.now.tail.at).collect::<Result<Vec<_>>>()?;
+        let regions = self.now.made.iter().filter(|(map, _)| !made.contains_key(map)).map(|(_, made)| made.region);
+        let mut taken: Vec<_> = regions.collect();
+        for &record in taken_back.iter().rev() {
             match record.kind() {
                 Some(Kind::Put | Kind::Remove) => self.take_back(record),
                 Some(Kind::Jump | Kind::Clear) => taken.extend(record.target()),
@@ -66,11 +60,9 @@ impl Batch {
         let mut writing = self.turn.write();
         writing.return_extents(&taken)?;
         writing.writer.settle(&engine.mapping, tail.at)?;
-        self.tail = Tail { extent_end: writing.writer.extent.1, ..tail };
+        tail.extent_end = writing.writer.extent.1;
         drop(writing);
-        let saved = &self.saved[at];
-        (self.last, self.records) = (saved.last, saved.records);
-        (self.parts, self.made, self.dropped) = (saved.parts.clone(), saved.made.clone(), saved.dropped.clone());
+        self.now = State { tail, last, records, parts, made, dropped };
         self.broken = false;
         Ok(())
     }

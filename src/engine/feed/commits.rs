@@ -140,7 +140,7 @@ impl Commits {
                 (engine, Scan::new(&engine.mapping, current.at, current.end))
             }),
             deeds: current.map_or(&[], |(_, current)| &current.deeds),
-            told: 0,
+            passed: 0,
             names: self.names.as_ref(),
         }
     }
@@ -224,27 +224,28 @@ fn names_before(engine: &Engine, history: &History) -> Result<Names> {
 pub(crate) struct ChangesOfCommit<'c> {
     scan: Option<(&'c Engine, Scan<'c>)>,
     deeds: &'c [Deed],
-    /// How many of them were told: what comes before a deed goes by the names of that time.
-    told: usize,
+    /// How many of them were passed: what comes before a deed goes by the names of that time.
+    passed: usize,
     names: Option<&'c Names>,
 }
 
 impl<'c> ChangesOfCommit<'c> {
     fn name_of(&self, map: MapId) -> Option<&'c str> {
-        let deed = self.deeds[..self.told].iter().rfind(|deed| deed.map == map && deed.kind != DeedKind::Clear);
+        let deed = self.deeds[..self.passed].iter().rfind(|deed| deed.map == map && deed.kind != DeedKind::Clear);
         deed.map(|deed| deed.name.as_str()).or_else(|| self.names?.of(map))
     }
 
     /// What a record tells.
-    fn told(&self, engine: &Engine, record: Record<'c>) -> Result<Option<Told<'c>>> {
+    fn told(&mut self, engine: &Engine, record: Record<'c>) -> Result<Option<Told<'c>>> {
         let map = record.header.map();
-        if let Some(deed) = self.deeds.get(self.told).filter(|deed| deed.at == record.offset) {
+        if let Some(deed) = self.deeds.get(self.passed).filter(|deed| deed.at == record.offset) {
             let (name, what) = match &deed.kind {
                 DeedKind::Clear => (self.name_of(deed.map).unwrap_or_default(), What::Clear),
                 DeedKind::Create { version, types } => (&*deed.name, What::Create { version: *version, types }),
                 DeedKind::Drop => (&*deed.name, What::Drop),
                 DeedKind::Rename { from } => (&*deed.name, What::Rename(from)),
             };
+            self.passed += 1;
             return Ok(Some(Told { map: deed.map, name, what }));
         }
         if !is_of_an_entry(record) {
@@ -276,11 +277,7 @@ impl<'c> Iterator for ChangesOfCommit<'c> {
         }
         loop {
             let (_, scan) = self.scan.as_mut()?;
-            let told = scan.next()?.and_then(|record| {
-                let told = self.told(engine, record);
-                self.told += usize::from(self.deeds.get(self.told).is_some_and(|deed| deed.at == record.offset));
-                told
-            });
+            let told = scan.next()?.and_then(|record| self.told(engine, record));
             match told {
                 Ok(Some(told)) => return Some(Ok(told)),
                 Ok(None) => {}

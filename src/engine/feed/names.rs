@@ -1,8 +1,8 @@
 //! The names of maps at a commit, and what a commit does to them.
 //!
 //! A commit of the catalogue is read as it was written by [`maps`](crate::engine::change::maps): the next number and
-//! then a name for a new map, and at the end that name once more, with the place of the map's region; a clear and the
-//! removal of a name for a dropped one; the removal of a name and another name for a renamed one.
+//! then a name for a new map, and at the end that name once more if the map has outgrown its first region; a clear and
+//! the removal of a name for a dropped one; the removal of a name and another name for a renamed one.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ impl Reading {
         let (at, map) = (record.offset, named.id);
         let is_there = record.header.flags & flags::NEW == 0;
         if is_there {
-            // It says where the region of a new map is.
+            // It names another region of a new map.
             self.end();
             return Ok(());
         }

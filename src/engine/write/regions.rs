@@ -110,25 +110,21 @@ impl<'e> Writing<'e> {
     }
 
     /// Looks at the records of a commit that may be about maps, before it is finished. Puts the regions of new maps in
-    /// force: the record that says where the region of a map is comes after those of the map's entries. Returns the
-    /// maps that the commit drops.
+    /// force: if a map has outgrown its first one, the record that names another comes after those of the map's
+    /// entries. Returns the maps that the commit drops.
     pub(super) fn enter_maps(&mut self, start: Offset, end: Offset) -> Result<BTreeSet<MapId>> {
         let (mut regions, mut dropped) = (BTreeMap::new(), BTreeSet::new());
         for record in Scan::new(&self.engine.mapping, start, end) {
             let record = record?;
-            let map = record.header.map();
-            match record.kind() {
-                Some(Kind::Clear) => drop(record.target().map(|region| regions.entry(map).or_insert(region))),
-                Some(Kind::Put | Kind::Remove) if map == CATALOGUE && !record.is_copy() => {
-                    let (before, now) = self.renaming(record)?;
-                    dropped.extend(before);
-                    if let Some(now) = now {
-                        dropped.remove(&now.id());
-                        let region = Some(now.region.into()).filter(|&region| region != Offset::NONE);
-                        regions.extend(region.map(|region| (now.id(), region)));
-                    }
-                }
-                _ => {}
+            if record.header.map() != CATALOGUE || record.is_copy() {
+                continue;
+            }
+            let (before, now) = self.renaming(record)?;
+            dropped.extend(before);
+            if let Some(now) = now {
+                dropped.remove(&now.id());
+                let region = Some(now.region.into()).filter(|&region| region != Offset::NONE);
+                regions.extend(region.map(|region| (now.id(), region)));
             }
         }
         regions.into_iter().try_for_each(|(map, region)| self.put_in_force(map, region))?;
