@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use slotlog::format::{Kind, MapId, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, flags};
+use slotlog::format::{Kind, MapId, RECORD_HEADER, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, flags};
 use slotlog::zerocopy::FromBytes;
 use slotlog::{Error, RepairOptions, RepairReport, Store};
 use support::{Random, assert_clean, content, folder};

@@ -206,7 +206,7 @@ impl<'r> Judge<'r> {
             let header = self.reader.raw_header(at);
             let next = hole.damaged.get(number + 1).copied().unwrap_or(after.start);
             let numbers = before.last..=after.first;
-            let fits = numbers.contains(&Seq(header.seq.get()));
+            let fits = numbers.contains(&Seq::of_field(header.seq));
             found.push(if fits { self.identify_one(at, &header, next) } else { Lost::Unknown });
         }
         found
@@ -215,7 +215,7 @@ impl<'r> Judge<'r> {
     /// What the damaged record at `at` says, which the one at `next` follows, if others confirm it.
     fn identify_one(&self, at: u64, header: &RecordHeader, next: u64) -> Lost {
         let Some(kind) = plausible(header, at, self.reader.source_len()) else { return Lost::Unknown };
-        let number = Seq(header.seq.get());
+        let number = Seq::of_field(header.seq);
         let is_next = at + header.record_len() == next;
         match kind {
             Kind::Jump if self.reader.word(at + RECORD_HEADER) == next => return Lost::Nothing,
@@ -225,7 +225,9 @@ impl<'r> Judge<'r> {
         }
         let map = header.map();
         if header.prev() == 0 {
-            let is_new = kind == Kind::Put && header.flags & flags::NEW != 0;
+            // Nothing else confirms the map.
+            let is_gone = self.slots.as_ref().is_some_and(|slots| slots.is_gone(map));
+            let is_new = kind == Kind::Put && header.flags & flags::NEW != 0 && !is_gone;
             return if is_new { Lost::Key { map, older: None, number } } else { Lost::Unknown };
         }
         let key_of = |at: u64, header: &RecordHeader| {
@@ -234,7 +236,7 @@ impl<'r> Judge<'r> {
         let key = key_of(at, header);
         match self.reader.sound_header(header.prev()) {
             Some(older)
-                if older.map() == map && Seq(older.seq.get()) <= number && key_of(header.prev(), &older) == key =>
+                if older.map() == map && Seq::of_field(older.seq) <= number && key_of(header.prev(), &older) == key =>
             {
                 Lost::Key { map, older: Some(self.hash(map, &key)), number }
             }
@@ -249,7 +251,7 @@ impl<'r> Judge<'r> {
 
     /// What becomes of a record of the log.
     pub(crate) fn judge(&mut self, record: &Seen<'_>) -> Verdict {
-        let number = Seq(record.header.seq.get());
+        let number = Seq::of_field(record.header.seq);
         let (map, kind) = (record.header.map(), record.what());
         if number < self.log.least || number > self.log.most || self.cleared.contains(&map) {
             return Verdict::Gone;
