@@ -1,8 +1,8 @@
 //! A log of forged records, with valid CRCs and a valid chain.
 //!
 //! A recovery believes the log. Whatever it contains, the result is an error, or a store that is clean, stays so, and
-//! is the same however it is opened. Only forged entries of the catalogue are not corrected by a recovery, but verify
-//! sees them.
+//! is the same however it is opened. Only forged entries of the catalogue, and forged marks of a damaged record, are not
+//! corrected by a recovery, but verify sees them.
 //!
 //! An input: two bytes of a head (the bits [`options`](bits), and the number of the record where the last checkpoint
 //! ended), then a record for each 16 bytes:
@@ -29,7 +29,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use slotlog::format::{
     BLOCK, COUNT_BITS, EXTENTS, Kind, MapId, RECORD_HEADER, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock,
-    align8,
+    align8, flags,
 };
 use slotlog::{Access, Opened, Store};
 use slotlog_fuzz::image::{ORIGINALS, PATH, State, key, newest, put};
@@ -152,11 +152,12 @@ fn forge(bits: u8, checkpoint: u8, records: &[u8]) -> Vec<u8> {
     image
 }
 
-/// The content of the default map.
-fn content(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
+/// The content of the default map, and how many of its entries are damaged.
+fn content(store: &Store) -> (BTreeMap<Vec<u8>, Vec<u8>>, usize) {
     let snapshot = store.snapshot().unwrap();
-    let entries = snapshot.iter().map(|entry| entry.unwrap());
-    entries.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    let (entries, damaged): (Vec<_>, Vec<_>) = snapshot.iter().partition(|entry| entry.is_ok());
+    let entries = entries.into_iter().flatten().map(|(key, value)| (key.to_vec(), value.to_vec()));
+    (entries.collect(), damaged.len())
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -168,14 +169,16 @@ fuzz_target!(|input: &[u8]| {
         let max_size = if bits & bits::LIMIT != 0 { image.len() as u64 + 4 * BLOCK } else { 16 << 20 };
         options.max_size(max_size).verify_reads(bits & bits::VERIFY_READS != 0).open(&*PATH)
     };
-    let forged_catalogue =
-        instructions::<16>(records).any(|record| record[10..12] == [0, 0] && matches!(record[0] % 7, 1 | 2));
+    let uncorrected = instructions::<16>(records).any(|record| {
+        let catalogue = record[10..12] == [0, 0] && matches!(record[0] % 7, 1 | 2);
+        catalogue || record[1] & flags::DAMAGED != 0
+    });
     let check = |store: &Store, when: &str| {
         let clean = verify(store, true);
-        assert!(clean || forged_catalogue, "{when}: {:#?}", store.verify());
+        assert!(clean || uncorrected, "{when}: {:#?}", store.verify());
         clean
     };
-    let mut seen: Vec<BTreeMap<Vec<u8>, Vec<u8>>> = Vec::new();
+    let mut seen = Vec::new();
     for (skip, access) in [(bits::NOT_READ, Access::ReadOnly), (bits::NOT_ASIDE, Access::CopyOnWrite)] {
         if bits & skip != 0 {
             continue;
@@ -193,6 +196,8 @@ fuzz_target!(|input: &[u8]| {
     let Ok(store) = open(Access::ReadWrite) else { return };
     assert!(matches!(store.opened(), Opened::AfterPowerCut { .. }), "{:?}", store.opened());
     let clean = check(&store, "recovered");
+    let (_, damaged) = content(&store);
+    assert!(damaged == 0 || !clean, "verify overlooks {damaged} damaged entries");
     // Deadlines pass at different times, but none of them during the check.
     assert!(seen.iter().all(|seen| *seen == content(&store)), "another opening had another content");
     let mut used = Used { expiring: true };
