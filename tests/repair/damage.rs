@@ -208,6 +208,45 @@ fn bytes_of_everything_lose_no_other_keys() {
     }
 }
 
+/// The used slots of all regions, current or not: where each is, and where it leads.
+fn slots(whole: &[u8]) -> Vec<(usize, u64)> {
+    let mut found = Vec::new();
+    for region in (0..whole.len()).step_by(BLOCK as usize) {
+        let (header, _) = RegionHeader::read_from_prefix(&whole[region..]).unwrap();
+        let lines = if header.magic == REGION_MAGIC { header.lines.get() as usize } else { 0 };
+        let start = region + REGION_HEADER as usize;
+        let slots = (0..lines).flat_map(|line| (0..SLOTS).map(move |slot| start + line * LINE as usize + slot * 8));
+        found.extend(slots.filter_map(|at| {
+            let slot = u64::from_le_bytes(*whole.get(at..)?.first_chunk()?);
+            Some((at, slot::offset(slot))).filter(|&(_, leads_to)| leads_to > 0)
+        }));
+    }
+    found
+}
+
+#[test]
+fn a_flipped_bit_in_a_slot_loses_no_whole_record() {
+    let mut tried = 0;
+    for seed in 0..rounds(20) {
+        let mut random = Random(seed);
+        let whole = store(seed);
+        let (mut damaged, log) = (whole.clone(), log(&whole));
+        let at: BTreeMap<u64, &Logged> = log.iter().map(|record| (record.at as u64, record)).collect();
+        for (slot, leads_to) in slots(&whole) {
+            // Now it leads to a record that is damaged itself, but for its header.
+            let bit = 3 + random.below(17);
+            let other = at.get(&(leads_to ^ (1 << bit))).filter(|other| other.end() - other.at > 48);
+            if let Some(other) = other.filter(|_| at.contains_key(&leads_to) && random.one_in(8)) {
+                damaged[slot + (bit as usize - 3) / 8] ^= 1 << ((bit - 3) % 8);
+                damaged[other.end() - 9] ^= 1;
+                tried += 1;
+            }
+        }
+        check(&whole, &damaged, Index::Damaged, &format!("seed {seed}"));
+    }
+    assert!(tried > 50, "{tried}");
+}
+
 #[test]
 fn superblocks_and_live_area_are_not_needed() {
     for (seed, len) in [(1, 8192), (2, 12288), (3, 65536)] {

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use slotlog::format::{Kind, MapId, RECORD_HEADER, RecordHeader, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, flags};
+use slotlog::format::{
+    BLOCK, Kind, LINE, MapId, RECORD_HEADER, REGION_HEADER, REGION_MAGIC, RecordHeader, RegionHeader, SLOTS,
+    SUPERBLOCK_A, SUPERBLOCK_B, Superblock, flags, slot,
+};
 use slotlog::zerocopy::FromBytes;
 use slotlog::{Error, RepairOptions, RepairReport, Store};
 use support::{Random, assert_clean, content, folder};

@@ -249,6 +249,12 @@ impl<'r> Judge<'r> {
         self.places.contain(at, self)
     }
 
+    /// Whether a slot that leads to `at` led to this record before one of its bits was flipped: what is at `at` has not
+    /// replaced the record.
+    fn may_be_flipped(&self, at: u64, record: &Seen<'_>) -> bool {
+        (at ^ record.at).is_power_of_two() && self.reader.raw_header(at).prev() != record.at
+    }
+
     /// What becomes of a record of the log.
     pub(crate) fn judge(&mut self, record: &Seen<'_>) -> Verdict {
         let number = Seq::of_field(record.header.seq);
@@ -281,6 +287,11 @@ impl<'r> Judge<'r> {
         match says {
             _ if !self.is_behind => Verdict::Keep(Grade::Sure),
             Says::This => Verdict::Keep(Grade::Sure),
+            Says::Elsewhere(at) if self.is_lost(at) && self.may_be_flipped(at, record) => {
+                // The slot is accounted for.
+                _ = self.slots.as_mut().map(|slots| slots.ask(map, record.its_key(), at));
+                Verdict::Keep(Grade::Doubtful)
+            }
             Says::Elsewhere(at) if self.is_lost(at) => {
                 if self.keeps_older {
                     Verdict::Keep(Grade::Older)
