@@ -11,7 +11,7 @@ use slotlog::format::{
     SUPERBLOCK_A, SUPERBLOCK_B, Superblock, flags, slot,
 };
 use slotlog::zerocopy::FromBytes;
-use slotlog::{Error, RepairOptions, RepairReport, Store};
+use slotlog::{Error, RepairOptions, RepairReport, Store, Transaction};
 use support::{Random, assert_clean, content, folder};
 
 #[path = "../support/mod.rs"]

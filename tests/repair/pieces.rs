@@ -225,3 +225,63 @@ fn a_large_store_is_whole() {
     let (store, report) = repaired(&whole, RepairOptions::new());
     assert!(report.is_whole() && store.len().unwrap() == 200_000, "{:?}", report.findings());
 }
+
+/// What a transaction has done since a savepoint, before it went back to it.
+fn rolled_back(transaction: &mut Transaction, what: usize) {
+    // Into other extents than those of the savepoint.
+    (0..30).for_each(|number| transaction.insert(format!("filler {number}"), vec![7; 60_000]).unwrap());
+    match what {
+        0 => (0..50).for_each(|number| transaction.insert(format!("ghost {number}"), "rolled back").unwrap()),
+        1 => (0..50).for_each(|number| transaction.insert(format!("old {number}"), "rolled back").unwrap()),
+        2 => (0..50).for_each(|number| assert!(transaction.remove(format!("old {number}")).unwrap())),
+        3 => assert!(transaction.drop_map("kept").unwrap()),
+        _ => transaction.bytes().clear().unwrap(),
+    }
+    (0..50).for_each(|number| transaction.insert(format!("ghost {number}"), "rolled back").unwrap());
+}
+
+#[test]
+fn what_went_back_to_a_savepoint_stays_away_beside_damage() {
+    for case in 0..90 {
+        let (what, is_closed, front) = (case % 5, case % 2 == 0, [0, 8192, 65536][case % 3]);
+        let mut random = Random(case as u64);
+        let folder = folder();
+        let path = folder.path().join("store");
+        let store = Store::options().auto_compact(None).open(&path).unwrap();
+        let kept = store.map::<[u8], [u8]>("kept").unwrap();
+        (0..50).for_each(|number| kept.insert(format!("kept {number}").as_bytes(), b"committed").unwrap());
+        (0..50).for_each(|number| store.insert(format!("old {number}"), "committed").unwrap());
+        let mut transaction = store.begin().unwrap();
+        (0..50).for_each(|number| transaction.insert(format!("first {number}"), [b'f'; 300]).unwrap());
+        let savepoint = transaction.savepoint().unwrap();
+        rolled_back(&mut transaction, what);
+        transaction.rollback_to(&savepoint).unwrap();
+        let second = [50, 500][case / 2 % 2];
+        (0..second).for_each(|number| transaction.insert(format!("second {number}"), [b's'; 300]).unwrap());
+        transaction.commit().unwrap();
+        (0..10).for_each(|number| store.insert(format!("after {number}"), "committed").unwrap());
+        let in_use = fs::read(&path).unwrap();
+        drop(kept);
+        store.close_last().unwrap();
+        let mut damaged = if is_closed { fs::read(&path).unwrap() } else { in_use };
+        // Some pages of the commit.
+        let is_of_it =
+            |page: &&[u8]| [b'f', b's'].iter().any(|&fill| page.windows(200).any(|part| part == [fill; 200]));
+        let mut pages: Vec<&mut [u8]> = damaged.chunks_mut(4096).filter(|page| is_of_it(&&**page)).collect();
+        let inner = pages.len() as u64 - 3;
+        (0..1 + case % 3).for_each(|_| pages[1 + random.below(inner) as usize].fill(0xa5));
+        damaged[..front].fill(0);
+        let (store, report) = repaired(&damaged, RepairOptions::new());
+        let what = format!("{what}, closed {is_closed}, {front}: {:?}", report.findings());
+        let all = everything(&store);
+        let of = |of_map: &BTreeMap<Vec<u8>, Vec<u8>>, begin: &str| -> Vec<Vec<u8>> {
+            of_map.iter().filter(|(key, _)| key.starts_with(begin.as_bytes())).map(|(_, value)| value.clone()).collect()
+        };
+        assert_eq!(of(&all[""], "ghost").len() + of(&all[""], "filler").len(), 0, "{what}");
+        assert_eq!(of(&all[""], "old"), vec![b"committed"; 50], "{what}");
+        assert_eq!(of(&all[""], "after"), vec![b"committed"; 10], "{what}");
+        let kept = of(&all[""], "first").len() + of(&all[""], "second").len();
+        assert!(kept >= second + 10, "{what}: {kept}");
+        assert_eq!(all["kept"].len(), 50, "{what}");
+    }
+}

@@ -15,12 +15,14 @@
 //!    if there is no index, fewer, with at least one number left on either side for the damaged records that surround
 //!    them. (Where there is an index, what no slot leads into has been replaced anyway.) One damaged record leaves no
 //!    such room; so a value that looks like records needs three damaged commits and their numbers to get into the log,
-//!    and the loss of the index.
+//!    and the loss of the index. Records of a commit also have to lie beside its other records, with nothing but damage
+//!    between: what a transaction rolled back has the number of the commit, but lies in space of its own.
 //!
 //! Records with numbers from before the beginning of the log are stale, and those from after its end were never
 //! committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::front::Front;
 use super::reader::{CHUNK, Looked, Reader, Window, plausible};
@@ -292,9 +294,22 @@ fn strands(runs: &[Run], links: &[Option<Link>]) -> Vec<Strand> {
 type Standing = (Seq, Seq, bool, u64);
 
 impl Strand {
+    /// Where it begins, and where it goes on.
+    fn bounds(&self, runs: &[Run]) -> (u64, u64) {
+        let start = self.runs.first().map_or(0, |&first| runs[first].start);
+        (start, self.runs.last().map_or(start, |&last| runs[last].goes_on_at))
+    }
+
     fn standing(&self, runs: &[Run]) -> Standing {
         (self.first, self.last, !self.is_open, self.runs.first().map_or(0, |&first| runs[first].start))
     }
+}
+
+/// Whether all that begins in this space belongs to one commit, and to the middle of it.
+fn is_one_commit(runs: &[Run], space: Range<u64>, commit: Seq) -> bool {
+    let of = runs.partition_point(|run| run.start < space.start)..runs.partition_point(|run| run.start < space.end);
+    let is_within = |run: &Run| (run.first, run.last, run.commits) == (commit, commit, 0);
+    space.start <= space.end && runs[of].iter().all(is_within)
 }
 
 /// Strands that are believed, in the order of the log.
@@ -334,19 +349,30 @@ impl Believed {
 
     /// Whether a strand that nothing leads to is large enough for the hole that it fits into. Without an index, a small
     /// one is.
-    fn has_hole_for(&self, strand: &Strand, at: Standing, has_index: bool, front: &Front) -> bool {
-        let proves_room = strand.commits >= MANY || strand.records >= MANY && self.is_within_commit(strand, at, front);
+    fn has_hole_for(&self, strand: &Strand, runs: &[Run], has_index: bool, front: &Front) -> bool {
+        let at = strand.standing(runs);
+        let is_large = || strand.records >= MANY && self.is_within_commit(strand, runs, front);
+        let proves_room = strand.commits >= MANY || is_large();
         let room = if proves_room { 0 } else { 2 };
         let is_enough = proves_room || strand.commits > 0 && !has_index;
         is_enough && self.has_room_for(strand, at, room, front)
     }
 
     /// Whether a strand lies within a commit whose beginning, if it is known where the log began, and whose end are
-    /// believed.
-    fn is_within_commit(&self, strand: &Strand, at: Standing, front: &Front) -> bool {
-        let (before, after) = self.around(at);
+    /// believed, and beside one of these.
+    fn is_within_commit(&self, strand: &Strand, runs: &[Run], front: &Front) -> bool {
+        let (before, after) = self.around(strand.standing(runs));
         let begins = before.map_or(front.begin.is_none(), |before| before.is_open && before.last == strand.first);
-        strand.first == strand.last && begins && after.is_some_and(|after| after.first == strand.last)
+        let Some(after) = after.filter(|after| after.first == strand.last) else { return false };
+        let (start, end) = strand.bounds(runs);
+        let (next, _) = after.bounds(runs);
+        let is_free =
+            |space: Range<u64>, other: u64| !space.contains(&other) && is_one_commit(runs, space, strand.first);
+        let is_beside = match before.map(|before| before.bounds(runs)) {
+            Some((last, before)) => is_free(before..start, next) || is_free(end..next, last),
+            None => is_free(end..next, start),
+        };
+        strand.first == strand.last && begins && is_beside
     }
 
     fn believe(&mut self, strand: Strand, at: Standing) {
@@ -406,7 +432,7 @@ pub(crate) fn damaged_log(runs: &[Run], front: &Front, reader: &Reader, mut lead
         let at = strand.standing(runs);
         let is_first = believed.in_order.is_empty() && front.begin.is_none();
         let has_index = leads.is_some() && !is_index_old;
-        let fits = || believed.has_hole_for(&strand, at, has_index, front);
+        let fits = || believed.has_hole_for(&strand, runs, has_index, front);
         let from_its_end = (strand.last, Seq::ZERO, false, 0);
         let is_older = front.begin.is_none() && believed.in_order.range(from_its_end..).next().is_some();
         let is_stale = || is_older && strand.runs.last().is_some_and(|&last| is_reused(reader, runs, last));
