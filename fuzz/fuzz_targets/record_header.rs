@@ -1,7 +1,7 @@
 //! A log of forged records, with valid CRCs and a valid chain.
 //!
 //! A recovery believes the log. Whatever it contains, the result is an error, or a store that is clean, stays so, and
-//! is the same however it is opened. Only forged entries of the catalogue, and forged marks of a damaged record, are not
+//! is the same however it is opened. Only forged entries of the catalogue, and forged marks of damage, are not
 //! corrected by a recovery, but verify sees them.
 //!
 //! An input: two bytes of a head (the bits [`options`](bits), and the number of the record where the last checkpoint

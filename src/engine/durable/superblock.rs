@@ -10,6 +10,7 @@ use zerocopy::IntoBytes;
 use crate::engine::Engine;
 use crate::engine::clock::now;
 use crate::engine::processes::entries::{lock_error, poll};
+use crate::engine::state::superblocks::fields_are_sane;
 use crate::error::{Error, HeldBy, Result};
 use crate::file::layout::{Offset, SUPERBLOCK_A, SUPERBLOCK_B, Superblock, live, seal};
 use crate::file::locks::{CHECKPOINT, Sharing};
@@ -81,6 +82,10 @@ impl Engine {
         let place = if in_force == SUPERBLOCK_A { SUPERBLOCK_B } else { SUPERBLOCK_A };
         next.generation = (current.generation.get() + 1).into();
         next.written = now().into();
+        if !fields_are_sane(&next) {
+            // No opening would accept it. The one in force stays.
+            return Err(self.mapping.corrupt(Offset(place), "the superblock to be written contradicts itself"));
+        }
         let next = next.sealed();
         self.mapping.write(Offset(place), next.as_bytes())?;
         self.mapping.flush(Offset(place), size_of::<Superblock>() as u64)?;

@@ -1,7 +1,7 @@
 //! What the next opener makes of a file whose writer was killed, or after a power cut.
 
 use super::*;
-use crate::engine::state::head::LogHead;
+use crate::engine::state::head::{self, LogHead};
 use crate::file::layout::{Kind, Offset, Seq};
 use crate::file::log::Entry;
 use crate::file::space::Extent;
@@ -346,4 +346,23 @@ fn a_superblock_may_say_more_than_is_visible() {
     assert_eq!(content(&other).len(), 2);
     assert_eq!(content(&engine), content(&other));
     assert!(other.verify().unwrap().is_clean());
+}
+
+/// Whatever the live area says, no superblock is written that no opening would accept.
+#[test]
+fn a_superblock_that_contradicts_itself_is_not_written() {
+    let (folder, path) = scratch();
+    let engine = open(&path);
+    some_keys(&engine);
+    let expected = content(&engine);
+    let head = engine.head().unwrap();
+    let damaged = LogHead { head: log::Head { seq: Seq(1), ..head.head }, ..head };
+    head::publish(&engine.mapping, &damaged).unwrap();
+    let error = engine.checkpoint().unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    let copy = folder.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    let engine = open(&copy);
+    assert_eq!(content(&engine), expected);
+    assert!(engine.verify().unwrap().is_clean());
 }

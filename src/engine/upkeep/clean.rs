@@ -134,14 +134,14 @@ impl Engine {
         hashes
     }
 
-    /// The smallest number that the record at the head may have. The record before it has `behind`.
-    fn first_seq(&self, head: &Head, behind: Seq) -> Result<Seq> {
+    /// The smallest number that the record at the head may have. `head` has that of the record before it.
+    fn first_seq(&self, head: &Head) -> Result<Seq> {
         // A damaged record may say any number, and it may be the last one of the log and stay.
         let first = log::record(&self.mapping, head.at).ok().filter(Record::crc_holds);
         let Some(first) = first else { return Ok(head.seq) };
         if first.kind() == Some(Kind::Incarnation) {
-            // Its number declares its incarnation, so the smallest is that after the record before it.
-            return Ok(behind.next().min(first.seq()));
+            // Its number declares its incarnation, so the smallest is of the incarnation before it.
+            return Ok(head.seq.min(first.seq()));
         }
         let next = self.mapping.live_seq(live::VISIBLE)?.next();
         Ok(first.seq().min(next))
@@ -293,7 +293,7 @@ impl<'e> Writing<'e> {
     fn rest_at(&self, mut passed: Passed<'e>, tail: Offset) -> Result<Passed<'e>> {
         // If it is the tail, the first moved record will be there.
         let to = &mut passed.to;
-        to.head.seq = if to.head.at == tail { self.seq()? } else { self.engine.first_seq(&to.head, to.behind)? };
+        to.head.seq = if to.head.at == tail { self.seq()? } else { self.engine.first_seq(&to.head)? };
         // Numbers do not go back.
         to.behind = to.behind.min(to.head.seq);
         Ok(passed)
