@@ -32,7 +32,7 @@ impl Store {
 
     /// [Syncs](Store::sync), and records how far the log is durable, so that a shorter log is recognised as damage.
     /// Writers go on meanwhile. A checkpoint is taken automatically every
-    /// [`checkpoint_every`](Options::checkpoint_every) bytes.
+    /// [`checkpoint_every`](crate::Options::checkpoint_every) bytes.
     ///
     /// ```
     /// # let folder = tempfile::tempdir()?;
@@ -108,7 +108,7 @@ impl Store {
     }
 
     /// Does pending upkeep in this thread for about `budget`: advances a resize, cleans the log if its dead share
-    /// exceeds [the limit](Options::auto_compact), takes a checkpoint that is due, shortens the file; and
+    /// exceeds [the limit](crate::Options::auto_compact), takes a checkpoint that is due, shortens the file; and
     /// [compacts](Store::compact) a store that is mostly free. Returns whether there is more to do. Whatever is done
     /// here, writers need not do; others can write in between.
     ///
@@ -138,12 +138,12 @@ impl Store {
     ///
     /// * *Without writers:* all of the above, plus what compaction has left before the head of the log that a recovery
     ///   may still need, and an index that is being built.
-    /// * *With a writer in any process:* one commit, as a [`Snapshot`] of it would see it. Every record of its log is
-    ///   there with its checksum, in the order of the log; every key leads to its record and every slot to a record of
-    ///   the log; the counters of maps and log are those of that commit, unless two more commits came before they could
-    ///   be read. The superblocks are checked too; the tables of extents and maps are checked if there is a moment
-    ///   without writers within about 20 ms. The rest is left out. Like a snapshot, the check holds back the space that
-    ///   becomes free meanwhile.
+    /// * *With a writer in any process:* one commit, as a [`Snapshot`](crate::Snapshot) of it would see it. Every
+    ///   record of its log is there with its checksum, in the order of the log; every key leads to its record and every
+    ///   slot to a record of the log; the counters of maps and log are those of that commit, unless two more commits
+    ///   came before they could be read. The superblocks are checked too; the tables of extents and maps are checked if
+    ///   there is a moment without writers within about 20 ms. The rest is left out. Like a snapshot, the check holds
+    ///   back the space that becomes free meanwhile.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -210,8 +210,8 @@ impl Store {
     /// What the entries of each map are like, which no counter says: the lengths of keys and values, ages, what has
     /// expired, the largest entries, how long searches are; and for each extent of the file, how much of it is alive.
     ///
-    /// It sees one commit and holds back space meanwhile, like a [`Snapshot`]. It takes one pass over the log and one
-    /// over the indexes, and reads the header of each record.
+    /// It sees one commit and holds back space meanwhile, like a [`Snapshot`](crate::Snapshot). It takes one pass over
+    /// the log and one over the indexes, and reads the header of each record.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
