@@ -4,7 +4,8 @@
 //! bytes for each key touched. All records of a batch have one sequence number, whatever maps they belong to. A batch
 //! that is not committed leaves unreachable bytes, and the number is skipped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{self, BTreeMap};
 use std::io;
 use std::sync::Arc;
 
@@ -84,6 +85,15 @@ pub(crate) struct Batch {
     committed: bool,
 }
 
+/// The index of a map as it was committed; of one of these, which a batch has made, an empty one.
+#[inline]
+fn index_of<'e>(engine: &'e Engine, made: &BTreeMap<MapId, Made>, map: MapId) -> Result<Index<'e>> {
+    match made.get(&map) {
+        Some(made) => Index::open(&engine.mapping, made.region),
+        None => engine.index_for_writing(map),
+    }
+}
+
 /// A position in an iteration over a map as a batch sees it.
 pub(crate) struct BatchCursor {
     map: MapId,
@@ -152,8 +162,13 @@ impl Batch {
 
     /// The same, for changing it. Called before anything is appended, since it may find damage.
     fn take_part(&mut self, map: MapId) -> Result<&mut Part> {
-        let part = self.part(map)?;
-        Ok(self.now.parts.entry(map).or_insert(part))
+        match self.now.parts.entry(map) {
+            btree_map::Entry::Occupied(part) => Ok(part.into_mut()),
+            btree_map::Entry::Vacant(place) => {
+                let keys = index_of(self.turn.engine(), &self.now.made, map)?.totals()?.keys;
+                Ok(place.insert(Part::untouched(map, keys)))
+            }
+        }
     }
 
     /// Refuses a map that the batch has dropped.
@@ -164,11 +179,7 @@ impl Batch {
     /// The index of a map as it was committed; of one that the batch has made, an empty one.
     fn index(&self, map: MapId) -> Result<Index<'_>> {
         self.check_is_there(map)?;
-        let engine = self.turn.engine();
-        match self.now.made.get(&map) {
-            Some(made) => Index::open(&engine.mapping, made.region),
-            None => engine.index_for_writing(map),
-        }
+        index_of(self.turn.engine(), &self.now.made, map)
     }
 
     /// Number of keys of a map, the batch's own changes included.
@@ -381,6 +392,9 @@ impl Batch {
     /// Prepares the commit of the maps that the batch has made. One that has outgrown its first region gets another
     /// one, which a second record of the catalogue names.
     fn make_room_for_made(&mut self) -> Result<()> {
+        if self.now.made.is_empty() {
+            return Ok(());
+        }
         let made: BTreeSet<MapId> = self.now.made.keys().copied().collect();
         self.turn.write().make_map_room(&made)?;
         let left: Vec<MapId> = made.difference(&self.now.dropped).copied().collect();
