@@ -8,8 +8,8 @@ use zerocopy::FromBytes;
 
 use crate::error::{Error, Result};
 use crate::file::layout::{
-    BLOCK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, Offset, SUPERBLOCK_A, SUPERBLOCK_B, Seq,
-    Superblock, VERSION, live,
+    BLOCK, CREATION_MAGIC, EXTENTS, KNOWN_INCOMPATIBLE, MAGIC, MAX_COUNT, MAX_FILE_LEN, Offset, SUPERBLOCK_A,
+    SUPERBLOCK_B, Seq, Superblock, VERSION, live,
 };
 use crate::file::mapping::Mapping;
 
@@ -133,8 +133,9 @@ fn check_fields(superblock: &Superblock, path: &Path) -> Result<()> {
 pub(crate) fn fields_are_sane(superblock: &Superblock) -> bool {
     let head = superblock.log_head();
     u64::from(superblock.block.get()) == BLOCK
-        && head >= Offset::EXTENTS
+        && (Offset::EXTENTS..Offset(MAX_FILE_LEN)).contains(&head)
         && head.is_aligned(8)
+        && superblock.log_end() <= Offset(MAX_FILE_LEN)
         && superblock.log_end().is_aligned(8)
         && is_sane(superblock.head_seq())
         && is_sane(superblock.next_seq())
@@ -163,5 +164,21 @@ impl Superblock {
         superblock.next_seq = seq.to_field();
         superblock.created = created.into();
         superblock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other offsets derive from these, as that of a lock byte.
+    #[test]
+    fn a_log_beyond_the_longest_file_is_refused() {
+        let sane = Superblock::new_zeroed_for(Seq::new(1, 1), 0);
+        assert!(fields_are_sane(&sane));
+        for beyond in [MAX_FILE_LEN + 8, 1 << 60, u64::MAX - 7] {
+            assert!(!fields_are_sane(&Superblock { log_head: beyond.into(), ..sane }), "{beyond}");
+            assert!(!fields_are_sane(&Superblock { log_end: beyond.into(), ..sane }), "{beyond}");
+        }
     }
 }
