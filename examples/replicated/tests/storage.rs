@@ -104,6 +104,23 @@ async fn what_was_confirmed_survives_a_power_cut() -> Outcome {
     Ok(())
 }
 
+/// A node that forgot one could vote for another candidate in the same term. Nothing else is flushed after the vote.
+#[tokio::test]
+async fn a_vote_alone_survives_a_power_cut() -> Outcome {
+    let folder = folder();
+    let (mut log, _state) = create(folder.path());
+    log.blocking_append([entry(0, &["a"])]).await?;
+    for vote in [Vote::new(1, NODE), Vote::new(2, NODE + 1), Vote::new_committed(2, NODE + 1), Vote::new(7, NODE)] {
+        log.save_vote(&vote).await?;
+        let after = self::folder();
+        let cut = after.path().join("node.slotlog");
+        fs::copy(folder.path().join("node.slotlog"), &cut)?;
+        power_cut::cut(&cut);
+        assert_eq!(reopen(after.path()).0.read_vote().await?, Some(vote));
+    }
+    Ok(())
+}
+
 /// It would answer reads from a state that a power cut has set back.
 #[tokio::test]
 async fn a_leader_that_is_started_again_has_to_be_elected() -> Outcome {
