@@ -34,6 +34,17 @@ impl Cluster {
     /// # Errors
     /// They do not start, or do not agree on a leader.
     pub async fn start(program: &Path, folder: &Path, arguments: &[&str]) -> anyhow::Result<Cluster> {
+        let cluster = Cluster::nodes(program, folder, arguments)?;
+        cluster.client()?.init(&cluster.addresses).await?;
+        cluster.leader().await?;
+        Ok(cluster)
+    }
+
+    /// The same three nodes, which do not know each other yet.
+    ///
+    /// # Errors
+    /// They do not start.
+    pub fn nodes(program: &Path, folder: &Path, arguments: &[&str]) -> anyhow::Result<Cluster> {
         let mut cluster = Cluster {
             program: program.to_owned(),
             folder: folder.to_owned(),
@@ -44,8 +55,6 @@ impl Cluster {
         for id in 1..=3 {
             cluster.add(id)?;
         }
-        cluster.client()?.init(&cluster.addresses).await?;
-        cluster.leader().await?;
         Ok(cluster)
     }
 

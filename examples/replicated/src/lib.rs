@@ -26,7 +26,7 @@
 //! * A node that cannot store something stops, with the reason. It never goes on with less than it has promised.
 //!
 //! `tests/cluster` tries to refute that: under load it kills leaders, stops nodes, takes away a folder, fills a disk,
-//! and cuts the power of all nodes at once.
+//! and cuts the power of all nodes at once; and it cuts the lines between them.
 //!
 //! # What it leaves out
 //!

@@ -1,11 +1,13 @@
 //! Three processes under load, of which some are killed, stopped, wiped, without disk space, or without power: no
-//! acknowledged write is lost, and every key is a register.
+//! acknowledged write is lost, and every key is a register. And three that do not hear each other: what a leader says
+//! that may lead no longer.
 //!
 //! `REPLICATED_TEST_KILLS` says how many leaders are killed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../../../../tests/support/history.rs"]
 mod history;
+mod line;
 mod load;
 #[path = "../common/power_cut.rs"]
 mod power_cut;
@@ -15,12 +17,16 @@ use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use line::Line;
 use load::{Load, Told, value_of};
 use replicated::NodeId;
+use replicated::client::{Client, Error};
 use replicated::cluster::Cluster;
+use replicated::node::Status;
 use replicated::store;
+use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use slotlog::Store;
 use tempfile::TempDir;
@@ -35,19 +41,74 @@ struct Scene {
 }
 
 const SMALL: usize = 100;
+/// How long anything may take before it is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Quick elections, and a snapshot after few entries.
 const QUICK: [&str; 4] = ["--heartbeat", "50", "--snapshot-every", "300"];
 
 impl Scene {
     async fn new() -> Scene {
+        let scene = Scene::nodes().await;
+        scene.cluster.client().unwrap().init(scene.cluster.addresses()).await.unwrap();
+        scene.cluster.leader().await.unwrap();
+        scene
+    }
+
+    /// A cluster with a line to each node that the others send through, and that can be cut. Clients do not use them,
+    /// unless they are sent to the leader.
+    async fn with_lines() -> (Scene, [Line; 3]) {
+        let scene = Scene::nodes().await;
+        let lines = [1, 2, 3].map(|id| Line::to(&scene.cluster.addresses()[&id]));
+        let members = (1..).zip(lines.iter().map(|line| line.address().to_owned())).collect();
+        scene.cluster.client().unwrap().init(&members).await.unwrap();
+        scene.cluster.leader().await.unwrap();
+        (scene, lines)
+    }
+
+    /// Three that do not know each other.
+    async fn nodes() -> Scene {
         static ALONE: Mutex<()> = Mutex::const_new(());
         let alone = ALONE.lock().await;
         // In memory if the system has a folder there: these tests are not about the disk.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_replicated"));
-        let cluster = Cluster::start(program, folder.path(), &QUICK).await.unwrap();
+        let cluster = Cluster::nodes(program, folder.path(), &QUICK).unwrap();
         Scene { cluster, _folder: folder, _alone: alone }
+    }
+
+    /// Waits until a node says this of itself.
+    async fn until(&self, id: NodeId, what: impl Fn(&Status) -> bool) -> Status {
+        let start = Instant::now();
+        loop {
+            let status = self.cluster.status(id).await;
+            match status {
+                Ok(status) if what(&status) => return status,
+                status => assert!(start.elapsed() < PATIENCE, "node {id} still says {status:?}"),
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Cuts all lines, and returns what the leader says, which takes itself for one as before.
+    async fn cut_all(&self, lines: &mut [Line; 3]) -> Status {
+        loop {
+            let leader = self.cluster.leader().await.unwrap();
+            for line in &mut *lines {
+                line.cut().await;
+            }
+            let status = self.until(leader, |_| true).await;
+            if status.leader == Some(leader) {
+                return status;
+            }
+            // On a busy machine, another one may have been elected just before.
+            lines.iter_mut().for_each(Line::mend);
+        }
+    }
+
+    /// The place of a key at this node, whoever leads.
+    fn url(&self, id: NodeId, key: &str) -> String {
+        format!("http://{}/kv/{key}", self.cluster.addresses()[&id])
     }
 
     async fn follower(&self) -> NodeId {
@@ -77,6 +138,24 @@ impl Scene {
         println!("{} values are there, of {} changes nothing is known", told.written.len(), told.unknown);
         told
     }
+}
+
+/// Sets a value until that is acknowledged, since a leader may go while it is asked.
+async fn put(client: &mut Client, key: &str, value: &str) -> u64 {
+    let start = Instant::now();
+    loop {
+        match client.put(key, value, None).await {
+            Ok(version) => return version.unwrap(),
+            Err(Error::Unknown | Error::NoLeader) => assert!(start.elapsed() < PATIENCE, "no leader acknowledges"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What sends a request to one node only.
+fn http() -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    builder.timeout(PATIENCE).build().unwrap()
 }
 
 fn kills() -> u64 {
@@ -111,6 +190,46 @@ async fn nodes_are_stopped_and_go_on() {
         scene.signal(id, Signal::CONT);
     }
     scene.nothing_is_lost(load, SMALL, [1, 2, 3]).await;
+}
+
+/// It went on leading in its own eyes, while the others elected another one and were told something new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_replaced_unawares_does_not_answer_what_was_true_earlier() {
+    let (scene, mut lines) = Scene::with_lines().await;
+    let mut client = scene.cluster.client().unwrap();
+    let version = put(&mut client, "key", "old").await;
+    let before = scene.cut_all(&mut lines).await;
+    let old = before.id;
+    let others = [1, 2, 3].into_iter().filter(|&id| id != old);
+
+    // Its own line stays cut, so that nothing waits there for it to go on.
+    scene.signal(old, Signal::STOP);
+    for id in others.clone() {
+        lines[id as usize - 1].mend();
+    }
+    let addresses = others.clone().map(|id| scene.cluster.addresses()[&id].clone()).collect();
+    for id in others.clone() {
+        scene.until(id, |status| status.leader.is_some_and(|leader| leader != old)).await;
+    }
+    put(&mut Client::new(addresses).unwrap(), "key", "new").await;
+
+    for id in others {
+        lines[id as usize - 1].cut().await;
+    }
+    scene.signal(old, Signal::CONT);
+    let place = scene.url(old, "key");
+    for url in [&place, &format!("{place}?unlike={version}&wait=0.1"), &format!("{place}?unlike=0&wait=0.1")] {
+        let answer = http().get(url).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{url}: {:?}", answer.text().await);
+    }
+    let after = scene.until(old, |_| true).await;
+    assert_eq!((after.leader, after.term), (Some(old), before.term), "it knew that it had been replaced");
+
+    lines.iter_mut().for_each(Line::mend);
+    scene.cluster.caught_up(old).await.unwrap();
+    assert_eq!(client.get("key").await.unwrap().1, Some(b"new".to_vec()));
+    put(&mut client, "key", "newest").await;
+    assert_eq!(client.get("key").await.unwrap().1, Some(b"newest".to_vec()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
