@@ -220,18 +220,14 @@ impl Node {
     async fn propose(&self, requests: Vec<Request>) -> Answer<Vec<Reply>> {
         let term = self.leads()?;
         let mut metrics = self.raft.metrics();
-        tokio::select! {
-            // An error does not say that the entry is not there: when another leader removes it from this log, a third
-            // node may still have it, and lead later.
-            written = self.raft.client_write(requests) => match written {
-                Ok(written) => Ok(written.data),
-                Err(_) => Err(Refusal::Unknown),
-            },
+        let written = tokio::select! {
+            written = self.raft.client_write(requests) => written.ok(),
             // The engine does not answer if a snapshot takes the place of the entry.
-            _ = metrics.wait_for(|now| now.current_term != term || now.state != ServerState::Leader) => {
-                Err(Refusal::Unknown)
-            }
-        }
+            _ = metrics.wait_for(|now| now.current_term != term || now.state != ServerState::Leader) => None,
+        };
+        // Neither an error nor another leader says that the entry is not there: this node may lead again with it, and
+        // when it is removed from this log, a third node may still have it, and lead later.
+        written.map(|written| written.data).ok_or(Refusal::Unknown)
     }
 
     /// The term in which this node leads.

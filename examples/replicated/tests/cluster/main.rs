@@ -232,6 +232,36 @@ async fn a_leader_that_was_replaced_unawares_does_not_answer_what_was_true_earli
     assert_eq!(client.get("key").await.unwrap().1, Some(b"newest".to_vec()));
 }
 
+/// It has put a change into its log that no other node has yet, and hears of a later term. But then it is elected
+/// again, since its log is the longest, and the change comes about.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_leader_has_in_its_log_when_it_steps_down_is_not_called_undone() {
+    let (scene, mut lines) = Scene::with_lines().await;
+    put(&mut scene.cluster.client().unwrap(), "key", "old").await;
+    let before = scene.cut_all(&mut lines).await;
+    let leader = before.id;
+    let (rival, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    // With it, the rival would have a majority.
+    scene.signal(third, Signal::STOP);
+
+    let request = http().put(scene.url(leader, "key")).body("new");
+    let asked = tokio::spawn(request.send());
+    scene.until(leader, |status| status.log > before.log).await;
+    let now = scene.until(rival, |status| status.term > before.term).await;
+    assert!(now.log <= before.log, "{now:?}");
+    assert!(!asked.is_finished(), "nobody else has it");
+    lines.iter_mut().for_each(Line::mend);
+
+    let answer = asked.await.unwrap().unwrap();
+    scene.until(rival, |status| status.leader == Some(leader) && status.term > before.term).await;
+    let (_, value) = scene.cluster.client().unwrap().get("key").await.unwrap();
+    assert_eq!(value.as_deref(), Some(b"new".as_slice()), "it has come about");
+    assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT, "{:?}", answer.text().await);
+
+    scene.signal(third, Signal::CONT);
+    scene.cluster.caught_up(third).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_its_folder_is_replaced_by_a_new_one() {
     let mut scene = Scene::new().await;
