@@ -259,7 +259,8 @@ impl Node {
                 Err(Refusal::NotLeader(to.leader_node.map(|node| node.addr)))
             }
             Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(Refusal::NotLeader(None)),
-            Err(RaftError::Fatal(error)) => Err(Refusal::Failed(error.to_string())),
+            // The engine has stopped, and in a moment this node does, and says why. The others go on.
+            Err(RaftError::Fatal(_)) => Err(Refusal::NotLeader(None)),
         }
     }
 
