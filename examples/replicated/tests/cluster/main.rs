@@ -41,6 +41,7 @@ struct Scene {
 }
 
 const SMALL: usize = 100;
+const LARGE: usize = 10_000;
 /// How long anything may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -297,31 +298,70 @@ async fn a_node_without_its_folder_is_replaced_by_a_new_one() {
     scene.nothing_is_lost(load, SMALL, std::array::from_fn(|_| nodes.next().unwrap())).await;
 }
 
-/// The same command, with a limit on the length of files: what a full disk is to a program.
-fn with_limit(command: &Command, bytes: u64) -> Command {
+/// The same command, with a limit on the length of files, or ready for one: what a full disk is to a program.
+fn with_limit(command: &Command, bytes: Option<u64>) -> Command {
     let mut shell = Command::new("sh");
     // The unit is 512 bytes. Without the trap the process would be killed.
-    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512);
+    let limit = bytes.map_or(String::new(), |bytes| format!("ulimit -f {}; ", bytes / 512));
+    let script = format!("trap '' XFSZ; {limit}exec \"$0\" \"$@\"");
     shell.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
     shell
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_disk_space_stops_and_the_others_go_on() {
-    const LARGE: usize = 10_000;
     let mut scene = Scene::new().await;
     let load = Load::start(&scene.cluster, LARGE);
     load.goes_on(50).await;
     let full = scene.follower().await;
     scene.cluster.kill(full).unwrap();
     let length = fs::metadata(scene.cluster.folder_of(full).join("node.slotlog")).unwrap().len();
-    let limited = with_limit(&scene.cluster.command(full), length + (1 << 20));
+    let limited = with_limit(&scene.cluster.command(full), Some(length + (1 << 20)));
     scene.cluster.run(full, limited).unwrap();
     let why = scene.cluster.end_of(full).await.unwrap();
     assert!(why.contains(&format!("node {full} stops")) && why.contains("node.slotlog: full: "), "{why}");
     load.goes_on(50).await;
     // There is space again.
     scene.cluster.restart(full).unwrap();
+    scene.nothing_is_lost(load, LARGE, [1, 2, 3]).await;
+}
+
+/// Only Linux can limit a process that runs.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_disk_space_stops_and_another_one_leads() {
+    use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+
+    let mut scene = Scene::new().await;
+    let load = Load::start(&scene.cluster, LARGE);
+    for id in 1..=3 {
+        load.goes_on(10).await;
+        scene.cluster.kill(id).unwrap();
+        let ready = with_limit(&scene.cluster.command(id), None);
+        scene.cluster.run(id, ready).unwrap();
+        scene.cluster.caught_up(id).await.unwrap();
+    }
+    // On a busy machine, another one may be elected just before the disk is full.
+    let mut led = false;
+    while !led {
+        load.goes_on(50).await;
+        let full = scene.cluster.leader().await.unwrap();
+        let length = fs::metadata(scene.cluster.folder_of(full).join("node.slotlog")).unwrap().len();
+        let pid = Pid::from_raw(scene.cluster.pid(full) as i32);
+        prlimit(pid, Resource::Fsize, Rlimit { current: Some(length), ..getrlimit(Resource::Fsize) }).unwrap();
+        let start = Instant::now();
+        while let Ok(status) = scene.cluster.status(full).await {
+            led = status.leader == Some(full);
+            assert!(start.elapsed() < PATIENCE, "node {full} goes on");
+            sleep(Duration::from_millis(5)).await;
+        }
+        let why = scene.cluster.end_of(full).await.unwrap();
+        assert!(why.contains(&format!("node {full} stops")) && why.contains("node.slotlog: full: "), "{why}");
+        load.goes_on(50).await;
+        // There is space again.
+        let ready = with_limit(&scene.cluster.command(full), None);
+        scene.cluster.run(full, ready).unwrap();
+    }
     scene.nothing_is_lost(load, LARGE, [1, 2, 3]).await;
 }
 
