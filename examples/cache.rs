@@ -1,4 +1,5 @@
 //! A cache on disk: what is expensive to find out about a file is found out once a minute at most, by whatever process.
+//! It never takes more than 64 MiB: what was not asked for lately goes when it is full.
 //!
 //! ```text
 //! cargo run --release --example cache -- README.md Cargo.toml
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 use std::{env, fs};
 
-use slotlog::{Map, Store};
+use slotlog::{Map, Policy, Store};
 
 /// Where the cache is, in the working directory.
 const STORE: &str = "cache.slotlog";
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
 
 fn run(paths: &[String]) -> Result<()> {
     // What is lost in a power cut is found out again, so nothing has to be synced.
-    let store = Store::options().max_size(64 << 20).open(STORE)?;
+    let store = Store::options().max_size(64 << 20).evict(Policy::SecondChance).open(STORE)?;
     let cache: Map<str, Facts> = store.map("facts")?;
     for path in paths {
         let (from, (bytes, lines, checksum)) = match cache.get(path)? {

@@ -598,6 +598,9 @@ pub enum FullReason {
     /// The limit that [`Options::max_size`](crate::Options::max_size) sets.
     #[error("`max_size` is {0} bytes; raise it, or remove keys and drop snapshots")]
     MaxSize(u64),
+    /// The store [evicts](crate::Options::evict), and a key and its value take at most this many bytes there.
+    #[error("in a store that evicts, a key and its value take at most {0} bytes, a 32nd of `max_size`; raise that")]
+    Entry(u64),
     /// The disk is full, or the user's quota is used up.
     #[error("the disk is full; free some space, or remove keys and drop snapshots")]
     Disk,

@@ -155,7 +155,7 @@ pub use engine::change::bookmarks::Bookmark;
 pub use engine::repair::report::{RepairOptions, RepairProgress, RepairReport};
 pub use engine::repair::run::{repair, repair_with};
 pub use engine::settings::Opened;
-pub use engine::settings::{Access, Durability};
+pub use engine::settings::{Access, Durability, Policy};
 pub use engine::settings::{RecoveryPhase, RecoveryProgress};
 pub use engine::upkeep::compact::{CompactProgress, CompactReport};
 pub use engine::verify::report::{Finding, VerifyProgress, VerifyReport, VerifyScope};
@@ -171,8 +171,8 @@ pub use snapshot::{Iter, Keys, Snapshot, Values};
 pub use stats::census::{Census, CensusOptions, CensusProgress, ExtentCensus, LargeEntry, MapCensus};
 pub use stats::distribution::{Bucket, Distribution};
 pub use stats::report::{
-    DamageStats, ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, RestingStats, Stats, UpkeepStats,
-    WaitingStats,
+    DamageStats, EvictionStats, ExtentStats, MapStats, PinStats, ProcessStats, ResizeStats, RestingStats, Stats,
+    UpkeepStats, WaitingStats,
 };
 pub use store::Store;
 pub use transaction::{Savepoint, Transaction};

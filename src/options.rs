@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::settings::{Access, Durability, OnRecovery, RecoveryProgress, Settings};
+use crate::engine::settings::{Access, Durability, OnRecovery, Policy, RecoveryProgress, Settings};
 
 /// A builder for opening a store, made by [`Store::options`](crate::Store::options) and finished by
 /// [`open`](Options::open).
@@ -162,6 +162,46 @@ impl Options {
     /// ```
     pub fn max_size(mut self, bytes: u64) -> Options {
         self.settings.max_size = bytes;
+        self
+    }
+
+    /// Makes the store a cache of at most [`max_size`](Options::max_size) bytes, 1 MiB at least: when it is full, it
+    /// removes entries by this policy rather than reject a change, so that a change is never
+    /// [`Full`](crate::Error::Full) and the file never longer than that. Default: none.
+    ///
+    /// * An entry takes at most a 32nd of `max_size` with its key (and at most 64 MiB); a larger one is rejected:
+    ///   [`FullReason::Entry`](crate::FullReason::Entry).
+    /// * A transaction fits if it takes at most a 128th of `max_size`. A larger one may be `Full`, since nothing can be
+    ///   evicted while it goes on; then room is made for it, and it fits when it is tried again, up to about a third of
+    ///   `max_size`.
+    /// * What a [`Snapshot`](crate::Snapshot), an iterator or a borrowed value sees is kept. While that fills the
+    ///   store, a change is `Full`, the first time after waiting for a second. A
+    ///   [bookmark](crate::Store::set_bookmark) keeps nothing there.
+    /// * Entries of all maps leave in the order in which they were written, some with each write, by ordinary removals,
+    ///   which [`changes_since`](crate::Store::changes_since) tells. As long as replaced and removed values fill more of
+    ///   the store than [`auto_compact`](Options::auto_compact) says, those make room, and what is alive is moved. If
+    ///   there is no room to evict anything, which takes keys much longer than their values, all maps are cleared.
+    ///   [`Stats::eviction`](crate::Stats::eviction) counts all of that.
+    ///
+    /// It is not a property of the file: any store can be opened so, and a process that opens it without this gets
+    /// `Full` where another would evict. All of them should have the same limit.
+    ///
+    /// ```
+    /// use slotlog::{Policy, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("cache.slotlog");
+    /// let cache = Store::options().max_size(1 << 20).evict(Policy::SecondChance).open(&path)?;
+    /// for number in 0..10_000u32 {
+    ///     cache.insert(number.to_le_bytes(), [7; 1000])?; // ten times as much as fits
+    /// }
+    /// let stats = cache.stats()?;
+    /// assert!(stats.file_len <= 1 << 20 && cache.len()? > 500);
+    /// assert_eq!(stats.eviction.evicted + cache.len()?, 10_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn evict(mut self, policy: Policy) -> Options {
+        self.settings.evict = Some(policy);
         self
     }
 

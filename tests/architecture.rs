@@ -76,7 +76,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("engine/durable", &["reach", "flusher", "slices", "once_more", "superblock", "checkpoint"]),
     ("engine/write", &["slots", "reclaim", "reserve", "space", "regions", "commit", "turn", "tables", "sync"]),
     ("engine/read", &["kept", "sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),
-    ("engine/upkeep", &["resize", "expiry", "quarantine", "clean", "sweep", "share", "compact", "scrub", "maintain"]),
+    ("engine/upkeep", &["resize", "expiry", "quarantine", "clean", "evict", "share", "compact", "scrub", "maintain"]),
     ("engine/change", &["one", "named", "batch", "savepoint", "maps", "origin", "bookmarks", "bounded"]),
     ("engine/open", &["path", "aside", "seat", "build", "recovery", "roads", "close", "place"]),
     ("engine/verify", &["report", "pace", "derived", "tables", "snapshot", "store"]),

@@ -12,7 +12,7 @@
 //! | [`verify`] | checks everything | `report` `pace` `derived` `tables` `snapshot` `store` |
 //! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` `place` |
 //! | [`change`] | what users change, each a turn | `one` `batch` `maps` `origin` `bookmarks` `bounded` |
-//! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `sweep` `share` `compact` `maintain` |
+//! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `evict` `share` `compact` `maintain` |
 //! | [`read`] | pins, and what they see | `kept` `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
 //! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `commit` `turn` `tables` `sync` |
 //! | [`durable`] | flushes; superblocks | `reach` `flusher` `slices` `once_more` `superblock` `checkpoint` |
@@ -109,6 +109,8 @@ pub(crate) struct Engine {
     /// No other opener can have the store. Then the writer lock is ours for good.
     exclusive: bool,
     pub(crate) read_only: bool,
+    /// A value that was found is returned as it is: no CRC is checked, and no key marked as read.
+    plain_reads: bool,
     /// Set if the store was opened for reading while its live area could not be trusted.
     at_rest: Option<AtRest>,
     /// The live area can be trusted by now.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::file::layout::BLOCK;
+
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -187,6 +189,40 @@ impl Limits {
     }
 }
 
+/// What a store that [evicts](crate::Options::evict) removes when it is full.
+///
+/// ```
+/// use slotlog::{Policy, Store};
+///
+/// let cache = Store::options().max_size(1 << 20).evict(Policy::SecondChance).in_memory()?;
+/// cache.insert("key 0", [0; 1000])?;
+/// for number in 1..10_000u32 {
+///     cache.insert(format!("key {number}"), [0; 1000])?;
+///     assert!(cache.contains_key("key 0")?, "it is read again and again");
+/// }
+/// assert!(!cache.contains_key("key 1")?);
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Policy {
+    /// The entry that was written first (FIFO). Reading changes nothing.
+    Oldest,
+    /// The same, but an entry that was read since it was written or last spared is spared, as often as that
+    /// (second chance, as in the paging of Multics: Corbató, *A Paging Experiment with the Multics System*, 1968). Two
+    /// bits for each six slots of the index note what was read, so that an entry is sometimes spared since another one
+    /// was read. They are in the file, so the reads of all processes count that have this policy.
+    SecondChance,
+}
+
+/// The limit of a store that evicts is this many times as long as an extent of its log.
+const CELLS: u64 = 32;
+
+/// The longest extent of the log of a store that evicts.
+const LARGEST_CELL: u64 = 64 << 20;
+
 /// Everything that [`Options`](crate::Options) can set.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -200,6 +236,7 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) initial_capacity: u64,
     pub(crate) max_size: u64,
+    pub(crate) evict: Option<Policy>,
     pub(crate) lock_timeout: Duration,
     pub(crate) open_timeout: Option<Duration>,
     pub(crate) verify_reads: bool,
@@ -224,6 +261,7 @@ impl Default for Settings {
             durability: Durability::Buffered,
             initial_capacity: 0,
             max_size: u64::MAX,
+            evict: None,
             lock_timeout: Duration::from_secs(10),
             open_timeout: None,
             verify_reads: false,
@@ -234,6 +272,13 @@ impl Default for Settings {
             limits: Limits::default(),
             on_recovery: None,
         }
+    }
+}
+
+impl Settings {
+    /// The length of all new extents of the log, if the store evicts.
+    pub(crate) fn cell(&self) -> Option<u64> {
+        self.evict.map(|_| (self.max_size / CELLS / BLOCK * BLOCK).clamp(BLOCK, LARGEST_CELL))
     }
 }
 

@@ -122,6 +122,11 @@ impl From<[u64; 5]> for Totals {
     }
 }
 
+/// The bit of a word with further hash bits that has none of them: set by readers of a store that evicts what was not
+/// read. The keys that begin in a line share two of these.
+const MARK: u64 = 1 << 63;
+const _: () = assert!(3 * KeyHash::FURTHER_BITS == 63);
+
 /// Offset of the field `since` in a region's header; `previous` follows it.
 const SINCE: u64 = std::mem::offset_of!(RegionHeader, since) as u64;
 
@@ -249,6 +254,11 @@ impl<'a> Index<'a> {
         self.lines * SLOTS as u64 / 16 * 15
     }
 
+    /// Where there is no room for another index: one slot in 32 stays empty, so that searches end.
+    pub(crate) fn last_limit(&self) -> u64 {
+        self.lines * SLOTS as u64 / 32 * 31
+    }
+
     /// The sequence number from which on the index is complete.
     #[inline]
     pub(crate) fn since(&self) -> Seq {
@@ -317,6 +327,19 @@ impl<'a> Index<'a> {
     /// Fetches the first line of a key ahead of its use.
     pub(crate) fn prefetch(&self, hash: KeyHash) {
         self.mapping.prefetch(Offset(self.line_offset(hash.line(self.lines))));
+    }
+
+    /// Whether a key with this hash, or one that shares its [mark](MARK), was marked as read since this was last asked.
+    pub(crate) fn take_mark(&self, hash: KeyHash) -> Result<bool> {
+        let at = self.as_lines().mark_of(hash);
+        let word = self.mapping.load(at)?;
+        // A reader that sets it at the same time is overlooked, or sets it again.
+        Ok(word & MARK != 0 && self.mapping.compare_exchange(at, word, word & !MARK, Ordering::Relaxed)?)
+    }
+
+    /// Whether a key with this hash, or one that shares its mark, is marked as read.
+    pub(crate) fn is_marked(&self, hash: KeyHash) -> Result<bool> {
+        Ok(self.mapping.load(self.as_lines().mark_of(hash))? & MARK != 0)
     }
 
     /// Its lines.
@@ -487,6 +510,22 @@ impl Lines {
     #[inline(always)]
     fn first(self) -> u64 {
         self.block * BLOCK + REGION_HEADER
+    }
+
+    /// Offset of the word with the [mark](MARK) of a key: one of the two at the end of the first line.
+    #[inline]
+    fn mark_of(self, hash: KeyHash) -> u64 {
+        self.first_of(hash) + 8 * (SLOTS as u64 + hash.further() % 2)
+    }
+
+    /// Marks a key with this hash as read, unless it is. It is only a hint: if the word changes meanwhile, that is all.
+    pub(crate) fn mark(self, mapping: &Mapping, hash: KeyHash) {
+        let at = self.mark_of(hash);
+        let Some([word]) = mapping.window().words(at) else { return };
+        let seen = word.relaxed();
+        if seen & MARK == 0 {
+            let _ = mapping.compare_exchange(at, seen, seen | MARK, Ordering::Relaxed);
+        }
     }
 
     /// Offset of the line where the search for a key begins.

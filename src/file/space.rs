@@ -7,9 +7,9 @@
 //! the table since. It is odd during a change, so that a reader without the lock knows whether the table stayed the
 //! same meanwhile (a seqlock).
 //!
-//! **Invariants.** Space comes from the lowest free run that fits; else the file grows, with real space for the new
-//! range. A retired extent becomes free only when no pin is below the sequence number at which it was retired; a log
-//! extent that compaction has emptied, only when the log of the flushed superblock also begins after it.
+//! **Invariants.** Space comes from a free run where there is one that [fits](Fit); else the file grows, with real
+//! space for the new range. A retired extent becomes free only when no pin is below the sequence number at which it was
+//! retired; a log extent that compaction has emptied, only when the log of the flushed superblock also begins after it.
 
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
@@ -60,6 +60,18 @@ impl LogPoint {
             std::cmp::Ordering::Greater => (start, start),
         }
     }
+}
+
+/// Where an extent is to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// In the lowest free run that is long enough, so that live data drifts down.
+    Lowest,
+    /// In the shortest one, so that longer ones stay whole.
+    Shortest,
+    /// On a grid of cells of its own length, in the next one that is free after this offset, as in a ring: what is
+    /// passed at the head of the log one after the other then lies side by side.
+    Cell(Offset),
 }
 
 /// An extent found by following a log.
@@ -319,12 +331,18 @@ impl Space {
     ///
     /// # Errors
     /// [`Error::Full`] if there is no room; then nothing has changed but perhaps the place of the table.
-    pub(crate) fn allocate(&mut self, mapping: &Mapping, blocks: u64, kind: ExtentKind, seq: Seq) -> Result<Extent> {
+    pub(crate) fn allocate(
+        &mut self,
+        mapping: &Mapping,
+        (blocks, fit): (u64, Fit),
+        kind: ExtentKind,
+        seq: Seq,
+    ) -> Result<Extent> {
         // A table that is nearly full is replaced first: the new one needs an entry as well.
         if self.vacant.len() < 3 {
             self.enlarge_table(mapping, seq)?;
         }
-        self.take(mapping, blocks, kind, seq)
+        self.take(mapping, (blocks, fit), kind, seq)
     }
 
     fn enlarge_table(&mut self, mapping: &Mapping, seq: Seq) -> Result<()> {
@@ -332,8 +350,8 @@ impl Space {
         self.replace_table(mapping, entries, seq)
     }
 
-    fn take(&mut self, mapping: &Mapping, blocks: u64, kind: ExtentKind, seq: Seq) -> Result<Extent> {
-        let offset = self.find_or_grow(mapping, blocks)?;
+    fn take(&mut self, mapping: &Mapping, (blocks, fit): (u64, Fit), kind: ExtentKind, seq: Seq) -> Result<Extent> {
+        let offset = self.find_or_grow(mapping, blocks, fit)?;
         let table = Table::open(mapping, mapping.live(live::SPACE_TABLE)?, SPACE_TABLE_MAGIC)?;
         let Some(entry) = self.vacant.pop() else {
             return Err(mapping.corrupt(live::SPACE_TABLE, "the space table has no vacant entry"));
@@ -352,21 +370,67 @@ impl Space {
         self.last_ordinal
     }
 
-    /// The lowest free run of `blocks` blocks, at the end of a longer file if there is none.
-    fn find_or_grow(&mut self, mapping: &Mapping, blocks: u64) -> Result<Offset> {
+    /// A free run of `blocks` blocks, at the end of a longer file if there is none.
+    fn find_or_grow(&mut self, mapping: &Mapping, blocks: u64, fit: Fit) -> Result<Offset> {
         let len = blocks.checked_mul(BLOCK).filter(|&len| len <= MAX_FILE_LEN);
         let Some(len) = len else {
             let why = FullReason::AddressSpace(mapping.max_len());
             return Err(Error::Full { path: mapping.path().to_owned(), needed: u64::MAX, why });
         };
-        let (free, fits) = self.lowest(len);
+        let (free, fits) = self.find(mapping, len, fit);
         // Bytes in use past the limit count against it too.
         mapping.check_limit(len, EXTENTS + self.used_bytes() + len, free + len)?;
         if !fits && self.end.bytes_since(free) < len {
-            mapping.allocate(self.end.max(free), free + len)?;
+            mapping.allocate(self.end.max(self.used_end()), free + len)?;
             self.end = free + len;
         }
         Ok(free)
+    }
+
+    /// Where `len` bytes are free, and whether that lies before an extent in use: after the last one, it may have to be
+    /// allocated first.
+    fn find(&self, mapping: &Mapping, len: u64, fit: Fit) -> (Offset, bool) {
+        let after = match fit {
+            Fit::Lowest => return self.lowest(len),
+            Fit::Shortest => {
+                let runs = self.extents.free().filter(|&(start, end)| end - start >= len);
+                let shortest = runs.min_by_key(|&(start, end)| end - start);
+                return shortest.map_or((self.used_end(), false), |(start, _)| (start, true));
+            }
+            Fit::Cell(after) => after,
+        };
+        // A step that may exceed the limit keeps below it where it can.
+        let most = below_limit(mapping);
+        let next = self.cells(len).find(|&start| start > after && start + len <= most);
+        let beyond = self.used_end().align_cell(len);
+        match next {
+            Some(next) => (next, true),
+            None if beyond + len <= most => (beyond, false),
+            None => self.cells(len).next().map_or((beyond, false), |lowest| (lowest, true)),
+        }
+    }
+
+    /// The free cells of a grid of this length that lie before an extent in use.
+    fn cells(&self, len: u64) -> impl Iterator<Item = Offset> {
+        let of_run = move |(start, end): (Offset, Offset)| {
+            let first = start.align_cell(len);
+            (0..end.bytes_since(first) / len).map(move |number| first + number * len)
+        };
+        self.extents.free().flat_map(of_run)
+    }
+
+    /// How many cells of a grid of this length are free within the limit, in the file or beyond.
+    pub(crate) fn free_cells(&self, mapping: &Mapping, len: u64) -> u64 {
+        let most = below_limit(mapping);
+        let within = self.cells(len).filter(|&start| start + len <= most).count() as u64;
+        let beyond = most.bytes_since(self.used_end().align_cell(len)) / len;
+        (within + beyond).min(most.bytes_since(Offset::EXTENTS + self.used_bytes()) / len)
+    }
+
+    /// Whether an extent of `len` bytes fits within the limit.
+    pub(crate) fn has_room(&self, mapping: &Mapping, len: u64) -> bool {
+        let (free, _) = self.find(mapping, len, Fit::Shortest);
+        mapping.check_limit(len, EXTENTS + self.used_bytes() + len, free + len).is_ok()
     }
 
     /// The lowest free run of `len` bytes, and whether it lies before an extent in use: after the last one, it may have
@@ -526,7 +590,7 @@ impl Space {
     /// Moves the table to a new extent with room for `entries`. The old one is retired.
     fn replace_table(&mut self, mapping: &Mapping, entries: u64, seq: Seq) -> Result<()> {
         let blocks = blocks_of_table(entries);
-        let offset = self.find_or_grow(mapping, blocks)?;
+        let offset = self.find_or_grow(mapping, blocks, Fit::Shortest)?;
         let table = Table::create(mapping, offset, blocks, SPACE_TABLE_MAGIC)?;
         let old = mapping.live(live::SPACE_TABLE)?;
         for extent in self.extents.number() {
@@ -546,6 +610,11 @@ impl Space {
         }
         Ok(())
     }
+}
+
+/// The end of the longest file within the limit, before its seal.
+fn below_limit(mapping: &Mapping) -> Offset {
+    Offset(mapping.max_len().saturating_sub(BLOCK))
 }
 
 fn blocks_of_table(entries: u64) -> u64 {
@@ -605,7 +674,7 @@ mod tests {
         space.mend(&mapping).unwrap();
         // When that is used again, the rest must not claim it any more.
         space.free(&mapping, Offset::EXTENTS).unwrap();
-        space.allocate(&mapping, 4, ExtentKind::Table, Seq(7)).unwrap();
+        space.allocate(&mapping, (4, Fit::Lowest), ExtentKind::Table, Seq(7)).unwrap();
         assert_eq!(log(&Space::load(&mapping, word).unwrap()), cut);
     }
 
@@ -614,16 +683,20 @@ mod tests {
         let mapping = Mapping::in_memory(EXTENTS + 16 * BLOCK).unwrap();
         mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 12 * BLOCK).unwrap();
         let mut space = Space::create(&mapping, &[log_of(12)], 1, Seq(5)).unwrap();
-        let is_full =
-            |space: &mut Space| matches!(space.allocate(&mapping, 2, ExtentKind::Log, Seq(6)), Err(Error::Full { .. }));
+        let is_full = |space: &mut Space| {
+            matches!(space.allocate(&mapping, (2, Fit::Lowest), ExtentKind::Log, Seq(6)), Err(Error::Full { .. }))
+        };
         while !is_full(&mut space) {}
-        let mut beyond = || space.allocate(&mapping, 2, ExtentKind::Index, Seq(7)).unwrap().offset;
+        let mut beyond = || space.allocate(&mapping, (2, Fit::Lowest), ExtentKind::Index, Seq(7)).unwrap().offset;
         let free = mapping.exceeding(8 * BLOCK, || [beyond(), beyond()][0]);
         // A run before what is in use, and in a file that is long enough.
         space.free(&mapping, free).unwrap();
         assert!(is_full(&mut space));
         assert_eq!(
-            mapping.exceeding(8 * BLOCK, || space.allocate(&mapping, 2, ExtentKind::Log, Seq(8))).unwrap().offset,
+            mapping
+                .exceeding(8 * BLOCK, || space.allocate(&mapping, (2, Fit::Lowest), ExtentKind::Log, Seq(8)))
+                .unwrap()
+                .offset,
             free
         );
     }
@@ -635,8 +708,8 @@ mod tests {
         let mut space = Space::create(&mapping, &[log_of(128)], 1, Seq(5)).unwrap();
         let usual = space.log_extent_len(100, (BLOCK, 8 * BLOCK));
         assert_eq!(usual, 8 * BLOCK);
-        let free = space.allocate(&mapping, 10, ExtentKind::Table, Seq(5)).unwrap();
-        space.allocate(&mapping, 1, ExtentKind::Table, Seq(5)).unwrap();
+        let free = space.allocate(&mapping, (10, Fit::Lowest), ExtentKind::Table, Seq(5)).unwrap();
+        space.allocate(&mapping, (1, Fit::Lowest), ExtentKind::Table, Seq(5)).unwrap();
         space.free(&mapping, free.offset).unwrap();
         assert_eq!(space.log_extent_len(100, (BLOCK, 8 * BLOCK)), 8 * BLOCK);
         assert_eq!(space.log_extent_len(100, (BLOCK, 16 * BLOCK)), 16 * BLOCK, "it is too short");
@@ -647,7 +720,7 @@ mod tests {
         );
         // With extents of usually 112 blocks, a record of 14 is not long, but longer than the run.
         mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 7400 * BLOCK).unwrap();
-        space.allocate(&mapping, 7168 - 128, ExtentKind::Log, Seq(5)).unwrap();
+        space.allocate(&mapping, (7168 - 128, Fit::Lowest), ExtentKind::Log, Seq(5)).unwrap();
         assert_eq!(space.log_extent_len(9 * BLOCK, (BLOCK, 8 * BLOCK)), 10 * BLOCK);
         assert_eq!(
             space.log_extent_len(14 * BLOCK, (BLOCK, 8 * BLOCK)),

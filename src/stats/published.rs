@@ -104,9 +104,23 @@ impl Stats {
     }
 
     /// What this process has done since it opened the store.
-    fn of_upkeep(&self) -> [Figure; 4] {
-        let (upkeep, damage) = (&self.upkeep, &self.damage);
+    fn of_upkeep(&self) -> [Figure; 8] {
+        let (upkeep, damage, eviction) = (&self.upkeep, &self.damage, &self.eviction);
         [
+            counter("slotlog_evicted_total", Unit::Count, eviction.evicted, "Entries evicted to make room"),
+            counter("slotlog_evicted_bytes_total", Unit::Bytes, eviction.evicted_bytes, "Bytes of their records"),
+            counter(
+                "slotlog_spared_total",
+                Unit::Count,
+                eviction.spared,
+                "Times that an entry was spared, as it was read",
+            ),
+            counter(
+                "slotlog_cache_clears_total",
+                Unit::Count,
+                eviction.clears,
+                "Times that all maps were cleared for room",
+            ),
             counter("slotlog_moved_lines_total", Unit::Count, upkeep.lines, "Index lines moved by resizes"),
             counter("slotlog_moved_bytes_total", Unit::Bytes, upkeep.moved_bytes, "Bytes moved by compaction"),
             counter(

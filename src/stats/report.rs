@@ -10,7 +10,8 @@ use crate::engine::change::named::Named;
 use crate::engine::change::origin::uuid_text;
 use crate::engine::clock::time;
 use crate::engine::read::pins::Pin;
-use crate::engine::settings::Opened;
+use crate::engine::settings::{Opened, Policy};
+use crate::engine::state::ledger::Evicted;
 use crate::engine::state::words::LogSize;
 use crate::engine::verify::report::Finding;
 use crate::file::index::Index;
@@ -75,6 +76,8 @@ pub struct Stats {
     pub cleaned_bytes: u64,
     /// The upkeep that this process has done for the store.
     pub upkeep: UpkeepStats,
+    /// What this process has evicted.
+    pub eviction: EvictionStats,
     /// The damage that was found.
     pub damage: DamageStats,
     /// Why this process currently does no upkeep, if so: an error. Meanwhile the log grows.
@@ -189,6 +192,37 @@ pub struct UpkeepStats {
     /// Maximum for one write: 17 slices and what it appended itself. (A slice is a sixteenth of
     /// [`checkpoint_every`](crate::Options::checkpoint_every), and at most 256 KiB.)
     pub most_flushed_bytes: u64,
+}
+
+/// What this process has evicted since it opened the store, to keep it within [`max_size`](crate::Options::max_size);
+/// see [`Options::evict`](crate::Options::evict).
+///
+/// ```
+/// use slotlog::{EvictionStats, Policy, Store};
+///
+/// let cache = Store::options().max_size(1 << 20).evict(Policy::Oldest).in_memory()?;
+/// for number in 0..2000u32 {
+///     cache.insert(number.to_le_bytes(), [7; 1000])?;
+/// }
+/// let eviction: EvictionStats = cache.stats()?.eviction;
+/// assert_eq!(eviction.evicted + cache.len()?, 2000);
+/// assert_eq!((eviction.spared, eviction.clears), (0, 0));
+/// # Ok::<(), slotlog::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct EvictionStats {
+    /// The policy of this process, if it evicts.
+    pub policy: Option<Policy>,
+    /// Entries removed to make room.
+    pub evicted: u64,
+    /// Bytes of their records.
+    pub evicted_bytes: u64,
+    /// How often an entry was spared since it was read: hits of [`Policy::SecondChance`].
+    pub spared: u64,
+    /// How often all maps were cleared, since eviction made no room.
+    pub clears: u64,
 }
 
 /// The damage that was found; see [`Stats::damage`].
@@ -352,6 +386,7 @@ impl Stats {
                 flushed_bytes: done.flushed.all,
                 most_flushed_bytes: done.flushed.most,
             },
+            eviction: eviction(engine),
             damage: damage(engine)?,
             resting: upkeep.rest.resting().map(|rest| RestingStats {
                 left: rest.left(),
@@ -387,6 +422,14 @@ impl Stats {
             poisoned: engine.is_poisoned(),
         })
     }
+}
+
+/// What was evicted.
+fn eviction(engine: &Engine) -> EvictionStats {
+    let Evicted { entries, bytes, spared, clears } = &engine.upkeep.evicted;
+    let [evicted, evicted_bytes, spared, clears] =
+        [entries, bytes, spared, clears].map(|counter| counter.load(Ordering::Relaxed));
+    EvictionStats { policy: engine.settings.evict, evicted, evicted_bytes, spared, clears }
 }
 
 /// The damage that was found.

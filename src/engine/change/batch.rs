@@ -18,12 +18,13 @@ use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::settings::Durability;
 use crate::engine::state::writer::Writing;
+use crate::engine::upkeep::evict::Needed;
 use crate::engine::write::commit::About;
 use crate::engine::write::reserve::Room;
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Probe};
-use crate::file::layout::{CATALOGUE, KeyHash, Kind, MapId, Offset, flags};
+use crate::file::layout::{BLOCK, CATALOGUE, KeyHash, Kind, MapId, Offset, flags};
 use crate::file::log::{self, Entry, Record, Tail};
 
 /// The newest record that the batch itself has written for a key.
@@ -82,6 +83,10 @@ pub(crate) struct Batch {
     pub(super) broken: bool,
     /// A removal found no room.
     refused: bool,
+    /// Bytes of the extent for which there was no room, if so.
+    short_of: u64,
+    /// Bytes of the records that were appended, or at least attempted.
+    bytes: u64,
     committed: bool,
 }
 
@@ -119,7 +124,11 @@ impl Batch {
     /// Takes the writer lock and begins.
     pub(crate) fn begin(engine: Arc<Engine>) -> Result<Batch> {
         let turn = LongTurn::take(engine)?;
-        let writing = turn.write();
+        let mut writing = turn.write();
+        if writing.engine.settings.evict.is_some() {
+            // Nothing can be evicted while it goes on: its records lie past the tail.
+            writing.evict_ahead()?;
+        }
         let tail = writing.tail()?;
         drop(writing);
         let (parts, made, dropped) = Default::default();
@@ -131,6 +140,8 @@ impl Batch {
             touched: false,
             broken: false,
             refused: false,
+            short_of: 0,
+            bytes: 0,
             committed: false,
         })
     }
@@ -369,10 +380,14 @@ impl Batch {
         self.touched = true;
         let mapping = &self.turn.engine().mapping;
         let (room, len) = (Room::of(entry.kind), entry.len());
+        self.bytes += len;
         let tail = &mut self.now.tail;
         let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail, len, room);
         let jumped = self.turn.write().exceeding_at_last(room, make_room);
-        self.refused |= room == Room::Removal && matches!(jumped, Err(Error::Full { .. }));
+        if let Err(Error::Full { needed, .. }) = jumped {
+            self.short_of = needed;
+            self.refused |= room == Room::Removal;
+        }
         let jumped = jumped?;
         let record = self.now.tail.append(mapping, entry).inspect_err(|_| self.broken = jumped)?;
         self.now.last = Some(record);
@@ -413,6 +428,19 @@ impl Batch {
         Ok(())
     }
 
+    /// The room that a second attempt needs in a store that evicts.
+    fn needed(&self) -> Needed {
+        let engine = self.turn.engine();
+        let cell = engine.settings.cell().unwrap_or(u64::MAX);
+        let slots =
+            |part: &Part| -> Result<u64> { Ok(part.new_slots + engine.index_for_writing(part.map)?.totals()?.slots) };
+        let slots: u64 = self.now.parts.values().filter_map(|part| slots(part).ok()).max().unwrap_or(0);
+        let bytes = self.short_of.max(index::blocks_for(slots + slots / 8) * BLOCK);
+        // As much and half as much again for the gaps at the ends of cells, and an index twice.
+        let cells = (self.bytes + self.bytes / 2 + 2 * bytes).div_ceil(cell) + 2;
+        Needed { bytes, cells: cells.min(engine.settings.max_size / cell / 4 * 3) }
+    }
+
     pub(super) fn check_not_broken(&self) -> Result<()> {
         if !self.broken {
             return Ok(());
@@ -438,7 +466,12 @@ impl Batch {
             let mut writing = self.turn.write();
             let before = engine.log_totals()?;
             let parts = &self.now.parts;
-            writing.make_index_room_for(parts.values().filter(|part| !self.now.made.contains_key(&part.map)))?;
+            let committed = parts.values().filter(|part| !self.now.made.contains_key(&part.map));
+            let room = writing.make_index_room_for(committed);
+            if let Err(Error::Full { needed, .. }) = room {
+                self.short_of = needed;
+            }
+            room?;
             self.now.tail.seal(&engine.mapping, last, flags::COMMIT)?;
             let about = if parts.contains_key(&CATALOGUE) { About::Maps } else { About::Entries };
             writing.commit_as_recorded(&self.now.tail, about)?;
@@ -480,6 +513,9 @@ impl Drop for Batch {
             // Cleaning is impossible within a batch. It is done now, so that a second attempt finds room.
             if abandoned.is_ok() && self.refused {
                 let _ = writing.squeeze_at_last();
+            }
+            if abandoned.is_ok() && self.short_of > 0 && writing.engine.settings.evict.is_some() {
+                let _ = writing.make_room(self.needed());
             }
         }
     }

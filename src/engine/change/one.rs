@@ -9,13 +9,17 @@ use crate::engine::clock::Moment;
 use crate::engine::read::cursor::Cursor;
 use crate::engine::read::pins::Pin;
 use crate::engine::state::writer::Writing;
+use crate::engine::upkeep::evict::Needed;
 use crate::engine::write::commit::{Change, Clearing};
 use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Place;
-use crate::error::{Error, Result};
+use crate::error::{Error, FullReason, Result};
 use crate::file::index::Probe;
 use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, MapId, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
+
+/// More pieces of room than a change can need one after the other: in the log, and for an index, a table and the reserve.
+const MOST_PIECES: u32 = 8;
 
 /// What to do with a key.
 #[derive(Debug)]
@@ -180,6 +184,9 @@ impl Writing<'_> {
             let done = first.take().map_or_else(|| step(writing), Err);
             done.or_else(|error| writing.abandon().and(Err(error)))
         };
+        if self.engine.settings.evict.is_some() {
+            return self.change_by_evicting(&mut attempt);
+        }
         let done = self.exceeding_at_last(room, |writing| match attempt(writing) {
             Err(Error::Full { .. }) if writing.squeeze(room) => attempt(writing),
             done => done,
@@ -195,6 +202,21 @@ impl Writing<'_> {
             }
             done => done,
         }
+    }
+
+    /// The same in a store that evicts: makes room, once more for each piece that the change needs.
+    fn change_by_evicting(&mut self, attempt: &mut dyn FnMut(&mut Self) -> Result<bool>) -> Result<bool> {
+        let mut done = attempt(self);
+        for _ in 0..MOST_PIECES {
+            match done {
+                Err(Error::Full { why: FullReason::Entry(_), .. }) => break,
+                Err(Error::Full { needed, .. }) if self.make_room(Needed { bytes: needed, cells: 1 })? => {
+                    done = attempt(self);
+                }
+                _ => break,
+            }
+        }
+        done
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
+use crate::engine::settings::Policy;
 use crate::error::Result;
 use crate::file::index::{Index, Lines, Probe, Searched};
 use crate::file::layout::{KeyHash, Kind, MapId, Offset, Seq, live};
@@ -106,9 +107,10 @@ impl Engine {
     /// The value of a key, the short way.
     #[inline(always)]
     pub(crate) fn sight_of<'e>(&'e self, window: Window<'e>, lines: Lines, wanted: Wanted<'_>) -> Sight<'e> {
+        let hash = KeyHash::of(wanted.key, self.seed);
         let searched = lines.search(
             window,
-            KeyHash::of(wanted.key, self.seed),
+            hash,
             #[inline(always)]
             |offset| {
                 // The value is wanted as soon as the key fits; where it is shows only when the header is there.
@@ -122,9 +124,22 @@ impl Engine {
             },
         );
         match searched {
-            Searched::Found(Some(value)) if !self.settings.verify_reads => Sight::Value(value),
+            Searched::Found(Some(value)) if self.plain_reads => Sight::Value(value),
+            Searched::Found(Some(value)) if !self.settings.verify_reads => {
+                self.mark(lines, hash);
+                Sight::Value(value)
+            }
             Searched::Absent => Sight::Nothing,
             _ => Sight::Unclear,
+        }
+    }
+
+    /// Marks a key as read, if this is a store that spares what was read.
+    #[cold]
+    #[inline(never)]
+    fn mark(&self, lines: Lines, hash: KeyHash) {
+        if self.settings.evict == Some(Policy::SecondChance) && !self.read_only && self.at_rest.is_none() {
+            lines.mark(&self.mapping, hash);
         }
     }
 
@@ -175,7 +190,7 @@ impl Engine {
             for (key, guess) in keys.iter().zip(guesses) {
                 let wanted = Wanted { map, key: key.as_ref(), seq };
                 match log::glance(window, guess, wanted) {
-                    Glance::Value(value) if !self.settings.verify_reads => found(Some(value))?,
+                    Glance::Value(value) if self.plain_reads => found(Some(value))?,
                     _ => found(self.value_of(lines, wanted, at)?)?,
                 }
             }
@@ -186,14 +201,14 @@ impl Engine {
     /// The record that holds the value of a key at this time.
     pub(crate) fn lookup(&self, lines: Lines, wanted: Wanted<'_>, at: Moment) -> Result<Option<Record<'_>>> {
         let Wanted { map, key, seq } = wanted;
-        let newest = lines.find(&self.mapping, KeyHash::of(key, self.seed), &mut |offset| {
+        let hash = KeyHash::of(key, self.seed);
+        let newest = lines.find(&self.mapping, hash, &mut |offset| {
             let record = log::record(&self.mapping, offset)?;
             Ok((record.header.map() == map && self.is_of_key(record, key)).then_some(record))
         })?;
-        match newest {
-            Some(newest) => self.version_at(newest, seq, at),
-            None => Ok(None),
-        }
+        let Some(newest) = newest else { return Ok(None) };
+        self.mark(lines, hash);
+        self.version_at(newest, seq, at)
     }
 
     /// The version of a record's key that was the newest at `seq`, if that was a value and is one at this time.

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use crate::engine::settings::Settings;
 use crate::error::{Error, FullReason, Result};
-use crate::file::layout::BLOCK;
+use crate::file::layout::{BLOCK, MAX_FILE_LEN};
 #[cfg(not(unix))]
 use crate::file::locks::is_same_file;
 use crate::file::locks::{Locks, OPENING, Sharing};
 #[cfg(unix)]
 use crate::file::witness::{self, Call};
+
+/// The least limit of a store that evicts: entries, an index and the reserve have to fit into it.
+const LEAST_CACHE: u64 = 1 << 20;
 
 /// Refuses what cannot be a store before opening it: opening a FIFO may block for ever.
 pub(super) fn check_path(path: &Path, settings: &Settings) -> Result<()> {
@@ -41,6 +44,12 @@ pub(super) fn check_settings(path: &Path, settings: &Settings) -> Result<()> {
         return Err(Error::InvalidOptions {
             path: path.to_owned(),
             what: "the mode of a new file lets its owner read and write, and has no bits beyond 0o7777",
+        });
+    }
+    if settings.evict.is_some() && !(LEAST_CACHE..MAX_FILE_LEN).contains(&settings.max_size) {
+        return Err(Error::InvalidOptions {
+            path: path.to_owned(),
+            what: "a store that evicts has a `max_size`, of 1 MiB at least",
         });
     }
     Ok(())

@@ -16,7 +16,7 @@ use crate::engine::processes::entries;
 use crate::engine::processes::gate::Gate;
 use crate::engine::read::kept::KeptPins;
 use crate::engine::read::sharing::{SharedPins, SnapshotLocks};
-use crate::engine::settings::{Access, Opened, Settings};
+use crate::engine::settings::{Access, Opened, Policy, Settings};
 use crate::engine::state::ledger::Upkeep;
 use crate::engine::state::words::AtRest;
 use crate::engine::state::writer::Writer;
@@ -75,6 +75,7 @@ impl Engine {
             process: seat.entry,
             exclusive: seat.exclusive,
             read_only: settings.access == Access::ReadOnly,
+            plain_reads: !settings.verify_reads && settings.evict != Some(Policy::SecondChance),
             at_rest: None,
             woken: AtomicBool::new(false),
             aside: None,

@@ -98,6 +98,31 @@ impl Damage {
     }
 }
 
+/// What this process has evicted.
+#[derive(Debug, Default)]
+pub(crate) struct Evicted {
+    /// Entries, and bytes of their records.
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    /// How often an entry was spared.
+    pub(crate) spared: AtomicU64,
+    /// How often everything was cleared.
+    pub(crate) clears: AtomicU64,
+}
+
+impl Evicted {
+    /// Counts an entry whose record has `bytes` bytes.
+    pub(crate) fn note(&self, bytes: u64) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts an entry that was spared.
+    pub(crate) fn note_spared(&self) {
+        self.spared.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// What this process knows of the upkeep of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
@@ -112,6 +137,7 @@ pub(crate) struct Upkeep {
     flushed: Work,
     pub(crate) expired: Expired,
     pub(crate) damage: Damage,
+    pub(crate) evicted: Evicted,
     /// The thread that does the upkeep, if there is one.
     thread: OnceLock<Thread>,
 }

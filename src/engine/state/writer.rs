@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use crate::engine::Engine;
 use crate::engine::settings::Durability;
 use crate::error::Result;
-use crate::file::layout::{ExtentKind, JUMP_LEN, Offset, Seq, live};
+use crate::file::layout::{ExtentKind, JUMP_LEN, MapId, Offset, Seq, live};
 use crate::file::log::Tail;
 use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, Space, Waiting};
@@ -34,6 +34,10 @@ pub(crate) struct Writer {
     pub(crate) unread_below: (u64, u64),
     /// How much of the log was passed is not known since damage without a known length was passed.
     pub(crate) is_uncounted: bool,
+    /// The map whose index could not grow, in a store that evicts.
+    pub(crate) refused: Option<MapId>,
+    /// The count of the oldest reader that a change has waited for in vain.
+    pub(crate) waited_for: u64,
     /// How long new extents of the log should be, if not as long as usual: at least, to fill a free run, and at most.
     pub(crate) run: Option<(u64, u64)>,
 }
@@ -59,6 +63,8 @@ impl Writer {
             waiting: Waiting::default(),
             unread_below: (0, 0),
             is_uncounted: false,
+            refused: None,
+            waited_for: u64::MAX,
             run: None,
         }
     }

@@ -8,6 +8,8 @@
 //!
 //! A damaged record at the head is [quarantined](super::quarantine).
 //!
+//! In a store that [evicts](super::evict), what is alive at the head is removed as well, rather than moved.
+//!
 //! An expired entry is removed by an ordinary remove, which shows up in the log for those that follow it.
 //!
 //! The order of a step, which keeps space from being reused too early:
@@ -24,6 +26,7 @@ use super::quarantine::{Quarantined, Slots};
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::lookup::bookmarks::Kept;
+use crate::engine::settings::Policy;
 use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::{Appended, Writer, Writing};
@@ -32,13 +35,16 @@ use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Place, Tombstones};
 use crate::error::Result;
 use crate::file::index::Probe;
-use crate::file::layout::{BLOCK, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
+use crate::file::layout::{BLOCK, CATALOGUE, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
 use crate::file::log::{self, Entry, Head, Record};
 use crate::file::space::{Extent, LogPoint};
 use crate::telemetry;
 
 /// Index lines are fetched for the keys of this many records at once, so that their cache misses overlap.
 const AHEAD: usize = 32;
+
+/// The log is cleaned from this share of the limit on, so that the limit holds while cleaning gets under way.
+const EARLY: f64 = 0.95;
 
 /// How much of the log to clean, and why.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +64,8 @@ pub(crate) enum Aim {
     Compaction,
     /// To make room in a full store: each block counts, those of the extent of the tail as well.
     Room,
+    /// To make room in a store that [evicts](super::evict): what is alive is removed rather than moved.
+    Eviction,
 }
 
 /// Result of a step.
@@ -75,10 +83,29 @@ pub(crate) struct Cleaned {
     pub(crate) quarantined: u64,
 }
 
-/// A record that has to be moved, or an expired one that has to be removed.
+/// What becomes of a record at the head that its slot points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Moved,
+    /// It is moved although the store evicts, since it was read.
+    Spared,
+    /// It is removed, since it has expired.
+    Expired,
+    /// It is removed to make room.
+    Evicted,
+}
+
+impl Fate {
+    /// Whether its key is removed.
+    fn is_removal(self) -> bool {
+        matches!(self, Fate::Expired | Fate::Evicted)
+    }
+}
+
+/// A record that has to be moved, or its key removed.
 struct Move<'a> {
     record: Record<'a>,
-    expired: bool,
+    fate: Fate,
     place: Place<'a>,
 }
 
@@ -90,6 +117,8 @@ struct Passed<'a> {
     bytes: u64,
     moves: Vec<Move<'a>>,
     moved: u64,
+    /// Bytes of these that are spared.
+    spared: u64,
     /// Damaged records that go into quarantine.
     quarantined: Vec<Quarantined<'a>>,
     /// What the maps count may be wrong.
@@ -149,11 +178,11 @@ impl Engine {
 
     /// The record to append for a record that is needed.
     fn entry_of<'a>(&self, a_move: &Move<'a>, seq: Seq) -> Result<Entry<'a>> {
-        let Move { record, expired, .. } = *a_move;
+        let Move { record, fate, .. } = *a_move;
         let (prev, map, key) = (record.offset, record.header.map(), record.key());
         let shortcut = self.shortcut_over(record)?;
-        if expired {
-            let flags = flags::EXPIRED;
+        if fate.is_removal() {
+            let flags = if fate == Fate::Expired { flags::EXPIRED } else { 0 };
             return Ok(Entry { flags, prev, map, shortcut, key, ..Entry::bare(Kind::Remove, seq) });
         }
         let (kind, expires) = (record.kind().unwrap_or(Kind::Put), record.expires().map(Into::into));
@@ -164,14 +193,28 @@ impl Engine {
     /// The least bytes, and the least share, of an extent that are worth cutting off.
     fn least_cut(&self, aim: Aim) -> (u64, u64) {
         match aim {
+            // Cells stay whole.
+            _ if self.settings.evict.is_some() => (u64::MAX, 1),
             Aim::Room => (BLOCK, u64::MAX),
             Aim::Compaction => (BLOCK, 16),
-            Aim::Upkeep => (self.settings.limits.piece, 16),
+            Aim::Upkeep | Aim::Eviction => (self.settings.limits.piece, 16),
         }
     }
 }
 
 impl<'e> Writing<'e> {
+    /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
+    /// is alive; `None` below. Emptied space that needs a checkpoint before use counts as dead.
+    pub(super) fn excess(&self, appended: u64, live: u64) -> Result<Option<f64>> {
+        let Some(limit) = self.engine.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
+        // In a small store more may wait than is alive, and hasty cleaning would not reduce that.
+        let waiting = self.writer.waiting.checkpoint.min(live / 8);
+        let used = appended.saturating_sub(self.engine.head_for_writing()?.bytes).saturating_add(waiting);
+        let share = 1.0 - live as f64 / used.max(1) as f64;
+        let is_due = used >= self.engine.settings.limits.least_log && share > limit;
+        Ok(is_due.then(|| ((share - limit) / (1.0 - limit)).min(1.0)))
+    }
+
     /// Moves the head of the log forward by about the bytes of `portion`, if the log is that long.
     pub(crate) fn clean(&mut self, portion: Portion) -> Result<Cleaned> {
         let from = self.engine.head_for_writing()?;
@@ -247,6 +290,7 @@ impl<'e> Writing<'e> {
             bytes: 0,
             moves: Vec::new(),
             moved: 0,
+            spared: 0,
             quarantined: Vec::new(),
             miscounts: false,
             slots: Slots::default(),
@@ -257,7 +301,8 @@ impl<'e> Writing<'e> {
         };
         let mut records = 0;
         // A full store keeps nothing for bookmarks.
-        let mut kept = if portion.aim == Aim::Room { Kept::default() } else { self.engine.kept_marks(from)? };
+        let is_full = matches!(portion.aim, Aim::Room | Aim::Eviction);
+        let mut kept = if is_full { Kept::default() } else { self.engine.kept_marks(from)? };
         let LogTotals { bytes: end, live_bytes: live, .. } = self.engine.log_totals()?;
         while passed.bytes < portion.bytes && records < limits.most_records && passed.moved < limits.most_bytes {
             let at = passed.to.head.at;
@@ -317,7 +362,7 @@ impl<'e> Writing<'e> {
             let bytes = portion.bytes.saturating_sub(passed.bytes);
             passed.ahead = self.engine.hashes_ahead(record, bytes, tail).into_iter();
         }
-        self.pass_record(passed, record, tombstones)
+        self.pass_record(passed, record, (portion.aim, tombstones))
     }
 
     /// Passes damage at the head, with what it keeps. `false` if there would be no record then that gives the chain for
@@ -331,7 +376,7 @@ impl<'e> Writing<'e> {
         }
         for &(record, place) in &damage.whole {
             passed.moved += record.len();
-            passed.moves.push(Move { record, expired: false, place });
+            passed.moves.push(Move { record, fate: Fate::Moved, place });
         }
         passed.bytes += damage.next.bytes.saturating_sub(passed.to.bytes);
         passed.to = damage.next;
@@ -372,7 +417,12 @@ impl<'e> Writing<'e> {
     }
 
     /// Determines whether a whole record must be moved.
-    fn pass_record(&mut self, passed: &mut Passed<'e>, record: Record<'e>, tombstones: Tombstones) -> Result<()> {
+    fn pass_record(
+        &mut self,
+        passed: &mut Passed<'e>,
+        record: Record<'e>,
+        (aim, tombstones): (Aim, Tombstones),
+    ) -> Result<()> {
         let map = record.header.map();
         let hash = passed.ahead.next().unwrap_or_else(|| record.hash(self.engine.seed));
         // The records of a dropped map are dead.
@@ -388,13 +438,30 @@ impl<'e> Writing<'e> {
             passed.dropped = true;
             return Ok(());
         }
-        let expired = record.kind() == Some(Kind::Put) && record.is_expired(passed.at);
         if record.expires().is_some() {
             self.engine.upkeep.expired.note();
         }
-        passed.moved += record.len();
-        passed.moves.push(Move { record, expired, place });
+        let fate = match record.kind() {
+            Some(Kind::Put) if record.is_expired(passed.at) => Fate::Expired,
+            Some(Kind::Put) if aim == Aim::Eviction && map != CATALOGUE => self.fate_of(passed, record, &place)?,
+            _ => Fate::Moved,
+        };
+        passed.moved += if fate == Fate::Evicted { record.len() - record.value().len() as u64 } else { record.len() };
+        passed.spared += if fate == Fate::Spared { record.len() } else { 0 };
+        passed.moves.push(Move { record, fate, place });
         Ok(())
+    }
+
+    /// What becomes of an entry where the store evicts.
+    fn fate_of(&self, passed: &Passed<'_>, record: Record<'_>, place: &Place<'_>) -> Result<Fate> {
+        let Place { ref index, hash, .. } = *place;
+        if self.engine.settings.evict != Some(Policy::SecondChance) || !index.take_mark(hash)? {
+            return Ok(Fate::Evicted);
+        }
+        // So much is spared that room is made all the same, and so small a piece that it leaves no gap.
+        let is_little = passed.spared + record.len() <= (passed.bytes + record.len()) / 4 * 3;
+        let is_short = self.engine.settings.cell().is_some_and(|cell| record.len() <= cell / 8);
+        Ok(if is_little && is_short { Fate::Spared } else { Fate::Evicted })
     }
 
     /// Whether no reader is below this count. Reads the pins if that is not known and enough has happened since they
@@ -458,14 +525,21 @@ impl<'e> Writing<'e> {
             copies.push(tail.append(&self.engine.mapping, &entry)?);
             appended.add(entry.len(), jumped);
         }
-        if moves.iter().any(|a_move| a_move.expired) {
+        if moves.iter().any(|a_move| a_move.fate.is_removal()) {
             // Removes count, and are seen.
             self.commit_as_recorded(&tail, About::Entries)?;
-            for Move { record, .. } in moves.iter().filter(|a_move| a_move.expired) {
-                self.engine.upkeep.expired.removed(record.header.map(), record.len());
+            for &Move { record, fate, .. } in moves {
+                match fate {
+                    Fate::Expired => self.engine.upkeep.expired.removed(record.header.map(), record.len()),
+                    Fate::Evicted => self.engine.upkeep.evicted.note(record.len()),
+                    Fate::Spared => self.engine.upkeep.evicted.note_spared(),
+                    Fate::Moved => {}
+                }
             }
             return Ok(());
         }
+        let spared = moves.iter().filter(|a_move| a_move.fate == Fate::Spared);
+        spared.for_each(|_| self.engine.upkeep.evicted.note_spared());
         self.commit(&tail, Effect::Unseen, |writing| {
             let places = moves.iter().map(|a_move| &a_move.place);
             let places = places.chain(quarantined.iter().map(|record| &record.place));

@@ -5,12 +5,15 @@
 //! emptied space take what comes next. The first copies may have gone to the end of the file: another round moves them
 //! down, as long as that helps.
 //!
+//! It begins with sweeping: it forgets the maps that were dropped, when no reader can see them any more. So do others.
+//!
 //! A small store is also compacted when it is closed, if that is worthwhile ([`Engine::trim`]).
 //!
 //! Compaction has no state of its own. Stopped or killed, it leaves an ordinary store, and the next call continues from
 //! there.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::clean::{Aim, Portion};
@@ -20,7 +23,7 @@ use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index};
-use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, JUMP_LEN, MapId, Offset, align_block, live};
+use crate::file::layout::{BLOCK, DEFAULT_MAP, EXTENTS, ExtentKind, JUMP_LEN, MapId, Offset, align_block, live};
 use crate::telemetry::{self, Watch};
 
 /// The most rounds; more gain next to nothing.
@@ -419,5 +422,46 @@ impl<'e> Writing<'e> {
     /// How many free bytes the file of a dense store may have.
     fn spare(&self) -> u64 {
         self.engine.settings.limits.smallest_log.max((EXTENTS + self.writer.space.used_bytes()) / 32)
+    }
+}
+
+impl Engine {
+    /// [Forgets](Engine::sweep_dropped_maps) the dropped maps that this process knows of, if it knows of any.
+    pub(crate) fn sweep_drops(&self) -> Result<()> {
+        if self.drops.load(Ordering::Relaxed) { self.sweep_dropped_maps() } else { Ok(()) }
+    }
+
+    /// Forgets the maps that were dropped and that no reader can see any more.
+    pub(crate) fn sweep_dropped_maps(&self) -> Result<()> {
+        // Cleared before the look: a map that is dropped meanwhile is noted after it.
+        self.drops.store(false, Ordering::Relaxed);
+        if !self.map_table()?.iter()?.any(|entry| entry.dropped) {
+            return Ok(());
+        }
+        // Readers may hold some of them.
+        self.drops.store(true, Ordering::Relaxed);
+        self.turn()?.write().sweep_in_turn()
+    }
+}
+
+impl<'e> Writing<'e> {
+    pub(crate) fn sweep_in_turn(&mut self) -> Result<()> {
+        let table = self.engine.map_table()?;
+        let dropped: Vec<_> = table.iter()?.filter(|entry| entry.dropped).collect();
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let unread_below = self.raise_horizon()?;
+        let seq = self.seq()?;
+        let mut swept = false;
+        for entry in dropped {
+            if self.engine.index_in_force(entry.map)?.since().count() <= unread_below {
+                table.remove(entry)?;
+                self.writer.space.set_kind(&self.engine.mapping, entry.region(), ExtentKind::Retired, seq)?;
+                swept = true;
+            }
+        }
+        // Readers that start from now on reach none of them.
+        if swept { self.skip_number() } else { Ok(()) }
     }
 }

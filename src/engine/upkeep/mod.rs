@@ -2,10 +2,10 @@
 
 pub(crate) mod clean;
 pub(crate) mod compact;
+pub(crate) mod evict;
 pub(crate) mod expiry;
 pub(crate) mod maintain;
 pub(crate) mod quarantine;
 pub(crate) mod resize;
 mod scrub;
 pub(crate) mod share;
-pub(crate) mod sweep;

@@ -18,11 +18,12 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use crate::engine::settings::Policy;
 use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::{Place, Tombstones, line_of, map_of, tombstones_of};
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, NewRegion, Probe, Totals};
-use crate::file::layout::{ExtentKind, MapId, SLOTS, Seq, live, resize_cursor};
+use crate::file::layout::{BLOCK, ExtentKind, MapId, SLOTS, Seq, live, resize_cursor};
 use crate::file::log;
 use crate::telemetry;
 
@@ -76,7 +77,12 @@ impl<'e> Writing<'e> {
         if is_mine && can_wait {
             return Ok(index);
         }
-        let tombstones = if kept_tombstones.is_none() { kept(&totals) } else { Tombstones::Kept };
+        let tombstones = match kept_tombstones {
+            // Those of what was evicted are many, and come to an end only when they come to the head.
+            None if self.engine.settings.evict.is_some() => Tombstones::Dropped,
+            None => kept(&totals),
+            Some(_) => Tombstones::Kept,
+        };
         let slots = if tombstones == Tombstones::Dropped { totals.keys } else { totals.slots };
         let needed = slots.saturating_add(new);
         if is_mine {
@@ -87,11 +93,15 @@ impl<'e> Writing<'e> {
                 return Ok(index);
             }
         }
-        if index.lines() > self.engine.settings.limits.lines_at_once && can_wait {
-            if cursor != 0 {
-                // Another map comes first; there is some room left.
-                return Ok(index);
-            }
+        let by_steps = index.lines() > self.engine.settings.limits.lines_at_once && can_wait;
+        if by_steps && cursor != 0 {
+            // Another map comes first; there is some room left.
+            return Ok(index);
+        }
+        if self.engine.settings.evict.is_some() {
+            return self.make_index_room_in_cache(map, &index, (new, needed), (tombstones, by_steps));
+        }
+        if by_steps {
             return match self.begin_resize(map, index::blocks_for(index::roomy(needed)), tombstones) {
                 Ok(()) | Err(Error::Full { .. }) => Ok(index),
                 Err(error) => Err(error),
@@ -108,6 +118,67 @@ impl<'e> Writing<'e> {
         }
     }
 
+    /// The same in a store that evicts: in a larger index as long as there is room for one, else in one of the same
+    /// size without the slots of tombstones, for which a place is held back; or else in the slots that are left.
+    #[cold]
+    fn make_index_room_in_cache(
+        &mut self,
+        map: MapId,
+        index: &Index<'e>,
+        (new, needed): (u64, u64),
+        (tombstones, by_steps): (Tombstones, bool),
+    ) -> Result<Index<'e>> {
+        let totals = index.totals()?;
+        // With as much again, which is held back for the next one.
+        let wanted = index::blocks_for(index::roomy(needed)) * BLOCK * 2;
+        if self.writer.space.has_room(&self.engine.mapping, wanted) {
+            self.writer.refused = None;
+            match self.rebuild(map, index, (index::roomy(needed), tombstones), by_steps) {
+                Err(Error::Full { .. }) => {}
+                rebuilt => {
+                    return match self.keep_reserve(0) {
+                        Ok(()) | Err(Error::Full { .. }) => rebuilt,
+                        Err(error) => Err(error),
+                    };
+                }
+            }
+        }
+        self.writer.refused = Some(map);
+        let mut full = None;
+        if tombstones == Tombstones::Dropped && totals.keys + new <= most_keys(index) {
+            match self.rebuild(map, index, (index.limit(), tombstones), by_steps) {
+                Err(error @ Error::Full { .. }) => full = Some(error),
+                rebuilt => return rebuilt,
+            }
+        }
+        if totals.used().saturating_add(new) <= index.last_limit() {
+            return Ok(*index);
+        }
+        match self.rebuild_at_once(map, needed + needed / 16, self.seq()?, tombstones) {
+            Err(error @ Error::Full { .. }) if tombstones == Tombstones::Dropped => full = full.or(Some(error)),
+            rebuilt => return rebuilt,
+        }
+        let totals = self.retire_tombstones(index, map)?;
+        match full {
+            Some(full) if totals.slots.saturating_add(new) > index.limit() => Err(full),
+            _ => Ok(*index),
+        }
+    }
+
+    /// Begins to build another index with room for `slots`, or builds it at once. Returns the one in force then.
+    pub(super) fn rebuild(
+        &mut self,
+        map: MapId,
+        index: &Index<'e>,
+        (slots, tombstones): (u64, Tombstones),
+        by_steps: bool,
+    ) -> Result<Index<'e>> {
+        match by_steps {
+            true => self.begin_resize(map, index::blocks_for(slots), tombstones).map(|()| *index),
+            false => self.rebuild_at_once(map, slots, self.seq()?, tombstones),
+        }
+    }
+
     /// Rebuilds the index of a map in one go, with room for `slots`, and switches to it from the commit `seq` on.
     pub(crate) fn rebuild_at_once(
         &mut self,
@@ -119,7 +190,7 @@ impl<'e> Writing<'e> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
         let blocks = index::blocks_for(slots);
-        let extent = self.allocate(blocks, ExtentKind::Index)?;
+        let extent = self.allocate_region(blocks)?;
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
         let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
         let new = Index::create(&self.engine.mapping, new)?;
@@ -137,7 +208,7 @@ impl<'e> Writing<'e> {
     pub(crate) fn begin_resize(&mut self, map: MapId, blocks: u64, tombstones: Tombstones) -> Result<()> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
-        let extent = self.allocate(blocks, ExtentKind::Index)?;
+        let extent = self.allocate_region(blocks)?;
         // It is valid from no number on yet.
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
         let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
@@ -203,6 +274,7 @@ impl<'e> Writing<'e> {
         let most = lines.end.saturating_sub(lines.start).saturating_mul(SLOTS as u64);
         target.amend_slots(slots.saturating_add(most), dead)?;
         let (mut given, mut revived) = (0, 0);
+        let marks = self.engine.settings.evict == Some(Policy::SecondChance);
         for slot in source.slots_of_lines(lines.start, lines.end) {
             let slot = slot?;
             let Some(record) = slot.record else { continue };
@@ -217,6 +289,9 @@ impl<'e> Writing<'e> {
                 Some(Probe::Found(..)) => {}
                 Some(Probe::Vacant(at, was_dead)) => {
                     target.give(at, slot.hash, record)?;
+                    if marks && source.is_marked(slot.hash)? {
+                        target.as_lines().mark(&self.engine.mapping, slot.hash);
+                    }
                     (given, revived) = (given + 1, revived + u64::from(was_dead));
                 }
                 None => return Ok(false),
@@ -272,6 +347,12 @@ impl<'e> Writing<'e> {
         }
         self.begin_resize(map, blocks, Tombstones::Dropped).map(|()| false)
     }
+}
+
+/// How many keys an index may have that is rebuilt with the same size: then there is room for as long as the rebuilding
+/// takes, and for what follows.
+pub(super) fn most_keys(index: &Index<'_>) -> u64 {
+    index.limit() / 5 * 4
 }
 
 /// Whether an index is rebuilt without its tombstones. Finding them means reading every record, so there must be

@@ -29,9 +29,6 @@ use crate::telemetry;
 /// The least that is worth cleaning, in bytes.
 const LEAST_PIECE: u64 = 512;
 
-/// The log is cleaned from this share of the limit on, so that the limit holds while cleaning gets under way.
-const EARLY: f64 = 0.95;
-
 /// How much faster the log is cleaned when all of it is dead than at the limit.
 const HASTE: f64 = 8.0;
 
@@ -142,6 +139,9 @@ impl<'e> Writing<'e> {
     /// Cleans in proportion to the `due` bytes that were appended since the last step, if enough is dead.
     #[cold]
     fn clean_if_worth_it(&mut self, appended: u64, due: u64, live: u64) -> Result<()> {
+        if let Some(cell) = self.engine.settings.cell() {
+            return self.evict_share(cell, (due, appended, live));
+        }
         let live = self.engine.upkeep.expired.alive_of(live);
         match self.excess(appended, live)? {
             Some(excess) => self.clean_after(due, excess, live),
@@ -167,18 +167,6 @@ impl<'e> Writing<'e> {
             Ok(false) | Err(Error::Full { .. }) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// How far the dead share of the log is beyond where cleaning begins, just below the limit: 0 there, 1 if nothing
-    /// is alive; `None` below. Emptied space that needs a checkpoint before use counts as dead.
-    pub(super) fn excess(&self, appended: u64, live: u64) -> Result<Option<f64>> {
-        let Some(limit) = self.engine.settings.auto_compact.map(|limit| limit * EARLY) else { return Ok(None) };
-        // In a small store more may wait than is alive, and hasty cleaning would not reduce that.
-        let waiting = self.writer.waiting.checkpoint.min(live / 8);
-        let used = appended.saturating_sub(self.engine.head_for_writing()?.bytes).saturating_add(waiting);
-        let share = 1.0 - live as f64 / used.max(1) as f64;
-        let is_due = used >= self.engine.settings.limits.least_log && share > limit;
-        Ok(is_due.then(|| ((share - limit) / (1.0 - limit)).min(1.0)))
     }
 
     /// Cleans in proportion to the `appended` bytes.
@@ -223,8 +211,11 @@ impl<'e> Writing<'e> {
             {
                 self.engine.upkeep.want_checkpoint();
             }
-            self.truncate_if_worth_it()?;
-            self.lower_what_is_last()?;
+            // The log of a store that evicts comes by there again.
+            if self.engine.settings.evict.is_none() {
+                self.truncate_if_worth_it()?;
+                self.lower_what_is_last()?;
+            }
         }
         Ok(cleaned)
     }

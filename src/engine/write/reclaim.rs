@@ -16,9 +16,9 @@ use crate::engine::Engine;
 use crate::engine::processes::entries::lock_error;
 use crate::engine::state::writer::Writing;
 use crate::error::{Error, Result};
-use crate::file::layout::{ExtentKind, live};
+use crate::file::layout::{BLOCK, ExtentKind, Offset, live};
 use crate::file::locks::{READERS, Sharing};
-use crate::file::space::{Extent, LogPoint};
+use crate::file::space::{Extent, Fit, LogPoint};
 
 /// Less free space than this at the end of the file is kept for what comes next.
 pub(crate) const LEAST_CUT: u64 = 256 << 10;
@@ -52,17 +52,29 @@ impl<'e> Writing<'e> {
     /// free what waits for one.
     pub(crate) fn allocate(&mut self, blocks: u64, kind: ExtentKind) -> Result<Extent> {
         self.reclaim()?;
-        let seq = self.seq()?;
-        match self.writer.space.allocate(&self.engine.mapping, blocks, kind, seq) {
+        let (seq, wanted) = (self.seq()?, (blocks, self.fit(blocks, kind)));
+        match self.writer.space.allocate(&self.engine.mapping, wanted, kind, seq) {
             Err(full @ Error::Full { .. }) if self.writer.waiting.checkpoint > 0 => {
                 // The cause shows elsewhere; the error to report here is that the store is full.
                 if self.checkpoint_in_turn(self.engine.settings.lock_timeout).is_err() {
                     return Err(full);
                 }
                 self.reclaim()?;
-                self.writer.space.allocate(&self.engine.mapping, blocks, kind, seq)
+                self.writer.space.allocate(&self.engine.mapping, wanted, kind, seq)
             }
             taken => taken,
+        }
+    }
+
+    /// Where an extent is to lie.
+    fn fit(&self, blocks: u64, kind: ExtentKind) -> Fit {
+        let Some(cell) = self.engine.settings.cell() else { return Fit::Lowest };
+        let is_log = matches!(kind, ExtentKind::Log | ExtentKind::ReserveLog | ExtentKind::Reserve);
+        match is_log && blocks * BLOCK == cell {
+            // Compaction on request moves down what it can.
+            true if self.writer.run.is_some() => Fit::Cell(Offset::NONE),
+            true => Fit::Cell(self.writer.extent.0),
+            false => Fit::Shortest,
         }
     }
 

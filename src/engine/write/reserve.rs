@@ -10,13 +10,18 @@
 //!   for the gaps at the ends of extents where the next record does not fit;
 //! * for a clear, a block for a region.
 //!
+//! A store that [evicts](crate::Options::evict) holds back other pieces: a cell for the tombstones of what is evicted,
+//! and a block with which everything can be cleared.
+//!
 //! Removals leave the part for cleaning alone, and cleaning on behalf of growth leaves the part for removals alone. A
 //! small store holds back little. Once the reserve has been used up and there is no room for as much again, it is
 //! smaller.
 
 use crate::engine::state::writer::{Writer, Writing};
 use crate::error::{Error, Result};
-use crate::file::layout::{BLOCK, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, record_len};
+use crate::file::layout::{
+    BLOCK, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks, record_len,
+};
 use crate::file::space::Extent;
 
 /// The most blocks that are held back for removals: room for at least one tombstone, whatever its key.
@@ -91,7 +96,7 @@ impl Needs {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reserve {
     /// For the log.
-    log: Vec<Extent>,
+    pub(super) log: Vec<Extent>,
     pub(super) region: Option<Extent>,
 }
 
@@ -123,6 +128,9 @@ impl Reserve {
 impl Writing<'_> {
     /// Holds back space that only a full store may use, as much as is needed when the log grows by `more` blocks.
     pub(crate) fn keep_reserve(&mut self, more: u64) -> Result<()> {
+        if let Some(cell) = self.engine.settings.cell() {
+            return self.keep_cell(cell);
+        }
         let needs = Needs::of(&self.writer, more);
         let held = Reserve::of(&self.writer);
         if held.region.is_none() {
@@ -144,9 +152,72 @@ impl Writing<'_> {
         Ok(())
     }
 
+    /// The same for a store that evicts.
+    fn keep_cell(&mut self, cell: u64) -> Result<()> {
+        let Reserve { mut log, region } = Reserve::of(&self.writer);
+        // What is there of this length is taken off the pieces that are held.
+        let mut lacks = |blocks: u64| {
+            let found = log.iter().position(|piece| piece.blocks == blocks);
+            found.map(|found| log.swap_remove(found)).is_none()
+        };
+        let lacking = [(1, lacks(1)), (cell / BLOCK, lacks(cell / BLOCK)), (REGION_RESERVE, region.is_none())];
+        let largest = self.blocks_of_largest_index()?;
+        let lacks_largest = largest > 1 && lacks(largest);
+        // This first: once it is broken into, a piece of that length is hard to come by.
+        if lacks_largest {
+            match self.allocate(largest, ExtentKind::Reserve) {
+                Ok(_) | Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for (blocks, _) in lacking.into_iter().filter(|&(_, lacks)| lacks) {
+            self.allocate(blocks, ExtentKind::Reserve)?;
+        }
+        // The others were held back with another limit or for a smaller index; they have served as long as there was
+        // nothing better.
+        log.into_iter().try_for_each(|piece| self.writer.space.free(&self.engine.mapping, piece.offset))
+    }
+
+    fn blocks_of_largest_index(&self) -> Result<u64> {
+        let entries = self.engine.map_table()?.iter()?.filter(|entry| !entry.dropped);
+        let largest = entries.map(|entry| extent_blocks(entry.extent)).max().unwrap_or(0);
+        // The one that is being built will be it.
+        let target = self.engine.resize_target()?.and_then(|target| self.writer.space.extent(target));
+        Ok(target.map_or(largest, |target| largest.max(target.blocks)))
+    }
+
+    /// Makes a piece of the reserve of a store that evicts the next extent of the log. The last block is for those that
+    /// spend all.
+    pub(super) fn open_cell(&mut self, needed: u64) -> Result<Option<Extent>> {
+        let cell = self.engine.settings.cell().unwrap_or_default();
+        let mut held = Reserve::of(&self.writer).log;
+        held.retain(|piece| piece.len() >= needed && (piece.blocks > 1 || self.writer.spends_all));
+        let Some(piece) = held.into_iter().min_by_key(|piece| (piece.len() != cell, piece.blocks)) else {
+            return Ok(None);
+        };
+        self.writer.space.free(&self.engine.mapping, piece.offset)?;
+        // It was in use already, so no limit can refuse it.
+        let take = |writing: &mut Self| writing.allocate(piece.blocks, ExtentKind::ReserveLog);
+        self.exceeding(u64::MAX, take).map(Some)
+    }
+
+    /// Takes the place of an index, in a store that evicts from the reserve if there is no other.
+    pub(crate) fn allocate_region(&mut self, blocks: u64) -> Result<Extent> {
+        let full = match self.allocate(blocks, ExtentKind::Index) {
+            Err(full @ Error::Full { .. }) if self.engine.settings.evict.is_some() => full,
+            taken => return taken,
+        };
+        let held = Reserve::of(&self.writer).log.into_iter().find(|piece| piece.blocks == blocks && blocks > 1);
+        let Some(held) = held else { return Err(full) };
+        let seq = self.seq()?;
+        self.writer.space.set_kind(&self.engine.mapping, held.offset, ExtentKind::Index, seq)?;
+        Ok(held)
+    }
+
     /// Refills the reserve as far as there is room in the file, and says whether it is complete.
     pub(crate) fn refill_reserve(&mut self) -> Result<bool> {
         match self.keep_reserve(0) {
+            Err(Error::Full { .. }) if self.engine.settings.evict.is_some() => return Ok(false),
             Err(Error::Full { .. }) => {}
             kept => return kept.map(|()| true),
         }
@@ -172,6 +243,9 @@ impl Writing<'_> {
 
     /// Moves the reserve to lower places, where there are any. The part for cleaning fills short runs.
     pub(super) fn settle_reserve(&mut self) -> Result<()> {
+        if self.engine.settings.evict.is_some() {
+            return Ok(());
+        }
         let Reserve { log, region } = Reserve::of(&self.writer);
         for held in log.into_iter().chain(region) {
             self.writer.space.free(&self.engine.mapping, held.offset)?;

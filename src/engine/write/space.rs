@@ -4,8 +4,8 @@
 use super::reserve::{Demand, REMOVAL_RESERVE, Room};
 use crate::engine::settings::Durability;
 use crate::engine::state::writer::Writing;
-use crate::error::{Error, Result};
-use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Offset, Seq, align_block, flags};
+use crate::error::{Error, FullReason, Result};
+use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Offset, RECORD_HEADER, Seq, align_block, flags};
 use crate::file::log::Tail;
 use crate::file::space::Extent;
 
@@ -14,6 +14,9 @@ const AHEAD: u64 = 128 << 10;
 
 /// What the tombstone of a record may have in addition to the record.
 const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
+
+/// What may have to fit beside a key and its value: a deadline, what follows, and what makes records aligned.
+const BESIDES: u64 = RECORD_HEADER + flags::EXPIRES as u64 + SHORTCUT_LEN + JUMP_LEN + 8;
 
 impl<'e> Writing<'e> {
     /// Makes sure that a record of `len` bytes fits at the tail, which jumps to another extent if this one has no room;
@@ -60,6 +63,10 @@ impl<'e> Writing<'e> {
             }
         }
         let (needed, known_end) = (len.saturating_add(JUMP_LEN), Offset(self.engine.mapping.len()));
+        if let Some(cell) = self.engine.settings.cell() {
+            let (extent, within) = self.take_cell(Demand { needed, usual: cell, room })?;
+            return self.enter(tail, extent, (within, known_end)).map(|()| true);
+        }
         let usual = match self.writer.run {
             Some((least, most)) if needed <= most => self.writer.space.lowest_run(align_block(needed).max(least), most),
             _ => self.writer.space.log_extent_len(needed, self.engine.settings.limits.log_extents()),
@@ -83,7 +90,28 @@ impl<'e> Writing<'e> {
                 None => taken,
             };
         }
-        let extent = taken?;
+        self.enter(tail, taken?, (within, known_end)).map(|()| true)
+    }
+
+    /// Takes a cell for a store that evicts, or else a piece of the reserve, and says whether it was a cell.
+    fn take_cell(&mut self, demand: Demand) -> Result<(Extent, bool)> {
+        if demand.needed > demand.usual {
+            let (path, needed) = (self.engine.mapping.path().to_owned(), demand.needed);
+            return Err(Error::Full { path, needed, why: FullReason::Entry(demand.usual - BESIDES) });
+        }
+        let may_use_reserve = demand.room == Room::Cleaning || self.writer.spends_all;
+        let kept = if may_use_reserve { Ok(()) } else { self.keep_reserve(0) };
+        match kept.and_then(|()| self.allocate(demand.usual / BLOCK, ExtentKind::Log)) {
+            Err(full @ Error::Full { .. }) if may_use_reserve => {
+                self.open_cell(demand.needed)?.map(|reserve| (reserve, false)).ok_or(full)
+            }
+            taken => taken.map(|cell| (cell, true)),
+        }
+    }
+
+    /// The log jumps to an extent that was taken, within the limit or not, from a file that was known to have real
+    /// space up to `known_end`.
+    fn enter(&mut self, tail: &mut Tail, extent: Extent, (within, known_end): (bool, Offset)) -> Result<()> {
         let jumped = (|| {
             if within {
                 // There was room, so the reserve may be refilled; if not, the write still succeeds.
@@ -95,6 +123,7 @@ impl<'e> Writing<'e> {
             tail.jump(&self.engine.mapping, extent.offset, extent.end())
         })();
         if let Err(error) = jumped {
+            let seq = self.seq()?;
             self.return_extent(&extent, seq)?;
             return Err(error);
         }
@@ -104,7 +133,7 @@ impl<'e> Writing<'e> {
         if extent.end() > known_end && self.engine.settings.durability == Durability::Buffered {
             self.writer.fresh = extent.offset.max(known_end);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Takes an extent of the log: of the usual length, or else the longest free run that holds what is needed.
@@ -162,7 +191,8 @@ impl<'e> Writing<'e> {
         mut step: impl FnMut(&mut Self) -> Result<R>,
     ) -> Result<R> {
         match step(self) {
-            Err(Error::Full { .. }) if room != Room::Growth => {}
+            // A store that evicts need not exceed its limit.
+            Err(Error::Full { .. }) if room != Room::Growth && self.engine.settings.evict.is_none() => {}
             done => return done,
         }
         self.writer.exceeds = true;

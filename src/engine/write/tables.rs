@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::file::layout::{COUNT_BITS, ExtentKind, Offset, extent_word, live, pin};
 use crate::file::live_table::{LiveTable, PIN, PROCESS};
 use crate::file::mapping::Mapping;
-use crate::file::space::Space;
+use crate::file::space::{Fit, Space};
 
 /// How long an opener waits for a turn without letting others open or close the store: longer than a single commit
 /// takes, so that it is refused only beside a transaction.
@@ -100,7 +100,7 @@ impl Writing<'_> {
         let Some((blocks, word)) = parts.next() else { return Ok(Lengthened::NoRoom) };
         self.engine.begin_to_write()?;
         let seq = self.seq()?;
-        let extent = self.writer.space.allocate(&self.engine.mapping, blocks, ExtentKind::Live, seq)?;
+        let extent = self.writer.space.allocate(&self.engine.mapping, (blocks, Fit::Lowest), ExtentKind::Live, seq)?;
         self.engine.mapping.zero(extent.offset, extent.len())?;
         self.engine.mapping.store_live(word, extent_word(extent.offset.0, blocks), Ordering::SeqCst)?;
         Ok(Lengthened::Done)

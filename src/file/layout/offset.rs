@@ -55,6 +55,12 @@ impl Offset {
         Offset((self.0 + to - 1) & !(to - 1))
     }
 
+    /// The next cell of a grid over the extents, whose cells have `len` bytes.
+    #[inline]
+    pub(crate) const fn align_cell(self, len: u64) -> Offset {
+        Offset(EXTENTS + self.bytes_since(Offset::EXTENTS).div_ceil(len) * len)
+    }
+
     /// The last multiple of `to` bytes, a power of two.
     #[inline(always)]
     pub(crate) const fn align_down(self, to: u64) -> Offset {
