@@ -215,6 +215,18 @@ fn what_is_read_stays() {
 }
 
 #[test]
+fn what_was_replaced_makes_room_before_anything_is_evicted() {
+    let store = cache(4 * MIB, Policy::Oldest).in_memory().unwrap();
+    for number in 0..1500u64 {
+        store.insert(number.to_le_bytes(), [1; 1000]).unwrap();
+    }
+    for number in 0..30_000u64 {
+        store.insert("again", [number as u8; 1000]).unwrap();
+    }
+    assert_eq!((store.len().unwrap(), store.stats().unwrap().eviction.evicted), (1501, 0));
+}
+
+#[test]
 fn when_everything_is_read_something_goes_all_the_same() {
     let store = cache(MIB, Policy::SecondChance).in_memory().unwrap();
     for number in 0..20_000u64 {

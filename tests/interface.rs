@@ -55,10 +55,10 @@ fn every_type_can_be_printed_and_all_that_last_can_be_sent_and_shared() {
     // They hold code of the user's, which the call that they are for runs, and no other thread.
     seen.extend(all_are!(printed: Entry<'_, str, u64>, BackupOptions<'_>, RepairOptions<'_>, CensusOptions<'_>));
     seen.extend(all_are!(value:
-        Seq, Access, Durability, Opened, Expiry, RecoveryPhase, RecoveryProgress, VerifyScope, VerifyProgress,
+        Seq, Access, Durability, Policy, Opened, Expiry, RecoveryPhase, RecoveryProgress, VerifyScope, VerifyProgress,
         VerifyReport, Finding, CompactReport, CompactProgress, BackupReport, BackupProgress, RepairReport,
-        RepairProgress, Bookmark, Origin, MapInfo, ExportEntry, Stats, DamageStats, ExtentStats, MapStats, PinStats,
-        ProcessStats, ResizeStats, RestingStats, UpkeepStats, WaitingStats, Census, CensusProgress, ExtentCensus,
+        RepairProgress, Bookmark, Origin, MapInfo, ExportEntry, Stats, DamageStats, EvictionStats, ExtentStats, MapStats,
+        PinStats, ProcessStats, ResizeStats, RestingStats, UpkeepStats, WaitingStats, Census, CensusProgress, ExtentCensus,
         LargeEntry, MapCensus, Bucket, Distribution,
     ));
     seen.extend(all_are!(error:

@@ -22,7 +22,7 @@ const SEED: u64 = 42;
 /// The accesses of a stream go to the caches in so many slices. Those of the first third warm up.
 const SLICES: usize = 30;
 /// Rounds of inserts.
-const ROUNDS: u64 = 5;
+const ROUNDS: usize = 5;
 /// Numbers from here on belong to keys that are accessed once.
 const ONCE: u64 = 1 << 40;
 /// moka does its upkeep after so many accesses at the latest.
@@ -31,7 +31,11 @@ const MOKA_UPKEEP: usize = 1024;
 const LEAST_LIMIT: u64 = 1 << 20;
 
 /// What is measured, in the order of the columns.
-const KINDS: [Kind; 4] = [Kind::Store(Some(Policy::Oldest)), Kind::Store(Some(Policy::SecondChance)), Kind::Moka, Kind::Store(None)];
+const KINDS: [Kind; 4] =
+    [Kind::Store(Some(Policy::Oldest)), Kind::Store(Some(Policy::SecondChance)), Kind::Moka, Kind::Store(None)];
+
+/// The columns of those with a limit.
+const CACHES: &str = "oldest | second chance | moka";
 
 const STREAMS: [Stream; 3] = [
     Stream { name: "zipfian 0.99", exponent: 0.99, scan: false },
@@ -40,6 +44,8 @@ const STREAMS: [Stream; 3] = [
 ];
 
 type Key = [u8; 16];
+/// Millions of accesses a second, of each kind.
+type Speeds = [f64; KINDS.len()];
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// How much is measured.
@@ -176,10 +182,15 @@ impl Cache {
     /// Closes the store. What was odd about it goes to the others of that.
     fn end(self, row: &str, odd: &mut Vec<String>) -> Outcome<()> {
         let Place::Store(store, path) = self.place else { return Ok(()) };
-        let (clears, name) = (store.stats()?.eviction.clears, path.file_name().unwrap_or_default().display().to_string());
+        let (clears, name) =
+            (store.stats()?.eviction.clears, path.file_name().unwrap_or_default().display().to_string());
         store.close()?;
         let longest = self.longest.max(fs::metadata(&path)?.len());
-        let mut note = |is_odd, what: String| if is_odd { odd.push(format!("{row} {name}: {what}")) };
+        let mut note = |is_odd, what: String| {
+            if is_odd {
+                odd.push(format!("{row} {name}: {what}"))
+            }
+        };
         note(longest > self.limit, format!("a file of {longest} bytes, with a limit of {}", self.limit));
         note(self.refused > 0, format!("{} inserts failed with `Full`", self.refused));
         note(clears > 0, format!("all maps were cleared {clears} times"));
@@ -199,7 +210,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 /// The median speed of each cache in millions a second, and the medians of the ratios of each turn.
-fn speeds(turns: &[[f64; KINDS.len()]]) -> String {
+fn speeds(turns: &[Speeds]) -> String {
     let speed = |kind: usize| median(turns.iter().map(|turn| turn[kind]).collect());
     let ratio = |one: usize, other: usize| median(turns.iter().map(|turn| turn[one] / turn[other]).collect());
     let [a, b, c, d] = [0, 1, 2, 3].map(speed);
@@ -213,33 +224,123 @@ fn head(title: &str, columns: &str) {
     println!("| ---: | ---: | --- |{}", " ---: |".repeat(columns.split('|').count()));
 }
 
-fn main() -> Outcome<ExitCode> {
-    let is_quick = env::args().nth(1).is_some_and(|argument| argument == "--quick");
-    let scale = match is_quick {
-        true => Scale { keys: 100_000, accesses: 300_000, inserts: 50_000 },
-        false => Scale { keys: 1_000_000, accesses: 2_100_000, inserts: 300_000 },
-    };
-    println!("{} keys of 16 bytes, {} accesses a stream, seed {SEED}.", scale.keys, scale.accesses);
-    let (mut held, mut speed, mut inserts, mut odd) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+/// What is measured with values of one length and one limit.
+struct Case<'s> {
+    scale: &'s Scale,
+    value: Vec<u8>,
+    limit: u64,
+}
 
-    head("Hit rate, %", "oldest | second chance | moka | no limit | oldest / moka | second chance / moka | second chance / oldest");
-    for (value_len, percent) in [(100, 2), (100, 10), (1000, 2), (1000, 10)] {
-        let entry = (value_len + size_of::<Key>()) as u64;
-        let limit = (scale.keys * entry * percent / 100).max(LEAST_LIMIT);
-        let share = 100.0 * limit as f64 / (scale.keys * entry) as f64;
-        let start = format!("| {value_len} B | {share:.0} %, {:.1} MB |", limit as f64 / 1e6);
-        let value = &mut vec![7; value_len];
-        for stream in &STREAMS {
-            let (folder, start, numbers) = (folder()?, format!("{start} {} |", stream.name), stream.numbers(&scale)?);
-            let mut caches = KINDS.map(|kind| Cache::new(kind, limit, folder.path()));
-            let (mut hits, mut counted, mut turns) = ([0; KINDS.len()], 0, Vec::new());
-            for (turn, slice) in numbers.chunks(scale.accesses.div_ceil(SLICES)).enumerate() {
-                let (is_counted, mut rates) = (turn >= SLICES / 3, [0.0; KINDS.len()]);
-                for kind in (0..KINDS.len()).map(|kind| (kind + turn) % KINDS.len()) {
-                    todo!()
-                }
+impl Case<'_> {
+    fn entry(&self) -> u64 {
+        (size_of::<Key>() + self.value.len()) as u64
+    }
+
+    /// The caches, and the folder of those that have a file.
+    fn caches(&self) -> Outcome<(Vec<Cache>, TempDir)> {
+        let folder = folder()?;
+        let caches = KINDS.iter().map(|&kind| Cache::new(kind, self.limit, folder.path())).collect::<Outcome<_>>()?;
+        Ok((caches, folder))
+    }
+
+    /// Each cache has the slice in turn; another one begins each time. Hits, and millions of accesses a second.
+    fn turn(
+        &mut self,
+        caches: &mut [Cache],
+        turn: usize,
+        slice: &[u64],
+        is_fresh: bool,
+    ) -> Outcome<([usize; KINDS.len()], Speeds)> {
+        let (mut hits, mut speeds) = ([0; KINDS.len()], [0.0; KINDS.len()]);
+        for kind in (0..KINDS.len()).map(|kind| (kind + turn) % KINDS.len()) {
+            let (found, seconds) = caches[kind].run(slice, &mut self.value, is_fresh)?;
+            (hits[kind], speeds[kind]) = (found, slice.len() as f64 / seconds / 1e6);
+        }
+        Ok((hits, speeds))
+    }
+
+    /// The hit rates, the entries held, and the speeds of a stream: cells of three tables.
+    fn stream(&mut self, stream: &Stream, row: &str, odd: &mut Vec<String>) -> Outcome<[String; 3]> {
+        let (mut caches, _folder) = self.caches()?;
+        let (mut hits, mut counted, mut turns) = ([0; KINDS.len()], 0, Vec::new());
+        for (turn, slice) in stream.numbers(self.scale)?.chunks(self.scale.accesses / SLICES).enumerate() {
+            let (found, speeds) = self.turn(&mut caches, turn, slice, false)?;
+            if turn >= SLICES / 3 {
+                (0..KINDS.len()).for_each(|kind| hits[kind] += found[kind]);
+                counted += slice.len();
+                turns.push(speeds);
             }
         }
+        let [oldest, second, moka, all] = hits.map(|hits| hits as f64 / counted as f64 * 100.0);
+        let rates = format!(
+            "{oldest:.1} | {second:.1} | {moka:.1} | {all:.1} | {:.2} | {:.2} | {:.2} |",
+            oldest / moka,
+            second / moka,
+            second / oldest
+        );
+        let mut held = String::new();
+        for cache in &caches[..KINDS.len() - 1] {
+            held += &format!("{:.0} | ", (cache.len()? * self.entry()) as f64 / self.limit as f64 * 100.0);
+        }
+        caches.into_iter().try_for_each(|cache| cache.end(row, odd))?;
+        Ok([rates, held, speeds(&turns)])
     }
+
+    /// The speeds of inserts of fresh keys, once the caches are full: cells of a table.
+    fn inserts(&mut self, row: &str, odd: &mut Vec<String>) -> Outcome<String> {
+        let ((mut caches, _folder), mut turns) = (self.caches()?, Vec::new());
+        let mut fresh = 0..;
+        let mut take = |count: u64| fresh.by_ref().take(count as usize).collect::<Vec<u64>>();
+        self.turn(&mut caches, 0, &take(self.limit / self.entry()), true)?;
+        for round in 0..ROUNDS {
+            turns.push(self.turn(&mut caches, round, &take(self.scale.inserts), true)?.1);
+        }
+        caches.into_iter().try_for_each(|cache| cache.end(row, odd))?;
+        Ok(speeds(&turns))
+    }
+}
+
+fn main() -> Outcome<ExitCode> {
+    let scale = match env::args().nth(1).as_deref() {
+        None => Scale { keys: 1_000_000, accesses: 2_100_000, inserts: 300_000 },
+        Some("--quick") => Scale { keys: 100_000, accesses: 300_000, inserts: 50_000 },
+        Some(_) => return Err("usage: slotlog-cache-bench [--quick]".into()),
+    };
+    println!("{} keys of 16 bytes, {} accesses a stream, seed {SEED}.", scale.keys, scale.accesses);
+    println!("Limits are shares of the bytes of all keys and values. Speeds are medians, as are their ratios.");
+    let (mut held, mut speed, mut inserts, mut odd) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    head(
+        "Hit rate, %",
+        &format!("{CACHES} | no limit | oldest / moka | second chance / moka | second chance / oldest"),
+    );
+    for (value_len, percent) in [(100, 2), (100, 10), (1000, 2), (1000, 10)] {
+        let mut case = Case { scale: &scale, value: vec![7; value_len], limit: 0 };
+        let all = scale.keys * case.entry();
+        case.limit = (all * percent / 100).max(LEAST_LIMIT);
+        let share = case.limit as f64 / all as f64 * 100.0;
+        let start = format!("| {value_len} B | {share:.0} %, {:.1} MB |", case.limit as f64 / 1e6);
+        for stream in &STREAMS {
+            let row = format!("{start} {} |", stream.name);
+            let [rates, kept, speeds] = case.stream(stream, &row, &mut odd)?;
+            println!("{row} {rates}");
+            held.push(format!("{row} {kept}"));
+            speed.push(format!("{row} {speeds}"));
+        }
+        let row = format!("{start} fresh keys |");
+        inserts.push(format!("{row} {}", case.inserts(&row, &mut odd)?));
+    }
+    head("Keys and values held at the end, % of the limit", CACHES);
+    held.iter().for_each(|row| println!("{row}"));
+    let ratios = "no limit | oldest / no limit | second chance / no limit | second chance / moka";
+    head("Millions of accesses a second; a miss inserts", &format!("{CACHES} | {ratios}"));
+    speed.iter().for_each(|row| println!("{row}"));
+    head("Millions of inserts a second, when full", &format!("{CACHES} | {ratios}"));
+    inserts.iter().for_each(|row| println!("{row}"));
+    println!();
+    odd.iter().for_each(|what| println!("ODD: {what}"));
+    if !odd.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    println!("No insert was refused, no file was longer than its limit, and no cache was cleared.");
     Ok(ExitCode::SUCCESS)
 }

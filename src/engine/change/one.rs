@@ -18,7 +18,7 @@ use crate::file::index::Probe;
 use crate::file::layout::{KeyHash, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, MapId, Seq, flags, live};
 use crate::file::log::{self, Entry, Record};
 
-/// More pieces of room than a change can need one after the other: in the log, and for an index, a table and the reserve.
+/// More pieces of room than a change can need one after the other: for the log, an index, a table and the reserve.
 const MOST_PIECES: u32 = 8;
 
 /// What to do with a key.
