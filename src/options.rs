@@ -178,9 +178,9 @@ impl Options {
     ///   store, a change is `Full`, the first time after waiting for a second. A
     ///   [bookmark](crate::Store::set_bookmark) keeps nothing there.
     /// * Entries of all maps leave in the order in which they were written, some with each write, by ordinary removals,
-    ///   which [`changes_since`](crate::Store::changes_since) tells. As long as replaced and removed values fill more of
-    ///   the store than [`auto_compact`](Options::auto_compact) says, those make room, and what is alive is moved. If
-    ///   there is no room to evict anything, which takes keys much longer than their values, all maps are cleared.
+    ///   which [`changes_since`](crate::Store::changes_since) tells. As long as replaced and removed values fill more
+    ///   of the store than [`auto_compact`](Options::auto_compact) says, those make room, and what is alive is moved.
+    ///   If there is no room to evict anything, which takes keys much longer than their values, all maps are cleared.
     ///   [`Stats::eviction`](crate::Stats::eviction) counts all of that.
     ///
     /// It is not a property of the file: any store can be opened so, and a process that opens it without this gets

@@ -289,6 +289,26 @@ fn a_snapshot_keeps_what_it_sees_and_is_named_as_the_cause() {
 }
 
 #[test]
+fn a_change_waits_for_a_reader_that_is_soon_done() {
+    let store = cache(MIB, Policy::Oldest).in_memory().unwrap();
+    for round in 0..3 {
+        for number in 0..2000u64 {
+            store.insert(number.to_le_bytes(), [2; 1000]).unwrap();
+        }
+        let snapshot = store.snapshot().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(30));
+                drop(snapshot);
+            });
+            for number in 0..4000u64 {
+                store.insert(number.to_le_bytes(), [3; 1000]).unwrap_or_else(|error| panic!("{round}: {error}"));
+            }
+        });
+    }
+}
+
+#[test]
 fn a_store_that_is_full_evicts_when_it_is_opened_so_and_keeps_within_a_smaller_limit() {
     for seed in 0..setting("SLOTLOG_TEST_ROUNDS", 10) {
         let mut random = Random(seed);

@@ -59,16 +59,17 @@ pub(crate) struct Needed {
 }
 
 impl Writing<'_> {
-    /// Evicts in proportion to the `due` bytes that were appended, if little room is left. As long as much of the log
-    /// is dead, that is what makes room, and what is alive is moved.
-    pub(super) fn evict_share(&mut self, cell: u64, (due, appended, live): (u64, u64, u64)) -> Result<()> {
+    /// Evicts in proportion to the `due` bytes that were appended, if little room is left, and says whether it was. As
+    /// long as much of the log is dead, that is what makes room, and what is alive is moved.
+    pub(super) fn evict_share(&mut self, cell: u64, due: u64, much_is_dead: bool) -> Result<bool> {
         let is_crowded = self.is_crowded()?;
-        if !is_crowded && !self.is_short_of_room(cell) || self.engine.upkeep.rest.goes_on() || self.engine.is_poisoned()
-        {
-            return Ok(());
+        if !is_crowded && !self.is_short_of_room(cell) {
+            return Ok(false);
         }
-        let is_worth_moving = || Ok(self.excess(appended, live + self.tombstone_bytes(live)?)?.is_some());
-        let aim = if !is_crowded && is_worth_moving()? { Aim::Upkeep } else { Aim::Eviction };
+        if self.engine.upkeep.rest.goes_on() || self.engine.is_poisoned() {
+            return Ok(true);
+        }
+        let aim = if !is_crowded && much_is_dead { Aim::Upkeep } else { Aim::Eviction };
         let mut left = due.saturating_mul(PACE);
         // What readers hold does not become more useful by being more.
         while left > 0
@@ -88,12 +89,12 @@ impl Writing<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Estimates the bytes of tombstones in the log: those of what was evicted are there as long as its place in the
     /// queue, and moving what is alive does not help against them.
-    fn tombstone_bytes(&self, live: u64) -> Result<u64> {
+    pub(super) fn tombstone_bytes(&self, live: u64) -> Result<u64> {
         let (mut tombstones, mut keys) = (0u64, 0u64);
         for entry in self.engine.map_table()?.iter()? {
             let totals = self.engine.index_in_force(entry.map)?.totals()?;

@@ -139,11 +139,16 @@ impl<'e> Writing<'e> {
     /// Cleans in proportion to the `due` bytes that were appended since the last step, if enough is dead.
     #[cold]
     fn clean_if_worth_it(&mut self, appended: u64, due: u64, live: u64) -> Result<()> {
-        if let Some(cell) = self.engine.settings.cell() {
-            return self.evict_share(cell, (due, appended, live));
-        }
         let live = self.engine.upkeep.expired.alive_of(live);
-        match self.excess(appended, live)? {
+        let Some(cell) = self.engine.settings.cell() else {
+            return match self.excess(appended, live)? {
+                Some(excess) => self.clean_after(due, excess, live),
+                None => Ok(()),
+            };
+        };
+        let excess = self.excess(appended, live + self.tombstone_bytes(live)?)?;
+        match excess {
+            _ if self.evict_share(cell, due, excess.is_some())? => Ok(()),
             Some(excess) => self.clean_after(due, excess, live),
             None => Ok(()),
         }
