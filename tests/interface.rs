@@ -57,9 +57,9 @@ fn every_type_can_be_printed_and_all_that_last_can_be_sent_and_shared() {
     seen.extend(all_are!(value:
         Seq, Access, Durability, Policy, Opened, Expiry, RecoveryPhase, RecoveryProgress, VerifyScope, VerifyProgress,
         VerifyReport, Finding, CompactReport, CompactProgress, BackupReport, BackupProgress, RepairReport,
-        RepairProgress, Bookmark, Origin, MapInfo, ExportEntry, Stats, DamageStats, EvictionStats, ExtentStats, MapStats,
-        PinStats, ProcessStats, ResizeStats, RestingStats, UpkeepStats, WaitingStats, Census, CensusProgress, ExtentCensus,
-        LargeEntry, MapCensus, Bucket, Distribution,
+        RepairProgress, Bookmark, Origin, MapInfo, ExportEntry, Stats, DamageStats, EvictionStats, ExtentStats,
+        MapStats, PinStats, ProcessStats, ResizeStats, RestingStats, UpkeepStats, WaitingStats, Census, CensusProgress,
+        ExtentCensus, LargeEntry, MapCensus, Bucket, Distribution,
     ));
     seen.extend(all_are!(error:
         Error, CodecError, CodecPart, CodecStep, FullReason, HeldBy, Numbers, OpenerStep,
