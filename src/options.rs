@@ -183,7 +183,8 @@ impl Options {
     ///   If there is no room to evict anything, which takes keys much longer than their values, all maps are cleared.
     ///   [`Stats::eviction`](crate::Stats::eviction) counts all of that.
     ///
-    /// It is not a property of the file: any store can be opened so, and a process that opens it without this gets
+    /// It is not a property of the file: any store can be opened so, where a longer file becomes shorter little by
+    /// little; and a process that opens it without this gets
     /// `Full` where another would evict. All of them should have the same limit.
     ///
     /// ```

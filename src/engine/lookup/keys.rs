@@ -107,10 +107,9 @@ impl Engine {
     /// The value of a key, the short way.
     #[inline(always)]
     pub(crate) fn sight_of<'e>(&'e self, window: Window<'e>, lines: Lines, wanted: Wanted<'_>) -> Sight<'e> {
-        let hash = KeyHash::of(wanted.key, self.seed);
         let searched = lines.search(
             window,
-            hash,
+            KeyHash::of(wanted.key, self.seed),
             #[inline(always)]
             |offset| {
                 // The value is wanted as soon as the key fits; where it is shows only when the header is there.
@@ -126,7 +125,7 @@ impl Engine {
         match searched {
             Searched::Found(Some(value)) if self.plain_reads => Sight::Value(value),
             Searched::Found(Some(value)) if !self.settings.verify_reads => {
-                self.mark(lines, hash);
+                self.mark(lines, wanted.key);
                 Sight::Value(value)
             }
             Searched::Absent => Sight::Nothing,
@@ -137,9 +136,9 @@ impl Engine {
     /// Marks a key as read, if this is a store that spares what was read.
     #[cold]
     #[inline(never)]
-    fn mark(&self, lines: Lines, hash: KeyHash) {
+    fn mark(&self, lines: Lines, key: &[u8]) {
         if self.settings.evict == Some(Policy::SecondChance) && !self.read_only && self.at_rest.is_none() {
-            lines.mark(&self.mapping, hash);
+            lines.mark(&self.mapping, KeyHash::of(key, self.seed));
         }
     }
 
@@ -201,13 +200,12 @@ impl Engine {
     /// The record that holds the value of a key at this time.
     pub(crate) fn lookup(&self, lines: Lines, wanted: Wanted<'_>, at: Moment) -> Result<Option<Record<'_>>> {
         let Wanted { map, key, seq } = wanted;
-        let hash = KeyHash::of(key, self.seed);
-        let newest = lines.find(&self.mapping, hash, &mut |offset| {
+        let newest = lines.find(&self.mapping, KeyHash::of(key, self.seed), &mut |offset| {
             let record = log::record(&self.mapping, offset)?;
             Ok((record.header.map() == map && self.is_of_key(record, key)).then_some(record))
         })?;
         let Some(newest) = newest else { return Ok(None) };
-        self.mark(lines, hash);
+        self.mark(lines, key);
         self.version_at(newest, seq, at)
     }
 

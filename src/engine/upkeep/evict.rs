@@ -121,13 +121,16 @@ impl Writing<'_> {
     /// Makes room, and says whether there is some: readers may hold it.
     #[cold]
     pub(crate) fn make_room(&mut self, needed: Needed) -> Result<bool> {
-        if self.evict_for(needed)? {
-            return Ok(true);
+        // Once more, since readers that are gone by now may have kept tombstones.
+        for _ in 0..2 {
+            if self.evict_for(needed)? {
+                return Ok(true);
+            }
+            if self.writer.waiting.pins > 0 {
+                return Ok(false);
+            }
         }
-        if self.writer.waiting.pins > 0 {
-            return Ok(false);
-        }
-        self.clear_all()?;
+        self.within_file(|writing| writing.clear_all())?;
         self.evict_for(needed)
     }
 
@@ -135,7 +138,8 @@ impl Writing<'_> {
     fn evict_for(&mut self, needed: Needed) -> Result<bool> {
         let cell = self.engine.settings.cell().unwrap_or_default();
         let enough = needed.bytes.max(needed.cells * cell);
-        let goal = self.engine.end_of_log()?;
+        let mut goal = self.engine.end_of_log()?;
+        let mut again = false;
         // Tombstones are dropped as soon as they can be.
         self.writer.unread_below = (self.raise_horizon()?, self.engine.mapping.live_seq(live::VISIBLE)?.count());
         loop {
@@ -143,10 +147,20 @@ impl Writing<'_> {
                 return Ok(true);
             }
             if self.writer.waiting.pins >= enough {
-                return self.wait_for_readers(needed);
+                if self.wait_for_readers(needed, enough)? {
+                    return Ok(true);
+                }
+                if self.writer.waiting.pins >= enough {
+                    return Ok(false);
+                }
+                // They are gone, and what they held lies in pieces: more goes.
             }
-            if self.engine.head_for_writing()?.bytes >= goal || !self.evict_extent()? {
-                return if self.writer.waiting.pins > 0 { self.wait_for_readers(needed) } else { Ok(false) };
+            if self.engine.head_for_writing()?.bytes >= goal && !std::mem::replace(&mut again, true) {
+                // The tombstones that were appended meanwhile are dropped.
+                goal = self.engine.end_of_log()?;
+            }
+            if self.engine.head_for_writing()?.bytes >= goal || !self.evict_somehow()? {
+                return if self.writer.waiting.pins > 0 { self.wait_for_readers(needed, 1) } else { Ok(false) };
             }
         }
     }
@@ -157,6 +171,11 @@ impl Writing<'_> {
         for entry in self.engine.map_table()?.iter()?.filter(|entry| !entry.dropped) {
             let index = self.engine.index_in_force(entry.map)?;
             if index.totals()?.used() <= index.limit().midpoint(index.hard_limit()) {
+                continue;
+            }
+            let of_keys = (index.totals()?.keys, Tombstones::Dropped);
+            if self.grow_in_cache(entry.map, &index, of_keys, false)?.is_some() {
+                self.skip_number()?;
                 continue;
             }
             while index.totals()?.keys > most_keys(&index) && self.evict_extent()? {}
@@ -175,6 +194,12 @@ impl Writing<'_> {
             }
         }
         self.make_room(AHEAD).map(drop)
+    }
+
+    /// Evicts until an extent was passed, in a file that is longer than the limit beyond that if necessary. `false` if
+    /// that is impossible.
+    fn evict_somehow(&mut self) -> Result<bool> {
+        Ok(self.evict_extent()? || self.within_file(|writing| writing.evict_extent())?)
     }
 
     /// Evicts until an extent was passed. `false` if that is impossible.
@@ -215,14 +240,17 @@ impl Writing<'_> {
         Ok(is_complete && has_cells && self.writer.space.has_room(mapping, needed.bytes))
     }
 
-    /// Waits until readers no longer hold what is needed, for a while, and says whether there is room then. For readers
-    /// that were waited for in vain, it does not wait again.
-    fn wait_for_readers(&mut self, needed: Needed) -> Result<bool> {
+    /// Waits for a while until readers no longer hold as many bytes as `held`, and says whether there is room then. For
+    /// readers that were waited for in vain, it does not wait again.
+    fn wait_for_readers(&mut self, needed: Needed, held: u64) -> Result<bool> {
         let start = Instant::now();
         let mut sleep = Duration::from_micros(20);
         loop {
             if self.has_room_for(needed)? {
                 return Ok(true);
+            }
+            if self.writer.waiting.pins < held {
+                return Ok(false);
             }
             let oldest = self.raise_horizon()?;
             if self.writer.waited_for == oldest {
@@ -235,6 +263,13 @@ impl Writing<'_> {
             thread::sleep(sleep);
             sleep = (sleep * 2).min(LONGEST_SLEEP);
         }
+    }
+
+    /// Takes a step that makes room. A file that was longer than the limit when it was opened is used as far as it goes:
+    /// all of it may be in use.
+    fn within_file<R>(&mut self, step: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        let excess = self.engine.mapping.len().saturating_sub(self.engine.settings.max_size);
+        self.exceeding(excess, step)
     }
 
     /// Clears all maps, the largest first, where evicting their entries one by one makes no room.

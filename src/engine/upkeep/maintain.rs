@@ -11,7 +11,7 @@ use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::Writing;
 use crate::engine::write::reclaim::LEAST_CUT;
 use crate::engine::write::turn::Turn;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::layout::{MapId, Offset, live};
 
 /// Blocks that a step of [`Engine::maintain`] zeroes, and how many times the lines of a write it moves.
@@ -117,11 +117,17 @@ impl<'e> Writing<'e> {
         }
         let LogTotals { bytes: appended, live_bytes: live, .. } = self.engine.log_totals()?;
         let live = self.engine.upkeep.expired.alive_of(live);
-        if self.excess(appended, live)?.is_some() && !self.is_held_up(live) && !self.engine.is_poisoned() {
+        let dead = if self.engine.settings.evict.is_some() { self.tombstone_bytes(live)? } else { 0 };
+        if self.excess(appended, live + dead)?.is_some() && !self.is_held_up(live) && !self.engine.is_poisoned() {
             let bytes = self.engine.settings.limits.most_bytes;
-            let cleaned = self.clean_and_reclaim(Portion { bytes, aim: Aim::Upkeep })?;
-            if cleaned.passed > 0 {
-                return Ok(true);
+            match self.clean_and_reclaim(Portion { bytes, aim: Aim::Upkeep }) {
+                // The next write evicts.
+                Err(Error::Full { .. }) if self.engine.settings.evict.is_some() => {}
+                cleaned => {
+                    if cleaned?.passed > 0 {
+                        return Ok(true);
+                    }
+                }
             }
         }
         let every = self.engine.settings.checkpoint_every;

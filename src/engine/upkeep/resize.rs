@@ -129,19 +129,8 @@ impl<'e> Writing<'e> {
         (tombstones, by_steps): (Tombstones, bool),
     ) -> Result<Index<'e>> {
         let totals = index.totals()?;
-        // With as much again, which is held back for the next one.
-        let wanted = index::blocks_for(index::roomy(needed)) * BLOCK * 2;
-        if self.writer.space.has_room(&self.engine.mapping, wanted) {
-            self.writer.refused = None;
-            match self.rebuild(map, index, (index::roomy(needed), tombstones), by_steps) {
-                Err(Error::Full { .. }) => {}
-                rebuilt => {
-                    return match self.keep_reserve(0) {
-                        Ok(()) | Err(Error::Full { .. }) => rebuilt,
-                        Err(error) => Err(error),
-                    };
-                }
-            }
+        if let Some(grown) = self.grow_in_cache(map, index, (needed, tombstones), by_steps)? {
+            return Ok(grown);
         }
         self.writer.refused = Some(map);
         let mut full = None;
@@ -162,6 +151,30 @@ impl<'e> Writing<'e> {
         match full {
             Some(full) if totals.slots.saturating_add(new) > index.limit() => Err(full),
             _ => Ok(*index),
+        }
+    }
+
+    /// Makes a larger index in a store that evicts, if there is room for it and for as much again, which is held back
+    /// for the next one. Returns the one in force then.
+    pub(super) fn grow_in_cache(
+        &mut self,
+        map: MapId,
+        index: &Index<'e>,
+        (needed, tombstones): (u64, Tombstones),
+        by_steps: bool,
+    ) -> Result<Option<Index<'e>>> {
+        let slots = index::roomy(needed);
+        if !self.writer.space.has_room(&self.engine.mapping, index::blocks_for(slots) * BLOCK * 2) {
+            return Ok(None);
+        }
+        self.writer.refused = None;
+        let grown = match self.rebuild(map, index, (slots, tombstones), by_steps) {
+            Err(Error::Full { .. }) => return Ok(None),
+            grown => grown?,
+        };
+        match self.keep_reserve(0) {
+            Ok(()) | Err(Error::Full { .. }) => Ok(Some(grown)),
+            Err(error) => Err(error),
         }
     }
 
