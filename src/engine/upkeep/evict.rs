@@ -265,8 +265,8 @@ impl Writing<'_> {
         }
     }
 
-    /// Takes a step that makes room. A file that was longer than the limit when it was opened is used as far as it goes:
-    /// all of it may be in use.
+    /// Takes a step that makes room. A file that was longer than the limit when it was opened is used as far as it
+    /// goes: all of it may be in use.
     fn within_file<R>(&mut self, step: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         let excess = self.engine.mapping.len().saturating_sub(self.engine.settings.max_size);
         self.exceeding(excess, step)
