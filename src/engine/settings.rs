@@ -195,12 +195,15 @@ impl Limits {
 /// use slotlog::{Policy, Store};
 ///
 /// let cache = Store::options().max_size(1 << 20).evict(Policy::SecondChance).in_memory()?;
-/// cache.insert("key 0", [0; 1000])?;
-/// for number in 1..10_000u32 {
-///     cache.insert(format!("key {number}"), [0; 1000])?;
-///     assert!(cache.contains_key("key 0")?, "it is read again and again");
+/// let mut computed = 0;
+/// for number in 0..10_000u32 {
+///     cache.insert(number.to_le_bytes(), [0; 1000])?;
+///     if !cache.contains_key("read again and again")? {
+///         computed += 1;
+///         cache.insert("read again and again", [0; 1000])?;
+///     }
 /// }
-/// assert!(!cache.contains_key("key 1")?);
+/// assert!(computed < 50 && !cache.contains_key(1u32.to_le_bytes())?);
 /// # Ok::<(), slotlog::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
