@@ -590,7 +590,7 @@ impl Space {
     /// Moves the table to a new extent with room for `entries`. The old one is retired.
     fn replace_table(&mut self, mapping: &Mapping, entries: u64, seq: Seq) -> Result<()> {
         let blocks = blocks_of_table(entries);
-        let offset = self.find_or_grow(mapping, blocks, Fit::Shortest)?;
+        let offset = self.find_or_grow(mapping, blocks, Fit::Lowest)?;
         let table = Table::create(mapping, offset, blocks, SPACE_TABLE_MAGIC)?;
         let old = mapping.live(live::SPACE_TABLE)?;
         for extent in self.extents.number() {
@@ -676,6 +676,24 @@ mod tests {
         space.free(&mapping, Offset::EXTENTS).unwrap();
         space.allocate(&mapping, (4, Fit::Lowest), ExtentKind::Table, Seq(7)).unwrap();
         assert_eq!(log(&Space::load(&mapping, word).unwrap()), cut);
+    }
+
+    /// Only there has it got real space, and settling looks for a lower place.
+    #[test]
+    fn the_table_lies_in_the_lowest_run_that_is_long_enough() {
+        let mapping = Mapping::in_memory(1 << 24).unwrap();
+        mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 16 * BLOCK).unwrap();
+        let of = |first: u64, end: u64| LogExtent {
+            start: Offset::EXTENTS + first * BLOCK,
+            end: Offset::EXTENTS + end * BLOCK,
+            seq: Seq(5),
+        };
+        // A run of three blocks, and then one of a single block.
+        let mut space = Space::create(&mapping, &[of(3, 8), of(9, 16)], 1, Seq(5)).unwrap();
+        let place = |mapping: &Mapping| Offset::of_extent_word(mapping.live(live::SPACE_TABLE).unwrap());
+        assert_eq!(place(&mapping), Offset::EXTENTS);
+        space.replace_table(&mapping, 20, Seq(6)).unwrap();
+        assert_eq!(place(&mapping), Offset::EXTENTS + BLOCK);
     }
 
     #[test]
