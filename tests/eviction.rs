@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use slotlog::{ChangeKind, Error, FullReason, Map, Options, Policy, Store};
+use slotlog::{ChangeKind, Error, FullReason, Map, Options, Policy, Store, Transaction};
 use support::{Random, assert_clean, folder, role, run_child, say, setting};
 
 const MIB: u64 = 1 << 20;
@@ -367,6 +367,44 @@ fn a_transaction_that_was_too_large_finds_room_the_second_time() {
         attempt().unwrap();
     }
     assert!(store.contains_key(7_999u64.to_be_bytes()).unwrap());
+}
+
+/// To make a map, or to drop it, takes a block of its own.
+#[test]
+fn a_transaction_over_all_maps_of_a_full_cache_keeps_within_the_limit_and_finds_room_the_second_time() {
+    let folder = folder();
+    let path = folder.path().join("cache");
+    let store = cache(MIB, Policy::Oldest).open(&path).unwrap();
+    let names: Vec<String> = (0..60).map(|number| format!("map {number}")).collect();
+    // At most twice.
+    let in_transaction = |change: &dyn Fn(&mut Transaction, &str) -> Result<(), Error>| {
+        for attempt in 1.. {
+            let mut transaction = store.begin().unwrap();
+            let changed = names.iter().try_for_each(|name| change(&mut transaction, name));
+            assert!(file_len(&path) <= MIB, "{} bytes", file_len(&path));
+            match changed.and_then(|()| transaction.commit()) {
+                Err(Error::Full { .. }) if attempt == 1 => {}
+                done => return done.unwrap(),
+            }
+        }
+    };
+    for round in 0..10 {
+        let fill = |map: &Map<u64, [u8; 500]>| {
+            (0..4000 / names.len() as u64).for_each(|number| map.insert(number, [round; 500]).unwrap());
+        };
+        // There is no room for so many maps but that of the entries.
+        fill(&store.map("first").unwrap());
+        (0..4000u64).for_each(|number| store.insert(number.to_le_bytes(), [round; 500]).unwrap());
+        in_transaction(&|transaction, name| transaction.map::<u64, [u8; 500]>(name).map(drop));
+        for name in &names {
+            let map = store.map(name).unwrap();
+            assert!(map.is_empty().unwrap());
+            fill(&map);
+        }
+        in_transaction(&|transaction, name| transaction.drop_map(name).map(drop));
+        assert!(file_len(&path) <= MIB);
+    }
+    assert_clean(&store);
 }
 
 #[test]

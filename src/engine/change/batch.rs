@@ -20,7 +20,7 @@ use crate::engine::settings::Durability;
 use crate::engine::state::writer::Writing;
 use crate::engine::upkeep::evict::Needed;
 use crate::engine::write::commit::About;
-use crate::engine::write::reserve::Room;
+use crate::engine::write::reserve::{REGION_RESERVE, Room};
 use crate::engine::write::turn::LongTurn;
 use crate::error::{Error, Result};
 use crate::file::index::{self, Index, Probe};
@@ -85,7 +85,7 @@ pub(crate) struct Batch {
     refused: bool,
     /// Bytes of the extent for which there was no room, if so.
     short_of: u64,
-    /// Bytes of the records that were appended, or at least attempted.
+    /// Bytes of the records and regions that were made, or at least attempted.
     bytes: u64,
     committed: bool,
 }
@@ -294,8 +294,10 @@ impl Batch {
         self.adopt()?;
         let old = self.index(map)?.offset();
         self.touched = true;
+        self.bytes += REGION_RESERVE * BLOCK;
         let fresh = |writing: &mut Writing<'_>| writing.fresh_region(map, old);
-        let fresh = self.turn.write().exceeding_at_last(Room::Removal, fresh)?;
+        let fresh = self.turn.write().exceeding_at_last(Room::Removal, fresh);
+        let fresh = self.noting_full(fresh)?;
         let target = fresh.0.to_le_bytes();
         let clear = Entry { map, value: &target, ..Entry::bare(Kind::Clear, self.now.tail.seq) };
         if let Err(error) = self.append(&clear) {
@@ -378,18 +380,14 @@ impl Batch {
     fn append(&mut self, entry: &Entry<'_>) -> Result<Offset> {
         self.check_not_broken()?;
         self.touched = true;
-        let mapping = &self.turn.engine().mapping;
         let (room, len) = (Room::of(entry.kind), entry.len());
         self.bytes += len;
         let tail = &mut self.now.tail;
         let make_room = |writing: &mut Writing<'_>| writing.make_log_room(tail, len, room);
         let jumped = self.turn.write().exceeding_at_last(room, make_room);
-        if let Err(Error::Full { needed, .. }) = jumped {
-            self.short_of = needed;
-            self.refused |= room == Room::Removal;
-        }
-        let jumped = jumped?;
-        let record = self.now.tail.append(mapping, entry).inspect_err(|_| self.broken = jumped)?;
+        self.refused |= room == Room::Removal && matches!(jumped, Err(Error::Full { .. }));
+        let jumped = self.noting_full(jumped)?;
+        let record = self.now.tail.append(&self.turn.engine().mapping, entry).inspect_err(|_| self.broken = jumped)?;
         self.now.last = Some(record);
         self.now.records += 1;
         // With many records, a system call for each costs more than the excess that a flush of mapped pages writes.
@@ -401,7 +399,17 @@ impl Batch {
     pub(super) fn first_region(&mut self, map: MapId, keys: u64) -> Result<Offset> {
         self.adopt()?;
         self.touched = true;
-        self.turn.write().first_region(map, keys)
+        self.bytes += index::blocks_for(keys) * BLOCK;
+        let region = self.turn.write().first_region(map, keys);
+        self.noting_full(region)
+    }
+
+    /// Remembers what there was no room for, so that a second attempt finds it in a store that evicts.
+    fn noting_full<R>(&mut self, done: Result<R>) -> Result<R> {
+        if let Err(Error::Full { needed, .. }) = &done {
+            self.short_of = *needed;
+        }
+        done
     }
 
     /// Prepares the commit of the maps that the batch has made. One that has outgrown its first region gets another
@@ -411,7 +419,8 @@ impl Batch {
             return Ok(());
         }
         let made: BTreeSet<MapId> = self.now.made.keys().copied().collect();
-        self.turn.write().make_map_room(&made)?;
+        let room = self.turn.write().make_map_room(&made);
+        self.noting_full(room)?;
         let left: Vec<MapId> = made.difference(&self.now.dropped).copied().collect();
         for map in left {
             let (slots, index) = (self.part(map)?.new_slots, self.index(map)?);
@@ -463,15 +472,11 @@ impl Batch {
         self.check_not_broken()?;
         self.make_room_for_made()?;
         if let Some(last) = self.now.last {
-            let mut writing = self.turn.write();
             let before = engine.log_totals()?;
-            let parts = &self.now.parts;
-            let committed = parts.values().filter(|part| !self.now.made.contains_key(&part.map));
-            let room = writing.make_index_room_for(committed);
-            if let Err(Error::Full { needed, .. }) = room {
-                self.short_of = needed;
-            }
-            room?;
+            let committed = self.now.parts.values().filter(|part| !self.now.made.contains_key(&part.map));
+            let room = self.turn.write().make_index_room_for(committed);
+            self.noting_full(room)?;
+            let (mut writing, parts) = (self.turn.write(), &self.now.parts);
             self.now.tail.seal(&engine.mapping, last, flags::COMMIT)?;
             let about = if parts.contains_key(&CATALOGUE) { About::Maps } else { About::Entries };
             writing.commit_as_recorded(&self.now.tail, about)?;
@@ -511,11 +516,11 @@ impl Drop for Batch {
             // If this fails, the next writer does it again.
             let abandoned = writing.abandon();
             // Cleaning is impossible within a batch. It is done now, so that a second attempt finds room.
-            if abandoned.is_ok() && self.refused {
-                let _ = writing.squeeze_at_last();
-            }
-            if abandoned.is_ok() && self.short_of > 0 && writing.engine.settings.evict.is_some() {
+            let evicts = writing.engine.settings.evict.is_some();
+            if abandoned.is_ok() && evicts && self.short_of > 0 {
                 let _ = writing.make_room(self.needed());
+            } else if abandoned.is_ok() && !evicts && self.refused {
+                let _ = writing.squeeze_at_last();
             }
         }
     }

@@ -35,7 +35,7 @@ const MOST_BY_LENGTH: u64 = 64;
 /// The log is divided by this for the most that is held back for cleaning.
 const CLEANING_SHARE: u64 = 8;
 /// Blocks held back so that a full store can be cleared: a region.
-pub(super) const REGION_RESERVE: u64 = 1;
+pub(crate) const REGION_RESERVE: u64 = 1;
 const _: () = assert!(REMOVAL_RESERVE * BLOCK >= record_len(MAX_KEY_LEN as u64, 0) + JUMP_LEN);
 
 /// What needs room in the log.
