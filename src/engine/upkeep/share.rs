@@ -146,6 +146,9 @@ impl<'e> Writing<'e> {
                 None => Ok(()),
             };
         };
+        if self.engine.mapping.len() > self.engine.settings.max_size {
+            self.shorten()?;
+        }
         let excess = self.excess(appended, live + self.tombstone_bytes(live)?)?;
         match excess {
             _ if self.evict_share(cell, due, excess.is_some())? => Ok(()),
@@ -218,18 +221,21 @@ impl<'e> Writing<'e> {
             }
             // The log of a store that evicts comes by there again.
             if self.engine.settings.evict.is_none() {
-                self.truncate_if_worth_it()?;
-                self.lower_what_is_last()?;
+                self.shorten()?;
             }
         }
         Ok(cleaned)
     }
 
-    /// If a quarter of the file is free, and its last extent is not part of the log, which drifts down by itself, moves
-    /// that extent to a lower place; an index moves line by line, as in a resize.
-    fn lower_what_is_last(&mut self) -> Result<()> {
-        let (end, used) = (self.writer.space.used_end() - Offset::EXTENTS, self.writer.space.used_bytes());
-        if end - used <= LEAST_CUT.max(end / 4) || self.engine.resize_cursor()? != 0 {
+    /// Makes the file shorter if enough of it is free. If a quarter is, or it is longer than its limit, and its last
+    /// extent is not part of the log, which drifts down by itself, moves that extent to a lower place; an index moves
+    /// line by line, as in a resize.
+    fn shorten(&mut self) -> Result<()> {
+        self.truncate_if_worth_it()?;
+        let (end, used) = (self.writer.space.used_end(), self.writer.space.used_bytes());
+        let is_too_long = self.engine.mapping.check_limit(0, 0, end).is_err();
+        let has_much_free = end - Offset::EXTENTS - used > LEAST_CUT.max((end - Offset::EXTENTS) / 4);
+        if !is_too_long && !has_much_free || self.engine.resize_cursor()? != 0 {
             return Ok(());
         }
         let Some(last) = self.writer.space.last() else { return Ok(()) };
