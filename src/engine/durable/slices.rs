@@ -1,5 +1,8 @@
 //! Slices: the log is written back while it grows, each slice by the commit that completes it, so that the flush of a
 //! checkpoint finds little left to do and no commit does much of it.
+//!
+//! A slice ends before the [folio](FOLIO) that is being appended to. Writing that one back as well would have each
+//! store to its pages wait for the system, which first marks the page as changed again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +11,13 @@ use std::sync::{Mutex, MutexGuard};
 use super::reach::{Durable, Ranges};
 use crate::error::Result;
 use crate::file::layout::{BLOCK, Offset};
-use crate::file::mapping::Mapping;
+use crate::file::mapping::{FOLIO, Mapping};
 
 /// A slice is a sixteenth of what makes a checkpoint due, and not more than this.
-const LARGEST: u64 = 256 << 10;
+const LARGEST: u64 = 1 << 20;
 
 /// The most slices on their way to the disk before a commit waits for the oldest.
-const UNDER_WAY: usize = 16;
+const UNDER_WAY: usize = 4;
 
 /// What writes ranges of the file back.
 pub(crate) trait WritesBack {
@@ -44,6 +47,8 @@ pub(crate) struct Slices {
 struct Begun {
     /// Where the log ended when a slice was last begun.
     end: Durable,
+    /// What was cut off the last one, which belongs to the next.
+    cut_off: (Offset, Offset),
     /// Ranges of the file of each slice that is under way, the oldest first, and the log's bytes at its end.
     under_way: VecDeque<(Ranges, u64)>,
     /// How many of the log's bytes are known to be written back.
@@ -53,7 +58,8 @@ struct Begun {
 impl Slices {
     /// No slices yet, of a log that is durable up to there.
     pub(crate) fn new(durable: Durable) -> Slices {
-        let begun = Begun { end: durable, under_way: VecDeque::new(), written_back: 0 };
+        let cut_off = (durable.end, durable.end);
+        let begun = Begun { end: durable, cut_off, under_way: VecDeque::new(), written_back: 0 };
         Slices { next: AtomicU64::new(0), begun: Mutex::new(begun) }
     }
 
@@ -96,12 +102,24 @@ impl NextSlice<'_> {
     }
 
     /// Begins to write the slice back, and returns its bytes.
-    pub(crate) fn begin(&mut self, disk: &impl WritesBack, ranges: Ranges, bytes: u64) -> Result<u64> {
+    pub(crate) fn begin(&mut self, disk: &impl WritesBack, mut ranges: Ranges, bytes: u64) -> Result<u64> {
+        let tail = self.begun.end.end;
+        let last = std::mem::replace(&mut self.begun.cut_off, (tail, tail));
+        for range in &mut ranges {
+            let from = if range.0 == last.1 { last.0 } else { range.0 };
+            *range = (from, range.1);
+            if range.1 == tail {
+                range.1 = tail.align_down(FOLIO).max(from);
+                self.begun.cut_off = (range.1, tail);
+            }
+        }
+        ranges.retain(|(from, end)| from < end);
         for &(from, end) in &ranges {
             disk.begin(from, end - from)?;
         }
         let flushed = ranges.iter().map(|&(from, end)| end - from).sum();
-        self.begun.under_way.push_back((ranges, bytes));
+        let (cut_from, cut_to) = self.begun.cut_off;
+        self.begun.under_way.push_back((ranges, bytes.saturating_sub(cut_to - cut_from)));
         Ok(flushed)
     }
 
@@ -153,7 +171,7 @@ mod tests {
         }
     }
 
-    const EVERY: u64 = 1 << 20;
+    const EVERY: u64 = 16 << 20;
     const SLICE: u64 = EVERY / 16;
 
     fn slices() -> Slices {
@@ -189,24 +207,46 @@ mod tests {
             assert_eq!(begin(&slices, &disk, number * SLICE).unwrap(), SLICE);
         }
         assert!(disk.waited.borrow().is_empty());
-        begin(&slices, &disk, 17 * SLICE).unwrap();
-        begin(&slices, &disk, 18 * SLICE).unwrap();
+        begin(&slices, &disk, 5 * SLICE).unwrap();
+        begin(&slices, &disk, 6 * SLICE).unwrap();
         assert_eq!(*disk.waited.borrow(), [(Offset(0), SLICE), (Offset(SLICE), SLICE)]);
-        let begun: Vec<_> = (0..18).map(|number| (Offset(number * SLICE), SLICE)).collect();
+        let begun: Vec<_> = (0..6).map(|number| (Offset(number * SLICE), SLICE)).collect();
         assert_eq!(*disk.begun.borrow(), begun);
+    }
+
+    #[test]
+    fn what_is_being_appended_to_is_left_to_the_next_slice() {
+        let (slices, disk) = (slices(), Disk::default());
+        let at = |folios: u64, bytes: u64| Offset(folios * FOLIO + bytes);
+        let begin = |ranges: &[(Offset, Offset)]| {
+            let (tail, mut slice) = (ranges.last().unwrap().1, slices.next().unwrap());
+            slice.ends_at(Durable::up_to(tail, Seq::ZERO), tail.0, EVERY);
+            slice.begin(&disk, ranges.to_vec(), tail.0).unwrap()
+        };
+        assert_eq!(begin(&[(at(0, 0), at(2, 80))]), 2 * FOLIO);
+        assert_eq!(begin(&[(at(2, 80), at(2, 800))]), 0, "it is still there");
+        assert_eq!(begin(&[(at(2, 800), at(4, 0)), (at(8, 4096), at(9, 8))]), 3 * FOLIO - 4096);
+        // What was left behind is written back to its end, and what begins within a folio from there.
+        assert_eq!(begin(&[(at(9, 8), at(9, 4096)), (at(20, 4096), at(20, 8192))]), 4096);
+        let begun = disk.begun.take();
+        assert_eq!(
+            begun,
+            [(at(0, 0), at(2, 0)), (at(2, 0), at(4, 0)), (at(8, 4096), at(9, 0)), (at(9, 0), at(9, 4096))]
+                .map(|(from, end)| (from, end - from))
+        );
     }
 
     #[test]
     fn a_flush_counts_what_was_not_known_to_be_written_back() {
         let (slices, disk) = (slices(), Disk::default());
-        for number in 1..=18 {
+        for number in 1..=6 {
             begin(&slices, &disk, number * SLICE).unwrap();
         }
-        assert_eq!(slices.next().unwrap().was_flushed(20 * SLICE), 18 * SLICE, "two slices were waited for");
-        assert_eq!(slices.next().unwrap().was_flushed(20 * SLICE), 0);
+        assert_eq!(slices.next().unwrap().was_flushed(8 * SLICE), 6 * SLICE, "two slices were waited for");
+        assert_eq!(slices.next().unwrap().was_flushed(8 * SLICE), 0);
         // A later wait does not take that back.
-        begin(&slices, &disk, 21 * SLICE).unwrap();
-        assert_eq!(slices.next().unwrap().was_flushed(21 * SLICE), SLICE);
+        begin(&slices, &disk, 9 * SLICE).unwrap();
+        assert_eq!(slices.next().unwrap().was_flushed(9 * SLICE), SLICE);
     }
 
     #[test]

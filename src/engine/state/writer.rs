@@ -19,8 +19,9 @@ pub(crate) struct Writer {
     /// That extent was made from the reserve, or lies beyond the limit: nothing may be appended that makes the store
     /// larger.
     pub(crate) on_reserve: bool,
-    /// Where the part of that extent begins that was not in memory since the file was extended; [`Offset::MAX`] if
-    /// there is none.
+    /// How far that extent is prepared for being stored to; [`Offset::MAX`] if it will not be any further.
+    pub(crate) prepared: Offset,
+    /// What lies after this was not in memory since the file was extended.
     pub(crate) fresh: Offset,
     /// Steps that shrink the store have found no room within the limit, and may exceed it.
     pub(crate) exceeds: bool,
@@ -56,6 +57,7 @@ impl Writer {
             space: Space::unknown(),
             extent: (Offset::NONE, Offset::NONE),
             on_reserve: false,
+            prepared: Offset::MAX,
             fresh: Offset::MAX,
             exceeds: false,
             spends_all: false,
@@ -73,14 +75,16 @@ impl Writer {
     pub(crate) fn settle(&mut self, mapping: &Mapping, tail: Offset) -> Result<()> {
         let extent = self.space.log_extent_of(tail).copied();
         let extent = extent.ok_or_else(|| mapping.corrupt(tail, "the tail of the log lies in no extent"))?;
+        let prepared = if (extent.offset, extent.end()) == self.extent { self.prepared } else { Offset::MAX };
         self.enter(mapping, extent);
+        self.prepared = prepared;
         Ok(())
     }
 
     /// The log continues in this extent.
     pub(crate) fn enter(&mut self, mapping: &Mapping, extent: Extent) {
         self.extent = (extent.offset, extent.end());
-        self.fresh = Offset::MAX;
+        self.prepared = Offset::MAX;
         self.on_reserve = extent.kind == ExtentKind::ReserveLog || mapping.check_limit(0, 0, extent.end()).is_err();
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::file::layout::{CATALOGUE, MapId, Offset};
+use crate::file::mapping::FOLIO;
 
 #[test]
 fn space_is_not_reused_below_the_pin_of_a_snapshot() {
@@ -21,6 +22,35 @@ fn space_is_not_reused_below_the_pin_of_a_snapshot() {
     drop(pin);
     grow_index(&engine, 2000..8000);
     assert!(retired(&engine) <= 1, "without the pin the space is used again");
+}
+
+/// In an extent that the log has entered, until its end.
+#[test]
+fn each_write_finds_the_folio_prepared_that_it_appends_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Arc::new(open(&folder.path().join("store")));
+    let (mut key, mut prepared) = (0u64, 0);
+    for round in 0..1500 {
+        let mut batch = Batch::begin(Arc::clone(&engine)).unwrap();
+        for _ in 0..100 {
+            key += 1;
+            batch.put(DEFAULT_MAP, &(key % 20_000).to_le_bytes(), &[7; 100], None).unwrap();
+        }
+        batch.commit_as_usual().unwrap();
+        engine.put(DEFAULT_MAP, b"single", &[7; 100], None).unwrap();
+        let (writer, tail) = (engine.writer(), engine.mapping.live_offset(live::TAIL).unwrap());
+        // The first extent was entered before the store was opened.
+        if round > 100 {
+            assert!(writer.prepared >= tail && (writer.prepared == Offset::MAX || writer.prepared <= writer.extent.1));
+            assert!(
+                writer.prepared < Offset::MAX || writer.extent.1 - tail <= FOLIO,
+                "{tail:?} of {:?}",
+                writer.extent
+            );
+            prepared += 1;
+        }
+    }
+    assert!(prepared > 500, "{prepared}");
 }
 
 #[test]

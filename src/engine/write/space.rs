@@ -7,10 +7,8 @@ use crate::engine::state::writer::Writing;
 use crate::error::{Error, FullReason, Result};
 use crate::file::layout::{BLOCK, EXTENTS, ExtentKind, JUMP_LEN, Offset, RECORD_HEADER, Seq, align_block, flags};
 use crate::file::log::Tail;
+use crate::file::mapping::FOLIO;
 use crate::file::space::Extent;
-
-/// Bytes that are written ahead at once.
-const AHEAD: u64 = 128 << 10;
 
 /// What the tombstone of a record may have in addition to the record.
 const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
@@ -28,22 +26,24 @@ impl<'e> Writing<'e> {
             true => false,
             false => self.leave_extent(tail, len, room)?,
         };
-        if tail.at + len > self.writer.fresh {
-            self.write_ahead(tail, len);
+        if tail.at + len > self.writer.prepared {
+            self.prepare_ahead(tail, len);
         }
         self.writer.longest = self.writer.longest.max(len);
         Ok(jumped)
     }
 
-    /// Writes zeros ahead of a record of `len` bytes, in a part of the tail's extent that was never in memory: faulting
-    /// in page after page as records are stored would take longer than the rest of the write. Even if another process
-    /// has appended meanwhile, the zeros overwrite nothing: they lie past the tail, and in the tail's extent.
+    /// Prepares the folios that a record of `len` bytes at the tail comes into: faulting in page after page as records
+    /// are stored would take longer than the rest of the write. Even if another process has appended meanwhile,
+    /// nothing is overwritten: it lies past the tail, and in the tail's extent.
     #[cold]
-    fn write_ahead(&mut self, tail: &Tail, len: u64) {
-        let from = tail.at.align(BLOCK).max(self.writer.fresh);
-        let to = (from.max(tail.at + len) + AHEAD).min(tail.extent_end);
-        self.engine.mapping.write_ahead(from, to.bytes_since(from));
-        self.writer.fresh = if to < tail.extent_end { to } else { Offset::MAX };
+    fn prepare_ahead(&mut self, tail: &Tail, len: u64) {
+        let from = tail.at.align(BLOCK).max(self.writer.prepared);
+        let to = (from.max(tail.at + len) + FOLIO).align_down(FOLIO).min(tail.extent_end);
+        let fresh = self.writer.fresh.clamp(from, to.max(from));
+        self.engine.mapping.map_anew(from, fresh.bytes_since(from));
+        self.engine.mapping.write_ahead(fresh, to.bytes_since(fresh));
+        self.writer.prepared = if to < tail.extent_end { to } else { Offset::MAX };
     }
 
     /// Moves the tail to another extent, unless this one turns out to have room.
@@ -130,8 +130,8 @@ impl<'e> Writing<'e> {
         self.writer.enter(&self.engine.mapping, extent);
         self.writer.on_reserve |= !within;
         // A synced commit should flush only what it has appended.
-        if extent.end() > known_end && self.engine.settings.durability == Durability::Buffered {
-            self.writer.fresh = extent.offset.max(known_end);
+        if self.engine.settings.durability == Durability::Buffered {
+            (self.writer.prepared, self.writer.fresh) = (extent.offset, known_end);
         }
         Ok(())
     }

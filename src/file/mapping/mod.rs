@@ -104,6 +104,10 @@ impl Word {
     }
 }
 
+/// Bytes that the log is written ahead by, to multiples of this: where the system keeps files in large folios, it takes
+/// memory for that much at once.
+pub(crate) const FOLIO: u64 = 128 << 10;
+
 /// Half of a [`Word`]: what a sleeper can watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {

@@ -129,6 +129,20 @@ pub(super) fn discard(span: Option<&std::sync::Arc<Span>>, offset: u64, len: u64
     }
 }
 
+/// Takes the whole pages of a part of a span that shows a file out of the page table. An access finds them in the file
+/// again.
+#[cfg(target_os = "linux")]
+pub(super) fn map_anew(span: Option<&std::sync::Arc<Span>>, offset: u64, len: u64) {
+    let Some(span) = span.filter(|span| offset + len <= span.len() as u64) else { return };
+    let pages = whole_pages(offset as usize..(offset + len) as usize, page_size());
+    // SAFETY: the pages lie in the span (checked above), which shows a file that is shared with it: so whatever is
+    // borrowed from them stays as it is. If the system refuses, nothing has changed.
+    unsafe { libc::madvise(span.as_mut_ptr().add(pages.start).cast(), pages.len(), libc::MADV_DONTNEED) };
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn map_anew(_: Option<&std::sync::Arc<Span>>, _: u64, _: u64) {}
+
 /// Puts new memory, all zeros, in place of whole pages of a span, into which no reference points. `false` if the system
 /// does not offer that; then they are unchanged.
 #[cfg(unix)]

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use super::writing::{ZEROS, exceeds_limit};
 use super::*;
 use crate::file::layout::{align_block, seal};
 
@@ -150,6 +151,7 @@ impl Mapping {
             return Ok(());
         }
         let (door, was_there) = (self.door()?, self.can_seal_at(from));
+        self.clear_block_for_seal(to);
         for word in seal::WORDS {
             let value = if was_there { self.seal_word(from, word)?.load() } else { 0 };
             door.store(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
@@ -161,5 +163,20 @@ impl Mapping {
         }
         self.store_live(live::SEAL_AT, to, Ordering::Release)?;
         Ok(())
+    }
+
+    /// Writes zeros to the whole block that the seal moves to. To store a word of it, the system would read it first,
+    /// and all around it, page by page: whatever is appended there later is then stored page by page, too. Nothing
+    /// depends on it.
+    fn clear_block_for_seal(&self, at: u64) {
+        if let Backing::File(file) = &self.backing
+            && self.coherent
+            && !exceeds_limit(at + BLOCK)
+        {
+            let zeros = &ZEROS[..BLOCK as usize];
+            #[cfg(test)]
+            self.record(|recorder| recorder.write(at, zeros));
+            let _ = os::write_at(file, at, zeros);
+        }
     }
 }

@@ -232,9 +232,32 @@ fn a_recorder_sees_every_change_in_order() {
     mapping.flush(Offset(0), 64).unwrap();
     mapping.allocate(Offset(mapping.len()), Offset(2 * EXTENTS)).unwrap();
     let to_here = ["write 16 [1, 2]", "store 24 5", "store 24 6", "flush 0 64"];
-    // First the words of the seal, then its place.
-    let growth = ["len 135168", "store 131072 0", "store 131080 0", "store 131088 0", "store 8296 131072"];
+    // First the block of the seal and its words, then its place.
+    let block = format!("write 131072 {:?}", [0u8; BLOCK as usize]);
+    let growth = ["len 135168", &block, "store 131072 0", "store 131080 0", "store 131088 0", "store 8296 131072"];
     assert_eq!(*notes.0.lock().unwrap(), [&to_here[..], &growth].concat());
+}
+
+/// What was read there would be in memory page by page when something is appended later.
+#[cfg(target_os = "linux")]
+#[test]
+fn growth_reads_nothing_of_the_file() {
+    let (_folder, mapping) = mapping_of_file(1 << 30);
+    let pages_in_memory = |from: u64, to: u64| {
+        let mut pages = vec![0; ((to - from) / BLOCK) as usize];
+        let start = mapping.frozen(Offset(from), to - from).unwrap().as_ptr();
+        // SAFETY: the range is mapped, and there is a byte for each of its pages, which are no shorter than a block.
+        let outcome = unsafe { libc::mincore(start.cast_mut().cast(), (to - from) as usize, pages.as_mut_ptr()) };
+        assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
+        pages.iter().filter(|&&page| page & 1 != 0).count()
+    };
+    for megabytes in 1..8 {
+        let (from, to) = (mapping.len(), megabytes << 20);
+        mapping.allocate(Offset(from), Offset(to)).unwrap();
+        // Those of the seal before, which is read where it is for the first time.
+        let pages = pages_in_memory(from, to);
+        assert!(megabytes == 1 || pages <= 1, "{pages} pages of {megabytes} MiB");
+    }
 }
 
 /// Memory is given back by pages, which on some systems are longer than the blocks that are free or not.

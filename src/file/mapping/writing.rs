@@ -8,7 +8,7 @@ use super::*;
 use crate::telemetry;
 
 /// Zeros to write from. They never change, so the system keeps no memory for them.
-static ZEROS: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; 128 << 10].into_boxed_slice());
+pub(super) static ZEROS: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; FOLIO as usize].into_boxed_slice());
 
 /// The way to change words of a mapping that can be written to.
 #[derive(Clone, Copy)]
@@ -118,6 +118,15 @@ impl Mapping {
         if matches!(self.backing, Backing::File(_)) && self.coherent {
             // The space is there, so that storing does not fail.
             let _ = self.zero(offset, len);
+        }
+    }
+
+    /// Has the system map a part of the file anew when it is stored to, a folio at once. As long as it is mapped, but
+    /// was written back, the system stops each first store to a page. The content stays.
+    pub(crate) fn map_anew(&self, offset: Offset, len: u64) {
+        if matches!(self.backing, Backing::File(_)) && len > 0 {
+            let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+            os::map_anew(spans.last(), offset.0, len);
         }
     }
 
@@ -394,6 +403,6 @@ impl Mapping {
     }
 }
 
-fn exceeds_limit(end: u64) -> bool {
+pub(super) fn exceeds_limit(end: u64) -> bool {
     os::file_size_limit().is_some_and(|limit| end > limit)
 }

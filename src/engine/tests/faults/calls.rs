@@ -396,7 +396,7 @@ fn flushes_fail() {
 #[test]
 fn writing_back_fails() {
     // With this many slices, some are not only started but waited for.
-    let settings = Settings { checkpoint_every: 64 << 20, ..Settings::default() };
+    let settings = Settings { checkpoint_every: 8 << 20, ..Settings::default() };
     let (number, errors) = each_fails_in(&MANY_SLICES, &settings, Call::WriteBack, 1, false);
     assert!(number > 20, "{number}");
     // Closing writes back as well, and reports what has failed.
