@@ -72,7 +72,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("engine", &["settings", "clock", "progress"]),
     ("engine/state", &["rest", "expired", "ledger", "superblocks", "head", "live_area", "words", "writer", "maps"]),
     ("engine/processes", &["gate", "lock_word", "entries", "notice"]),
-    ("engine/lookup", &["protocol", "pin_table", "horizon", "versions", "keys", "bookmarks"]),
+    ("engine/lookup", &["protocol", "pin_table", "horizon", "versions", "marks", "keys", "bookmarks"]),
     ("engine/durable", &["reach", "flusher", "slices", "once_more", "superblock", "checkpoint"]),
     ("engine/write", &["slots", "reclaim", "reserve", "space", "regions", "commit", "turn", "tables", "sync"]),
     ("engine/read", &["kept", "sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),

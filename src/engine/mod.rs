@@ -74,6 +74,7 @@ use durable::flusher::Flusher;
 use durable::once_more::OnceMore;
 use durable::reach::Reach;
 use durable::slices::Slices;
+use lookup::marks::Marks;
 use lookup::pin_table::{Claims, Search};
 use lookup::versions::OldReaders;
 use open::aside::Aside;
@@ -111,6 +112,8 @@ pub(crate) struct Engine {
     pub(crate) read_only: bool,
     /// A value that was found is returned as it is: no CRC is checked, and no key marked as read.
     plain_reads: bool,
+    /// What this process has read of a store that evicts what is not read.
+    marks: Option<Marks>,
     /// Set if the store was opened for reading while its live area could not be trusted.
     at_rest: Option<AtRest>,
     /// The live area can be trusted by now.

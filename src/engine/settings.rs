@@ -213,10 +213,12 @@ impl Limits {
 pub enum Policy {
     /// The entry that was written first (FIFO). Reading changes nothing.
     Oldest,
-    /// The same, but an entry that was read since it was written or last spared is spared, as often as that
-    /// (second chance, as in the paging of Multics: Corbató, *A Paging Experiment with the Multics System*, 1968). Two
-    /// bits for each six slots of the index note what was read, so that an entry is sometimes spared since another one
-    /// was read. They are in the file, so the reads of all processes count that have this policy.
+    /// The same, but an entry that was read is spared, once for each time, and at most three times until it is read
+    /// again (second chance: Corbató, *A Paging Experiment with the Multics System*, 1968; with counters: Smith,
+    /// *Sequentiality and Prefetching in Database Systems*, 1978). A process counts what it has read in its own memory,
+    /// a 256th of the limit and at most 16 MiB. Two bits in the file for each six slots of the index say what all
+    /// processes have read that have this policy; where several have the store open, those count as well, and an entry
+    /// is sometimes spared since another one was read.
     SecondChance,
 }
 

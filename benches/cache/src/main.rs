@@ -1,9 +1,11 @@
 //! slotlog as a cache of bounded size, beside moka: the same accesses for each of them, in turn, slice by slice. Prints
 //! tables of hit rates, of what is held, and of speed. `--quick`: fewer keys and accesses.
 //!
-//! The limit is the length of the file for slotlog, with index and free space; for moka, in memory, it is the bytes of
-//! keys and values alone. slotlog reads values in place and moka hands out an `Arc`; both check what they read.
+//! The limit is the length of the file for slotlog, with index and free space. For moka, in memory, it is the bytes of
+//! keys and values alone, as users set it; and, for a second moka, all memory that it allocates, which is measured.
+//! slotlog reads values in place and moka hands out an `Arc`; both check what they read.
 
+use std::alloc::System;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +17,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, Zipf};
 use slotlog::{Options, Policy, Store};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tempfile::TempDir;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Of the accesses. The hashes of slotlog and moka have their own seeds, which differ from run to run.
 const SEED: u64 = 42;
@@ -33,9 +39,11 @@ const LEAST_LIMIT: u64 = 1 << 20;
 const STREAMS: [(&str, f64, bool); 3] =
     [("zipfian 0.99", 0.99, false), ("zipfian 0.8", 0.8, false), ("zipfian 0.99 and a scan", 0.99, true)];
 /// The columns of those with a limit.
-const CACHES: &str = "oldest | second chance | moka";
-const HITS: &str = "no limit | oldest / moka | second chance / moka | second chance / oldest";
+const CACHES: &str = "oldest | second chance | moka, keys and values | moka, all memory";
+const HITS: &str = "no limit | second chance - moka, keys and values | second chance - moka, all memory";
 const SPEEDS: &str = "no limit | oldest / no limit | second chance / no limit | second chance / moka";
+/// Entries with which the memory of one is measured.
+const MEASURED: u64 = 100_000;
 
 type Key = [u8; 16];
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -73,8 +81,9 @@ impl Cache {
         Ok(Cache { place: Place::Store(options.open(&path)?, path), limit, refused: 0, longest: 0 })
     }
 
-    fn moka(limit: u64) -> Cache {
-        let weigh = |key: &Key, value: &Arc<[u8]>| (key.len() + value.len()) as u32;
+    /// `besides`: bytes that count for each entry, besides key and value.
+    fn moka(limit: u64, besides: u32) -> Cache {
+        let weigh = move |key: &Key, value: &Arc<[u8]>| (key.len() + value.len()) as u32 + besides;
         let cache = moka::sync::Cache::builder().weigher(weigh).max_capacity(limit).build();
         Cache { place: Place::Moka(cache), limit, refused: 0, longest: 0 }
     }
@@ -141,9 +150,26 @@ impl Cache {
     }
 }
 
-/// Four caches: both policies, moka, and a store without a limit.
+/// Bytes of memory that moka takes for an entry besides its key and its value.
+fn besides(value_len: usize) -> Outcome<u32> {
+    let mut cache = Cache::moka(u64::MAX, 0);
+    let numbers: Vec<u64> = (0..MEASURED).collect();
+    let mut value = vec![7; value_len];
+    // What it takes however few there are.
+    cache.run(&[u64::MAX], &mut value, true)?;
+    let region = Region::new(ALLOCATOR);
+    cache.run(&numbers, &mut value, true)?;
+    let change = region.change();
+    let taken = (change.bytes_allocated as isize + change.bytes_reallocated - change.bytes_deallocated as isize) as u64;
+    Ok((taken / MEASURED) as u32 - (size_of::<Key>() + value_len) as u32)
+}
+
+/// Caches of each kind: both policies, moka twice, and a store without a limit.
+const KINDS: usize = 5;
+
+/// One of each kind.
 struct Caches {
-    caches: [Cache; 4],
+    caches: [Cache; KINDS],
     value: Vec<u8>,
     turns: usize,
     _folder: TempDir,
@@ -158,14 +184,15 @@ impl Caches {
             Cache::store(options, folder.path().join(format!("{policy:?}")), limit)
         };
         let unlimited = Cache::store(Store::options(), folder.path().join("unlimited"), u64::MAX)?;
-        let caches = [cache(Policy::Oldest)?, cache(Policy::SecondChance)?, Cache::moka(limit), unlimited];
+        let [by_content, by_memory] = [0, besides(value_len)?].map(|besides| Cache::moka(limit, besides));
+        let caches = [cache(Policy::Oldest)?, cache(Policy::SecondChance)?, by_content, by_memory, unlimited];
         Ok(Caches { caches, value: vec![7; value_len], turns: 0, _folder: folder })
     }
 
     /// Each cache has the slice in turn; another one begins each time. See [`Cache::run`].
-    fn turn(&mut self, slice: &[u64], is_fresh: bool) -> Outcome<([usize; 4], [f64; 4])> {
-        let (mut hits, mut speeds) = ([0; 4], [0.0; 4]);
-        for place in (0..4).map(|place| (place + self.turns) % 4) {
+    fn turn(&mut self, slice: &[u64], is_fresh: bool) -> Outcome<([usize; KINDS], [f64; KINDS])> {
+        let (mut hits, mut speeds) = ([0; KINDS], [0.0; KINDS]);
+        for place in (0..KINDS).map(|place| (place + self.turns) % KINDS) {
             (hits[place], speeds[place]) = self.caches[place].run(slice, &mut self.value, is_fresh)?;
         }
         self.turns += 1;
@@ -180,10 +207,10 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Median speeds, and the medians of the ratios of each turn.
-fn speeds(turns: &[[f64; 4]]) -> String {
-    let [a, b, c, d] = [0, 1, 2, 3].map(|place| median(turns.iter().map(|turn| turn[place])));
-    let [e, f, g] = [(0, 3), (1, 3), (1, 2)].map(|(one, to)| median(turns.iter().map(|turn| turn[one] / turn[to])));
-    format!("{a:.2} | {b:.2} | {c:.2} | {d:.2} | {e:.2} | {f:.2} | {g:.2} |")
+fn speeds(turns: &[[f64; KINDS]]) -> String {
+    let of_each = [0, 1, 2, 3, 4].map(|place| median(turns.iter().map(|turn| turn[place])));
+    let ratios = [(0, 4), (1, 4), (1, 2)].map(|(one, to)| median(turns.iter().map(|turn| turn[one] / turn[to])));
+    of_each.iter().chain(&ratios).map(|figure| format!("{figure:.2} |")).collect::<Vec<_>>().join(" ")
 }
 
 /// Prints a table, whose first columns are always the same.
@@ -213,23 +240,24 @@ fn main() -> Outcome<ExitCode> {
                 false => zipf.sample(&mut random) as u64,
             };
             let (numbers, row) = ((0..accesses).map(number).collect::<Vec<u64>>(), format!("{start} {name} |"));
-            let (mut caches, mut hits, mut turns) = (Caches::new(value_len, limit)?, [0; 4], Vec::new());
+            let (mut caches, mut hits, mut turns) = (Caches::new(value_len, limit)?, [0; KINDS], Vec::new());
             for (turn, slice) in numbers.chunks(accesses / SLICES).enumerate() {
                 let (found, speeds) = caches.turn(slice, false)?;
                 if turn >= SLICES / 3 {
-                    (0..4).for_each(|place| hits[place] += found[place]);
+                    (0..KINDS).for_each(|place| hits[place] += found[place]);
                     turns.push(speeds);
                 }
             }
-            let [a, b, c, d] = hits.map(|hits| (hits * 100) as f64 / (turns.len() * accesses / SLICES) as f64);
-            let (e, f, g) = (a / c, b / c, b / a);
-            rates.push(format!("{row} {a:.1} | {b:.1} | {c:.1} | {d:.1} | {e:.2} | {f:.2} | {g:.2} |"));
+            let rate = hits.map(|hits| (hits * 100) as f64 / (turns.len() * accesses / SLICES) as f64);
+            let beside = [rate[1] - rate[2], rate[1] - rate[3]];
+            let columns = rate.iter().chain(&beside).map(|figure| format!("{figure:.1} |")).collect::<Vec<_>>();
+            rates.push(format!("{row} {}", columns.join(" ")));
             speed.push(format!("{row} {}", speeds(&turns)));
-            let mut shares = [0; 4];
+            let mut shares = [0; KINDS];
             for (cache, share) in caches.caches.into_iter().zip(&mut shares) {
                 *share = cache.end(&row, &mut odd)? * entry * 100 / limit;
             }
-            held.push(format!("{row} {} | {} | {} |", shares[0], shares[1], shares[2]));
+            held.push(format!("{row} {} | {} | {} | {} |", shares[0], shares[1], shares[2], shares[3]));
         }
         let (mut caches, mut turns, mut next, row) =
             (Caches::new(value_len, limit)?, Vec::new(), 0, start + " fresh |");

@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
-use crate::engine::settings::Policy;
 use crate::error::Result;
 use crate::file::index::{Index, Lines, Probe, Searched};
 use crate::file::layout::{KeyHash, Kind, MapId, Offset, Seq, live};
@@ -125,7 +124,7 @@ impl Engine {
         match searched {
             Searched::Found(Some(value)) if self.plain_reads => Sight::Value(value),
             Searched::Found(Some(value)) if !self.settings.verify_reads => {
-                self.mark(lines, wanted.key);
+                self.mark(lines, wanted.map, wanted.key);
                 Sight::Value(value)
             }
             Searched::Absent => Sight::Nothing,
@@ -136,9 +135,11 @@ impl Engine {
     /// Marks a key as read, if this is a store that spares what was read.
     #[cold]
     #[inline(never)]
-    fn mark(&self, lines: Lines, key: &[u8]) {
-        if self.settings.evict == Some(Policy::SecondChance) && !self.read_only && self.at_rest.is_none() {
-            lines.mark(&self.mapping, KeyHash::of(key, self.seed));
+    fn mark(&self, lines: Lines, map: MapId, key: &[u8]) {
+        if let Some(marks) = self.marks.as_ref().filter(|_| !self.read_only && self.at_rest.is_none()) {
+            let hash = KeyHash::of(key, self.seed);
+            marks.note(map, hash);
+            lines.mark(&self.mapping, hash);
         }
     }
 
@@ -205,7 +206,9 @@ impl Engine {
             Ok((record.header.map() == map && self.is_of_key(record, key)).then_some(record))
         })?;
         let Some(newest) = newest else { return Ok(None) };
-        self.mark(lines, key);
+        if !self.plain_reads {
+            self.mark(lines, map, key);
+        }
         self.version_at(newest, seq, at)
     }
 

@@ -5,6 +5,7 @@
 pub(crate) mod bookmarks;
 pub(crate) mod horizon;
 pub(crate) mod keys;
+pub(crate) mod marks;
 pub(crate) mod pin_table;
 pub(crate) mod protocol;
 pub(crate) mod versions;

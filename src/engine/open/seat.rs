@@ -10,6 +10,7 @@ use crate::engine::durable::flusher::Flusher;
 use crate::engine::durable::once_more::OnceMore;
 use crate::engine::durable::reach::{Durable, Reach};
 use crate::engine::durable::slices::Slices;
+use crate::engine::lookup::marks::Marks;
 use crate::engine::lookup::pin_table::{Claims, Search};
 use crate::engine::lookup::versions::OldReaders;
 use crate::engine::processes::entries;
@@ -76,6 +77,7 @@ impl Engine {
             exclusive: seat.exclusive,
             read_only: settings.access == Access::ReadOnly,
             plain_reads: !settings.verify_reads && settings.evict != Some(Policy::SecondChance),
+            marks: (settings.evict == Some(Policy::SecondChance)).then(|| Marks::new(settings.max_size)),
             at_rest: None,
             woken: AtomicBool::new(false),
             aside: None,

@@ -227,6 +227,20 @@ impl Engine {
         Ok(others)
     }
 
+    /// Whether another process seems to have the store open for writing: its entry is there.
+    pub(crate) fn is_shared(&self) -> Result<bool> {
+        if self.locks.is_none() || self.exclusive {
+            return Ok(false);
+        }
+        let parts = PROCESS.parts(&self.mapping)?;
+        for (entry, at) in (0..).zip(parts.places()) {
+            if entry != self.process && self.mapping.load(at + process::PID)? != 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The processes that have the store open for writing, ours included.
     pub(crate) fn processes(&self) -> Result<Vec<Process>> {
         let mut processes = match &self.locks {

@@ -26,7 +26,6 @@ use super::quarantine::{Quarantined, Slots};
 use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::lookup::bookmarks::Kept;
-use crate::engine::settings::Policy;
 use crate::engine::state::head::{self, LogHead};
 use crate::engine::state::live_area::LogTotals;
 use crate::engine::state::writer::{Appended, Writer, Writing};
@@ -113,6 +112,8 @@ struct Move<'a> {
 struct Passed<'a> {
     /// The time at which expiry is judged.
     at: Moment,
+    /// What others have read counts as well.
+    is_shared: bool,
     to: LogHead,
     bytes: u64,
     moves: Vec<Move<'a>>,
@@ -286,6 +287,7 @@ impl<'e> Writing<'e> {
         let tail = self.engine.mapping.live_offset(live::TAIL)?;
         let mut passed = Passed {
             at: Moment::fixed(now()),
+            is_shared: portion.aim == Aim::Eviction && self.engine.is_shared()?,
             to: *from,
             bytes: 0,
             moves: Vec::new(),
@@ -309,6 +311,7 @@ impl<'e> Writing<'e> {
             if at == tail || portion.aim == Aim::Upkeep && self.is_in_tail(at) {
                 break;
             }
+            self.writer.ahead.pass(&self.engine.mapping, at);
             let record = self.engine.record_at_head(&passed.to.head).ok().filter(|record| record.crc_holds());
             // What is alive would be there without any bookmark. Damage is passed in spite of them: nothing tells what
             // it was.
@@ -443,7 +446,9 @@ impl<'e> Writing<'e> {
         }
         let fate = match record.kind() {
             Some(Kind::Put) if record.is_expired(passed.at) => Fate::Expired,
-            Some(Kind::Put) if aim == Aim::Eviction && map != CATALOGUE => self.fate_of(passed, record, &place)?,
+            Some(Kind::Put) if aim == Aim::Eviction && map != CATALOGUE => {
+                self.fate_of_entry(passed, record, &place)?
+            }
             _ => Fate::Moved,
         };
         passed.moved += if fate == Fate::Evicted { record.len() - record.value().len() as u64 } else { record.len() };
@@ -453,9 +458,11 @@ impl<'e> Writing<'e> {
     }
 
     /// What becomes of an entry where the store evicts.
-    fn fate_of(&self, passed: &Passed<'_>, record: Record<'_>, place: &Place<'_>) -> Result<Fate> {
-        let Place { ref index, hash, .. } = *place;
-        if self.engine.settings.evict != Some(Policy::SecondChance) || !index.take_mark(hash)? {
+    fn fate_of_entry(&self, passed: &Passed<'_>, record: Record<'_>, place: &Place<'_>) -> Result<Fate> {
+        let Place { ref index, map, hash, .. } = *place;
+        let Some(marks) = &self.engine.marks else { return Ok(Fate::Evicted) };
+        let was_read = marks.take(map, hash) || passed.is_shared && index.take_mark(hash)?;
+        if !was_read {
             return Ok(Fate::Evicted);
         }
         // So much is spared that room is made all the same, and so small a piece that it leaves no gap.
@@ -528,24 +535,28 @@ impl<'e> Writing<'e> {
         if moves.iter().any(|a_move| a_move.fate.is_removal()) {
             // Removes count, and are seen.
             self.commit_as_recorded(&tail, About::Entries)?;
-            for &Move { record, fate, .. } in moves {
-                match fate {
-                    Fate::Expired => self.engine.upkeep.expired.removed(record.header.map(), record.len()),
-                    Fate::Evicted => self.engine.upkeep.evicted.note(record.len()),
-                    Fate::Spared => self.engine.upkeep.evicted.note_spared(),
-                    Fate::Moved => {}
-                }
-            }
+            self.count_fates(moves);
             return Ok(());
         }
-        let spared = moves.iter().filter(|a_move| a_move.fate == Fate::Spared);
-        spared.for_each(|_| self.engine.upkeep.evicted.note_spared());
+        self.count_fates(moves);
         self.commit(&tail, Effect::Unseen, |writing| {
             let places = moves.iter().map(|a_move| &a_move.place);
             let places = places.chain(quarantined.iter().map(|record| &record.place));
             places.zip(&copies).try_for_each(|(place, &copy)| writing.publish_slot(place, copy))?;
             Ok(appended)
         })
+    }
+
+    fn count_fates(&self, moves: &[Move<'_>]) {
+        let upkeep = &self.engine.upkeep;
+        for &Move { record, fate, .. } in moves {
+            match fate {
+                Fate::Expired => upkeep.expired.removed(record.header.map(), record.len()),
+                Fate::Evicted => upkeep.evicted.note(record.len()),
+                Fate::Spared => upkeep.evicted.note_spared(),
+                Fate::Moved => {}
+            }
+        }
     }
 
     fn is_in_tail(&self, offset: Offset) -> bool {

@@ -210,14 +210,16 @@ impl Writing<'_> {
 
     /// Moves the reserve to lower places, where there are any. The part for cleaning fills short runs.
     pub(super) fn settle_reserve(&mut self) -> Result<()> {
-        if self.engine.settings.evict.is_some() {
-            return Ok(());
-        }
+        let evicts = self.engine.settings.evict.is_some();
         let Reserve { log, region } = Reserve::of(&self.writer);
         for held in log.into_iter().chain(region) {
-            self.writer.space.free(&self.engine.mapping, held.offset)?;
+            // In a store that evicts, the pieces lie on the grid of the log, wherever they are.
+            if !evicts || self.engine.mapping.check_limit(0, 0, held.end()).is_err() {
+                self.writer.space.free(&self.engine.mapping, held.offset)?;
+            }
         }
-        match self.hold_in_pieces() {
+        let held = if evicts { self.keep_reserve(0) } else { self.hold_in_pieces() };
+        match held {
             // There was as much before, but perhaps in other pieces.
             Ok(()) | Err(Error::Full { .. }) => self.refill_reserve().map(drop),
             Err(error) => Err(error),
