@@ -7,9 +7,9 @@
 //! **What there is room in.** All extents that the log takes have the same length, the cell, and lie on a grid; the log
 //! goes through free cells in the order of their addresses. So any cell that was passed can be used next; and cells
 //! that were passed one after the other lie side by side, for whatever is longer. A cell is held back for the
-//! tombstones of what is evicted; it is filled again before anything else gets a cell. An index grows as long as there
-//! is room without evicting anything for it; then the keys that it has room for are the limit, and it is rebuilt now
-//! and then without the slots of what was evicted, in the cells that are free by then.
+//! tombstones of what is evicted; it is filled again before anything else gets a cell. So is the place for another
+//! index of the size of the largest one, which it alternates with to shed the slots of what was evicted. An index
+//! grows as long as there is room without evicting anything for it; then the keys that it has room for are the limit.
 //!
 //! **Why a change finds room in the end.** Each step passes more than it appends, unless keys are long and values
 //! short. Even then, once along the log only tombstones are left, which are dropped. Where a piece of the log is
@@ -181,7 +181,7 @@ impl Writing<'_> {
             while index.totals()?.keys > most_keys(&index) && self.evict_extent()? {}
             let place = (index.limit(), Tombstones::Dropped);
             let rebuilt = match self.rebuild(entry.map, &index, place, false) {
-                // There is no place for it yet.
+                // The tombstones of long keys have taken the place that was held back.
                 Err(Error::Full { needed, .. }) if self.evict_for(Needed { bytes: needed, cells: 0 })? => {
                     self.rebuild(entry.map, &index, place, false)
                 }

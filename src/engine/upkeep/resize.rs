@@ -119,7 +119,7 @@ impl<'e> Writing<'e> {
     }
 
     /// The same in a store that evicts: in a larger index as long as there is room for one, else in one of the same
-    /// size without the slots of tombstones; or else in the slots that are left.
+    /// size without the slots of tombstones, for which a place is held back; or else in the slots that are left.
     #[cold]
     fn make_index_room_in_cache(
         &mut self,
@@ -154,7 +154,7 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Makes a larger index in a store that evicts, if there is room for it and for as much again: there must be some
+    /// Makes a larger index in a store that evicts, if there is room for it and for as much again, which is held back
     /// for the next one. Returns the one in force then.
     pub(super) fn grow_in_cache(
         &mut self,
@@ -203,7 +203,7 @@ impl<'e> Writing<'e> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
         let blocks = index::blocks_for(slots);
-        let extent = self.allocate(blocks, ExtentKind::Index)?;
+        let extent = self.allocate_region(blocks)?;
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
         let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };
         let new = Index::create(&self.engine.mapping, new)?;
@@ -221,7 +221,7 @@ impl<'e> Writing<'e> {
     pub(crate) fn begin_resize(&mut self, map: MapId, blocks: u64, tombstones: Tombstones) -> Result<()> {
         let old = self.engine.index_in_force(map)?;
         self.engine.check_header(map, &old)?;
-        let extent = self.allocate(blocks, ExtentKind::Index)?;
+        let extent = self.allocate_region(blocks)?;
         // It is valid from no number on yet.
         let (offset, previous, totals) = (extent.offset, old.offset(), Totals::default());
         let new = NewRegion { offset, blocks, map, since: Seq::MAX, previous, totals };

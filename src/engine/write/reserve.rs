@@ -19,7 +19,9 @@
 
 use crate::engine::state::writer::{Writer, Writing};
 use crate::error::{Error, Result};
-use crate::file::layout::{BLOCK, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, record_len};
+use crate::file::layout::{
+    BLOCK, ExtentKind, JUMP_LEN, Kind, MAX_KEY_LEN, RECORD_HEADER, align_block, extent_blocks, record_len,
+};
 use crate::file::space::Extent;
 
 /// The most blocks that are held back for removals: room for at least one tombstone, whatever its key.
@@ -159,11 +161,29 @@ impl Writing<'_> {
             found.map(|found| log.swap_remove(found)).is_none()
         };
         let lacking = [(1, lacks(1)), (cell / BLOCK, lacks(cell / BLOCK)), (REGION_RESERVE, region.is_none())];
+        let largest = self.blocks_of_largest_index()?;
+        let lacks_largest = largest > 1 && lacks(largest);
+        // This first: once it is broken into, a piece of that length is hard to come by.
+        if lacks_largest {
+            match self.allocate(largest, ExtentKind::Reserve) {
+                Ok(_) | Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         for (blocks, _) in lacking.into_iter().filter(|&(_, lacks)| lacks) {
             self.allocate(blocks, ExtentKind::Reserve)?;
         }
-        // The others were held back with another limit; they have served as long as there was nothing better.
+        // The others were held back with another limit or for a smaller index; they have served as long as there was
+        // nothing better.
         log.into_iter().try_for_each(|piece| self.writer.space.free(&self.engine.mapping, piece.offset))
+    }
+
+    fn blocks_of_largest_index(&self) -> Result<u64> {
+        let entries = self.engine.map_table()?.iter()?.filter(|entry| !entry.dropped);
+        let largest = entries.map(|entry| extent_blocks(entry.extent)).max().unwrap_or(0);
+        // The one that is being built will be it.
+        let target = self.engine.resize_target()?.and_then(|target| self.writer.space.extent(target));
+        Ok(target.map_or(largest, |target| largest.max(target.blocks)))
     }
 
     /// Makes a piece of the reserve of a store that evicts the next extent of the log. The last block is for those that
@@ -179,6 +199,19 @@ impl Writing<'_> {
         // It was in use already, so no limit can refuse it.
         let take = |writing: &mut Self| writing.allocate(piece.blocks, ExtentKind::ReserveLog);
         self.exceeding(u64::MAX, take).map(Some)
+    }
+
+    /// Takes the place of an index, in a store that evicts from the reserve if there is no other.
+    pub(crate) fn allocate_region(&mut self, blocks: u64) -> Result<Extent> {
+        let full = match self.allocate(blocks, ExtentKind::Index) {
+            Err(full @ Error::Full { .. }) if self.engine.settings.evict.is_some() => full,
+            taken => return taken,
+        };
+        let held = Reserve::of(&self.writer).log.into_iter().find(|piece| piece.blocks == blocks && blocks > 1);
+        let Some(held) = held else { return Err(full) };
+        let seq = self.seq()?;
+        self.writer.space.set_kind(&self.engine.mapping, held.offset, ExtentKind::Index, seq)?;
+        Ok(held)
     }
 
     /// Refills the reserve as far as there is room in the file, and says whether it is complete.
