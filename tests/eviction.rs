@@ -219,6 +219,26 @@ fn what_is_read_stays() {
     assert_eq!((hot.len().unwrap(), store.stats().unwrap().eviction.spared), (0, 0));
 }
 
+/// Each opening has marks of its own, and those in the file, which keys share.
+#[test]
+fn what_another_process_reads_stays() {
+    let folder = folder();
+    let path = folder.path().join("cache");
+    let [writer, reader] = [(); 2].map(|()| cache(4 * MIB, Policy::SecondChance).open(&path).unwrap());
+    let maps = |store: &Store| -> [Map<u64, [u8; 1000]>; 2] { ["hot", "cold"].map(|name| store.map(name).unwrap()) };
+    let ([hot, cold], [hot_read, _]) = (maps(&writer), maps(&reader));
+    let mut missed = 0;
+    for number in 0..20_000u64 {
+        cold.insert(number, [2; 1000]).unwrap();
+        let key = number * 7 % 300;
+        if hot_read.get(key).unwrap().is_none() {
+            hot.insert(key, [1; 1000]).unwrap();
+            missed += u64::from(number > 2000);
+        }
+    }
+    assert!(missed < 1000, "{missed} of what was read had gone");
+}
+
 /// An index that is full of tombstones is rebuilt without them, which takes a place of its size; searching it for some
 /// to take out would cost every write.
 #[test]
