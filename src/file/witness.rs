@@ -25,10 +25,12 @@ pub(crate) enum Call {
     /// A lock taken, given back or asked for.
     Lock,
     /// A memory barrier in all threads.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "the call is that of Linux"))]
     Barrier,
     /// A file given its final name.
     Rename,
     /// The entries of a folder made durable.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "folders cannot be flushed there"))]
     Folder,
 }
 

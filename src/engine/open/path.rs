@@ -60,6 +60,7 @@ pub(super) fn open_file(path: &Path, settings: &Settings) -> Result<(File, Optio
     let to_file = settings.access.is_to_file();
     let mut options = OpenOptions::new();
     options.read(true).write(to_file);
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no modes"))]
     let mut creating = options.clone();
     #[cfg(unix)]
     if let Some(mode) = settings.mode {
