@@ -14,15 +14,13 @@ use super::layout::{
     CATALOGUE, JUMP_LEN, KeyHash, Kind, MAX_COUNT, MapId, Offset, RECORD_HEADER, RecordHeader, Seq, Shortcut, align8,
     flags, is_name, record_len,
 };
-use super::mapping::{Mapping, ReadAhead, Window};
+use super::mapping::{Mapping, Window};
 use crate::error::{Error, Result};
 
 /// Records up to this length are put together in one buffer and stored at once.
 const SMALL: u64 = 1024;
 /// A shorter buffer does for most of them, and is cleared faster.
 const USUAL: u64 = 256;
-/// A record of this length on is asked for as a whole, in case it is not in memory.
-const LARGE: u64 = 128 << 10;
 
 /// A record, read in place.
 #[derive(Clone, Copy)]
@@ -177,9 +175,6 @@ pub(crate) fn record(mapping: &Mapping, offset: Offset) -> Result<Record<'_>> {
     }
     let header: &RecordHeader = mapping.header(offset)?;
     let bytes = mapping.frozen(offset, header.record_len())?;
-    if bytes.len() as u64 >= LARGE {
-        mapping.will_need(offset, bytes.len() as u64);
-    }
     Ok(Record { offset, header, bytes })
 }
 
@@ -220,9 +215,6 @@ pub(crate) fn glance<'a>(window: Window<'a>, offset: Offset, wanted: Wanted<'_>)
     }
     let value_at = align8(key_len as u64);
     let value_len = what.get() & u64::from(u32::MAX);
-    if value_len >= LARGE {
-        return Glance::Unclear;
-    }
     let Some(bytes) = window.frozen(offset + RECORD_HEADER, value_at + value_len) else { return Glance::Unclear };
     let Some((key, value)) = bytes.split_at_checked(value_at as usize) else { return Glance::Unclear };
     if !is_same(&key[..key_len], wanted.key) || prev_and_map.get() >> 40 != u64::from(wanted.map) {
@@ -476,13 +468,12 @@ pub(crate) struct Scan<'a> {
     at: Offset,
     end: Offset,
     left: u64,
-    ahead: ReadAhead,
 }
 
 impl<'a> Scan<'a> {
     /// The records from `at` to `end`.
     pub(crate) fn new(mapping: &'a Mapping, at: Offset, end: Offset) -> Scan<'a> {
-        Scan { mapping, at, end, left: mapping.len(), ahead: ReadAhead::of_walk(at) }
+        Scan { mapping, at, end, left: mapping.len() }
     }
 
     /// Whether no record is left.
@@ -491,7 +482,6 @@ impl<'a> Scan<'a> {
     }
 
     fn step(&mut self) -> Result<Record<'a>> {
-        self.ahead.pass(self.mapping, self.at);
         let record = record(self.mapping, self.at)?;
         // A chain of jumps that leads in circles is longer than the file.
         self.left = (self.left.checked_sub(record.len()))
@@ -546,7 +536,6 @@ pub(crate) struct Walk<'a> {
     /// Why the walk ended.
     stop: &'static str,
     end: Option<Offset>,
-    ahead: ReadAhead,
 }
 
 impl<'a> Walk<'a> {
@@ -562,7 +551,6 @@ impl<'a> Walk<'a> {
             left: mapping.len(),
             stop: "",
             end,
-            ahead: ReadAhead::of_walk(head.at),
         }
     }
 
@@ -634,7 +622,6 @@ impl<'a> Iterator for Walk<'a> {
         if self.end == Some(self.at) {
             return None;
         }
-        self.ahead.pass(self.mapping, self.at);
         let record = match self.check() {
             Ok(record) => record,
             Err(stop) => {

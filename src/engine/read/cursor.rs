@@ -7,13 +7,10 @@ use crate::error::Result;
 use crate::file::index::{Index, Lines};
 use crate::file::layout::{KeyHash, MapId, Offset, SLOTS, Seq};
 use crate::file::log::{self, Record};
-use crate::file::mapping::WholeFile;
 
 /// An iteration prefetches at least this many records, and this many lines.
 const RECORDS_AHEAD: usize = 48;
 const LINES_AHEAD: u64 = 2;
-/// An iteration asks for more of the file each time it has passed this many lines.
-const LINES_A_PIECE: u64 = 64;
 
 /// A place in an iteration. It borrows nothing, so that an iterator can own what it iterates over; its user holds a
 /// pin, or the writer lock.
@@ -26,7 +23,6 @@ pub(crate) struct Cursor {
     line: u64,
     left: u64,
     ahead: Ahead,
-    whole: WholeFile,
 }
 
 /// Records that were prefetched and not yet looked at, in a ring.
@@ -83,7 +79,6 @@ impl Cursor {
             line: 0,
             left: index.map_or(0, Index::lines),
             ahead: Ahead::new(),
-            whole: WholeFile::unread(),
         }
     }
 
@@ -118,9 +113,6 @@ impl Cursor {
                 return false;
             }
             self.pass_line(lines);
-            if self.left.is_multiple_of(LINES_A_PIECE) {
-                self.whole.ask(&engine.mapping);
-            }
         }
         true
     }

@@ -8,7 +8,7 @@ use crate::engine::settings::Durability;
 use crate::error::Result;
 use crate::file::layout::{ExtentKind, JUMP_LEN, MapId, Offset, Seq, live};
 use crate::file::log::Tail;
-use crate::file::mapping::{Mapping, ReadAhead};
+use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, Space, Waiting};
 
 /// What the holder of the writer lock knows beyond the live words.
@@ -39,8 +39,6 @@ pub(crate) struct Writer {
     pub(crate) refused: Option<MapId>,
     /// The count of the oldest reader that a change has waited for in vain.
     pub(crate) waited_for: u64,
-    /// How far cleaning has asked for what it will read.
-    pub(crate) ahead: ReadAhead,
     /// How long new extents of the log should be, if not as long as usual: at least, to fill a free run, and at most.
     pub(crate) run: Option<(u64, u64)>,
 }
@@ -69,7 +67,6 @@ impl Writer {
             is_uncounted: false,
             refused: None,
             waited_for: u64::MAX,
-            ahead: ReadAhead::of_walk(Offset::NONE),
             run: None,
         }
     }

@@ -311,7 +311,6 @@ impl<'e> Writing<'e> {
             if at == tail || portion.aim == Aim::Upkeep && self.is_in_tail(at) {
                 break;
             }
-            self.writer.ahead.pass(&self.engine.mapping, at);
             let record = self.engine.record_at_head(&passed.to.head).ok().filter(|record| record.crc_holds());
             // What is alive would be there without any bookmark. Damage is passed in spite of them: nothing tells what
             // it was.

@@ -24,7 +24,6 @@
 //!   hold a pin or the writer lock).
 #![allow(unsafe_code)]
 
-mod ahead;
 pub(crate) mod barrier;
 mod os;
 mod seal;
@@ -46,7 +45,6 @@ use super::layout::{BLOCK, EXTENTS, MAX_FILE_LEN, Offset, Seq, live};
 use super::locks::network_file_system;
 use super::witness::{self, Call};
 use crate::error::{Error, FullReason, Result};
-pub(crate) use ahead::{ReadAhead, WholeFile};
 pub(crate) use span::Protection;
 use span::{Shown, Span};
 pub(crate) use tags::tagged;

@@ -129,19 +129,6 @@ pub(super) fn discard(span: Option<&std::sync::Arc<Span>>, offset: u64, len: u64
     }
 }
 
-/// Bytes of memory that the machine has; all there can be where that is not known.
-#[cfg(unix)]
-pub(super) fn memory() -> u64 {
-    // SAFETY: `sysconf` only returns a number.
-    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    u64::try_from(pages).map_or(u64::MAX, |pages| pages.saturating_mul(page_size() as u64))
-}
-
-#[cfg(not(unix))]
-pub(super) fn memory() -> u64 {
-    u64::MAX
-}
-
 /// Takes the whole pages of a part of a span that shows a file out of the page table. An access finds them in the file
 /// again.
 #[cfg(target_os = "linux")]

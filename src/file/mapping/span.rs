@@ -108,28 +108,6 @@ mod system {
             self.len.load(Ordering::Acquire)
         }
 
-        /// Whether a page is in memory. If that cannot be told, or there is none, it is.
-        pub(in super::super) fn is_in_memory(&self, offset: usize) -> bool {
-            let start = offset / page_size() * page_size();
-            let mut page = 1;
-            if start < self.len() {
-                // SAFETY: the page lies in this span, and there is a byte for its answer. Systems differ in the type
-                // of that byte.
-                unsafe { libc::mincore(self.base.add(start).cast(), page_size(), (&raw mut page).cast()) };
-            }
-            page & 1u8 != 0
-        }
-
-        /// Has the system read what a range of a file shows, as far as it is not in memory, and does not wait for it.
-        pub(in super::super) fn will_need(&self, offset: usize, len: usize) {
-            let start = offset / page_size() * page_size();
-            let end = (offset + len).min(self.len());
-            if start < end {
-                // SAFETY: the range lies in this span, and begins at a page. This advice changes no content.
-                unsafe { libc::madvise(self.base.add(start).cast(), end - start, libc::MADV_WILLNEED) };
-            }
-        }
-
         /// Writes what was changed in a range to the medium.
         pub(in super::super) fn flush_range(&self, offset: usize, len: usize) -> io::Result<()> {
             let end = offset + len;
@@ -175,16 +153,7 @@ mod system {
         // SAFETY: without `MAP_FIXED` this takes addresses that are free; nothing that is mapped changes. `file` keeps
         // its descriptor open during the call.
         let mapped = unsafe { libc::mmap(wish.cast(), len, access, flags, descriptor, offset) };
-        if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        if matches!(shown, Shown::File(..)) {
-            // The neighbours of a record on the disk are not what is read next. What walks along the file asks for what
-            // it needs: see `ReadAhead`. If the system refuses, it reads more than is needed.
-            // SAFETY: the range was mapped just now. This advice changes no content.
-            unsafe { libc::madvise(mapped, len, libc::MADV_RANDOM) };
-        }
-        Ok(mapped.cast())
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(mapped.cast()) }
     }
 
     /// The same at `at` and nowhere else; `None` if the system has put it elsewhere.
@@ -257,13 +226,6 @@ mod system {
         pub(in super::super) fn len(&self) -> usize {
             self.0.len()
         }
-
-        pub(in super::super) fn is_in_memory(&self, _offset: usize) -> bool {
-            true
-        }
-
-        /// The system reads ahead by itself.
-        pub(in super::super) fn will_need(&self, _offset: usize, _len: usize) {}
 
         pub(in super::super) fn flush_range(&self, offset: usize, len: usize) -> io::Result<()> {
             self.0.flush_range(offset, len)
