@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 /// An event: its level, what it says, and its fields.
 #[derive(Clone, Debug)]
@@ -54,6 +54,10 @@ impl Subscriber for Collector {
 
 /// Runs `step`, and returns the events that its thread has told meanwhile.
 pub(crate) fn told<R>(step: impl FnOnce() -> R) -> (R, Vec<Told>) {
+    // As long as there is one subscriber only, an event that another thread is the first to come by, with none of its
+    // own, is off for all threads: tracing asks that thread's subscriber alone.
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Collector(Arc::default())));
+    LazyLock::force(&ANOTHER);
     let events = Arc::new(Mutex::new(Vec::new()));
     let result = tracing::subscriber::with_default(Collector(Arc::clone(&events)), step);
     let told = std::mem::take(&mut *events.lock().unwrap());
