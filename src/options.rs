@@ -167,7 +167,8 @@ impl Options {
 
     /// Makes the store a cache of at most [`max_size`](Options::max_size) bytes, 1 MiB at least: when it is full, it
     /// removes entries by this policy rather than reject a change, so that a change is never
-    /// [`Full`](crate::Error::Full) and the file never longer than that. Default: none.
+    /// [`Full`](crate::Error::Full) and the file never longer than that, but for a while after a recovery from a power
+    /// cut, if an index found no place within it. Default: none.
     ///
     /// * An entry takes at most a 32nd of `max_size` with its key (and at most 64 MiB); a larger one is rejected:
     ///   [`FullReason::Entry`](crate::FullReason::Entry).

@@ -176,7 +176,7 @@ struct Caches {
 }
 
 impl Caches {
-    fn new(value_len: usize, limit: u64) -> Outcome<Caches> {
+    fn new(value_len: usize, limit: u64, besides: u32) -> Outcome<Caches> {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
         let cache = |policy: Policy| {
@@ -184,7 +184,7 @@ impl Caches {
             Cache::store(options, folder.path().join(format!("{policy:?}")), limit)
         };
         let unlimited = Cache::store(Store::options(), folder.path().join("unlimited"), u64::MAX)?;
-        let [by_content, by_memory] = [0, besides(value_len)?].map(|besides| Cache::moka(limit, besides));
+        let [by_content, by_memory] = [0, besides].map(|besides| Cache::moka(limit, besides));
         let caches = [cache(Policy::Oldest)?, cache(Policy::SecondChance)?, by_content, by_memory, unlimited];
         Ok(Caches { caches, value: vec![7; value_len], turns: 0, _folder: folder })
     }
@@ -232,6 +232,7 @@ fn main() -> Outcome<ExitCode> {
         let entry = (size_of::<Key>() + value_len) as u64;
         let limit = (keys * entry * percent / 100).max(LEAST_LIMIT);
         let (share, megabytes) = (limit as f64 / (keys * entry) as f64 * 100.0, limit as f64 / 1e6);
+        let besides = besides(value_len)?;
         let start = format!("| {value_len} B | {share:.0} %, {megabytes:.1} MB |");
         for (name, exponent, is_scan) in STREAMS {
             let (zipf, mut random) = (Zipf::new(keys as f64, exponent)?, StdRng::seed_from_u64(SEED));
@@ -240,7 +241,7 @@ fn main() -> Outcome<ExitCode> {
                 false => zipf.sample(&mut random) as u64,
             };
             let (numbers, row) = ((0..accesses).map(number).collect::<Vec<u64>>(), format!("{start} {name} |"));
-            let (mut caches, mut hits, mut turns) = (Caches::new(value_len, limit)?, [0; KINDS], Vec::new());
+            let (mut caches, mut hits, mut turns) = (Caches::new(value_len, limit, besides)?, [0; KINDS], Vec::new());
             for (turn, slice) in numbers.chunks(accesses / SLICES).enumerate() {
                 let (found, speeds) = caches.turn(slice, false)?;
                 if turn >= SLICES / 3 {
@@ -260,7 +261,7 @@ fn main() -> Outcome<ExitCode> {
             held.push(format!("{row} {} | {} | {} | {} |", shares[0], shares[1], shares[2], shares[3]));
         }
         let (mut caches, mut turns, mut next, row) =
-            (Caches::new(value_len, limit)?, Vec::new(), 0, start + " fresh |");
+            (Caches::new(value_len, limit, besides)?, Vec::new(), 0, start + " fresh |");
         for (round, count) in [limit / entry].into_iter().chain([inserts; ROUNDS]).enumerate() {
             let (_, speeds) = caches.turn(&(next..next + count).collect::<Vec<u64>>(), true)?;
             next += count;

@@ -29,7 +29,7 @@ use crate::file::log::{self, Entry, Record, Tail};
 
 /// The newest record that the batch itself has written for a key.
 struct Own {
-    /// See [`own_hash`].
+    /// See [`KeyHash::in_map`].
     hash: u64,
     record: Offset,
 }
@@ -110,15 +110,6 @@ pub(crate) struct BatchCursor {
 /// A transaction of fewer records than this that will be synced is appended without the mapping; see
 /// [`Mapping::append`](crate::file::mapping::Mapping::append).
 const FEW: u64 = 16;
-
-/// The hash of a key of a map in the table of a batch: spreads the same key of many maps, and makes the top bits, which
-/// a table uses, as good as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3, 6.4).
-fn own_hash(map: MapId, hash: KeyHash) -> u64 {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-
-    let mixed = (hash.bits() ^ u64::from(map).wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
-    mixed ^ (mixed >> 32)
-}
 
 impl Batch {
     /// Takes the writer lock and begins.
@@ -204,7 +195,7 @@ impl Batch {
     fn own(&self, map: MapId, hash: KeyHash, key: &[u8]) -> Result<Option<Offset>> {
         let engine = self.turn.engine();
         let mut damage = None;
-        let hash = own_hash(map, hash);
+        let hash = hash.in_map(map);
         let own = self.own.find(hash, |own| {
             own.hash == hash
                 && engine.is_key(map, key, own.record).unwrap_or_else(|error| {
@@ -328,7 +319,7 @@ impl Batch {
             let hash = newest.hash(self.turn.engine().seed);
             if newest.is_damaged() {
                 // Its key may not be known. An error belongs to it; the iteration continues after it.
-                let hash = own_hash(cursor.map, hash);
+                let hash = hash.in_map(cursor.map);
                 if self.own.find(hash, |own| own.hash == hash).is_none() {
                     self.turn.engine().check_undamaged(newest)?;
                 }
@@ -352,7 +343,7 @@ impl Batch {
     /// Forgets the newest record that the batch has written for a key, and goes back to the one before it.
     pub(super) fn take_back(&mut self, record: Record<'_>) {
         let (engine, seq) = (self.turn.engine(), self.now.tail.seq);
-        let hash = own_hash(record.header.map(), record.hash(engine.seed));
+        let hash = record.hash(engine.seed).in_map(record.header.map());
         let Ok(mut own) = self.own.find_entry(hash, |own| own.record == record.offset) else { return };
         // A record of this number is one of the batch's own.
         let before = Some(record.header.prev_offset()).filter(|prev| *prev != Offset::NONE);
@@ -366,7 +357,7 @@ impl Batch {
     fn append_for_key(&mut self, hash: KeyHash, entry: &Entry<'_>) -> Result<()> {
         let record = self.append(entry)?;
         let (engine, map, key) = (self.turn.engine(), entry.map, entry.key);
-        let hash = own_hash(map, hash);
+        let hash = hash.in_map(map);
         let is_key = |own: &Own| own.hash == hash && engine.is_key(map, key, own.record).unwrap_or(false);
         match self.own.find_mut(hash, is_key) {
             Some(own) => own.record = record,
@@ -536,7 +527,7 @@ mod tests {
     #[test]
     fn a_key_of_many_maps_comes_to_many_places() {
         let hash = KeyHash::of(b"key", 7);
-        let hashes: Vec<u64> = (0..10_000).map(|map| own_hash(MapId(map), hash)).collect();
+        let hashes: Vec<u64> = (0..10_000).map(|map| hash.in_map(MapId(map))).collect();
         let places: HashSet<u64> = hashes.iter().map(|hash| hash & 0x3fff).collect();
         let tags: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
         assert!(places.len() > 6_000 && tags.len() == 128, "{} places, {} tags", places.len(), tags.len());

@@ -106,10 +106,9 @@ impl NextSlice<'_> {
         let tail = self.begun.end.end;
         let last = std::mem::replace(&mut self.begun.cut_off, (tail, tail));
         for range in &mut ranges {
-            let from = if range.0 == last.1 { last.0 } else { range.0 };
-            *range = (from, range.1);
+            range.0 = if range.0 == last.1 { last.0 } else { range.0 };
             if range.1 == tail {
-                range.1 = tail.align_down(FOLIO).max(from);
+                range.1 = tail.align_down(FOLIO).max(range.0);
                 self.begun.cut_off = (range.1, tail);
             }
         }

@@ -37,11 +37,8 @@ impl Marks {
 
     /// The word with the mark of a key, and where in it.
     fn place(&self, map: MapId, hash: KeyHash) -> (&AtomicU64, u64) {
-        let mixed = hash.bits() ^ (u64::from(map) << KeyHash::BITS);
-        // Multiplicative hashing: Knuth, vol. 3, 6.4.
-        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let marks = self.words.len() as u64 * IN_A_WORD;
-        let place = ((u128::from(mixed) * u128::from(marks)) >> 64) as u64;
+        let place = ((u128::from(hash.in_map(map)) * u128::from(marks)) >> 64) as u64;
         (&self.words[(place / IN_A_WORD) as usize], place % IN_A_WORD * BITS)
     }
 

@@ -287,7 +287,7 @@ impl<'e> Writing<'e> {
         let tail = self.engine.mapping.live_offset(live::TAIL)?;
         let mut passed = Passed {
             at: Moment::fixed(now()),
-            is_shared: portion.aim == Aim::Eviction && self.engine.is_shared()?,
+            is_shared: portion.aim == Aim::Eviction && self.engine.marks.is_some() && self.engine.is_shared()?,
             to: *from,
             bytes: 0,
             moves: Vec::new(),

@@ -126,6 +126,16 @@ impl KeyHash {
         ((self.0 as u128 * lines as u128) >> KeyHash::BITS) as u64
     }
 
+    /// A hash of the key and its map for a table in memory: spreads the same key of many maps, and makes the top bits,
+    /// which a table may use, as good as any (the multiplier is that of Fibonacci hashing: Knuth, vol. 3, 6.4).
+    #[inline]
+    pub(crate) fn in_map(self, map: super::MapId) -> u64 {
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+        let mixed = (self.0 ^ u64::from(map).wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
+        mixed ^ (mixed >> 32)
+    }
+
     /// The hash with these bits; any further ones do not count.
     #[inline]
     pub(crate) const fn from_bits(bits: u64) -> KeyHash {

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use super::writing::{ZEROS, exceeds_limit};
+use super::writing::ZEROS;
 use super::*;
 use crate::file::layout::{align_block, seal};
 
@@ -151,7 +151,9 @@ impl Mapping {
             return Ok(());
         }
         let (door, was_there) = (self.door()?, self.can_seal_at(from));
-        self.clear_block_for_seal(to);
+        // To store a word of it, the system would read the block first, and all around it, page by page: whatever is
+        // appended there later is then stored page by page, too. Nothing depends on it.
+        let _ = self.write_through(Offset(to), &ZEROS[..BLOCK as usize]);
         for word in seal::WORDS {
             let value = if was_there { self.seal_word(from, word)?.load() } else { 0 };
             door.store(self.seal_word(to, word)?, to + word, value, Ordering::Relaxed);
@@ -163,20 +165,5 @@ impl Mapping {
         }
         self.store_live(live::SEAL_AT, to, Ordering::Release)?;
         Ok(())
-    }
-
-    /// Writes zeros to the whole block that the seal moves to. To store a word of it, the system would read it first,
-    /// and all around it, page by page: whatever is appended there later is then stored page by page, too. Nothing
-    /// depends on it.
-    fn clear_block_for_seal(&self, at: u64) {
-        if let Backing::File(file) = &self.backing
-            && self.coherent
-            && !exceeds_limit(at + BLOCK)
-        {
-            let zeros = &ZEROS[..BLOCK as usize];
-            #[cfg(test)]
-            self.record(|recorder| recorder.write(at, zeros));
-            let _ = os::write_at(file, at, zeros);
-        }
     }
 }

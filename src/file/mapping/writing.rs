@@ -73,17 +73,25 @@ impl Mapping {
     /// are the same memory.
     #[inline]
     pub(crate) fn append(&self, offset: Offset, bytes: &[u8]) -> Result<()> {
-        match &self.backing {
-            // A write beyond a limit on the length of files, which a file may have outgrown, would end the process by a
-            // signal.
-            Backing::File(file) if self.coherent && !exceeds_limit(offset.0 + bytes.len() as u64) => {
-                self.address(offset.0, bytes.len() as u64)?;
-                #[cfg(test)]
-                self.record(|recorder| recorder.write(offset.0, bytes));
-                os::write_at(file, offset.0, bytes).map_err(|e| Error::io(&self.path, "append to the log", e))
-            }
-            _ => self.write(offset, bytes),
+        self.address(offset.0, bytes.len() as u64)?;
+        match self.write_through(offset, bytes) {
+            Some(written) => written.map_err(|e| Error::io(&self.path, "append to the log", e)),
+            None => self.write(offset, bytes),
         }
+    }
+
+    /// Writes bytes through the file; `None` if it is not the same memory as the mapping, or too long for the process.
+    #[inline]
+    pub(super) fn write_through(&self, offset: Offset, bytes: &[u8]) -> Option<io::Result<()>> {
+        let Backing::File(file) = &self.backing else { return None };
+        // A write beyond a limit on the length of files, which a file may have outgrown, would end the process by a
+        // signal.
+        if !self.coherent || exceeds_limit(offset.0 + bytes.len() as u64) {
+            return None;
+        }
+        #[cfg(test)]
+        self.record(|recorder| recorder.write(offset.0, bytes));
+        Some(os::write_at(file, offset.0, bytes))
     }
 
     /// Writes a range, from a multiple of 8 on, once more as it is, so that the next flush writes it to the disk
@@ -403,6 +411,6 @@ impl Mapping {
     }
 }
 
-pub(super) fn exceeds_limit(end: u64) -> bool {
+fn exceeds_limit(end: u64) -> bool {
     os::file_size_limit().is_some_and(|limit| end > limit)
 }
