@@ -186,7 +186,10 @@ impl Options {
     ///
     /// It is not a property of the file: any store can be opened so, where a longer file becomes shorter little by
     /// little; and a process that opens it without this gets
-    /// `Full` where another would evict. All of them should have the same limit.
+    /// `Full` where another would evict. All of them should have the same limit. Where limits differ, each process goes
+    /// by its own, and by its own policy: one that evicts is not `Full` whatever the others do, and makes the file no
+    /// longer than its limit or than it finds it; so the one with the smallest limit evicts what the others have added
+    /// beyond that.
     ///
     /// ```
     /// use slotlog::{Policy, Store};

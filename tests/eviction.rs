@@ -61,7 +61,7 @@ impl Shape {
         let number = random.below(self.keys);
         let mut key = number.to_le_bytes().to_vec();
         // The same number has the same length.
-        key.resize((Random(number).below(self.longest_key) + 8) as usize, 7);
+        key.resize((Random(number).below(self.longest_key) + 8).min(65_535) as usize, 7);
         key
     }
 
@@ -374,7 +374,7 @@ fn a_store_that_is_full_evicts_when_it_is_opened_so_and_keeps_within_a_smaller_l
             model.0.insert(key, Some(value));
         }
         drop(store);
-        for limit in [limit, limit / 2, limit / 4] {
+        for limit in [limit, limit / 16 * 15, limit / 2, limit / 4] {
             let store = cache(limit, Policy::SecondChance).open(&path).unwrap();
             let mut written = 0;
             while written < 3 * limit {
@@ -385,8 +385,8 @@ fn a_store_that_is_full_evicts_when_it_is_opened_so_and_keeps_within_a_smaller_l
             }
             assert!(model.check(&store) > 0);
             assert_clean(&store);
-            store.close().unwrap();
             assert!(file_len(&path) <= limit, "seed {seed}: {} of {limit}", file_len(&path));
+            store.close().unwrap();
         }
         // It is an ordinary store again.
         let store = Store::open(&path).unwrap();
@@ -491,6 +491,146 @@ fn a_removed_key_does_not_come_back_and_followers_hear_of_what_is_evicted() {
     assert!(support::content(&recovered).into_iter().eq(copy));
 }
 
+/// How one of several openings of a store is opened.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    /// Without one, the file may get as long as there is need.
+    limit: Option<u64>,
+    policy: Option<Policy>,
+}
+
+impl Opening {
+    fn random(random: &mut Random) -> Opening {
+        let limit = MIB + random.below(7) * MIB / 2;
+        match random.below(6) {
+            0 => Opening { limit: None, policy: None },
+            1 => Opening { limit: Some(limit), policy: None },
+            2 | 3 => Opening { limit: Some(limit), policy: Some(Policy::Oldest) },
+            _ => Opening { limit: Some(limit), policy: Some(Policy::SecondChance) },
+        }
+    }
+
+    fn open(self, path: &Path) -> Store {
+        let options = self.limit.into_iter().fold(Store::options(), Options::max_size);
+        self.policy.into_iter().fold(options, Options::evict).open(path).unwrap()
+    }
+
+    /// What one that evicts is never refused, and any other one may be.
+    fn done(self, done: Result<(), Error>) -> Result<bool, Error> {
+        match done {
+            Err(Error::Full { .. }) if self.policy.is_none() && self.limit.is_some() => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+}
+
+/// Openings with other limits and policies, or without: as each process may choose.
+#[test]
+fn openings_that_differ_share_a_cache_and_those_that_evict_are_never_refused() {
+    // The first three have found something: a longer file, one that stays long, and no cell for what is evicted.
+    let first = setting("SLOTLOG_TEST_SEED", 0);
+    for seed in [32, 39, 157].into_iter().chain(first..first + setting("SLOTLOG_TEST_ROUNDS", 8)) {
+        let mut random = Random(seed);
+        let folder = folder();
+        let path = folder.path().join("cache");
+        let mut openings: Vec<Opening> = (0..2 + random.below(3)).map(|_| Opening::random(&mut random)).collect();
+        if openings.iter().all(|opening| opening.policy.is_none()) {
+            openings[0] = Opening { limit: Some(MIB), policy: Some(Policy::Oldest) };
+        }
+        let mut stores: Vec<Store> = openings.iter().map(|opening| opening.open(&path)).collect();
+        let mut model = Model::default();
+        for phase in 0..12 {
+            let number = random.below(stores.len() as u64) as usize;
+            let opening = openings[number];
+            let limit = opening.limit.unwrap_or(4 * MIB);
+            let shape = Shape::random(&mut random, limit / 32);
+            let about = format!("seed {seed}, phase {phase}, {opening:?} of {openings:?}, {shape:?}");
+            let (mut written, mut steps) = (0, 0);
+            let until = random.below(2 * limit);
+            while written < until && steps < 5_000 {
+                steps += 1;
+                let (key, value) = (shape.key(&mut random), shape.value(&mut random));
+                written += (key.len() + value.len() + 40) as u64;
+                let before = file_len(&path);
+                let is_removal = random.one_in(12);
+                let store = &stores[number];
+                let done = match is_removal {
+                    true => opening.done(store.remove(&key).map(drop)),
+                    false if random.one_in(20) => {
+                        let change = || {
+                            let mut transaction = store.begin()?;
+                            transaction.insert(&key, &value)?;
+                            transaction.commit()
+                        };
+                        let fits = (key.len() + value.len() + 56) as u64 <= limit / 128;
+                        match change() {
+                            Err(Error::Full { .. }) if !fits => Ok(false),
+                            done => opening.done(done),
+                        }
+                    }
+                    false => opening.done(store.insert(&key, &value)),
+                };
+                if done.unwrap_or_else(|error| panic!("{about}, {before} bytes: {error}")) {
+                    model.0.insert(key, (!is_removal).then_some(value));
+                }
+                let most = if is_removal && opening.policy.is_none() { u64::MAX } else { limit.max(before) };
+                let is_limited = opening.limit.is_some();
+                assert!(!is_limited || file_len(&path) <= most, "{about}: {} of {most}", file_len(&path));
+            }
+            model.check(&stores[number]);
+            assert_clean(&stores[number]);
+            match random.below(4) {
+                0 => {
+                    let compacted = stores[number].compact();
+                    compacted.unwrap_or_else(|error| panic!("{about}, to compact: {error}"));
+                }
+                1 => stores[number] = opening.open(&path),
+                2 => {
+                    drop(std::mem::take(&mut stores));
+                    stores = openings.iter().map(|opening| opening.open(&path)).collect();
+                }
+                _ => {}
+            }
+            for store in &stores {
+                model.check(store);
+            }
+        }
+        // The one with the smallest limit makes the file as short as that.
+        let smallest = openings.iter().zip(&stores).filter(|(opening, _)| opening.policy.is_some());
+        let (smallest, store) = smallest.min_by_key(|(opening, _)| opening.limit).unwrap();
+        let limit = smallest.limit.unwrap();
+        for number in 0..8 * limit / 1000 {
+            let key = number.to_le_bytes();
+            store.insert(key, [7; 1000]).unwrap_or_else(|error| panic!("seed {seed}, {smallest:?}, {error}"));
+            model.0.insert(key.to_vec(), Some(vec![7; 1000]));
+        }
+        assert!(model.check(store) > 100, "seed {seed}");
+        assert!(file_len(&path) <= limit, "seed {seed}, {openings:?}: {} of {limit}", file_len(&path));
+        assert_clean(store);
+    }
+}
+
+/// What was written without a limit may be longer than anything that a cache accepts.
+#[test]
+fn entries_that_are_longer_than_a_cache_accepts_are_no_obstacle() {
+    let folder = folder();
+    let path = folder.path().join("cache");
+    let store = Store::options().open(&path).unwrap();
+    store.insert("long", vec![1; 500_000]).unwrap();
+    store.insert([7; 50_000], [1; 100]).unwrap();
+    store.close().unwrap();
+    let store = cache(MIB, Policy::Oldest).open(&path).unwrap();
+    // What cannot be moved stays until it is evicted.
+    store.compact().unwrap();
+    for number in 0..5000u64 {
+        store.insert(number.to_le_bytes(), [2; 1000]).unwrap();
+    }
+    assert!(store.len().unwrap() > 400);
+    assert!(!store.contains_key("long").unwrap() && !store.contains_key([7; 50_000]).unwrap());
+    assert!(file_len(&path) <= MIB, "{} bytes", file_len(&path));
+    assert_clean(&store);
+}
+
 const PROCESSES: usize = 3;
 
 /// Several processes write and read, and none is ever refused.
@@ -510,6 +650,39 @@ fn several_processes_share_a_cache_and_none_is_refused() {
     let store = Store::options().open(&path).unwrap();
     assert_clean(&store);
     assert!(store.len().unwrap() > 100);
+}
+
+/// Processes with other limits and policies write and read, and one that does not evict. Those that evict are never
+/// refused, and the file is as long as the largest limit at most, and in the end as the one of the last that writes.
+#[test]
+fn processes_that_differ_share_a_cache() {
+    let folder = folder();
+    let path = folder.path().join("cache");
+    let roles = ["write within 2 sparing", "write within 1 oldest", "write within 3 oldest", "write within 2 refusing"];
+    for round in 0..setting("SLOTLOG_TEST_ROUNDS", 2) {
+        let start = |role: &str| support::child(role, &path).stdout(Stdio::piped()).spawn().unwrap();
+        let children = roles.map(start);
+        for (child, role) in children.into_iter().zip(roles) {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{round}, {role}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        assert!(file_len(&path) <= 3 * MIB, "{round}: {} bytes", file_len(&path));
+        assert_clean(&Store::options().open(&path).unwrap());
+        run_child("write within 1 oldest", &path);
+        assert!(file_len(&path) <= MIB, "{round}: {} bytes", file_len(&path));
+        assert!(Store::open(&path).unwrap().len().unwrap() > 100);
+    }
+}
+
+/// The options of a role such as "write within 2 oldest": MiB, and what is evicted.
+fn options_of(role: &str) -> Option<(Options, bool)> {
+    let (limit, policy) = role.strip_prefix("write within ")?.split_once(' ')?;
+    let options = Store::options().max_size(limit.parse::<u64>().unwrap() * MIB);
+    Some(match policy {
+        "oldest" => (options.evict(Policy::Oldest), true),
+        "sparing" => (options.evict(Policy::SecondChance), true),
+        _ => (options, false),
+    })
 }
 
 /// A process is killed while it evicts; the next one goes on.
@@ -534,7 +707,9 @@ fn a_process_killed_while_it_evicts_leaves_a_cache() {
 #[ignore = "a part of other tests, in a process of its own"]
 fn child() {
     let Some((role, path)) = role() else { return };
-    let store = cache(2 * MIB, Policy::SecondChance).open(&path).unwrap();
+    let usual = (cache(2 * MIB, Policy::SecondChance), true);
+    let (options, evicts) = options_of(&role).unwrap_or(usual);
+    let store = options.open(&path).unwrap();
     let mut random = Random(u64::from(std::process::id()));
     let rounds = if role == "write on" { u64::MAX } else { 3000 };
     std::thread::scope(|scope| {
@@ -551,7 +726,10 @@ fn child() {
             let key = random.below(5000).to_le_bytes();
             let len = random.below(3000) as usize;
             let value = [&key[..], &vec![7; len]].concat();
-            store.insert(key, value).unwrap();
+            match store.insert(key, value) {
+                Err(Error::Full { .. }) if !evicts => {}
+                done => done.unwrap(),
+            }
             if number == 100 {
                 say("on");
             }

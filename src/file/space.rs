@@ -390,24 +390,28 @@ impl Space {
     /// Where `len` bytes are free, and whether that lies before an extent in use: after the last one, it may have to be
     /// allocated first.
     fn find(&self, mapping: &Mapping, len: u64, fit: Fit) -> (Offset, bool) {
+        // In a file that is longer than the limit, or for a step that may exceed it, what is below comes first.
+        let most = below_limit(mapping);
         let after = match fit {
             Fit::Lowest => return self.lowest(len),
-            Fit::Shortest => {
-                let runs = self.extents.free().filter(|&(start, end)| end - start >= len);
-                let shortest = runs.min_by_key(|&(start, end)| end - start);
-                return shortest.map_or((self.used_end(), false), |(start, _)| (start, true));
-            }
+            Fit::Shortest => return self.shortest(len, most),
             Fit::Cell(after) => after,
         };
-        // A step that may exceed the limit keeps below it where it can.
-        let most = below_limit(mapping);
         let next = self.cells(len).find(|&start| start > after && start + len <= most);
         let beyond = self.used_end().align_cell(len);
         match next {
             Some(next) => (next, true),
             None if beyond + len <= most => (beyond, false),
-            None => self.cells(len).next().map_or((beyond, false), |lowest| (lowest, true)),
+            // Any place will do rather than a longer file.
+            None => self.cells(len).next().map_or_else(|| self.shortest(len, most), |lowest| (lowest, true)),
         }
+    }
+
+    /// The shortest free run of `len` bytes, one below `most` if there is one.
+    fn shortest(&self, len: u64, most: Offset) -> (Offset, bool) {
+        let runs = self.extents.free().filter(|&(start, end)| end - start >= len);
+        let shortest = runs.min_by_key(|&(start, end)| (start + len > most, end - start));
+        shortest.map_or((self.used_end(), false), |(start, _)| (start, true))
     }
 
     /// The free cells of a grid of this length that lie before an extent in use.
@@ -717,6 +721,29 @@ mod tests {
                 .offset,
             free
         );
+    }
+
+    #[test]
+    fn in_a_file_that_is_too_long_a_free_run_below_the_limit_comes_first() {
+        let mapping = Mapping::in_memory(EXTENTS + 16 * BLOCK).unwrap();
+        mapping.allocate(Offset::EXTENTS, Offset::EXTENTS + 4 * BLOCK).unwrap();
+        let mut space = Space::create(&mapping, &[log_of(4)], 1, Seq(5)).unwrap();
+        let take = |space: &mut Space, wanted: (u64, Fit)| {
+            space.allocate(&mapping, wanted, ExtentKind::Index, Seq(6)).map(|extent| extent.offset)
+        };
+        let all =
+            mapping.exceeding(8 * BLOCK, || [6, 1, 4, 2, 1].map(|blocks| take(&mut space, (blocks, Fit::Lowest))));
+        let [below, _, _, beyond, _] = all.map(Result::unwrap);
+        assert!(beyond >= Offset::EXTENTS + 16 * BLOCK);
+        space.free(&mapping, below).unwrap();
+        space.free(&mapping, beyond).unwrap();
+        // The other one is shorter.
+        assert_eq!(take(&mut space, (2, Fit::Shortest)).unwrap(), below);
+        space.free(&mapping, below).unwrap();
+        // No cell of a grid of four blocks is free, so a run is taken that is none, rather than a longer file.
+        assert_eq!(space.free_cells(&mapping, 4 * BLOCK), 0);
+        let cell = mapping.exceeding(8 * BLOCK, || take(&mut space, (4, Fit::Cell(Offset::NONE))));
+        assert_eq!(cell.unwrap(), below);
     }
 
     #[test]

@@ -130,7 +130,14 @@ impl Writing<'_> {
                 return Ok(false);
             }
         }
-        self.within_file(|writing| writing.clear_all())?;
+        self.engine.upkeep.evicted.clears.fetch_add(1, Ordering::Relaxed);
+        match self.within_file(Self::clear_all) {
+            // Nothing at all is free, and those that made the file longer than the limit have held nothing back.
+            Err(Error::Full { .. }) if self.engine.mapping.is_too_long() => {
+                self.exceeding(u64::MAX, Self::clear_all)?;
+            }
+            cleared => cleared?,
+        }
         self.evict_for(needed)
     }
 
@@ -265,16 +272,15 @@ impl Writing<'_> {
         }
     }
 
-    /// Takes a step that makes room. A file that was longer than the limit when it was opened is used as far as it
-    /// goes: all of it may be in use.
+    /// Takes a step that makes room. A file that is longer than the limit is used as far as it goes: all of it may be
+    /// in use.
     fn within_file<R>(&mut self, step: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
-        let excess = self.engine.mapping.len().saturating_sub(self.engine.settings.max_size);
-        self.exceeding(excess, step)
+        let mapping = &self.engine.mapping;
+        mapping.within_file(|| step(self))
     }
 
     /// Clears all maps, the largest first, where evicting their entries one by one makes no room.
     fn clear_all(&mut self) -> Result<()> {
-        self.engine.upkeep.evicted.clears.fetch_add(1, Ordering::Relaxed);
         self.writer.spends_all = true;
         let cleared = self.clear_each();
         self.writer.spends_all = false;

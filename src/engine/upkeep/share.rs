@@ -146,7 +146,7 @@ impl<'e> Writing<'e> {
                 None => Ok(()),
             };
         };
-        if self.engine.mapping.len() > self.engine.settings.max_size {
+        if self.engine.mapping.is_too_long() {
             self.shorten()?;
         }
         let excess = self.excess(appended, live + self.tombstone_bytes(live)?)?;

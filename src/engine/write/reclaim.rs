@@ -78,10 +78,12 @@ impl<'e> Writing<'e> {
         }
     }
 
-    /// Makes the file shorter if enough of it is free at its end.
+    /// Makes the file shorter if enough of it is free at its end. A store that evicts keeps nothing beyond its limit.
     pub(crate) fn truncate_if_worth_it(&mut self) -> Result<u64> {
         let (len, end) = (self.engine.mapping.len(), self.writer.space.used_end());
-        if len.saturating_sub(end.0) < LEAST_CUT.max(len / 8) { Ok(0) } else { self.truncate() }
+        let evicts = self.engine.settings.evict.is_some();
+        let least = if evicts && self.engine.mapping.is_too_long() { BLOCK } else { LEAST_CUT.max(len / 8) };
+        if len.saturating_sub(end.0) < least { Ok(0) } else { self.truncate() }
     }
 
     /// Makes the file as short as it can be, unless a reader might look past its new end. Returns by how many bytes.

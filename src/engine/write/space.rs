@@ -103,10 +103,25 @@ impl<'e> Writing<'e> {
         let kept = if may_use_reserve { Ok(()) } else { self.keep_reserve(0) };
         match kept.and_then(|()| self.allocate(demand.usual / BLOCK, ExtentKind::Log)) {
             Err(full @ Error::Full { .. }) if may_use_reserve => {
-                self.open_cell(demand.needed)?.map(|reserve| (reserve, false)).ok_or(full)
+                let taken = match self.open_cell(demand.needed)? {
+                    Some(reserve) => reserve,
+                    None if self.engine.mapping.is_too_long() => self.take_piece(demand, full)?,
+                    None => return Err(full),
+                };
+                Ok((taken, false))
             }
             taken => taken.map(|cell| (cell, true)),
         }
+    }
+
+    /// When a cell was refused with `full`: takes a shorter piece. Those that have another limit, or none, leave no
+    /// cells in a file that they make longer than this one's limit, and may have used up what was held back.
+    fn take_piece(&mut self, demand: Demand, full: Error) -> Result<Extent> {
+        let longest = self.writer.space.longest_run().min(demand.usual);
+        if longest < align_block(demand.needed) {
+            return Err(full);
+        }
+        self.allocate(longest / BLOCK, ExtentKind::ReserveLog)
     }
 
     /// The log jumps to an extent that was taken, within the limit or not, from a file that was known to have real

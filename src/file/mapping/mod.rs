@@ -136,6 +136,8 @@ pub(crate) struct Mapping {
     max_len: u64,
     /// How many bytes past `max_len` are allowed now.
     excess: AtomicU64,
+    /// The same of the end of what is in use.
+    excess_of_end: AtomicU64,
     /// Writes to the file show in the mapping at once, and the other way round.
     coherent: bool,
     /// A flush has failed.
@@ -246,6 +248,7 @@ impl Mapping {
             path,
             max_len: max_len.min(MAX_FILE_LEN),
             excess: AtomicU64::new(0),
+            excess_of_end: AtomicU64::new(0),
             coherent,
             flush_failed: AtomicBool::new(false),
             #[cfg(test)]
@@ -299,17 +302,37 @@ impl Mapping {
         self.max_len
     }
 
-    /// Takes a step during which the mapping may exceed its limit by `bytes`. The caller holds the writer lock.
+    /// Whether the file is longer than its limit: a recovery, or others with another limit, may leave it so.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.len() + self.seal_len() > self.max_len
+    }
+
+    /// Takes a step during which the mapping may exceed its limit by `bytes`, and end a quarter of the limit beyond
+    /// that: such a step need not find one free piece below. The caller holds the writer lock.
     pub(crate) fn exceeding<R>(&self, bytes: u64, step: impl FnOnce() -> R) -> R {
-        struct Restore<'r>(&'r AtomicU64, u64);
+        let scattered = if bytes > 0 { self.max_len / 4 } else { 0 };
+        self.exceeding_by((bytes, bytes.saturating_add(scattered)), step)
+    }
+
+    /// Takes a step that may use all of a file that is longer than its limit, and does not make it longer.
+    pub(crate) fn within_file<R>(&self, step: impl FnOnce() -> R) -> R {
+        let excess = (self.len() + self.seal_len()).saturating_sub(self.max_len);
+        self.exceeding_by((excess, excess), step)
+    }
+
+    /// By how much what is in use may exceed the limit during a step, and by how much its end.
+    fn exceeding_by<R>(&self, (used, end): (u64, u64), step: impl FnOnce() -> R) -> R {
+        struct Restore<'r>([(&'r AtomicU64, u64); 2]);
 
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
-                self.0.store(self.1, Ordering::Relaxed);
+                self.0.iter().for_each(|(excess, before)| excess.store(*before, Ordering::Relaxed));
             }
         }
         // Restored however the step ends.
-        let _restore = Restore(&self.excess, self.excess.swap(bytes, Ordering::Relaxed));
+        let swap = |excess: &AtomicU64, to| excess.swap(to, Ordering::Relaxed);
+        let before = [swap(&self.excess, used), swap(&self.excess_of_end, end)];
+        let _restore = Restore([(&self.excess, before[0]), (&self.excess_of_end, before[1])]);
         step()
     }
 

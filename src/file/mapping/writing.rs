@@ -1,7 +1,7 @@
 //! The door: all that changes the file.
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, PoisonError};
 
 use super::*;
@@ -306,11 +306,9 @@ impl Mapping {
     pub(crate) fn check_limit(&self, needed: u64, used: u64, end: Offset) -> Result<()> {
         // A private copy is full when its file would be.
         let seal = if matches!(self.backing, Backing::Memory { behind: None }) { 0 } else { BLOCK };
-        let excess = self.excess.load(Ordering::Relaxed);
-        // A step that may exceed the limit need not find one free piece below it.
-        let scattered = if excess > 0 { self.max_len / 4 } else { 0 };
-        let most = self.max_len.saturating_add(excess);
-        if used.saturating_add(seal) <= most && end.0.saturating_add(seal) <= most.saturating_add(scattered) {
+        let most = |excess: &AtomicU64| self.max_len.saturating_add(excess.load(Ordering::Relaxed));
+        let is_within = |bytes: u64, excess: &AtomicU64| bytes.saturating_add(seal) <= most(excess);
+        if is_within(used, &self.excess) && is_within(end.0, &self.excess_of_end) {
             return Ok(());
         }
         Err(Error::Full { path: self.path.clone(), needed, why: FullReason::MaxSize(self.max_len) })
