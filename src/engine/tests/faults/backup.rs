@@ -11,7 +11,7 @@ use super::calls::Faults;
 use super::kills::{STORES, Stop};
 use super::medium::{Cuts, Image, Medium};
 use super::support::setting;
-use super::{Content, NAMED, check, content, put, support};
+use super::{Content, NAMED, Version, check, content, put, support};
 use crate::engine::Engine;
 use crate::engine::backup::options::BackupOptions;
 use crate::engine::open::place::part_of;
@@ -173,7 +173,7 @@ fn a_power_cut_leaves_a_whole_backup_under_its_name() {
         mark.resize(BLOCK as usize, 0);
         let medium = Medium::of_image(&Image::blank(mark), Cuts::Sampled, u64::from(keys) + 1);
         medium.state().most_images = 0;
-        medium.state().contents = vec![Arc::new(expected)];
+        medium.state().contents = vec![Version::new(expected)];
         let disk = Arc::new(AtName { medium, images: Mutex::default(), changed_since: AtomicBool::new(false) });
         let standing = witness::stand(disk.clone());
         back_up(&engine, &path, BackupOptions::new()).unwrap();
@@ -186,7 +186,7 @@ fn a_power_cut_leaves_a_whole_backup_under_its_name() {
             fs::write(&cut, &image.bytes).unwrap();
             let opened = Engine::open(&cut, Settings { create: false, ..Settings::default() });
             let copy = opened.unwrap_or_else(|error| panic!("{}: {error}", image.cut));
-            assert_eq!(content(&copy).unwrap(), *image.accepted[0], "{}", image.cut);
+            assert_eq!(content(&copy).unwrap(), image.accepted[0].content, "{}", image.cut);
             check(&copy).unwrap();
             drop(copy);
             fs::remove_file(&cut).unwrap();

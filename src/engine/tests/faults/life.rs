@@ -6,10 +6,12 @@ use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::medium::Medium;
-use super::{Content, NAMED, batch_of, check, content, content_at, drop_named, key, map_of, put, rename};
+use super::{Content, NAMED, NAMES, Version, batch_of, check, content, content_at, drop_named, evicted_by, key};
+use super::{lacks_at_most, map_of, put, rename, value};
 use crate::engine::Engine;
 use crate::engine::read::pins::Pin;
 use crate::engine::settings::{Durability, Opened, Settings};
@@ -26,6 +28,10 @@ pub(super) enum Step {
         len: u32,
     },
     Remove {
+        key: u16,
+    },
+    /// A key is read, so that a store that evicts spares its entry.
+    Read {
         key: u16,
     },
     /// Keys to put (with the length of the value) or to remove, all in one commit, or given up at the end.
@@ -76,6 +82,16 @@ pub(super) struct Life<'p> {
     pub(super) engine: Option<Arc<Engine>>,
     /// Values are numbered, so that no two in a generation are equal.
     pub(super) values: u32,
+    /// How many entries the store has evicted, in all openings.
+    pub(super) evicted: u64,
+    /// It has spared some.
+    pub(super) spared: bool,
+    /// How many of them this opening has, up to the last look.
+    pub(super) evicted_by_this: u64,
+    /// The first content that what is evicted from now on may be missing in.
+    pub(super) from: usize,
+    /// The file was as long as this when it was opened.
+    pub(super) opened_len: u64,
     /// Snapshots, with the contents they must show.
     pub(super) held: Vec<(Pin<Arc<Engine>>, Content)>,
     /// Keeps superblocks from being written.
@@ -85,7 +101,24 @@ pub(super) struct Life<'p> {
 /// Snapshots that are held at the same time.
 const MOST_HELD: usize = 2;
 
-impl Life<'_> {
+impl<'p> Life<'p> {
+    pub(super) fn new(path: &'p Path, settings: Settings, medium: Arc<Medium>) -> Life<'p> {
+        Life {
+            path,
+            settings,
+            medium,
+            engine: None,
+            values: 0,
+            evicted: 0,
+            spared: false,
+            evicted_by_this: 0,
+            from: 0,
+            opened_len: 0,
+            held: Vec::new(),
+            opener: None,
+        }
+    }
+
     /// Puts the file as the system shows it in place, and opens it.
     pub(super) fn open(&mut self) -> std::result::Result<(), String> {
         let _standing = witness::stand(self.medium.clone());
@@ -103,6 +136,7 @@ impl Life<'_> {
             drop(state);
             match opened {
                 Ok(engine) => {
+                    (self.evicted_by_this, self.opened_len) = (0, engine.mapping.len());
                     self.engine = Some(Arc::new(engine));
                     return Ok(());
                 }
@@ -128,7 +162,49 @@ impl Life<'_> {
     }
 
     fn newest(&self) -> Content {
-        (**self.medium.state().contents.last().unwrap()).clone()
+        self.medium.state().contents.last().unwrap().content.clone()
+    }
+
+    /// How many entries were evicted since the last look; `None` if that is unknown, because all was cleared.
+    fn evicted_since(&self) -> Option<u64> {
+        evicted_by(&self.engine()).map(|evicted| evicted - self.evicted_by_this)
+    }
+
+    /// Checks that nothing is missing but what was evicted since the last look, and that the file is no longer than its
+    /// limit, or than it was when it was opened. What was evicted may be missing in all images since then.
+    fn note_evicted(&mut self) -> std::result::Result<(), String> {
+        if self.settings.evict.is_none() {
+            return Ok(());
+        }
+        let (engine, most) = (self.engine(), self.evicted_since());
+        let (len, most_len) = (engine.mapping.len(), self.settings.max_size.max(self.opened_len));
+        if len > most_len {
+            return Err(format!("a cache of {most_len} bytes takes {len}"));
+        }
+        if most == Some(0) {
+            self.from = self.medium.state().contents.len() - 1;
+            return Ok(());
+        }
+        self.evicted_by_this = evicted_by(&engine).unwrap_or(0);
+        self.evicted += most.unwrap_or(0);
+        self.spared |= engine.upkeep.evicted.spared.load(Ordering::Relaxed) > 0;
+        let found = content(&engine)?;
+        self.note_gone(found, most)
+    }
+
+    fn note_gone(&mut self, found: Content, most: Option<u64>) -> std::result::Result<(), String> {
+        let mut state = self.medium.state();
+        let newest = state.contents[state.contents.len() - 1].clone();
+        if !lacks_at_most(&found, &newest.content, most) {
+            return Err(format!("{most:?} were evicted: found {found:?} of {:?}", newest.content));
+        }
+        let from = self.from.min(state.contents.len() - 1);
+        state.contents[from..].iter().for_each(|version| version.note_evicted(&found));
+        if found != newest.content {
+            state.contents.push(Version::new(found));
+        }
+        self.from = state.contents.len() - 1;
+        Ok(())
     }
 
     /// All commits so far are durable.
@@ -141,6 +217,8 @@ impl Life<'_> {
     /// one (`begun`).
     fn come_back(&mut self, begun: bool) -> std::result::Result<(), String> {
         self.opener = None;
+        // The dead process may have counted more than has reached the file.
+        let most = self.evicted_since();
         self.engine = None;
         self.held.clear();
         let poisoned = {
@@ -159,13 +237,17 @@ impl Life<'_> {
         };
         let found = content(&engine)?;
         let mut state = self.medium.state();
-        if begun && state.contents.len() > 1 && *state.contents[state.contents.len() - 2] == found {
+        let is = |version: &Version| lacks_at_most(&found, &version.content, most);
+        if begun && state.contents.len() > 1 && is(&state.contents[state.contents.len() - 2]) {
             state.contents.pop();
         }
-        if *state.contents[state.contents.len() - 1] != found {
+        if !is(&state.contents[state.contents.len() - 1]) {
             return Err(format!("after a kill: found {found:?}, and not {:?}", state.contents.last()));
         }
         drop(state);
+        if self.settings.evict.is_some() {
+            self.note_gone(found, most)?;
+        }
         if recovered {
             // The result of recovery is durable.
             self.all_durable();
@@ -182,7 +264,7 @@ impl Life<'_> {
     ) -> std::result::Result<(), String> {
         let changes = next != self.newest();
         if changes {
-            self.medium.state().contents.push(Arc::new(next));
+            self.medium.state().contents.push(Version::new(next));
         }
         let engine = self.engine();
         let mine = self.medium.state().contents.len() - 1;
@@ -202,11 +284,12 @@ impl Life<'_> {
             }
             // The commit may have happened nevertheless.
             Err(error @ (Error::Poisoned { .. } | Error::Io { .. })) if engine.is_poisoned() => {
-                let found = content(&engine)?;
+                let (found, most) = (content(&engine)?, self.evicted_since());
                 let mut state = self.medium.state();
-                if changes && found == *state.contents[state.contents.len() - 2] {
+                let is = |version: &Version| lacks_at_most(&found, &version.content, most);
+                if changes && is(&state.contents[state.contents.len() - 2]) {
                     state.contents.pop();
-                } else if found != *state.contents[state.contents.len() - 1] {
+                } else if !is(&state.contents[state.contents.len() - 1]) {
                     return Err(format!("after {error}: found {found:?}"));
                 }
                 Ok(())
@@ -284,6 +367,17 @@ impl Life<'_> {
                 } else {
                     done
                 }
+            }
+            Step::Read { key: number } => {
+                let engine = self.engine();
+                if *number & NAMED != 0 && !NAMES.iter().any(|name| matches!(engine.find_named(name), Ok(Some(_)))) {
+                    return Ok(());
+                }
+                let expected = self.newest().get(number).map(|&of| value(of));
+                let map = map_of(&engine, *number).map_err(|error| error.to_string())?;
+                let found = engine.read(map, &key(*number), |value, _| value.to_vec());
+                let found = found.map_err(|error| error.to_string())?;
+                if found == expected { Ok(()) } else { Err(format!("it was read as {found:?}")) }
             }
             Step::Transaction { changes, durability, commit } => {
                 let mut next = self.newest();
@@ -391,9 +485,9 @@ impl Life<'_> {
                     if settings.durability == Durability::Synced || small || waits {
                         return;
                     }
-                    let mut next = (**medium.state().contents.last().unwrap()).clone();
+                    let mut next = medium.state().contents.last().unwrap().content.clone();
                     next.insert(number, new);
-                    medium.state().contents.push(Arc::new(next));
+                    medium.state().contents.push(Version::new(next));
                     if put(&engine, number, new).is_err() {
                         // The flushing thread has the writer lock.
                         medium.state().contents.pop();
@@ -407,7 +501,8 @@ impl Life<'_> {
     /// Lives through the steps of a generation, to its end.
     pub(super) fn live(&mut self, steps: &[Step]) -> std::result::Result<(), String> {
         for step in steps {
-            self.step(step).map_err(|what| format!("{step:?}: {what}"))?;
+            let done = self.step(step).and_then(|()| self.note_evicted());
+            done.map_err(|what| format!("{step:?}: {what}"))?;
         }
         let engine = self.engine();
         self.opener = None;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Content;
+use super::Version;
 use super::support::Random;
 use crate::file::layout::{BLOCK, EXTENTS, LIVE, MAGIC, SUPERBLOCK_A, SUPERBLOCK_B, live};
 use crate::file::witness::Recorder;
@@ -45,7 +45,7 @@ pub(super) struct Image {
     /// The sectors that were ever written.
     written: Vec<bool>,
     /// The contents that are right, the oldest first.
-    pub(super) accepted: Vec<Arc<Content>>,
+    pub(super) accepted: Vec<Arc<Version>>,
     /// When and how the power was cut.
     pub(super) cut: String,
 }
@@ -79,7 +79,7 @@ pub(super) struct State {
     /// How many random ones could have been taken.
     moments: u64,
     /// The contents after each commit that began; a cut may return to the first.
-    pub(super) contents: Vec<Arc<Content>>,
+    pub(super) contents: Vec<Arc<Version>>,
     /// How many of them a cut can no longer undo.
     pub(super) durable_commits: usize,
     /// The process dies after this many more stores.

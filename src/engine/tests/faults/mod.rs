@@ -18,8 +18,9 @@ pub(super) mod support;
 mod together;
 mod upkeep;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zerocopy::FromBytes;
 
@@ -33,6 +34,49 @@ use crate::file::log;
 
 /// The value of each key: its number and its length.
 type Content = BTreeMap<u16, (u32, u32)>;
+
+/// The content after a commit. In a store that evicts, commits that only evict come between it and the next one: what
+/// they may have removed is known once they are done, and may be absent then in any image of the time before.
+#[derive(Debug, Default)]
+struct Version {
+    content: Content,
+    evicted: Mutex<BTreeSet<u16>>,
+}
+
+impl Version {
+    fn new(content: Content) -> Arc<Version> {
+        Arc::new(Version { content, evicted: Mutex::default() })
+    }
+
+    /// Whether an image of the time from this commit to the next one may show this content.
+    fn admits(&self, found: &Content) -> bool {
+        let evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+        is_part_of(found, &self.content)
+            && self.content.keys().all(|number| found.contains_key(number) || evicted.contains(number))
+    }
+
+    /// Notes that whatever differs in this later content may have been evicted before.
+    fn note_evicted(&self, later: &Content) {
+        let gone = self.content.iter().filter(|(number, of)| later.get(number) != Some(of)).map(|(&number, _)| number);
+        self.evicted.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
+    }
+}
+
+/// Whether all that was found is in the whole, with the same value.
+fn is_part_of(found: &Content, whole: &Content) -> bool {
+    found.iter().all(|(number, of)| whole.get(number) == Some(of))
+}
+
+/// Whether all that a content lacks of the whole was evicted. At most `most` entries were; without a number, any.
+fn lacks_at_most(found: &Content, whole: &Content, most: Option<u64>) -> bool {
+    is_part_of(found, whole) && most.is_none_or(|most| (whole.len() - found.len()) as u64 <= most)
+}
+
+/// How many entries an opening of a store has evicted, unless it has cleared everything.
+fn evicted_by(engine: &Engine) -> Option<u64> {
+    let evicted = &engine.upkeep.evicted;
+    (evicted.clears.load(Ordering::Relaxed) == 0).then(|| evicted.entries.load(Ordering::Relaxed))
+}
 
 fn key(number: u16) -> Vec<u8> {
     // Various lengths, so that records begin anywhere in a sector. Neither keys nor values are all zeros, for zeros on

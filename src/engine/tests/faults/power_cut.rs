@@ -23,9 +23,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use super::life::{Life, Step};
 use super::medium::{Cuts, Image, MOST_IMAGES, Medium};
 use super::support::{self, Random, setting};
-use super::{Content, NAMED, check, content, expires, key, value};
+use super::{Content, NAMED, Version, check, content, evicted_by, expires, key, lacks_at_most, value};
 use crate::engine::Engine;
-use crate::engine::settings::{Access, Durability, Limits, Opened, Settings};
+use crate::engine::settings::{Access, Durability, Limits, Opened, Policy, Settings};
 use crate::error::Error;
 use crate::file::layout::{BLOCK, CREATION_MAGIC, DEFAULT_MAP};
 use crate::file::witness::{self, Recorder};
@@ -55,7 +55,18 @@ struct Taste {
     edges: bool,
     /// Now and then superblocks cannot be written for a while.
     held_up: bool,
+    /// The store evicts, and what is written in a generation is about as much as it holds.
+    evict: Option<Policy>,
 }
+
+/// The limit of a store that evicts: the least that there is.
+const CACHE: u64 = 1 << 20;
+
+/// A recovery may exceed it by this, as `docs/limits.md` says: by a few blocks of an index.
+const EXCESS: u64 = 4 * BLOCK;
+
+/// The most that a transaction of a store that evicts may take to find room for certain is a 128th of its limit.
+const SURE_TO_FIT: u32 = (CACHE / 128) as u32;
 
 impl Taste {
     fn key(self) -> impl Strategy<Value = u16> + Clone {
@@ -71,15 +82,22 @@ impl Taste {
 
     fn step(self) -> impl Strategy<Value = Step> + Clone {
         let (key, len) = (self.key(), self.lengths());
-        let change = (key.clone(), prop_oneof![3 => len.clone().prop_map(Some), 1 => Just(None)]);
+        let most = if self.evict.is_some() { SURE_TO_FIT / self.changes as u32 - 100 } else { u32::MAX };
+        let of_change = len.clone().prop_map(move |len| Some(len.min(most)));
+        let change = (key.clone(), prop_oneof![3 => of_change, 1 => Just(None)]);
         let durability = prop_oneof![Just(Durability::Buffered), Just(Durability::Synced)];
         let transaction = (prop::collection::vec(change, 1..=self.changes), durability, prop::bool::weighted(0.85))
             .prop_map(|(changes, durability, commit)| Step::Transaction { changes, durability, commit });
         let upkeep = prop_oneof![
             2 => (1..30u32).prop_map(|stop| Step::Compact { stop }),
             2 => Just(Step::Maintain),
-            2 => Just(Step::Hold),
+            // While snapshots fill a store that evicts, it refuses changes.
+            if self.evict.is_some() { 0 } else { 2 } => Just(Step::Hold),
         ];
+        // Few, again and again: they are spared.
+        let read = key.clone().prop_map(|key| Step::Read { key: (key % 64) | (key & NAMED) });
+        // With long values, much waits for a checkpoint, which in turn waits for the flush.
+        let waits = self.edges || self.evict.is_some();
         let usual = prop_oneof![
             12 => (key.clone(), len.clone()).prop_map(|(key, len)| Step::Put { key, len }),
             4 => key.clone().prop_map(|key| Step::Remove { key }),
@@ -90,10 +108,11 @@ impl Taste {
             1 => Just(Step::Reopen),
             2 => (0..60u64).prop_map(|after| Step::Kill { after }),
             u32::from(self.flushes_fail) => Just(Step::FlushFails),
-            // With long values, much waits for a checkpoint, which in turn waits for the flush.
-            if self.edges { 0 } else { 2 } => (key, len).prop_map(|(key, len)| Step::DuringNextFlush { key, len }),
+            if waits { 0 } else { 2 } => (key, len).prop_map(|(key, len)| Step::DuringNextFlush { key, len }),
         ];
-        let maps = prop_oneof![Just(Step::Drop), Just(Step::Rename)];
+        // It copies the map in one transaction, which may be too large for a store that evicts.
+        let rename = if self.evict.is_some() { 0 } else { 1 };
+        let maps = prop_oneof![1 => Just(Step::Drop), rename => Just(Step::Rename)];
         let superblock = prop_oneof![Just(Step::HoldUp), Just(Step::LetGo)];
         let weight = |has: bool, weight: u32| if has { weight } else { 0 };
         prop_oneof![
@@ -101,6 +120,7 @@ impl Taste {
             weight(self.upkeep, 7) => upkeep,
             weight(self.maps, 3) => maps,
             weight(self.held_up, 5) => superblock,
+            weight(self.evict == Some(Policy::SecondChance), 90) => read,
         ]
     }
 
@@ -109,6 +129,7 @@ impl Taste {
         let put = (self.key(), self.lengths()).prop_map(|(key, len)| Step::Put { key, len });
         let (puts, most) = match self {
             Taste { again: true, .. } => (100, 4),
+            Taste { evict: Some(_), .. } => (100, 300),
             Taste { upkeep: true, .. } => (60, 60),
             Taste { edges: true, .. } => (60, 60),
             _ => (0, 12),
@@ -123,7 +144,8 @@ impl Taste {
         let lock_timeout = Duration::from_secs(2);
         let smallest_log = self.extent * BLOCK;
         let limits = if self.upkeep { Limits { smallest_log, ..Limits::tiny() } } else { Limits::default() };
-        Settings { checkpoint_every, durability, lock_timeout, limits, ..Settings::default() }
+        let (evict, max_size) = (self.evict, if self.evict.is_some() { CACHE } else { u64::MAX });
+        Settings { checkpoint_every, durability, lock_timeout, limits, evict, max_size, ..Settings::default() }
     }
 }
 
@@ -137,25 +159,34 @@ struct Place {
     _folder: tempfile::TempDir,
     store: PathBuf,
     image: PathBuf,
+    /// How many entries were evicted, and in how many generations some were spared.
+    evicted: AtomicU64,
+    sparing: AtomicU64,
 }
 
 impl Place {
     fn new() -> Place {
         let folder = support::folder();
         let (store, image) = (folder.path().join("store"), folder.path().join("image"));
-        Place { _folder: folder, store, image }
+        Place { _folder: folder, store, image, evicted: AtomicU64::new(0), sparing: AtomicU64::new(0) }
     }
 }
 
 /// Checks that the content found in an image is right, and that nothing about it is wrong.
 fn check_found(engine: &Engine, image: &Image) -> std::result::Result<Content, String> {
     let found = content(engine)?;
-    if !image.accepted.iter().any(|accepted| **accepted == found) {
+    if !image.accepted.iter().any(|accepted| accepted.admits(&found)) {
         let opened = engine.opened;
         return Err(format!("{opened:?}: found {found:?}, which is none of {:?}", image.accepted));
     }
     check(engine)?;
     Ok(found)
+}
+
+/// Checks that a store that evicts is as long as its limit allows after a recovery.
+fn check_len(engine: &Engine) -> std::result::Result<(), String> {
+    let (len, limit) = (engine.mapping.len(), engine.settings.max_size);
+    if len <= limit.saturating_add(EXCESS) { Ok(()) } else { Err(format!("{len} bytes, and the limit is {limit}")) }
 }
 
 /// Opens an image, and runs all checks.
@@ -171,11 +202,13 @@ fn look(path: &Path, image: &Image, settings: &Settings, random: &mut Random) ->
         return Err(format!("a disk after a power cut was opened as {:?}", engine.opened));
     }
     let mut expected = check_found(&engine, image)?;
+    check_len(&engine)?;
     // A new life begins with nothing of an old one.
     if random.one_in(4) {
         expected.insert(9, (u32::MAX, 40));
         engine.put(DEFAULT_MAP, &key(9), &value((u32::MAX, 40)), expires(9)).map_err(text)?;
-        if content(&engine)? != expected {
+        let found = content(&engine)?;
+        if !found.contains_key(&9) || !lacks_at_most(&found, &expected, evicted_by(&engine)) {
             return Err("a put after the recovery did not come out right".into());
         }
         check(&engine)?;
@@ -189,7 +222,7 @@ fn look_only(path: &Path, image: &Image, settings: &Settings) -> std::result::Re
     match Engine::open(path, settings) {
         Ok(engine) => drop(check_found(&engine, image).map_err(|what| format!("for reading: {what}"))?),
         // A creation that was cut short holds nothing to read.
-        Err(Error::NotAStore { .. }) if image.accepted[0].is_empty() => {}
+        Err(Error::NotAStore { .. }) if image.accepted[0].content.is_empty() => {}
         Err(error) => return Err(error.to_string()),
     }
     if fs::read(path).unwrap() == image.bytes { Ok(()) } else { Err("a reader has changed the file".into()) }
@@ -217,22 +250,24 @@ fn generation_of(
     let medium = Medium::of_image(start, cuts, random.next());
     medium.state().most_images = most_images;
     let (path, settings) = (place.store.as_path(), settings.clone());
-    let medium_of_life = medium.clone();
-    let mut life =
-        Life { path, settings, medium: medium_of_life, engine: None, values: 0, held: Vec::new(), opener: None };
+    let mut life = Life::new(path, settings, medium.clone());
     life.open().map_err(|what| format!("{}: {what}", start.cut))?;
+    check_len(&life.engine())?;
     // After another cut during recovery, the result is the same.
-    let found = Arc::new(content(&life.engine())?);
+    let found = content(&life.engine())?;
     {
         let mut state = medium.state();
-        if !state.contents.contains(&found) {
+        if !state.contents.iter().any(|version| version.admits(&found)) {
             return Err(format!("{}: found {found:?}, which is none of {:?}", start.cut, state.contents));
         }
+        let found = Version::new(found);
         state.images.iter_mut().for_each(|image| image.accepted = vec![found.clone()]);
         state.contents = vec![found];
         state.durable_commits = 0;
     }
     life.live(steps)?;
+    place.evicted.fetch_add(life.evicted, Ordering::Relaxed);
+    place.sparing.fetch_add(u64::from(life.spared), Ordering::Relaxed);
     Ok(std::mem::take(&mut medium.state().images))
 }
 
@@ -261,20 +296,35 @@ fn run(
     Ok(looked)
 }
 
-/// Tries histories until a share of all images has been checked.
-fn explore(share: u64, taste: Taste) {
+/// The least entries that have to be evicted for a search to have shown anything.
+const LEAST_EVICTED: u64 = 100;
+
+/// Tries histories until a share of all images has been checked. Returns how many entries were evicted, and in
+/// how many generations some were spared.
+fn explore(share: u64, taste: Taste) -> (u64, u64) {
     let images = setting("SLOTLOG_TEST_IMAGES", 100_000) * share / 100;
     let seed = setting("SLOTLOG_TEST_SEED", u64::from(std::process::id()) << 16 ^ crate::engine::clock::now());
     println!("SLOTLOG_TEST_SEED={seed}");
     let place = Place::new();
     let (mut tried, mut round) = (0, seed);
-    while tried < images {
+    // A few histories may evict nothing, or spare nothing; many do.
+    let has_seen = |tried: u64| {
+        let (evicted, sparing) = (place.evicted.load(Ordering::Relaxed), place.sparing.load(Ordering::Relaxed));
+        let is_enough = match taste.evict {
+            None => true,
+            Some(Policy::SecondChance) => evicted > LEAST_EVICTED && sparing > 0,
+            Some(_) => evicted > LEAST_EVICTED,
+        };
+        is_enough || tried > 20_000
+    };
+    while tried < images || !has_seen(tried) {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&round.to_le_bytes());
         let config = Config {
-            cases: 64,
+            // The histories of a store that evicts are long.
+            cases: if taste.evict.is_some() { 4 } else { 64 },
             failure_persistence: None,
-            max_shrink_iters: if taste.edges { 40 } else { 2000 },
+            max_shrink_iters: if taste.edges || taste.evict.is_some() { 40 } else { 2000 },
             ..Config::default()
         };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
@@ -298,7 +348,9 @@ fn explore(share: u64, taste: Taste) {
         round = round.wrapping_add(1);
     }
     let all = IMAGES.fetch_add(tried, Ordering::Relaxed) + tried;
-    println!("{tried} images, {all} in all");
+    let (evicted, sparing) = (place.evicted.into_inner(), place.sparing.into_inner());
+    println!("{tried} images, {all} in all; {evicted} entries were evicted, and some spared {sparing} times");
+    (evicted, sparing)
 }
 
 const SMALL: Taste = Taste {
@@ -316,6 +368,7 @@ const SMALL: Taste = Taste {
     extent: 1,
     edges: false,
     held_up: false,
+    evict: None,
 };
 
 const AGAIN: Taste = Taste { keys: 1, short: 480, usual: 480, long: 480, again: true, ..SMALL };
@@ -426,6 +479,25 @@ fn an_index_that_is_resized_line_by_line() {
 #[test]
 fn an_index_that_grows() {
     explore(10, Taste { keys: 900, usual: 12, long: 40, changes: 250, ..SMALL });
+}
+
+const CACHED: Taste = Taste { keys: 120, usual: 20_000, long: 32_000, evict: Some(Policy::Oldest), ..SMALL };
+
+/// A store that evicts: what is gone was evicted, what is there is what was last written, and nothing comes back.
+#[test]
+fn a_store_that_evicts() {
+    let (evicted, _) = explore(1, CACHED);
+    assert!(evicted > LEAST_EVICTED, "{evicted} entries were evicted");
+}
+
+/// The same, where entries that were read are moved beside those that are evicted, in small steps, with several maps.
+#[test]
+fn a_store_that_spares_what_was_read() {
+    let evict = Some(Policy::SecondChance);
+    let (keys, usual, checkpoint_every) = (600, 6000, 128 << 10);
+    let taste = Taste { evict, keys, usual, checkpoint_every, upkeep: true, maps: true, ..CACHED };
+    let (evicted, sparing) = explore(1, taste);
+    assert!(evicted > LEAST_EVICTED && sparing > 0, "{evicted} entries were evicted, some were spared {sparing} times");
 }
 
 /// Short histories, in which the power is cut before every flush and at the end in all possible ways; the next one
