@@ -600,8 +600,10 @@ fn openings_that_differ_share_a_cache_and_those_that_evict_are_never_refused() {
         let (smallest, store) = smallest.min_by_key(|(opening, _)| opening.limit).unwrap();
         let limit = smallest.limit.unwrap();
         for number in 0..8 * limit / 1000 {
-            let key = number.to_le_bytes();
-            store.insert(key, [7; 1000]).unwrap_or_else(|error| panic!("seed {seed}, {smallest:?}, {error}"));
+            let (key, before) = (number.to_le_bytes(), file_len(&path));
+            let done = store.insert(key, [7; 1000]);
+            done.unwrap_or_else(|error| panic!("seed {seed}, {smallest:?}: {error}"));
+            assert!(file_len(&path) <= limit.max(before), "seed {seed}: {} of {before}", file_len(&path));
             model.0.insert(key.to_vec(), Some(vec![7; 1000]));
         }
         assert!(model.check(store) > 100, "seed {seed}");
