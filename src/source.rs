@@ -125,8 +125,12 @@ impl ReadKeys for Source {
 }
 
 impl ChangeKeys for &Source {
+    #[inline(always)]
     fn insert(self, map: MapId, key: &[u8], value: &[u8], until: Option<SystemTime>) -> Result<()> {
-        self.engine().put(map, key, value, until.map(deadline))
+        match self {
+            Source::Lasting(engine) => engine.put(map, key, value, until.map(deadline)),
+            Source::Following(following) => following.engine().put(map, key, value, until.map(deadline)),
+        }
     }
 
     fn remove(self, map: MapId, key: &[u8]) -> Result<bool> {

@@ -77,7 +77,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("engine/write", &["slots", "reclaim", "reserve", "space", "regions", "commit", "turn", "tables", "sync"]),
     ("engine/read", &["kept", "sharing", "pins", "unpinned", "get", "cursor", "pinned", "history"]),
     ("engine/upkeep", &["resize", "expiry", "quarantine", "clean", "evict", "share", "compact", "scrub", "maintain"]),
-    ("engine/change", &["one", "named", "batch", "savepoint", "maps", "origin", "bookmarks", "bounded"]),
+    ("engine/change", &["straight", "one", "named", "batch", "savepoint", "maps", "origin", "bookmarks", "bounded"]),
     ("engine/open", &["path", "aside", "seat", "build", "recovery", "roads", "close", "place"]),
     ("engine/verify", &["report", "pace", "derived", "tables", "snapshot", "store"]),
     ("engine/salvage", &["reader", "front", "survey", "strands", "slots", "judge"]),

@@ -11,7 +11,7 @@
 //! | [`backup`] | copies one commit | `report` `options` `copy` |
 //! | [`verify`] | checks everything | `report` `pace` `derived` `tables` `snapshot` `store` |
 //! | [`open`] | opens and closes; recovers | `path` `aside` `seat` `build` `recovery` `roads` `close` `place` |
-//! | [`change`] | what users change, each a turn | `one` `batch` `maps` `origin` `bookmarks` `bounded` |
+//! | [`change`] | what users change, each a turn | `straight` `one` `batch` `maps` `origin` `bookmarks` `bounded` |
 //! | [`upkeep`] | resizes, cleans, compacts | `resize` `expiry` `clean` `evict` `share` `compact` `maintain` |
 //! | [`read`] | pins, and what they see | `kept` `sharing` `pins` `unpinned` `get` `cursor` `pinned` `history` |
 //! | [`mod@write`] | turns, commits | `slots` `reclaim` `reserve` `space` `regions` `commit` `turn` `tables` `sync` |
@@ -25,7 +25,8 @@
 //!
 //! 1. [`change::one`] takes a turn ([`write::turn`]), which locks the gate and the word in the file
 //!    ([`processes::gate`], [`processes::lock_word`]) and finishes what a dead writer left ([`write::commit`]).
-//! 2. It looks the key up ([`lookup::keys`]); a map without a free slot gets more ([`upkeep::resize`]).
+//! 2. It looks the key up ([`lookup::keys`]); a map without a free slot gets more ([`upkeep::resize`]). A put that
+//!    finds everything as the one before has left it takes a [shorter way](change::straight) to the commit.
 //! 3. [`write::commit`] makes room in the log ([`write::space`]), appends, stores the commit point, publishes the slot
 //!    ([`write::slots`]) and shows the commit ([`processes::notice`] wakes the waiters).
 //! 4. The write does its share of upkeep ([`upkeep::share`]), and gives the turn back.

@@ -12,7 +12,7 @@ use super::layout::{
     BLOCK, KeyHash, LINE, MAX_FILE_LEN, MapId, Offset, REGION_HEADER, REGION_MAGIC, REGION_TOTALS, RegionHeader, SLOTS,
     Seq, extent_blocks, extent_offset, extent_word, lines_of_blocks, slot,
 };
-use super::mapping::{Mapping, Window, Word, tagged};
+use super::mapping::{Door, Mapping, Window, Word, tagged, tagged_and_bare};
 use super::totals::{self, Banks};
 use crate::error::Result;
 
@@ -73,6 +73,47 @@ pub(crate) enum Searched<T> {
     Absent,
     /// A line lies beyond the window.
     Beyond,
+}
+
+/// A slot that was found, in its line.
+#[derive(Clone, Copy)]
+pub(crate) struct Spot<'a> {
+    words: &'a [Word; 8],
+    /// Offset of the line.
+    line: u64,
+    place: usize,
+}
+
+impl Spot<'_> {
+    /// Gives the slot to a key: stores the further bits of its hash, and points the slot at its record.
+    #[inline(always)]
+    pub(crate) fn give(self, door: Door<'_>, hash: KeyHash, record: Offset) {
+        let place = self.place.min(SLOTS - 1);
+        let (further, third) = if place < 3 { (SLOTS, place) } else { (SLOTS + 1, place - 3) };
+        let shift = KeyHash::FURTHER_BITS * third as u32;
+        let mask = ((1 << KeyHash::FURTHER_BITS) - 1) << shift;
+        let bits = self.words[further].relaxed() & !mask | hash.further() << shift;
+        door.store(&self.words[further], self.line + 8 * further as u64, bits, Ordering::Relaxed);
+        self.publish(door, hash, record);
+    }
+
+    /// Points the slot of a key at its newest record: one release store.
+    #[inline(always)]
+    pub(crate) fn publish(self, door: Door<'_>, hash: KeyHash, record: Offset) {
+        let place = self.place.min(SLOTS - 1);
+        let slot = slot::new(hash.tag(), record.0);
+        door.store(&self.words[place], self.line + 8 * place as u64, slot, Ordering::Release);
+    }
+}
+
+/// What a writer's [lean search](Lines::seek) found.
+pub(crate) enum Sought<'a, T> {
+    /// A record, what the closure said of it, and its slot.
+    Found(Spot<'a>, Offset, T),
+    /// The key has no slot. This one was never used.
+    Vacant(Spot<'a>),
+    /// It has to be looked for in another way.
+    Unclear,
 }
 
 /// The counters of a map, as its region keeps them.
@@ -147,6 +188,15 @@ pub(crate) struct NewRegion {
     pub(crate) totals: Totals,
 }
 
+/// Where an index is, and what its header says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Located {
+    offset: Offset,
+    lines: u64,
+    since: Seq,
+    previous: Offset,
+}
+
 /// One map's index.
 #[derive(Clone, Copy)]
 pub(crate) struct Index<'a> {
@@ -158,6 +208,18 @@ pub(crate) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
+    /// An index that was located before, and is still there.
+    #[inline(always)]
+    pub(crate) fn again(mapping: &'a Mapping, Located { offset, lines, since, previous }: Located) -> Index<'a> {
+        Index { mapping, offset, lines, since, previous }
+    }
+
+    /// Where it is, for [another time](Index::again).
+    pub(crate) fn located(&self) -> Located {
+        let Index { offset, lines, since, previous, .. } = *self;
+        Located { offset, lines, since, previous }
+    }
+
     /// The index whose region is in the extent that a word of the map table names. Only the header fields that a read
     /// needs are looked at; a damaged header shows in what searches find, as damaged slots do.
     #[inline(always)]
@@ -291,6 +353,12 @@ impl<'a> Index<'a> {
         Ok(Counters { banks, totals })
     }
 
+    /// The same where the totals in force are known.
+    #[inline(always)]
+    pub(crate) fn counters_of(&self, totals: Totals) -> Result<Counters<'a>> {
+        Ok(Counters { banks: Banks::at(self.mapping, self.offset.0 + REGION_TOTALS)?, totals })
+    }
+
     /// The counters as of `seq`; `None` if commits have overtaken the reader.
     pub(crate) fn totals_at(&self, seq: Seq) -> Result<Option<Totals>> {
         Ok(totals::at_most(self.mapping, self.offset.0 + REGION_TOTALS, seq.0)?.map(Totals::from))
@@ -342,6 +410,22 @@ impl<'a> Index<'a> {
         Ok(self.mapping.load(self.as_lines().mark_of(hash))? & MARK != 0)
     }
 
+    /// The slot that points at this record, of a key with this hash.
+    #[inline(always)]
+    pub(crate) fn slot_of(&self, hash: KeyHash, record: Offset) -> Result<Option<Probe>> {
+        match self.as_lines().seek_slot_of(self.mapping.window(), hash, record) {
+            Sought::Found(spot, record, ()) => {
+                let line = (spot.line - self.line_offset(0)) / LINE;
+                Ok(Some(Probe::Found(SlotAt { line, place: spot.place }, record)))
+            }
+            Sought::Vacant(_) => Ok(None),
+            Sought::Unclear => {
+                let found = self.probe(hash, |offset| Ok(offset == record))?;
+                Ok(found.filter(|probe| matches!(probe, Probe::Found(..))))
+            }
+        }
+    }
+
     /// Its lines.
     #[inline(always)]
     pub(crate) fn as_lines(&self) -> Lines {
@@ -365,18 +449,19 @@ impl<'a> Index<'a> {
         let mut dead = None;
         for _ in 0..self.lines {
             let words = self.line(line)?;
-            let mut tagged = tagged(words, hash.tag());
+            // A slot without a key looks like one of tag zero.
+            let (mut tagged, mut vacant) = tagged_and_bare(words, hash.tag());
             while tagged != 0 {
-                let place = tagged.trailing_zeros() as usize;
-                tagged &= tagged - 1;
-                let value = words[place.min(SLOTS)].load();
+                let place = take_place(&mut tagged);
+                let value = words[place].load();
                 if value > slot::DEAD && is_key(Offset::of_slot(value))? {
                     return Ok(Some(Probe::Found(SlotAt { line, place }, Offset::of_slot(value))));
                 }
             }
-            for (place, word) in words[..SLOTS].iter().enumerate() {
+            while vacant != 0 {
+                let place = take_place(&mut vacant);
                 let at = SlotAt { line, place };
-                match word.relaxed() {
+                match words[place].relaxed() {
                     // Slots are first used in their order.
                     slot::EMPTY => return Ok(Some(Probe::Vacant(dead.unwrap_or(at), dead.is_some()))),
                     slot::DEAD => dead = dead.or(Some(at)),
@@ -418,22 +503,20 @@ impl<'a> Index<'a> {
     /// Gives a slot to a key: stores the further bits of its hash, and points the slot at its record.
     #[inline(always)]
     pub(crate) fn give(&self, at: SlotAt, hash: KeyHash, record: Offset) -> Result<()> {
-        let (line, offset, door) = (self.line(at.line)?, self.line_offset(at.line), self.mapping.door()?);
-        let place = at.place % SLOTS;
-        let further = SLOTS + place / 3;
-        let shift = KeyHash::FURTHER_BITS * (place % 3) as u32;
-        let mask = ((1 << KeyHash::FURTHER_BITS) - 1) << shift;
-        let bits = line[further].relaxed() & !mask | hash.further() << shift;
-        door.store(&line[further], offset + 8 * further as u64, bits, Ordering::Relaxed);
-        door.store(&line[place], offset + 8 * place as u64, slot::new(hash.tag(), record.0), Ordering::Release);
+        self.spot(at)?.give(self.mapping.door()?, hash, record);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn spot(&self, SlotAt { line, place }: SlotAt) -> Result<Spot<'a>> {
+        Ok(Spot { words: self.line(line)?, line: self.line_offset(line), place })
     }
 
     /// Points the slot of a key at its newest record: one release store.
     #[inline(always)]
     pub(crate) fn publish(&self, at: SlotAt, hash: KeyHash, record: Offset) -> Result<()> {
-        let slot = self.line_offset(at.line) + 8 * at.place as u64;
-        self.mapping.store(slot, slot::new(hash.tag(), record.0), Ordering::Release)
+        self.spot(at)?.publish(self.mapping.door()?, hash, record);
+        Ok(())
     }
 
     /// Gives a slot to the key of a record, unless it has one already, in an index that is not in force yet. `is_key`
@@ -606,6 +689,46 @@ impl Lines {
         }
     }
 
+    /// Looks for the slot of a key, or the first one that was never used, as long as no slot is dead. Passes the
+    /// offsets of the records whose slots have the tag of the key to `look`, until it breaks. An offset may lie before
+    /// all records. The caller holds the writer lock.
+    #[inline(always)]
+    pub(crate) fn seek<'a, T>(
+        self,
+        window: Window<'a>,
+        hash: KeyHash,
+        mut look: impl FnMut(Offset) -> ControlFlow<T>,
+    ) -> Sought<'a, T> {
+        let mut line = self.first_of(hash);
+        let mut left = self.count;
+        while left > 0 {
+            let Some(words) = window.words::<8>(line) else { return Sought::Unclear };
+            let (mut tagged, bare) = tagged_and_bare(words, hash.tag());
+            while tagged != 0 {
+                let place = take_place(&mut tagged);
+                let record = Offset::of_slot(words[place].load());
+                if let ControlFlow::Break(found) = look(record) {
+                    return Sought::Found(Spot { words, line, place }, record, found);
+                }
+            }
+            if bare != 0 {
+                let place = bare.trailing_zeros() as usize % 8;
+                let is_vacant = words[place].relaxed() == slot::EMPTY;
+                return if is_vacant { Sought::Vacant(Spot { words, line, place }) } else { Sought::Unclear };
+            }
+            line = self.next(line);
+            left -= 1;
+        }
+        Sought::Unclear
+    }
+
+    /// Looks for a slot that points at this record, of a key with this hash: no other key's slot does.
+    #[inline(always)]
+    pub(crate) fn seek_slot_of<'a>(self, window: Window<'a>, hash: KeyHash, record: Offset) -> Sought<'a, ()> {
+        let is_it = |offset| if offset == record { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        self.seek(window, hash, is_it)
+    }
+
     /// The record of the first slot of its first line whose tag fits a key; it is nearly always the right one. It may
     /// lie before all records.
     #[inline(always)]
@@ -651,13 +774,19 @@ fn hash_of_slot(words: &[Word; 8], place: usize, value: u64) -> KeyHash {
     KeyHash::from_parts(slot::tag(value), further & ((1 << KeyHash::FURTHER_BITS) - 1))
 }
 
+/// Takes the first of some places off them. There is one.
+#[inline(always)]
+fn take_place(places: &mut u32) -> usize {
+    let place = places.trailing_zeros() as usize % 8;
+    *places &= *places - 1;
+    place
+}
+
 /// Takes the first of the tagged slots off `tagged`. It is loaded again, so that its offset is one that was published,
 /// whatever has happened since.
 #[inline(always)]
 fn take_tagged(line: &[Word; 8], tagged: &mut u32) -> u64 {
-    let place = tagged.trailing_zeros() as usize % 8;
-    *tagged &= *tagged - 1;
-    line[place].load()
+    line[take_place(tagged)].load()
 }
 
 /// How many slots of a region of this many lines may be in use.
@@ -807,6 +936,28 @@ mod tests {
             index.iter().map(Result::unwrap).map(|slot| (slot.record.unwrap().0 / 8, slot.hash)).collect();
         assert_eq!(found.len() as u64, all);
         assert!(found.iter().all(|(&key, &hash)| hash == hash_of(key)), "all 45 bits come back");
+    }
+
+    #[test]
+    fn a_lean_search_of_a_writer_gives_away_no_slot_that_was_used() {
+        let mapping = Mapping::in_memory(BLOCK).unwrap();
+        let index = index(&mapping, 1);
+        let sought = |hash: KeyHash| index.as_lines().seek_slot_of(mapping.window(), hash, Offset(8));
+        let hash = |tag| KeyHash::from_parts(tag, 0);
+        assert!(matches!(sought(hash(5)), Sought::Vacant(Spot { place: 0, .. })));
+        insert(&index, 2, hash(5));
+        assert!(matches!(sought(hash(6)), Sought::Vacant(Spot { place: 1, .. })));
+        assert!(matches!(sought(hash(5)), Sought::Vacant(Spot { place: 1, .. })), "of another key with this tag");
+        // By its tag, this slot looks like an empty one.
+        insert(&index, 3, hash(0));
+        assert!(matches!(sought(hash(6)), Sought::Unclear));
+        assert_eq!(index.slot_of(hash(5), Offset(16)).unwrap(), index.probe(hash(5), |_| Ok(true)).unwrap());
+        assert_eq!(index.slot_of(hash(5), Offset(8)).unwrap(), None);
+        assert_eq!(find(&index, hash(0), 3), Some(3));
+        // So does a dead one.
+        let Some(Probe::Found(at, _)) = index.probe(hash(5), |_| Ok(true)).unwrap() else { panic!("it was inserted") };
+        index.retire(at).unwrap();
+        assert!(matches!(sought(hash(6)), Sought::Unclear));
     }
 
     #[test]

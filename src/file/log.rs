@@ -245,6 +245,12 @@ pub(crate) fn glance_at_entry<'a>(
     Some((key.get(..key_len as usize)?, value))
 }
 
+/// The number of the record at `offset`.
+#[inline(always)]
+pub(crate) fn seq_of(window: Window<'_>, offset: Offset) -> Option<Seq> {
+    window.frozen_words(offset).map(|[_, _, seq, _]| Seq(seq.get()))
+}
+
 /// Whether two keys of the same length are the same. Most are short, and a call of `memcmp` would take longer.
 #[inline(always)]
 fn is_same(one: &[u8], other: &[u8]) -> bool {
@@ -324,8 +330,9 @@ impl<'a> Entry<'a> {
     /// Bytes of the record.
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
-        let [expires, shortcut] = self.optional();
-        record_len(self.key.len() as u64, self.value.len() as u64) + (expires.len() + shortcut.len()) as u64
+        record_len(self.key.len() as u64, self.value.len() as u64)
+            + self.expires.map_or(0, |_| u64::from(flags::EXPIRES))
+            + self.shortcut.map_or(0, |_| u64::from(flags::SHORTCUT))
     }
 
     /// The same without a shortcut; see [`Record::counted_len`].
@@ -346,13 +353,15 @@ impl<'a> Entry<'a> {
         let mut key_at = RECORD_HEADER as usize;
         bytes[..key_at].copy_from_slice(self.header(chain).as_bytes());
         // Most records have none of these.
-        for field in self.optional().into_iter().filter(|field| !field.is_empty()) {
-            bytes[key_at..key_at + field.len()].copy_from_slice(field);
-            key_at += field.len();
+        if let Some(expires) = &self.expires {
+            key_at += put_at(bytes, key_at, expires.as_bytes());
+        }
+        if let Some(shortcut) = &self.shortcut {
+            key_at += put_at(bytes, key_at, shortcut.as_bytes());
         }
         let value_at = key_at + align8(self.key.len() as u64) as usize;
-        bytes[key_at..key_at + self.key.len()].copy_from_slice(self.key);
-        bytes[value_at..value_at + self.value.len()].copy_from_slice(self.value);
+        put_at(bytes, key_at, self.key);
+        put_at(bytes, value_at, self.value);
         bytes
     }
 
@@ -373,6 +382,13 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// Copies a field to its place in a record, and returns its length.
+#[inline(always)]
+fn put_at(record: &mut [u8], at: usize, field: &[u8]) -> usize {
+    record[at..at + field.len()].copy_from_slice(field);
+    field.len()
+}
+
 impl Tail {
     /// Whether a record of `len` bytes fits into the extent, with the jump that may have to follow it.
     #[inline]
@@ -387,7 +403,7 @@ impl Tail {
         let len = entry.len();
         debug_assert!(len <= self.extent_end - self.at, "a record reaches beyond its extent");
         if len > SMALL {
-            return self.append_large(mapping, entry);
+            return self.append_large(mapping, *entry);
         }
         if len > USUAL {
             self.append_small(mapping, entry, &mut [0; SMALL as usize])
@@ -413,9 +429,9 @@ impl Tail {
         if self.synced { mapping.append(offset, bytes) } else { mapping.write(offset, bytes) }
     }
 
-    /// Appends a record in its parts.
+    /// Appends a record in its parts. The entry comes as a value: the way of a small one need not have it in memory.
     #[cold]
-    fn append_large(&mut self, mapping: &Mapping, entry: &Entry<'_>) -> Result<Offset> {
+    fn append_large(&mut self, mapping: &Mapping, entry: Entry<'_>) -> Result<Offset> {
         let offset = self.at;
         self.write(mapping, offset, entry.header(self.chain).as_bytes())?;
         let mut at = offset + RECORD_HEADER;

@@ -35,7 +35,7 @@ pub(crate) fn at_most<const N: usize>(mapping: &Mapping, at: u64, seq: u64) -> R
 }
 
 /// Makes `[seq, totals…]` the bank that counts. The caller holds the writer lock.
-#[inline]
+#[inline(always)]
 pub(crate) fn publish<const N: usize>(mapping: &Mapping, at: u64, bank: [u64; N]) -> Result<()> {
     Banks::at(mapping, at)?.publish(bank)
 }
@@ -86,6 +86,12 @@ impl<'r, const N: usize> Banks<'r, N> {
     #[inline(always)]
     pub(crate) fn latest(self) -> [u64; N] {
         self.newest().1.each_ref().map(Word::relaxed)
+    }
+
+    /// One word of that.
+    #[inline(always)]
+    pub(crate) fn latest_of(self, word: usize) -> u64 {
+        self.newest().1[word].relaxed()
     }
 
     /// Makes `[seq, totals…]` the bank that counts.

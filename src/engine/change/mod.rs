@@ -8,3 +8,4 @@ pub(crate) mod named;
 pub(crate) mod one;
 pub(crate) mod origin;
 mod savepoint;
+pub(crate) mod straight;

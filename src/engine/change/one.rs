@@ -43,6 +43,7 @@ impl Engine {
         let committed = self.in_turn(
             #[inline(always)]
             |writing| {
+                writing.writer.left = None;
                 self.check_can_be(self.settings.durability)?;
                 writing.change(map, kind, step)
             },
@@ -54,13 +55,22 @@ impl Engine {
     /// Puts one key, perhaps with a deadline.
     pub(crate) fn put(&self, map: MapId, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<()> {
         check_lengths(key, value)?;
-        self.change(
-            map,
-            Kind::Put,
+        let hash = KeyHash::of(key, self.seed);
+        // It is on its way while the lock is taken: no other wait of a put is as long.
+        self.prefetch_line(map, hash);
+        let committed = self.in_turn(
             #[inline(always)]
-            move |writing| writing.put(map, key, value, expires),
-        )
-        .map(drop)
+            |writing| {
+                self.check_can_be(self.settings.durability)?;
+                let done = if expires.is_none() { writing.put_as_left(map, (hash, key), value) } else { Ok(false) };
+                match done {
+                    Ok(false) => writing.put_anyhow(map, (hash, key), value, expires),
+                    Ok(true) => Ok(true),
+                    Err(error) => writing.give_up(error),
+                }
+            },
+        )?;
+        self.after_turn(committed)
     }
 
     /// Removes one key and says whether it was there. If it was not, nothing is written.
@@ -86,8 +96,10 @@ impl Engine {
         self.check_not_forked()?;
         let done = match &action {
             Action::Keep => Ok(false),
-            Action::Put(value, expires) => check_lengths(key, value)
-                .and_then(|()| turn.write().change(map, Kind::Put, |writing| writing.put(map, key, value, *expires))),
+            Action::Put(value, expires) => check_lengths(key, value).and_then(|()| {
+                let hash = KeyHash::of(key, self.seed);
+                turn.write().change(map, Kind::Put, |writing| writing.put(map, (hash, key), value, *expires))
+            }),
             Action::Remove => {
                 turn.write().change(map, Kind::Remove, |writing| writing.remove(map, key, &Cell::default()))
             }
@@ -219,10 +231,32 @@ impl Writing<'_> {
         done
     }
 
+    /// Forgets a record that was appended and could not be committed.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self, error: Error) -> Result<bool> {
+        self.writer.left = None;
+        self.abandon().and(Err(error))
+    }
+
+    /// Puts one key whatever the state of the store, and notes that state for the next put.
+    #[cold]
+    #[inline(never)]
+    fn put_anyhow(&mut self, map: MapId, key: (KeyHash, &[u8]), value: &[u8], expires: Option<u64>) -> Result<bool> {
+        self.writer.left = None;
+        let done = self.change(
+            map,
+            Kind::Put,
+            #[inline(always)]
+            move |writing| writing.put(map, key, value, expires),
+        )?;
+        self.leave(map);
+        Ok(done)
+    }
+
     #[inline(always)]
-    fn put(&mut self, map: MapId, key: &[u8], value: &[u8], expires: Option<u64>) -> Result<bool> {
+    fn put(&mut self, map: MapId, (hash, key): (KeyHash, &[u8]), value: &[u8], expires: Option<u64>) -> Result<bool> {
         let seq = self.seq()?;
-        let hash = KeyHash::of(key, self.engine.seed);
         let mut index = self.engine.index_for_writing(map)?;
         let mut probe = self.engine.probe(&index, map, hash, key)?;
         let mut counters = index.counters()?;

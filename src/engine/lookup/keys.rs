@@ -103,6 +103,15 @@ impl Engine {
         Lines::in_force_at(window, MapTable::glance(window, table.load(), map)?, seq)
     }
 
+    /// Asks for the line of the index in force where the search for a key begins, if that is found at once.
+    #[inline(always)]
+    pub(crate) fn prefetch_line(&self, map: MapId, hash: KeyHash) {
+        let window = self.mapping.window();
+        if let Some(lines) = self.lines_at_a_glance(window, map, Seq::MAX) {
+            lines.prefetch_first(window, hash);
+        }
+    }
+
     /// The value of a key, the short way.
     #[inline(always)]
     pub(crate) fn sight_of<'e>(&'e self, window: Window<'e>, lines: Lines, wanted: Wanted<'_>) -> Sight<'e> {

@@ -42,16 +42,20 @@ impl Engine {
     /// The shortcut of a record that is about to replace `newest`, if it gets one. The caller holds the writer lock.
     #[inline]
     pub(crate) fn shortcut_over(&self, newest: Record<'_>) -> Result<Option<Shortcut>> {
+        if self.has_no_older_readers(newest.seq())? { Ok(None) } else { self.make_shortcut(newest) }
+    }
+
+    /// Whether no reader may have to pass a record with this number that is about to be replaced. The caller holds the
+    /// writer lock.
+    #[inline(always)]
+    pub(crate) fn has_no_older_readers(&self, seq: Seq) -> Result<bool> {
         let readers = &self.old_readers;
-        // No other thread changes it: the caller holds the writer lock.
+        // No other thread changes it.
         match readers.until_look.load(Ordering::Relaxed) {
             0 => self.look_for_old_readers()?,
             left => readers.until_look.store(left - 1, Ordering::Relaxed),
         }
-        if newest.seq().count() <= readers.lowest.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        self.make_shortcut(newest)
+        Ok(seq.count() <= readers.lowest.load(Ordering::Relaxed))
     }
 
     #[cold]

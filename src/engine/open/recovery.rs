@@ -21,8 +21,10 @@ use crate::engine::processes::entries::some_were_flushing;
 use crate::engine::progress::{self, Phase};
 use crate::engine::settings::{Opened, RecoveryPhase, Settings};
 use crate::engine::state::head::LogHead;
-use crate::engine::state::live_area::{LogTotals, SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced};
-use crate::engine::state::writer::{Appended, Writer, Writing};
+use crate::engine::state::live_area::{
+    Appended, LogTotals, SAME_FILE, distrust_live, forget_the_dead, live_is_current, synced,
+};
+use crate::engine::state::writer::{Writer, Writing};
 use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::Tombstones;
 use crate::error::{Error, Numbers, Result};

@@ -313,7 +313,7 @@ impl lock_word::Shared for Engine {
 
     #[inline]
     fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<bool> {
-        self.mapping.compare_exchange(at, current, new, Ordering::SeqCst)
+        self.mapping.compare_exchange_live(at, current, new)
     }
 
     #[inline]

@@ -186,9 +186,14 @@ impl Gate {
         self.owner.store(0, Ordering::Relaxed);
         self.held.store(false, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            self.freed.notify_all();
+            self.wake_all();
         }
+    }
+
+    #[cold]
+    fn wake_all(&self) {
+        let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        self.freed.notify_all();
     }
 }
 

@@ -6,7 +6,7 @@ use super::head::{self, LogHead};
 use super::superblocks::{fields_are_sane, is_sane};
 use crate::error::Result;
 use crate::file::layout::{
-    Offset, PIN_LEN, PIN_TABLE, PINS, Seq, Superblock, commit_seq, commit_word, live, pin, seal, writer_lock,
+    JUMP_LEN, Offset, PIN_LEN, PIN_TABLE, PINS, Seq, Superblock, commit_seq, commit_word, live, pin, seal, writer_lock,
 };
 use crate::file::log::{Head, Walk};
 use crate::file::mapping::Mapping;
@@ -144,6 +144,12 @@ impl LogTotals {
         Ok(LogTotals::of_words(LogTotals::banks(mapping)?.latest()))
     }
 
+    /// The bytes of the counters in force. Without the writer lock, it may be those of the next commit.
+    #[inline(always)]
+    pub(crate) fn bytes_now(mapping: &Mapping) -> Result<u64> {
+        LogTotals::banks(mapping).map(|banks| banks.latest_of(1))
+    }
+
     /// Both banks of the counters. The caller holds the writer lock.
     #[inline(always)]
     pub(crate) fn banks(mapping: &Mapping) -> Result<Banks<'_, 4>> {
@@ -156,7 +162,7 @@ impl LogTotals {
     }
 
     /// Makes these the counters in force. The caller holds the writer lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(self, mapping: &Mapping) -> Result<()> {
         totals::publish(mapping, live::LOG_TOTALS, self.words())
     }
@@ -171,9 +177,42 @@ impl LogTotals {
         LogTotals { seq: Seq(seq), bytes, records, live_bytes }
     }
 
+    /// These and what the commit of this number adds.
+    #[inline(always)]
+    pub(crate) fn plus(self, seq: Seq, appended: Appended) -> LogTotals {
+        LogTotals {
+            seq,
+            bytes: self.bytes.saturating_add(appended.bytes),
+            records: self.records.saturating_add(appended.records),
+            live_bytes: self.live_bytes.saturating_add(appended.live).saturating_sub(appended.gone),
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn words(self) -> [u64; live::LOG_TOTALS_WORDS as usize] {
         [self.seq.0, self.bytes, self.records, self.live_bytes]
+    }
+}
+
+/// What a commit adds to the counters of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Appended {
+    /// Bytes and number of its records.
+    pub(crate) bytes: u64,
+    pub(crate) records: u64,
+    /// Bytes of its records that hold a value.
+    pub(crate) live: u64,
+    /// Bytes of records that held a value until then.
+    pub(crate) gone: u64,
+}
+
+impl Appended {
+    /// Adds a record of `len` bytes, and the jump before it if the log had to go on elsewhere.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, len: u64, jumped: bool) {
+        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
+        self.bytes += len + jump_bytes;
+        self.records += 1 + jumps;
     }
 }
 

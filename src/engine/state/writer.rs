@@ -3,10 +3,12 @@
 use std::ops::Deref;
 use std::sync::{MutexGuard, PoisonError};
 
+use super::live_area::LogTotals;
 use crate::engine::Engine;
 use crate::engine::settings::Durability;
 use crate::error::Result;
-use crate::file::layout::{ExtentKind, JUMP_LEN, MapId, Offset, Seq, live};
+use crate::file::index::{Located, Totals};
+use crate::file::layout::{ExtentKind, MapId, Offset, Seq, live};
 use crate::file::log::Tail;
 use crate::file::mapping::Mapping;
 use crate::file::space::{Extent, Space, Waiting};
@@ -41,6 +43,31 @@ pub(crate) struct Writer {
     pub(crate) waited_for: u64,
     /// How long new extents of the log should be, if not as long as usual: at least, to fill a free run, and at most.
     pub(crate) run: Option<(u64, u64)>,
+    /// What the last put has left; `None` as soon as anything else may have changed the store.
+    pub(crate) left: Option<Left>,
+}
+
+/// What a put leaves for the next one of this process.
+///
+/// **Invariant.** It holds in the turn that comes next in the order of all processes, and there until anything is
+/// changed: the words that it repeats are stored by the holder of the writer lock only. Whether it is that turn, the
+/// lock word says, which counts how often the lock was taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// The lock word in the next turn, if that is ours.
+    pub(crate) word: u64,
+    /// The map that was written to, its index in force and its counters.
+    pub(crate) map: MapId,
+    pub(crate) index: Located,
+    pub(crate) totals: Totals,
+    /// The counters of the log.
+    pub(crate) log: LogTotals,
+    /// Where the log continues, and the number of the next commit.
+    pub(crate) tail: Tail,
+    /// A record that ends here or before has room, in memory that is prepared for it.
+    pub(crate) room_until: Offset,
+    /// Cleaning is due once the log has had this many bytes.
+    pub(crate) clean_at: u64,
 }
 
 impl Writer {
@@ -68,6 +95,7 @@ impl Writer {
             refused: None,
             waited_for: u64::MAX,
             run: None,
+            left: None,
         }
     }
 
@@ -89,28 +117,6 @@ impl Writer {
     }
 }
 
-/// What a commit adds to the counters of the log.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Appended {
-    /// Bytes and number of its records.
-    pub(crate) bytes: u64,
-    pub(crate) records: u64,
-    /// Bytes of its records that hold a value.
-    pub(crate) live: u64,
-    /// Bytes of records that held a value until then.
-    pub(crate) gone: u64,
-}
-
-impl Appended {
-    /// Adds a record of `len` bytes, and the jump before it if the log had to go on elsewhere.
-    #[inline(always)]
-    pub(crate) fn add(&mut self, len: u64, jumped: bool) {
-        let (jump_bytes, jumps) = if jumped { (JUMP_LEN, 1) } else { (0, 0) };
-        self.bytes += len + jump_bytes;
-        self.records += 1 + jumps;
-    }
-}
-
 /// The right to change the store.
 ///
 /// A [turn](crate::engine::write::turn::Turn) lends it, and so does an opening, when no other process can write. All
@@ -124,6 +130,14 @@ impl Engine {
     /// The right to change the store, for a turn or an opening to lend.
     #[inline(always)]
     pub(crate) fn lend_writing(&self) -> Writing<'_> {
+        let mut writing = self.continue_writing();
+        writing.writer.left = None;
+        writing
+    }
+
+    /// The same for a turn that looks first whether everything is as a put has [left](Left) it.
+    #[inline(always)]
+    pub(crate) fn continue_writing(&self) -> Writing<'_> {
         Writing { engine: self, writer: self.writer.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 

@@ -27,14 +27,14 @@ use crate::engine::Engine;
 use crate::engine::clock::{Moment, now};
 use crate::engine::lookup::bookmarks::Kept;
 use crate::engine::state::head::{self, LogHead};
-use crate::engine::state::live_area::LogTotals;
-use crate::engine::state::writer::{Appended, Writer, Writing};
+use crate::engine::state::live_area::{Appended, LogTotals};
+use crate::engine::state::writer::{Writer, Writing};
 use crate::engine::write::commit::{About, Effect};
 use crate::engine::write::reserve::Room;
 use crate::engine::write::slots::{Place, Tombstones};
 use crate::error::Result;
-use crate::file::index::Probe;
-use crate::file::layout::{BLOCK, CATALOGUE, ExtentKind, KeyHash, Kind, Offset, Seq, flags, live};
+use crate::file::index::Index;
+use crate::file::layout::{BLOCK, CATALOGUE, ExtentKind, KeyHash, Kind, MapId, Offset, Seq, flags, live};
 use crate::file::log::{self, Entry, Head, Record};
 use crate::file::space::{Extent, LogPoint};
 use crate::telemetry;
@@ -134,6 +134,24 @@ struct Passed<'a> {
     is_kept: bool,
     /// The hashes of the keys that come next.
     ahead: std::vec::IntoIter<KeyHash>,
+    indexes: Indexes<'a>,
+}
+
+/// The index in force of the map that was looked up last: most often, that of the next record as well. None is replaced
+/// while records are looked at.
+#[derive(Default)]
+struct Indexes<'a> {
+    last: Option<(MapId, Option<Index<'a>>)>,
+}
+
+impl<'a> Indexes<'a> {
+    #[inline(always)]
+    fn of(&mut self, engine: &'a Engine, map: MapId) -> Result<Option<Index<'a>>> {
+        match self.last {
+            Some((last, index)) if last == map => Ok(index),
+            _ => Ok(self.last.insert((map, engine.index(map)?)).1),
+        }
+    }
 }
 
 impl Passed<'_> {
@@ -146,13 +164,18 @@ impl Passed<'_> {
 impl Engine {
     /// The hashes of the keys of a record and of those after it, up to one without a key, within `bytes` bytes. Fetches
     /// the lines in which the keys are looked up.
-    fn hashes_ahead(&self, first: Record<'_>, bytes: u64, tail: Offset) -> Vec<KeyHash> {
+    fn hashes_ahead<'e>(
+        &'e self,
+        first: Record<'_>,
+        (bytes, tail): (u64, Offset),
+        indexes: &mut Indexes<'e>,
+    ) -> Vec<KeyHash> {
         let end = first.offset + bytes;
         let mut hashes = Vec::with_capacity(AHEAD);
         let mut next = Some(first);
         while let Some(record) = next.filter(|record| matches!(record.kind(), Some(Kind::Put | Kind::Remove))) {
             let hash = record.hash(self.seed);
-            if let Ok(Some(index)) = self.index(record.header.map()) {
+            if let Ok(Some(index)) = indexes.of(self, record.header.map()) {
                 index.prefetch(hash);
             }
             hashes.push(hash);
@@ -300,6 +323,7 @@ impl<'e> Writing<'e> {
             extents: Vec::new(),
             is_kept: false,
             ahead: Vec::new().into_iter(),
+            indexes: Indexes::default(),
         };
         let mut records = 0;
         // A full store keeps nothing for bookmarks.
@@ -362,7 +386,7 @@ impl<'e> Writing<'e> {
         let tombstones = if keeps { Tombstones::Kept } else { Tombstones::Dropped };
         if passed.ahead.len() == 0 {
             let bytes = portion.bytes.saturating_sub(passed.bytes);
-            passed.ahead = self.engine.hashes_ahead(record, bytes, tail).into_iter();
+            passed.ahead = self.engine.hashes_ahead(record, (bytes, tail), &mut passed.indexes).into_iter();
         }
         self.pass_record(passed, record, (portion.aim, tombstones))
     }
@@ -428,11 +452,9 @@ impl<'e> Writing<'e> {
         let map = record.header.map();
         let hash = passed.ahead.next().unwrap_or_else(|| record.hash(self.engine.seed));
         // The records of a dropped map are dead.
-        let Some(index) = self.engine.index(map)? else { return Ok(()) };
+        let Some(index) = passed.indexes.of(self.engine, map)? else { return Ok(()) };
         // It is needed if the slot of its key points at it. No other key's slot does, so no key need be compared.
-        let Some(slot @ Probe::Found(..)) = index.probe(hash, |offset| Ok(offset == record.offset))? else {
-            return Ok(());
-        };
+        let Some(slot) = index.slot_of(hash, record.offset)? else { return Ok(()) };
         let place = Place { index, map, hash, slot };
         let is_tombstone = record.kind() == Some(Kind::Remove);
         if is_tombstone && tombstones == Tombstones::Dropped && self.is_unread(record.seq().count())? {
@@ -542,7 +564,7 @@ impl<'e> Writing<'e> {
             let places = moves.iter().map(|a_move| &a_move.place);
             let places = places.chain(quarantined.iter().map(|record| &record.place));
             places.zip(&copies).try_for_each(|(place, &copy)| writing.publish_slot(place, copy))?;
-            Ok(appended)
+            writing.log_with(seq, appended)
         })
     }
 

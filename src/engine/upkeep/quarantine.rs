@@ -22,7 +22,8 @@ use crate::engine::Engine;
 use crate::engine::lookup::keys::WAS_DAMAGED;
 use crate::engine::state::head::LogHead;
 use crate::engine::state::ledger::Defect;
-use crate::engine::state::writer::{Appended, Writing};
+use crate::engine::state::live_area::Appended;
+use crate::engine::state::writer::Writing;
 use crate::engine::write::commit::Effect;
 use crate::engine::write::slots::Place;
 use crate::error::Result;
@@ -451,9 +452,10 @@ impl<'e> Writing<'e> {
                 index.set_totals(Totals { seq: tail.seq, keys, bytes, ..index.totals()? })?;
             }
             let (live, gone) = (writing.engine.sum_of_live_bytes()?, writing.engine.log_totals()?.live_bytes);
+            // Before the slots are gone: they tell that this has to be done.
             writing.count_log(tail.seq, Appended { live, gone, ..Appended::default() })?;
             stale.iter().try_for_each(|place| writing.retire_slot(place))?;
-            Ok(Appended::default())
+            Ok(None)
         })
     }
 }

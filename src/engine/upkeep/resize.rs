@@ -22,7 +22,7 @@ use crate::engine::settings::Policy;
 use crate::engine::state::writer::Writing;
 use crate::engine::write::slots::{Place, Tombstones, line_of, map_of, tombstones_of};
 use crate::error::{Error, Result};
-use crate::file::index::{self, Index, NewRegion, Probe, Totals};
+use crate::file::index::{self, Index, NewRegion, Probe, Sought, Totals};
 use crate::file::layout::{BLOCK, ExtentKind, MapId, SLOTS, Seq, live, resize_cursor};
 use crate::file::log;
 use crate::telemetry;
@@ -288,6 +288,8 @@ impl<'e> Writing<'e> {
         target.amend_slots(slots.saturating_add(most), dead)?;
         let (mut given, mut revived) = (0, 0);
         let marks = self.engine.settings.evict == Some(Policy::SecondChance);
+        let (mapping, lines_of_target) = (&self.engine.mapping, target.as_lines());
+        let (window, door) = (mapping.window(), mapping.door()?);
         for slot in source.slots_of_lines(lines.start, lines.end) {
             let slot = slot?;
             let Some(record) = slot.record else { continue };
@@ -298,16 +300,21 @@ impl<'e> Writing<'e> {
                 continue;
             }
             // The new index has the same record for the key.
-            match target.probe(slot.hash, |offset| Ok(offset == record))? {
-                Some(Probe::Found(..)) => {}
-                Some(Probe::Vacant(at, was_dead)) => {
-                    target.give(at, slot.hash, record)?;
-                    if marks && source.is_marked(slot.hash)? {
-                        target.as_lines().mark(&self.engine.mapping, slot.hash);
+            match lines_of_target.seek_slot_of(window, slot.hash, record) {
+                Sought::Found(..) => continue,
+                Sought::Vacant(spot) => spot.give(door, slot.hash, record),
+                Sought::Unclear => match target.probe(slot.hash, |offset| Ok(offset == record))? {
+                    Some(Probe::Found(..)) => continue,
+                    Some(Probe::Vacant(at, was_dead)) => {
+                        target.give(at, slot.hash, record)?;
+                        revived += u64::from(was_dead);
                     }
-                    (given, revived) = (given + 1, revived + u64::from(was_dead));
-                }
-                None => return Ok(false),
+                    None => return Ok(false),
+                },
+            }
+            given += 1;
+            if marks && source.is_marked(slot.hash)? {
+                lines_of_target.mark(mapping, slot.hash);
             }
         }
         target.amend_slots(slots.saturating_add(given), dead.saturating_sub(revived))?;

@@ -19,8 +19,8 @@ use super::reserve::Room;
 use super::slots::Place;
 use crate::engine::Engine;
 use crate::engine::lookup::protocol;
-use crate::engine::state::live_area::LogTotals;
-use crate::engine::state::writer::{Appended, Writing};
+use crate::engine::state::live_area::{Appended, LogTotals};
+use crate::engine::state::writer::Writing;
 use crate::error::Result;
 use crate::file::index::{Counters, Index, Probe, Totals};
 use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, Offset, Seq, Shortcut, commit_word, flags, live, seal};
@@ -75,7 +75,7 @@ impl Tally {
 
     /// Counts it, for its map and for the log.
     #[inline(always)]
-    fn count(self, totals: &mut Totals, appended: &mut Appended) {
+    pub(crate) fn count(self, totals: &mut Totals, appended: &mut Appended) {
         appended.gone = appended.gone.saturating_add(self.replaced);
         totals.bytes = totals.bytes.saturating_sub(self.replaced);
         if self.kind == Kind::Put {
@@ -129,18 +129,18 @@ impl Engine {
 }
 
 impl Writing<'_> {
-    /// Steps 4 to 6 of a commit whose records end at `tail`. `publish` publishes their slots and returns what they add
-    /// to the counters of the log.
+    /// Steps 4 to 6 of a commit whose records end at `tail`. `publish` publishes their slots and returns the counters
+    /// of the log [with them](Writing::log_with), if they change.
     #[inline(always)]
     pub(crate) fn commit(
         &mut self,
         tail: &Tail,
         effect: Effect,
-        publish: impl FnOnce(&mut Self) -> Result<Appended>,
+        publish: impl FnOnce(&mut Self) -> Result<Option<LogTotals>>,
     ) -> Result<()> {
         self.store_commit_point(tail)?;
-        let appended = publish(self)?;
-        self.conclude(tail, effect, appended)
+        let log = publish(self)?;
+        self.conclude(tail, effect, log)
     }
 
     /// The same, derived from the records themselves.
@@ -174,26 +174,25 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Adds to the counters of the whole log.
+    /// The counters of the whole log with what a commit has appended; `None` if that is counted already.
     #[inline(always)]
+    pub(crate) fn log_with(&self, seq: Seq, appended: Appended) -> Result<Option<LogTotals>> {
+        let counted = self.engine.log_totals()?;
+        Ok((counted.seq < seq).then(|| counted.plus(seq, appended)))
+    }
+
+    /// Adds to the counters of the whole log.
     pub(crate) fn count_log(&mut self, seq: Seq, appended: Appended) -> Result<()> {
-        let banks = LogTotals::banks(&self.engine.mapping)?;
-        let LogTotals { seq: counted, bytes, records, live_bytes } = LogTotals::of_words(banks.latest());
-        if counted < seq {
-            let (bytes, records) = (bytes.saturating_add(appended.bytes), records.saturating_add(appended.records));
-            let live_bytes = live_bytes.saturating_add(appended.live).saturating_sub(appended.gone);
-            banks.publish(LogTotals { seq, bytes, records, live_bytes }.words())?;
-        }
-        Ok(())
+        self.log_with(seq, appended)?.map_or(Ok(()), |log| log.publish(&self.engine.mapping))
     }
 
     /// The end of a commit: counts it in the log, says that it is a change, stores the new tail and the CRC of the
     /// record before it, and then makes the commit seen.
     #[inline(always)]
-    fn conclude(&mut self, tail: &Tail, effect: Effect, appended: Appended) -> Result<()> {
+    fn conclude(&mut self, tail: &Tail, effect: Effect, log: Option<LogTotals>) -> Result<()> {
         let (engine, mapping) = (self.engine, &self.engine.mapping);
-        if appended.records > 0 {
-            self.count_log(tail.seq, appended)?;
+        if let Some(log) = log {
+            log.publish(mapping)?;
         }
         let door = mapping.door()?;
         if effect == Effect::Seen {
@@ -294,7 +293,8 @@ impl Writing<'_> {
             }
         }
         self.writer.settle(&self.engine.mapping, end)?;
-        self.conclude(&tail, effect, appended)
+        let log = if appended.records > 0 { self.log_with(tail.seq, appended)? } else { None };
+        self.conclude(&tail, effect, log)
     }
 
     /// Forgets what was appended past the tail without a commit, and the extents taken for it. Skips the sequence
@@ -328,7 +328,7 @@ impl Writing<'_> {
     ) -> Result<()> {
         let (mut tail, len) = (self.tail()?, entry.len());
         let jumped = self.make_log_room(&mut tail, len, Room::of(entry.kind))?;
-        let offset = tail.append(&self.engine.mapping, entry)?;
+        let record = tail.append(&self.engine.mapping, entry)?;
         let is_new = entry.flags & flags::NEW != 0;
         let tally = Tally {
             kind: entry.kind,
@@ -337,20 +337,20 @@ impl Writing<'_> {
             len: entry.counted_len(),
             replaced,
         };
+        let mut totals = counters.totals;
+        let mut appended = Appended::default();
+        appended.add(len, jumped);
+        tally.count(&mut totals, &mut appended);
+        totals.seq = entry.seq;
+        totals.dead = totals.dead.saturating_sub(u64::from(place.slot.is_dead()));
         self.commit(
             &tail,
             Effect::Seen,
             #[inline(always)]
             |writing| {
-                writing.publish_slot(place, offset)?;
-                let mut totals = counters.totals;
-                let mut appended = Appended::default();
-                appended.add(len, jumped);
-                tally.count(&mut totals, &mut appended);
-                totals.seq = entry.seq;
-                totals.dead = totals.dead.saturating_sub(u64::from(place.slot.is_dead()));
+                writing.publish_slot(place, record)?;
                 counters.publish(totals)?;
-                Ok(appended)
+                writing.log_with(entry.seq, appended)
             },
         )
     }

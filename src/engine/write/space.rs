@@ -11,7 +11,7 @@ use crate::file::mapping::FOLIO;
 use crate::file::space::Extent;
 
 /// What the tombstone of a record may have in addition to the record.
-const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
+pub(crate) const SHORTCUT_LEN: u64 = flags::SHORTCUT as u64;
 
 /// What may have to fit beside a key and its value: a deadline, what follows, and what makes records aligned.
 const BESIDES: u64 = RECORD_HEADER + flags::EXPIRES as u64 + SHORTCUT_LEN + JUMP_LEN + 8;

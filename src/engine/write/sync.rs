@@ -88,7 +88,7 @@ impl Engine {
     /// commit that this follows is done, so a failure does not fail it; it is remembered.
     #[inline(always)]
     pub(crate) fn checkpoint_if_due(&self) {
-        let Ok(LogTotals { bytes, .. }) = self.log_totals() else { return };
+        let Ok(bytes) = LogTotals::bytes_now(&self.mapping) else { return };
         if self.upkeep.wants_checkpoint() || self.slices.are_complete_at(bytes) {
             // A failed flush has poisoned the store, which every later sync reports.
             let _ = self.write_back(bytes);

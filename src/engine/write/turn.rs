@@ -133,8 +133,8 @@ impl Engine {
     /// Takes a turn at writing for one step, which borrows the right to change the store once.
     #[inline(always)]
     pub(crate) fn in_turn<R>(&self, step: impl FnOnce(&mut Writing<'_>) -> Result<R>) -> Result<R> {
-        let (turn, handover) = Turn::lock(self, self.settings.lock_timeout)?;
-        let mut writing = turn.write();
+        let (_turn, handover) = Turn::lock(self, self.settings.lock_timeout)?;
+        let mut writing = self.continue_writing();
         writing.prepare(handover)?;
         self.begin_to_write()?;
         step(&mut writing)
@@ -214,6 +214,14 @@ impl Engine {
         lock_word::take(self, self.process, timeout)?.ok_or_else(|| self.lock_timeout(timeout))
     }
 
+    /// What the lock word, which is this now, will be when the turn that follows this one is ours, and all goes well
+    /// until then.
+    #[inline(always)]
+    pub(crate) fn lock_word_in_next_turn(&self, word: u64) -> u64 {
+        let free = writer_lock::freed(word, writer_lock::FREE);
+        if self.exclusive { word } else { writer_lock::taken(free, self.process) }
+    }
+
     #[cold]
     fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
@@ -252,6 +260,10 @@ impl Writing<'_> {
     fn finish_half_done(&mut self, handover: Handover) -> Result<()> {
         let (engine, mapping) = (self.engine, &self.engine.mapping);
         let abandoned = handover == Handover::Abandoned;
+        if self.is_as_left(handover)? {
+            return Ok(());
+        }
+        self.writer.left = None;
         if !self.writer.space.is_current(mapping)? {
             self.reload()?;
         }
@@ -269,6 +281,17 @@ impl Writing<'_> {
             self.bury()?;
         }
         Ok(())
+    }
+
+    /// Whether this is the turn after that of the put that has [left](crate::engine::state::writer::Left) its word.
+    #[inline(always)]
+    fn is_as_left(&self, handover: Handover) -> Result<bool> {
+        let Some(left) = &self.writer.left else { return Ok(false) };
+        let front = self.engine.mapping.window();
+        Ok(handover == Handover::Orderly
+            && front.live(live::WRITER_LOCK) == left.word
+            && Seq(front.live(live::VISIBLE)).next() == left.tail.seq
+            && self.writer.space.is_current(&self.engine.mapping)?)
     }
 
     /// Reads the extents anew: another process has changed them.

@@ -47,8 +47,9 @@ use super::witness::{self, Call};
 use crate::error::{Error, FullReason, Result};
 pub(crate) use span::Protection;
 use span::{Shown, Span};
-pub(crate) use tags::tagged;
+pub(crate) use tags::{tagged, tagged_and_bare};
 pub(crate) use window::Window;
+pub(crate) use writing::Door;
 
 #[cfg(not(target_has_atomic = "64"))]
 compile_error!("slotlog needs native 64-bit atomics, which this target does not have");

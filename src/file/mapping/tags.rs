@@ -2,14 +2,15 @@
 
 use super::Word;
 
-/// A bit for each of the first six words whose highest 24 bits are `tag`. Their other bits do not count.
+/// A bit for each of the first six words whose highest 24 bits are `tag`, and one for each where they are zero. Their
+/// other bits do not count.
 ///
 /// The comparison has no branch on the words. The place of a key in its line is random, so such a branch would be
 /// mispredicted once in each search, and only after the line has come from memory: the processor could not begin with
 /// anything that follows. (SwissTable compares a group at once for the same reason.)
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(crate) fn tagged(words: &[Word; 8], tag: u64) -> u32 {
+pub(crate) fn tagged_and_bare(words: &[Word; 8], tag: u64) -> (u32, u32) {
     use std::arch::x86_64::{
         __m128i, _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_movemask_ps, _mm_set_epi64x, _mm_set1_epi32,
         _mm_shuffle_ps, _mm_srli_epi32,
@@ -23,21 +24,34 @@ pub(crate) fn tagged(words: &[Word; 8], tag: u64) -> u32 {
             let halves = _mm_shuffle_ps::<0b11_01_11_01>(_mm_castsi128_ps(one), _mm_castsi128_ps(other));
             _mm_srli_epi32::<8>(_mm_castps_si128(halves))
         };
-        let wanted = _mm_set1_epi32(tag as i32);
-        let equal = |tags: __m128i| _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(tags, wanted))) as u32;
+        let equal = |tags: __m128i, tag: __m128i| _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(tags, tag))) as u32;
         let two = |place: usize| _mm_set_epi64x(word(place + 1), word(place));
         let last = two(4);
-        equal(tags(two(0), two(2))) | equal(tags(last, last)) << 4 & 0b11_0000
+        let (first, last) = (tags(two(0), two(2)), tags(last, last));
+        let (tag, zero) = (_mm_set1_epi32(tag as i32), _mm_set1_epi32(0));
+        let places = |tag: __m128i| equal(first, tag) | equal(last, tag) << 4 & 0b11_0000;
+        (places(tag), places(zero))
     }
 }
 
 /// The same for other processors.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
+pub(crate) fn tagged_and_bare(words: &[Word; 8], tag: u64) -> (u32, u32) {
+    let line: [u64; 6] = std::array::from_fn(|place| words[place].relaxed());
+    let places = |tag: u64| {
+        // Equal tags leave nothing above the other bits.
+        let is_tagged = |place: usize| u32::from((line[place] ^ tag << 40) < 1 << 40) << place;
+        is_tagged(0) | is_tagged(1) | is_tagged(2) | is_tagged(3) | is_tagged(4) | is_tagged(5)
+    };
+    (places(tag), places(0))
+}
+
+/// The first of the two.
+#[inline(always)]
 pub(crate) fn tagged(words: &[Word; 8], tag: u64) -> u32 {
-    // Equal tags leave nothing above the other bits.
-    let is_tagged = |place: usize| u32::from((words[place].relaxed() ^ tag << 40) < 1 << 40) << place;
-    is_tagged(0) | is_tagged(1) | is_tagged(2) | is_tagged(3) | is_tagged(4) | is_tagged(5)
+    let (tagged, _) = tagged_and_bare(words, tag);
+    tagged
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ pub(super) static ZEROS: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; FOLIO as
 #[derive(Clone, Copy)]
 pub(crate) struct Door<'r> {
     mapping: &'r Mapping,
-    front: Window<'r>,
 }
 
 impl Door<'_> {
@@ -31,7 +30,7 @@ impl Door<'_> {
     /// Stores a word before the extents.
     #[inline(always)]
     pub(crate) fn store_live(self, offset: u64, value: u64, order: Ordering) {
-        if let Some([word]) = self.front.words(offset) {
+        if let Some([word]) = self.mapping.window().words(offset) {
             self.store(word, offset, value, order);
         }
     }
@@ -46,7 +45,7 @@ impl Mapping {
     /// The way to change words of this mapping that were found, if it can be written to.
     #[inline(always)]
     pub(crate) fn door(&self) -> Result<Door<'_>> {
-        self.check_writable().map(|()| Door { mapping: self, front: self.window() })
+        self.check_writable().map(|()| Door { mapping: self })
     }
 
     #[cold]
@@ -55,7 +54,7 @@ impl Mapping {
     }
 
     /// Stores bytes that no reader can reach yet.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(&self, offset: Offset, bytes: &[u8]) -> Result<()> {
         self.check_writable()?;
         let address = self.address(offset.0, bytes.len() as u64)?;
@@ -156,7 +155,7 @@ impl Mapping {
     #[inline(always)]
     pub(crate) fn store_found(&self, word: &Word, offset: u64, value: u64, order: Ordering) {
         if !self.is_read_only() {
-            Door { mapping: self, front: self.window() }.store(word, offset, value, order);
+            Door { mapping: self }.store(word, offset, value, order);
         }
     }
 
@@ -164,13 +163,26 @@ impl Mapping {
     #[inline(always)]
     pub(crate) fn compare_exchange(&self, offset: u64, current: u64, new: u64, order: Ordering) -> Result<bool> {
         self.check_writable()?;
-        let word = self.word(offset)?;
+        Ok(self.exchange(self.word(offset)?, offset, (current, new), order))
+    }
+
+    /// The same for a word before the extents, in the single total order.
+    #[inline(always)]
+    pub(crate) fn compare_exchange_live(&self, offset: u64, current: u64, new: u64) -> Result<bool> {
+        self.check_writable()?;
+        Ok(self.exchange(self.live_word(offset)?, offset, (current, new), Ordering::SeqCst))
+    }
+
+    #[inline(always)]
+    fn exchange(&self, word: &Word, offset: u64, (current, new): (u64, u64), order: Ordering) -> bool {
         let done = word.0.compare_exchange(current.to_le(), new.to_le(), order, Ordering::Relaxed).is_ok();
         #[cfg(test)]
         if done {
             self.record(|recorder| recorder.store(offset, new));
         }
-        Ok(done)
+        #[cfg(not(test))]
+        let _ = offset;
+        done
     }
 
     /// Replaces a word before the extents, in the single total order, and returns what it was.
