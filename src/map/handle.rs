@@ -12,6 +12,7 @@ use super::value_ref::ValueRef;
 use crate::codec::{Arg, Codec, View};
 use crate::engine::change::batch::Batch;
 use crate::engine::change::one::Action;
+use crate::engine::lookup::keys::ABREAST;
 use crate::engine::read::pinned::Pinned;
 use crate::error::Result;
 use crate::file::log::Record;
@@ -645,6 +646,9 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
 
     /// Inserts many entries, all or none: one commit. The writer lock is held for as long as the iterator takes.
     ///
+    /// It takes up to 32 entries from the iterator before it inserts the first of them, and fetches what all of them
+    /// need at once: where the store is large, that is faster than inserting one after the other.
+    ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
     /// let squares = store.map::<u64, u64>("squares")?;
@@ -698,12 +702,20 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         most: u64,
     ) -> Result<u64> {
         let mut batch = Batch::begin(Arc::clone(&self.store.engine()))?;
-        let mut inserted = 0;
-        while inserted < most
-            && let Some((key, value)) = entries.next()
-        {
-            self.typed.insert(&mut batch, key.arg(), value.arg(), None)?;
-            inserted += 1;
+        let (mut inserted, mut next) = (0, Vec::with_capacity(ABREAST));
+        loop {
+            let room = (most - inserted).min(ABREAST as u64);
+            next.extend(entries.take(room as usize));
+            if next.is_empty() {
+                break;
+            }
+            // A key that cannot be encoded is refused below.
+            let keys = next.iter().filter_map(|(key, _): &(Q, W)| self.typed.encode_key(key.arg()).ok());
+            batch.engine().prefetch_keys(self.typed.id, keys);
+            for (key, value) in next.drain(..) {
+                self.typed.insert(&mut batch, key.arg(), value.arg(), None)?;
+                inserted += 1;
+            }
         }
         batch.commit_as_usual()?;
         Ok(inserted)

@@ -19,7 +19,7 @@ use crate::file::table::MapTable;
 pub(crate) const WAS_DAMAGED: &str = "the value of this key was damaged when compaction came to it";
 
 /// How many keys are looked up side by side.
-const ABREAST: usize = 32;
+pub(crate) const ABREAST: usize = 32;
 
 /// The outcome of the short way.
 pub(crate) enum Sight<'e> {
@@ -109,6 +109,24 @@ impl Engine {
         let window = self.mapping.window();
         if let Some(lines) = self.lines_at_a_glance(window, map, Seq::MAX) {
             lines.prefetch_first(window, hash);
+        }
+    }
+
+    /// Asks for the lines of some keys that are about to be changed, [`ABREAST`] at most, and then for the records that
+    /// their slots lead to.
+    pub(crate) fn prefetch_keys<K: AsRef<[u8]>>(&self, map: MapId, keys: impl Iterator<Item = K>) {
+        let window = self.mapping.window();
+        let Some(lines) = self.lines_at_a_glance(window, map, Seq::MAX) else { return };
+        let (mut hashes, mut count) = ([KeyHash::from_parts(0, 0); ABREAST], 0);
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = KeyHash::of(key.as_ref(), self.seed);
+            lines.prefetch_first(window, *hash);
+            count += 1;
+        }
+        for hash in &hashes[..count] {
+            if let Some(record) = lines.guess(window, *hash) {
+                prefetch_record(window, record);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use super::reserve::Room;
 use super::slots::Place;
 use crate::engine::Engine;
+use crate::engine::lookup::keys::ABREAST;
 use crate::engine::lookup::protocol;
 use crate::engine::state::live_area::{Appended, LogTotals};
 use crate::engine::state::writer::Writing;
@@ -26,6 +27,10 @@ use crate::file::index::{Counters, Index, Probe, Totals};
 use crate::file::layout::{CATALOGUE, DEFAULT_MAP, Kind, MapId, Offset, Seq, Shortcut, commit_word, flags, live, seal};
 use crate::file::log::{self, Entry, Record, Scan, Tail};
 use crate::file::mapping::Mapping;
+
+/// The index lines of so many records are still in a cache of the processor when the commit comes to them again. Those
+/// of further ones are fetched ahead.
+const MANY: usize = 4096;
 
 /// How a change of one key was recorded, or would be.
 #[derive(Clone, Copy, Debug)]
@@ -251,8 +256,14 @@ impl Writing<'_> {
             About::Maps => self.enter_maps(start, end)?,
             About::Entries => BTreeSet::new(),
         };
-        for record in Scan::new(&self.engine.mapping, start, end) {
+        for (number, record) in Scan::new(&self.engine.mapping, start, end).enumerate() {
             let record = record?;
+            if number >= MANY && number.is_multiple_of(ABREAST) {
+                let next = Scan::new(&self.engine.mapping, record.offset, end).take(ABREAST).map_while(Result::ok);
+                for next in next.filter(|next| matches!(next.kind(), Some(Kind::Put | Kind::Remove))) {
+                    self.engine.prefetch_line(next.header.map(), next.hash(self.engine.seed));
+                }
+            }
             appended.bytes += record.len();
             appended.records += 1;
             tail.chain = record.header.crc.get();

@@ -8,7 +8,6 @@ use crate::data::{Batch, Key};
 
 pub(crate) struct Slotlog {
     store: Store,
-    durability: Lasts,
 }
 
 impl Peer for Slotlog {
@@ -24,7 +23,7 @@ impl Peer for Slotlog {
             Durability::Synced => Lasts::Synced,
         };
         let store = Store::options().durability(durability).open(place.folder.join("store.slotlog"))?;
-        Ok(Slotlog { store, durability })
+        Ok(Slotlog { store })
     }
 
     fn put(&mut self, key: &Key, value: &[u8]) -> Result<()> {
@@ -32,9 +31,7 @@ impl Peer for Slotlog {
     }
 
     fn put_batch(&mut self, batch: &Batch) -> Result<()> {
-        let mut transaction = self.store.begin()?;
-        batch.iter().try_for_each(|(key, value)| transaction.insert(key, value))?;
-        Ok(transaction.commit_with(self.durability)?)
+        Ok(self.store.bytes().extend(batch.iter())?)
     }
 
     fn delete(&mut self, key: &Key) -> Result<()> {
