@@ -506,3 +506,19 @@ proptest! {
         play(Store::options().tiny_steps(), &steps);
     }
 }
+
+#[test]
+fn an_iterator_is_not_asked_again_after_its_end() {
+    let store = Store::in_memory().unwrap();
+    let map = store.map::<u32, u32>("map").unwrap();
+    // It begins anew after each end, as that of a channel does.
+    let mut asked = 0;
+    let mut next = || {
+        asked += 1;
+        (asked % 6 != 0).then_some((asked, asked))
+    };
+    map.extend(std::iter::from_fn(&mut next)).unwrap();
+    assert_eq!(map.len().unwrap(), 5);
+    assert_eq!(map.extend_in_batches(std::iter::from_fn(&mut next), 100).unwrap(), 5);
+    assert_eq!((map.len().unwrap(), asked), (10, 12));
+}

@@ -68,7 +68,7 @@ mod models;
 #[cfg(not(loom))]
 mod tests;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use durable::flusher::Flusher;
@@ -131,6 +131,8 @@ pub(crate) struct Engine {
     gate: Arc<Gate>,
     /// What the writers of this process know of readers of older commits.
     old_readers: OldReaders,
+    /// Where the index is that this process has put to last, as a word of the map table: a hint.
+    last_index: AtomicU64,
     /// Taken for each step of a change by the holder of the gate, which hardly ever waits for it.
     writer: Mutex<Writer>,
     flusher: Flusher,

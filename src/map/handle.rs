@@ -647,7 +647,8 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
     /// Inserts many entries, all or none: one commit. The writer lock is held for as long as the iterator takes.
     ///
     /// It takes up to 32 entries from the iterator before it inserts the first of them, and fetches what all of them
-    /// need at once: where the store is large, that is faster than inserting one after the other.
+    /// need at once: where the store is large, that is faster than inserting one after the other. After an error, those
+    /// are gone from the iterator.
     ///
     /// ```
     /// # let store = slotlog::Store::in_memory()?;
@@ -706,15 +707,17 @@ impl<K: Codec + ?Sized, V: Codec + ?Sized> Map<K, V> {
         loop {
             let room = (most - inserted).min(ABREAST as u64);
             next.extend(entries.take(room as usize));
-            if next.is_empty() {
-                break;
-            }
+            // After its end, an iterator may begin anew.
+            let is_last = (next.len() as u64) < room.max(1);
             // A key that cannot be encoded is refused below.
             let keys = next.iter().filter_map(|(key, _): &(Q, W)| self.typed.encode_key(key.arg()).ok());
             batch.engine().prefetch_keys(self.typed.id, keys);
             for (key, value) in next.drain(..) {
                 self.typed.insert(&mut batch, key.arg(), value.arg(), None)?;
                 inserted += 1;
+            }
+            if is_last {
+                break;
             }
         }
         batch.commit_as_usual()?;

@@ -57,7 +57,7 @@ impl Engine {
         check_lengths(key, value)?;
         let hash = KeyHash::of(key, self.seed);
         // It is on its way while the lock is taken: no other wait of a put is as long.
-        self.prefetch_line(map, hash);
+        self.prefetch_line_unseen(hash);
         let committed = self.in_turn(
             #[inline(always)]
             |writing| {

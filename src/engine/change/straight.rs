@@ -5,6 +5,7 @@
 //! changed anything, and the put takes the way that looks at everything, and leaves word for the next.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use crate::engine::settings::Durability;
 use crate::engine::state::live_area::{Appended, LogTotals};
@@ -110,6 +111,7 @@ impl Writing<'_> {
             return Ok(None);
         }
         let Some(index) = engine.index(map)? else { return Ok(None) };
+        engine.last_index.store(index.extent(), Ordering::Relaxed);
         let (tail, log) = (self.tail()?, engine.log_totals()?);
         let prepared = Offset(self.writer.extent.1.bytes_since(Offset(JUMP_LEN))).min(self.writer.prepared);
         let step = engine.settings.limits.clean_every;

@@ -5,6 +5,7 @@
 //! finds everything and can fail.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
 use crate::engine::clock::Moment;
@@ -103,13 +104,21 @@ impl Engine {
         Lines::in_force_at(window, MapTable::glance(window, table.load(), map)?, seq)
     }
 
-    /// Asks for the line of the index in force where the search for a key begins, if that is found at once.
+    /// Asks for the line of the index in force where the search for a key begins, if that is found at once. The caller
+    /// holds the writer lock, or a pin.
     #[inline(always)]
     pub(crate) fn prefetch_line(&self, map: MapId, hash: KeyHash) {
         let window = self.mapping.window();
         if let Some(lines) = self.lines_at_a_glance(window, map, Seq::MAX) {
             lines.prefetch_first(window, hash);
         }
+    }
+
+    /// The same without lock and pin: nothing of the file may be looked at, which can become shorter at any time. So it
+    /// is the line of the index that this process has [written to last](Engine::last_index).
+    #[inline(always)]
+    pub(crate) fn prefetch_line_unseen(&self, hash: KeyHash) {
+        Lines::of_extent(self.last_index.load(Ordering::Relaxed)).prefetch_first(self.mapping.window(), hash);
     }
 
     /// Asks for the lines of some keys that are about to be changed, [`ABREAST`] at most, and then for the records that

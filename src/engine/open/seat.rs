@@ -89,6 +89,7 @@ impl Engine {
             snapshot_locks: SnapshotLocks::default(),
             gate,
             old_readers: OldReaders::default(),
+            last_index: AtomicU64::new(0),
             flusher: Flusher::new(durable),
             slices: Slices::new(durable),
             once_more: OnceMore::new(durable),

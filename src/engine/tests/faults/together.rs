@@ -25,7 +25,7 @@ use crate::engine::upkeep::clean::{Aim, Portion};
 use crate::engine::upkeep::resize::Step;
 use crate::engine::write::slots::Tombstones;
 use crate::file::index;
-use crate::file::layout::DEFAULT_MAP;
+use crate::file::layout::{BLOCK, DEFAULT_MAP, extent_word, live};
 use crate::file::witness::{self, Recorder};
 
 /// Takes a picture of the file before one of the stores that are made to it.
@@ -506,4 +506,30 @@ fn one_who_has_the_store_alone_knows_what_he_has_done_himself() {
             }
         }
     }
+}
+
+/// Until it has the lock, another one may make the file shorter at any time.
+#[test]
+fn a_put_looks_at_nothing_before_it_has_the_lock() {
+    let folder = support::folder();
+    let path = folder.path().join("store");
+    let (waiting, other) = (open(&path, &Settings::default()), open(&path, &Settings::default()));
+    put(&waiting, 1, (1, 4 << 20)).unwrap();
+    put(&waiting, 1, (2, 10)).unwrap();
+    let longer = waiting.mapping.len();
+    other.compact(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(other.mapping.len() < longer && waiting.mapping.len() == longer, "it does not know yet");
+    let turn = other.turn().unwrap();
+    let before = other.mapping.live(live::MAP_TABLE).unwrap();
+    // The map table is where the file has been cut off.
+    let gone = extent_word(longer - BLOCK, 1);
+    other.mapping.store_live(live::MAP_TABLE, gone, Ordering::Relaxed).unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| put(&waiting, 3, (3, 10)));
+        std::thread::sleep(Duration::from_millis(100));
+        other.mapping.store_live(live::MAP_TABLE, before, Ordering::Relaxed).unwrap();
+        drop(turn);
+        waits.join().unwrap().unwrap();
+    });
+    assert_eq!(content(&other).unwrap(), Content::from([(1, (2, 10)), (3, (3, 10))]));
 }
