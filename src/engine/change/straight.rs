@@ -123,7 +123,8 @@ impl Writing<'_> {
             log,
             tail,
             room_until: Offset(prepared.bytes_since(Offset(SHORTCUT_LEN))),
-            clean_at: log.bytes - log.bytes % step + step,
+            // The counters may come from a damaged file.
+            clean_at: (log.bytes - log.bytes % step).saturating_add(step),
         }))
     }
 }
@@ -133,6 +134,7 @@ impl Writing<'_> {
 mod tests {
     use crate::engine::Engine;
     use crate::engine::settings::{Limits, Settings};
+    use crate::engine::state::live_area::LogTotals;
     use crate::file::layout::DEFAULT_MAP;
 
     /// Puts a key, and says whether something was left for the next one.
@@ -170,6 +172,18 @@ mod tests {
             let is_growing = engine.resize_cursor().unwrap() != 0;
             assert!(is_growing || index.totals().unwrap().used() <= index.limit(), "{key} keys");
         }
+    }
+
+    #[test]
+    fn damaged_counters_are_no_obstacle() {
+        let engine = Engine::in_memory(Settings::default()).unwrap();
+        let seq = engine.visible().unwrap().next();
+        let damaged = LogTotals { seq, bytes: u64::MAX - 100, records: u64::MAX, live_bytes: u64::MAX - 100 };
+        damaged.publish(&engine.mapping).unwrap();
+        put(&engine, 1, b"");
+        damaged.publish(&engine.mapping).unwrap();
+        (0..100).for_each(|key| drop(put(&engine, key, &[7; 100])));
+        assert_eq!(engine.len(DEFAULT_MAP).unwrap(), 100);
     }
 
     #[test]
