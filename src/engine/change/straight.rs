@@ -182,7 +182,9 @@ mod tests {
         damaged.publish(&engine.mapping).unwrap();
         put(&engine, 1, b"");
         damaged.publish(&engine.mapping).unwrap();
-        (0..100).for_each(|key| drop(put(&engine, key, &[7; 100])));
+        for key in 0..100 {
+            put(&engine, key, &[7; 100]);
+        }
         assert_eq!(engine.len(DEFAULT_MAP).unwrap(), 100);
     }
 
